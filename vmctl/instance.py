@@ -1,0 +1,192 @@
+"""One directory per instance: every file name in it, its state, its lock and its journal."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from shutil import rmtree
+from typing import Any
+
+from vmctl import paths
+from vmctl.errors import ConflictError, NotFoundError, SpecError
+from vmctl.journal import Journal
+from vmctl.timeline import Timeline
+from vmctl.workload import Workload
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+
+
+class State:
+    """What was intended and last seen; the kernel and libvirt are asked for the truth."""
+
+    def __init__(self, **values: Any) -> None:
+        self.id: str = values.get("id", "")  # 8 hex digits, for names that the kernel keeps short
+        self.mode: str = values.get("mode", "")
+        self.status: str = values.get("status", "created")  # created | running | exited | failed
+        self.created: float = values.get("created", 0.0)  # seconds since the epoch
+        self.pid: int | None = values.get("pid")  # of the workload (container) or of QEMU (vm), on the host
+        self.pid_start: int | None = values.get("pid_start")  # its start time in ticks: pids are used again
+        self.keeper_pid: int | None = values.get("keeper_pid")  # supervisor
+        self.image_digest: str | None = values.get("image_digest")
+        self.address: str | None = values.get("address")
+        self.mac: str | None = values.get("mac")
+        self.accelerator: str | None = values.get("accelerator")
+        self.exit_code: int | None = values.get("exit_code")
+        self.exit_source: str | None = values.get("exit_source")
+        self.extra: dict[str, Any] = values.get("extra", {})  # a backend's own; nobody else reads it
+
+
+class Instance:
+    """A named instance and its directory."""
+
+    def __init__(self, name: str, work: Workload, state: State) -> None:
+        self.name = name
+        self.work = work
+        self.state = state
+        self.directory = os.path.join(paths.instances_root(), name)
+        self.journal = Journal(self.path("journal"))
+        self.timeline = Timeline()
+
+    # The files, all of them. Some exist in one mode only.
+    def path(self, *parts: str) -> str:
+        """Return a path inside the instance directory."""
+        return os.path.join(self.directory, *parts)
+
+    @property
+    def run_dir(self) -> str:
+        """The folder for sockets and mount points: short, since a socket's path has 107 bytes (unix(7))."""
+        return os.path.join(paths.run_root(), self.state.id)
+
+    @property
+    def stdout_log(self) -> str:
+        """What the workload wrote to its standard output."""
+        return self.path("stdout.log")
+
+    @property
+    def stderr_log(self) -> str:
+        """What the workload wrote to its standard error."""
+        return self.path("stderr.log")
+
+    @property
+    def console_log(self) -> str:
+        """What a guest's kernel and init wrote to the serial console."""
+        return self.path("console.log")
+
+    def save(self) -> None:
+        """Write state and timeline, each whole or not at all."""
+        write_atomic(self.path("state.json"), json.dumps({**vars(self.state), "marks_ns": self.timeline.marks_ns}))
+
+    def remove_files(self) -> None:
+        """Remove the directory; the journal has been undone before."""
+        rmtree(self.run_dir, ignore_errors=True)
+        rmtree(self.directory)
+
+    @contextmanager
+    def locked(self, timeout_s: float = 30.0) -> Iterator[None]:
+        """Hold the instance's lock (flock(2): it ends with its holder). Raises ConflictError after `timeout_s`."""
+        fd = os.open(self.path("lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            _flock(fd, self.name, timeout_s)
+            os.truncate(fd, 0)
+            os.pwrite(fd, str(os.getpid()).encode(), 0)
+            yield
+        finally:
+            os.close(fd)
+
+    def busy(self) -> bool:
+        """Return whether a command holds the lock now."""
+        fd = os.open(self.path("lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(fd)
+        return False
+
+
+def write_atomic(path: str, text: str) -> None:
+    """Replace a file's content so that a reader, or a crash, sees the old or the new one, never a part."""
+    temporary = f"{path}.{os.getpid()}.new"
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write(text)
+    os.replace(temporary, path)
+
+
+def check_name(name: str) -> None:
+    """Raise SpecError unless `name` can be an instance's: it becomes a folder, a cgroup, a host name."""
+    if not NAME.fullmatch(name):
+        raise SpecError(
+            f"the name {name!r} cannot be used",
+            hint="up to 63 letters, digits, '-', '_' and '.', beginning with a letter or digit",
+        )
+
+
+def create(work: Workload, mode: str) -> Instance:
+    """Make the directory of a new instance. Raises ConflictError where the name is taken."""
+    check_name(work.name)
+    inst = Instance(work.name, work, State(id=os.urandom(4).hex(), mode=mode, created=time.time()))
+    os.makedirs(paths.instances_root(), mode=0o711, exist_ok=True)
+    # The directory appears with its content or not at all: a half-made one would have no mode to remove it by.
+    temporary = os.path.join(paths.instances_root(), f".{work.name}.{os.getpid()}")
+    final, inst.directory = inst.directory, temporary
+    os.mkdir(temporary, mode=0o711)
+    try:
+        with open(inst.path("workload.json"), "w", encoding="utf-8") as file:
+            file.write(work.to_json())
+        inst.save()
+        os.rename(temporary, final)
+    except OSError as error:
+        rmtree(temporary, ignore_errors=True)
+        if error.errno in (17, 39):  # EEXIST, ENOTEMPTY
+            raise ConflictError(
+                f"the name {work.name} is taken by another instance",
+                hint=f"`vmctl rm -f {work.name}` frees it; `--name` gives another one",
+            ) from None
+        raise
+    inst.directory = final
+    return inst
+
+
+def load(name: str) -> Instance:
+    """Return an existing instance. Raises NotFoundError, also for a name that could not be one."""
+    directory = os.path.join(paths.instances_root(), name)
+    try:
+        if not NAME.fullmatch(name):
+            raise FileNotFoundError
+        with open(os.path.join(directory, "state.json"), encoding="utf-8") as file:
+            values = json.load(file)
+        with open(os.path.join(directory, "workload.json"), encoding="utf-8") as file:
+            work = Workload.from_json(file.read())
+    except (FileNotFoundError, NotADirectoryError):
+        raise NotFoundError(f"there is no instance {name}", hint="`vmctl ps -a` lists them") from None
+    marks = values.pop("marks_ns", {})
+    inst = Instance(name, work, State(**values))
+    inst.timeline = Timeline(marks)
+    return inst
+
+
+def names() -> list[str]:
+    """Return the names of all instances, sorted."""
+    try:
+        found = os.listdir(paths.instances_root())
+    except FileNotFoundError:
+        return []
+    return sorted(name for name in found if not name.startswith("."))
+
+
+def _flock(fd: int, name: str, timeout_s: float) -> None:
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            return fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                holder = os.pread(fd, 20, 0).decode() or "another command"
+                raise ConflictError(f"{name} is in use by process {holder}", hint="try again when it is done") from None
+            time.sleep(0.01)

@@ -1,0 +1,43 @@
+"""Where vmctl keeps things: one root that lasts (images, instances) and one that a reboot may empty.
+
+Root's are /var/lib/vmctl and /run/vmctl; other users have theirs in the XDG base directories;
+VMCTL_ROOT moves both below one folder.
+"""
+
+from __future__ import annotations
+
+import os
+
+
+def state_root() -> str:
+    """Return the folder of images and instances."""
+    if root := os.environ.get("VMCTL_ROOT"):
+        return os.path.join(os.path.abspath(root), "lib")
+    if os.geteuid() == 0:
+        return "/var/lib/vmctl"
+    base = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
+    return os.path.join(base, "vmctl")
+
+
+def run_root() -> str:
+    """Return the folder of mount points, sockets and the switch namespace."""
+    if root := os.environ.get("VMCTL_ROOT"):
+        return os.path.join(os.path.abspath(root), "run")
+    if os.geteuid() == 0:
+        return "/run/vmctl"
+    return os.path.join(os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/vmctl-{os.geteuid()}", "vmctl")
+
+
+def images_root() -> str:
+    """Return the folder of the image store."""
+    return os.path.join(state_root(), "images")
+
+
+def instances_root() -> str:
+    """Return the folder that holds one folder per instance."""
+    return os.path.join(state_root(), "instances")
+
+
+def cache_root() -> str:
+    """Return the folder of what can be made again (accelerator probe, QEMU's capabilities)."""
+    return os.path.join(state_root(), "cache")

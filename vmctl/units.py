@@ -1,0 +1,46 @@
+"""Sizes and durations: text at the border, bytes and seconds inside."""
+
+from __future__ import annotations
+
+import re
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(B|[KMGT]|[KMGT]iB)?")
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)")
+_SIZE_FACTOR = {"B": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def parse_size(text: str) -> int:
+    """Return bytes; units are B, K/KiB, M/MiB, G/GiB, T/TiB, all of 1024. Raises ValueError."""
+    match = _SIZE.fullmatch(text.strip())
+    if not match:
+        raise ValueError(f"a size such as 256M or 1.5GiB, not {text!r}")
+    return int(float(match[1]) * _SIZE_FACTOR[(match[2] or "B")[0]])
+
+
+def parse_duration(text: str) -> float:
+    """Return seconds; units are ms, s, m, h and must be given. Raises ValueError."""
+    match = _DURATION.fullmatch(text.strip())
+    if not match:
+        raise ValueError(f"a duration such as 500ms, 60s or 2m, not {text!r}")
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+def format_size(size_bytes: float) -> str:
+    """Return a size for people, such as '1.5 MiB'."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(size_bytes) < 1024:
+            return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
+        size_bytes /= 1024
+    return f"{size_bytes:.1f} TiB"
+
+
+def format_seconds(seconds: float) -> str:
+    """Return a duration for people, such as '3.2 ms', '5.7 s' or '2m 03s'."""
+    if seconds < 1:
+        return f"{seconds * 1000:.1f} ms"
+    if seconds < 100:
+        return f"{seconds:.2f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h {minutes:02}m" if hours else f"{minutes}m {rest:02}s"

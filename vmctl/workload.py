@@ -1,0 +1,160 @@
+"""What to run: the typed, frozen form of a workload file, the same object whatever the mode.
+
+`typing.NamedTuple` rather than a dataclass or a msgspec struct: these classes are on the path of `vmctl run`, where
+importing either of those would cost more than starting the container. `spec.py` derives the validator from them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
+
+
+class Bytes(int):
+    """A size in bytes; in the file a text such as 256M."""
+
+
+class Seconds(float):
+    """A duration in seconds; in the file a text such as 60s."""
+
+
+class FileMode(int):
+    """Permission bits; in the file an octal text such as "0644"."""
+
+
+class File(NamedTuple):
+    """A file written before the command starts."""
+
+    path: str
+    content: str = ""
+    mode: FileMode = FileMode(0o644)
+
+
+class Port(NamedTuple):
+    """A port of the host that leads to a port of the instance; in the file `[address:]host:guest[/udp]`."""
+
+    address: str
+    host_port: int
+    port: int
+    protocol: Literal["tcp", "udp"] = "tcp"
+
+    def __str__(self) -> str:
+        return f"{self.address}:{self.host_port}->{self.port}/{self.protocol}"
+
+
+class Volume(NamedTuple):
+    """A folder or file of the host seen inside; in the file `source:target[:ro]`."""
+
+    source: str
+    target: str
+    read_only: bool = False
+
+
+class Resources(NamedTuple):
+    """Limits; None means none in container mode and the default size in vm mode."""
+
+    cpus: float | None = None
+    memory_bytes: Bytes | None = None
+    pids: int | None = None
+    disk_bytes: Bytes | None = None
+
+
+class HttpProbe(NamedTuple):
+    """A GET that must be answered with a status below 400; in the file `PORT/path`."""
+
+    port: int
+    path: str = "/"
+
+
+class Ready(NamedTuple):
+    """When the workload counts as ready: exactly one of the probes is set."""
+
+    http: HttpProbe | None = None
+    tcp: int | None = None
+    log: str | None = None
+    exec: tuple[str, ...] | None = None
+    timeout_s: Seconds = Seconds(60)
+
+
+class Restart(NamedTuple):
+    """What to do when the command ends; in the file `no`, `on-failure[:n]` or `always`."""
+
+    policy: Literal["no", "on-failure", "always"] = "no"
+    max_retries: int | None = None
+
+
+class VmOptions(NamedTuple):
+    """What only vm mode reads."""
+
+    boot: Literal["auto", "direct", "system"] = "auto"
+    kernel: str = "debian"
+    cloud_init: str | None = None
+
+
+class ContainerOptions(NamedTuple):
+    """What only container mode reads."""
+
+    cap_add: tuple[str, ...] = ()
+    cap_drop: tuple[str, ...] = ()
+    seccomp: Literal["default", "unconfined"] = "default"
+
+
+class Workload(NamedTuple):
+    """One workload file, validated."""
+
+    name: str
+    image: str
+    command: tuple[str, ...] | None = None
+    env: Mapping[str, str] = {}
+    workdir: str | None = None
+    user: str | None = None
+    files: tuple[File, ...] = ()
+    ports: tuple[Port, ...] = ()
+    volumes: tuple[Volume, ...] = ()
+    resources: Resources = Resources()
+    ready: Ready | None = None
+    restart: Restart = Restart()
+    network: Literal["bridge", "none", "host"] = "bridge"
+    init: bool = False
+    vm: VmOptions = VmOptions()
+    container: ContainerOptions = ContainerOptions()
+
+    def to_json(self) -> str:
+        """Return the workload as JSON with a stable order, for the instance directory and the digest."""
+        return json.dumps(self, sort_keys=True, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Workload:
+        """Return the workload that `to_json` wrote."""
+        values: list[Any] = json.loads(text)
+        return cls(*(_rebuild(name, value) for name, value in zip(cls._fields, values, strict=True)))
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the workload, equal for every mode."""
+        return "sha256:" + hashlib.sha256(self.to_json().encode()).hexdigest()
+
+
+_RECORDS: dict[str, Any] = {
+    "resources": Resources,
+    "restart": Restart,
+    "vm": VmOptions,
+}
+_LISTS: dict[str, Any] = {"files": File, "ports": Port, "volumes": Volume}
+
+
+def _rebuild(name: str, value: Any) -> Any:
+    """Give the arrays of JSON their types back."""
+    if value is None:
+        return None
+    if name in _LISTS:
+        return tuple(_LISTS[name](*item) for item in value)
+    if name in _RECORDS:
+        return _RECORDS[name](*value)
+    if name == "container":
+        return ContainerOptions(tuple(value[0]), tuple(value[1]), value[2])
+    if name == "ready":
+        http, tcp, log, command, timeout_s = value
+        return Ready(HttpProbe(*http) if http else None, tcp, log, tuple(command) if command else None, timeout_s)
+    return tuple(value) if name == "command" else value
