@@ -1,0 +1,132 @@
+"""The kernel's calls that Python does not offer: the only file that knows ctypes.
+
+Names and constants are the kernel's. Each call is checked where it is declared and raises OSError with what it was
+applied to. `PyDLL` keeps the interpreter's lock during a call: a child made by `clone3` then simply goes on holding
+it, as after fork(2). None of these calls blocks.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+# mount(2)
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 0x1, 0x2, 0x4, 0x8, 0x20
+MS_BIND, MS_REC, MS_PRIVATE, MS_SLAVE, MS_RELATIME, MS_STRICTATIME = (
+    0x1000,
+    0x4000,
+    0x40000,
+    0x80000,
+    0x200000,
+    0x1000000,
+)
+MNT_DETACH = 2
+# clone(2)
+CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS, CLONE_NEWIPC = 0x20000, 0x2000000, 0x4000000, 0x8000000
+CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
+CLONE_PIDFD, CLONE_INTO_CGROUP = 0x1000, 0x200000000
+# prctl(2), capabilities(7)
+PR_SET_PDEATHSIG, PR_CAPBSET_READ, PR_CAPBSET_DROP, PR_SET_SECCOMP = 1, 23, 24, 22
+PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT, PR_SET_KEEPCAPS = 36, 38, 47, 8
+PR_CAP_AMBIENT_RAISE, PR_CAP_AMBIENT_CLEAR_ALL, SECCOMP_MODE_FILTER = 2, 4, 2
+_LINUX_CAPABILITY_VERSION_3 = 0x20080522
+# close_range(2)
+CLOSE_RANGE_CLOEXEC = 4
+
+_SYS_CLONE3, _SYS_CLOSE_RANGE = 435, 436  # the same on every architecture
+_SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}.get(os.uname().machine, 41)
+
+_libc = ctypes.PyDLL(None, use_errno=True)
+_syscall = _libc.syscall
+_syscall.restype = ctypes.c_long
+
+
+def _checked(result: int, call: str, target: str | bytes | None = None) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{call}: {os.strerror(number)}", target)
+    return result
+
+
+def mount(source: str | None, target: str, fstype: str | None, flags: int = 0, data: str | None = None) -> None:
+    """mount(2)."""
+    arguments = (os.fsencode(text) if text is not None else None for text in (source, target, fstype))
+    result = _libc.mount(*arguments, ctypes.c_ulong(flags), data.encode() if data else None)
+    _checked(result, f"mount {fstype or source}", target)
+
+
+def umount2(target: str, flags: int = 0) -> None:
+    """umount2(2)."""
+    _checked(_libc.umount2(os.fsencode(target), flags), "umount", target)
+
+
+def pivot_root(new_root: str, put_old: str) -> None:
+    """pivot_root(2)."""
+    _checked(_syscall(_SYS_PIVOT_ROOT, os.fsencode(new_root), os.fsencode(put_old)), "pivot_root", new_root)
+
+
+def unshare(flags: int) -> None:
+    """unshare(2)."""
+    _checked(_libc.unshare(flags), "unshare")
+
+
+def setns(fd: int, nstype: int = 0) -> None:
+    """setns(2); with a pidfd, `nstype` may be several namespaces at once (Linux 5.8)."""
+    _checked(_libc.setns(fd, nstype), "setns")
+
+
+def sethostname(name: str) -> None:
+    """sethostname(2)."""
+    raw = name.encode()
+    _checked(_libc.sethostname(raw, ctypes.c_size_t(len(raw))), "sethostname", name)
+
+
+class _CloneArgs(ctypes.Structure):
+    _fields_ = [
+        (name, ctypes.c_uint64)
+        for name in (
+            *("flags", "pidfd", "child_tid", "parent_tid", "exit_signal", "stack"),
+            *("stack_size", "tls", "set_tid", "set_tid_size", "cgroup"),
+        )
+    ]
+
+
+def clone3(flags: int, *, exit_signal: int, cgroup_fd: int | None = None) -> int:
+    """clone3(2) without a new stack, thus like fork(2): return 0 in the child, its pid in the parent.
+
+    With `cgroup_fd`, the child begins its life in that cgroup (v2, Linux 5.7).
+    """
+    if cgroup_fd is not None:
+        flags |= CLONE_INTO_CGROUP
+    args = _CloneArgs(flags=flags, exit_signal=exit_signal, cgroup=cgroup_fd or 0)
+    return _checked(_syscall(_SYS_CLONE3, ctypes.byref(args), ctypes.c_size_t(ctypes.sizeof(args))), "clone3")
+
+
+def close_on_exec_from(first_fd: int) -> None:
+    """Mark every descriptor from `first_fd` on close-on-exec (close_range(2), Linux 5.11): nothing leaks into exec."""
+    last, flags = ctypes.c_uint(0xFFFFFFFF), CLOSE_RANGE_CLOEXEC
+    _checked(_syscall(_SYS_CLOSE_RANGE, ctypes.c_uint(first_fd), last, flags), "close_range")
+
+
+def prctl(option: int, arg2: int = 0, arg3: int = 0, arg4: int = 0, arg5: int = 0) -> int:
+    """prctl(2)."""
+    rest = (ctypes.c_ulong(value) for value in (arg2, arg3, arg4, arg5))
+    return _checked(_libc.prctl(option, *rest), f"prctl {option}")
+
+
+def capset(capabilities: int) -> None:
+    """capset(2): make the bit mask the effective, permitted and inheritable set of this thread."""
+    low, high = capabilities & 0xFFFFFFFF, capabilities >> 32
+    header = (ctypes.c_uint32 * 2)(_LINUX_CAPABILITY_VERSION_3, 0)
+    data = (ctypes.c_uint32 * 6)(low, low, low, high, high, high)
+    _checked(_libc.capset(header, data), "capset")
+
+
+def seccomp_filter(program: bytes) -> None:
+    """Install a BPF program of 8-byte instructions as this thread's system call filter (seccomp(2))."""
+
+    class Program(ctypes.Structure):
+        _fields_ = [("len", ctypes.c_ushort), ("filter", ctypes.c_char_p)]
+
+    fprog = Program(len(program) // 8, program)
+    prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.addressof(fprog))
