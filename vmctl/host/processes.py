@@ -1,0 +1,66 @@
+"""Processes by pid and start time: a pid alone may by now belong to somebody else."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+
+def start_time(pid: int) -> int | None:
+    """Return when a process started, in clock ticks since boot (proc(5), stat field 22); None where it is gone."""
+    fields = _stat(pid)
+    return int(fields[19]) if fields else None
+
+
+def alive(pid: int | None, start: int | None) -> bool:
+    """Return whether exactly this process still runs; one that only waits to be reaped does not."""
+    fields = _stat(pid) if pid else []
+    return bool(fields) and fields[0] not in "ZX" and start == int(fields[19])
+
+
+def send(pid: int | None, start: int | None, signum: int) -> bool:
+    """Send a signal to exactly this process; return False where it is gone (pidfd_send_signal(2))."""
+    if not pid:
+        return False
+    try:
+        fd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return False
+    try:
+        if not alive(pid, start):
+            return False
+        signal.pidfd_send_signal(fd, signum)
+    except ProcessLookupError:
+        return False
+    finally:
+        os.close(fd)
+    return True
+
+
+def end(pid: int, start: int | None, timeout_s: float = 5.0) -> bool:
+    """Kill exactly this process and wait until it is gone; return whether it is."""
+    send(pid, start, signal.SIGKILL)
+    deadline = time.monotonic() + timeout_s
+    while alive(pid, start):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.001)
+    return True
+
+
+def pss_bytes(pid: int) -> int | None:
+    """Return the proportional set size (proc(5), smaps_rollup), None where it cannot be read."""
+    try:
+        with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
+            return next((int(line.split()[1]) * 1024 for line in file if line.startswith("Pss:")), None)
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return None
+
+
+def _stat(pid: int) -> list[str]:
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            return file.read().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return []
