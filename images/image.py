@@ -1,0 +1,87 @@
+"""What an image is: ordered layers, a configuration, digests; and what a workload makes of it."""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+from vmctl.errors import SpecError
+from vmctl.workload import Workload
+
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+# uname(2)'s machine -> OCI's architecture, which is Go's GOARCH
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "riscv64": "riscv64", "ppc64le": "ppc64le", "s390x": "s390x"}
+
+
+class Layer(NamedTuple):
+    """One layer: named by the SHA-256 of its tar (OCI's diff id), kept as an EROFS file."""
+
+    digest: str  # "sha256:..."
+    path: str  # the EROFS file
+    size_bytes: int  # of the tar, as a manifest states it
+
+    @property
+    def hex(self) -> str:
+        """The digest without its algorithm, for file names."""
+        return self.digest.partition(":")[2]
+
+
+class ImageConfig(NamedTuple):
+    """What to run when the workload does not say; the OCI image configuration's names."""
+
+    entrypoint: tuple[str, ...] = ()
+    cmd: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()  # "NAME=value"
+    workdir: str = ""
+    user: str = ""  # "", name, uid, name:group or uid:gid
+    stop_signal: str = ""
+
+
+class Image(NamedTuple):
+    """An image in the store."""
+
+    name: str
+    digest: str  # of the manifest
+    architecture: str  # as OCI spells it: amd64, arm64
+    layers: tuple[Layer, ...]  # lowest first
+    config: ImageConfig
+    created: str  # RFC 3339
+
+
+class Process(NamedTuple):
+    """The process of a workload, complete but for HOME, which needs the image's /etc/passwd."""
+
+    argv: tuple[str, ...]
+    env: dict[str, str]
+    workdir: str
+    user: str
+
+
+def process(image: Image, work: Workload) -> Process:
+    """Return what to execute, where the workload's words win over the image's, as docker-run(1) has it.
+
+    A command of the workload replaces the image's entrypoint and cmd. Raises SpecError where neither says what to run.
+    """
+    config = image.config
+    argv = work.command or (*config.entrypoint, *config.cmd)
+    if not argv:
+        raise SpecError(
+            f"the image {image.name} names no command and the workload {work.name} gives none",
+            hint="add a line `command: [program, argument]`",
+        )
+    env = {"PATH": DEFAULT_PATH}
+    env.update(_pair(line) for line in config.env)
+    env.update(work.env)
+    return Process(tuple(argv), env, work.workdir or config.workdir or "/", work.user or config.user)
+
+
+def architecture() -> str:
+    """Return this machine's architecture as OCI spells it."""
+    machine = os.uname().machine
+    return _ARCHITECTURES.get(machine, machine)
+
+
+def _pair(line: str) -> tuple[str, str]:
+    name, _, value = line.partition("=")
+    return name, value
