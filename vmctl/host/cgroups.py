@@ -96,8 +96,16 @@ class Cgroup:
             return None
         return os.open(self.folders["memory"], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
-    def join(self, pid: int = 0) -> None:
-        """Move a process (0: the calling one) into the group."""
+    def join(self) -> None:
+        """Move the calling thread, the only one of its process, into the group."""
+        # v1: writing 0 to `tasks` takes no lock against process creation everywhere. `cgroup.procs` does, and the
+        # first to take it waits for an RCU grace period: 7 to 17 ms instead of 0.3 ms.
+        file = "cgroup.procs" if self.layout.version == 2 else "tasks"
+        for folder in set(self.folders.values()):
+            _write(f"{folder}/{file}", "0")
+
+    def add(self, pid: int) -> None:
+        """Move another process with all its threads into the group."""
         for folder in set(self.folders.values()):
             _write(f"{folder}/cgroup.procs", str(pid))
 
