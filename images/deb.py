@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from tempfile import TemporaryDirectory
+from shutil import rmtree
 
-from vmctl.errors import NotFoundError, UnavailableError
+from images import store
+from vmctl.errors import UnavailableError
 from vmctl.run import CommandError, run, which
 
 
@@ -14,14 +15,16 @@ def available() -> bool:
     return which("apt-get") is not None and which("dpkg-deb") is not None
 
 
-def fetch(package: str, folder: str) -> str:
-    """Unpack the newest version of a package into `folder` and return the version.
+def fetch(package: str, folder: str) -> None:
+    """Unpack the newest version of a package into `folder`.
 
     The signature is checked by apt-get(8), which also knows mirrors and proxies. Raises UnavailableError where
     packages cannot be had: not Debian, no network, package lists never fetched.
     """
+    from tempfile import TemporaryDirectory
+
     if not available():
-        raise UnavailableError(f"the Debian package {package} cannot be fetched here", hint="apt-get is not installed")
+        raise UnavailableError(f"the Debian package {package} cannot be fetched", hint="this host has no apt-get")
     with TemporaryDirectory(prefix="vmctl-deb-") as work:
         try:
             # apt's own unprivileged user could not write into a folder of ours
@@ -32,9 +35,19 @@ def fetch(package: str, folder: str) -> str:
                 hint="is the network there? has `apt-get update` been run?",
                 detail=error.output,
             ) from error
-        archive = os.path.join(work, os.listdir(work)[0])
-        run(["dpkg-deb", "-x", archive, folder], timeout_s=600)
-        return run(["dpkg-deb", "-f", archive, "Version"])[1].strip()
+        run(["dpkg-deb", "-x", os.path.join(work, os.listdir(work)[0]), folder], timeout_s=600)
+
+
+def keep(package: str) -> str:
+    """Unpack the newest version of a package into the store, in place of an older one, and return the folder."""
+    folder, new = store.path("packages", package), store.path("packages", f".{package}.new")
+    with store.locked("packages.lock"):
+        rmtree(new, ignore_errors=True)  # left by a crash
+        os.makedirs(new)
+        fetch(package, new)
+        rmtree(folder, ignore_errors=True)
+        os.rename(new, folder)
+    return folder
 
 
 def dependency(package: str, prefix: str) -> str:
@@ -44,13 +57,4 @@ def dependency(package: str, prefix: str) -> str:
         relation, _, name = line.strip().partition(": ")
         if relation == "Depends" and name.startswith(prefix):
             return name
-    raise NotFoundError(f"the Debian package {package} is not known to apt", hint="run `apt-get update`")
-
-
-def find(folder: str, name: str) -> str:
-    """Return the path of a program in an unpacked package. Raises NotFoundError."""
-    for place in ("bin", "usr/bin", "sbin", "usr/sbin"):
-        path = os.path.join(folder, place, name)
-        if os.path.exists(path):
-            return path
-    raise NotFoundError(f"{name} is not in the package unpacked in {folder}")
+    raise UnavailableError(f"apt does not know the Debian package {package}", hint="run `apt-get update`")

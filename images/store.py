@@ -13,7 +13,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from images.image import Image, ImageConfig, Layer, architecture
@@ -55,7 +55,7 @@ def ls() -> list[Image]:
 
 
 def add(name: str, layers: Sequence[Layer], config: ImageConfig, *, created: str) -> Image:
-    """Store an image of layers that are in the store; one of the same name loses it. Returns the new image."""
+    """Store an image of layers that are in the store and return it; it replaces one of the same name."""
     with locked():
         for layer in layers:
             if not os.path.exists(layer.path):
@@ -67,7 +67,7 @@ def add(name: str, layers: Sequence[Layer], config: ImageConfig, *, created: str
             "layers": [{"mediaType": TAR, "digest": layer.digest, "size": layer.size_bytes} for layer in layers],
         }
         descriptor = {**_put(MANIFEST, manifest), "annotations": {REF_NAME: name}}
-        _write_index([*(other for other in _index() if _name(other) != name), descriptor])
+        _replace(name, descriptor)
     return _image(descriptor)
 
 
@@ -77,11 +77,7 @@ def remove(name: str) -> None:
         image = find(name)
         if users := _users(image.digest):
             raise ConflictError(f"the image {name} is used by {', '.join(users)}", hint=f"`vmctl rm {users[0]}` first")
-        doomed = _files(image)
-        others = [descriptor for descriptor in _index() if _name(descriptor) != name]
-        _write_index(others)
-        for file in doomed - set().union(*(_files(_image(descriptor)) for descriptor in others)):
-            os.unlink(file)
+        _replace(name)
 
 
 @contextmanager
@@ -118,6 +114,17 @@ def _write_index(descriptors: list[dict[str, Any]]) -> None:
     instance.write_atomic(path("oci-layout"), '{"imageLayoutVersion": "1.0.0"}')
     document = {"schemaVersion": 2, "mediaType": INDEX, "manifests": descriptors}
     instance.write_atomic(path("index.json"), json.dumps(document, indent=1))
+
+
+def _replace(name: str, *descriptors: dict[str, Any]) -> None:
+    """Put descriptors in the place of a name's, and delete the files that no image and no instance has any more."""
+    old = [descriptor for descriptor in _index() if _name(descriptor) == name]
+    kept = [*(descriptor for descriptor in _index() if _name(descriptor) != name), *descriptors]
+    _write_index(kept)
+    doomed = [descriptor for descriptor in old if not _users(descriptor["digest"])]
+    for file in _files(doomed) - _files(kept):
+        with suppress(FileNotFoundError):
+            os.unlink(file)
 
 
 def _blob_path(digest: str) -> str:
@@ -189,9 +196,11 @@ def _config(settings: dict[str, Any]) -> ImageConfig:
     )
 
 
-def _files(image: Image) -> set[str]:
-    config = _get(image.digest)["config"]["digest"]
-    return {_blob_path(image.digest), _blob_path(config), *(layer.path for layer in image.layers)}
+def _files(descriptors: Sequence[dict[str, Any]]) -> set[str]:
+    """Return the paths of all blobs and layers of some images."""
+    images = [(_image(descriptor), _get(descriptor["digest"])["config"]["digest"]) for descriptor in descriptors]
+    blobs = {_blob_path(digest) for image, config in images for digest in (image.digest, config)}
+    return blobs | {layer.path for image, _ in images for layer in image.layers}
 
 
 def _users(digest: str) -> list[str]:

@@ -5,18 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-import struct
-from tempfile import TemporaryDirectory
 
-from images import deb, erofs, store
+from images import busybox, erofs, store
 from images.image import Image, ImageConfig
-from vmctl.errors import UnavailableError
-from vmctl.run import run, which
+from vmctl.run import run
 
 NAME = "tiny"
 CONFIG = ImageConfig(cmd=("/bin/sh",))
 
-_PT_INTERP = 3
 _FOLDERS = ("bin", "dev", "etc", "proc", "root", "run", "sbin", "srv", "sys", "tmp", "usr/bin", "usr/sbin", "var")
 _FILES = {
     "etc/passwd": "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
@@ -31,54 +27,31 @@ _FILES = {
 
 
 def build() -> Image:
-    """Build `tiny` and return it. Raises UnavailableError where no static busybox can be had."""
-    with TemporaryDirectory(prefix="vmctl-tiny-") as work:
-        unpacked, version = _busybox_package(work)
-        root = os.path.join(work, "root")
-        # The package's own time, not that of the download: the same package gives the same image.
-        mtime = _make_tree(root, unpacked, version)
+    """Build `tiny` from the newest busybox and return it. Raises UnavailableError where no busybox can be had."""
+    from tempfile import TemporaryDirectory
+
+    program = busybox.fetch()
+    # The program's own time, not that of the build: the same package gives the same image.
+    mtime = int(os.stat(program).st_mtime)
+    with TemporaryDirectory(prefix="vmctl-tiny-") as root:
+        _fill(root, program)
+        _normalise(root, mtime)
         layer = erofs.build_layer(root)
     return store.add(NAME, [layer], CONFIG, created=store.timestamp(mtime))
 
 
-def static_busybox() -> str | None:
-    """Return the path of a busybox that needs no library, as installed on this host, or None."""
-    for path in ("/bin/busybox", "/bin/busybox.static", which("busybox.static"), which("busybox")):
-        if path and os.path.exists(path) and _is_static(path):
-            return path
-    return None
-
-
-def _busybox_package(work: str) -> tuple[str, str]:
-    """Return a folder with bin/busybox (and its licence, from Debian) and the version."""
-    folder = os.path.join(work, "package")
-    if deb.available():
-        return folder, deb.fetch("busybox-static", folder)
-    installed = static_busybox()
-    if installed is None:
-        raise UnavailableError("a static busybox is needed to build tiny", hint="install the package busybox-static")
-    os.makedirs(os.path.join(folder, "bin"))
-    shutil.copy2(installed, os.path.join(folder, "bin"))
-    os.rename(os.path.join(folder, "bin", os.path.basename(installed)), os.path.join(folder, "bin/busybox"))
-    return folder, run([installed])[1].split()[1]
-
-
-def _make_tree(root: str, package: str, version: str) -> int:
-    """Fill the folder `root` and return the time, in seconds since the epoch, that everything in it bears."""
+def _fill(root: str, program: str) -> None:
     for folder in _FOLDERS:
         os.makedirs(os.path.join(root, folder))
-    binary = deb.find(package, "busybox")
-    shutil.copy2(binary, os.path.join(root, "bin/busybox"))
+    for path, text in {**_FILES, "etc/os-release": _os_release(program)}.items():
+        with open(os.path.join(root, path), "w", encoding="utf-8") as file:
+            file.write(text)
+    shutil.copyfile(program, os.path.join(root, "bin/busybox"))
+    os.chmod(os.path.join(root, "bin/busybox"), 0o755)
     _link_applets(root)
-    for path, text in {**_FILES, "etc/os-release": _os_release(version)}.items():
-        _write(os.path.join(root, path), text)
-    licence = os.path.join(package, "usr/share/doc/busybox-static/copyright")
-    if os.path.exists(licence):
-        os.makedirs(os.path.join(root, "usr/share/doc/busybox-static"))
-        shutil.copy2(licence, os.path.join(root, "usr/share/doc/busybox-static"))
-    mtime = int(os.stat(binary).st_mtime)
-    _normalise(root, mtime)
-    return mtime
+    if licence := busybox.licence():
+        os.makedirs(os.path.join(root, "usr/share/doc/busybox"))
+        shutil.copyfile(licence, os.path.join(root, "usr/share/doc/busybox/copyright"))
 
 
 def _link_applets(root: str) -> None:
@@ -90,13 +63,9 @@ def _link_applets(root: str) -> None:
             os.symlink(os.path.relpath("bin/busybox", folder), link)
 
 
-def _os_release(version: str) -> str:
-    return f'ID=vmctl-tiny\nNAME="vmctl tiny"\nPRETTY_NAME="vmctl tiny (Debian busybox {version})"\n'
-
-
-def _write(path: str, text: str) -> None:
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(text)
+def _os_release(program: str) -> str:
+    banner = run([program])[1].partition(" multi-call")[0]  # "BusyBox v1.35.0 (Debian 1:1.35.0-4)"
+    return f'ID=vmctl-tiny\nNAME="vmctl tiny"\nPRETTY_NAME="vmctl tiny, made of {banner}"\n'
 
 
 def _normalise(root: str, mtime: int) -> None:
@@ -111,13 +80,3 @@ def _normalise(root: str, mtime: int) -> None:
     os.chmod(os.path.join(root, "root"), 0o700)
     os.chmod(root, 0o755)
     os.utime(root, (mtime, mtime))
-
-
-def _is_static(path: str) -> bool:
-    """Return whether a 64-bit ELF file asks for no loader: none of its program headers is PT_INTERP; see elf(5)."""
-    with open(path, "rb") as file:
-        image = file.read()
-    if not image.startswith(b"\x7fELF"):
-        return False
-    (start,), (size, count) = struct.unpack_from("=Q", image, 32), struct.unpack_from("=HH", image, 54)
-    return all(struct.unpack_from("=I", image, start + index * size)[0] != _PT_INTERP for index in range(count))
