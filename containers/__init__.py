@@ -1,1 +1,1 @@
-"""containers"""
+"""Backends `container` and `host`: a process start with namespaces, or without any."""

@@ -1,0 +1,110 @@
+"""Who the workload is: user and groups, capabilities, and the end of every way to gain more."""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+from vmctl.errors import SpecError
+from vmctl.host import syscalls
+
+# capabilities(7), in the order of the kernel's numbers (linux/capability.h).
+CAPABILITIES = (
+    "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE NET_BIND_SERVICE "
+    "NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT SYS_ADMIN "
+    "SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE "
+    "MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE"
+).split()
+# Docker's default set without MKNOD: there is no device controller behind it here, so a node would be a way out.
+DEFAULT = (
+    "CHOWN DAC_OVERRIDE FOWNER FSETID KILL SETGID SETUID SETPCAP NET_BIND_SERVICE NET_RAW SYS_CHROOT "
+    "AUDIT_WRITE SETFCAP"
+).split()
+
+
+class User(NamedTuple):
+    """A user as the kernel knows one, and the home directory."""
+
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+    home: str
+
+
+def capability_mask(add: tuple[str, ...], drop: tuple[str, ...]) -> int:
+    """Return the bit mask of the default set with changes.
+
+    Names are those of capabilities(7); CAP_ may be left out, ALL is all. Raises SpecError for an unknown name.
+    """
+    names = set(DEFAULT)
+    dropped = {_plain(name) for name in drop}
+    names = set() if "ALL" in dropped else names - dropped
+    added = {_plain(name) for name in add}
+    names = set(CAPABILITIES) if "ALL" in added else names | added
+    return sum(1 << CAPABILITIES.index(name) for name in names)
+
+
+def _plain(name: str) -> str:
+    plain = name.upper().removeprefix("CAP_")
+    if plain != "ALL" and plain not in CAPABILITIES:
+        raise SpecError(f"there is no capability {name}", hint="capabilities(7) lists them, for instance NET_ADMIN")
+    return plain
+
+
+def find_user(text: str | None) -> User:
+    """Return the user `name|uid[:group|gid]` as this root's /etc/passwd and /etc/group have it; None is root.
+
+    A number needs no entry. Raises SpecError for a name without one.
+    """
+    user_text, _, group_text = (text or "0").partition(":")
+    entry = next((row for row in _table("/etc/passwd", 7) if user_text in (row[0], row[2])), None)
+    if entry is None and not user_text.isdigit():
+        raise SpecError(
+            f"the user {user_text} is not in the image's /etc/passwd", hint="a number needs no entry: 1000:1000"
+        )
+    uid = int(entry[2]) if entry else int(user_text)
+    gid, home = (int(entry[3]), entry[5]) if entry else (0, "/")
+    if group_text:
+        return User(uid, _find_group(group_text), (), home)
+    member_of = (int(row[2]) for row in _table("/etc/group", 4) if entry and entry[0] in row[3].split(","))
+    return User(uid, gid, tuple(member_of), home)
+
+
+def _find_group(text: str) -> int:
+    if text.isdigit():
+        return int(text)
+    for row in _table("/etc/group", 4):
+        if row[0] == text:
+            return int(row[2])
+    raise SpecError(f"the group {text} is not in the image's /etc/group", hint="a number needs no entry: 1000:1000")
+
+
+def _table(path: str, columns: int) -> list[list[str]]:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            rows = [line.rstrip("\n").split(":") for line in file]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return [row for row in rows if len(row) == columns and row[2].isdigit()]
+
+
+def become(user: User, capabilities: int | None) -> None:
+    """Give up everything but `user` and the capability mask (None: keep all); nothing executed later gains any."""
+    if capabilities is not None:
+        for number in range(len(CAPABILITIES)):
+            if not capabilities >> number & 1:
+                _drop_from_bounding_set(number)
+    os.setgroups(user.groups)
+    os.setresgid(user.gid, user.gid, user.gid)
+    os.setresuid(user.uid, user.uid, user.uid)  # away from uid 0 this empties the other sets (capabilities(7))
+    if capabilities is not None:
+        if user.uid == 0:
+            syscalls.capset(capabilities)
+        syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
+
+
+def _drop_from_bounding_set(number: int) -> None:
+    try:
+        syscalls.prctl(syscalls.PR_CAPBSET_DROP, number)
+    except OSError:
+        pass  # EINVAL: an older kernel does not have this one

@@ -1,0 +1,214 @@
+"""From clone3 to exec: the start of a container, in the order the kernel needs.
+
+The same code starts a plain process: with no namespaces in `Launch.namespaces` the root is entered by chroot(2) and the
+rest is the same. What goes wrong in the child before exec travels to the parent through a pipe that exec closes.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Mapping
+from typing import NamedTuple, NoReturn
+
+from containers import identity
+from containers.plan import Mount, Step
+from images.image import Process
+from vmctl.errors import CommandNotExecutableError, CommandNotFoundError, VmctlError
+from vmctl.host import network, syscalls
+from vmctl.host.cgroups import Cgroup
+from vmctl.workload import File, Volume
+
+NAMESPACES = (
+    syscalls.CLONE_NEWNS
+    | syscalls.CLONE_NEWPID
+    | syscalls.CLONE_NEWNET
+    | syscalls.CLONE_NEWIPC
+    | syscalls.CLONE_NEWUTS
+    | syscalls.CLONE_NEWCGROUP
+)
+
+
+class Launch(NamedTuple):
+    """All that the child needs to know, computed before the clock starts."""
+
+    namespaces: int
+    cgroup: Cgroup
+    root: Mount
+    steps: tuple[Step, ...]
+    volumes: tuple[Volume, ...]
+    files: tuple[File, ...]
+    process: Process
+    hostname: str
+    link: network.Link | None
+    init: str | None  # a reaper on the host, to be PID 1 before the command
+    capabilities: int | None  # None: keep all
+    seccomp: bytes  # empty: no filter
+
+
+class Streams(NamedTuple):
+    """Descriptors that become 0, 1 and 2."""
+
+    stdin: int
+    stdout: int
+    stderr: int
+
+
+def clone(launch: Launch, streams: Streams, report: int, plugged: int) -> int:
+    """Make the container's first process and return its pid.
+
+    It writes to `report` what prevented exec (nothing: exec happened), and reads `plugged` until its end before it
+    uses the network. Raises OSError where clone3 itself is refused.
+    """
+    cgroup_fd = launch.cgroup.open_for_clone()
+    # v1 has no CLONE_INTO_CGROUP: the child joins first, since a cgroup namespace begins where its maker stands
+    later = syscalls.CLONE_NEWCGROUP if cgroup_fd is None else 0
+    try:
+        pid = syscalls.clone3(launch.namespaces & ~later, exit_signal=signal.SIGCHLD, cgroup_fd=cgroup_fd)
+    finally:
+        if cgroup_fd is not None:
+            os.close(cgroup_fd)
+    if pid == 0:
+        _child(launch, streams, report, plugged, join_cgroup=cgroup_fd is None)
+    return pid
+
+
+def _child(launch: Launch, streams: Streams, report: int, plugged: int, *, join_cgroup: bool) -> NoReturn:
+    try:
+        if join_cgroup:
+            launch.cgroup.join()
+            syscalls.unshare(launch.namespaces & syscalls.CLONE_NEWCGROUP)
+        enter_root(launch)
+        user = identity.find_user(launch.process.user)
+        for file in launch.files:
+            _write_file(file)
+        if launch.namespaces & syscalls.CLONE_NEWUTS:
+            syscalls.sethostname(launch.hostname)
+        if launch.namespaces & syscalls.CLONE_NEWNET:
+            os.read(plugged, 1)
+            network.loopback_up() if launch.link is None else network.configure_inside(launch.link)
+        argv = (_INIT, "--", *launch.process.argv) if launch.init else launch.process.argv
+        redirect(streams)
+        execute(launch.process._replace(argv=argv), user, launch.capabilities, launch.seccomp)
+    except BaseException as error:  # whatever it is, the parent has to hear it, and this copy of it must not go on
+        os.write(report, describe(error))
+    finally:
+        os._exit(125)
+
+
+_INIT = "/dev/.init"
+
+
+def enter_root(launch: Launch) -> None:
+    """Mount the root, move into it, and mount the rest from inside.
+
+    The old root stays reachable below `old` until the host's files that the container shows have been bound.
+    """
+    own_mounts = bool(launch.namespaces & syscalls.CLONE_NEWNS)
+    if own_mounts:  # or every mount below would also appear on the host
+        syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
+    launch.root.apply()
+    old = os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    sources = [os.open(volume.source, os.O_PATH | os.O_CLOEXEC) for volume in launch.volumes]
+    init = os.open(launch.init, os.O_PATH | os.O_CLOEXEC) if launch.init else None
+    os.chdir(launch.root.target)
+    if own_mounts:
+        syscalls.pivot_root(".", ".")
+    else:
+        os.chroot(".")
+    os.umask(0)  # mkdir and mknod shall get the modes they ask for
+    for step in launch.steps:
+        step.apply()
+    for volume, source in zip(launch.volumes, sources, strict=True):
+        _bind(source, volume.target, syscalls.MS_RDONLY if volume.read_only else 0)
+    if init is not None:
+        _bind(init, _INIT, syscalls.MS_RDONLY)
+    os.umask(0o022)
+    if own_mounts:
+        os.fchdir(old)
+        syscalls.umount2(".", syscalls.MNT_DETACH)
+    os.close(old)
+    os.chdir("/")
+
+
+def _bind(source: int, target: str, flags: int) -> None:
+    """Bind what a descriptor of the host stands for; the path inside is made where it is missing."""
+    path = f"/proc/self/fd/{source}"
+    if os.path.isdir(path):
+        os.makedirs(target, 0o755, exist_ok=True)
+    elif not os.path.exists(target):
+        os.makedirs(os.path.dirname(target), 0o755, exist_ok=True)
+        os.close(os.open(target, os.O_CREAT | os.O_WRONLY, 0o644))
+    syscalls.mount(path, target, None, syscalls.MS_BIND | syscalls.MS_REC)
+    if flags:
+        syscalls.mount(None, target, None, syscalls.MS_BIND | syscalls.MS_REMOUNT | flags)
+
+
+def _write_file(file: File) -> None:
+    os.makedirs(os.path.dirname(file.path) or "/", exist_ok=True)
+    fd = os.open(file.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(fd, "w", encoding="utf-8") as stream:
+        stream.write(file.content)
+        os.fchmod(fd, file.mode)
+
+
+def redirect(streams: Streams) -> None:
+    """Make the three streams 0, 1 and 2."""
+    copies = [os.dup(fd) if fd < 3 else fd for fd in streams]  # none may be overwritten before it is copied
+    for number, fd in enumerate(copies):
+        os.dup2(fd, number)
+
+
+def execute(process: Process, user: identity.User, capabilities: int | None, seccomp: bytes) -> NoReturn:
+    """Become the process, inside its root. Raises CommandNotFoundError, CommandNotExecutableError or OSError."""
+    env = {"HOME": user.home, **process.env}
+    os.makedirs(process.workdir, exist_ok=True)
+    os.chdir(process.workdir)
+    for signum in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM):  # what Python or we have changed
+        signal.signal(signum, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    identity.become(user, capabilities)
+    # after the change of user, which clears it (prctl(2)); and before the filter, which may refuse it
+    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
+    syscalls.close_on_exec_from(3)
+    if seccomp:
+        syscalls.seccomp_filter(seccomp)
+    _exec(process.argv, env)
+
+
+def _exec(argv: tuple[str, ...], env: Mapping[str, str]) -> NoReturn:
+    program = argv[0]
+    folders = [""] if "/" in program else env.get("PATH", os.defpath).split(":")
+    found: OSError | None = None
+    for folder in folders:
+        path = os.path.join(folder, program)
+        try:
+            os.execve(path, argv, env)
+        except (FileNotFoundError, NotADirectoryError):
+            if os.path.exists(path):  # a script whose interpreter, or a program whose loader, is missing
+                found = found or FileNotFoundError(2, "its interpreter is not in the image", path)
+        except OSError as error:
+            found = found or error
+    if found is None:
+        raise CommandNotFoundError(f"the command {program} is not in the image")
+    raise CommandNotExecutableError(f"the command {program} cannot be executed: {found.strerror}")
+
+
+_KINDS = {kind.__name__: kind for kind in (CommandNotFoundError, CommandNotExecutableError)}
+
+
+def describe(error: BaseException) -> bytes:
+    """Return an error as bytes for the pipe to the parent."""
+    if isinstance(error, OSError):
+        text = f"{error.strerror} ({error.filename})" if error.filename else str(error)
+    else:
+        text = str(error) or type(error).__name__
+    return "\0".join((type(error).__name__, text, getattr(error, "hint", ""))).encode(errors="replace")
+
+
+def revive(raw: bytes, name: str) -> VmctlError:
+    """Return the error that `describe` wrote, about instance `name`."""
+    kind, text, hint = raw.decode(errors="replace").split("\0")
+    if kind in _KINDS:
+        return _KINDS[kind](text, hint=hint)
+    return VmctlError(f"{name} could not be started: {text}", hint=hint)

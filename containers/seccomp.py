@@ -1,0 +1,71 @@
+"""The system call filter: a list of refused calls, assembled into classic BPF.
+
+See seccomp(2), Documentation/userspace-api/seccomp_filter.rst, and linux/filter.h for the instructions. What is refused
+stands in configs/seccomp/default.json; everything else is allowed, so that new calls of new kernels work.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+from containers.identity import CAPABILITIES
+
+PROFILE = os.path.join(os.path.dirname(os.path.dirname(__file__)), "configs", "seccomp", "default.json")
+
+_LOAD, _JUMP_IF_EQUAL, _JUMP_IF_ANY_BIT, _JUMP_IF_AT_LEAST, _RETURN = 0x20, 0x15, 0x45, 0x35, 0x06
+_NR, _ARCH, _ARG0_LOW = 0, 4, 16  # offsets in struct seccomp_data, little endian
+_AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+_X32_BIT = 0x40000000
+_ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
+
+
+def default_filter(capabilities: int, machine: str | None = None) -> bytes:
+    """Return the BPF program of the default profile for a workload that has these capabilities.
+
+    Empty where the profile does not know this machine's architecture.
+    """
+    machine = machine or os.uname().machine
+    if machine not in _AUDIT_ARCH:
+        return b""
+    with open(PROFILE, encoding="utf-8") as file:
+        profile = json.load(file)
+    return b"".join(_program(profile, capabilities, machine))
+
+
+def _program(profile: dict[str, Any], capabilities: int, machine: str) -> Iterator[bytes]:
+    yield _instruction(_LOAD, _ARCH)
+    yield _instruction(_JUMP_IF_EQUAL, _AUDIT_ARCH[machine], 1, 0)
+    yield _instruction(_RETURN, _KILL)
+    yield _instruction(_LOAD, _NR)
+    if machine == "x86_64":  # the same calls under other numbers
+        yield from _refuse(_JUMP_IF_AT_LEAST, _X32_BIT, errno.ENOSYS)
+    for rule in profile["rules"]:
+        if rule["unless"] is None or not _has(capabilities, rule["unless"]):
+            for numbers in rule["calls"].values():
+                if numbers[machine] is not None:
+                    yield from _refuse(_JUMP_IF_EQUAL, numbers[machine], errno.EPERM)
+    if not _has(capabilities, "SYS_ADMIN"):
+        # clone3's flags are behind a pointer, which BPF cannot follow; ENOSYS makes the C library use clone instead
+        yield from _refuse(_JUMP_IF_EQUAL, profile["clone3"][machine], errno.ENOSYS)
+        yield _instruction(_JUMP_IF_EQUAL, profile["clone"][machine], 0, 3)
+        yield _instruction(_LOAD, _ARG0_LOW)
+        yield from _refuse(_JUMP_IF_ANY_BIT, int(profile["clone_namespace_flags"], 16), errno.EPERM)
+    yield _instruction(_RETURN, _ALLOW)
+
+
+def _refuse(test: int, value: int, number: int) -> tuple[bytes, bytes]:
+    """Return: if the test holds, fail with errno `number`; else go on."""
+    return _instruction(test, value, 0, 1), _instruction(_RETURN, _ERRNO | number)
+
+
+def _instruction(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
+    return struct.pack("=HBBI", code, if_true, if_false, value)
+
+
+def _has(capabilities: int, name: str) -> bool:
+    return bool(capabilities >> CAPABILITIES.index(name) & 1)

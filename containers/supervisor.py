@@ -1,0 +1,87 @@
+"""The process that stays with a container: it writes the logs, and the exit code when the first process ends.
+
+It is what `vmctl up` leaves behind, so it has to be small: after the clone the copy of vmctl executes a bare
+interpreter (`-I -S`: no site-packages, no environment) that imports next to nothing and keeps its children, since exec
+changes the program and not the process.
+"""
+
+from __future__ import annotations
+
+import _signal  # type: ignore[import-not-found]  # `signal` would bring `enum` along, 1 MB
+import os
+import select
+import sys
+
+from vmctl.host import slim
+
+TYPE_CHECKING = False  # `typing` would be 1 MB more
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_BOOT = "import sys; sys.path.append(sys.argv[1]); from containers.supervisor import main; main(*sys.argv[2:])"
+
+
+def become_supervisor(
+    child: int, stdout: int, stderr: int, stdout_log: str, stderr_log: str, exit_file: str
+) -> NoReturn:
+    """Turn this process, the parent of `child`, into its supervisor; `stdout` and `stderr` are what it writes to."""
+    null = os.open("/dev/null", os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+    for fd in (stdout, stderr):
+        os.set_inheritable(fd, True)
+    arguments = (_ROOT, str(child), str(stdout), str(stderr), stdout_log, stderr_log, exit_file)
+    # LC_ALL=C: a locale is 130 KiB of tables that nothing here looks at
+    python = sys.executable
+    os.execve(python, (python, "-I", "-S", "-X", "utf8", "-c", _BOOT, *arguments), {"LC_ALL": "C"})
+
+
+def main(child: str, stdout: str, stderr: str, stdout_log: str, stderr_log: str, exit_file: str) -> None:
+    """Copy both streams to their logs until the child ends, then write `CODE SOURCE` to the exit file."""
+    for signum in (_signal.SIGINT, _signal.SIGHUP, _signal.SIGTERM):  # it ends when its child does
+        _signal.signal(signum, _signal.SIG_IGN)
+    logs = {int(stdout): _open_log(stdout_log), int(stderr): _open_log(stderr_log)}
+    pidfd = os.pidfd_open(int(child))
+    poller = select.poll()
+    for fd in (pidfd, *logs):
+        poller.register(fd, select.POLLIN)
+    slim.forget_start_up()
+    while True:
+        ready = [fd for fd, _ in poller.poll()]
+        for fd in logs.keys() & set(ready):
+            if not _copy(fd, logs[fd]):
+                poller.unregister(fd)
+                del logs[fd]
+        if pidfd in ready:
+            break
+    for fd, log in logs.items():  # what was written just before the end; others may still hold the pipe open
+        os.set_blocking(fd, False)
+        while _copy(fd, log):
+            pass
+    _write_exit(exit_file, os.waitstatus_to_exitcode(os.waitpid(int(child), 0)[1]))
+
+
+def _open_log(path: str) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+
+
+def _copy(source: int, log: int) -> bool:
+    """Copy what is there; return False at the end of the stream."""
+    try:
+        data = os.read(source, 65536)
+    except BlockingIOError:
+        return False
+    try:
+        os.write(log, data)
+    except OSError:
+        pass  # a full disk costs lines of the log, never the workload
+    return bool(data)
+
+
+def _write_exit(path: str, code: int) -> None:
+    text = f"{code} workload\n" if code >= 0 else f"{128 - code} signal\n"
+    fd = os.open(path + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o640)
+    os.write(fd, text.encode())
+    os.close(fd)
+    os.rename(path + ".new", path)
