@@ -1,0 +1,26 @@
+# The two modes that isolate need root; everything else is done as whoever runs make.
+as_root := $(if $(filter 0,$(shell id -u)),,sudo)
+bin := .venv/bin
+
+.PHONY: setup demo test lint bench clean
+
+setup:                  ## packages, .venv, image tiny, kernel; can be repeated
+	.ci/setup
+
+demo: setup             ## one web workload as host process, container and VM, compared
+	$(as_root) $(bin)/vmctl bench configs/web.yaml --modes host,container,vm --runs 3
+
+test:                   ## every test
+	.ci/setup --tests
+	$(as_root) $(bin)/python -m pytest
+
+lint: setup             ## formatting, lints, types
+	$(bin)/ruff format --check .
+	$(bin)/ruff check .
+	$(bin)/mypy
+
+bench: setup            ## the demo with enough runs for intervals, and the peers
+	$(as_root) $(bin)/vmctl bench configs/web.yaml --modes host,container,vm --runs 30 --out bench/results
+
+clean:                  ## forget what setup made in this checkout; the image store stays
+	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache *.egg-info
