@@ -30,8 +30,8 @@ def load_order(kernel: Kernel, names: Sequence[str]) -> list[str]:
 
 
 def plain_name(path: str) -> str:
-    """Return the file name a module has once it is decompressed."""
-    return os.path.basename(path).partition(".ko")[0] + ".ko"
+    """Return the file name of a module once it is decompressed, with `_` as the kernel has it in the module's name."""
+    return _key(path) + ".ko"
 
 
 def content(path: str) -> bytes:
