@@ -1,0 +1,160 @@
+"""Mode `vm`: the workload as a QEMU/KVM guest with a kernel of its own, through libvirt.
+
+Only the contract is here; each method is a few lines on top of a module of this folder, imported when it is needed.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import nullcontext
+from shutil import rmtree
+from typing import TYPE_CHECKING, Any
+
+from vmctl.backend import Command, Exit, Features, Footprint, Problem, Step
+from vmctl.errors import EXIT_VMCTL, StateError
+from vmctl.host import processes
+from vmctl.instance import Instance
+from vmctl.workload import Workload
+from vmm import files
+
+if TYPE_CHECKING:
+    from socket import socket
+
+    from vmm.preparation import Prepared
+    from vmm.watch import Watch
+
+EXIT_SIGNAL = 128  # a shell's exit code for signal n is 128 + n
+
+
+class VmBackend:
+    """The backend of mode `vm`. What is kept in here concerns a start under way in this process, nothing else."""
+
+    mode = "vm"
+    features = Features(own_kernel=True, own_network=True)
+
+    def __init__(self) -> None:
+        self._prepared: dict[str, Prepared] = {}
+        self._watches: dict[str, Watch] = {}
+        self._stdin: dict[str, socket] = {}
+
+    def check(self, work: Workload) -> list[Problem]:
+        """Return all that stands in the way of running `work` here."""
+        from vmm import checks
+
+        return list(checks.problems(work))
+
+    def explain(self, work: Workload) -> Iterator[Step]:
+        """Yield every host step of a start, without taking any."""
+        from vmm import explain
+
+        return explain.steps(work)
+
+    def prepare(self, inst: Instance) -> None:
+        """Make disk, seed, tap and cgroup and open libvirt; sets image digest, accelerator, address and MAC."""
+        from vmm import preparation
+
+        self._forget(inst)
+        self._prepared[inst.directory] = preparation.prepare(inst)
+
+    def start(self, inst: Instance, *, attached: bool = False) -> None:
+        """Have libvirt start the prepared domain, mark T1, set `inst.state.pid`."""
+        from vmm import start
+
+        prepared = self._prepared.pop(inst.directory)
+        try:
+            stdin = start.start(inst, prepared, attached=attached)
+        finally:
+            prepared.launcher.close()
+        if stdin is not None:
+            self._stdin[inst.directory] = stdin
+
+    def observe(self, inst: Instance) -> str:
+        """Mark T4 and T5 if they have happened and return the phase reached; raises for a start that failed."""
+        from vmm.watch import Watch
+
+        return self._watches.setdefault(inst.directory, Watch()).look(inst)
+
+    def alive(self, inst: Instance) -> bool:
+        """Return whether QEMU runs."""
+        return processes.alive(inst.state.pid, inst.state.pid_start)
+
+    def result(self, inst: Instance) -> Exit | None:
+        """Return how the workload ended: the guest's own word, else that it was killed, else that it vanished."""
+        from vmm import watch
+
+        if (said := watch.ended(inst)) or inst.state.pid is None or self.alive(inst):
+            return said
+        if os.path.exists(files.killed(inst)):
+            return Exit(EXIT_SIGNAL + signal.SIGKILL, "signal")
+        return Exit(EXIT_VMCTL, "vmctl")
+
+    def attend(self, inst: Instance) -> Exit:
+        """Copy what the workload writes to this process's output until the guest is off; raises for a failed start."""
+        from vmm import attend
+
+        def more() -> bool:
+            going_on = self.alive(inst)
+            self.observe(inst)
+            return going_on
+
+        with self._stdin.pop(inst.directory, None) or nullcontext() as stdin:
+            attend.stay((inst.stdout_log, inst.stderr_log), stdin, more, lambda signum: self.signal(inst, signum))
+        return self.result(inst) or Exit(EXIT_VMCTL, "vmctl")
+
+    def signal(self, inst: Instance, signum: int) -> None:
+        """Have the guest's init send a signal to the workload; SIGKILL ends QEMU, whatever the guest is doing."""
+        if not self.alive(inst):
+            raise StateError(f"{inst.name} is not running", hint="`vmctl ps -a` shows its state")
+        if signum == signal.SIGKILL:
+            open(files.killed(inst), "w").close()  # the guest cannot report this
+            self._end(inst)
+            return
+        fd = os.open(files.control(inst), os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            os.write(fd, b"signal %d\n" % signum)
+        finally:
+            os.close(fd)
+
+    def exec(self, inst: Instance, command: Command) -> int:
+        """Run one more command in the guest, over SSH, and return its exit code."""
+        from vmm import execute
+
+        if not self.alive(inst):
+            raise StateError(f"{inst.name} is not running", hint=f"`vmctl start {inst.name}` starts it again")
+        return execute.execute(inst, command)
+
+    def footprint(self, inst: Instance) -> Footprint:
+        """Return QEMU's memory, the instance's own files, and the files it shares: layers, kernel and initrd."""
+        from vmctl.host.cgroups import Cgroup
+        from vmm import disk
+
+        own = (os.path.join(folder, name) for folder, _, names in os.walk(inst.directory) for name in names)
+        return Footprint(
+            pss_bytes=processes.pss_bytes(inst.state.pid or 0),
+            cgroup_bytes=Cgroup(inst.state.id).memory_bytes(),
+            disk_bytes=sum(map(disk.allocated_bytes, own)),
+            shared_disk_bytes=sum(map(disk.allocated_bytes, inst.state.extra.get("shared", []))),
+        )
+
+    def undo(self, inst: Instance, entry: dict[str, Any]) -> None:
+        """Undo kind `domain`: end QEMU, however far its start came, and remove libvirt's files."""
+        if entry["kind"] == "domain":
+            self._forget(inst)
+            self._end(inst)
+            rmtree(files.libvirt_root(inst), ignore_errors=True)
+
+    def _end(self, inst: Instance) -> None:
+        """End QEMU by its pid: with an embedded driver nobody else could, and a daemon notices by itself."""
+        from vmm import domain, qemu
+
+        qemu.end(files.pid_file(inst), domain.machine_uuid(inst.state.id))
+
+    def _forget(self, inst: Instance) -> None:
+        """Close what a start in this process has opened and not used up."""
+        if prepared := self._prepared.pop(inst.directory, None):
+            prepared.launcher.close()
+        if stdin := self._stdin.pop(inst.directory, None):
+            stdin.close()
+        self._watches.pop(inst.directory, None)

@@ -1,0 +1,100 @@
+"""What stands in the way of running a workload as a guest here. Nothing is touched, everything is reported."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from importlib import import_module
+
+from images import kernel as kernels
+from images import store
+from images.image import architecture, process
+from vmctl.backend import Problem
+from vmctl.errors import VmctlError
+from vmctl.run import which
+from vmctl.workload import Workload
+from vmm import files, qemu
+from vmm.uri import daemon_uri
+
+LEAST_MEMORY_BYTES = 64 * 1024**2  # with less, Debian's kernel and the initrd do not fit
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def problems(work: Workload) -> Iterator[Problem]:
+    """Yield each problem with what to do about it."""
+    yield from _host()
+    yield from _paths(work)
+    yield from _image(work)
+    yield from _keys(work)
+    yield from _values(work)
+
+
+def _host() -> Iterator[Problem]:
+    if os.geteuid() != 0:
+        yield Problem("vm mode needs root, for the tap device, the network namespace and the cgroup", "use sudo")
+    if os.uname().machine != "x86_64":
+        yield Problem(f"vm mode runs on x86_64 hosts, this one is {os.uname().machine}")
+    if qemu.emulator() is None:
+        yield Problem("QEMU is not installed", "`vmctl doctor` says how to get it")
+    if which("mke2fs") is None:
+        yield Problem("mke2fs is not installed", "it is in the package e2fsprogs")
+    try:
+        import_module("vmm.connection")
+    except ImportError as error:
+        yield Problem(f"libvirt cannot be loaded: {error}", "`make setup` installs the library and its Python binding")
+
+
+def _paths(work: Workload) -> Iterator[Problem]:
+    path = files.longest_socket_path(work.name)
+    excess = len(os.fsencode(path)) - files.SOCKET_PATH_MAX
+    if excess > 0:
+        yield Problem(
+            f"the path of QEMU's socket would be {excess} bytes longer than the kernel allows: {path}",
+            "set VMCTL_ROOT to a shorter path",
+        )
+
+
+def _image(work: Workload) -> Iterator[Problem]:
+    try:
+        image = store.find(work.image)
+        if image.architecture != architecture():
+            yield Problem(f"the image {work.image} is for {image.architecture}, this host is {architecture()}")
+        process(image, work)
+    except VmctlError as error:
+        yield Problem(str(error), error.hint)
+    try:
+        kernels.find(work.vm.kernel)
+    except VmctlError as error:
+        yield Problem(str(error), error.hint)
+
+
+def _keys(work: Workload) -> Iterator[Problem]:
+    """Yield the keys of the workload file that this mode cannot honour."""
+    if work.volumes:
+        yield Problem("vm mode has no volumes yet", "put the content into `files`, or use --mode container")
+    if work.restart.policy != "no":
+        yield Problem(f"vm mode cannot restart a workload ({work.restart.policy}) yet", "leave `restart` out")
+    if work.network == "host":
+        yield Problem("a guest has a kernel of its own and cannot use the host's network", "use `network: bridge`")
+    if work.vm.boot == "system":
+        yield Problem(f"the image {work.image} has no init system to boot", "leave `vm.boot` out")
+    if work.vm.cloud_init:
+        yield Problem("vm.cloud_init needs an image with cloud-init, which is booted by its own init", "leave it out")
+    if daemon_uri() and work.network != "none":
+        yield Problem(
+            f"with the libvirt daemon {daemon_uri()} a guest cannot be on vmctl's network: QEMU is started elsewhere",
+            "use `network: none`, or leave --connect and LIBVIRT_DEFAULT_URI out",
+        )
+
+
+def _values(work: Workload) -> Iterator[Problem]:
+    memory_bytes = work.resources.memory_bytes
+    if memory_bytes is not None and memory_bytes < LEAST_MEMORY_BYTES:
+        yield Problem(f"a guest needs at least {LEAST_MEMORY_BYTES >> 20}M of memory", "raise `resources.memory`")
+    for name in work.env:
+        if not VARIABLE.fullmatch(name):
+            yield Problem(f"the variable {name!r} cannot be passed to a guest", "use letters, digits and '_' only")
+    for file in work.files:
+        if any(ord(letter) < 32 for letter in file.path):
+            yield Problem(f"the path {file.path!r} has a control character", "choose another one")

@@ -1,0 +1,108 @@
+"""The one door to libvirt.
+
+By default the QEMU driver runs inside our own process (`qemu:///embed`, https://libvirt.org/drvqemu.html), one root
+per instance; QEMU outlives the process. A process can hold one root, once: see launcher.py.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+
+# Read once, when the library is loaded. Errors reach us as exceptions; on stderr they would be a second report.
+os.environ.setdefault("LIBVIRT_LOG_OUTPUTS", "4:file:/dev/null")
+
+import libvirt
+
+from vmctl import paths
+from vmctl.errors import UnavailableError, VmctlError
+
+EMBEDDED = "qemu:///embed"
+
+# No virtlogd, no cgroups, namespaces and labels by libvirt: it is there for one guest, and the journal knows the rest.
+# Ownership stays as it is, since layers are shared between instances.
+QEMU_CONF = """\
+stdio_handler = "file"
+cgroup_controllers = []
+namespaces = []
+security_driver = "none"
+user = "root"
+group = "root"
+dynamic_ownership = 0
+remember_owner = 0
+"""
+
+
+class Connection:
+    """An open connection. Everything here raises VmctlError."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        _start_event_loop()
+        try:
+            self._connection = libvirt.open(uri)
+        except libvirt.libvirtError as error:
+            raise _unavailable(uri, error) from error
+
+    def probe(self, emulator: str, domain_type: str) -> None:
+        """Make libvirt learn what QEMU can do, now and not within a start: the first time takes 4 s."""
+        try:
+            self._connection.getDomainCapabilities(emulator, "x86_64", "q35", domain_type)
+        except libvirt.libvirtError as error:
+            raise VmctlError(f"libvirt cannot use {emulator} as {domain_type}: {_sentence(error)}") from error
+
+    def create(self, name: str, xml: str) -> dict[str, int]:
+        """Start a transient domain and return what it was given, by the names of `domain.Machine`."""
+        try:
+            _, memory_kib, _, vcpus, _ = self._connection.createXML(xml, 0).info()
+        except libvirt.libvirtError as error:
+            raise VmctlError(f"libvirt cannot start the guest {name}: {_sentence(error)}") from error
+        return {"vcpus": vcpus, "memory_bytes": memory_kib * 1024}
+
+    def command_line(self, xml: str) -> str:
+        """Return the QEMU command line that libvirt would execute for a domain."""
+        try:
+            return str(self._connection.domainXMLToNative("qemu-argv", xml, 0))
+        except libvirt.libvirtError as error:
+            raise VmctlError(f"libvirt cannot translate the domain: {_sentence(error)}") from error
+
+
+def make_root(root: str) -> str:
+    """Make the root of an embedded driver and return its URI.
+
+    All roots share one cache of QEMU's capabilities: libvirt writes it by rename, so two at once do no harm.
+    """
+    shared = os.path.join(paths.cache_root(), "libvirt-capabilities")
+    link = os.path.join(root, "cache", "qemu", "capabilities")
+    for folder in (shared, os.path.dirname(link), os.path.join(root, "etc")):
+        os.makedirs(folder, exist_ok=True)
+    if not os.path.islink(link):
+        os.symlink(shared, link)
+    with open(os.path.join(root, "etc", "qemu.conf"), "w", encoding="utf-8") as file:
+        file.write(QEMU_CONF)
+    return f"{EMBEDDED}?root={root}"
+
+
+def _start_event_loop() -> None:
+    """Have libvirt talk to QEMU's monitor in a thread; without it every call would wait for ever."""
+    libvirt.registerErrorHandler(lambda *_: None, None)
+    libvirt.virEventRegisterDefaultImpl()
+    threading.Thread(target=_run_event_loop, name="libvirt", daemon=True).start()
+
+
+def _run_event_loop() -> None:
+    while True:
+        libvirt.virEventRunDefaultImpl()
+
+
+def _unavailable(uri: str, error: libvirt.libvirtError) -> UnavailableError:
+    text = _sentence(error)
+    if "parse user" in text or "parse group" in text:  # compiled into libvirt, and looked up whatever qemu.conf says
+        return UnavailableError(f"libvirt cannot start here: {text}", hint="`make setup` makes this system user")
+    if "no connection driver" in text or "not found" in text:
+        return UnavailableError(f"libvirt has no QEMU driver: {text}", hint="`vmctl doctor` says how to get it")
+    return UnavailableError(f"libvirt cannot open {uri}: {text}")
+
+
+def _sentence(error: libvirt.libvirtError) -> str:
+    return str(error.get_error_message() or error).strip().splitlines()[0]

@@ -1,0 +1,248 @@
+"""The machine of a guest as libvirt's domain XML: a pure function of one value.
+
+Element by element as in https://libvirt.org/formatdomain.html. Everything that the guest does not need is left out:
+each device costs time in the firmware and again in the kernel.
+"""
+
+from __future__ import annotations
+
+import math
+import uuid
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
+
+QEMU_NAMESPACE = "http://libvirt.org/schemas/domain/qemu/1.0"
+KIB = 1024
+
+
+class Nic(NamedTuple):
+    """The guest's network interface and the tap device it is plugged into."""
+
+    tap: str
+    mac: str
+
+
+class Machine(NamedTuple):
+    """All that a domain consists of; every path is absolute."""
+
+    name: str
+    uuid: str
+    accelerator: str  # kvm | tcg
+    emulator: str
+    vcpus: int
+    memory_bytes: int
+    kernel: str
+    initrd: str
+    cmdline: str
+    layers: tuple[str, ...]  # lowest first
+    disk: str
+    seed: str
+    console: str
+    outputs: tuple[tuple[str, str], ...]  # (port name, file) for each stream from the guest
+    control: tuple[str, str]  # (port name, FIFO)
+    stdin: tuple[str, str] | None = None  # (port name, unix socket)
+    nic: Nic | None = None
+
+
+def machine_uuid(instance_id: str) -> str:
+    """Return the UUID of an instance's domain; the same at each start, since a guest derives its machine-id from it."""
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, f"vmctl-{instance_id}"))
+
+
+def vcpus(cpus: float | None) -> int:
+    """Return how many virtual CPUs serve a limit of `cpus`; a fraction is left to the cgroup's quota."""
+    return max(1, math.ceil(cpus or 1))
+
+
+def domain_xml(machine: Machine) -> str:
+    """Return the domain XML that starts `machine` by direct kernel boot."""
+    from xml.etree import ElementTree
+
+    root = ElementTree.Element("domain", {"type": "kvm" if machine.accelerator == "kvm" else "qemu"})
+    _text(root, "name", machine.name)
+    _text(root, "uuid", machine.uuid)
+    _text(root, "memory", str(math.ceil(machine.memory_bytes / KIB)), unit="KiB")
+    _text(root, "vcpu", str(machine.vcpus))
+    root.extend([_os(machine), _features(), _cpu(machine), _clock()])
+    for event in ("on_poweroff", "on_reboot", "on_crash"):
+        _text(root, event, "destroy")
+    root.append(_devices(machine))
+    root.extend([_qemu_arguments(), _qemu_capabilities()])
+    ElementTree.register_namespace("qemu", QEMU_NAMESPACE)
+    ElementTree.indent(root)
+    return ElementTree.tostring(root, encoding="unicode") + "\n"
+
+
+def _os(machine: Machine) -> Element:
+    element = _element("os")
+    _text(element, "type", "hvm", arch="x86_64", machine="q35")
+    _text(element, "kernel", machine.kernel)
+    _text(element, "initrd", machine.initrd)
+    _text(element, "cmdline", machine.cmdline)
+    return element
+
+
+def _features() -> Element:
+    element = _element("features")
+    element.extend([_element("acpi"), _element("apic")])
+    return element
+
+
+def _cpu(machine: Machine) -> Element:
+    """check='none': nothing here asks for a feature that could turn out to be missing, so nothing is compared."""
+    if machine.accelerator == "kvm":
+        return _element("cpu", mode="host-passthrough", check="none")
+    return _element("cpu", mode="maximum", check="none")
+
+
+def _clock() -> Element:
+    element = _element("clock", offset="utc")
+    element.append(_element("timer", name="hpet", present="no"))
+    return element
+
+
+def _devices(machine: Machine) -> Element:
+    element = _element("devices")
+    _text(element, "emulator", machine.emulator)
+    element.extend(_disks(machine))
+    element.append(_element("controller", type="usb", model="none"))
+    element.append(_element("controller", type="virtio-serial", index="0"))
+    if machine.nic:
+        element.append(_interface(machine.nic))
+    element.append(_console(machine.console))
+    element.extend(_output(name, path) for name, path in machine.outputs)
+    element.append(_fifo(*machine.control))
+    if machine.stdin:
+        element.append(_socket(*machine.stdin))
+    element.extend([_balloon(), _rng()])
+    return _on_root_bus(element)
+
+
+def _disks(machine: Machine) -> list[Element]:
+    """Return the disks; the guest tells them apart by serial, never by order."""
+    files = [(f"layer{number}", path) for number, path in enumerate(machine.layers)]
+    files += [("seed", machine.seed), ("disk", machine.disk)]
+    return [_disk(number, serial, path) for number, (serial, path) in enumerate(files)]
+
+
+def _disk(number: int, serial: str, path: str) -> Element:
+    element = _element("disk", type="file", device="disk")
+    driver = _element("driver", name="qemu", type="raw")
+    element.extend([driver, _element("source", file=path), _element("target", dev=_disk_name(number), bus="virtio")])
+    if serial == "disk":
+        driver.set("discard", "unmap")  # what the guest trims, the host gets back
+    else:
+        element.append(_element("readonly"))
+    _text(element, "serial", serial)
+    return element
+
+
+def _disk_name(number: int) -> str:
+    """Return vda ... vdz, vdaa ...: bijective base 26, as the kernel counts."""
+    letters = ""
+    number += 1
+    while number:
+        number, rest = divmod(number - 1, 26)
+        letters = chr(ord("a") + rest) + letters
+    return f"vd{letters}"
+
+
+def _interface(nic: Nic) -> Element:
+    """managed='no': the tap is there already, with an owner and on a bridge; libvirt only opens it."""
+    element = _element("interface", type="ethernet")
+    element.append(_element("mac", address=nic.mac))
+    element.append(_element("target", dev=nic.tap, managed="no"))
+    element.append(_element("model", type="virtio"))
+    element.append(_element("rom", enabled="no"))  # no network boot
+    return element
+
+
+def _console(path: str) -> Element:
+    element = _element("serial", type="file")
+    element.append(_element("source", path=path, append="off"))
+    target = _element("target", type="isa-serial", port="0")
+    target.append(_element("model", name="isa-serial"))
+    element.append(target)
+    return element
+
+
+def _output(name: str, path: str) -> Element:
+    """A port that QEMU writes to a file: it needs no reader on the host."""
+    element = _element("channel", type="file")
+    element.append(_element("source", path=path, append="off"))
+    element.append(_element("target", type="virtio", name=name))
+    return element
+
+
+def _fifo(name: str, path: str) -> Element:
+    """A port into the guest without a handshake: QEMU holds both ends open, so a writer may come and go."""
+    element = _element("channel", type="pipe")
+    element.append(_element("source", path=path))
+    element.append(_element("target", type="virtio", name=name))
+    return element
+
+
+def _socket(name: str, path: str) -> Element:
+    """A port into the guest with an end: when the host closes its side, the guest reads end of file."""
+    element = _element("channel", type="unix")
+    element.append(_element("source", mode="bind", path=path))
+    element.append(_element("target", type="virtio", name=name))
+    return element
+
+
+def _balloon() -> Element:
+    """Free page reporting: memory that the guest frees goes back to the host without anybody asking."""
+    return _element("memballoon", model="virtio", freePageReporting="on")
+
+
+def _rng() -> Element:
+    element = _element("rng", model="virtio")
+    backend = _element("backend", model="random")
+    backend.text = "/dev/urandom"
+    element.append(backend)
+    return element
+
+
+def _on_root_bus(devices: Element) -> Element:
+    """Put every PCI device directly on q35's root bus.
+
+    libvirt would give each a PCIe root port of its own (for hot-plug), a second device to be found and set up.
+    """
+    slots = iter(range(2, 31))  # 0 is the host bridge, 31 the chipset's
+    for device in devices:
+        if device.tag in ("disk", "interface", "memballoon", "rng") or device.get("type") == "virtio-serial":
+            device.append(
+                _element(
+                    "address", type="pci", domain="0x0000", bus="0x00", slot=f"0x{next(slots):02x}", function="0x0"
+                )
+            )
+    return devices
+
+
+def _qemu_arguments() -> Element:
+    """Let QEMU end with its guest: libvirt passes -no-shutdown and would do that itself, but may not be attached."""
+    element = _element(f"{{{QEMU_NAMESPACE}}}commandline")
+    for value in ("-action", "shutdown=poweroff"):
+        element.append(_element(f"{{{QEMU_NAMESPACE}}}arg", value=value))
+    return element
+
+
+def _qemu_capabilities() -> Element:
+    """With this capability libvirt reads 400 CPU properties, one message each: 0.5 s of every start."""
+    element = _element(f"{{{QEMU_NAMESPACE}}}capabilities")
+    element.append(_element(f"{{{QEMU_NAMESPACE}}}del", capability="cpu-unavailable-features"))
+    return element
+
+
+def _element(tag: str, **attributes: str) -> Element:
+    from xml.etree.ElementTree import Element
+
+    return Element(tag, attributes)
+
+
+def _text(parent: Element, tag: str, text: str, **attributes: str) -> None:
+    element = _element(tag, **attributes)
+    element.text = text
+    parent.append(element)

@@ -1,0 +1,86 @@
+"""The steps of a start, told without taking any: `vmctl up --explain`."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterator
+from tempfile import TemporaryDirectory
+
+from images import kernel as kernels
+from images import store
+from images.image import Image
+from vmctl.backend import Step
+from vmctl.host.network import Link
+from vmctl.instance import Instance, State
+from vmctl.workload import Workload
+from vmm import disk, domain, files, guest, launcher, preparation, seed
+
+KEY = "ssh-ed25519 <made at the start>"
+LINK = Link("10.77.0.2", 16, "10.77.0.1", "52:54:00:00:00:02", "tap<id>")
+
+
+def steps(work: Workload) -> Iterator[Step]:
+    """Yield what a start does on the host, in order, with what one would type to do the same."""
+    image = store.find(work.image)
+    inst = Instance(work.name, work, State(id="0" * 8, mode="vm"))
+    link = LINK if work.network == "bridge" else None
+    yield from _artefacts(inst, image)
+    if link:
+        yield _tap(link)
+    yield _seed(inst, image, link)
+    yield from _domain(inst, image, link)
+
+
+def _artefacts(inst: Instance, image: Image) -> Iterator[Step]:
+    for number, layer in enumerate(image.layers):
+        yield Step(f"image layer {number}", layer.path, "attached read-only; a container mounts the very same file")
+    kernel = kernels.find(inst.work.vm.kernel)
+    yield Step("kernel", kernel.vmlinuz, f"Linux {kernel.release}, booted directly: no boot loader, no boot disk")
+    yield Step("initrd", guest.initrd(kernel), "busybox, modules and our init: mounts the layers, applies the seed")
+    size_bytes = inst.work.resources.disk_bytes or disk.DEFAULT_SIZE_BYTES
+    path = files.disk(inst)
+    yield Step(
+        "writable disk",
+        f"truncate -s {size_bytes} {path}; {shlex.join(disk.command(path))}",
+        "sparse: the upper directory of the guest's overlay, under 1 MiB until something is written",
+    )
+
+
+def _tap(link: Link) -> Step:
+    commands = f"ip tuntap add {link.device} mode tap vnet_hdr; ip link set {link.device} master vmctl0 up"
+    return Step("tap device", commands, "in the switch's network namespace; the host's own network is not touched")
+
+
+def _seed(inst: Instance, image: Image, link: Link | None) -> Step:
+    address = seed.Address(link.mac, link.address, link.prefix, link.gateway) if link else None
+    written = seed.Seed(
+        user_data=seed.user_data(KEY, "<made at the start>", KEY, preparation.seed_files(inst.work, image)),
+        meta_data=seed.meta_data(f"vmctl-{inst.state.id}", inst.name),
+        network_config=seed.network_config(address),
+    )
+    text = "\n".join(f"# {name}\n{content}" for name, content in written.files().items())
+    return Step(f"cloud-init seed {files.seed(inst)}", text, "an ISO labelled cidata: the guest's only configuration")
+
+
+def _domain(inst: Instance, image: Image, link: Link | None) -> Iterator[Step]:
+    kernel = kernels.find(inst.work.vm.kernel)
+    inst.state.accelerator = os.environ.get("VMCTL_ACCEL", "auto").replace("auto", "tcg")
+    machine = preparation.machine_of(inst, image, kernel, guest.initrd(kernel))
+    if link:
+        machine = machine._replace(nic=domain.Nic(link.device, link.mac))
+    xml = domain.domain_xml(machine)
+    yield Step("domain XML", xml, "what libvirt is asked for")
+    yield Step("QEMU", _command_line(xml), "what libvirt makes of it, and executes inside the switch and the cgroup")
+
+
+def _command_line(xml: str) -> str:
+    """Return QEMU's command line as libvirt has it, from a driver in a temporary root."""
+    with TemporaryDirectory(prefix="vmctl-") as root:
+
+        def translate() -> str:
+            from vmm import connection
+
+            return connection.Connection(connection.make_root(root)).command_line(xml)
+
+        return launcher.ask(translate)

@@ -1,0 +1,59 @@
+"""Two key pairs per instance: the client's, which opens the guest, and the guest's own, known before it boots."""
+
+from __future__ import annotations
+
+import base64
+import os
+from typing import NamedTuple
+
+
+class KeyPair(NamedTuple):
+    """An ed25519 key."""
+
+    private: str  # OpenSSH's format, PEM armour included
+    public: str  # one line, as in authorized_keys
+
+
+def load_or_make(path: str) -> KeyPair:
+    """Return the key pair whose private key is in the file `path`; make it, readable to its owner, if missing."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import load_ssh_private_key
+
+    try:
+        with open(path, "rb") as file:
+            key = load_ssh_private_key(file.read(), password=None)
+    except FileNotFoundError:
+        key = Ed25519PrivateKey.generate()
+        _write_private(path, _openssh(key))
+    assert isinstance(key, Ed25519PrivateKey)
+    return KeyPair(_openssh(key).decode(), public_line(key))
+
+
+def public_line(key: object) -> str:
+    """Return the public half of a private key as a line of authorized_keys."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    assert isinstance(key, Ed25519PrivateKey)
+    return key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+
+
+def blob(public: str) -> bytes:
+    """Return the bytes of a public key line, as they travel in the SSH protocol (RFC 8709)."""
+    return base64.b64decode(public.split()[1])
+
+
+def _openssh(key: object) -> bytes:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+    assert isinstance(key, Ed25519PrivateKey)
+    return key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
+
+
+def _write_private(path: str, content: bytes) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(fd, content)
+    finally:
+        os.close(fd)

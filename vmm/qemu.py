@@ -1,0 +1,61 @@
+"""QEMU as a process of this host: found and ended without asking libvirt, whose last client may be long gone."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+
+from vmctl.errors import VmctlError
+from vmctl.host import processes
+from vmctl.run import which
+
+_FLOCK = "hhqqi4x"  # struct flock: l_type, l_whence, l_start, l_len, l_pid
+
+
+def emulator() -> str | None:
+    """Return the path of the QEMU of this machine's architecture, None where it is not installed."""
+    return which("qemu-system-x86_64") or which("/usr/libexec/qemu-kvm")
+
+
+def find(uuid: str) -> int | None:
+    """Return the pid of the QEMU that runs the domain `uuid` (libvirt passes it as an argument), None without one."""
+    argument = b"\0-uuid\0" + uuid.encode() + b"\0"
+    for name in os.listdir("/proc"):
+        if name.isdigit() and argument in _command_line(name):
+            return int(name)
+    return None
+
+
+def lock_holder(pid_file: str) -> int | None:
+    """Return the pid of the process that holds libvirt's pid file, None without one.
+
+    libvirt's child locks the file before it executes QEMU, and QEMU keeps the lock to its end (fcntl(2)): so this
+    finds a QEMU that is not yet one, and never a stranger who was given an old number.
+    """
+    try:
+        fd = os.open(pid_file, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        question = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+        kind, *_, pid = struct.unpack(_FLOCK, fcntl.fcntl(fd, fcntl.F_GETLK, question))
+    finally:
+        os.close(fd)
+    return pid if kind != fcntl.F_UNLCK and pid > 0 else None
+
+
+def end(pid_file: str, uuid: str) -> None:
+    """Kill the QEMU of a domain, if there is one, and wait until it is gone. Raises VmctlError if it stays."""
+    for pid in {lock_holder(pid_file), find(uuid)} - {None}:
+        assert pid is not None
+        if not processes.end(pid, processes.start_time(pid)):
+            raise VmctlError(f"QEMU (process {pid}) does not end", hint="the kernel's log may say why: dmesg")
+
+
+def _command_line(pid: str) -> bytes:
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return file.read()
+    except OSError:  # it has just ended
+        return b""

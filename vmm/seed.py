@@ -1,0 +1,140 @@
+"""The cloud-init seed: three texts and the ISO that carries them. It is the guest's only configuration.
+
+NoCloud as in https://cloudinit.readthedocs.io/en/latest/reference/datasources/nocloud.html. The texts are written in
+one fixed form, one item per line and free text in base64, so that the small init reads with awk what cloud-init
+reads as YAML.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+LABEL = "cidata"
+WORKLOAD_SCRIPT = "/run/vmctl/workload"
+LAUNCH = "/run/vmctl/launch"
+LIMITS = "/run/vmctl/limits"
+
+
+class SeedFile(NamedTuple):
+    """A file to be written in the guest before the command starts."""
+
+    path: str
+    content: bytes
+    mode: int = 0o644
+
+
+class Address(NamedTuple):
+    """The guest's one interface, known by its MAC."""
+
+    mac: str
+    address: str
+    prefix: int
+    gateway: str
+
+
+class Seed(NamedTuple):
+    """The files of a seed ISO, by name."""
+
+    user_data: str
+    meta_data: str
+    network_config: str
+
+    def files(self) -> dict[str, str]:
+        """Return file name -> text."""
+        return {"user-data": self.user_data, "meta-data": self.meta_data, "network-config": self.network_config}
+
+
+def meta_data(instance_id: str, hostname: str) -> str:
+    """Return meta-data; a new instance-id makes cloud-init apply everything again."""
+    return f"instance-id: {instance_id}\nlocal-hostname: {hostname}\n"
+
+
+def network_config(address: Address | None) -> str:
+    """Return network-config, version 2 (netplan's form); None is a guest without a network."""
+    if address is None:
+        return "version: 2\nethernets: {}\n"
+    return f"""\
+version: 2
+ethernets:
+  eth0:
+    match:
+      macaddress: {_quoted(address.mac)}
+    set-name: eth0
+    addresses:
+    - {_quoted(f"{address.address}/{address.prefix}")}
+    routes:
+    - to: "0.0.0.0/0"
+      via: {_quoted(address.gateway)}
+"""
+
+
+def user_data(client_public: str, host_private: str, host_public: str, files: Sequence[SeedFile]) -> str:
+    """Return user-data: who may come in, who the guest is, what to write and what to run."""
+    private = "".join(f"    {line}\n" for line in host_private.strip().splitlines())
+    head = f"""\
+#cloud-config
+ssh_deletekeys: true
+disable_root: false
+users:
+- name: root
+  ssh_authorized_keys:
+  - {_quoted(client_public)}
+ssh_keys:
+  ed25519_private: |
+{private}  ed25519_public: {_quoted(host_public)}
+write_files:
+"""
+    return head + "".join(map(_write_file, files)) + f"runcmd:\n- [{_quoted(WORKLOAD_SCRIPT)}]\n"
+
+
+def workload_words(
+    argv: Sequence[str], env: Mapping[str, str] | Sequence[tuple[str, str]], workdir: str, user: str
+) -> str:
+    """Return `USER WORKDIR NAME=VALUE... -- COMMAND ARG...`, quoted for a shell: what the guest's `launch` takes."""
+    pairs = env.items() if isinstance(env, Mapping) else env
+    return shlex.join([user, workdir, *(f"{name}={value}" for name, value in pairs), "--", *argv])
+
+
+def workload_script(words: str) -> SeedFile:
+    """Return the file that runs the workload, for whichever init the guest has."""
+    return SeedFile(WORKLOAD_SCRIPT, f"#!/bin/sh\nexec {LAUNCH} {words}\n".encode(), 0o700)
+
+
+def limits_file(pids: int) -> SeedFile:
+    """Return the file with the limits that the guest's kernel enforces, by the names of cgroup v2."""
+    return SeedFile(LIMITS, f"pids.max {pids}\n".encode(), 0o600)
+
+
+def write_iso(path: str, seed: Seed) -> None:
+    """Write the seed as an ISO 9660 image; Rock Ridge and Joliet both keep the names as they are."""
+    from io import BytesIO
+
+    from pycdlib import PyCdlib
+
+    iso = PyCdlib()
+    iso.new(interchange_level=3, joliet=3, rock_ridge="1.09", vol_ident=LABEL)
+    for name, text in seed.files().items():
+        raw = text.encode()
+        plain = name.upper().replace("-", "_")
+        iso.add_fp(BytesIO(raw), len(raw), iso_path=f"/{plain}.;1", rr_name=name, joliet_path=f"/{name}")
+    iso.write(path)
+    iso.close()
+
+
+def _write_file(file: SeedFile) -> str:
+    return f"""\
+- path: {_quoted(file.path)}
+  permissions: "{file.mode:04o}"
+  owner: "root:root"
+  encoding: b64
+  content: {_quoted(base64.b64encode(file.content).decode())}
+"""
+
+
+def _quoted(text: str) -> str:
+    """A JSON string is a YAML string too."""
+    return json.dumps(text, ensure_ascii=False)

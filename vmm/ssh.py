@@ -1,0 +1,157 @@
+"""One more command in a running guest: over SSH, with the instance's own key and the guest's key known beforehand."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from typing import TYPE_CHECKING, NamedTuple
+
+from vmctl.errors import DeadlineError, VmctlError
+from vmctl.host import reach
+from vmm import keys, terminal
+from vmm.attend import CHUNK_BYTES, write_all
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from paramiko import Channel, Transport
+
+PORT = 22
+USER = "root"  # of the guest's sshd, outside the image; the workload's user is part of the command line
+TIMEOUT_S = 20.0
+PASSED_ON = {signal.SIGINT: "INT", signal.SIGTERM: "TERM", signal.SIGHUP: "HUP", signal.SIGQUIT: "QUIT"}
+
+
+class Guest(NamedTuple):
+    """Where to connect to and how both sides know each other."""
+
+    name: str
+    address: str
+    client_key: str  # path of the private key
+    host_public: str  # the line that the guest's key must match
+
+
+def execute(guest: Guest, words: str, *, tty: bool, stdin: bool) -> int:
+    """Run a command on this process's standard streams and return its exit code. Raises VmctlError."""
+    from paramiko import SSHException
+
+    try:
+        with _transport(guest) as transport:
+            channel = transport.open_session(timeout=TIMEOUT_S)
+            if tty:
+                channel.get_pty(os.environ.get("TERM", "dumb"), *terminal.size(0))
+            channel.exec_command(words)
+            with _signals_to(channel):
+                return _converse(channel, tty=tty, stdin=stdin)
+    except SSHException as error:
+        raise VmctlError(f"the SSH connection to the guest {guest.name} failed: {error}") from error
+
+
+@contextmanager
+def _transport(guest: Guest) -> Iterator[Transport]:
+    """Yield an authenticated connection."""
+    from paramiko import Ed25519Key, Transport
+
+    with ExitStack() as stack:
+        connection = stack.enter_context(_connect(guest))
+        transport = Transport(connection)
+        stack.callback(transport.close)
+        transport.get_security_options().key_types = ("ssh-ed25519",)
+        transport.start_client(timeout=TIMEOUT_S)
+        if transport.get_remote_server_key().asbytes() != keys.blob(guest.host_public):
+            raise VmctlError(
+                f"whoever answers at {guest.address} is not the guest {guest.name}: it has another host key"
+            )
+        transport.auth_publickey(USER, Ed25519Key.from_private_key_file(guest.client_key))
+        yield transport
+
+
+def _connect(guest: Guest) -> socket.socket:
+    """Return a TCP connection made from within the switch; the guest's sshd may still be on its way."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while True:
+        try:
+            return reach.connect(guest.address, PORT, timeout_s=max(1.0, deadline - time.monotonic()))
+        except ConnectionRefusedError:
+            if time.monotonic() > deadline:
+                raise DeadlineError(f"the guest {guest.name} does not take SSH connections") from None
+            time.sleep(0.02)
+        except OSError as error:
+            raise VmctlError(f"the guest {guest.name} cannot be reached at {guest.address}: {error}") from error
+
+
+def _converse(channel: Channel, *, tty: bool, stdin: bool) -> int:
+    with ExitStack() as stack:
+        if tty:
+            stack.enter_context(terminal.raw(0))
+            stack.enter_context(terminal.resized(lambda: channel.resize_pty(*terminal.size(0))))
+        if stdin:
+            _start_feeding(channel)
+        else:
+            channel.shutdown_write()
+        _copy_output(channel)
+    return channel.recv_exit_status()
+
+
+def _start_feeding(channel: Channel) -> None:
+    import threading
+
+    def feed() -> None:
+        with suppress(OSError):  # the command has ended, or our standard input is closed
+            while content := os.read(0, CHUNK_BYTES):
+                channel.sendall(content)
+            channel.shutdown_write()
+
+    threading.Thread(target=feed, name="stdin", daemon=True).start()
+
+
+def _copy_output(channel: Channel) -> None:
+    """Copy both streams to ours until the command has ended and all of it has arrived."""
+    import threading
+
+    streams: list[tuple[Callable[[int], bytes], int]] = [(channel.recv, 1), (channel.recv_stderr, 2)]
+    threads = [threading.Thread(target=_copy, args=stream, daemon=True) for stream in streams]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def _copy(receive: Callable[[int], bytes], target: int) -> None:
+    with suppress(BrokenPipeError):
+        while content := receive(CHUNK_BYTES):
+            write_all(target, content)
+
+
+@contextmanager
+def _signals_to(channel: Channel) -> Iterator[None]:
+    """Have signals that would end this process sent to the command instead (RFC 4254, section 6.9)."""
+
+    def pass_on(number: int, _frame: FrameType | None) -> None:
+        _send_signal(channel, PASSED_ON[signal.Signals(number)])
+
+    before = {number: signal.signal(number, pass_on) for number in PASSED_ON}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _send_signal(channel: Channel, name: str) -> None:
+    """Send the channel request `signal`, which paramiko has no method for."""
+    from paramiko import Message
+    from paramiko.common import cMSG_CHANNEL_REQUEST
+
+    message = Message()
+    message.add_byte(cMSG_CHANNEL_REQUEST)
+    message.add_int(channel.remote_chanid)
+    message.add_string("signal")
+    message.add_boolean(False)
+    message.add_string(name)
+    transport = channel.get_transport()
+    transport._send_user_message(message)  # type: ignore[attr-defined]

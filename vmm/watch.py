@@ -1,0 +1,109 @@
+"""What a guest says of itself, read from the file in which QEMU keeps it, and what that means for the host."""
+
+from __future__ import annotations
+
+import os
+
+from vmctl.backend import Exit
+from vmctl.errors import (
+    EXIT_NOT_EXECUTABLE,
+    EXIT_NOT_FOUND,
+    CommandNotExecutableError,
+    CommandNotFoundError,
+    VmctlError,
+)
+from vmctl.host import processes
+from vmctl.instance import Instance
+from vmm import files
+
+CONSOLE_TAIL_LINES = 15
+BOOTING = "booting"  # firmware or kernel: nobody can report yet
+
+
+class Watch:
+    """One process's eyes on one guest."""
+
+    def __init__(self) -> None:
+        self.phase = BOOTING
+        self._seen_bytes = 0
+
+    def look(self, inst: Instance) -> str:
+        """Mark T4 and T5 if they have happened and return the last phase reached.
+
+        Raises CommandNotFoundError, CommandNotExecutableError or VmctlError for a start that failed.
+        """
+        alive = processes.alive(inst.state.pid, inst.state.pid_start)  # before the marks: they may be the last ones
+        self._look_at_output(inst)
+        self._look_at_marks(inst)
+        if not alive and ended(inst) is None:
+            raise VmctlError(
+                f"the guest {inst.name} ended in phase {self.phase} without a word",
+                hint=f"`vmctl logs --boot {inst.name}` shows its console",
+                detail=console_tail(inst),
+            )
+        return self.phase
+
+    def _look_at_output(self, inst: Instance) -> None:
+        if "T5" not in inst.timeline.marks_ns and (_size(inst.stdout_log) or _size(inst.stderr_log)):
+            inst.timeline.mark("T5")
+
+    def _look_at_marks(self, inst: Instance) -> None:
+        size_bytes = _size(files.marks(inst))
+        if size_bytes == self._seen_bytes:
+            return
+        inst.timeline.mark("T4")
+        self._seen_bytes = size_bytes
+        for line in marks(inst):
+            self.phase = line.split(" ", 1)[0]
+            if self.phase == "error":
+                raise _error(inst, line)
+
+
+def marks(inst: Instance) -> list[str]:
+    """Return the whole lines that the guest's init has written so far."""
+    try:
+        with open(files.marks(inst), encoding="utf-8", errors="replace") as file:
+            return file.read().split("\n")[:-1]
+    except FileNotFoundError:
+        return []
+
+
+def ended(inst: Instance) -> Exit | None:
+    """Return how the workload ended by the guest's own words, None where there are none."""
+    for line in marks(inst):
+        word, _, rest = line.partition(" ")
+        if word == "exit":
+            code, _, source = rest.partition(" ")
+            return Exit(int(code), source)
+        if word == "error":
+            return Exit(int(rest.partition(" ")[0]), "vmctl")
+    return None
+
+
+def console_tail(inst: Instance) -> str:
+    """Return the last lines of the serial console, else of QEMU's own log."""
+    return _tail(inst.console_log) or _tail(files.qemu_log(inst))
+
+
+def _error(inst: Instance, line: str) -> VmctlError:
+    _, code, text = line.split(" ", 2)
+    if int(code) == EXIT_NOT_FOUND:
+        return CommandNotFoundError(f"{inst.name}: {text}", hint=f"it is not in the image {inst.work.image}")
+    if int(code) == EXIT_NOT_EXECUTABLE:
+        return CommandNotExecutableError(f"{inst.name}: {text}")
+    return VmctlError(f"the guest {inst.name} cannot start its workload: {text}", detail=console_tail(inst))
+
+
+def _tail(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return "\n".join(file.read()[-65536:].splitlines()[-CONSOLE_TAIL_LINES:])
+    except FileNotFoundError:
+        return ""
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return 0
