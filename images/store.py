@@ -100,14 +100,13 @@ def timestamp(seconds: float) -> str:
 def _index() -> list[dict[str, Any]]:
     try:
         with open(path("index.json"), encoding="utf-8") as file:
-            descriptors: list[dict[str, Any]] = json.load(file)["manifests"]
+            return [{**descriptor, "digest": str(descriptor["digest"])} for descriptor in json.load(file)["manifests"]]
     except FileNotFoundError:
         return []
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise VmctlError(
             f"{path('index.json')} is damaged: {error}", hint="remove it and build the images again"
         ) from None
-    return descriptors
 
 
 def _write_index(descriptors: list[dict[str, Any]]) -> None:

@@ -1,0 +1,42 @@
+import os
+
+import pytest
+
+from vmctl import paths
+
+
+@pytest.fixture
+def empty_root(tmp_path, monkeypatch):
+    """State of its own for one test: no image, no instance."""
+    monkeypatch.setenv("VMCTL_ROOT", str(tmp_path / "root"))
+    return tmp_path / "root"
+
+
+@pytest.fixture
+def own_root(tmp_path, monkeypatch):
+    """State of its own for one test, but with the images that `make setup` has made."""
+    images = paths.images_root()
+    monkeypatch.setenv("VMCTL_ROOT", str(tmp_path / "root"))
+    os.makedirs(paths.state_root())
+    os.symlink(images, paths.images_root())
+    return tmp_path / "root"
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """A folder with one of each kind of file that a layer can have."""
+    root = tmp_path / "tree"
+    (root / "etc").mkdir(parents=True)
+    (root / "etc/hosts").write_text("127.0.0.1 localhost\n")
+    (root / "empty").mkdir()
+    (root / "bin").symlink_to("usr/bin")
+    os.link(root / "etc/hosts", root / "hard-link")
+    (root / "set-uid").write_bytes(b"x" * 5000)
+    (root / "set-uid").chmod(0o4755)
+    os.mkfifo(root / "fifo")
+    os.mknod(root / "whiteout", 0o020000, os.makedev(0, 0))
+    for folder, folders, files in os.walk(root, topdown=False):
+        for name in [*files, *folders]:
+            os.utime(os.path.join(folder, name), (1_600_000_000, 1_600_000_000), follow_symlinks=False)
+    os.utime(root, (1_600_000_000, 1_600_000_000))
+    return root
