@@ -1,0 +1,50 @@
+"""The inside of the microVM: a small init and what it needs, packed into an initrd.
+
+What the host gives the guest, and what comes back:
+- virtio disks, told apart by serial: `layer0` (lowest), `layer1`, ... the image's EROFS files; `disk`, ext4, for what
+  the workload writes; `seed`, a NoCloud ISO in the form vmm/seed.py writes, the only configuration.
+- virtio-serial ports: `org.vmctl.marks`, `org.vmctl.stdout`, `org.vmctl.stderr` from the guest, `org.vmctl.control` and,
+  for an attached run, `org.vmctl.stdin` to it.
+- marks, a line each: `init`, `mounts`, `seed`, `network`, `exec` (the workload takes over), `ssh`, and at the end one of
+  `exit CODE workload|signal|oom` and `error CODE TEXT` (nothing was started; CODE is 125, 126 or 127).
+- control, a line each: `signal NUMBER` for the workload's process, `poweroff`.
+- SSH to root on port 22: the command is the line of words that `launch` takes, quoted for a shell.
+"""
+
+from __future__ import annotations
+
+import os
+
+from images import initrd as archive
+from images.kernel import Kernel
+from vmm.guest.sshd import sshd_files
+
+KERNEL_ARGS = "console=ttyS0 quiet panic=-1"
+
+# In the order of loading: for the workload, for a workload with a network, for later.
+MODULES = (
+    *("virtio_pci", "virtio_console", "virtio_blk", "erofs", "overlay", "isofs"),
+    "virtio_net",
+    *("virtio_rng", "virtio_balloon"),
+)
+
+_FILES = {
+    "init": ("init", 0o755),
+    "prepare": ("prepare", 0o644),
+    "files.awk": ("files.awk", 0o644),
+    "launch": ("launch", 0o755),
+    "enter": ("bin/enter", 0o755),
+    "sshd": ("bin/sshd", 0o755),
+    "passwd": ("etc/passwd", 0o644),
+    "shells": ("etc/shells", 0o644),
+}
+
+
+def initrd(kernel: Kernel) -> str:
+    """Return the path of the initrd for a kernel, built unless it is there.
+
+    Raises UnavailableError where this host has no dropbear, NotFoundError where the kernel lacks a module.
+    """
+    here = os.path.dirname(__file__)
+    own = [(os.path.join(here, source), path, mode) for source, (path, mode) in _FILES.items()]
+    return archive.build(kernel, [*own, *sshd_files()], MODULES)
