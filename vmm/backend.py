@@ -106,7 +106,7 @@ class VmBackend:
     def signal(self, inst: Instance, signum: int) -> None:
         """Have the guest's init send a signal to the workload; SIGKILL ends QEMU, whatever the guest is doing."""
         if not self.alive(inst):
-            raise StateError(f"{inst.name} is not running", hint="`vmctl ps -a` shows its state")
+            return  # it has just ended by itself
         if signum == signal.SIGKILL:
             open(files.killed(inst), "w").close()  # the guest cannot report this
             self._end(inst)
@@ -127,14 +127,13 @@ class VmBackend:
 
     def footprint(self, inst: Instance) -> Footprint:
         """Return QEMU's memory, the instance's own files, and the files it shares: layers, kernel and initrd."""
+        from vmctl.host import disk
         from vmctl.host.cgroups import Cgroup
-        from vmm import disk
 
-        own = (os.path.join(folder, name) for folder, _, names in os.walk(inst.directory) for name in names)
         return Footprint(
             pss_bytes=processes.pss_bytes(inst.state.pid or 0),
-            cgroup_bytes=Cgroup(inst.state.id).memory_bytes(),
-            disk_bytes=sum(map(disk.allocated_bytes, own)),
+            cgroup_bytes=Cgroup(inst.name).memory_bytes(),
+            disk_bytes=disk.allocated_bytes(inst.directory),
             shared_disk_bytes=sum(map(disk.allocated_bytes, inst.state.extra.get("shared", []))),
         )
 

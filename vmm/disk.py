@@ -30,11 +30,3 @@ def make(path: str, size_bytes: int) -> None:
 def command(path: str) -> list[str]:
     """Return the program call that makes the file system."""
     return ["mke2fs", "-q", "-t", "ext4", "-m", "0", "-J", "size=4", "-E", "lazy_journal_init=1", path]
-
-
-def allocated_bytes(path: str) -> int:
-    """Return what a file takes on the host's disk: st_blocks counts 512 bytes each, whatever the block size."""
-    try:
-        return os.stat(path).st_blocks * 512
-    except FileNotFoundError:
-        return 0

@@ -71,11 +71,12 @@ def _domain(inst: Instance, image: Image, link: Link | None) -> Iterator[Step]:
         machine = machine._replace(nic=domain.Nic(link.device, link.mac))
     xml = domain.domain_xml(machine)
     yield Step("domain XML", xml, "what libvirt is asked for")
-    yield Step("QEMU", _command_line(xml), "what libvirt makes of it, and executes inside the switch and the cgroup")
+    why = "what libvirt makes of it; executed inside the switch and the cgroup, with -S until the devices are set up"
+    yield Step("QEMU", _command_line(machine.emulator, xml), why)
 
 
-def _command_line(xml: str) -> str:
-    """Return QEMU's command line as libvirt has it, from a driver in a temporary root."""
+def _command_line(emulator: str, xml: str) -> str:
+    """Return QEMU's command line as libvirt has it, an option per line, from a driver in a temporary root."""
     with TemporaryDirectory(prefix="vmctl-") as root:
 
         def translate() -> str:
@@ -83,4 +84,5 @@ def _command_line(xml: str) -> str:
 
             return connection.Connection(connection.make_root(root)).command_line(xml)
 
-        return launcher.ask(translate)
+        line = launcher.ask(translate)
+    return line[line.index(emulator) :].replace(" -", " \\\n  -")

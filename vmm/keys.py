@@ -16,26 +16,14 @@ class KeyPair(NamedTuple):
 
 def load_or_make(path: str) -> KeyPair:
     """Return the key pair whose private key is in the file `path`; make it, readable to its owner, if missing."""
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-    from cryptography.hazmat.primitives.serialization import load_ssh_private_key
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_ssh_private_key
 
-    try:
-        with open(path, "rb") as file:
-            key = load_ssh_private_key(file.read(), password=None)
-    except FileNotFoundError:
-        key = Ed25519PrivateKey.generate()
-        _write_private(path, _openssh(key))
-    assert isinstance(key, Ed25519PrivateKey)
-    return KeyPair(_openssh(key).decode(), public_line(key))
-
-
-def public_line(key: object) -> str:
-    """Return the public half of a private key as a line of authorized_keys."""
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
-    assert isinstance(key, Ed25519PrivateKey)
-    return key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+    if not os.path.exists(path):
+        _write_private(path, _new_private())
+    with open(path, "rb") as file:
+        private = file.read()
+    public = load_ssh_private_key(private, password=None).public_key()
+    return KeyPair(private.decode(), public.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode())
 
 
 def blob(public: str) -> bytes:
@@ -43,12 +31,11 @@ def blob(public: str) -> bytes:
     return base64.b64decode(public.split()[1])
 
 
-def _openssh(key: object) -> bytes:
+def _new_private() -> bytes:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-    assert isinstance(key, Ed25519PrivateKey)
-    return key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
+    return Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
 
 
 def _write_private(path: str, content: bytes) -> None:

@@ -128,8 +128,8 @@ def _make_cgroup(inst: Instance) -> None:
 
     No memory limit: the guest's RAM is one, and the limit would strike QEMU's own memory instead.
     """
-    inst.journal.record("cgroup", name=inst.state.id)
-    Cgroup(inst.state.id).create(Limits(cpus=inst.work.resources.cpus))
+    inst.journal.record("cgroup", name=inst.name)
+    Cgroup(inst.name).create(Limits(cpus=inst.work.resources.cpus))
 
 
 def _make_ports(inst: Instance) -> None:
