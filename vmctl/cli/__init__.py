@@ -1,1 +1,113 @@
-"""The command line: one short file per verb."""
+"""The command line: one short file per verb, imported when that verb is typed.
+
+Only this package prints and exits. Data goes to stdout, everything else to stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from importlib import import_module
+from typing import NoReturn, TextIO
+
+from vmctl import __version__
+from vmctl.errors import EXIT_VMCTL, VmctlError
+
+# verb -> what it does, in the order of `vmctl --help`
+VERBS = {
+    "up": "start a workload file and wait until it is ready",
+    "run": "run one command in an image, attached, and remove it afterwards",
+    "ps": "list instances",
+    "exec": "run one more command in a running instance",
+    "shell": "open a shell in a running instance",
+    "logs": "show what a workload wrote, or how a guest booted",
+    "stop": "ask instances to end, kill them when they do not",
+    "kill": "send a signal to instances",
+    "wait": "wait until instances end and print their exit codes",
+    "rm": "remove instances",
+    "down": "stop and remove instances, by name or workload file",
+    "inspect": "show all that is known of instances, as JSON",
+    "image": "list and build images and kernels",
+    "bench": "measure a workload in several modes, side by side",
+    "spec": "check a workload file, or print its JSON Schema",
+    "doctor": "say what this host offers and what is missing",
+    "completion": "print a completion script for bash, zsh or fish",
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, with our exit code for a wrong call."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the usage and the error, and exit with 125."""
+        self.print_usage(sys.stderr)
+        self.exit(EXIT_VMCTL, f"vmctl: {message}\nhint: `{self.prog} --help`\n")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one verb and return the exit code."""
+    words = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in words[:1]
+    words = words[1:] if debug else words
+    if not words or words[0] in ("-h", "--help", "help"):
+        return _help(sys.stdout if words else sys.stderr, 0 if words else EXIT_VMCTL)
+    if words[0] == "--version":
+        print(f"vmctl {__version__}")
+        return 0
+    if words[0] not in VERBS:
+        return _unknown(words[0])
+    try:
+        return _run_verb(words[0], words[1:])
+    except VmctlError as error:
+        if debug:
+            raise
+        return _report(error)
+    except KeyboardInterrupt:
+        print("vmctl: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `vmctl logs web | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 128 + 13
+    except OSError as error:
+        if debug:
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        return _report(VmctlError(f"{error.strerror or error}{where}", hint="`vmctl --debug VERB` shows where"))
+
+
+def _run_verb(verb: str, words: list[str]) -> int:
+    module = import_module(f"vmctl.cli.{verb}")
+    parser = Parser(prog=f"vmctl {verb}", description=f"{VERBS[verb].capitalize()}.")
+    module.arguments(parser)
+    code: int = module.run(parser.parse_args(words))
+    sys.stdout.flush()
+    return code
+
+
+def _report(error: VmctlError) -> int:
+    print(f"vmctl: {error}", file=sys.stderr)
+    if error.detail:
+        print(error.detail, file=sys.stderr)
+    if error.hint:
+        print(f"hint: {error.hint}", file=sys.stderr)
+    return error.exit_code
+
+
+def _help(stream: TextIO, code: int) -> int:
+    lines = [
+        "Usage: vmctl [--debug] VERB ...\n",
+        "One workload, run as a QEMU/KVM guest, a container or a plain process.\n",
+        *(f"  {verb:<11} {text}" for verb, text in VERBS.items()),
+        "\n`vmctl VERB --help` says more, `vmctl --version` which version this is.",
+    ]
+    print("\n".join(lines), file=stream)
+    return code
+
+
+def _unknown(verb: str) -> int:
+    from difflib import get_close_matches
+
+    near = get_close_matches(verb, VERBS, 1)
+    hint = f"did you mean {near[0]}?" if near else "`vmctl --help` lists the verbs"
+    return _report(VmctlError(f"there is no verb {verb}", hint=hint))

@@ -63,7 +63,7 @@ class Cgroup:
         """Make the group and set its limits; each is read back. Raises VmctlError for one that did not take."""
         for folder in set(self.folders.values()):
             _make(folder, self.layout.version)
-        for controller, file, value in self._settings(limits):
+        for controller, file, value in self.settings(limits):
             path = os.path.join(self.folders[controller], file)
             try:
                 _write(path, value)
@@ -73,7 +73,7 @@ class Cgroup:
             if not _took(value, found):
                 raise VmctlError(f"the {controller} limit {value} did not take: {path} says {found}")
 
-    def _settings(self, limits: Limits) -> list[tuple[str, str, str]]:
+    def settings(self, limits: Limits) -> list[tuple[str, str, str]]:
         """Return (controller, file, value) for each limit that is set."""
         v2 = self.layout.version == 2
         settings = []

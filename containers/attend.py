@@ -1,0 +1,31 @@
+"""Stay with an attached container until it ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from containers.enter import code_of
+from vmctl.backend import Exit
+from vmctl.host import processes
+from vmctl.instance import Instance
+
+
+def attend(inst: Instance) -> Exit:
+    """Wait for the container, our child; pass signals on. The second Ctrl-C kills it, whatever it made of the first."""
+    pid = inst.state.pid
+    assert pid is not None
+    interrupts = 0
+
+    def pass_on(signum: int, _: object) -> None:
+        nonlocal interrupts
+        interrupts += signum == signal.SIGINT
+        processes.send(pid, inst.state.pid_start, signal.SIGKILL if interrupts > 1 else signum)
+
+    before = {signum: signal.signal(signum, pass_on) for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        status = os.waitpid(pid, 0)[1]
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+    return Exit(code_of(status), "signal" if os.WIFSIGNALED(status) else "workload")

@@ -1,0 +1,139 @@
+"""The backends `container` and `host`: one code, with namespaces or without."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from vmctl.backend import Command, Exit, Features, Footprint, Problem, Step
+from vmctl.errors import StateError, VmctlError
+from vmctl.host import processes
+from vmctl.host.cgroups import Cgroup
+from vmctl.instance import Instance
+from vmctl.workload import Workload
+
+if TYPE_CHECKING:
+    from containers.launch import Launch
+
+
+class ContainerBackend:
+    """A process in namespaces of its own, on the image's layers, in a cgroup."""
+
+    mode = "container"
+    features = Features(own_network=True, volumes=True)
+    namespaced = True
+
+    def __init__(self) -> None:
+        self._launches: dict[str, Launch] = {}
+        self._streams: dict[str, list[int]] = {}
+
+    def check(self, work: Workload) -> list[Problem]:
+        """See Backend."""
+        from containers.checks import problems
+
+        return list(problems(work, namespaced=self.namespaced))
+
+    def explain(self, work: Workload) -> Iterator[Step]:
+        """See Backend."""
+        from containers.explain import steps
+
+        return steps(work, namespaced=self.namespaced)
+
+    def prepare(self, inst: Instance) -> None:
+        """See Backend."""
+        from containers.preparation import prepare
+
+        self._launches[inst.name] = prepare(inst, namespaced=self.namespaced)
+
+    def start(self, inst: Instance, *, attached: bool = False) -> None:
+        """See Backend."""
+        from containers import start
+
+        launch = self._launches[inst.name]
+        if attached:
+            start.start_attached(inst, launch)
+        else:
+            self._streams[inst.name] = start.start_detached(inst, launch)
+
+    def observe(self, inst: Instance) -> str:
+        """See Backend."""
+        if "T5" in inst.timeline.marks_ns:
+            return "output"
+        # our copies of the pipes show bytes that the supervisor has not taken yet, its logs show those it has
+        streams = self._streams.get(inst.name, [])
+        waiting = bool(streams) and any(select.select(streams, [], [], 0)[0])
+        if waiting or any(_size(path) for path in (inst.stdout_log, inst.stderr_log)):
+            inst.timeline.mark("T5")
+        return "started"
+
+    def alive(self, inst: Instance) -> bool:
+        """See Backend."""
+        return processes.alive(inst.state.pid, inst.state.pid_start)
+
+    def result(self, inst: Instance) -> Exit | None:
+        """See Backend."""
+        from containers.start import EXIT_FILE
+
+        try:
+            with open(inst.path(EXIT_FILE), encoding="ascii") as file:
+                code, source = file.read().split()
+        except FileNotFoundError:
+            return None
+        return self._explained(inst, Exit(int(code), source))
+
+    def attend(self, inst: Instance) -> Exit:
+        """See Backend."""
+        from containers.attend import attend
+
+        return self._explained(inst, attend(inst))
+
+    def _explained(self, inst: Instance, result: Exit) -> Exit:
+        """A kill by the kernel for want of memory looks like any other SIGKILL; the cgroup knows."""
+        if result.code == 128 + signal.SIGKILL and Cgroup(inst.name).oom_kills():
+            return Exit(result.code, "oom")
+        return result
+
+    def signal(self, inst: Instance, signum: int) -> None:
+        """See Backend."""
+        processes.send(inst.state.pid, inst.state.pid_start, signum)
+
+    def exec(self, inst: Instance, command: Command) -> int:
+        """See Backend."""
+        from containers import enter
+        from containers.preparation import resume
+
+        if not self.alive(inst):
+            raise StateError(f"{inst.name} is not running", hint=f"`vmctl logs {inst.name}` shows what it said")
+        return enter.run(inst, resume(inst, namespaced=self.namespaced), command)
+
+    def footprint(self, inst: Instance) -> Footprint:
+        """See Backend."""
+        from containers.footprint import footprint
+
+        return footprint(inst)
+
+    def undo(self, inst: Instance, entry: dict[str, Any]) -> None:
+        """See Backend."""
+        from images import mounts
+
+        if entry["kind"] != mounts.KIND:
+            raise VmctlError(f"the journal of {inst.name} has an entry of an unknown kind: {entry['kind']}")
+        mounts.release_layer(entry["digest"], inst.journal)
+
+
+class HostBackend(ContainerBackend):
+    """A plain process of the host in the image's root directory: the baseline, every namespace off."""
+
+    mode = "host"
+    features = Features(volumes=True)
+    namespaced = False
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return 0

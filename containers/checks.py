@@ -1,0 +1,51 @@
+"""What stands in the way of a container on this host: all of it, before anything is touched."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from containers import identity, preparation
+from images import store
+from images.image import architecture, process
+from vmctl.backend import Problem
+from vmctl.errors import VmctlError
+from vmctl.host.cgroups import hierarchy
+from vmctl.workload import Workload
+
+
+def problems(work: Workload, *, namespaced: bool) -> Iterator[Problem]:
+    """Yield each problem; touches nothing."""
+    if os.geteuid() != 0:
+        yield Problem("mounts, namespaces and cgroups need root here", hint="run it as root: sudo vmctl ...")
+    for check in (_image, _cgroups, preparation.check_volumes, _capabilities, _init):
+        try:
+            check(work)
+        except VmctlError as error:
+            yield Problem(str(error), error.hint)
+    if not namespaced and work.network == "none":
+        yield Problem("network: none needs a network namespace, and mode host has none", hint="use --mode container")
+    if work.restart.policy != "no":
+        yield Problem(f"restart: {work.restart.policy} is not supported in this mode yet", hint="leave it out")
+    if work.resources.disk_bytes is not None:
+        yield Problem("resources.disk cannot be honoured: the writable layer is a folder of the host's file system")
+
+
+def _image(work: Workload) -> None:
+    image = store.find(work.image)
+    if image.architecture != architecture():
+        raise VmctlError(f"the image {work.image} is for {image.architecture}, this machine is {architecture()}")
+    process(image, work)
+
+
+def _cgroups(_: Workload) -> None:
+    hierarchy()
+
+
+def _capabilities(work: Workload) -> None:
+    identity.capability_mask(work.container.cap_add, work.container.cap_drop)
+
+
+def _init(work: Workload) -> None:
+    if work.init:
+        preparation.reaper()

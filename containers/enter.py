@@ -1,0 +1,94 @@
+"""One more process in a running container: join its cgroup and namespaces, then exec (nsenter(1) in Python)."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import NoReturn
+
+from containers import identity
+from containers.launch import Launch, Streams, describe, execute, redirect, revive
+from vmctl.backend import Command
+from vmctl.host import syscalls, terminal
+from vmctl.instance import Instance
+
+
+def run(inst: Instance, launch: Launch, command: Command) -> int:
+    """Run the command on this process's streams, or on a terminal of the container, and return its exit code."""
+    if not command.tty:
+        stdin = 0 if command.stdin else os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        pid = spawn(inst, launch, command, Streams(stdin, 1, 2))
+        return code_of(os.waitpid(pid, 0)[1])
+    # of the container's own devpts: tty(1) inside finds it, and nothing inside holds a descriptor of the user's
+    master, slave = terminal.open_pair(f"/proc/{inst.state.pid}/root/dev/pts")
+    pid = spawn(inst, launch, command, slave)
+    terminal.relay(master)
+    return code_of(os.waitpid(pid, 0)[1])
+
+
+def code_of(status: int) -> int:
+    """Return a wait status as a shell shows it: 128+n for signal n."""
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code
+
+
+def spawn(inst: Instance, launch: Launch, command: Command, streams: Streams | str) -> int:
+    """Start the command and return its pid; it is this process's child. Raises what prevented exec.
+
+    `streams` as a path: the container's terminal that the command gets, as the leader of a new session.
+    """
+    assert inst.state.pid is not None
+    container = os.pidfd_open(inst.state.pid)
+    root = os.open(f"/proc/{inst.state.pid}/root", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    report_read, report_write = os.pipe()
+    cgroup_fd = launch.cgroup.open_for_clone()
+    try:
+        # of all namespaces only this one is not entered by the caller but by its next child
+        if launch.namespaces & syscalls.CLONE_NEWPID:
+            syscalls.setns(container, syscalls.CLONE_NEWPID)
+        pid = syscalls.clone3(0, exit_signal=signal.SIGCHLD, cgroup_fd=cgroup_fd)
+        if pid == 0:
+            if cgroup_fd is None:
+                launch.cgroup.join()
+            _child(launch, command, streams, container, root, report_write)
+        os.close(report_write)
+        with os.fdopen(report_read, "rb") as file:
+            error = file.read()
+    finally:
+        for fd in (container, root, cgroup_fd):
+            if fd is not None:
+                os.close(fd)
+    if error:
+        os.waitpid(pid, 0)
+        raise revive(error, inst.name)
+    return pid
+
+
+def _child(
+    launch: Launch, command: Command, streams: Streams | str, container: int, root: int, report: int
+) -> NoReturn:
+    try:
+        others = launch.namespaces & ~syscalls.CLONE_NEWPID
+        if others:
+            syscalls.setns(container, others)
+        if not launch.namespaces & syscalls.CLONE_NEWNS:
+            os.fchdir(root)
+            os.chroot(".")
+        os.umask(0o022)
+        process = launch.process._replace(
+            argv=command.argv,
+            env={**launch.process.env, **dict(command.env)},
+            workdir=command.workdir or launch.process.workdir,
+        )
+        if isinstance(streams, str):
+            os.setsid()
+            fd = os.open(streams, os.O_RDWR | os.O_CLOEXEC)
+            terminal.make_controlling(fd)
+            streams = Streams(fd, fd, fd)
+        redirect(streams)
+        user = identity.find_user(command.user or launch.process.user)
+        execute(process, user, launch.capabilities, launch.seccomp)
+    except BaseException as error:
+        os.write(report, describe(error))
+    finally:
+        os._exit(125)

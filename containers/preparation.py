@@ -1,0 +1,108 @@
+"""From an instance to a `Launch`: what is made before the clock starts, and what is only computed."""
+
+from __future__ import annotations
+
+import os
+
+from containers import identity, plan, seccomp
+from containers.launch import NAMESPACES, Launch
+from images import mounts, store
+from images.image import Image, process
+from vmctl.errors import SpecError, UnavailableError
+from vmctl.host import network, syscalls
+from vmctl.host.cgroups import Cgroup, Limits
+from vmctl.instance import Instance
+from vmctl.run import which
+from vmctl.workload import Workload
+
+
+def prepare(inst: Instance, *, namespaced: bool) -> Launch:
+    """Make the layers' mounts, the writable layer, the cgroup and the address; return the finished plan.
+
+    Raises errors of vmctl.errors, or OSError. What it makes is in the journal.
+    """
+    image = store.find(inst.work.image)
+    inst.state.image_digest = image.digest
+    flags = namespaces(inst.work) if namespaced else 0
+    layers = [mounts.mount_layer(layer, inst.journal) for layer in image.layers]
+    for folder in ("upper", "work", "rootfs"):
+        os.makedirs(inst.path(folder), mode=0o755, exist_ok=True)
+    if not namespaced:
+        inst.journal.record("mount", path=inst.path("rootfs"))
+    if not flags & syscalls.CLONE_NEWNET:
+        inst.state.address = "127.0.0.1"
+    link = None
+    if namespaced and inst.work.network == "bridge":
+        link = network.attach(inst)
+    cgroup = Cgroup(inst.name)
+    inst.journal.record("cgroup", name=inst.name)  # after all that its processes hold: undone before it
+    cgroup.create(limits(inst.work))
+    return launch(inst.work, image, layers, inst.directory, cgroup, link, flags)
+
+
+def resume(inst: Instance, *, namespaced: bool) -> Launch:
+    """Return the plan of an instance that runs, for one more process in it; makes nothing."""
+    image = store.find(inst.work.image)
+    flags = namespaces(inst.work) if namespaced else 0
+    return launch(inst.work, image, [], inst.directory, Cgroup(inst.name), None, flags)
+
+
+def launch(
+    work: Workload,
+    image: Image,
+    layers: list[str],
+    directory: str,
+    cgroup: Cgroup,
+    link: network.Link | None,
+    flags: int,
+) -> Launch:
+    """Return the plan of a start; makes nothing."""
+    capabilities = identity.capability_mask(work.container.cap_add, work.container.cap_drop) if flags else None
+    filtered = capabilities is not None and work.container.seccomp == "default"
+    return Launch(
+        namespaces=flags,
+        cgroup=cgroup,
+        root=plan.overlay(layers, *(os.path.join(directory, name) for name in ("upper", "work", "rootfs"))),
+        steps=tuple(_steps(cgroup, flags)),
+        volumes=tuple(volume._replace(source=os.path.abspath(volume.source)) for volume in work.volumes),
+        files=work.files,
+        process=process(image, work),
+        hostname=work.name,
+        link=link,
+        init=reaper() if work.init else None,
+        capabilities=capabilities,
+        seccomp=seccomp.default_filter(capabilities) if filtered and capabilities is not None else b"",
+    )
+
+
+def namespaces(work: Workload) -> int:
+    """Return the clone flags of a container."""
+    return NAMESPACES & ~syscalls.CLONE_NEWNET if work.network == "host" else NAMESPACES
+
+
+def limits(work: Workload) -> Limits:
+    """Return what the workload may take of the host."""
+    return Limits(work.resources.cpus, work.resources.memory_bytes, work.resources.pids)
+
+
+def reaper() -> str:
+    """Return the path of a static init that reaps. Raises UnavailableError."""
+    path = which("tini-static")
+    if path is None:
+        raise UnavailableError("`init: true` needs tini-static", hint="on Debian: apt install tini")
+    return path
+
+
+def check_volumes(work: Workload) -> None:
+    """Raise SpecError for the first source that does not exist."""
+    for volume in work.volumes:
+        if not os.path.exists(volume.source):
+            raise SpecError(f"the volume's source {volume.source} does not exist", hint="make it, or correct the path")
+
+
+def _steps(cgroup: Cgroup, flags: int) -> list[plan.Step]:
+    steps = list(plan.kernel_file_systems())
+    if flags:
+        steps += plan.cgroup_file_systems(cgroup.layout.version, sorted(cgroup.folders))
+        steps += plan.protections()
+    return steps

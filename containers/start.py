@@ -1,0 +1,127 @@
+"""The parent's side of a start: who becomes the container's parent, and what is heard from it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from time import monotonic_ns
+from typing import NamedTuple, NoReturn
+
+from containers.launch import Launch, Streams, clone, describe, revive
+from containers.supervisor import become_supervisor
+from vmctl.host import network, processes
+from vmctl.instance import Instance
+
+EXIT_FILE = "exit"
+
+
+class Pipe(NamedTuple):
+    """pipe(2)."""
+
+    read: int
+    write: int
+
+
+class Pipes:
+    """The pipes of one start; what is still open at the end of the `with` block is closed."""
+
+    def __init__(self) -> None:
+        self._open: set[int] = set()
+        self.report = self._pipe()  # the child's first mark, then its error or the end of the file: it has executed
+        self.plugged = self._pipe()  # a byte: the network is there
+        self.go = self._pipe()  # a byte: the supervisor is in the journal
+        self.born = self._pipe()  # the child's pid, and when it was made
+        self.stdout = self._pipe()
+        self.stderr = self._pipe()
+
+    def _pipe(self) -> Pipe:
+        pipe = Pipe(*os.pipe())
+        self._open.update(pipe)
+        return pipe
+
+    def close(self, *fds: int) -> None:
+        """Close some now."""
+        for fd in fds:
+            self._open.remove(fd)
+            os.close(fd)
+
+    def __enter__(self) -> Pipes:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close(*self._open)
+
+
+def start_detached(inst: Instance, launch: Launch) -> list[int]:
+    """Start the container below a supervisor and return copies of both streams' reading ends, to be polled only.
+
+    Marks T1 and T4, sets `inst.state.pid`. Raises what prevented the start.
+    """
+    with Pipes() as pipes:
+        keeper = os.fork()
+        if keeper == 0:
+            _keeper(inst, launch, pipes)
+        inst.state.keeper_pid = keeper
+        inst.journal.record("process", pid=keeper, start=processes.start_time(keeper) or 0)
+        pipes.close(pipes.report.write, pipes.born.write, pipes.go.read, pipes.plugged.read)
+        os.write(pipes.go.write, b"g")
+        born = os.read(pipes.born.read, 64).split()
+        if not born:
+            raise revive(_read_all(pipes.report.read).partition(b"\n")[2], inst.name)
+        inst.timeline.mark("T1", int(born[1]))
+        _await_exec(inst, launch, int(born[0]), pipes)
+        return [os.dup(pipe.read) for pipe in (pipes.stdout, pipes.stderr)]
+
+
+def _keeper(inst: Instance, launch: Launch, pipes: Pipes) -> NoReturn:
+    """Make the container and stay as its supervisor."""
+    try:
+        pipes.close(pipes.go.write, pipes.plugged.write, pipes.report.read, pipes.born.read)
+        if not os.read(pipes.go.read, 1):  # vmctl was killed before it could write us down
+            os._exit(0)
+        os.setsid()
+        os.chdir("/")
+        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        streams = Streams(null, pipes.stdout.write, pipes.stderr.write)
+        pid = clone(launch, streams, pipes.report.write, pipes.plugged.read)
+        os.write(pipes.born.write, f"{pid} {monotonic_ns()}".encode())
+        pipes.close(pipes.report.write, pipes.stdout.write, pipes.stderr.write)
+        ends = pipes.stdout.read, pipes.stderr.read
+        become_supervisor(pid, *ends, inst.stdout_log, inst.stderr_log, inst.path(EXIT_FILE))
+    except BaseException as error:
+        os.write(pipes.report.write, b"0\n" + describe(error))
+    finally:
+        os._exit(125)
+
+
+def start_attached(inst: Instance, launch: Launch) -> None:
+    """Start the container as this process's own child, on its streams. Marks T1 and T4; raises what prevented it."""
+    with Pipes() as pipes:
+        pid = clone(launch, Streams(0, 1, 2), pipes.report.write, pipes.plugged.read)
+        inst.timeline.mark("T1")
+        pipes.close(pipes.report.write)
+        try:
+            _await_exec(inst, launch, pid, pipes)
+        except BaseException:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            raise
+
+
+def _await_exec(inst: Instance, launch: Launch, pid: int, pipes: Pipes) -> None:
+    inst.state.pid, inst.state.pid_start = pid, processes.start_time(pid)
+    if launch.link is not None:
+        network.plug(inst, launch.link, pid)
+    os.write(pipes.plugged.write, b"p")
+    mark, _, error = _read_all(pipes.report.read).partition(b"\n")
+    if error:
+        raise revive(error, inst.name)
+    if mark:
+        inst.timeline.mark("T4", int(mark))
+
+
+def _read_all(fd: int) -> bytes:
+    chunks = []
+    while chunk := os.read(fd, 65536):
+        chunks.append(chunk)
+    return b"".join(chunks)

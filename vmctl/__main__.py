@@ -1,0 +1,7 @@
+"""`python -m vmctl`."""
+
+import sys
+
+from vmctl.cli import main
+
+sys.exit(main())

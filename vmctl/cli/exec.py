@@ -1,0 +1,40 @@
+"""vmctl exec."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from vmctl import engine, instance
+from vmctl.backend import Command
+from vmctl.errors import SpecError
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("command", nargs=argparse.REMAINDER, metavar="-- CMD")
+    parser.add_argument("-e", "--env", action="append", default=[], metavar="NAME=VALUE")
+    parser.add_argument("-u", "--user", metavar="USER[:GROUP]", help="default: the workload's")
+    parser.add_argument("-w", "--workdir", help="default: the workload's")
+    parser.add_argument("-t", "--tty", action="store_true", default=None, help="give the command a terminal")
+    parser.add_argument("-T", "--no-tty", action="store_false", dest="tty", help="default: if there is one here")
+    parser.add_argument("--no-stdin", action="store_true", help="let the command read nothing")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command and return its exit code."""
+    words = args.command[1:] if args.command[:1] == ["--"] else args.command
+    if not words:
+        raise SpecError("no command was given", hint=f"vmctl exec {args.name} -- ls /")
+    return execute(args, tuple(words))
+
+
+def execute(args: argparse.Namespace, words: tuple[str, ...]) -> int:
+    """Run a command as the flags say."""
+    env = [(name, value) for name, _, value in (text.partition("=") for text in args.env)]
+    tty = args.tty if args.tty is not None else os.isatty(0) and os.isatty(1)
+    if tty and "TERM" in os.environ:
+        env.insert(0, ("TERM", os.environ["TERM"]))
+    command = Command(words, tuple(env), args.workdir, args.user, tty and not args.no_stdin, not args.no_stdin)
+    return engine.exec_command(instance.load(args.name), command)

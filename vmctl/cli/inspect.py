@@ -1,0 +1,50 @@
+"""vmctl inspect."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from vmctl import instance, registry
+from vmctl.cli.ps import describe
+from vmctl.instance import Instance
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("names", metavar="NAME", nargs="+")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print a JSON array."""
+    print(json.dumps([_document(instance.load(name)) for name in args.names], indent=2))
+    return 0
+
+
+def _document(inst: Instance) -> dict[str, Any]:
+    document = describe(inst)
+    marks = inst.timeline.marks_ns
+    first = marks.get("T0", 0)
+    document.update(
+        workload=_named(inst.work),
+        workload_digest=inst.work.digest(),
+        image_digest=inst.state.image_digest,
+        accelerator=inst.state.accelerator,
+        directory=inst.directory,
+        marks_s={name: (at_ns - first) / 1e9 for name, at_ns in sorted(marks.items())},
+        journal=inst.journal.entries(),
+        footprint=None,
+    )
+    if document["status"] == "running":
+        document["footprint"] = registry.load(inst.state.mode).footprint(inst)._asdict()
+    return document
+
+
+def _named(value: Any) -> Any:
+    """Return records as mappings with their fields' names."""
+    if hasattr(value, "_asdict"):
+        return {key: _named(part) for key, part in value._asdict().items()}
+    if isinstance(value, tuple):
+        return [_named(part) for part in value]
+    return value

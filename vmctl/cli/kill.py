@@ -1,0 +1,34 @@
+"""vmctl kill."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+
+from vmctl import engine, instance
+from vmctl.errors import SpecError
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("names", metavar="NAME", nargs="+")
+    parser.add_argument("-s", "--signal", default="KILL", help="name or number (default: KILL)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Send the signal to each and print its name."""
+    number = signal_number(args.signal)
+    for inst in [instance.load(name) for name in args.names]:
+        engine.kill(inst, number)
+        print(inst.name)
+    return 0
+
+
+def signal_number(text: str) -> int:
+    """Return the number of a signal given as 15, TERM or SIGTERM. Raises SpecError."""
+    try:
+        if text.isdigit():
+            return signal.Signals(int(text))
+        return signal.Signals["SIG" + text.upper().removeprefix("SIG")]
+    except (ValueError, KeyError):
+        raise SpecError(f"there is no signal {text}", hint="`kill -l` lists them") from None

@@ -1,0 +1,73 @@
+"""vmctl logs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from contextlib import suppress
+
+from vmctl import engine, instance
+from vmctl.errors import NotFoundError, SpecError
+from vmctl.instance import Instance
+
+POLL_S = 0.05
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("-f", "--follow", action="store_true", help="go on until the workload ends")
+    parser.add_argument("--tail", type=int, metavar="N", help="only the last N lines of each stream")
+    parser.add_argument("--boot", action="store_true", help="the guest's console instead of the workload's output")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Copy the workload's stdout to stdout, its stderr to stderr."""
+    inst = instance.load(args.name)
+    if args.tail is not None and args.tail < 0:
+        raise SpecError(f"--tail: expected 0 or more, got {args.tail}")
+    if args.boot and not os.path.exists(inst.console_log):
+        raise NotFoundError(f"{inst.name} has no console: in mode {inst.state.mode} no kernel boots")
+    files = {inst.console_log: 1} if args.boot else {inst.stdout_log: 1, inst.stderr_log: 2}
+    offsets = {path: _start(path, args.tail) for path in files}
+    while True:
+        going_on = args.follow and _runs(inst)
+        for path, fd in files.items():
+            offsets[path] = _copy(path, offsets[path], fd)
+        if not going_on:
+            return 0
+        time.sleep(POLL_S)
+
+
+def _runs(inst: Instance) -> bool:
+    try:
+        return engine.status(instance.load(inst.name)) in ("running", "created")
+    except NotFoundError:
+        return False
+
+
+def _start(path: str, lines: int | None) -> int:
+    """Return the offset from which to show a file."""
+    if lines is None:
+        return 0
+    with suppress(FileNotFoundError), open(path, "rb") as file:
+        content = file.read()
+        position = len(content)
+        for _ in range(lines + content.endswith(b"\n")):
+            position = content.rfind(b"\n", 0, position)
+            if position < 0:
+                return 0
+        return position + 1 if lines else len(content)
+    return 0
+
+
+def _copy(path: str, offset: int, fd: int) -> int:
+    """Copy what a file has beyond `offset` and return the new offset."""
+    with suppress(FileNotFoundError), open(path, "rb") as file:
+        file.seek(offset)
+        while data := file.read(65536):
+            offset += len(data)
+            while data:
+                data = data[os.write(fd, data) :]
+    return offset

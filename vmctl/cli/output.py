@@ -1,0 +1,83 @@
+"""Tables and JSON: data for people on a terminal, for programs in a pipe."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+Row = dict[str, Any]
+
+
+def add_format(parser: argparse.ArgumentParser) -> None:
+    """Add --format."""
+    parser.add_argument("--format", choices=("table", "json", "jsonl"), default="table", help="default: table")
+
+
+def show(rows: Sequence[Row], columns: Sequence[str], form: str, cell: Callable[[str, Any], str] | None = None) -> None:
+    """Print rows; JSON has every key and typed values, a table the `columns`, each value as `cell` writes it."""
+    if form == "table":
+        texts = [[(cell or _cell)(name, row[name]) for name in columns] for row in rows]
+        _table([name.upper().replace("_", " ") for name in columns], texts)
+        return
+    import json
+
+    if form == "json":
+        print(json.dumps(list(rows), indent=2))
+    else:
+        for row in rows:
+            print(json.dumps(row))
+
+
+def _cell(_: str, value: Any) -> str:
+    return "-" if value is None else str(value)
+
+
+def _table(titles: list[str], rows: list[list[str]]) -> None:
+    if sys.stdout.isatty():
+        _rich_table(titles, rows)
+        return
+    widths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
+    for row in (titles, *rows):
+        print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _rich_table(titles: list[str], rows: list[list[str]]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*titles, box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    Console(highlight=False).print(table)
+
+
+def note(text: str) -> None:
+    """Say something beside the data."""
+    print(text, file=sys.stderr)
+
+
+class Progress:
+    """One line on the terminal that changes; nothing in a pipe."""
+
+    def __init__(self) -> None:
+        self.shown = ""
+        self.active = sys.stderr.isatty()
+
+    def __call__(self, text: str) -> None:
+        """Show `text` in place of what was shown."""
+        if self.active and text != self.shown:
+            self.shown = text
+            width = os.get_terminal_size(2).columns - 1
+            sys.stderr.write(f"\r\x1b[2K{text[:width]}")
+            sys.stderr.flush()
+
+    def clear(self) -> None:
+        """Remove the line."""
+        if self.shown:
+            sys.stderr.write("\r\x1b[2K")
+            self.shown = ""

@@ -1,0 +1,202 @@
+"""A workload and a backend through the same steps, in the same order, whatever the mode."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+from vmctl import instance, readiness, registry
+from vmctl.backend import Backend, Command, Exit, Problem
+from vmctl.errors import ConflictError, NotFoundError, StateError, UnavailableError, VmctlError
+from vmctl.instance import Instance
+from vmctl.workload import Workload
+
+Progress = Callable[[Instance, str], None]
+
+
+def check(work: Workload, backend: Backend) -> None:
+    """Raise UnavailableError with all that stands in the way of running `work` in this mode."""
+    problems = [*backend.check(work), *_port_problems(work, backend)]
+    if not problems:
+        return
+    first, *others = problems
+    more = "\n".join(f"also: {problem.text}" for problem in others)
+    raise UnavailableError(f"{work.name} cannot run in mode {backend.mode}: {first.text}", hint=first.hint, detail=more)
+
+
+def _port_problems(work: Workload, backend: Backend) -> list[Problem]:
+    if not work.ports:
+        return []
+    from vmctl.host import ports
+
+    return list(ports.check_free(work.ports))
+
+
+def up(work: Workload, mode: str, *, wait: bool = True, progress: Progress | None = None) -> Instance:
+    """Start a workload and return its instance, ready. After any failure nothing of it is left."""
+    backend = registry.load(mode)
+    inst = create(work, backend)
+    with inst.locked():
+        try:
+            bring_up(inst, backend, wait=wait, progress=progress)
+        except BaseException:
+            remove(inst, backend)
+            raise
+    return inst
+
+
+def create(work: Workload, backend: Backend) -> Instance:
+    """Check and make the instance's directory."""
+    _refuse_taken_name(work.name)
+    check(work, backend)
+    return instance.create(work, backend.mode)
+
+
+def _refuse_taken_name(name: str) -> None:
+    """A taken name is the better error than the ports that its holder has taken."""
+    if name in instance.names():
+        raise ConflictError(
+            f"the name {name} is taken by another instance",
+            hint=f"`vmctl rm -f {name}` frees it; `--name` gives another one",
+        )
+
+
+def bring_up(
+    inst: Instance, backend: Backend, *, wait: bool = True, attached: bool = False, progress: Progress | None = None
+) -> None:
+    """Prepare and start; publish the ports; wait until ready where the workload says how to tell."""
+    backend.prepare(inst)
+    inst.save()
+    inst.timeline.mark("T0")
+    backend.start(inst, attached=attached)
+    inst.state.status = "running"
+    inst.save()
+    if inst.work.ports:
+        from vmctl.host import ports
+
+        ports.publish(inst, inst.state.address or "127.0.0.1")
+    if wait and inst.work.ready and not attached:
+        readiness.wait_until_ready(inst, backend, progress)
+        inst.save()
+
+
+def run(work: Workload, mode: str) -> Exit:
+    """Run a workload on this process's streams, remove it, and return how it ended."""
+    backend = registry.load(mode)
+    inst = create(work, backend)
+    with inst.locked():
+        try:
+            bring_up(inst, backend, attached=True)
+            return backend.attend(inst)
+        finally:
+            remove(inst, backend)
+
+
+def status(inst: Instance, backend: Backend | None = None) -> str:
+    """Return created, running, exited or failed, after a look at the kernel; the exit is recorded when first seen."""
+    backend = backend or registry.load(inst.state.mode)
+    if inst.state.status == "running":
+        if backend.alive(inst):
+            return "running"
+        result = backend.result(inst) or Exit(137, "signal")
+        inst.state.exit_code, inst.state.exit_source = result.code, result.source
+        inst.state.status = "exited"
+        inst.save()
+    elif inst.state.status == "created" and not inst.busy():
+        return "failed"  # the command that was starting it is gone
+    return inst.state.status
+
+
+def wait(inst: Instance, timeout_s: float | None = None) -> Exit | None:
+    """Return how the workload ended, None where it still runs after `timeout_s`."""
+    backend = registry.load(inst.state.mode)
+    deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    while status(inst, backend) in ("running", "created"):
+        if deadline is not None and time.monotonic() > deadline:
+            return None
+        time.sleep(0.005)
+    if inst.state.exit_code is None:
+        raise StateError(f"{inst.name} never ran", hint=f"`vmctl rm {inst.name}` removes it")
+    return Exit(inst.state.exit_code, inst.state.exit_source or "vmctl")
+
+
+def stop(inst: Instance, timeout_s: float = 10.0, signum: int = signal.SIGTERM) -> None:
+    """Ask the workload to end; kill it after `timeout_s`."""
+    backend = registry.load(inst.state.mode)
+    with inst.locked():
+        if status(inst, backend) != "running":
+            return
+        inst.timeline.mark("T7")
+        backend.signal(inst, signum)
+        if wait(inst, timeout_s) is None:
+            backend.signal(inst, signal.SIGKILL)
+            if wait(inst, 30.0) is None:
+                raise VmctlError(f"{inst.name} does not end, not even by SIGKILL")
+        inst.timeline.mark("T8")
+        inst.save()
+
+
+def kill(inst: Instance, signum: int) -> None:
+    """Send a signal to the workload. Raises StateError where it does not run."""
+    backend = registry.load(inst.state.mode)
+    if status(inst, backend) != "running":
+        raise StateError(f"{inst.name} is not running")
+    backend.signal(inst, signum)
+
+
+def exec_command(inst: Instance, command: Command) -> int:
+    """Run one more command in a running instance, on this process's streams, and return its exit code."""
+    backend = registry.load(inst.state.mode)
+    if status(inst, backend) != "running":
+        raise StateError(f"{inst.name} is not running", hint=f"`vmctl logs {inst.name}` shows what it said last")
+    return backend.exec(inst, command)
+
+
+def rm(name: str, *, force: bool = False) -> None:
+    """Remove an instance; a running one only with `force`. Raises NotFoundError, StateError."""
+    inst = instance.load(name)
+    backend = registry.load(inst.state.mode)
+    if not force and status(inst, backend) == "running":
+        raise StateError(f"{name} is running", hint=f"`vmctl stop {name}` first, or `vmctl rm -f {name}`")
+    with inst.locked():
+        remove(inst, backend)
+
+
+def down(name: str, timeout_s: float = 10.0) -> bool:
+    """Stop and remove; return whether there was such an instance."""
+    try:
+        inst = instance.load(name)
+        stop(inst, timeout_s)
+        rm(name, force=True)
+    except NotFoundError:
+        return False
+    return True
+
+
+def remove(inst: Instance, backend: Backend) -> None:
+    """Undo the journal backwards and remove the directory; the caller holds the lock.
+
+    Every entry is tried, so that one that resists leaves nothing else behind; then the first failure is raised.
+    """
+    from vmctl.host.undo import UNDO
+
+    failures: list[Exception] = []
+    for entry in reversed(inst.journal.entries()):
+        try:
+            _undo(UNDO, inst, backend, entry)
+        except (VmctlError, OSError) as error:
+            failures.append(error)
+    if failures:
+        raise VmctlError(f"{inst.name} could not be removed completely: {failures[0]}", hint="try `vmctl rm -f` again")
+    inst.timeline.mark("T9")
+    inst.remove_files()
+
+
+def _undo(table: dict[str, Any], inst: Instance, backend: Backend, entry: dict[str, Any]) -> None:
+    undo = table.get(entry["kind"])
+    if undo is None:
+        backend.undo(inst, entry)
+    else:
+        undo(inst, entry)

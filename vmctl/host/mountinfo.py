@@ -1,0 +1,22 @@
+"""What is mounted in this namespace (proc_pid_mountinfo(5))."""
+
+from __future__ import annotations
+
+from vmctl.host.syscalls import MNT_DETACH, umount2
+
+
+def below(path: str) -> list[str]:
+    """Return the mount points at and below `path`, in the order they were mounted."""
+    found = []
+    with open("/proc/self/mountinfo", encoding="utf-8") as file:
+        for line in file:
+            point = line.split(" ")[4].encode().decode("unicode_escape")  # \040 is a space
+            if point == path or point.startswith(path + "/"):
+                found.append(point)
+    return found
+
+
+def unmount_all(path: str) -> None:
+    """Unmount everything at and below `path`, the youngest first. Raises OSError."""
+    for point in reversed(below(path)):
+        umount2(point, MNT_DETACH)

@@ -1,0 +1,36 @@
+"""Unmake what the journal announces, for the kinds that belong to the host and not to one mode."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vmctl.errors import VmctlError
+from vmctl.instance import Instance
+
+
+def _process(_: Instance, entry: dict[str, Any]) -> None:
+    from vmctl.host import processes
+
+    if not processes.end(entry["pid"], entry["start"]):
+        raise VmctlError(f"process {entry['pid']} does not end, not even by SIGKILL")
+
+
+def _cgroup(_: Instance, entry: dict[str, Any]) -> None:
+    from vmctl.host.cgroups import Cgroup
+
+    Cgroup(entry["name"]).remove()
+
+
+def _mount(_: Instance, entry: dict[str, Any]) -> None:
+    from vmctl.host import mountinfo
+
+    mountinfo.unmount_all(entry["path"])
+
+
+def _link(inst: Instance, entry: dict[str, Any]) -> None:
+    from vmctl.host import network
+
+    network.undo(inst, entry)
+
+
+UNDO = {"process": _process, "cgroup": _cgroup, "mount": _mount, "link": _link}

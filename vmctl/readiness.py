@@ -1,0 +1,169 @@
+"""When a workload counts as ready: probes from the host's side, the same for every mode.
+
+A probe is tried every millisecond. Its connection is made inside the switch, so no forwarder stands in its way.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from vmctl.backend import Backend
+from vmctl.errors import DeadlineError, VmctlError
+from vmctl.host.reach import Knock
+from vmctl.instance import Instance
+from vmctl.run import CommandError, run
+from vmctl.units import format_seconds
+from vmctl.workload import Ready
+
+if TYPE_CHECKING:
+    from socket import socket
+
+PERIOD_S = 0.001
+EXEC_PERIOD_S = 0.1
+EXEC_S = 10.0  # how long one command may take
+ANSWER_S = 1.0  # how long one GET may take
+
+
+def wait_until_ready(inst: Instance, backend: Backend, progress: Callable[[Instance, str], None] | None = None) -> None:
+    """Return when the workload's probe has succeeded, and mark T6.
+
+    Raises DeadlineError (phase and console's tail in it) or, where the workload ended first, VmctlError.
+    """
+    ready = inst.work.ready
+    assert ready is not None
+    probe = _probe(ready, inst)
+    deadline = time.monotonic() + ready.timeout_s
+    while True:
+        phase = backend.observe(inst)
+        if probe():
+            inst.timeline.mark("T6")
+            backend.observe(inst)
+            return
+        if not backend.alive(inst):
+            raise _ended(inst, backend)
+        if time.monotonic() > deadline:
+            raise DeadlineError(
+                f"{inst.name} was not ready within {format_seconds(ready.timeout_s)}; it got as far as: {phase}",
+                hint="a longer time is `ready: {timeout: ...}` in the workload file",
+                detail=tail(inst),
+            )
+        if progress is not None:
+            progress(inst, phase)
+        time.sleep(PERIOD_S)
+
+
+def tail(inst: Instance, lines: int = 15) -> str:
+    """Return the last lines of the console and of what the workload wrote."""
+    parts = []
+    for path in (inst.console_log, inst.stdout_log, inst.stderr_log):
+        try:
+            with open(path, encoding="utf-8", errors="replace") as file:
+                last = file.read()[-8192:].splitlines()[-lines:]
+        except FileNotFoundError:
+            continue
+        if last:
+            parts.append(f"last lines of {path.rpartition('/')[2]}:\n" + "\n".join(last))
+    return "\n".join(parts)
+
+
+def _ended(inst: Instance, backend: Backend) -> VmctlError:
+    result = backend.result(inst)
+    how = f" with code {result.code} ({result.source})" if result else ""
+    return VmctlError(f"{inst.name} ended{how} before it was ready", detail=tail(inst))
+
+
+def _probe(ready: Ready, inst: Instance) -> Callable[[], bool]:
+    """Return the workload's probe: a function that says whether it is ready now."""
+    if ready.http is not None:
+        return _HttpProbe(inst, ready.http.port, ready.http.path)
+    if ready.tcp is not None:
+        return _TcpProbe(inst, ready.tcp)
+    if ready.log is not None:
+        return _LogProbe(inst, ready.log)
+    return _ExecProbe(inst, ready.exec or ())
+
+
+class _TcpProbe:
+    """Something accepts connections."""
+
+    def __init__(self, inst: Instance, port: int) -> None:
+        self.knock = Knock(inst.state.address or "127.0.0.1", port)
+
+    def __call__(self) -> bool:
+        connection = self.knock.poll()
+        if connection is None:
+            return False
+        with connection:
+            return self.check(connection)
+
+    def check(self, connection: socket) -> bool:
+        return True
+
+
+class _HttpProbe(_TcpProbe):
+    """A GET is answered with a status below 400 (RFC 9110)."""
+
+    def __init__(self, inst: Instance, port: int, path: str) -> None:
+        super().__init__(inst, port)
+        host = f"{inst.state.address}:{port}"
+        self.request = f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode()
+
+    def check(self, connection: socket) -> bool:
+        connection.settimeout(ANSWER_S)
+        try:
+            connection.sendall(self.request)
+            answer = connection.makefile("rb").readline(64)
+        except OSError:
+            return False
+        version, _, status = answer.partition(b" ")
+        return version.startswith(b"HTTP/") and status[:3].isdigit() and int(status[:3]) < 400
+
+
+class _LogProbe:
+    """A line of the workload's output matches."""
+
+    def __init__(self, inst: Instance, pattern: str) -> None:
+        self.pattern = re.compile(pattern.encode(), re.MULTILINE)
+        self.paths = (inst.stdout_log, inst.stderr_log)
+        self.seen_bytes = -1
+
+    def __call__(self) -> bool:
+        size = sum(os.path.getsize(path) for path in self.paths if os.path.exists(path))
+        if size == self.seen_bytes:
+            return False
+        self.seen_bytes = size
+        return any(self.pattern.search(_content(path)) for path in self.paths)
+
+
+class _ExecProbe:
+    """A command inside ends with 0. Its start is work for the workload's processors, hence the longer period.
+
+    It goes through a vmctl of its own: nobody wants its output, and entering namespaces changes who enters them.
+    """
+
+    def __init__(self, inst: Instance, command: tuple[str, ...]) -> None:
+        self.argv = [sys.executable, "-m", "vmctl", "exec", "--no-stdin", inst.name, "--", *command]
+        self.next_s = 0.0
+
+    def __call__(self) -> bool:
+        now_s = time.monotonic()
+        if now_s < self.next_s:
+            return False
+        self.next_s = now_s + EXEC_PERIOD_S
+        try:
+            return run(self.argv, check=False, timeout_s=EXEC_S)[0] == 0
+        except CommandError:
+            return False
+
+
+def _content(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except FileNotFoundError:
+        return b""

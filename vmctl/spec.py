@@ -1,0 +1,147 @@
+"""The workload file: YAML in, a frozen `Workload` out, or an error that names file, key and what was expected."""
+
+from __future__ import annotations
+
+import os
+import re
+from difflib import get_close_matches
+from typing import Any, get_args
+
+import msgspec
+
+from vmctl import specfields, yamlfile
+from vmctl.errors import SpecError
+from vmctl.workload import Workload
+
+
+def load(path: str, *, name: str | None = None) -> Workload:
+    """Return the workload of a file; `name` wins over the file's. Raises SpecError."""
+    document = yamlfile.read_mapping(path)
+    base = os.path.basename(path).rpartition(".")[0] or os.path.basename(path)
+    document = {"name": base, **document}
+    if name:
+        document["name"] = name
+    try:
+        work = convert(document)
+    except SpecError as error:
+        raise SpecError(f"{path}: {error}", hint=error.hint) from None
+    folder = os.path.dirname(os.path.abspath(path))
+    return work._replace(volumes=tuple(v._replace(source=os.path.join(folder, v.source)) for v in work.volumes))
+
+
+def convert(document: Any) -> Workload:
+    """Return the workload of a parsed document. Raises SpecError."""
+    try:
+        struct = msgspec.convert(document, specfields.STRUCTS[Workload], dec_hook=specfields.parse_scalar)
+    except msgspec.ValidationError as error:
+        raise _explained(str(error), document) from None
+    work: Workload = specfields.to_values(struct)
+    _check_rules(work)
+    return work
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON Schema of the workload file."""
+    result = msgspec.json.schema(specfields.STRUCTS[Workload], schema_hook=specfields.scalar_schema)
+    result["$defs"]["Workload"]["required"].remove("name")  # the file's name serves
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "vmctl workload", **result}
+
+
+def _explained(message: str, document: Any) -> SpecError:
+    """Turn msgspec's sentence into ours: the key's path, what was expected, the nearest known key."""
+    text, _, path = message.partition(" - at `$")
+    path = path.rstrip("`").lstrip(".").replace("[...]", "")
+    unknown = re.search(r"unknown field `(.*)`", text)
+    if unknown:
+        where = f"{path}.{unknown[1]}" if path else unknown[1]
+        known = [field.name for field in msgspec.structs.fields(specfields.struct_at(path))]
+        near = get_close_matches(unknown[1], known, 1, 0.5)
+        return SpecError(
+            f"the key {where} is unknown",
+            hint=f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}",
+        )
+    missing = re.search(r"missing required field `(.*)`", text)
+    if missing:
+        return SpecError(
+            f"the key {f'{path}.' if path else ''}{missing[1]} is missing", hint="for instance image: tiny"
+        )
+    if text.startswith("Invalid enum value"):
+        choices = [str(choice) for choice in get_args(specfields.declared_at(path))]
+        return SpecError(f"the key {path}: expected {', '.join(choices)}; got {text.rpartition(' ')[2]}")
+    return SpecError(f"the key {path or '(top)'}: {_in_words(text)}", hint=_HINTS.get(path, ""))
+
+
+_HINTS = {"command": 'a list, one word each: [sh, -c, "echo hello"]', "user": 'in quotes: "1000:1000"'}
+_WORDS = {"array": "a list", "object": "a mapping", "str": "a text", "int": "a whole number", "float": "a number"}
+
+
+def _in_words(text: str) -> str:
+    """Replace msgspec's names of types by those that people have for what stands in a YAML file."""
+
+    def words(match: re.Match[str]) -> str:
+        names = [_WORDS.get(name, name) for name in match[1].split(" | ") if name != "null" or " | " not in match[1]]
+        return " or ".join(names).replace("null", "nothing").replace("bool", "true or false")
+
+    return re.sub(r"`([^`]*)`", words, text[0].lower() + text[1:])
+
+
+def _check_rules(work: Workload) -> None:
+    for rule in (_check_name, _check_texts, _check_ready, _check_numbers, _check_network):
+        rule(work)
+
+
+def _check_name(work: Workload) -> None:
+    from vmctl.instance import check_name
+
+    check_name(work.name)
+
+
+def _check_texts(work: Workload) -> None:
+    if work.command is not None and (not work.command or not work.command[0]):
+        raise SpecError(
+            "the key command: expected a program, got an empty list", hint="leave it out for the image's own"
+        )
+    for key in work.env:
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", key):
+            raise SpecError(f"the key env: {key!r} cannot be the name of a variable")
+    for where, path in (("workdir", work.workdir), *((f"files[{i}].path", f.path) for i, f in enumerate(work.files))):
+        if path is not None and (not path.startswith("/") or ".." in path.split("/") or "\n" in path):
+            raise SpecError(f"the key {where}: expected an absolute path without .., got {path!r}")
+    texts = [*(work.command or ()), *work.env.values(), work.user or "", *(file.path for file in work.files)]
+    if any("\0" in text for text in texts):
+        raise SpecError("a text holds a NUL character, which no command, variable or path can")
+
+
+def _check_ready(work: Workload) -> None:
+    if work.ready is None:
+        return
+    probes = [name for name in ("http", "tcp", "log", "exec") if getattr(work.ready, name) is not None]
+    if len(probes) != 1:
+        raise SpecError(f"the key ready: expected one of http, tcp, log, exec, got {', '.join(probes) or 'none'}")
+    if work.ready.log is not None:
+        try:
+            re.compile(work.ready.log)
+        except re.error as error:
+            raise SpecError(f"the key ready.log: {work.ready.log!r} is no regular expression: {error}") from None
+    if work.ready.tcp is not None and not 0 < work.ready.tcp < 65536:
+        raise SpecError(f"the key ready.tcp: expected a port, got {work.ready.tcp}")
+
+
+def _check_numbers(work: Workload) -> None:
+    limits = work.resources
+    for key, value, least in (
+        ("cpus", limits.cpus, 0.01),
+        ("memory", limits.memory_bytes, 1 << 20),
+        ("pids", limits.pids, 1),
+    ):
+        if value is not None and value < least:
+            raise SpecError(f"the key resources.{key}: expected at least {least}, got {value}")
+
+
+def _check_network(work: Workload) -> None:
+    if work.network == "none" and (work.ports or (work.ready and (work.ready.http or work.ready.tcp))):
+        raise SpecError("the key network: none leaves no way for ports or for a probe by http or tcp")
+    ends = [(port.address, port.host_port, port.protocol) for port in work.ports]
+    for end in ends:
+        if ends.count(end) > 1:
+            raise SpecError(f"the key ports: {end[0]}:{end[1]}/{end[2]} stands twice")

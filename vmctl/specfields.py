@@ -1,0 +1,183 @@
+"""What msgspec shall expect of a workload file, derived from the classes of `workload.py`: each key is declared once.
+
+A scalar such as `256M` is a text in the file and a value inside; its parser stands here.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from functools import reduce
+from operator import or_
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from vmctl import units
+from vmctl.workload import Bytes, FileMode, HttpProbe, Port, Restart, Seconds, Volume, Workload
+
+
+def parse_port(text: str) -> Port:
+    """Return the port of `[address:]host:guest[/udp]`. Raises ValueError with what was expected."""
+    match = re.fullmatch(r"(?:(\[[0-9a-fA-F:]+\]|[0-9.]+):)?(\d+):(\d+)(?:/(tcp|udp))?", text)
+    if not match or not all(0 < int(number) < 65536 for number in match.group(2, 3)):
+        raise ValueError(f"a port such as 8080:8000, 0.0.0.0:53:53/udp, not {text!r}")
+    address = (match[1] or "127.0.0.1").strip("[]")
+    return Port(address, int(match[2]), int(match[3]), match[4] or "tcp")  # type: ignore[arg-type]
+
+
+def parse_volume(text: str) -> Volume:
+    """Return the volume of `source:target[:ro]`. Raises ValueError with what was expected."""
+    source, _, rest = text.partition(":")
+    target, _, options = rest.partition(":")
+    if not source or not target.startswith("/") or options not in ("", "ro", "rw"):
+        raise ValueError(f"a volume such as ./data:/data or ./data:/data:ro, not {text!r}")
+    return Volume(os.path.expanduser(source), target, options == "ro")
+
+
+def _parse_http(text: str) -> HttpProbe:
+    match = re.fullmatch(r"(\d+)(/[^\s]*)?", text)
+    if not match or not 0 < int(match[1]) < 65536:
+        raise ValueError(f"a port and a path such as 8000/health, not {text!r}")
+    return HttpProbe(int(match[1]), match[2] or "/")
+
+
+def _parse_restart(text: str) -> Restart:
+    match = re.fullmatch(r"(no|always|on-failure)(?::(\d+))?", text)
+    if not match or (match[2] and match[1] != "on-failure"):
+        raise ValueError(f"no, always, on-failure or on-failure:3, not {text!r}")
+    return Restart(match[1], int(match[2]) if match[2] else None)  # type: ignore[arg-type]
+
+
+def _parse_mode(text: str) -> FileMode:
+    if not re.fullmatch(r"0?[0-7]{3,4}", text):
+        raise ValueError(f'an octal mode in quotes such as "0644", not {text!r}')
+    return FileMode(int(text, 8))
+
+
+# type -> (parser, JSON Schema); all of them are texts, a size may also be a number of bytes
+_SCALARS: dict[Any, tuple[Any, dict[str, Any]]] = {
+    Bytes: (lambda text: Bytes(units.parse_size(text)), {"examples": ["256M", "1.5GiB"]}),
+    Seconds: (lambda text: Seconds(units.parse_duration(text)), {"examples": ["60s", "500ms"]}),
+    FileMode: (_parse_mode, {"pattern": "^0?[0-7]{3,4}$", "examples": ["0644"]}),
+    Port: (parse_port, {"examples": ["8080:8000", "0.0.0.0:53:53/udp"]}),
+    Volume: (parse_volume, {"examples": ["./data:/data:ro"]}),
+    HttpProbe: (_parse_http, {"examples": ["8000/"]}),
+    Restart: (_parse_restart, {"examples": ["no", "on-failure:3", "always"]}),
+}
+
+
+class _Text:
+    """What msgspec sees of a scalar: a type of its own per parser, so that `parse_scalar` knows which one is meant."""
+
+    scalar: Any
+
+
+def _text_type(scalar: Any) -> type[_Text]:
+    return type(scalar.__name__, (_Text,), {"scalar": scalar})
+
+
+def parse_scalar(kind: type[_Text], value: Any) -> Any:
+    """Return what a text of the file stands for, in a box (msgspec's `dec_hook`). Raises ValueError."""
+    parse = _SCALARS[kind.scalar][0]
+    if not isinstance(value, str):
+        if kind.scalar in (HttpProbe,) and isinstance(value, int):
+            value = str(value)
+        elif kind.scalar is Bytes and isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+            value = f"{value}B"
+        else:
+            raise ValueError(f"Expected a text in quotes, got {_name_of(value)}")
+    try:
+        parsed = parse(value)
+    except ValueError as error:
+        raise ValueError(f"Expected {error}") from None
+    box = kind()
+    box.value = parsed  # type: ignore[attr-defined]
+    return box
+
+
+def scalar_schema(kind: type[_Text]) -> dict[str, Any]:
+    """Return the JSON Schema of a scalar (msgspec's `schema_hook`)."""
+    return {"type": "string", **_SCALARS[kind.scalar][1]}
+
+
+def _name_of(value: Any) -> str:
+    return {bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "a mapping"}.get(
+        type(value), "nothing"
+    )
+
+
+STRUCTS: dict[Any, Any] = {}
+
+
+def key_of(field: str) -> str:
+    """The unit is in the field's name, and in the file's value."""
+    return field.removesuffix("_bytes").removesuffix("_s")
+
+
+def struct_at(path: str) -> Any:
+    """Return the struct that stands at a key's path such as `resources` or `files[0]`."""
+    return STRUCTS[next(inner for inner in (declared_at(path), *get_args(declared_at(path))) if inner in STRUCTS)]
+
+
+def declared_at(path: str) -> Any:
+    """Return the type that `workload.py` declares for a key's path; of a list's item, the list's."""
+    kind: Any = Workload
+    for part in filter(None, re.sub(r"\[\d*\]", "", path).split(".")):
+        kind = next(inner for inner in (kind, *get_args(kind)) if hasattr(inner, "_fields"))
+        kind = get_type_hints(kind)[next(field for field in kind._fields if key_of(field) == part)]
+    return kind
+
+
+def _struct_type(kind: Any) -> Any:
+    """Return what msgspec shall expect where `workload.py` says `kind`."""
+    if kind in _SCALARS:
+        return _text_type(kind)
+    if hasattr(kind, "_fields"):
+        return _derive(kind)
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Mapping:
+        return dict[str, str | int | float | bool]
+    if not arguments or origin is Literal:
+        return kind
+    if origin is tuple:
+        return list[_struct_type(arguments[0])]  # type: ignore[misc]
+    return reduce(or_, map(_struct_type, arguments))  # a union
+
+
+def _derive(kind: Any) -> Any:
+    hints = get_type_hints(kind)
+    fields: list[Any] = []
+    for field in kind._fields:
+        declared = _struct_type(hints[field])
+        if field in kind._field_defaults:
+            fields.append((key_of(field), declared | msgspec.UnsetType, msgspec.UNSET))
+        else:
+            fields.append((key_of(field), declared))
+    struct = msgspec.defstruct(kind.__name__, fields, forbid_unknown_fields=True, frozen=True, kw_only=True)
+    STRUCTS[kind], _KINDS[struct] = struct, kind
+    return struct
+
+
+_KINDS: dict[Any, Any] = {}
+_derive(Workload)
+
+
+def to_values(value: Any) -> Any:
+    """Return the classes of workload.py for msgspec's structs, tuples for lists."""
+    if isinstance(value, _Text):
+        return value.value  # type: ignore[attr-defined]
+    if type(value) in _KINDS:
+        kind = _KINDS[type(value)]
+        given = {field: getattr(value, key_of(field)) for field in kind._fields}
+        return kind(**{field: to_values(part) for field, part in given.items() if part is not msgspec.UNSET})
+    if isinstance(value, list):
+        return tuple(to_values(part) for part in value)
+    if isinstance(value, dict):
+        return {key: _env_text(part) for key, part in value.items()}
+    return value
+
+
+def _env_text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

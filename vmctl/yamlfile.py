@@ -1,0 +1,89 @@
+"""Reading YAML that a person wrote, or somebody who means harm: bounded in size, after aliases too."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import yaml
+
+from vmctl import units
+from vmctl.errors import SpecError
+
+MAX_FILE_BYTES = 1 << 20
+MAX_NODES = 10_000  # after aliases are expanded
+
+
+class _Loader(yaml.CSafeLoader):
+    """YAML as people mean it: the core schema of YAML 1.2, in which `no` is a word and 22:22 is not a number."""
+
+
+_Loader.yaml_implicit_resolvers = {}
+for _tag, _pattern, _first in (
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", list("-+0123456789")),
+    ("float", r"[-+]?(\.[0-9]+|[0-9]+\.[0-9]*)([eE][-+]?[0-9]+)?", list("-+.0123456789")),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _first)
+
+
+def _mapping(loader: Any, node: Any) -> dict[Any, Any]:
+    """Build a mapping; YAML forbids what PyYAML lets pass: the same key twice."""
+    seen: set[Any] = set()
+    for key_node, _ in node.value:
+        key = getattr(key_node, "value", None)
+        if isinstance(key, str) and key in seen:
+            raise yaml.constructor.ConstructorError(None, None, f"the key {key} stands twice", key_node.start_mark)
+        seen.add(key if isinstance(key, str) else id(key_node))
+    return dict(loader.construct_mapping(node, deep=True))
+
+
+def _integer(loader: Any, node: Any) -> int:
+    text = loader.construct_scalar(node)
+    return int(text, 0) if text.lstrip("+-").startswith(("0o", "0x")) else int(text)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
+_Loader.add_constructor("tag:yaml.org,2002:int", _integer)
+
+
+def read_mapping(path: str) -> dict[str, Any]:
+    """Return the mapping that a YAML file holds. Raises SpecError."""
+    try:
+        with open(path, "rb") as file:
+            raw = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise SpecError(f"the workload file {path} cannot be read: {error.strerror}") from None
+    if len(raw) > MAX_FILE_BYTES:
+        raise SpecError(f"{path} is larger than {units.format_size(MAX_FILE_BYTES)}: this is no workload file")
+    try:
+        document = yaml.load(raw, _Loader)
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise SpecError(f"{path} is not YAML: {_where(error)}") from None
+    if _nodes(document, {}) > MAX_NODES:
+        raise SpecError(
+            f"{path} expands to more than {MAX_NODES} values", hint="aliases (*name) multiply what they name"
+        )
+    if not isinstance(document, dict):
+        raise SpecError(
+            f"{path} does not hold a mapping", hint="a workload file is `key: value` lines, such as image: tiny"
+        )
+    return document
+
+
+def _where(error: Exception) -> str:
+    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    problem = getattr(error, "problem", None) or str(error).partition("\n")[0] or type(error).__name__
+    return f"line {mark.line + 1}, column {mark.column + 1}: {problem}" if mark else problem
+
+
+def _nodes(value: Any, known: dict[int, int]) -> int:
+    """Return how many values a document has when each alias is replaced by what it names, without replacing any."""
+    if not isinstance(value, dict | list):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = MAX_NODES + 1  # an alias to itself: endless
+        parts = [*value.values()] if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_nodes(part, known) for part in parts)
+    return known[id(value)]
