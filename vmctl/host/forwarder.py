@@ -1,6 +1,6 @@
 """The process behind published ports: it accepts on the host's side and connects on the instance's side.
 
-    python -I -S forwarder.py NAME TARGET GO-FD PROTOCOL:LISTENING-FD:PORT ...
+    python -I -S FORWARDER NAME TARGET GO-FD PROTOCOL:LISTENING-FD:PORT ...
 
 It is started inside the instance's network namespace with sockets that listen in the host's, so neither network needs
 a rule. Until a byte arrives on GO-FD it does nothing, and on end of file there it leaves: its parent died before it
@@ -280,6 +280,12 @@ class Relay:
             if len(self.peers) <= UDP_CLIENTS and monotonic() - peer.heard_s < UDP_IDLE_S:
                 return
             self.loop.close(self.peers.pop(address).socket)
+
+
+def program_files() -> list[str]:
+    """Return the files this program can be started from, the compiled one first: it saves 10 ms and 1 MB."""
+    cached = __spec__.cached if __spec__ else None
+    return [cached, __file__] if cached and os.path.exists(cached) else [__file__]
 
 
 def main(target: str, go_fd: int, ports: list[str]) -> None:

@@ -9,9 +9,9 @@ import os
 import struct
 from collections.abc import Iterator
 
+from vmctl.host import forwarder
 from vmctl.workload import Port
 
-FORWARDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "forwarder.py")
 _HOLDING = {"tcp": "0A", "udp": "07"}  # TCP_LISTEN, and what an unconnected UDP socket shows
 
 
@@ -31,9 +31,9 @@ def _inodes(port: Port) -> Iterator[str]:
             continue
         for fields in map(str.split, lines):
             address, _, number = fields[1].partition(":")
-            if int(number, 16) == port.host_port and fields[3] == _HOLDING[port.protocol]:
-                if _overlap(_decode(address), port.address):
-                    yield fields[9]
+            ours = int(number, 16) == port.host_port and fields[3] == _HOLDING[port.protocol]
+            if ours and _overlap(_decode(address), port.address):
+                yield fields[9]
 
 
 def _overlap(held: str, wanted: str) -> bool:
@@ -74,6 +74,7 @@ def _describe(pid: int) -> str:
             command = file.read().strip()
     except (FileNotFoundError, ProcessLookupError):
         return "a process that has just ended"
-    if FORWARDER in words:
-        return f"the instance {words[words.index(FORWARDER) + 1]}"
+    for number, word in enumerate(words[:-1]):
+        if word in forwarder.program_files():
+            return f"the instance {words[number + 1]}"
     return f"{command} (process {pid})"

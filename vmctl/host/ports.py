@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from vmctl.backend import Problem
 from vmctl.errors import ConflictError, UnavailableError, VmctlError
-from vmctl.host.holders import FORWARDER, holder_of
+from vmctl.host import forwarder
+from vmctl.host.holders import holder_of
 from vmctl.host.processes import start_time
 from vmctl.host.reach import vantage
 from vmctl.instance import Instance
@@ -52,7 +53,9 @@ def publish(inst: Instance, target: str) -> None:
         wait_fd, go_fd = os.pipe()
         stack.callback(os.close, wait_fd)
         stack.callback(os.close, go_fd)
-        inherited = [f"{port.protocol}:{sock.fileno()}:{port.port}" for port, sock in zip(ports, listeners, strict=True)]
+        inherited = [
+            f"{port.protocol}:{sock.fileno()}:{port.port}" for port, sock in zip(ports, listeners, strict=True)
+        ]
         for fd in (wait_fd, *(sock.fileno() for sock in listeners)):
             os.set_inheritable(fd, True)
         pid = _spawn(inst, target, [str(wait_fd), *inherited])
@@ -95,7 +98,7 @@ def _explain(port: Port, error: OSError) -> VmctlError:
 def _spawn(inst: Instance, target: str, arguments: list[str]) -> int:
     log = (os.POSIX_SPAWN_OPEN, 2, inst.path("forwarder.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     null = (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0)
-    argv = [sys.executable, "-I", "-S", FORWARDER, inst.name, target, *arguments]
+    argv = [sys.executable, "-I", "-S", forwarder.program_files()[0], inst.name, target, *arguments]
     with vantage(target):  # a child is born in the network namespace of the thread that spawns it
         return os.posix_spawn(
             sys.executable, argv, os.environ, file_actions=[null, (os.POSIX_SPAWN_DUP2, 0, 1), log], setsid=True
