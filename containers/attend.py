@@ -7,11 +7,11 @@ import signal
 
 from containers.enter import code_of
 from vmctl.backend import Exit
-from vmctl.host import processes
+from vmctl.host import processes, terminal
 from vmctl.instance import Instance
 
 
-def attend(inst: Instance) -> Exit:
+def attend(inst: Instance, master: int | None) -> Exit:
     """Wait for the container, our child; pass signals on. The second Ctrl-C kills it, whatever it made of the first."""
     pid = inst.state.pid
     assert pid is not None
@@ -24,6 +24,8 @@ def attend(inst: Instance) -> Exit:
 
     before = {signum: signal.signal(signum, pass_on) for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
+        if master is not None:
+            terminal.relay(master)
         status = os.waitpid(pid, 0)[1]
     finally:
         for signum, handler in before.items():

@@ -23,12 +23,13 @@ class ContainerBackend:
     """A process in namespaces of its own, on the image's layers, in a cgroup."""
 
     mode = "container"
-    features = Features(own_network=True, volumes=True)
+    features = Features(own_network=True, volumes=True, tty=True)
     namespaced = True
 
     def __init__(self) -> None:
         self._launches: dict[str, Launch] = {}
         self._streams: dict[str, list[int]] = {}
+        self._master: int | None = None  # of an attached workload's terminal
 
     def check(self, work: Workload) -> list[Problem]:
         """See Backend."""
@@ -54,7 +55,7 @@ class ContainerBackend:
 
         launch = self._launches[inst.name]
         if attached:
-            start.start_attached(inst, launch)
+            self._master = start.start_attached(inst, launch)
         else:
             self._streams[inst.name] = start.start_detached(inst, launch)
 
@@ -88,7 +89,7 @@ class ContainerBackend:
         """See Backend."""
         from containers.attend import attend
 
-        return self._explained(inst, attend(inst))
+        return self._explained(inst, attend(inst, self._master))
 
     def _explained(self, inst: Instance, result: Exit) -> Exit:
         """A kill by the kernel for want of memory looks like any other SIGKILL; the cgroup knows."""

@@ -7,7 +7,7 @@ import signal
 from typing import NoReturn
 
 from containers import identity
-from containers.launch import Launch, Streams, describe, execute, redirect, revive
+from containers.launch import Launch, Streams, describe, execute, own_terminal, redirect, revive
 from vmctl.backend import Command
 from vmctl.host import syscalls, terminal
 from vmctl.instance import Instance
@@ -80,12 +80,7 @@ def _child(
             env={**launch.process.env, **dict(command.env)},
             workdir=command.workdir or launch.process.workdir,
         )
-        if isinstance(streams, str):
-            os.setsid()
-            fd = os.open(streams, os.O_RDWR | os.O_CLOEXEC)
-            terminal.make_controlling(fd)
-            streams = Streams(fd, fd, fd)
-        redirect(streams)
+        redirect(own_terminal(streams) if isinstance(streams, str) else streams)
         user = identity.find_user(command.user or launch.process.user)
         execute(process, user, launch.capabilities, launch.seccomp)
     except BaseException as error:

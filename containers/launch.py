@@ -16,7 +16,7 @@ from containers import identity
 from containers.plan import Mount, Step
 from images.image import Process
 from vmctl.errors import CommandNotExecutableError, CommandNotFoundError, VmctlError
-from vmctl.host import network, syscalls
+from vmctl.host import network, syscalls, terminal
 from vmctl.host.cgroups import Cgroup
 from vmctl.workload import File, Volume
 
@@ -43,6 +43,7 @@ class Launch(NamedTuple):
     hostname: str
     link: network.Link | None
     init: str | None  # a reaper on the host, to be PID 1 before the command
+    tty: bool  # the command gets a terminal of the container's own devpts
     capabilities: int | None  # None: keep all
     seccomp: bytes  # empty: no filter
 
@@ -89,7 +90,10 @@ def _child(launch: Launch, streams: Streams, report: int, plugged: int, *, join_
         if launch.namespaces & syscalls.CLONE_NEWNET:
             os.read(plugged, 1)
             network.loopback_up() if launch.link is None else network.configure_inside(launch.link)
-        argv = (_INIT, "--", *launch.process.argv) if launch.init else launch.process.argv
+        argv = (_INIT, "-s", "--", *launch.process.argv) if launch.init else launch.process.argv
+        if launch.tty:
+            os.write(report, b"terminal\n")
+            streams = own_terminal(os.read(plugged, 64).decode())
         redirect(streams)
         execute(launch.process._replace(argv=argv), user, launch.capabilities, launch.seccomp)
     except BaseException as error:  # whatever it is, the parent has to hear it, and this copy of it must not go on
@@ -152,6 +156,14 @@ def _write_file(file: File) -> None:
     with os.fdopen(fd, "w", encoding="utf-8") as stream:
         stream.write(file.content)
         os.fchmod(fd, file.mode)
+
+
+def own_terminal(path: str) -> Streams:
+    """Make a terminal of this root's devpts that of a new session, whose leader this process becomes."""
+    os.setsid()
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    terminal.make_controlling(fd)
+    return Streams(fd, fd, fd)
 
 
 def redirect(streams: Streams) -> None:

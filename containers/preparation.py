@@ -37,7 +37,7 @@ def prepare(inst: Instance, *, namespaced: bool) -> Launch:
     cgroup = Cgroup(inst.name)
     inst.journal.record("cgroup", name=inst.name)  # after all that its processes hold: undone before it
     cgroup.create(limits(inst.work))
-    return launch(inst.work, image, layers, inst.directory, cgroup, link, flags)
+    return launch(inst.work, image, layers, inst.directory, cgroup, link, flags)._replace(tty=inst.tty)
 
 
 def resume(inst: Instance, *, namespaced: bool) -> Launch:
@@ -70,6 +70,7 @@ def launch(
         hostname=work.name,
         link=link,
         init=reaper() if work.init else None,
+        tty=False,
         capabilities=capabilities,
         seccomp=seccomp.default_filter(capabilities) if filtered and capabilities is not None else b"",
     )

@@ -9,7 +9,7 @@ from typing import NamedTuple, NoReturn
 
 from containers.launch import Launch, Streams, clone, describe, revive
 from containers.supervisor import become_supervisor
-from vmctl.host import network, processes
+from vmctl.host import network, processes, terminal
 from vmctl.instance import Instance
 
 EXIT_FILE = "exit"
@@ -94,30 +94,42 @@ def _keeper(inst: Instance, launch: Launch, pipes: Pipes) -> NoReturn:
         os._exit(125)
 
 
-def start_attached(inst: Instance, launch: Launch) -> None:
-    """Start the container as this process's own child, on its streams. Marks T1 and T4; raises what prevented it."""
+def start_attached(inst: Instance, launch: Launch) -> int | None:
+    """Start the container as this process's own child, on its streams, and return its terminal's master, if it has one.
+
+    Marks T1 and T4; raises what prevented the start.
+    """
     with Pipes() as pipes:
         pid = clone(launch, Streams(0, 1, 2), pipes.report.write, pipes.plugged.read)
         inst.timeline.mark("T1")
         pipes.close(pipes.report.write)
         try:
-            _await_exec(inst, launch, pid, pipes)
+            return _await_exec(inst, launch, pid, pipes)
         except BaseException:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
             raise
 
 
-def _await_exec(inst: Instance, launch: Launch, pid: int, pipes: Pipes) -> None:
+def _await_exec(inst: Instance, launch: Launch, pid: int, pipes: Pipes) -> int | None:
     inst.state.pid, inst.state.pid_start = pid, processes.start_time(pid)
     if launch.link is not None:
         network.plug(inst, launch.link, pid)
     os.write(pipes.plugged.write, b"p")
-    mark, _, error = _read_all(pipes.report.read).partition(b"\n")
+    master = None
+    with os.fdopen(os.dup(pipes.report.read), "rb") as report:
+        mark = report.readline()
+        error = report.readline()
+        if launch.tty and error == b"terminal\n":
+            master, slave = terminal.open_pair(f"/proc/{pid}/root/dev/pts")
+            os.write(pipes.plugged.write, slave.encode())
+            error = b""
+        error += report.read()
     if error:
         raise revive(error, inst.name)
     if mark:
         inst.timeline.mark("T4", int(mark))
+    return master
 
 
 def _read_all(fd: int) -> bytes:

@@ -21,9 +21,7 @@ class Features(NamedTuple):
     own_kernel: bool = False
     own_network: bool = False
     volumes: bool = False
-    restart: bool = False
-    pause: bool = False
-    cloud_init: bool = False
+    tty: bool = False
 
 
 class Problem(NamedTuple):

@@ -82,10 +82,16 @@ def bring_up(
         inst.save()
 
 
-def run(work: Workload, mode: str) -> Exit:
+def run(work: Workload, mode: str, *, tty: bool = False) -> Exit:
     """Run a workload on this process's streams, remove it, and return how it ended."""
     backend = registry.load(mode)
+    if tty and not backend.features.tty:
+        raise UnavailableError(
+            f"a terminal for the workload itself is not available in mode {mode}",
+            hint="`vmctl up` it and open `vmctl shell NAME`",
+        )
     inst = create(work, backend)
+    inst.tty = tty
     with inst.locked():
         try:
             bring_up(inst, backend, attached=True)

@@ -51,6 +51,7 @@ class Instance:
         self.directory = os.path.join(paths.instances_root(), name)
         self.journal = Journal(self.path("journal"))
         self.timeline = Timeline()
+        self.tty = False  # an attached workload gets a terminal of its own
 
     # The files, all of them. Some exist in one mode only.
     def path(self, *parts: str) -> str:

@@ -32,10 +32,12 @@ def run(args: argparse.Namespace) -> int:
         engine.check(work, registry.load(args.mode))
         return 0
     progress = output.Progress()
+
+    def show(_: Instance, phase: str) -> None:
+        progress(f"{work.name}: {phase}")
+
     try:
-        inst = engine.up(
-            work, args.mode, wait=not args.no_wait, progress=lambda _, phase: progress(f"{work.name}: {phase}")
-        )
+        inst = engine.up(work, args.mode, wait=not args.no_wait, progress=show)
     finally:
         progress.clear()
     print(inst.name)
