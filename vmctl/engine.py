@@ -66,20 +66,20 @@ def _refuse_taken_name(name: str) -> None:
 def bring_up(
     inst: Instance, backend: Backend, *, wait: bool = True, attached: bool = False, progress: Progress | None = None
 ) -> None:
-    """Prepare and start; publish the ports; wait until ready where the workload says how to tell."""
+    """Prepare and start; wait until ready where the workload says how to tell; publish the ports."""
     backend.prepare(inst)
     inst.save()
     inst.timeline.mark("T0")
     backend.start(inst, attached=attached)
     inst.state.status = "running"
     inst.save()
-    if inst.work.ports:
-        from vmctl.host import ports
-
-        ports.publish(inst, inst.state.address or "127.0.0.1")
     if wait and inst.work.ready and not attached:
         readiness.wait_until_ready(inst, backend, progress)
         inst.save()
+    if inst.work.ports:  # only now: the forwarder's own start shall not be in the way of the workload's
+        from vmctl.host import ports
+
+        ports.publish(inst, inst.state.address or "127.0.0.1")
 
 
 def run(work: Workload, mode: str, *, tty: bool = False) -> Exit:
