@@ -64,7 +64,7 @@ def make_tap(inst: Instance, link: Link) -> str:
     """
     with switch.entered():
         try:
-            _new_tap(link.device)
+            new_tap(link.device)
             netlink.apply(netlink.set_up(link.device, switch.BRIDGE_INDEX), _neighbour(link))
         except OSError as error:
             raise UnavailableError(
@@ -72,6 +72,16 @@ def make_tap(inst: Instance, link: Link) -> str:
                 hint="/dev/net/tun must be usable: `modprobe tun`",
             ) from error
     return link.device
+
+
+def new_tap(name: str) -> None:
+    """Make a persistent tap in the network namespace of this thread, or find it made; see the kernel's tuntap.rst."""
+    fd = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.ioctl(fd, TUNSETIFF, struct.pack("16sH22x", name.encode(), IFF_TAP | IFF_NO_PI | IFF_VNET_HDR))
+        fcntl.ioctl(fd, TUNSETPERSIST, 1)
+    finally:
+        os.close(fd)
 
 
 def plug(inst: Instance, link: Link, pid: int) -> None:
@@ -130,15 +140,6 @@ def _device(inst: Instance) -> str:
 
 def _neighbour(link: Link) -> netlink.Request:
     return netlink.new_neighbour(switch.BRIDGE_INDEX, link.address, link.mac)
-
-
-def _new_tap(name: str) -> None:
-    fd = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
-    try:
-        fcntl.ioctl(fd, TUNSETIFF, struct.pack("16sH22x", name.encode(), IFF_TAP | IFF_NO_PI | IFF_VNET_HDR))
-        fcntl.ioctl(fd, TUNSETPERSIST, 1)
-    finally:
-        os.close(fd)
 
 
 def _delete_device(name: str) -> None:
