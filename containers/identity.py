@@ -81,10 +81,11 @@ def _find_group(text: str) -> int:
 
 def _table(path: str, columns: int) -> list[list[str]]:
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            rows = [line.rstrip("\n").split(":") for line in file]
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):
         return []
+    with os.fdopen(fd, "rb", buffering=0) as file:
+        rows = [line.split(":") for line in file.readall().decode(errors="replace").splitlines()]
     return [row for row in rows if len(row) == columns and row[2].isdigit()]
 
 

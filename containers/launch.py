@@ -87,9 +87,11 @@ def _child(launch: Launch, streams: Streams, report: int, plugged: int, *, join_
             _write_file(file)
         if launch.namespaces & syscalls.CLONE_NEWUTS:
             syscalls.sethostname(launch.hostname)
-        if launch.namespaces & syscalls.CLONE_NEWNET:
+        if launch.link is not None:
             os.read(plugged, 1)
-            network.loopback_up() if launch.link is None else network.configure_inside(launch.link)
+            network.configure_inside(launch.link)
+        elif launch.namespaces & syscalls.CLONE_NEWNET:
+            network.loopback_up()
         argv = (_INIT, "-s", "--", *launch.process.argv) if launch.init else launch.process.argv
         if launch.tty:
             os.write(report, b"terminal\n")

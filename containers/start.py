@@ -115,7 +115,7 @@ def _await_exec(inst: Instance, launch: Launch, pid: int, pipes: Pipes) -> int |
     inst.state.pid, inst.state.pid_start = pid, processes.start_time(pid)
     if launch.link is not None:
         network.plug(inst, launch.link, pid)
-    os.write(pipes.plugged.write, b"p")
+        os.write(pipes.plugged.write, b"p")
     master = None
     with os.fdopen(os.dup(pipes.report.read), "rb") as report:
         mark = report.readline()

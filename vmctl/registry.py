@@ -16,19 +16,21 @@ from vmctl.errors import SpecError, VmctlError
 GROUP = "[vmctl.backends]"
 
 
-def modes() -> dict[str, str]:
-    """Return each mode's name and the `module:class` that implements it, in the order found."""
+def modes(until: str = "") -> dict[str, str]:
+    """Return each mode's name and the `module:class` that implements it, looking no further than to mode `until`."""
     found: dict[str, str] = {}
     for folder in sys.path:
-        for name in _listing(folder):
+        for name in sorted(_listing(folder), reverse=True):  # most names come before `vmctl`
             if name.endswith((".dist-info", ".egg-info")):
                 _read_group(os.path.join(folder, name, "entry_points.txt"), found)
+                if until in found:
+                    return found
     return found
 
 
 def load(mode: str) -> Backend:
     """Return the backend of a mode. Raises SpecError for an unknown one, VmctlError for one that cannot be loaded."""
-    known = modes()
+    known = modes(mode)
     if mode not in known:
         names = ", ".join(sorted(known)) or "none: vmctl is not installed, `make setup` does it"
         raise SpecError(f"there is no mode {mode}", hint=f"known modes: {names}")

@@ -20,7 +20,7 @@ def show(rows: Sequence[Row], columns: Sequence[str], form: str, cell: Callable[
     """Print rows; JSON has every key and typed values, a table the `columns`, each value as `cell` writes it."""
     if form == "table":
         texts = [[(cell or _cell)(name, row[name]) for name in columns] for row in rows]
-        _table([name.upper().replace("_", " ") for name in columns], texts)
+        _table([_title(name) for name in columns], texts)
         return
     import json
 
@@ -29,6 +29,10 @@ def show(rows: Sequence[Row], columns: Sequence[str], form: str, cell: Callable[
     else:
         for row in rows:
             print(json.dumps(row))
+
+
+def _title(name: str) -> str:
+    return name.removesuffix("_bytes").removesuffix("_s").replace("_", " ").upper()
 
 
 def _cell(_: str, value: Any) -> str:

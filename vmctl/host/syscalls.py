@@ -37,11 +37,22 @@ _SYS_CLONE3, _SYS_CLOSE_RANGE = 435, 436  # the same on every architecture
 _SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}.get(os.uname().machine, 41)
 
 _libc = ctypes.PyDLL(None, use_errno=True)
+_int, _long, _text, _pointer = ctypes.c_int, ctypes.c_ulong, ctypes.c_char_p, ctypes.c_void_p
+for _name, _types in {
+    "mount": (_text, _text, _text, _long, _text),
+    "umount2": (_text, _int),
+    "unshare": (_int,),
+    "setns": (_int, _int),
+    "sethostname": (_text, _long),
+    "prctl": (_int, _long, _long, _long, _long),
+    "capset": (_pointer, _pointer),
+}.items():
+    getattr(_libc, _name).argtypes = _types
 _syscall = _libc.syscall
 _syscall.restype = ctypes.c_long
 
 
-def _checked(result: int, call: str, target: str | bytes | None = None) -> int:
+def _checked(result: int, call: str, target: str | None = None) -> int:
     if result < 0:
         number = ctypes.get_errno()
         raise OSError(number, f"{call}: {os.strerror(number)}", target)
@@ -50,9 +61,8 @@ def _checked(result: int, call: str, target: str | bytes | None = None) -> int:
 
 def mount(source: str | None, target: str, fstype: str | None, flags: int = 0, data: str | None = None) -> None:
     """mount(2)."""
-    arguments = (os.fsencode(text) if text is not None else None for text in (source, target, fstype))
-    result = _libc.mount(*arguments, ctypes.c_ulong(flags), data.encode() if data else None)
-    _checked(result, f"mount {fstype or source}", target)
+    words = (os.fsencode(word) if word else None for word in (source, target, fstype))
+    _checked(_libc.mount(*words, flags, data.encode() if data else None), f"mount {fstype or source}", target)
 
 
 def umount2(target: str, flags: int = 0) -> None:
@@ -78,7 +88,7 @@ def setns(fd: int, nstype: int = 0) -> None:
 def sethostname(name: str) -> None:
     """sethostname(2)."""
     raw = name.encode()
-    _checked(_libc.sethostname(raw, ctypes.c_size_t(len(raw))), "sethostname", name)
+    _checked(_libc.sethostname(raw, len(raw)), "sethostname", name)
 
 
 class _CloneArgs(ctypes.Structure):
@@ -110,8 +120,7 @@ def close_on_exec_from(first_fd: int) -> None:
 
 def prctl(option: int, arg2: int = 0, arg3: int = 0, arg4: int = 0, arg5: int = 0) -> int:
     """prctl(2)."""
-    rest = (ctypes.c_ulong(value) for value in (arg2, arg3, arg4, arg5))
-    return _checked(_libc.prctl(option, *rest), f"prctl {option}")
+    return _checked(_libc.prctl(option, arg2, arg3, arg4, arg5), "prctl")
 
 
 def capset(capabilities: int) -> None:
