@@ -1,0 +1,188 @@
+"""The rules of the house, read from the source: who imports whom, one owner per door, nothing heavy on the fast path."""
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+ROOMS = ("vmctl", "images", "vmm", "containers", "bench")
+ALLOWED = {
+    "vmctl": {"vmctl"},
+    "images": {"images", "vmctl"},
+    "vmm": {"vmm", "images", "vmctl"},
+    "containers": {"containers", "images", "vmctl"},
+    "bench": {"bench", "vmctl"},
+    "vmctl/cli": {"vmctl", "vmctl/cli", "images", "bench"},  # a backend arrives by name, here too
+}
+DOORS = {  # module -> the only files that may import it, at any depth
+    "libvirt": {"vmm/connection.py"},
+    "ctypes": {"vmctl/host/syscalls.py"},
+    "_ctypes": {"vmctl/host/slim.py"},
+    "subprocess": set(),
+    "multiprocessing": set(),
+    "asyncio": set(),
+}
+# what takes longer to import than a container takes to start, or is the first step there
+HEAVY = (
+    "asyncio concurrent.futures dataclasses email http importlib.metadata inspect libvirt logging msgspec "
+    "multiprocessing paramiko pathlib pycdlib rich subprocess tempfile unittest urllib.request yaml"
+).split()
+MAX_FILE_LINES, MAX_FUNCTION_LINES = 350, 60
+
+
+def sources():
+    for room in ROOMS:
+        for folder, _, files in os.walk(os.path.join(ROOT, room)):
+            for name in sorted(files):
+                if name.endswith(".py"):
+                    yield os.path.relpath(os.path.join(folder, name), ROOT)
+
+
+FILES = sorted(sources())
+
+
+def read(path):
+    with open(os.path.join(ROOT, path), encoding="utf-8") as file:
+        return file.read()
+
+
+def nodes(path, *kinds):
+    return [node for node in ast.walk(ast.parse(read(path), path)) if isinstance(node, kinds)]
+
+
+def imports(path):
+    """Yield the full name of every module that a file imports, inside functions too."""
+    for node in nodes(path, ast.Import, ast.ImportFrom):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+            continue
+        assert node.level == 0, f"{path}:{node.lineno}: relative import"
+        yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def room_of(module):
+    return "vmctl/cli" if module.startswith("vmctl.cli") else module.partition(".")[0]
+
+
+def test_there_is_something_to_check():
+    assert {path.split("/")[0] for path in FILES} == set(ROOMS)
+    assert len(FILES) > 50
+
+
+@pytest.mark.parametrize("path", FILES)
+def test_imports_follow_the_table(path):
+    here = "vmctl/cli" if path.startswith("vmctl/cli/") else path.split("/")[0]
+    used = {room_of(module) for module in imports(path)} & {*ROOMS, "vmctl/cli"}
+    if path == "vmctl/__main__.py":
+        assert used == {"vmctl/cli"}
+    else:
+        assert used <= ALLOWED[here]
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_each_door_has_one_owner(door):
+    users = {path for path in FILES for module in imports(path) if module == door or module.startswith(door + ".")}
+    assert users == DOORS[door]
+
+
+def test_only_the_command_line_speaks_and_exits():
+    for path in FILES:
+        if path.startswith("vmctl/cli/") or path == "vmctl/__main__.py":
+            continue
+        called = {ast.unparse(node.func): node.lineno for node in nodes(path, ast.Call)}
+        for name in ("print", "input", "exit", "quit", "sys.exit", "sys.stdout.write", "sys.stderr.write"):
+            assert name not in called, f"{path}:{called[name]} calls {name}"
+        assert "SystemExit" not in {ast.unparse(node.exc) for node in nodes(path, ast.Raise) if node.exc}, path
+
+
+def test_nobody_asks_for_a_modes_name():
+    """Abilities are asked for (`features`), never names."""
+    for path in FILES:
+        for node in nodes(path, ast.Compare):
+            sides = [node.left, *node.comparators]
+            named = any(isinstance(side, ast.Constant) and side.value in ("vm", "container", "host") for side in sides)
+            modal = any(re.search(r"\bmode\b", ast.unparse(side)) for side in sides)
+            assert not (named and modal), f"{path}:{node.lineno}: {ast.unparse(node)}"
+
+
+@pytest.mark.parametrize("path", FILES)
+def test_files_and_functions_can_be_seen_whole(path):
+    assert len(read(path).splitlines()) <= MAX_FILE_LINES
+    for node in nodes(path, ast.FunctionDef, ast.AsyncFunctionDef):
+        assert node.end_lineno - node.lineno < MAX_FUNCTION_LINES, f"{path}:{node.lineno} {node.name}"
+
+
+def test_no_shell_and_no_bare_except():
+    for path in FILES:
+        called = {ast.unparse(node.func) for node in nodes(path, ast.Call)}
+        assert not called & {"os.system", "os.popen", "eval", "exec"}, path
+        assert all(handler.type is not None for handler in nodes(path, ast.ExceptHandler)), path
+
+
+FAST_PATH = """
+import json, os, sys
+from vmctl.cli import main
+code = main(sys.argv[1:])
+print(json.dumps([code, sorted(sys.modules)]))
+"""
+
+
+def loaded_after(*words):
+    """Return the exit code of a verb and all modules that are loaded after it, in a process of its own."""
+    done = subprocess.run([sys.executable, "-c", FAST_PATH, *words], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--help",),
+        ("--version",),
+        ("ps", "-a"),
+        ("run", "--mode", "container", "tiny", "--", "true"),
+        ("run", "--mode", "host", "tiny", "--", "true"),
+    ],
+    ids=" ".join,
+)
+def test_nothing_heavy_is_imported_on_the_fast_path(own_root, words):
+    code, modules = loaded_after(*words)
+    assert code == 0
+    assert [name for name in HEAVY if name in modules] == []
+
+
+def test_heavy_modules_are_noticed():
+    """The check above would see one."""
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys, yaml; print(*sys.modules)"], capture_output=True, text=True, check=True
+    )
+    assert "yaml" in done.stdout.split()
+
+
+def tracked():
+    listing = subprocess.run(
+        ["git", "-c", "safe.directory=*", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return [name for name in listing.stdout.split("\0") if name and os.path.isfile(os.path.join(ROOT, name))]
+
+
+def test_no_path_of_a_developers_machine():
+    personal = rb"/(?:home|Users)/(?!user\b)[a-z][\w.-]*/"
+    if ROOT.count("/") > 1:  # a checkout in /srv would find that folder everywhere
+        personal += rb"|(?<![\w/])" + re.escape(ROOT.encode()) + rb"\b"
+    for name in tracked():
+        with open(os.path.join(ROOT, name), "rb") as file:
+            found = re.search(personal, file.read())
+        assert found is None, f"{name}: {found[0]!r}"
+
+
+def test_nothing_binary_or_large_is_tracked():
+    for name in tracked():
+        with open(os.path.join(ROOT, name), "rb") as file:
+            content = file.read()
+        assert b"\0" not in content, name
+        assert len(content) < 200_000, name
