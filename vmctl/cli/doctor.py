@@ -1,0 +1,31 @@
+"""vmctl doctor."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from vmctl.cli import output
+from vmctl.host import doctor
+
+WORDS = {True: "ok", False: "MISSING", None: "note"}
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    output.add_format(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Show every check, then what to do about those that failed; 1 if any did."""
+    checks = doctor.checks()
+    rows = [check._asdict() for check in checks]
+    output.show(rows, ("ok", "name", "found", "needed_by"), args.format, _cell)
+    for check in checks:
+        if check.hint and check.ok is not True and args.format == "table":
+            output.note(f"{check.name}: {check.hint}")
+    return 1 if any(check.ok is False for check in checks) else 0
+
+
+def _cell(name: str, value: Any) -> str:
+    return WORDS[value] if name == "ok" else str(value)
