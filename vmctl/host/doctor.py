@@ -119,10 +119,10 @@ def _namespaces() -> Check:
     works = [name for name in abilities.NAMESPACES if name not in refused]
     if not refused:
         return Check("namespaces", True, " ".join(works), "container")
-    reasons = ", ".join(f"{name}: {error.strerror}" for name, error in refused.items())
+    reasons = ", ".join(sorted({str(error.strerror) for error in refused.values()}))
     needed = set(refused) - {"user"}
     hint = _root_first(next(iter(refused.values())), "see /proc/sys/user/max_*_namespaces")
-    return Check("namespaces", False if needed else None, f"refused: {reasons}", "container", hint)
+    return Check("namespaces", False if needed else None, f"not {' '.join(refused)}: {reasons}", "container", hint)
 
 
 def _erofs() -> Check:

@@ -1,0 +1,320 @@
+import errno
+import fcntl
+import os
+import signal
+import socket
+import struct
+import time
+from contextlib import closing
+
+import pytest
+from networks import Resident, echo_server, host_view, resident
+
+from vmctl import instance
+from vmctl.errors import StateError, UnavailableError
+from vmctl.host import network, reach, switch, syscalls
+from vmctl.run import run
+from vmctl.workload import Workload
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
+
+
+@pytest.fixture
+def new(empty_root):
+    """Makes instances, and undoes at the end what the test has not undone."""
+    made = []
+
+    def create(name):
+        made.append(instance.create(Workload(name, "tiny"), "container"))
+        return made[-1]
+
+    yield create
+    for inst in made:
+        undo(inst)
+
+
+def undo(inst):
+    for entry in reversed(inst.journal.entries()):
+        network.undo(inst, entry)
+
+
+def in_child(action):
+    """Run `action` in a child and return its exit code, 0 for success."""
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            action()
+            code = 0
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def links():
+    """Return the names of the links inside the switch."""
+    with switch.entered():
+        return {name for _, name in socket.if_nameindex()}
+
+
+def until(condition):
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_the_first_makes_the_switch_and_the_last_takes_it_along(new, empty_root):
+    one, two = new("one"), new("two")
+    before = host_view(empty_root)
+    network.attach(one)
+    network.attach(two)
+    assert links() >= {"lo", "vmctl0"}
+    undo(one)
+    assert switch.exists()
+    undo(two)
+    assert not switch.exists()
+    assert not os.path.exists(switch.folder())
+    assert host_view(empty_root) == before
+
+
+def test_a_link_is_one_instance_s_own_and_attaching_again_returns_it(new):
+    one, two = new("one"), new("two")
+    first, second = network.attach(one), network.attach(two)
+    assert network.attach(one) == first
+    assert len(one.journal.entries()) == 1
+    assert (first.gateway, first.prefix) == ("10.77.0.1", 16)
+    for field in ("address", "mac", "device"):
+        assert getattr(first, field) != getattr(second, field)
+    assert (one.state.address, one.state.mac) == (first.address, first.mac)
+    assert int(first.mac[:2], 16) & 0b11 == 0b10  # locally administered, not multicast
+    assert len(first.device) < 16
+
+
+def test_an_address_is_used_again(new):
+    one = new("one")
+    address = network.attach(one).address
+    keeps_the_switch = new("two")
+    network.attach(keeps_the_switch)
+    undo(one)
+    assert network.attach(new("three")).address == address
+
+
+def test_a_container_is_reached_from_inside_the_switch(new):
+    one = new("one")
+    link = network.attach(one)
+    with resident(one, link, echo_server(8000)):
+        with reach.connect(link.address, 8000, timeout_s=5) as connection:
+            connection.sendall(b"hello")
+            assert connection.recv(10) == b"hello"
+        with pytest.raises(ConnectionRefusedError):
+            reach.connect(link.address, 8001, timeout_s=5)
+
+
+def test_containers_reach_each_other(new):
+    one, two = new("one"), new("two")
+    server, client = network.attach(one), network.attach(two)
+
+    def ask(ready):
+        with socket.create_connection((server.address, 8000), timeout=10) as connection:
+            connection.sendall(b"x")
+            assert connection.recv(1) == b"x"
+
+    with resident(one, server, echo_server(8000)), resident(two, client, ask):
+        pass  # `ask` has said that it is done
+
+
+def test_a_container_has_the_gateway_as_its_way_out(new):
+    one = new("one")
+    link = network.attach(one)
+    with resident(one, link) as process:
+        enter = ["nsenter", "-t", str(process.pid), "-n"]
+        assert "default via 10.77.0.1 dev eth0" in run([*enter, "ip", "route"])[1]
+        assert link.mac in run([*enter, "ip", "link", "show", "eth0"])[1]
+
+
+def test_the_cable_of_a_dead_run_gives_way_to_the_next(new):
+    one = new("one")
+    link = network.attach(one)
+    dead = Resident(link)
+    network.plug(one, link, dead.pid)
+    try:
+        with resident(one, link, echo_server(8000)):
+            reach.connect(link.address, 8000, timeout_s=5).close()
+    finally:
+        dead.end()
+
+
+def test_plugging_into_a_process_that_is_gone_is_an_error(new):
+    one = new("one")
+    link = network.attach(one)
+    gone = Resident(link)
+    gone.end()
+    with pytest.raises(UnavailableError, match="one"):
+        network.plug(one, link, gone.pid)
+    assert link.device not in links()
+
+
+def test_a_guest_gets_its_first_packet_without_arp(new):
+    one = new("one")
+    link = network.attach(one)
+    assert network.make_tap(one, link) == network.make_tap(one, link) == link.device
+    with switch.entered():  # as QEMU opens it
+        tap = os.open("/dev/net/tun", os.O_RDWR)
+        flags = network.IFF_TAP | network.IFF_NO_PI | network.IFF_VNET_HDR
+        fcntl.ioctl(tap, network.TUNSETIFF, struct.pack("16sH22x", link.device.encode(), flags))
+    with closing(reach.Knock(link.address, 8000)) as knock:
+        frame = b""
+        while frame[12:14] != b"\x08\x00":  # IPv4; a kernel with IPv6 may send some of that first
+            assert knock.poll() is None
+            assert frame[12:14] != b"\x08\x06", "asked by ARP"
+            frame = os.read(tap, 2048)[10:]  # behind struct virtio_net_hdr
+    os.close(tap)
+    assert frame[:6].hex(":") == link.mac
+    assert socket.inet_ntoa(frame[30:34]) == link.address
+
+
+def test_removing_one_leaves_the_other_connected(new):
+    one, two = new("one"), new("two")
+    kept, removed = network.attach(one), network.attach(two)
+    network.make_tap(two, removed)
+    with resident(one, kept, echo_server(8000)):
+        undo(two)
+        assert removed.device not in links()
+        with switch.entered():
+            assert removed.mac not in run(["ip", "neigh", "show", "nud", "permanent"])[1]
+        reach.connect(kept.address, 8000, timeout_s=5).close()
+
+
+def test_undoing_twice_or_what_never_was_is_nothing(new, empty_root):
+    one, two = new("one"), new("two")
+    network.attach(one)
+    two.journal.record("link", address="10.77.0.9", device="vm0badcafe")
+    undo(two)
+    assert switch.exists()
+    undo(one)
+    undo(one)
+    assert not os.path.exists(switch.folder())
+
+
+def test_the_address_of_another_is_not_given_back(new):
+    one, two = new("one"), new("two")
+    link = network.attach(one)
+    network.make_tap(one, link)
+    two.journal.record("link", address=link.address, device="vm0badcafe")
+    undo(two)
+    assert link.device in links()
+    assert network.attach(one) == link
+
+
+def test_what_a_killed_command_has_made_is_undone(new, empty_root):
+    one = new("one")
+    before = host_view(empty_root)
+
+    def be_killed():
+        network.make_tap(one, network.attach(one))
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    assert in_child(be_killed) == -signal.SIGKILL
+    assert switch.exists()
+    undo(instance.load("one"))
+    assert host_view(empty_root) == before
+
+
+def test_a_file_left_by_a_reboot_is_replaced(new):
+    one = new("one")
+    os.makedirs(switch.folder())
+    with open(switch.path(), "w", encoding="ascii"):
+        pass
+    assert not switch.exists()
+    with pytest.raises(StateError), switch.entered():
+        pass
+    network.attach(one)
+    assert switch.exists()
+
+
+def test_a_switch_unmounted_by_hand_is_made_anew(new):
+    one, two = new("one"), new("two")
+    network.attach(one)
+    run(["umount", switch.path()])
+    link = network.attach(two)
+    with resident(two, link, echo_server(8000)):
+        reach.connect(link.address, 8000, timeout_s=5).close()
+
+
+def test_an_instance_removed_by_hand_does_not_keep_the_switch(new):
+    one, two = new("one"), new("two")
+    network.attach(one)
+    network.attach(two)
+    two.remove_files()
+    undo(one)
+    assert not os.path.exists(switch.folder())
+
+
+def test_many_at_once_never_share_an_address(empty_root):
+    def live(name):
+        def run_through():
+            for turn in range(8):
+                inst = instance.create(Workload(f"{name}{turn}", "tiny"), "container")
+                network.make_tap(inst, network.attach(inst))
+                with open(f"{empty_root}/{inst.state.address}", "x", encoding="ascii"):  # fails where another has it
+                    pass
+                os.unlink(f"{empty_root}/{inst.state.address}")
+                undo(inst)
+
+        return run_through
+
+    pids = []
+    for number in range(6):
+        pid = os.fork()
+        if pid == 0:
+            os._exit(in_child(live(f"i{number}-")))
+        pids.append(pid)
+    assert [os.waitpid(pid, 0)[1] for pid in pids] == [0] * 6
+    assert not os.path.exists(switch.folder())
+
+
+def test_without_the_right_to_make_namespaces_it_says_so_and_leaves_nothing(new, empty_root):
+    one = new("one")
+
+    def try_it():
+        syscalls.capset(0)
+        with pytest.raises(UnavailableError, match="one cannot be made") as caught:
+            network.attach(one)
+        assert "root" in caught.value.hint
+
+    assert in_child(try_it) == 0
+    undo(one)
+    assert not os.path.exists(switch.folder())
+
+
+def test_a_knock_is_answered_once_there_is_a_listener(new):
+    one = new("one")
+    link = network.attach(one)
+
+    def late(ready):
+        ready()
+        time.sleep(0.05)
+        echo_server(8000)(lambda: None)
+
+    answers = []
+    with closing(reach.Knock(link.address, 8000)) as knock:
+        assert knock.poll() is None  # nobody is there at all
+        with resident(one, link, late):
+            until(lambda: answers.append(knock.poll()) or answers[-1])
+            with answers[-1] as connection:
+                assert connection.getpeername() == (link.address, 8000)
+
+
+def test_a_silent_address_times_out(new):
+    link = network.attach(new("one"))
+    with pytest.raises(OSError) as caught:  # noqa: PT011 - a time-out or, from the kernel, no route
+        reach.connect(link.address, 8000, timeout_s=0.1)
+    assert isinstance(caught.value, TimeoutError) or caught.value.errno == errno.EHOSTUNREACH
+
+
+def test_a_loopback_address_is_the_host_s_own(empty_root):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        reach.connect("127.0.0.1", listener.getsockname()[1], timeout_s=5).close()
+    with pytest.raises(StateError, match="cannot be entered"):
+        reach.connect("10.77.0.2", 80, timeout_s=1)
