@@ -1,4 +1,4 @@
-"""The rules of the house, read from the source: who imports whom, one owner per door, nothing heavy on the fast path."""
+"""The rules of the house, read from the source: who imports whom, one owner per door, a light fast path."""
 
 import ast
 import json

@@ -50,7 +50,10 @@ def schema() -> dict[str, Any]:
 def _explained(message: str, document: Any) -> SpecError:
     """Turn msgspec's sentence into ours: the key's path, what was expected, the nearest known key."""
     text, _, path = message.partition(" - at `$")
-    path = path.rstrip("`").lstrip(".").replace("[...]", "")
+    text, _, mapping = text.partition(" - at `key` in `$")  # the key itself is wrong, not what stands there
+    path = (path or mapping).rstrip("`").lstrip(".").replace("[...]", "")
+    if mapping:
+        return SpecError(f"a key of {path or 'the file'}: {_in_words(text)}", hint="put it in quotes")
     unknown = re.search(r"unknown field `(.*)`", text)
     if unknown:
         where = f"{path}.{unknown[1]}" if path else unknown[1]
@@ -107,6 +110,9 @@ def _check_texts(work: Workload) -> None:
     for where, path in (("workdir", work.workdir), *((f"files[{i}].path", f.path) for i, f in enumerate(work.files))):
         if path is not None and (not path.startswith("/") or ".." in path.split("/") or "\n" in path):
             raise SpecError(f"the key {where}: expected an absolute path without .., got {path!r}")
+    for i, file in enumerate(work.files):
+        if file.path.endswith("/"):
+            raise SpecError(f"the key files[{i}].path: expected a file, got the folder {file.path}")
     texts = [*(work.command or ()), *work.env.values(), work.user or "", *(file.path for file in work.files)]
     if any("\0" in text for text in texts):
         raise SpecError("a text holds a NUL character, which no command, variable or path can")
@@ -118,6 +124,8 @@ def _check_ready(work: Workload) -> None:
     probes = [name for name in ("http", "tcp", "log", "exec") if getattr(work.ready, name) is not None]
     if len(probes) != 1:
         raise SpecError(f"the key ready: expected one of http, tcp, log, exec, got {', '.join(probes) or 'none'}")
+    if work.ready.exec is not None and not any(work.ready.exec[:1]):
+        raise SpecError("the key ready.exec: expected a program, got an empty list")
     if work.ready.log is not None:
         try:
             re.compile(work.ready.log)

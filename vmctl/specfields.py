@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from functools import reduce
 from operator import or_
+from socket import AF_INET, AF_INET6, inet_pton
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -24,6 +25,10 @@ def parse_port(text: str) -> Port:
     if not match or not all(0 < int(number) < 65536 for number in match.group(2, 3)):
         raise ValueError(f"a port such as 8080:8000, 0.0.0.0:53:53/udp, not {text!r}")
     address = (match[1] or "127.0.0.1").strip("[]")
+    try:
+        inet_pton(AF_INET6 if ":" in address else AF_INET, address)
+    except OSError:
+        raise ValueError(f"an IP address before the ports, not {address!r}") from None
     return Port(address, int(match[2]), int(match[3]), match[4] or "tcp")  # type: ignore[arg-type]
 
 

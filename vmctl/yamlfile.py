@@ -12,6 +12,7 @@ from vmctl.errors import SpecError
 
 MAX_FILE_BYTES = 1 << 20
 MAX_NODES = 10_000  # after aliases are expanded
+MAX_DEPTH = 50  # libyaml builds a document by recursion in C, and at some depth takes the whole process down
 
 
 class _Loader(yaml.CSafeLoader):
@@ -58,6 +59,8 @@ def read_mapping(path: str) -> dict[str, Any]:
     if len(raw) > MAX_FILE_BYTES:
         raise SpecError(f"{path} is larger than {units.format_size(MAX_FILE_BYTES)}: this is no workload file")
     try:
+        if _depth(raw) > MAX_DEPTH:
+            raise SpecError(f"{path} is nested more than {MAX_DEPTH} levels deep: this is no workload file")
         document = yaml.load(raw, _Loader)
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
         raise SpecError(f"{path} is not YAML: {_where(error)}") from None
@@ -76,6 +79,17 @@ def _where(error: Exception) -> str:
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     problem = getattr(error, "problem", None) or str(error).partition("\n")[0] or type(error).__name__
     return f"line {mark.line + 1}, column {mark.column + 1}: {problem}" if mark else problem
+
+
+def _depth(raw: bytes) -> int:
+    """Return how deep a document's lists and mappings are nested; beyond MAX_DEPTH nobody counts on."""
+    depth = deepest = 0
+    for event in yaml.parse(raw, yaml.CSafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        deepest = max(deepest, depth)
+        if deepest > MAX_DEPTH:
+            break
+    return deepest
 
 
 def _nodes(value: Any, known: dict[int, int]) -> int:
