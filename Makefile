@@ -8,7 +8,7 @@ setup:                  ## packages, .venv, image tiny, kernel; can be repeated
 	.ci/setup
 
 demo: setup             ## one web workload as host process, container and VM, compared
-	$(as_root) $(bin)/vmctl bench configs/web.yaml --modes host,container,vm --runs 3
+	$(as_root) $(bin)/vmctl bench configs/workloads/web.yaml --modes host,container,vm --runs 3
 
 test:                   ## every test
 	.ci/setup --tests
@@ -20,7 +20,7 @@ lint: setup             ## formatting, lints, types
 	$(bin)/mypy
 
 bench: setup            ## the demo with enough runs for intervals, and the peers
-	$(as_root) $(bin)/vmctl bench configs/web.yaml --modes host,container,vm --runs 30 --out bench/results
+	$(as_root) $(bin)/vmctl bench configs/workloads/web.yaml --modes host,container,vm --runs 30 --out bench/results
 
 clean:                  ## forget what setup made in this checkout; the image store stays
 	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache *.egg-info

@@ -136,6 +136,15 @@ class Workload(NamedTuple):
         return "sha256:" + hashlib.sha256(self.to_json().encode()).hexdigest()
 
 
+def named(value: Any) -> Any:
+    """Return records as mappings with their fields' names, for JSON that people read."""
+    if hasattr(value, "_asdict"):
+        return {key: named(part) for key, part in value._asdict().items()}
+    if isinstance(value, tuple):
+        return [named(part) for part in value]
+    return value
+
+
 _RECORDS: dict[str, Any] = {
     "resources": Resources,
     "restart": Restart,

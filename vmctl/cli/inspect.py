@@ -9,6 +9,7 @@ from typing import Any
 from vmctl import instance, registry
 from vmctl.cli.ps import describe
 from vmctl.instance import Instance
+from vmctl.workload import named
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +28,7 @@ def _document(inst: Instance) -> dict[str, Any]:
     marks = inst.timeline.marks_ns
     first = marks.get("T0", 0)
     document.update(
-        workload=_named(inst.work),
+        workload=named(inst.work),
         workload_digest=inst.work.digest(),
         image_digest=inst.state.image_digest,
         accelerator=inst.state.accelerator,
@@ -39,12 +40,3 @@ def _document(inst: Instance) -> dict[str, Any]:
     if document["status"] == "running":
         document["footprint"] = registry.load(inst.state.mode).footprint(inst)._asdict()
     return document
-
-
-def _named(value: Any) -> Any:
-    """Return records as mappings with their fields' names."""
-    if hasattr(value, "_asdict"):
-        return {key: _named(part) for key, part in value._asdict().items()}
-    if isinstance(value, tuple):
-        return [_named(part) for part in value]
-    return value

@@ -9,6 +9,11 @@ import os
 def add(parser: argparse.ArgumentParser, *, default: str = "container") -> None:
     """Add --mode, --accel and --connect."""
     parser.add_argument("--mode", default=default, help=f"vm, container or host (default: {default})")
+    add_vm_choices(parser)
+
+
+def add_vm_choices(parser: argparse.ArgumentParser) -> None:
+    """Add --accel and --connect."""
     parser.add_argument("--accel", choices=("auto", "kvm", "tcg"), help="vm: how guest code runs (default: auto)")
     parser.add_argument("--connect", metavar="URI", help="vm: a running libvirtd instead of the embedded driver")
 

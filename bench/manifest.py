@@ -1,0 +1,62 @@
+"""The facts about a host without which its numbers mean nothing."""
+
+from __future__ import annotations
+
+import os
+import platform
+from typing import Any
+
+from vmctl import __version__
+from vmctl.host.cgroups import hierarchy
+from vmctl.run import run, which
+
+_CPU = "/sys/devices/system/cpu"
+_MM = "/sys/kernel/mm"
+
+
+def facts() -> dict[str, Any]:
+    """Return what is known of this host; None for what it does not tell."""
+    uname = os.uname()
+    return {
+        "cpu": _field("/proc/cpuinfo", "model name"),
+        "cpus": os.cpu_count(),
+        "under_a_hypervisor": "hypervisor" in (_field("/proc/cpuinfo", "flags") or "").split(),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "kernel": f"{uname.release} {uname.version}",
+        "kernel_command_line": _text("/proc/cmdline"),
+        "mitigations": _mitigations(),
+        "governor": _text(f"{_CPU}/cpu0/cpufreq/scaling_governor"),
+        "transparent_hugepages": _text(f"{_MM}/transparent_hugepage/enabled"),
+        "ksm": _text(f"{_MM}/ksm/run"),
+        "cgroup_version": hierarchy().version,
+        "load_average": os.getloadavg(),
+        "vmctl": __version__,
+        "python": platform.python_version(),
+        "qemu": _version(f"qemu-system-{uname.machine}"),
+        "libvirt": _version("libvirtd"),
+    }
+
+
+def _text(path: str) -> str | None:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read().strip()
+    except OSError:
+        return None
+
+
+def _field(path: str, name: str) -> str | None:
+    lines = (_text(path) or "").splitlines()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), None)
+
+
+def _mitigations() -> dict[str, str | None]:
+    folder = f"{_CPU}/vulnerabilities"
+    return {name: _text(f"{folder}/{name}") for name in sorted(os.listdir(folder))} if os.path.isdir(folder) else {}
+
+
+def _version(program: str) -> str | None:
+    """Return the first line of `PROGRAM --version`."""
+    if which(program) is None:
+        return None
+    return (run([program, "--version"], check=False)[1].splitlines() or [""])[0] or None
