@@ -68,6 +68,8 @@ def _child(
     launch: Launch, command: Command, streams: Streams | str, container: int, root: int, report: int
 ) -> NoReturn:
     try:
+        # until exec: else those inside could reach this interpreter's file and memory through /proc (ptrace(2))
+        syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
         others = launch.namespaces & ~syscalls.CLONE_NEWPID
         if others:
             syscalls.setns(container, others)

@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from time import monotonic_ns
 from typing import NamedTuple, NoReturn
 
-from containers import identity
+from containers import identity, inside
 from containers.plan import Mount, Step
 from images.image import Process
-from vmctl.errors import CommandNotExecutableError, CommandNotFoundError, VmctlError
+from vmctl.errors import CommandNotExecutableError, CommandNotFoundError, SpecError, VmctlError
 from vmctl.host import network, syscalls, terminal
 from vmctl.host.cgroups import Cgroup
 from vmctl.workload import File, Volume
@@ -124,6 +124,7 @@ def enter_root(launch: Launch) -> None:
         syscalls.pivot_root(".", ".")
     else:
         os.chroot(".")
+    _refuse_links()
     os.umask(0)  # mkdir and mknod shall get the modes they ask for
     for step in launch.steps:
         step.apply()
@@ -139,22 +140,27 @@ def enter_root(launch: Launch) -> None:
     os.chdir("/")
 
 
+def _refuse_links() -> None:
+    """What is mounted on a link lands where it leads, and /dev's would be followed when /proc is there already."""
+    for path in ("/proc", "/dev", "/sys"):
+        if os.path.islink(path):
+            raise SpecError(f"the image's {path} is a link; it has to be a folder")
+
+
 def _bind(source: int, target: str, flags: int) -> None:
     """Bind what a descriptor of the host stands for; the path inside is made where it is missing."""
     path = f"/proc/self/fd/{source}"
-    if os.path.isdir(path):
-        os.makedirs(target, 0o755, exist_ok=True)
-    elif not os.path.exists(target):
-        os.makedirs(os.path.dirname(target), 0o755, exist_ok=True)
-        os.close(os.open(target, os.O_CREAT | os.O_WRONLY, 0o644))
-    syscalls.mount(path, target, None, syscalls.MS_BIND | syscalls.MS_REC)
+    place = inside.place(target, is_folder=os.path.isdir(path))
+    try:
+        syscalls.mount(path, f"/proc/self/fd/{place}", None, syscalls.MS_BIND | syscalls.MS_REC)
+    finally:
+        os.close(place)
     if flags:
         syscalls.mount(None, target, None, syscalls.MS_BIND | syscalls.MS_REMOUNT | flags)
 
 
 def _write_file(file: File) -> None:
-    os.makedirs(os.path.dirname(file.path) or "/", exist_ok=True)
-    fd = os.open(file.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    fd = inside.file(file.path)
     with os.fdopen(fd, "w", encoding="utf-8") as stream:
         stream.write(file.content)
         os.fchmod(fd, file.mode)
@@ -178,8 +184,9 @@ def redirect(streams: Streams) -> None:
 def execute(process: Process, user: identity.User, capabilities: int | None, seccomp: bytes) -> NoReturn:
     """Become the process, inside its root. Raises CommandNotFoundError, CommandNotExecutableError or OSError."""
     env = {"HOME": user.home, **process.env}
-    os.makedirs(process.workdir, exist_ok=True)
-    os.chdir(process.workdir)
+    workdir = inside.folder(process.workdir)
+    os.fchdir(workdir)
+    os.close(workdir)
     for signum in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM):  # what Python or we have changed
         signal.signal(signum, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())

@@ -9,6 +9,7 @@ from typing import NamedTuple, NoReturn
 
 from containers.launch import Launch, Streams, clone, describe, revive
 from containers.supervisor import become_supervisor
+from vmctl.errors import VmctlError
 from vmctl.host import network, processes, terminal
 from vmctl.instance import Instance
 
@@ -130,6 +131,18 @@ def _await_exec(inst: Instance, launch: Launch, pid: int, pipes: Pipes) -> int |
     if mark:
         inst.timeline.mark("T4", int(mark))
     return master
+
+
+def _plug(inst: Instance, link: network.Link, pid: int, pipes: Pipes) -> None:
+    """Connect the container; where it has ended meanwhile, what it died of is the better error."""
+    try:
+        network.plug(inst, link, pid)
+    except VmctlError:
+        processes.send(pid, inst.state.pid_start, signal.SIGKILL)
+        error = _read_all(pipes.report.read).partition(b"\n")[2]
+        if error:
+            raise revive(error, inst.name) from None
+        raise
 
 
 def _read_all(fd: int) -> bytes:

@@ -26,14 +26,17 @@ CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS, CLONE_NEWIPC = 0x20000, 0x2000000, 0
 CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
 CLONE_PIDFD, CLONE_INTO_CGROUP = 0x1000, 0x200000000
 # prctl(2), capabilities(7)
-PR_SET_PDEATHSIG, PR_CAPBSET_READ, PR_CAPBSET_DROP, PR_SET_SECCOMP = 1, 23, 24, 22
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_CAPBSET_READ, PR_CAPBSET_DROP, PR_SET_SECCOMP = 1, 4, 23, 24, 22
 PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT, PR_SET_KEEPCAPS = 36, 38, 47, 8
 PR_CAP_AMBIENT_RAISE, PR_CAP_AMBIENT_CLEAR_ALL, SECCOMP_MODE_FILTER = 2, 4, 2
 _LINUX_CAPABILITY_VERSION_3 = 0x20080522
 # close_range(2)
 CLOSE_RANGE_CLOEXEC = 4
+# openat2(2)
+RESOLVE_NO_MAGICLINKS = 2
 
-_SYS_CLONE3, _SYS_CLOSE_RANGE = 435, 436  # the same on every architecture
+_SYS_CLONE3, _SYS_CLOSE_RANGE, _SYS_OPENAT2 = 435, 436, 437  # the same on every architecture
+_AT_FDCWD = -100
 _SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}.get(os.uname().machine, 41)
 
 _libc = ctypes.PyDLL(None, use_errno=True)
@@ -116,6 +119,17 @@ def close_on_exec_from(first_fd: int) -> None:
     """Mark every descriptor from `first_fd` on close-on-exec (close_range(2), Linux 5.11): nothing leaks into exec."""
     last, flags = ctypes.c_uint(0xFFFFFFFF), CLOSE_RANGE_CLOEXEC
     _checked(_syscall(_SYS_CLOSE_RANGE, ctypes.c_uint(first_fd), last, flags), "close_range")
+
+
+class _OpenHow(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_uint64) for name in ("flags", "mode", "resolve")]
+
+
+def openat2(path: str, flags: int, mode: int = 0, resolve: int = 0) -> int:
+    """openat2(2) from the working directory (Linux 5.6); return a descriptor."""
+    how = _OpenHow(flags, mode, resolve)
+    arguments = (_AT_FDCWD, os.fsencode(path), ctypes.byref(how), ctypes.c_size_t(ctypes.sizeof(how)))
+    return _checked(_syscall(_SYS_OPENAT2, *arguments), "open", path)
 
 
 def prctl(option: int, arg2: int = 0, arg3: int = 0, arg4: int = 0, arg5: int = 0) -> int:
