@@ -1,0 +1,55 @@
+"""Paths inside an image, which may have links that mean harm.
+
+Its ordinary links lead into the image, since the root has been changed. Those of /proc (/proc/self/fd/7) lead to
+whatever a descriptor stands for, for instance the host's root; so none of them is followed: RESOLVE_NO_MAGICLINKS of
+openat2(2). What is missing is made relative to a folder already reached, so that nothing can be exchanged meanwhile.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from vmctl.errors import SpecError
+from vmctl.host.syscalls import RESOLVE_NO_MAGICLINKS, openat2
+
+
+def reach(path: str, flags: int = os.O_PATH, mode: int = 0) -> int:
+    """Return a descriptor of what stands at an absolute path. Raises SpecError for a way out, else OSError."""
+    try:
+        return openat2(path, flags | os.O_CLOEXEC, mode, RESOLVE_NO_MAGICLINKS)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise SpecError(f"the path {path} leads out of the image, or in circles") from None
+        raise
+
+
+def folder(path: str) -> int:
+    """Return a descriptor of a folder, made with those above it where it is missing."""
+    try:
+        return reach(path, os.O_PATH | os.O_DIRECTORY)
+    except FileNotFoundError:
+        above, name = os.path.split(path.rstrip("/"))
+        parent = folder(above)
+        try:
+            os.mkdir(name, 0o755, dir_fd=parent)
+        finally:
+            os.close(parent)
+    return reach(path, os.O_PATH | os.O_DIRECTORY)
+
+
+def file(path: str) -> int:
+    """Return a descriptor of a file to write, empty, made with the folders above it where it is missing."""
+    os.close(folder(os.path.dirname(path)))
+    return reach(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+
+
+def place(path: str, *, is_folder: bool) -> int:
+    """Return a descriptor of something to mount on: what is there, else a new folder or empty file."""
+    try:
+        return reach(path)
+    except FileNotFoundError:
+        if is_folder:
+            return folder(path)
+        os.close(file(path))
+        return reach(path)
