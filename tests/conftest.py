@@ -1,4 +1,5 @@
 import os
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -20,6 +21,22 @@ def own_root(tmp_path, monkeypatch):
     os.makedirs(paths.state_root())
     os.symlink(images, paths.images_root())
     return tmp_path / "root"
+
+
+@pytest.fixture(scope="module")
+def guest_root():
+    """State of its own for the tests of one file that start guests, with the images and the caches of the host.
+
+    Its path is short, since there are sockets in it (unix(7): 107 bytes).
+    """
+    kept = {"images": paths.images_root(), "cache": paths.cache_root()}
+    with pytest.MonkeyPatch.context() as patch, TemporaryDirectory(prefix="vmctl-") as root:
+        patch.setenv("VMCTL_ROOT", root)
+        os.makedirs(paths.state_root())
+        for name, folder in kept.items():
+            os.makedirs(folder, exist_ok=True)
+            os.symlink(folder, os.path.join(paths.state_root(), name))
+        yield root
 
 
 @pytest.fixture

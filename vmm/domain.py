@@ -133,6 +133,7 @@ def _disk(number: int, serial: str, path: str) -> Element:
     element.extend([driver, _element("source", file=path), _element("target", dev=_disk_name(number), bus="virtio")])
     if serial == "disk":
         driver.set("discard", "unmap")  # what the guest trims, the host gets back
+        driver.set("error_policy", "report")  # a full host disk is the guest's error; QEMU would stop it, silently
     else:
         element.append(_element("readonly"))
     _text(element, "serial", serial)

@@ -10,7 +10,7 @@ from images import kernel as kernels
 from images import store
 from images.image import Image, process
 from images.kernel import Kernel
-from vmctl.errors import UnavailableError
+from vmctl.errors import UnavailableError, VmctlError
 from vmctl.host import network
 from vmctl.host.cgroups import Cgroup, Limits
 from vmctl.instance import Instance, write_atomic
@@ -31,6 +31,13 @@ class Prepared(NamedTuple):
 
 def prepare(inst: Instance) -> Prepared:
     """Make disk, seed, tap and cgroup and open libvirt. Raises VmctlError; the journal knows what was made."""
+    try:
+        return _prepare(inst)
+    except OSError as error:  # a full disk, most of all
+        raise VmctlError(f"the guest {inst.name} cannot be prepared: {error}") from error
+
+
+def _prepare(inst: Instance) -> Prepared:
     work = inst.work
     image, kernel = store.find(work.image), kernels.find(work.vm.kernel)
     inst.state.image_digest = image.digest

@@ -11,8 +11,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from vmctl.errors import DeadlineError, VmctlError
-from vmctl.host import reach
-from vmm import keys, terminal
+from vmctl.host import reach, terminal
+from vmm import keys
 from vmm.attend import CHUNK_BYTES, write_all
 
 if TYPE_CHECKING:

@@ -1,0 +1,225 @@
+"""Real guests (TCG) through the backend: what they say, what they take, how they end."""
+
+import os
+import pty
+import signal
+import time
+
+import pytest
+
+from vmctl import engine, instance, registry
+from vmctl.backend import Command, Exit
+from vmctl.errors import CommandNotFoundError, VmctlError
+from vmctl.host.cgroups import Cgroup
+from vmctl.workload import File, Resources, Workload
+from vmm import files
+from vmm.backend import VmBackend
+
+TALKER = "echo out; echo err >&2; trap 'echo bye; exit 9' TERM; while :; do sleep 0.1; done"
+TIMEOUT_S = 120.0
+
+
+def read(path):
+    with open(path) as file:
+        return file.read()
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + TIMEOUT_S
+    while not (result := condition()):
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    return result
+
+
+@pytest.fixture(scope="module")
+def guest(guest_root):
+    """A running guest, seen by a process that has not started it."""
+    work = Workload(
+        "talker",
+        "tiny",
+        ("sh", "-c", TALKER),
+        env={"GREETING": "it's hello"},
+        workdir="/srv",
+        files=(File("/srv/index.html", "<h1>hello</h1>"),),
+        resources=Resources(cpus=1.5, memory_bytes=128 * 1024**2, pids=50),
+    )
+    backend = VmBackend()
+    inst = engine.create(work, backend)
+    with inst.locked():
+        engine.bring_up(inst, backend)
+        wait_for(lambda: backend.observe(inst) and "T5" in inst.timeline.marks_ns)
+        inst.save()
+    yield instance.load("talker")
+    engine.rm("talker", force=True)
+
+
+def run_in(guest, *argv, **options):
+    return VmBackend().exec(guest, Command(argv, stdin=False, **options))
+
+
+def test_start_is_on_the_timeline(guest):
+    marks = guest.timeline.marks_ns
+    assert marks["T0"] < marks["T1"] < marks["T4"] < marks["T5"]
+
+
+def test_streams_are_kept_apart(guest):
+    assert read(guest.stdout_log) == "out\n"
+    wait_for(lambda: read(guest.stderr_log))
+    assert read(guest.stderr_log) == "err\n"
+
+
+def test_exec_runs_in_the_guests_kernel(guest, capfd):
+    assert run_in(guest, "uname", "-r") == 0
+    assert capfd.readouterr().out.strip() not in ("", os.uname().release)
+
+
+def test_exec_is_as_the_workload_unless_told(guest, capfd):
+    assert run_in(guest, "sh", "-c", "echo $GREETING; pwd; id -u; cat index.html") == 0
+    assert capfd.readouterr().out == "it's hello\n/srv\n0\n<h1>hello</h1>"
+    assert run_in(guest, "sh", "-c", "echo $A; pwd; id -u", env=(("A", "b c"),), workdir="/tmp", user="1000:1000") == 0
+    assert capfd.readouterr().out == "b c\n/tmp\n1000\n"
+
+
+@pytest.mark.parametrize(
+    ("argv", "code"), [(["true"], 0), (["sh", "-c", "exit 41"], 41), (["/srv"], 126), (["no"], 127)]
+)
+def test_exec_gives_the_commands_code(guest, argv, code):
+    assert run_in(guest, *argv) == code
+
+
+def test_exec_keeps_the_streams_apart_and_whole(guest, capfd):
+    assert run_in(guest, "sh", "-c", "seq 20000; echo err >&2") == 0
+    out, err = capfd.readouterr()
+    assert (out.split(), err) == ([str(number) for number in range(1, 20001)], "err\n")
+
+
+def test_exec_passes_standard_input_on(guest, capfd):
+    ours, theirs = os.pipe()
+    os.write(theirs, b"one\ntwo\n")
+    os.close(theirs)
+    saved = os.dup(0)
+    os.dup2(ours, 0)
+    try:
+        assert VmBackend().exec(guest, Command(("cat",))) == 0
+    finally:
+        os.dup2(saved, 0)
+        os.close(saved)
+        os.close(ours)
+    assert capfd.readouterr().out == "one\ntwo\n"
+
+
+def test_shell_has_a_terminal(guest):
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os._exit(VmBackend().exec(guest, Command(("sh",), tty=True)))
+    said = b""
+    while b"# " not in said:  # the prompt; what is typed earlier is flushed with the change to raw mode
+        said += os.read(terminal, 4096)
+    os.write(terminal, b"tty && echo $((6*7))\nexit 5\n")
+    try:
+        while part := os.read(terminal, 4096):
+            said += part
+    except OSError:  # EIO: the other side is closed
+        pass
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 5
+    assert b"/dev/pts/" in said
+    assert b"42" in said
+
+
+def test_exec_trusts_only_the_guests_own_key(guest):
+    path, aside = files.host_key(guest), files.host_key(guest) + ".aside"
+    os.rename(path, aside)
+    try:
+        with pytest.raises(VmctlError, match="another host key"):
+            run_in(guest, "true")
+    finally:
+        os.replace(aside, path)
+
+
+def test_limits_took(guest, capfd):
+    assert run_in(guest, "sh", "-c", "nproc; awk '/MemTotal/ { print $2 }' /proc/meminfo") == 0
+    vcpus, memory_kib = capfd.readouterr().out.split()
+    assert vcpus == "2"
+    assert 64 * 1024 < int(memory_kib) < 128 * 1024
+    group = Cgroup(guest.name)
+    assert group.pids() == [guest.state.pid]
+    quota = "cpu.max" if group.layout.version == 2 else "cpu.cfs_quota_us"
+    assert read(os.path.join(group.folders["cpu"], quota)).split()[0] == "150000"
+
+
+def test_footprint_counts_what_is_there(guest):
+    found = VmBackend().footprint(guest)
+    assert found.pss_bytes > 64 * 1024**2
+    assert found.cgroup_bytes > 64 * 1024**2
+    assert 0 < found.disk_bytes < 8 * 1024**2
+    assert found.shared_disk_bytes > 1024**2
+
+
+def test_term_reaches_the_workload_and_its_code_comes_back(guest):
+    backend = registry.load("vm")
+    assert backend.result(guest) is None
+    backend.signal(guest, signal.SIGTERM)
+    wait_for(lambda: not backend.alive(guest))
+    assert backend.result(guest) == Exit(9, "workload")
+    assert read(guest.stdout_log) == "out\nbye\n"
+    backend.signal(guest, signal.SIGTERM)  # to one that is gone: nothing happens
+
+
+def attended(work, stdin=b""):
+    """Run a workload attached, in a process of its own; return (code, stdout, stderr)."""
+    pipes = [os.pipe() for _ in range(3)]
+    pid = os.fork()
+    if pid == 0:
+        for fd, ends in enumerate(pipes):
+            os.dup2(ends[0 if fd == 0 else 1], fd)
+        for pair in pipes:
+            os.close(pair[0]), os.close(pair[1])
+        try:
+            os._exit(engine.run(work, "vm").code)
+        except VmctlError as error:
+            os.write(2, str(error).encode())
+            os._exit(error.exit_code)
+    os.close(pipes[0][0]), os.close(pipes[1][1]), os.close(pipes[2][1])
+    os.write(pipes[0][1], stdin)
+    os.close(pipes[0][1])
+    texts = [read(ours) for ours, _ in pipes[1:]]
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), *texts
+
+
+def test_attended_run_has_our_streams(guest_root):
+    work = Workload("attended", "tiny", ("sh", "-c", "cat; echo end >&2; exit 7"), network="none")
+    typed = "".join(f"line {number}\n" for number in range(1000))
+    assert attended(work, typed.encode()) == (7, typed, "end\n")
+    assert "attended" not in instance.names()
+
+
+def test_attended_run_of_a_command_that_is_not_there(guest_root):
+    code, out, err = attended(Workload("missing", "tiny", ("no-such-command",), network="none"))
+    assert (code, out) == (CommandNotFoundError.exit_code, "")
+    assert "no-such-command" in err
+    assert "missing" not in instance.names()
+
+
+def test_guest_that_dies_while_booting(guest_root):
+    backend = VmBackend()
+    inst = engine.create(Workload("dies", "tiny", ("true",), network="none"), backend)
+    with inst.locked():
+        engine.bring_up(inst, backend, wait=False)
+        os.kill(inst.state.pid, signal.SIGKILL)
+        with pytest.raises(VmctlError, match="ended in phase booting"):
+            wait_for(lambda: backend.observe(inst) == "never")
+        assert backend.result(inst) == Exit(125, "vmctl")
+    engine.rm("dies", force=True)
+
+
+def test_kill_ends_a_guest_in_any_phase(guest_root):
+    backend = VmBackend()
+    inst = engine.create(Workload("killed", "tiny", ("true",), network="none"), backend)
+    with inst.locked():
+        engine.bring_up(inst, backend, wait=False)
+        backend.signal(inst, signal.SIGKILL)
+    assert not backend.alive(inst)
+    assert VmBackend().result(instance.load("killed")) == Exit(137, "signal")
+    engine.rm("killed", force=True)
