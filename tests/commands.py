@@ -1,0 +1,110 @@
+"""The installed console script, called as a person or a script would: through pipes or on a pseudo-terminal."""
+
+import fcntl
+import json
+import os
+import pty
+import select
+import struct
+import subprocess
+import sys
+import termios
+import time
+from typing import NamedTuple
+
+VMCTL = os.path.join(os.path.dirname(sys.executable), "vmctl")
+TIMEOUT_S = 120.0
+
+
+class Result(NamedTuple):
+    """How a command ended and what it said."""
+
+    code: int
+    out: str
+    err: str
+
+
+def vmctl(*words, stdin="", timeout_s=TIMEOUT_S, **options):
+    """Run the command to its end, its streams being pipes."""
+    done = subprocess.run(
+        [VMCTL, *words], input=stdin, capture_output=True, text=True, errors="replace", timeout=timeout_s, **options
+    )
+    return Result(done.returncode, done.stdout, done.stderr)
+
+
+def ok(*words, **options):
+    """Run the command, which has to succeed, and return its standard output."""
+    result = vmctl(*words, **options)
+    assert result.code == 0, result
+    return result.out
+
+
+def refused(*words, code=125, **options):
+    """Run the command, which has to fail in the way we promise, and return what it said."""
+    result = vmctl(*words, **options)
+    assert result.code == code, result
+    assert result.out == "", result
+    assert result.err.startswith("vmctl: "), result
+    assert "Traceback" not in result.err, result
+    return result.err
+
+
+def start(*words, **options):
+    """Start the command with pipes and return the process."""
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    return subprocess.Popen([VMCTL, *words], **{**pipes, **options})
+
+
+def inspect(name):
+    """Return what `inspect` says of one instance."""
+    return json.loads(ok("inspect", name))[0]
+
+
+def wait_for(condition, timeout_s=TIMEOUT_S):
+    """Return the first true value of `condition`."""
+    deadline = time.monotonic() + timeout_s
+    while not (result := condition()):
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.005)
+    return result
+
+
+class Terminal:
+    """The command on a pseudo-terminal of 100 columns and 30 lines."""
+
+    def __init__(self, *words, env=None):
+        self.pid, self.fd = pty.fork()
+        if self.pid == 0:
+            time.sleep(0.05)  # the size first
+            os.execve(VMCTL, [VMCTL, *words], {**os.environ, "TERM": "xterm", **(env or {})})
+        self.resize(30, 100)
+        self.said = ""
+
+    def resize(self, lines, columns):
+        fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+
+    def type(self, text):
+        os.write(self.fd, text.encode())
+
+    def read_until(self, text, timeout_s=TIMEOUT_S):
+        """Read until `text` has been said, or the end; return all that was said so far."""
+        deadline = time.monotonic() + timeout_s
+        while text is None or text not in self.said:
+            assert time.monotonic() < deadline, self.said
+            if select.select([self.fd], [], [], 0.1)[0]:
+                try:
+                    data = os.read(self.fd, 65536)
+                except OSError:  # EIO: the other side is closed
+                    data = b""
+                if not data:
+                    assert text is None, f"{text!r} never came: {self.said!r}"
+                    break
+                self.said += data.decode(errors="replace")
+        return self.said
+
+    def end(self):
+        """Read to the end and return (exit code, all that was said)."""
+        self.read_until(None)
+        code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        os.close(self.fd)
+        return code, self.said
