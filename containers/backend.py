@@ -6,17 +6,24 @@ import os
 import select
 import signal
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
 
 from vmctl.backend import Command, Exit, Features, Footprint, Problem, Step
 from vmctl.errors import StateError, VmctlError
 from vmctl.host import processes
 from vmctl.host.cgroups import Cgroup
-from vmctl.instance import Instance
+from vmctl.instance import Instance, write_atomic
+from vmctl.named import TYPE_CHECKING
 from vmctl.workload import Workload
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from containers.launch import Launch
+
+# the signals by which people ask a process to end; their default action is to end it (signal(7))
+ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+
+STOOD_FOR = "stood_for"  # the file that says which signal a SIGKILL of ours stood for
 
 
 class ContainerBackend:
@@ -45,9 +52,10 @@ class ContainerBackend:
 
     def prepare(self, inst: Instance) -> None:
         """See Backend."""
-        from containers.preparation import prepare
+        # `start` is imported here for its own sake: what is imported after T0 would count as the container's start
+        from containers import preparation, start  # noqa: F401
 
-        self._launches[inst.name] = prepare(inst, namespaced=self.namespaced)
+        self._launches[inst.name] = preparation.prepare(inst, namespaced=self.namespaced)
 
     def start(self, inst: Instance, *, attached: bool = False) -> None:
         """See Backend."""
@@ -72,7 +80,9 @@ class ContainerBackend:
 
     def alive(self, inst: Instance) -> bool:
         """See Backend."""
-        return processes.alive(inst.state.pid, inst.state.pid_start)
+        # the supervisor is there a moment longer, until it has written how the workload ended
+        keeper = inst.state.extra.get("keeper_start")
+        return processes.alive(inst.state.pid, inst.state.pid_start) or processes.alive(inst.state.keeper_pid, keeper)
 
     def result(self, inst: Instance) -> Exit | None:
         """See Backend."""
@@ -92,14 +102,28 @@ class ContainerBackend:
         return self._explained(inst, attend(inst, self._master))
 
     def _explained(self, inst: Instance, result: Exit) -> Exit:
-        """A kill by the kernel for want of memory looks like any other SIGKILL; the cgroup knows."""
-        if result.code == 128 + signal.SIGKILL and Cgroup(inst.name).oom_kills():
+        """Return what is behind a SIGKILL: the kernel for want of memory, or ourselves for a signal it would drop."""
+        if result.code != 128 + signal.SIGKILL:
+            return result
+        if Cgroup(inst.name).oom_kills():
             return Exit(result.code, "oom")
-        return result
+        try:
+            with open(inst.path(STOOD_FOR), encoding="ascii") as file:
+                return Exit(128 + int(file.read()), "signal")
+        except FileNotFoundError:
+            return Exit(result.code, "signal")
 
     def signal(self, inst: Instance, signum: int) -> None:
-        """See Backend."""
-        processes.send(inst.state.pid, inst.state.pid_start, signum)
+        """See Backend.
+
+        PID 1 of a namespace gets no signal that it has no handler for (pid_namespaces(7)): what would end any other
+        process would be dropped. It ends the workload here as in the other modes.
+        """
+        pid = inst.state.pid
+        if pid and self.namespaced and signum in ENDING and not processes.handles(pid, signum):
+            write_atomic(inst.path(STOOD_FOR), str(signum))
+            signum = signal.SIGKILL
+        processes.send(pid, inst.state.pid_start, signum)
 
     def exec(self, inst: Instance, command: Command) -> int:
         """See Backend."""

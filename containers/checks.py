@@ -10,8 +10,9 @@ from images import store
 from images.image import architecture, process
 from vmctl.backend import Problem
 from vmctl.errors import VmctlError
+from vmctl.host import ports
 from vmctl.host.cgroups import hierarchy
-from vmctl.workload import Workload
+from vmctl.workload import Port, Workload
 
 
 def problems(work: Workload, *, namespaced: bool) -> Iterator[Problem]:
@@ -25,10 +26,21 @@ def problems(work: Workload, *, namespaced: bool) -> Iterator[Problem]:
             yield Problem(str(error), error.hint)
     if not namespaced and work.network == "none":
         yield Problem("network: none needs a network namespace, and mode host has none", hint="use --mode container")
+    if not namespaced or work.network == "host":
+        yield from _taken_ready_port(work)
     if work.restart.policy != "no":
         yield Problem(f"restart: {work.restart.policy} is not supported in this mode yet", hint="leave it out")
     if work.resources.disk_bytes is not None:
         yield Problem("resources.disk cannot be honoured: the writable layer is a folder of the host's file system")
+
+
+def _taken_ready_port(work: Workload) -> Iterator[Problem]:
+    """Whoever listens on the probe's port in the host's namespace would be taken for the workload."""
+    if work.ready is None:
+        return
+    port = work.ready.http.port if work.ready.http else work.ready.tcp
+    if port is not None:
+        yield from ports.check_free([Port("127.0.0.1", port, port)])
 
 
 def _image(work: Workload) -> None:

@@ -40,7 +40,7 @@ def mount_layer(layer: Layer, journal: Journal) -> str:
         journal.record(KIND, digest=layer.digest)
         if not os.path.ismount(target):
             os.makedirs(target, exist_ok=True)
-            _mount_erofs(layer.path, target)
+            mount_erofs(layer.path, target)
     return target
 
 
@@ -56,7 +56,8 @@ def release_layer(digest: str, journal: Journal) -> None:
             os.rmdir(target)
 
 
-def _mount_erofs(path: str, target: str) -> None:
+def mount_erofs(path: str, target: str) -> None:
+    """Mount a layer's file, read-only. Raises OSError where the kernel refuses."""
     flags = syscalls.MS_RDONLY | syscalls.MS_NODEV
     try:
         syscalls.mount(path, target, "erofs", flags)

@@ -8,17 +8,19 @@ that tar, because an EROFS file can be mounted by a container and attached to a 
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
 
 from images.image import Image, ImageConfig, Layer, architecture
 from vmctl import instance, paths
 from vmctl.errors import ConflictError, NotFoundError, VmctlError
+from vmctl.named import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Any
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 CONFIG = "application/vnd.oci.image.config.v1+json"
@@ -133,6 +135,8 @@ def _blob_path(digest: str) -> str:
 def _put(media_type: str, document: dict[str, Any]) -> dict[str, Any]:
     """Store a JSON document under its digest and return its descriptor."""
     text = json.dumps(document, sort_keys=True, separators=(",", ":"))
+    import hashlib
+
     digest = "sha256:" + hashlib.sha256(text.encode()).hexdigest()
     os.makedirs(path("blobs", "sha256"), exist_ok=True)
     instance.write_atomic(_blob_path(digest), text)

@@ -9,10 +9,15 @@ A backend never prints, never exits, and never asks which other backends exist.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple, Protocol
 
 from vmctl.instance import Instance
+from vmctl.named import TYPE_CHECKING, NamedTuple
 from vmctl.workload import Workload
+
+if TYPE_CHECKING:
+    from typing import Any, Protocol
+else:
+    Protocol = object
 
 
 class Features(NamedTuple):

@@ -5,13 +5,16 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable
-from typing import Any
 
 from vmctl import instance, readiness, registry
 from vmctl.backend import Backend, Command, Exit, Problem
 from vmctl.errors import ConflictError, NotFoundError, StateError, UnavailableError, VmctlError
 from vmctl.instance import Instance
+from vmctl.named import TYPE_CHECKING
 from vmctl.workload import Workload
+
+if TYPE_CHECKING:
+    from typing import Any
 
 Progress = Callable[[Instance, str], None]
 

@@ -9,16 +9,19 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from shutil import rmtree
-from typing import Any
 
 from vmctl import paths
 from vmctl.errors import ConflictError, NotFoundError, SpecError
+from vmctl.host import disk
 from vmctl.journal import Journal
+from vmctl.named import TYPE_CHECKING
 from vmctl.timeline import Timeline
 from vmctl.workload import Workload
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+if TYPE_CHECKING:
+    from typing import Any
+
+NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}"
 
 
 class State:
@@ -84,8 +87,8 @@ class Instance:
 
     def remove_files(self) -> None:
         """Remove the directory; the journal has been undone before."""
-        rmtree(self.run_dir, ignore_errors=True)
-        rmtree(self.directory)
+        disk.remove_tree(self.run_dir)
+        disk.remove_tree(self.directory)
 
     @contextmanager
     def locked(self, timeout_s: float = 30.0) -> Iterator[None]:
@@ -121,7 +124,7 @@ def write_atomic(path: str, text: str) -> None:
 
 def check_name(name: str) -> None:
     """Raise SpecError unless `name` can be an instance's: it becomes a folder, a cgroup, a host name."""
-    if not NAME.fullmatch(name):
+    if not re.fullmatch(NAME, name):
         raise SpecError(
             f"the name {name!r} cannot be used",
             hint="up to 63 letters, digits, '-', '_' and '.', beginning with a letter or digit",
@@ -143,7 +146,7 @@ def create(work: Workload, mode: str) -> Instance:
         inst.save()
         os.rename(temporary, final)
     except OSError as error:
-        rmtree(temporary, ignore_errors=True)
+        disk.remove_tree(temporary)
         if error.errno in (17, 39):  # EEXIST, ENOTEMPTY
             raise ConflictError(
                 f"the name {work.name} is taken by another instance",
@@ -158,7 +161,7 @@ def load(name: str) -> Instance:
     """Return an existing instance. Raises NotFoundError, also for a name that could not be one."""
     directory = os.path.join(paths.instances_root(), name)
     try:
-        if not NAME.fullmatch(name):
+        if not re.fullmatch(NAME, name):
             raise FileNotFoundError
         with open(os.path.join(directory, "state.json"), encoding="utf-8") as file:
             values = json.load(file)

@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Any
+
+from vmctl.named import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class Journal:

@@ -10,12 +10,12 @@ import re
 import sys
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from vmctl.backend import Backend
 from vmctl.errors import DeadlineError, VmctlError
 from vmctl.host.reach import Knock
 from vmctl.instance import Instance
+from vmctl.named import TYPE_CHECKING
 from vmctl.run import CommandError, run
 from vmctl.units import format_seconds
 from vmctl.workload import Ready

@@ -121,6 +121,10 @@ def key_of(field: str) -> str:
     return field.removesuffix("_bytes").removesuffix("_s")
 
 
+def _hints(kind: Any) -> dict[str, Any]:
+    return get_type_hints(kind, localns={"Literal": Literal})  # workload.py imports it for type checkers only
+
+
 def struct_at(path: str) -> Any:
     """Return the struct that stands at a key's path such as `resources` or `files[0]`."""
     return STRUCTS[next(inner for inner in (declared_at(path), *get_args(declared_at(path))) if inner in STRUCTS)]
@@ -131,7 +135,7 @@ def declared_at(path: str) -> Any:
     kind: Any = Workload
     for part in filter(None, re.sub(r"\[\d*\]", "", path).split(".")):
         kind = next(inner for inner in (kind, *get_args(kind)) if hasattr(inner, "_fields"))
-        kind = get_type_hints(kind)[next(field for field in kind._fields if key_of(field) == part)]
+        kind = _hints(kind)[next(field for field in kind._fields if key_of(field) == part)]
     return kind
 
 
@@ -152,7 +156,7 @@ def _struct_type(kind: Any) -> Any:
 
 
 def _derive(kind: Any) -> Any:
-    hints = get_type_hints(kind)
+    hints = _hints(kind)
     fields: list[Any] = []
     for field in kind._fields:
         declared = _struct_type(hints[field])

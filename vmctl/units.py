@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(B|[KMGT]|[KMGT]iB)?")
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)")
+_SIZE = r"(\d+(?:\.\d+)?)\s*(B|[KMGT]|[KMGT]iB)?"
+_DURATION = r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)"
 _SIZE_FACTOR = {"B": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def parse_size(text: str) -> int:
     """Return bytes; units are B, K/KiB, M/MiB, G/GiB, T/TiB, all of 1024. Raises ValueError."""
-    match = _SIZE.fullmatch(text.strip())
+    match = re.fullmatch(_SIZE, text.strip())
     if not match:
         raise ValueError(f"a size such as 256M or 1.5GiB, not {text!r}")
     return int(float(match[1]) * _SIZE_FACTOR[(match[2] or "B")[0]])
@@ -20,7 +20,7 @@ def parse_size(text: str) -> int:
 
 def parse_duration(text: str) -> float:
     """Return seconds; units are ms, s, m, h and must be given. Raises ValueError."""
-    match = _DURATION.fullmatch(text.strip())
+    match = re.fullmatch(_DURATION, text.strip())
     if not match:
         raise ValueError(f"a duration such as 500ms, 60s or 2m, not {text!r}")
     return float(match[1]) * _SECONDS[match[2]]

@@ -1,15 +1,18 @@
 """What to run: the typed, frozen form of a workload file, the same object whatever the mode.
 
-`typing.NamedTuple` rather than a dataclass or a msgspec struct: these classes are on the path of `vmctl run`, where
-importing either of those would cost more than starting the container. `spec.py` derives the validator from them.
+Named tuples rather than dataclasses or msgspec structs: these classes are on the path of `vmctl run`, where importing
+either of those would cost more than starting the container. `spec.py` derives the validator from them.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+
+from vmctl.named import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from typing import Any, Literal
 
 
 class Bytes(int):
@@ -99,6 +102,7 @@ class ContainerOptions(NamedTuple):
     cap_add: tuple[str, ...] = ()
     cap_drop: tuple[str, ...] = ()
     seccomp: Literal["default", "unconfined"] = "default"
+    userns: Literal["host", "auto"] = "host"  # auto: a range of ids of its own
 
 
 class Workload(NamedTuple):
@@ -133,6 +137,8 @@ class Workload(NamedTuple):
 
     def digest(self) -> str:
         """Return the SHA-256 of the workload, equal for every mode."""
+        import hashlib  # OpenSSL comes along, 3 ms
+
         return "sha256:" + hashlib.sha256(self.to_json().encode()).hexdigest()
 
 
@@ -162,7 +168,7 @@ def _rebuild(name: str, value: Any) -> Any:
     if name in _RECORDS:
         return _RECORDS[name](*value)
     if name == "container":
-        return ContainerOptions(tuple(value[0]), tuple(value[1]), value[2])
+        return ContainerOptions(tuple(value[0]), tuple(value[1]), *value[2:])
     if name == "ready":
         http, tcp, log, command, timeout_s = value
         return Ready(HttpProbe(*http) if http else None, tcp, log, tuple(command) if command else None, timeout_s)

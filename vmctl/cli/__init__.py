@@ -9,10 +9,13 @@ import argparse
 import os
 import sys
 from importlib import import_module
-from typing import NoReturn, TextIO
 
 from vmctl import __version__
 from vmctl.errors import EXIT_VMCTL, VmctlError
+from vmctl.named import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import NoReturn, TextIO
 
 # verb -> what it does, in the order of `vmctl --help`
 VERBS = {

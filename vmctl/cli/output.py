@@ -6,9 +6,13 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
 
-Row = dict[str, Any]
+from vmctl.named import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    Row = dict[str, Any]
 
 
 def add_format(parser: argparse.ArgumentParser) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import time
-from typing import Any
 
 from vmctl import engine, instance
 from vmctl.cli import output
 from vmctl.errors import NotFoundError
 from vmctl.instance import Instance
+from vmctl.named import TYPE_CHECKING
 from vmctl.units import format_seconds
+
+if TYPE_CHECKING:
+    from typing import Any
 
 COLUMNS = ("name", "mode", "status", "image", "pid", "address", "ports", "created", "ready_s")
 

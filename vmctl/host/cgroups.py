@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 import signal
 import time
-from typing import NamedTuple
 
 from vmctl.errors import UnavailableError, VmctlError
+from vmctl.named import NamedTuple
 
 PARENT = "vmctl"
 CONTROLLERS = ("memory", "cpu", "pids")

@@ -1,8 +1,9 @@
-"""Bytes that files really take: blocks, not lengths."""
+"""Trees of files: the bytes they really take, and their removal."""
 
 from __future__ import annotations
 
 import os
+import stat
 
 
 def allocated_bytes(path: str) -> int:
@@ -22,3 +23,19 @@ def allocated_bytes(path: str) -> int:
             seen.add((status.st_dev, status.st_ino))
             total += status.st_blocks * 512
     return total
+
+
+def remove_tree(path: str) -> None:
+    """Remove a tree, if it is there; links in it are removed, never followed. Raises OSError.
+
+    `shutil.rmtree` does the same, and imports three compression libraries, 4 ms.
+    """
+    if not os.path.lexists(path):
+        return
+    for _, folders, files, folder in os.fwalk(path, topdown=False):
+        for name in files:
+            os.unlink(name, dir_fd=folder)
+        for name in folders:
+            status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            os.rmdir(name, dir_fd=folder) if stat.S_ISDIR(status.st_mode) else os.unlink(name, dir_fd=folder)
+    os.rmdir(path)

@@ -11,11 +11,14 @@ import os
 import struct
 from _socket import if_nametoindex
 from contextlib import suppress
-from typing import Any, NamedTuple
 
 from vmctl.errors import UnavailableError
 from vmctl.host import addresses, netlink, switch
 from vmctl.instance import Instance
+from vmctl.named import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from typing import Any
 
 # <linux/if_tun.h>
 TUNSETIFF, TUNSETPERSIST = 0x400454CA, 0x400454CB

@@ -9,7 +9,6 @@ import errno
 import os
 import sys
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
 
 from vmctl.backend import Problem
 from vmctl.errors import ConflictError, UnavailableError, VmctlError
@@ -18,6 +17,7 @@ from vmctl.host.holders import holder_of
 from vmctl.host.processes import start_time
 from vmctl.host.reach import vantage
 from vmctl.instance import Instance
+from vmctl.named import TYPE_CHECKING
 from vmctl.workload import Port
 
 if TYPE_CHECKING:

@@ -19,6 +19,16 @@ def alive(pid: int | None, start: int | None) -> bool:
     return bool(fields) and fields[0] not in "ZX" and start == int(fields[19])
 
 
+def handles(pid: int, signum: int) -> bool:
+    """Return whether a process has a handler for a signal, or ignores it on purpose (proc(5), status)."""
+    try:
+        with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
+            masks = [int(line.split()[1], 16) for line in file if line.startswith(("SigCgt:", "SigIgn:"))]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return any(mask >> (signum - 1) & 1 for mask in masks)
+
+
 def send(pid: int | None, start: int | None, signum: int) -> bool:
     """Send a signal to exactly this process; return False where it is gone (pidfd_send_signal(2))."""
     if not pid:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import errno
 import time
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING
 
 from vmctl.host import switch
+from vmctl.named import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from socket import socket

@@ -34,8 +34,13 @@ _LINUX_CAPABILITY_VERSION_3 = 0x20080522
 CLOSE_RANGE_CLOEXEC = 4
 # openat2(2)
 RESOLVE_NO_MAGICLINKS = 2
+# open_tree(2), mount_setattr(2), move_mount(2)
+_OPEN_TREE_CLONE, _MOVE_MOUNT_F_EMPTY_PATH, _AT_EMPTY_PATH, _AT_RECURSIVE = 1, 4, 0x1000, 0x8000
+MOUNT_ATTR_IDMAP = 0x100000
 
-_SYS_CLONE3, _SYS_CLOSE_RANGE, _SYS_OPENAT2 = 435, 436, 437  # the same on every architecture
+# the same on every architecture
+_SYS_OPEN_TREE, _SYS_MOVE_MOUNT, _SYS_CLONE3, _SYS_CLOSE_RANGE, _SYS_OPENAT2 = 428, 429, 435, 436, 437
+_SYS_MOUNT_SETATTR = 442
 _AT_FDCWD = -100
 _SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}.get(os.uname().machine, 41)
 
@@ -76,6 +81,25 @@ def umount2(target: str, flags: int = 0) -> None:
 def pivot_root(new_root: str, put_old: str) -> None:
     """pivot_root(2)."""
     _checked(_syscall(_SYS_PIVOT_ROOT, os.fsencode(new_root), os.fsencode(put_old)), "pivot_root", new_root)
+
+
+def open_tree(path: str) -> int:
+    """Return a copy of a mount and of all below it, attached nowhere: open_tree(2), OPEN_TREE_CLONE (Linux 5.2)."""
+    flags = ctypes.c_uint(_OPEN_TREE_CLONE | os.O_CLOEXEC | _AT_RECURSIVE)
+    return _checked(_syscall(_SYS_OPEN_TREE, _AT_FDCWD, os.fsencode(path), flags), "open_tree", path)
+
+
+def mount_setattr(tree: int, attributes: int, userns_fd: int = 0) -> None:
+    """mount_setattr(2) for a mount and all below it, or for none of them (Linux 5.12)."""
+    values = (ctypes.c_uint64 * 4)(attributes, 0, 0, userns_fd)  # struct mount_attr: set, clear, propagation, userns_fd
+    arguments = (tree, b"", ctypes.c_uint(_AT_EMPTY_PATH | _AT_RECURSIVE), values, ctypes.c_size_t(32))
+    _checked(_syscall(_SYS_MOUNT_SETATTR, *arguments), "mount_setattr")
+
+
+def move_mount(tree: int, target: str) -> None:
+    """Attach what `open_tree` returned: move_mount(2) (Linux 5.2)."""
+    arguments = (tree, b"", _AT_FDCWD, os.fsencode(target), ctypes.c_uint(_MOVE_MOUNT_F_EMPTY_PATH))
+    _checked(_syscall(_SYS_MOVE_MOUNT, *arguments), "move_mount", target)
 
 
 def unshare(flags: int) -> None:
@@ -138,18 +162,18 @@ def prctl(option: int, arg2: int = 0, arg3: int = 0, arg4: int = 0, arg5: int = 
 
 
 def capset(capabilities: int) -> None:
-    """capset(2): make the bit mask the effective, permitted and inheritable set of this thread."""
+    """capset(2): make the bit mask the effective and permitted set of this thread, and the inheritable one empty."""
     low, high = capabilities & 0xFFFFFFFF, capabilities >> 32
     header = (ctypes.c_uint32 * 2)(_LINUX_CAPABILITY_VERSION_3, 0)
-    data = (ctypes.c_uint32 * 6)(low, low, low, high, high, high)
+    data = (ctypes.c_uint32 * 6)(low, low, 0, high, high, 0)
     _checked(_libc.capset(header, data), "capset")
+
+
+class _SockFprog(ctypes.Structure):
+    _fields_ = [("len", ctypes.c_ushort), ("filter", _text)]
 
 
 def seccomp_filter(program: bytes) -> None:
     """Install a BPF program of 8-byte instructions as this thread's system call filter (seccomp(2))."""
-
-    class Program(ctypes.Structure):
-        _fields_ = [("len", ctypes.c_ushort), ("filter", ctypes.c_char_p)]
-
-    fprog = Program(len(program) // 8, program)
+    fprog = _SockFprog(len(program) // 8, program)
     prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.addressof(fprog))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from vmctl.errors import VmctlError
 from vmctl.instance import Instance
+from vmctl.named import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def _process(_: Instance, entry: dict[str, Any]) -> None:
