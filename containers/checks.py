@@ -24,6 +24,8 @@ def problems(work: Workload, *, namespaced: bool) -> Iterator[Problem]:
             check(work)
         except VmctlError as error:
             yield Problem(str(error), error.hint)
+    if work.container.userns == "auto":
+        yield from _own_users(work, namespaced=namespaced)
     if not namespaced and work.network == "none":
         yield Problem("network: none needs a network namespace, and mode host has none", hint="use --mode container")
     if not namespaced or work.network == "host":
@@ -41,6 +43,20 @@ def _taken_ready_port(work: Workload) -> Iterator[Problem]:
     port = work.ready.http.port if work.ready.http else work.ready.tcp
     if port is not None:
         yield from ports.check_free([Port("127.0.0.1", port, port)])
+
+
+def _own_users(work: Workload, *, namespaced: bool) -> Iterator[Problem]:
+    if not namespaced:
+        yield Problem("userns: auto needs a user namespace, and mode host has none", hint="use --mode container")
+        return
+    if work.network == "host":
+        yield Problem("userns: auto has no power over the host's network", hint="use network: bridge or none")
+    from containers import mapped
+
+    try:
+        mapped.check(store.find(work.image).layers[0])
+    except VmctlError as error:
+        yield Problem(str(error), error.hint)
 
 
 def _image(work: Workload) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import NoReturn
 
 from containers import identity
 from containers.launch import Launch, Streams, describe, execute, own_terminal, redirect, revive
 from vmctl.backend import Command
 from vmctl.host import syscalls, terminal
 from vmctl.instance import Instance
+from vmctl.named import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 
 def run(inst: Instance, launch: Launch, command: Command) -> int:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
 
 from vmctl.errors import SpecError
 from vmctl.host import syscalls
+from vmctl.named import NamedTuple
 
 # capabilities(7), in the order of the kernel's numbers (linux/capability.h).
 CAPABILITIES = (
@@ -87,6 +87,12 @@ def _table(path: str, columns: int) -> list[list[str]]:
     with os.fdopen(fd, "rb", buffering=0) as file:
         rows = [line.split(":") for line in file.readall().decode(errors="replace").splitlines()]
     return [row for row in rows if len(row) == columns and row[2].isdigit()]
+
+
+def become_root() -> None:
+    """Be 0 of the user namespace just entered: until then this is still 0 of the host, whom nobody inside knows."""
+    os.setresgid(0, 0, 0)
+    os.setresuid(0, 0, 0)
 
 
 def become(user: User, capabilities: int | None) -> None:

@@ -10,7 +10,6 @@ import os
 import signal
 from collections.abc import Mapping
 from time import monotonic_ns
-from typing import NamedTuple, NoReturn
 
 from containers import identity, inside
 from containers.plan import Mount, Step
@@ -18,7 +17,13 @@ from images.image import Process
 from vmctl.errors import CommandNotExecutableError, CommandNotFoundError, SpecError, VmctlError
 from vmctl.host import network, syscalls, terminal
 from vmctl.host.cgroups import Cgroup
+from vmctl.named import TYPE_CHECKING, NamedTuple
 from vmctl.workload import File, Volume
+
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+    from containers.userns import Gate
 
 NAMESPACES = (
     syscalls.CLONE_NEWNS
@@ -44,6 +49,7 @@ class Launch(NamedTuple):
     link: network.Link | None
     init: str | None  # a reaper on the host, to be PID 1 before the command
     tty: bool  # the command gets a terminal of the container's own devpts
+    first_id: int | None  # of the host, which is 0 inside; None: no user namespace
     capabilities: int | None  # None: keep all
     seccomp: bytes  # empty: no filter
 
@@ -65,22 +71,37 @@ def clone(launch: Launch, streams: Streams, report: int, plugged: int) -> int:
     cgroup_fd = launch.cgroup.open_for_clone()
     # v1 has no CLONE_INTO_CGROUP: the child joins first, since a cgroup namespace begins where its maker stands
     later = syscalls.CLONE_NEWCGROUP if cgroup_fd is None else 0
+    gate = _gate(launch)
     try:
         pid = syscalls.clone3(launch.namespaces & ~later, exit_signal=signal.SIGCHLD, cgroup_fd=cgroup_fd)
     finally:
         if cgroup_fd is not None:
             os.close(cgroup_fd)
     if pid == 0:
-        _child(launch, streams, report, plugged, join_cgroup=cgroup_fd is None)
+        _child(launch, streams, report, plugged, gate, join_cgroup=cgroup_fd is None)
+    if gate is not None:
+        gate.open(pid)
     return pid
 
 
-def _child(launch: Launch, streams: Streams, report: int, plugged: int, *, join_cgroup: bool) -> NoReturn:
+def _gate(launch: Launch) -> Gate | None:
+    if launch.first_id is None:
+        return None
+    from containers.userns import Gate
+
+    return Gate(launch.first_id)
+
+
+def _child(
+    launch: Launch, streams: Streams, report: int, plugged: int, gate: Gate | None, *, join_cgroup: bool
+) -> NoReturn:
     try:
         os.write(report, b"%d\n" % monotonic_ns())  # T4
         if join_cgroup:
             launch.cgroup.join()
             syscalls.unshare(launch.namespaces & syscalls.CLONE_NEWCGROUP)
+        if gate is not None:
+            gate.wait()
         enter_root(launch)
         user = identity.find_user(launch.process.user)
         for file in launch.files:
@@ -124,8 +145,12 @@ def enter_root(launch: Launch) -> None:
         syscalls.pivot_root(".", ".")
     else:
         os.chroot(".")
+    if launch.first_id is not None:
+        identity.become_root()
     _refuse_links()
     os.umask(0)  # mkdir and mknod shall get the modes they ask for
+    if own_mounts:
+        os.fchdir(old)
     for step in launch.steps:
         step.apply()
     for volume, source in zip(launch.volumes, sources, strict=True):
@@ -134,7 +159,6 @@ def enter_root(launch: Launch) -> None:
         _bind(init, _INIT, syscalls.MS_RDONLY)
     os.umask(0o022)
     if own_mounts:
-        os.fchdir(old)
         syscalls.umount2(".", syscalls.MNT_DETACH)
     os.close(old)
     os.chdir("/")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from vmctl.host.syscalls import (
     MS_BIND,
@@ -23,6 +22,7 @@ from vmctl.host.syscalls import (
     MS_STRICTATIME,
     mount,
 )
+from vmctl.named import NamedTuple
 
 _FLAG_NAMES = {
     MS_BIND: "bind",
@@ -54,10 +54,10 @@ class Mount(NamedTuple):
     def apply(self) -> None:
         """Take the step. Raises OSError."""
         try:
-            mount(self.source or self.fstype, self.target, self.fstype, self.flags, self.data)
-        except FileNotFoundError:
-            os.makedirs(self.target, exist_ok=True)
-            mount(self.source or self.fstype, self.target, self.fstype, self.flags, self.data)
+            os.mkdir(self.target)
+        except FileExistsError:
+            pass
+        mount(self.source or self.fstype, self.target, self.fstype, self.flags, self.data)
 
     def __str__(self) -> str:
         options = ",".join(filter(None, [*_names(self.flags), self.data]))
@@ -115,6 +115,20 @@ class Device(NamedTuple):
         return f"mknod -m 666 {self.path} c {self.major} {self.minor}"
 
 
+class HostDevice(NamedTuple):
+    """Show a device of the host, whose root is the working directory meanwhile: a user namespace may not mknod(2)."""
+
+    path: str
+
+    def apply(self) -> None:
+        """Take the step. Raises OSError."""
+        os.close(os.open(self.path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o666))
+        mount(self.path.lstrip("/"), self.path, None, MS_BIND)
+
+    def __str__(self) -> str:
+        return f"mount --bind {self.path} {self.path}, from the host's root"
+
+
 class Link(NamedTuple):
     """symlink(2)."""
 
@@ -129,7 +143,7 @@ class Link(NamedTuple):
         return f"ln -s {self.to} {self.path}"
 
 
-Step = Mount | Hide | ReadOnly | Device | Link
+Step = Mount | Hide | ReadOnly | Device | HostDevice | Link
 
 
 def overlay(layers: list[str], upper: str, work: str, target: str) -> Mount:
@@ -141,8 +155,16 @@ def overlay(layers: list[str], upper: str, work: str, target: str) -> Mount:
     return Mount("overlay", target, 0, f"lowerdir={lower},upperdir={upper},workdir={work}", "overlay")
 
 
-def kernel_file_systems() -> Iterator[Step]:
-    """Yield what a process expects of /proc, /dev and /sys."""
+def again(path: str) -> Mount:
+    """Return the bind of a mount onto itself: one that was inherited from the host is locked, its copy is not.
+
+    See mount_namespaces(7), "Restrictions on mount namespaces".
+    """
+    return Mount("none", path, MS_BIND | MS_REC, "", path)
+
+
+def kernel_file_systems(*, own_users: bool = False) -> Iterator[Step]:
+    """Yield what a process expects of /proc, /dev and /sys; `own_users`: it is in a user namespace."""
     yield Mount("proc", "/proc", _PLAIN)
     yield Mount("tmpfs", "/dev", MS_NOSUID | MS_STRICTATIME, "mode=755,size=64k")
     for name, major, minor in (
@@ -153,7 +175,8 @@ def kernel_file_systems() -> Iterator[Step]:
         ("urandom", 1, 9),
         ("tty", 5, 0),
     ):
-        yield Device(f"/dev/{name}", major, minor)
+        path = f"/dev/{name}"
+        yield HostDevice(path) if own_users else Device(path, major, minor)
     for name, to in (("fd", ""), ("stdin", "/0"), ("stdout", "/1"), ("stderr", "/2")):
         yield Link(f"/dev/{name}", f"/proc/self/fd{to}")
     yield Mount("devpts", "/dev/pts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620,gid=5")

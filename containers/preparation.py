@@ -37,14 +37,29 @@ def prepare(inst: Instance, *, namespaced: bool) -> Launch:
     cgroup = Cgroup(inst.name)
     inst.journal.record("cgroup", name=inst.name)  # after all that its processes hold: undone before it
     cgroup.create(limits(inst.work))
-    return launch(inst.work, image, layers, inst.directory, cgroup, link, flags)._replace(tty=inst.tty)
+    ready = launch(inst.work, image, layers, inst.directory, cgroup, link, flags)._replace(tty=inst.tty)
+    return _with_own_users(inst, ready, layers) if flags & syscalls.CLONE_NEWUSER else ready
+
+
+def _with_own_users(inst: Instance, ready: Launch, layers: list[str]) -> Launch:
+    """Make what a user namespace needs beforehand, and return the plan that goes by it."""
+    from containers import mapped, userns
+
+    first_id = userns.reserve(inst)
+    mapped.mount(inst, ready, layers, first_id)
+    return mapped.inside(ready, inst.directory, first_id)
 
 
 def resume(inst: Instance, *, namespaced: bool) -> Launch:
     """Return the plan of an instance that runs, for one more process in it; makes nothing."""
     image = store.find(inst.work.image)
     flags = namespaces(inst.work) if namespaced else 0
-    return launch(inst.work, image, [], inst.directory, Cgroup(inst.name), None, flags)
+    ready = launch(inst.work, image, [], inst.directory, Cgroup(inst.name), None, flags)
+    if not flags & syscalls.CLONE_NEWUSER:
+        return ready
+    from containers import userns
+
+    return ready._replace(first_id=userns.first_id(inst))
 
 
 def launch(
@@ -72,13 +87,16 @@ def launch(
         init=reaper() if work.init else None,
         tty=False,
         capabilities=capabilities,
+        first_id=None,
         seccomp=seccomp.default_filter(capabilities) if filtered and capabilities is not None else b"",
     )
 
 
 def namespaces(work: Workload) -> int:
     """Return the clone flags of a container."""
-    return NAMESPACES & ~syscalls.CLONE_NEWNET if work.network == "host" else NAMESPACES
+    shared = syscalls.CLONE_NEWNET if work.network == "host" else 0
+    added = syscalls.CLONE_NEWUSER if work.container.userns == "auto" else 0
+    return NAMESPACES & ~shared | added
 
 
 def limits(work: Workload) -> Limits:
@@ -102,7 +120,7 @@ def check_volumes(work: Workload) -> None:
 
 
 def _steps(cgroup: Cgroup, flags: int) -> list[plan.Step]:
-    steps = list(plan.kernel_file_systems())
+    steps = list(plan.kernel_file_systems(own_users=bool(flags & syscalls.CLONE_NEWUSER)))
     if flags:
         steps += plan.cgroup_file_systems(cgroup.layout.version, sorted(cgroup.folders))
         steps += plan.protections()

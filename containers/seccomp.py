@@ -11,9 +11,12 @@ import json
 import os
 import struct
 from collections.abc import Iterator
-from typing import Any
 
 from containers.identity import CAPABILITIES
+from vmctl.named import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Any
 
 PROFILE = os.path.join(os.path.dirname(os.path.dirname(__file__)), "configs", "seccomp", "default.json")
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import signal
 from time import monotonic_ns
-from typing import NamedTuple, NoReturn
 
 from containers.launch import Launch, Streams, clone, describe, revive
 from containers.supervisor import become_supervisor
 from vmctl.errors import VmctlError
 from vmctl.host import network, processes, terminal
 from vmctl.instance import Instance
+from vmctl.named import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 EXIT_FILE = "exit"
 
@@ -63,7 +66,8 @@ def start_detached(inst: Instance, launch: Launch) -> list[int]:
         if keeper == 0:
             _keeper(inst, launch, pipes)
         inst.state.keeper_pid = keeper
-        inst.journal.record("process", pid=keeper, start=processes.start_time(keeper) or 0)
+        inst.state.extra["keeper_start"] = processes.start_time(keeper)
+        inst.journal.record("process", pid=keeper, start=inst.state.extra["keeper_start"] or 0)
         pipes.close(pipes.report.write, pipes.born.write, pipes.go.read, pipes.plugged.read)
         os.write(pipes.go.write, b"g")
         born = os.read(pipes.born.read, 64).split()

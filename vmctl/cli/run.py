@@ -9,7 +9,7 @@ import sys
 from vmctl import engine, units
 from vmctl.cli import modes
 from vmctl.errors import SpecError
-from vmctl.workload import Bytes, Port, Resources, Volume, Workload
+from vmctl.workload import Bytes, ContainerOptions, Port, Resources, Volume, Workload
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +27,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cpus", type=float)
     parser.add_argument("--pids", type=int)
     parser.add_argument("--network", choices=("bridge", "none", "host"), default="bridge")
+    parser.add_argument("--userns", choices=("host", "auto"), default="host", help="auto: user ids of its own")
     parser.add_argument("--init", action="store_true", help="a reaper is PID 1, not the command")
     parser.add_argument("-t", "--tty", action="store_true", help="give the command a terminal")
     parser.add_argument("-i", "--interactive", action="store_true", help="no effect: stdin is always connected")
@@ -55,6 +56,7 @@ def _workload(args: argparse.Namespace) -> Workload:
         resources=Resources(args.cpus, _memory(args.memory), args.pids),
         network=args.network,
         init=args.init,
+        container=ContainerOptions(userns=args.userns),
     )
 
 
