@@ -42,6 +42,8 @@ def compare(
     Published ports are left out: the probe connects inside, and a port that is taken is no matter of the measurement.
     Raises VmctlError for a mode that cannot run here, unless `allow_missing` and another one can.
     """
+    if len(set(modes)) < len(modes):
+        raise SpecError(f"a mode is named twice: {', '.join(modes)}")
     work = work._replace(ports=())
     missing = _missing(work, modes, allow_missing=allow_missing)
     present = tuple(mode for mode in modes if mode not in missing)

@@ -5,18 +5,17 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from typing import TYPE_CHECKING
+import sys
+from collections.abc import Sequence
 
 from vmctl.cli import modes, output
 from vmctl.errors import SpecError
 
-if TYPE_CHECKING:
-    from bench.comparison import Comparison
-
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("spec", metavar="SPEC", help="workload file")
+    parser.add_argument("spec", metavar="SPEC", nargs="?", help="workload file")
+    parser.add_argument("--peers", action="store_true", help="measure our own cost beside runc's and others' instead")
     parser.add_argument("--modes", default="host,container,vm", help="default: host,container,vm")
     parser.add_argument("--runs", type=int, default=3, help="counted starts in each mode (default: 3)")
     parser.add_argument("--seed", type=int, help="of the random order (default: made up, and printed)")
@@ -28,36 +27,56 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print; 0 unless a mode gave no sample at all."""
-    from bench import comparison, results
-    from vmctl import spec
-
-    names = [name for name in args.modes.split(",") if name]
-    if args.runs < 1 or not names or len(set(names)) < len(names):
-        raise SpecError("bench needs at least one run, and each mode once", hint="--modes host,container,vm --runs 3")
+    if args.runs < 1 or args.peers == bool(args.spec):
+        raise SpecError("bench needs a workload file or --peers, and at least one run", hint="`vmctl bench --help`")
     modes.apply(args)
-    seed = int.from_bytes(os.urandom(2)) if args.seed is None else args.seed
+    args.seed = int.from_bytes(os.urandom(2)) if args.seed is None else args.seed
     progress = output.Progress()
     try:
-        done = comparison.compare(
-            spec.load(args.spec), names, args.runs, seed, progress, allow_missing=args.allow_missing
-        )
+        return _peers(args, progress) if args.peers else _comparison(args, progress)
     finally:
         progress.clear()
+
+
+def _comparison(args: argparse.Namespace, progress: output.Progress) -> int:
+    from bench import comparison, results, table
+    from vmctl import spec
+
+    names = args.modes.split(",")
+    work = spec.load(args.spec)
+    done = comparison.compare(work, names, args.runs, args.seed, progress, allow_missing=args.allow_missing)
+    progress.clear()
     if args.out:
         results.write(done, args.out)
-    _show(done, args.format)
+    if args.format == "json":
+        print(json.dumps(results.document(done), indent=1))
+    else:
+        output.note(f"{work.name}: image {work.image}, {' '.join(work.command or ('its own command',))}\n")
+        _table(("", *table.titles(done)), [(row.label, *row.cells) for row in table.rows(done)])
+        output.note("\n" + "\n".join(table.notes(done)))
     return 0 if all(any(not sample.error for sample in done.of(mode)) for mode in done.modes) else 1
 
 
-def _show(done: Comparison, form: str) -> None:
-    from bench import results, table
+def _peers(args: argparse.Namespace, progress: output.Progress) -> int:
+    from bench.peers import report
 
-    if form == "json":
-        print(json.dumps(results.document(done), indent=1))
-        return
-    work = done.work
-    output.note(f"{work.name}: image {work.image}, {' '.join(work.command or ('its own command',))}\n")
-    columns = ["", *table.titles(done)]
-    rows = [dict(zip(columns, (row.label, *row.cells), strict=True)) for row in table.rows(done)]
-    output.show(rows, columns, "table")
-    output.note("\n" + "\n".join(table.notes(done)))
+    done = report.measure(args.runs, args.seed, progress)
+    progress.clear()
+    if args.out:
+        report.write(done, args.out)
+    if args.format == "json":
+        print(json.dumps(report.document(done), indent=1))
+        return 0
+    for one in done.studies:
+        output.note(f"\n{one.title}")
+        _table(report.STUDY_COLUMNS, report.study_rows(one))
+    output.note("\nclaims")
+    _table(report.VERDICT_COLUMNS, report.verdict_rows(done))
+    output.note("\n" + "\n".join(report.notes(done)))
+    return 0
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    sys.stdout.flush()
+    output.show([dict(zip(columns, row, strict=True)) for row in rows], columns, "table")
+    sys.stdout.flush()

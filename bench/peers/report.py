@@ -1,0 +1,139 @@
+"""All studies of our own cost in one go, and their results as tables."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from bench import manifest
+from bench.peers import claims, containers, guests
+from bench.peers.claims import Verdict
+from bench.peers.root import Root, shared_root
+from bench.peers.study import Study, study
+from bench.results import markdown
+from bench.statistics import ENOUGH, median_interval
+from vmctl import registry
+from vmctl.errors import VmctlError
+from vmctl.host import processes
+from vmctl.instance import write_atomic
+from vmctl.units import format_seconds
+
+FORMAT = "vmctl peers 1"
+GUEST_RUNS = 8  # a guest takes seconds where a container takes milliseconds
+SETTLE_S = 1.0  # until the supervisor has given back what only its own start needed
+MIB = 1024**2
+NOTES = (
+    "A round starts every contender once, in random order; the first round is discarded.",
+    "First byte: from just before the contender is asked to start (ours: T0, in a fresh process that has imported and "
+    "prepared; others: just before they are executed) until the workload's first byte is seen.",
+    "All run /bin/echo from the same EROFS layer, which an idle instance keeps mounted and warm; "
+    "ours and the floor mount their overlay themselves, for the others it is there already.",
+    "Making the cgroup belongs to our preparation, outside T0; `vmctl run` as a whole command includes it.",
+    "The floor is a C program: clone3 with the same namespaces, overlay, pivot_root, exec; no cgroup, no seccomp.",
+)
+
+
+class Report(NamedTuple):
+    """Everything that was measured, and what it means."""
+
+    studies: tuple[Study, ...]
+    verdicts: tuple[Verdict, ...]
+    runs: int
+    seed: int
+    host: dict[str, Any]
+
+
+def measure(runs: int, seed: int, progress: Callable[[str], None]) -> Report:
+    """Run every study. Raises UnavailableError where runc or a C compiler is missing."""
+    with shared_root(containers.workload()) as root:
+        time.sleep(SETTLE_S)
+        supervisor = processes.pss_bytes(root.keeper.state.keeper_pid or 0)
+        image_bytes = registry.load("container").footprint(root.keeper).shared_disk_bytes
+        studies = [study(*each, runs, seed, progress) for each in _of_containers(root)]
+    guest = study(guests.TITLE, guests.contenders(), min(runs, GUEST_RUNS), seed, progress)
+    starts, commands, interpreters = studies
+    verdicts = (
+        *claims.start_verdicts(starts),
+        claims.ratio_verdict("whole command", commands, containers.VMCTL_RUN, containers.RUNC, 1.2),
+        *(
+            claims.difference_verdict(name, interpreters, name, containers.PYTHON, 0.060)
+            for name in (containers.HELP, containers.PS)
+        ),
+        claims.ratio_verdict("guest's first byte", guest, guests.OURS, guests.BY_HAND, 1.2),
+        claims.size_verdict("memory of a container's supervisor, PSS", supervisor, 6 * MIB),
+        _disk_verdict(image_bytes),
+    )
+    return Report((*studies, guest), verdicts, runs, seed, manifest.facts())
+
+
+def _disk_verdict(image_bytes: int) -> Verdict:
+    claim = "disk that an idle guest adds to its image"
+    try:
+        return claims.size_verdict(claim, guests.own_disk_bytes(), image_bytes)
+    except VmctlError as error:
+        return Verdict(claim, "less than the image", str(error), None)
+
+
+def _of_containers(root: Root) -> Iterator[tuple[str, dict[str, containers.Contender]]]:
+    yield "container start to first byte", containers.contenders(root)
+    yield "whole command to its end", containers.commands(root)
+    yield "command line beside a bare interpreter", containers.interpreters()
+
+
+def study_rows(one: Study) -> list[tuple[str, ...]]:
+    """Return a study as rows of: contender, median, fastest, interval of the median, rounds."""
+    rows: list[tuple[str, ...]] = []
+    for name in one.seconds:
+        known = one.known(name)
+        if not known:
+            rows.append((name, "-", "-", "-", one.failures.get(name, "not measured")))
+            continue
+        interval = median_interval(known)
+        text = f"{format_seconds(interval.low)} to {format_seconds(interval.high)}" if interval else "-"
+        count = f"{len(known)} of {len(one.seconds[name])}"
+        rows.append((name, format_seconds(one.median_s(name) or 0), format_seconds(min(known)), text, count))
+    return rows
+
+
+STUDY_COLUMNS = ("contender", "median", "fastest", "95 % interval", "rounds")
+VERDICT_COLUMNS = ("claim", "target", "measured", "met")
+
+
+def verdict_rows(report: Report) -> list[tuple[str, ...]]:
+    """Return the claims as rows."""
+    words = {True: "met", False: "not met", None: "not measured"}
+    return [(v.claim, v.target, v.measured, words[v.met]) for v in report.verdicts]
+
+
+def notes(report: Report) -> Iterator[str]:
+    """Yield what has to be known to read the tables."""
+    yield from NOTES
+    yield f"Seed {report.seed}; {report.host['cpu']}, {report.host['cpus']} CPUs, Linux {report.host['kernel']}."
+    if report.runs < ENOUGH:
+        yield f"Fewer than {ENOUGH} rounds: no interval is given."
+
+
+def document(report: Report) -> dict[str, Any]:
+    """Return a report as the content of `peers.json`, every raw sample in it."""
+    return {
+        "format": FORMAT,
+        "runs": report.runs,
+        "seed": report.seed,
+        "host": report.host,
+        "studies": [one._asdict() for one in report.studies],
+        "verdicts": [verdict._asdict() for verdict in report.verdicts],
+    }
+
+
+def write(report: Report, folder: str) -> None:
+    """Write `peers.json` and `peers.md` into a folder, which is made where it is missing."""
+    os.makedirs(folder, exist_ok=True)
+    write_atomic(os.path.join(folder, "peers.json"), json.dumps(document(report), indent=1) + "\n")
+    lines = ["# Our own cost, beside that of others", "", *markdown(VERDICT_COLUMNS, verdict_rows(report))]
+    for one in report.studies:
+        lines += ["", f"## {one.title.capitalize()}", "", *markdown(STUDY_COLUMNS, study_rows(one))]
+    lines += ["", *(f"- {note}" for note in notes(report))]
+    write_atomic(os.path.join(folder, "peers.md"), "\n".join(lines) + "\n")

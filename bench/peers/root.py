@@ -1,0 +1,63 @@
+"""The root file system that all contenders share: the layers that a running instance of the image keeps mounted."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+from vmctl import engine, registry
+from vmctl.host import syscalls
+from vmctl.instance import Instance
+from vmctl.workload import Workload
+
+
+class Root(NamedTuple):
+    """Where things are, and what a container of ours mounts."""
+
+    folder: str  # for scratch files
+    path: str  # the layers with a writable folder on top, mounted
+    lower: str  # overlayfs's lowerdir
+    steps: tuple[str, ...]  # of a container of ours after pivot_root, as `up --explain` prints them
+    keeper: Instance  # the instance that runs all the time
+
+
+@contextmanager
+def shared_root(work: Workload) -> Iterator[Root]:
+    """Start an instance that keeps the image's layers mounted and in the page cache, and put an overlay on them."""
+    asleep = work._replace(name=f"peers-{os.urandom(3).hex()}", command=("sleep", "1000000"))
+    explained = list(registry.load("container").explain(asleep))
+    root = next(step.raw for step in explained if step.what == "root")
+    match = re.search(r"lowerdir=([^, ]+)", root)
+    assert match, root
+    steps = tuple(step.raw for step in explained if step.what == "mount")
+    with TemporaryDirectory(prefix="vmctl-peers-") as folder:
+        keeper = engine.up(asleep, "container")
+        try:
+            with _overlay(folder, match[1]) as path:
+                yield Root(folder, path, match[1], steps, keeper)
+        finally:
+            engine.rm(keeper.name, force=True)
+
+
+def overlay_options(lower: str, folder: str) -> str:
+    """Return overlayfs's options for a fresh writable layer in a folder, which is made."""
+    upper, work = os.path.join(folder, "upper"), os.path.join(folder, "work")
+    os.makedirs(upper)
+    os.makedirs(work)
+    return f"lowerdir={lower},upperdir={upper},workdir={work}"
+
+
+@contextmanager
+def _overlay(folder: str, lower: str) -> Iterator[str]:
+    path = os.path.join(folder, "rootfs")
+    options = overlay_options(lower, folder)
+    os.mkdir(path)
+    syscalls.mount("overlay", path, "overlay", 0, options)
+    try:
+        yield path
+    finally:
+        syscalls.umount2(path, syscalls.MNT_DETACH)

@@ -1,0 +1,51 @@
+"""The process that starts one workload through our library; its caller times the workload's first byte.
+
+    python -m bench.peers.starter MODE attached|detached WORKLOAD
+
+Attached, the workload's output is this process's own, and the caller sees the byte arrive. Detached, the moment is
+when this process sees it, looking ten times per millisecond. The marks go to standard error, as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+
+from vmctl import engine, registry
+from vmctl.backend import Backend
+from vmctl.errors import VmctlError
+from vmctl.instance import Instance
+from vmctl.workload import Workload
+
+PERIOD_S = 0.0001
+
+
+def main() -> None:
+    """Start, wait for the end of what was started, remove, write the marks."""
+    mode, how, text = sys.argv[1:]
+    work = Workload.from_json(text)
+    backend = registry.load(mode)
+    inst = engine.create(work, backend)
+    attached = how == "attached"
+    with inst.locked():
+        try:
+            engine.bring_up(inst, backend, attached=attached)
+            backend.attend(inst) if attached else _watch(inst, backend)
+        finally:
+            engine.remove(inst, backend)
+    os.write(2, json.dumps(inst.timeline.marks_ns).encode())
+
+
+def _watch(inst: Instance, backend: Backend) -> None:
+    while "T5" not in inst.timeline.marks_ns:
+        running = backend.alive(inst)
+        backend.observe(inst)
+        if not running and "T5" not in inst.timeline.marks_ns:
+            raise VmctlError(f"{inst.name} wrote nothing")
+        time.sleep(PERIOD_S)
+
+
+if __name__ == "__main__":
+    main()
