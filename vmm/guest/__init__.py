@@ -34,7 +34,7 @@ _FILES = {
     "files.awk": ("files.awk", 0o644),
     "launch": ("launch", 0o755),
     "enter": ("bin/enter", 0o755),
-    "sshd": ("bin/sshd", 0o755),
+    "later": ("bin/later", 0o755),
     "passwd": ("etc/passwd", 0o644),
     "shells": ("etc/shells", 0o644),
 }
