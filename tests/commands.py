@@ -1,10 +1,12 @@
 """The installed console script, called as a person or a script would: through pipes or on a pseudo-terminal."""
 
 import fcntl
+import http.client
 import json
 import os
 import pty
 import select
+import socket
 import struct
 import subprocess
 import sys
@@ -108,3 +110,21 @@ class Terminal:
         code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         os.close(self.fd)
         return code, self.said
+
+
+def free_port():
+    """Return a port of 127.0.0.1 that nobody has now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def get(port, path="/", address="127.0.0.1"):
+    """Return (status, body) of a GET through a published port."""
+    connection = http.client.HTTPConnection(address, port, timeout=10)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+    finally:
+        connection.close()
