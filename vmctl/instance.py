@@ -54,6 +54,7 @@ class Instance:
         self.directory = os.path.join(paths.instances_root(), name)
         self.journal = Journal(self.path("journal"))
         self.timeline = Timeline()
+        self.warnings: list[str] = []  # what the user should know of this start
         self.tty = False  # an attached workload gets a terminal of its own
 
     # The files, all of them. Some exist in one mode only.

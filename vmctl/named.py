@@ -6,7 +6,7 @@ itself takes as long. Type checkers see `typing.NamedTuple`.
 
 from __future__ import annotations
 
-from _collections import _tuplegetter  # what collections.namedtuple uses too
+from _collections import _tuplegetter  # type: ignore[import-not-found]  # what collections.namedtuple uses
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

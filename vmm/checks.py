@@ -14,7 +14,7 @@ from vmctl.backend import Problem
 from vmctl.errors import VmctlError
 from vmctl.run import which
 from vmctl.workload import Workload
-from vmm import files, qemu
+from vmm import accelerator, files, qemu
 from vmm.uri import daemon_uri
 
 LEAST_MEMORY_BYTES = 64 * 1024**2  # with less, Debian's kernel and the initrd do not fit
@@ -39,6 +39,11 @@ def _host() -> Iterator[Problem]:
         yield Problem("QEMU is not installed", "`vmctl doctor` says how to get it")
     if which("mke2fs") is None:
         yield Problem("mke2fs is not installed", "it is in the package e2fsprogs")
+    if os.environ.get("VMCTL_ACCEL") == "kvm":
+        try:
+            accelerator.choose("kvm")
+        except VmctlError as error:
+            yield Problem(str(error), error.hint)
     try:
         import_module("vmm.connection")
     except ImportError as error:

@@ -14,7 +14,7 @@ from vmctl.backend import Step
 from vmctl.host.network import Link
 from vmctl.instance import Instance, State
 from vmctl.workload import Workload
-from vmm import disk, domain, files, guest, launcher, preparation, seed
+from vmm import accelerator, disk, domain, files, guest, launcher, preparation, seed
 
 KEY = "ssh-ed25519 <made at the start>"
 LINK = Link("10.77.0.2", 16, "10.77.0.1", "52:54:00:00:00:02", "tap<id>")
@@ -65,7 +65,7 @@ def _seed(inst: Instance, image: Image, link: Link | None) -> Step:
 
 def _domain(inst: Instance, image: Image, link: Link | None) -> Iterator[Step]:
     kernel = kernels.find(inst.work.vm.kernel)
-    inst.state.accelerator = os.environ.get("VMCTL_ACCEL", "auto").replace("auto", "tcg")
+    inst.state.accelerator = _accelerator()
     machine = preparation.machine_of(inst, image, kernel, guest.initrd(kernel))
     if link:
         machine = machine._replace(nic=domain.Nic(link.device, link.mac))
@@ -86,3 +86,10 @@ def _command_line(emulator: str, xml: str) -> str:
 
         line = launcher.ask(translate)
     return line[line.index(emulator) :].replace(" -", " \\\n  -")
+
+
+def _accelerator() -> str:
+    """Return what a start would use, as far as that is known without trying."""
+    requested = os.environ.get("VMCTL_ACCEL", "auto")
+    known = accelerator.known() if requested == "auto" else None
+    return known.name if known else requested.replace("auto", "kvm")

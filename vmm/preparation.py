@@ -41,7 +41,10 @@ def _prepare(inst: Instance) -> Prepared:
     work = inst.work
     image, kernel = store.find(work.image), kernels.find(work.vm.kernel)
     inst.state.image_digest = image.digest
-    inst.state.accelerator = accelerator.choose(os.environ.get("VMCTL_ACCEL", "auto")).name
+    chosen = accelerator.choose(os.environ.get("VMCTL_ACCEL", "auto"), work.vm.kernel)
+    inst.state.accelerator = chosen.name
+    if chosen.name == "tcg":
+        inst.warnings.append(f"guest code is emulated (tcg), several times slower than KVM: {chosen.why}")
     with ExitStack() as stack:
         launcher = _launcher(inst)
         stack.callback(launcher.close)

@@ -41,6 +41,8 @@ def run(args: argparse.Namespace) -> int:
     finally:
         progress.clear()
     print(inst.name)
+    for warning in inst.warnings:
+        output.note(f"warning: {warning}")
     if not args.quiet:
         output.note(_summary(inst))
     return 0

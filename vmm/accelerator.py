@@ -1,0 +1,120 @@
+"""How guest code runs: by KVM where a guest has really booted under it on this host, else emulated by QEMU's TCG.
+
+/dev/kvm proves nothing: it opens, and makes virtual machines, on hosts whose nested or page-table based KVM never gets
+a kernel to its init. So the real kernel and initrd are booted, with a deadline, and the verdict is remembered for this
+host, kernel and QEMU.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+
+from images import kernel as kernels
+from images.kernel import Kernel
+from vmctl import paths
+from vmctl.errors import UnavailableError
+from vmctl.instance import write_atomic
+from vmctl.named import NamedTuple
+from vmctl.run import CommandError, run
+from vmctl.units import format_seconds
+from vmm import guest, qemu
+
+DEVICE = "/dev/kvm"
+DEADLINE_S = 10.0  # KVM that works boots this guest in less than one second
+PROVED = "probe ok"  # what the guest's init says to `vmctl.probe` on its command line
+
+
+class Accelerator(NamedTuple):
+    """The accelerator and how it was found."""
+
+    name: str  # kvm | tcg
+    why: str
+
+
+def choose(requested: str, kernel_name: str = "debian") -> Accelerator:
+    """Return the accelerator for `auto`, `kvm` or `tcg`. Raises UnavailableError for `kvm` where it does not work."""
+    if requested == "tcg":
+        return Accelerator("tcg", "asked for")
+    verdict = known() or _remember(probe(kernels.find(kernel_name)))
+    if requested == "kvm" and verdict.name != "kvm":
+        raise UnavailableError(
+            f"KVM does not run guests on this host: {verdict.why}", hint="`--accel tcg` emulates, several times slower"
+        )
+    return verdict
+
+
+def known() -> Accelerator | None:
+    """Return what was found on this host before, None where it has to be tried first."""
+    if not os.path.exists(DEVICE):
+        return Accelerator("tcg", f"there is no {DEVICE}")
+    if not os.access(DEVICE, os.R_OK | os.W_OK):
+        return Accelerator("tcg", f"{DEVICE} may not be opened")
+    found = _verdicts().get(_host())
+    return Accelerator(found["name"], found["why"]) if found else None
+
+
+def probe(kernel: Kernel) -> Accelerator:
+    """Boot the kernel under KVM until our init speaks, and return the verdict; takes at most DEADLINE_S seconds."""
+    begin_s = time.monotonic()
+    try:
+        _, output, errors = run(command(kernel, "kvm", "host"), check=False, timeout_s=DEADLINE_S)
+    except CommandError as error:
+        return Accelerator("tcg", f"a guest did not boot under KVM within {DEADLINE_S:g} s: {_last_line(error.output)}")
+    if PROVED in output:
+        return Accelerator("kvm", f"a guest booted under it in {format_seconds(time.monotonic() - begin_s)}")
+    return Accelerator("tcg", f"a guest did not boot under KVM: {_last_line(errors or output)}")
+
+
+def command(kernel: Kernel, accelerator: str, cpu: str) -> list[str]:
+    """Return the QEMU command that boots a kernel to the first words of our init and powers off."""
+    return [
+        *(qemu.emulator() or "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none"),
+        *("-machine", f"q35,accel={accelerator},hpet=off", "-cpu", cpu, "-m", "256", "-no-reboot"),
+        *("-kernel", kernel.vmlinuz, "-initrd", guest.initrd(kernel)),
+        *("-append", f"{guest.KERNEL_ARGS} vmctl.probe"),
+        *("-chardev", "file,id=console,path=/dev/stdout", "-serial", "chardev:console"),
+    ]
+
+
+def _remember(verdict: Accelerator) -> Accelerator:
+    verdicts = _verdicts()
+    verdicts.pop(_host(), None)  # the newest one stands last
+    os.makedirs(paths.cache_root(), exist_ok=True)
+    write_atomic(_file(), json.dumps({**verdicts, _host(): verdict._asdict()}, indent=2))
+    return verdict
+
+
+def _verdicts() -> dict[str, dict[str, str]]:
+    try:
+        with open(_file(), encoding="utf-8") as file:
+            return dict(json.load(file))
+    except (OSError, ValueError):
+        return {}
+
+
+def _file() -> str:
+    return os.path.join(paths.cache_root(), "accelerator.json")
+
+
+def _host() -> str:
+    """Return what a verdict holds for: this machine, its kernel, this QEMU."""
+    status = os.stat(qemu.emulator() or "/")
+    return f"{_machine_id()} {os.uname().release} qemu-{status.st_size}-{int(status.st_mtime)}"
+
+
+def _machine_id() -> str:
+    for path in ("/etc/machine-id", "/sys/class/dmi/id/product_uuid"):
+        try:
+            with open(path, encoding="ascii") as file:
+                if text := file.read().strip():
+                    return text
+        except OSError:
+            continue
+    return os.uname().nodename
+
+
+def _last_line(output: str) -> str:
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    return lines[-1] if lines else "it said nothing"
