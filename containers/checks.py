@@ -9,7 +9,7 @@ from containers import identity, preparation
 from images import store
 from images.image import architecture, process
 from vmctl.backend import Problem
-from vmctl.errors import VmctlError
+from vmctl.errors import NotFoundError, VmctlError
 from vmctl.host import ports
 from vmctl.host.cgroups import hierarchy
 from vmctl.workload import Port, Workload
@@ -55,6 +55,8 @@ def _own_users(work: Workload, *, namespaced: bool) -> Iterator[Problem]:
 
     try:
         mapped.check(store.find(work.image).layers[0])
+    except NotFoundError:
+        pass  # said already
     except VmctlError as error:
         yield Problem(str(error), error.hint)
 

@@ -6,7 +6,7 @@ import os
 import signal
 
 from containers import identity
-from containers.launch import Launch, Streams, describe, execute, own_terminal, redirect, revive
+from containers.launch import Launch, Streams, describe, execute, open_terminal, own_terminal, redirect, revive
 from vmctl.backend import Command
 from vmctl.host import syscalls, terminal
 from vmctl.instance import Instance
@@ -23,7 +23,8 @@ def run(inst: Instance, launch: Launch, command: Command) -> int:
         pid = spawn(inst, launch, command, Streams(stdin, 1, 2))
         return code_of(os.waitpid(pid, 0)[1])
     # of the container's own devpts: tty(1) inside finds it, and nothing inside holds a descriptor of the user's
-    master, slave = terminal.open_pair(f"/proc/{inst.state.pid}/root/dev/pts")
+    assert inst.state.pid is not None
+    master, slave = open_terminal(launch, inst.state.pid)
     pid = spawn(inst, launch, command, slave)
     terminal.relay(master)
     return code_of(os.waitpid(pid, 0)[1])
@@ -76,6 +77,8 @@ def _child(
         others = launch.namespaces & ~syscalls.CLONE_NEWPID
         if others:
             syscalls.setns(container, others)
+        if launch.first_id is not None:
+            identity.become_root()
         if not launch.namespaces & syscalls.CLONE_NEWNS:
             os.fchdir(root)
             os.chroot(".")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from containers import identity, preparation
+from containers import identity, mapped, preparation, userns
 from containers.launch import Launch
 from images import mounts, store
 from vmctl import paths
@@ -21,6 +21,7 @@ _WHY = {
     "CLONE_NEWIPC": "its own message queues and shared memory",
     "CLONE_NEWUTS": "its own host name",
     "CLONE_NEWCGROUP": "its own control group as the root of what it sees",
+    "CLONE_NEWUSER": "its own user numbers: root inside is nobody outside",
 }
 
 
@@ -34,12 +35,14 @@ def steps(work: Workload, *, namespaced: bool) -> Iterator[Step]:
     for layer, target in zip(image.layers, layers, strict=True):
         yield Step("layer", f"mount -t erofs -o ro {layer.path} {target}", "read-only, once per host, shared by all")
     yield from _cgroup(launch, work)
-    names = [name for name in _WHY if flags & getattr(syscalls, name)]
-    for name in names:
-        yield Step("clone3", name, _WHY[name])
-    if not names:
-        yield Step("fork", "clone3(SIGCHLD)", "no namespace: an ordinary process")
-    yield Step("root", str(launch.root), "the layers below, the instance's own folder on top")
+    if flags & syscalls.CLONE_NEWUSER:
+        first_id = userns.lowest_free()
+        views = mapped.views(launch, layers, os.path.join(paths.run_root(), "ID"), first_id)
+        yield from _views(views)
+        launch = mapped.inside(launch, views, first_id)
+    yield from _clone(launch)
+    layered = "the layers below, the instance's own folder on top"
+    yield Step("root", str(launch.root), layered if launch.first_id is None else "a mount of its own: not locked")
     yield Step("enter", 'pivot_root(".", "."), umount -l .' if flags else "chroot .", "the old root is out of reach")
     for step in launch.steps:
         yield Step("mount", str(step))
@@ -57,6 +60,23 @@ def _cgroup(launch: Launch, work: Workload) -> Iterator[Step]:
         yield Step("cgroup", f"mkdir {folder}", "what the instance uses is counted and limited here")
     for controller, file, value in launch.cgroup.settings(preparation.limits(work)):
         yield Step("limit", f"echo {value} > {os.path.join(launch.cgroup.folders[controller], file)}")
+
+
+def _views(views: mapped.Views) -> Iterator[Step]:
+    for view in (*views.layers, *views.volumes):
+        yield Step("owners", str(view), "0 on disk is root inside; what cannot be mapped is nobody's there")
+    yield Step("root", str(views.root), "mounted by the host's root: only its overlay knows all that layers can say")
+
+
+def _clone(launch: Launch) -> Iterator[Step]:
+    names = [name for name in _WHY if launch.namespaces & getattr(syscalls, name)]
+    for name in names:
+        yield Step("clone3", name, _WHY[name])
+    if not names:
+        yield Step("fork", "clone3(SIGCHLD)", "no namespace: an ordinary process")
+    if launch.first_id is not None:
+        line = f"{userns.mapping(launch.first_id)} > /proc/PID/"
+        yield Step("ids", f"echo {line}uid_map; echo {line}gid_map", "a range of the host's ids that nobody else has")
 
 
 def _network(work: Workload, flags: int) -> Iterator[Step]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 from vmctl.errors import SpecError
@@ -101,13 +102,24 @@ def become(user: User, capabilities: int | None) -> None:
         for number in range(len(CAPABILITIES)):
             if not capabilities >> number & 1:
                 _drop_from_bounding_set(number)
-    os.setgroups(user.groups)
-    os.setresgid(user.gid, user.gid, user.gid)
-    os.setresuid(user.uid, user.uid, user.uid)  # away from uid 0 this empties the other sets (capabilities(7))
+    _become_user(user)
     if capabilities is not None:
         if user.uid == 0:
             syscalls.capset(capabilities)
         syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
+
+
+def _become_user(user: User) -> None:
+    try:
+        os.setgroups(user.groups)
+        os.setresgid(user.gid, user.gid, user.gid)
+        os.setresuid(user.uid, user.uid, user.uid)  # away from uid 0 this empties the other sets (capabilities(7))
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        raise SpecError(
+            f"{user.uid}:{user.gid} is no user here", hint="a user namespace has the ids 0 to 65535 only"
+        ) from None
 
 
 def _drop_from_bounding_set(number: int) -> None:

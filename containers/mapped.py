@@ -61,39 +61,37 @@ class Views(NamedTuple):
     volumes: tuple[View, ...]
 
 
-def views(launch: Launch, layers: list[str], directory: str, first_id: int) -> Views:
-    """Return what the launch of the instance with this directory needs; makes nothing."""
-    seen = tuple(View(point, f"{directory}/layers/{number}", first_id) for number, point in enumerate(layers))
-    root = plan.overlay([view.target for view in seen], f"{directory}/upper", f"{directory}/work", launch.root.target)
-    # What root makes in a volume is root's on the host, as in the other modes
-    places = zip(launch.volumes, _volume_places(launch, directory), strict=True)
-    return Views(seen, root, tuple(View(volume.source, place, first_id, True) for volume, place in places))
+def views(launch: Launch, layers: list[str], folder: str, first_id: int) -> Views:
+    """Return what a launch needs, in a folder for mount points of its own; makes nothing."""
+    seen = tuple(View(point, f"{folder}/layers/{number}", first_id) for number, point in enumerate(layers))
+    root = plan.root([view.target for view in seen], os.path.dirname(launch.root.target))
+    # what root makes in a volume is root's on the host, as in the other modes
+    volumes = (View(volume.source, f"{folder}/volumes/{n}", first_id, True) for n, volume in enumerate(launch.volumes))
+    return Views(seen, root, tuple(volumes))
 
 
-def _volume_places(launch: Launch, directory: str) -> list[str]:
-    return [f"{directory}/volumes/{number}" for number in range(len(launch.volumes))]
+def inside(launch: Launch, views: Views, first_id: int) -> Launch:
+    """Return the launch as its user namespace sees it, where the views are mounted."""
+    volumes = (volume._replace(source=view.target) for volume, view in zip(launch.volumes, views.volumes, strict=True))
+    return launch._replace(root=plan.again(launch.root.target), volumes=tuple(volumes), first_id=first_id)
 
 
-def inside(launch: Launch, directory: str, first_id: int) -> Launch:
-    """Return the launch as its user namespace sees it, where `mount` has been called."""
-    places = zip(launch.volumes, _volume_places(launch, directory), strict=True)
-    return launch._replace(
-        root=plan.again(launch.root.target),
-        volumes=tuple(volume._replace(source=place) for volume, place in places),
-        first_id=first_id,
-    )
+def mount(inst: Instance, launch: Launch, layers: list[str]) -> Launch:
+    """Reserve ids, mount root and volumes with them, and return the launch that goes by it. Raises OSError.
 
-
-def mount(inst: Instance, launch: Launch, layers: list[str], first_id: int) -> None:
-    """Mount root and volumes of an instance for its user namespace; they are in the journal. Raises OSError."""
-    wanted = views(launch, layers, inst.directory, first_id)
-    inst.journal.record("mount", path=inst.directory)  # and all below
+    The ids are in the instance's state, the mounts in its journal.
+    """
+    first_id = userns.reserve(inst)
+    wanted = views(launch, layers, inst.run_dir, first_id)
+    for path in (inst.run_dir, launch.root.target):
+        inst.journal.record("mount", path=path)
     os.chown(inst.path("upper"), first_id, first_id)  # the root folder's owner is taken from it
     with userns.example(first_id) as namespace:
         for view in (*wanted.layers, *wanted.volumes):
             view.apply(namespace)
     wanted.root.apply()
-    mountinfo.unmount_all(inst.path("layers"))  # the overlay holds them
+    mountinfo.unmount_all(f"{inst.run_dir}/layers")  # the overlay holds them
+    return inside(launch, wanted, first_id)
 
 
 def check(layer: Layer) -> None:

@@ -60,6 +60,8 @@ class Mount(NamedTuple):
         mount(self.source or self.fstype, self.target, self.fstype, self.flags, self.data)
 
     def __str__(self) -> str:
+        if self.flags & MS_BIND:
+            return f"mount --rbind {self.source} {self.target}"
         options = ",".join(filter(None, [*_names(self.flags), self.data]))
         return f"mount -t {self.fstype} -o {options or 'defaults'} {self.source or self.fstype} {self.target}"
 
@@ -152,7 +154,13 @@ def overlay(layers: list[str], upper: str, work: str, target: str) -> Mount:
     See Documentation/filesystems/overlayfs.rst; there the topmost layer stands first.
     """
     lower = ":".join(reversed(layers))
-    return Mount("overlay", target, 0, f"lowerdir={lower},upperdir={upper},workdir={work}", "overlay")
+    # nodev: the nodes an image brings are not those of /dev, and there is no other guard before the host's disks
+    return Mount("overlay", target, MS_NODEV, f"lowerdir={lower},upperdir={upper},workdir={work}", "overlay")
+
+
+def root(layers: list[str], directory: str) -> Mount:
+    """Return the overlay of the instance whose directory is given."""
+    return overlay(layers, *(os.path.join(directory, name) for name in ("upper", "work", "rootfs")))
 
 
 def again(path: str) -> Mount:
@@ -160,7 +168,7 @@ def again(path: str) -> Mount:
 
     See mount_namespaces(7), "Restrictions on mount namespaces".
     """
-    return Mount("none", path, MS_BIND | MS_REC, "", path)
+    return Mount("", path, MS_BIND | MS_REC, "", path)
 
 
 def kernel_file_systems(*, own_users: bool = False) -> Iterator[Step]:

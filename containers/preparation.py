@@ -38,16 +38,11 @@ def prepare(inst: Instance, *, namespaced: bool) -> Launch:
     inst.journal.record("cgroup", name=inst.name)  # after all that its processes hold: undone before it
     cgroup.create(limits(inst.work))
     ready = launch(inst.work, image, layers, inst.directory, cgroup, link, flags)._replace(tty=inst.tty)
-    return _with_own_users(inst, ready, layers) if flags & syscalls.CLONE_NEWUSER else ready
+    if not flags & syscalls.CLONE_NEWUSER:
+        return ready
+    from containers import mapped
 
-
-def _with_own_users(inst: Instance, ready: Launch, layers: list[str]) -> Launch:
-    """Make what a user namespace needs beforehand, and return the plan that goes by it."""
-    from containers import mapped, userns
-
-    first_id = userns.reserve(inst)
-    mapped.mount(inst, ready, layers, first_id)
-    return mapped.inside(ready, inst.directory, first_id)
+    return mapped.mount(inst, ready, layers)
 
 
 def resume(inst: Instance, *, namespaced: bool) -> Launch:
@@ -77,7 +72,7 @@ def launch(
     return Launch(
         namespaces=flags,
         cgroup=cgroup,
-        root=plan.overlay(layers, *(os.path.join(directory, name) for name in ("upper", "work", "rootfs"))),
+        root=plan.root(layers, directory),
         steps=tuple(_steps(cgroup, flags)),
         volumes=tuple(volume._replace(source=os.path.abspath(volume.source)) for volume in work.volumes),
         files=work.files,

@@ -6,10 +6,10 @@ import os
 import signal
 from time import monotonic_ns
 
-from containers.launch import Launch, Streams, clone, describe, revive
+from containers.launch import Launch, Streams, clone, describe, open_terminal, revive
 from containers.supervisor import become_supervisor
 from vmctl.errors import VmctlError
-from vmctl.host import network, processes, terminal
+from vmctl.host import network, processes
 from vmctl.instance import Instance
 from vmctl.named import TYPE_CHECKING, NamedTuple
 
@@ -87,6 +87,8 @@ def _keeper(inst: Instance, launch: Launch, pipes: Pipes) -> NoReturn:
         os.setsid()
         os.chdir("/")
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        for pipe in (pipes.stdout, pipes.stderr):
+            os.fchmod(pipe.write, 0o622)  # whoever the workload is, it may open /dev/stdout
         streams = Streams(null, pipes.stdout.write, pipes.stderr.write)
         pid = clone(launch, streams, pipes.report.write, pipes.plugged.read)
         os.write(pipes.born.write, f"{pid} {monotonic_ns()}".encode())
@@ -119,14 +121,14 @@ def start_attached(inst: Instance, launch: Launch) -> int | None:
 def _await_exec(inst: Instance, launch: Launch, pid: int, pipes: Pipes) -> int | None:
     inst.state.pid, inst.state.pid_start = pid, processes.start_time(pid)
     if launch.link is not None:
-        network.plug(inst, launch.link, pid)
+        _plug(inst, launch.link, pid, pipes)
         os.write(pipes.plugged.write, b"p")
     master = None
     with os.fdopen(os.dup(pipes.report.read), "rb") as report:
         mark = report.readline()
         error = report.readline()
         if launch.tty and error == b"terminal\n":
-            master, slave = terminal.open_pair(f"/proc/{pid}/root/dev/pts")
+            master, slave = open_terminal(launch, pid)
             os.write(pipes.plugged.write, slave.encode())
             error = b""
         error += report.read()

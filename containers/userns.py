@@ -38,13 +38,19 @@ def reserve(inst: Instance) -> int:
     It is written in the instance's state and nowhere else, so it is free again as soon as the instance is gone.
     """
     with _locked():
-        taken = set(_taken())
-        own = first_id(inst) or next((number for number in range(FIRST, END, COUNT) if number not in taken), None)
-        if own is None:
-            raise ConflictError("every range of user ids is in use", hint="`vmctl rm` instances you no longer need")
+        own = first_id(inst) or lowest_free()
         inst.state.extra[_KEY] = own
         inst.save()
     return own
+
+
+def lowest_free() -> int:
+    """Return the first id of a range that no instance has now. Raises ConflictError where all are taken."""
+    taken = set(_taken())
+    for number in range(FIRST, END, COUNT):
+        if number not in taken:
+            return number
+    raise ConflictError("every range of user ids is in use", hint="`vmctl rm` instances you no longer need")
 
 
 def _taken() -> Iterator[int | None]:
@@ -61,6 +67,11 @@ def _locked() -> Iterator[None]:
         yield
     finally:
         os.close(fd)
+
+
+def mapping(first: int) -> str:
+    """Return the line of uid_map and gid_map: where the ids begin inside, where outside, how many there are."""
+    return f"0 {first} {COUNT}"
 
 
 class Gate:
@@ -81,7 +92,7 @@ class Gate:
         """Map the ids of the child and let it go on; for the parent. Raises OSError, after the child's end."""
         try:
             for name in ("uid_map", "gid_map"):
-                _write(f"/proc/{pid}/{name}", f"0 {self._first} {COUNT}")
+                _write(f"/proc/{pid}/{name}", mapping(self._first))
             os.write(self._write, b"m")
         except OSError:
             os.kill(pid, signal.SIGKILL)
