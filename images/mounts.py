@@ -10,11 +10,12 @@ import fcntl
 import os
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 
 from images.image import Layer
 from vmctl import instance, paths
 from vmctl.host import syscalls
+from vmctl.host.locks import folder_locked
 from vmctl.journal import Journal
 
 KIND = "layer"  # of the journal's entry
@@ -119,13 +120,5 @@ def _uses(journal: Journal, digest: str) -> bool:
     return any(entry["kind"] == KIND and entry["digest"] == digest for entry in journal.entries())
 
 
-@contextmanager
-def _locked() -> Iterator[None]:
-    folder = os.path.join(paths.run_root(), "layers")
-    os.makedirs(folder, mode=0o711, exist_ok=True)
-    fd = os.open(os.path.join(folder, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(fd)
+def _locked() -> AbstractContextManager[None]:
+    return folder_locked(os.path.join(paths.run_root(), "layers"))

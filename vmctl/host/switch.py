@@ -6,7 +6,6 @@ touched. A bind mount of the namespace's file keeps it alive without a process (
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,6 +13,7 @@ from contextlib import contextmanager, suppress
 from vmctl import paths
 from vmctl.errors import StateError
 from vmctl.host import netlink
+from vmctl.host.locks import folder_locked
 from vmctl.host.syscalls import CLONE_NEWNET, MNT_DETACH, MS_BIND, mount, setns, umount2, unshare
 
 BRIDGE = "vmctl0"
@@ -39,13 +39,8 @@ def path() -> str:
 @contextmanager
 def locked() -> Iterator[str]:
     """Hold the switch against every other command and yield its folder, which is the lock and goes when empty."""
-    fd = _lock_folder()
-    try:
+    with folder_locked(folder()):
         yield folder()
-    finally:
-        with suppress(OSError):
-            os.rmdir(folder())
-        os.close(fd)
 
 
 def exists() -> bool:
@@ -120,21 +115,3 @@ def _furnish() -> None:
         netlink.new_bridge(BRIDGE, BRIDGE_INDEX, BRIDGE_MAC),
         netlink.new_address(BRIDGE_INDEX, ADDRESS, PREFIX),
     )
-
-
-def _lock_folder() -> int:
-    while True:
-        os.makedirs(folder(), mode=0o711, exist_ok=True)
-        with suppress(FileNotFoundError):
-            fd = os.open(folder(), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            if _is_still(fd, folder()):
-                return fd
-            os.close(fd)  # its last holder removed it while we waited
-
-
-def _is_still(fd: int, name: str) -> bool:
-    try:
-        return os.path.samestat(os.fstat(fd), os.stat(name))
-    except FileNotFoundError:
-        return False
