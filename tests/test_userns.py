@@ -1,0 +1,329 @@
+"""A container with user ids of its own: who root inside is to the host, and what it may do there."""
+
+import errno
+import json
+import os
+import signal
+import struct
+import time
+
+import pytest
+from commands import Terminal, ok, refused, start, vmctl, wait_for
+from images_made import add
+from networks import host_view
+
+from containers import identity, userns
+from images import store
+from vmctl import instance
+from vmctl.errors import ConflictError
+from vmctl.host import cgroups, reach, syscalls
+from vmctl.workload import ContainerOptions, Workload
+
+AUTO = ("--userns", "auto", "--network", "none")
+
+
+def workload(tmp_path, name="box", text="command: [sleep, '1000']", network="none"):
+    """Return the path of a workload file with user ids of its own."""
+    path = tmp_path / f"{name}.yaml"
+    path.write_text(f"name: {name}\nimage: tiny\nnetwork: {network}\ncontainer: {{userns: auto}}\n{text}\n")
+    return str(path)
+
+
+def first_id(name):
+    return instance.load(name).state.extra["first_id"]
+
+
+def inside(name, script, *flags):
+    return ok("exec", *flags, name, "--", "sh", "-c", script)
+
+
+@pytest.fixture
+def box(own_root, tmp_path):
+    """A container that runs, and its name."""
+    ok("up", workload(tmp_path))
+    yield "box"
+    ok("down", "box")
+
+
+@pytest.fixture
+def plain_folder(tmp_path):
+    """A folder of a file system that cannot map owners, with a file that only the host's root may read."""
+    folder = tmp_path / "plain"
+    folder.mkdir()
+    syscalls.mount("ramfs", str(folder), "ramfs")
+    (folder / "secret").write_text("secret")
+    (folder / "secret").chmod(0o600)
+    yield folder
+    syscalls.umount2(str(folder))
+
+
+def test_ids_inside_are_a_range_outside(box):
+    first = first_id(box)
+    assert inside(box, "cat /proc/self/uid_map /proc/self/gid_map").split() == ["0", str(first), "65536"] * 2
+    assert inside(box, "id -u; id -g").split() == ["0", "0"]
+    pid = instance.load(box).state.pid
+    assert os.stat(f"/proc/{pid}").st_uid == first
+    assert os.readlink(f"/proc/{pid}/ns/user") != os.readlink("/proc/self/ns/user")
+
+
+def test_files_of_the_image_are_roots_inside(box):
+    assert set(inside(box, "stat -c %u:%g / /bin/busybox /etc/passwd /root /dev /dev/pts").split()) == {"0:0"}
+    assert inside(box, "cd /root && rm /etc/passwd && mkdir /usr/new && mv /srv /srv2 && ls -d /srv2") == "/srv2\n"
+
+
+def test_what_it_writes_is_not_roots_outside(box):
+    inside(box, "echo x > /made; chown 1000:1001 /made; mkdir /folder")
+    upper = instance.load(box).path("upper")
+    made, folder = os.stat(f"{upper}/made"), os.stat(f"{upper}/folder")
+    assert (made.st_uid, made.st_gid) == (first_id(box) + 1000, first_id(box) + 1001)
+    assert folder.st_uid == first_id(box)
+
+
+def test_exec_as_another_user(box):
+    assert inside(box, "id -u; id -g; cat /proc/self/setgroups", "-u", "1000:1001").split() == ["1000", "1001", "allow"]
+    assert inside(box, "readlink /proc/self/ns/user") == inside(box, "readlink /proc/1/ns/user")
+
+
+def test_the_workloads_user(own_root, tmp_path):
+    ok("up", workload(tmp_path, text="user: '1000:1000'\ncommand: [sleep, '1000']"))
+    try:
+        assert os.stat(f"/proc/{instance.load('box').state.pid}").st_uid == first_id("box") + 1000
+    finally:
+        ok("down", "box")
+    assert "70000:0 is no user here" in refused("run", *AUTO, "-u", "70000", "tiny", "--", "id")
+    assert ok("run", *AUTO, "-u", "nobody", "tiny", "--", "id", "-u") == "65534\n"
+
+
+def test_root_inside_has_the_default_capabilities_over_its_own(box):
+    mask = identity.capability_mask((), ())
+    status = dict(line.split(":\t", 1) for line in inside(box, "cat /proc/self/status").splitlines() if ":\t" in line)
+    assert [int(status[name], 16) for name in ("CapEff", "CapPrm", "CapBnd")] == [mask] * 3
+    assert status["NoNewPrivs"] == "1"
+    assert status["Seccomp"] == "2"
+
+
+OF_THE_HOST = (
+    "mknod /tmp/disk b 254 0",
+    "mknod /tmp/memory c 1 1",
+    "mount -t ext4 /dev/vda /mnt",
+    "echo 1 > /proc/sys/kernel/panic",
+    "echo c > /proc/sysrq-trigger",
+    "echo 1 > /proc/1/oom_score_adj && echo -1000 > /proc/1/oom_score_adj",
+    "cat /proc/kmsg",
+    "dmesg -n 1",
+    "adjtimex -t 10001",
+)
+
+
+def test_with_all_capabilities_it_has_none_over_the_host(own_root, tmp_path):
+    """Even unconfined, root inside is refused what takes the host's root, and may do the rest at home."""
+    text = "container: {userns: auto, cap_add: [ALL], seccomp: unconfined}\ncommand: [sleep, '1000']"
+    path = tmp_path / "box.yaml"
+    path.write_text(f"name: box\nimage: tiny\nnetwork: none\n{text}\n")
+    hostname = os.uname().nodename
+    ok("up", str(path))
+    try:
+        assert [command for command in OF_THE_HOST if vmctl("exec", "box", "--", "sh", "-c", command).code == 0] == []
+        assert "Operation not permitted" in vmctl("exec", "box", "--", "mknod", "/tmp/disk", "b", "254", "0").err
+        assert inside("box", "hostname other; hostname; mount -t tmpfs x /tmp; ip address add 10.1.1.1 dev lo") == "other\n"
+    finally:
+        ok("down", "box")
+    assert os.uname().nodename == hostname
+
+
+def test_a_volume_is_roots_on_both_sides(own_root, tmp_path):
+    folder = tmp_path / "volume"
+    folder.mkdir()
+    (folder / "given").write_text("given")
+    (folder / "given").chmod(0o600)
+    single = tmp_path / "single"
+    single.write_text("single")
+    os.chown(folder / "given", 5, 6)
+    flags = ("-v", f"{folder}:/v", "-v", f"{folder}:/r:ro", "-v", f"{single}:/etc/single")
+    script = "stat -c %u:%g /v /v/given; cat /v/given /etc/single; touch /v/made; chown 7:8 /v/given; touch /r/no"
+    said = vmctl("run", *AUTO, *flags, "tiny", "--", "sh", "-c", script)
+    assert said.out == "0:0\n5:6\ngivensingle"
+    assert said.code != 0
+    assert "Read-only file system" in said.err
+    assert os.stat(folder / "made").st_uid == 0
+    assert (os.stat(folder / "given").st_uid, os.stat(folder / "given").st_gid) == (7, 8)
+
+
+def test_a_volume_that_cannot_be_mapped_is_nobodys(own_root, plain_folder):
+    script = "stat -c %u:%g /v/secret; cat /v/secret; touch /v/new"
+    said = vmctl("run", *AUTO, "-v", f"{plain_folder}:/v", "tiny", "--", "sh", "-c", script)
+    assert said.out == "65534:65534\n"
+    assert said.code != 0
+    assert said.err.count("ermission denied") == 2
+    assert os.listdir(plain_folder) == ["secret"]
+
+
+def test_files_streams_and_exit_code(own_root, tmp_path):
+    text = (
+        "files: [{path: /srv/new/note, content: hello, mode: '0640'}]\n"
+        "command: [sh, -c, 'cd /srv/new; stat -c %u:%a note; cat note > /dev/stdout; echo e > /dev/stderr; exit 7']"
+    )
+    ok("up", workload(tmp_path, text=text))
+    assert vmctl("wait", "box").code == 7
+    assert vmctl("logs", "box")[1:] == ("0:640\nhello", "e\n")
+    ok("down", "box")
+
+
+@pytest.mark.parametrize("user", ["0", "1000"])
+def test_any_user_may_open_its_own_streams(own_root, tmp_path, user):
+    """/dev/stdout is opened anew by many programs; without a user namespace, too."""
+    path = tmp_path / "box.yaml"
+    path.write_text(
+        f"name: box\nimage: tiny\nnetwork: none\nuser: '{user}'\ncommand: [sh, -c, 'echo out > /dev/stdout']\n"
+    )
+    ok("up", str(path))
+    assert vmctl("wait", "box").code == 0
+    assert ok("logs", "box") == "out\n"
+    ok("down", "box")
+
+
+def test_errors_of_the_command(own_root):
+    assert "the command nosuch is not in the image" in refused("run", *AUTO, "tiny", "--", "nosuch", code=127)
+    assert "cannot be executed" in refused("run", *AUTO, "tiny", "--", "/etc/passwd", code=126)
+    assert "the user nosuch" in refused("run", *AUTO, "-u", "nosuch", "tiny", "--", "id")
+
+
+def test_terminals(box):
+    """One of the container's own, which root inside may open by its name."""
+    for words in (("exec", "-t", box, "--"), ("run", *AUTO, "-t", "tiny", "--")):
+        terminal = Terminal(*words, "sh", "-c", "tty; echo by name > /dev/pts/0; stat -c %u:%g /dev/pts/0; stty size")
+        code, said = terminal.end()
+        assert code == 0, said
+        assert said.split("\r\n")[:4] == ["/dev/pts/0", "by name", "0:5", "30 100"]
+
+
+def test_network_of_its_own_answers(own_root, tmp_path):
+    """A port below 1024: root inside is root of its network, too."""
+    text = (
+        "files: [{path: /srv/index.html, content: hello}]\ncommand: [httpd, -f, -p, '80', -h, /srv]\nready: {http: 80/}"
+    )
+    ok("up", workload(tmp_path, text=text, network="bridge"))
+    try:
+        with reach.connect(instance.load("box").state.address, 80, 5) as connection:
+            connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            assert connection.makefile("rb").read().endswith(b"hello")
+    finally:
+        ok("down", "box")
+
+
+def test_limits(own_root):
+    layout = cgroups.hierarchy()
+    names = {1: ("memory/memory.limit_in_bytes", "pids/pids.max"), 2: ("memory.max", "pids.max")}[layout.version]
+    limits = ("-m", "64M", "--pids", "33", "-e", "F=" + " ".join(f"/sys/fs/cgroup/{name}" for name in names))
+    assert ok("run", *AUTO, *limits, "tiny", "--", "sh", "-c", "cat $F").split() == [str(64 << 20), "33"]
+    killed = vmctl("run", *AUTO, "-m", "8M", "tiny", "--", "dd", "if=/dev/zero", "of=/dev/null", "bs=64M", "count=1")
+    assert killed.code == 137
+    assert "want of memory" in killed.err
+
+
+def test_two_have_different_ranges(own_root, tmp_path):
+    for name in ("one", "two"):
+        ok("up", workload(tmp_path, name))
+    one, two = first_id("one"), first_id("two")
+    assert abs(one - two) >= 65536
+    ok("rm", "-f", "one")
+    ok("up", workload(tmp_path, "three"))
+    assert first_id("three") == one  # what is gone is free again
+    ok("rm", "-f", "two")
+    ok("rm", "-f", "three")
+
+
+def test_ranges_can_run_out(own_root, monkeypatch):
+    made = [instance.create(Workload(name=f"i{number}", image="tiny"), "container") for number in range(3)]
+    monkeypatch.setattr(userns, "END", userns.FIRST + 2 * userns.COUNT)
+    assert [userns.reserve(inst) for inst in made[:2]] == [userns.FIRST, userns.FIRST + userns.COUNT]
+    assert userns.reserve(made[0]) == userns.FIRST  # once more, the same
+    with pytest.raises(ConflictError, match="every range"):
+        userns.reserve(made[2])
+
+
+def test_an_older_workload_file_is_read(own_root):
+    """Instances made before the key existed can be removed."""
+    work = Workload(name="old", image="tiny", container=ContainerOptions(cap_add=("NET_ADMIN",)))
+    values = json.loads(work.to_json())
+    assert values[-1].pop() == "host"
+    assert Workload.from_json(json.dumps(values)) == work
+
+
+def test_where_there_is_no_user_namespace(own_root):
+    said = refused("run", "--mode", "host", "--network", "host", "--userns", "auto", "tiny", "--", "true")
+    assert "mode host has none" in said
+    said = refused("run", "--network", "host", "--userns", "auto", "tiny", "--", "true")
+    assert "no power over the host's network" in said
+
+
+def older_kernel():
+    """Have this process and its children see a kernel before Linux 5.12: it does not know mount_setattr, call 442."""
+    load, unless_equal, refuse, allow = (
+        (0x20, 0, 0, 0),
+        (0x15, 0, 1, 442),
+        (6, 0, 0, 0x50000 | errno.ENOSYS),
+        0x7FFF0000,
+    )
+    program = (load, unless_equal, refuse, (6, 0, 0, allow))
+    syscalls.seccomp_filter(b"".join(struct.pack("=HBBI", *instruction) for instruction in program))
+
+
+def test_a_kernel_that_cannot_is_named(own_root):
+    said = refused("run", *AUTO, "tiny", "--", "true", preexec_fn=older_kernel)
+    assert "this kernel cannot map the owners of an image to a user namespace: " in said
+    assert "Function not implemented" in said
+    assert ok("run", "--network", "none", "tiny", "--", "echo", "can", preexec_fn=older_kernel) == "can\n"
+
+
+def test_explain_names_the_range(own_root, tmp_path):
+    said = ok("up", "--explain", "--dry-run", workload(tmp_path))
+    assert "CLONE_NEWUSER" in said
+    assert f"echo 0 {userns.FIRST} 65536 > /proc/PID/uid_map" in said
+    assert f"X-mount.idmap=b:0:{userns.FIRST}:65536" in said
+    assert "mknod" not in said
+    assert not (own_root / "lib" / "instances").exists()
+
+
+@pytest.mark.parametrize("who", ["host", "auto"])
+def test_nodes_that_an_image_brings_open_nothing(tmp_path, monkeypatch, who):
+    tiny = store.find("tiny")
+    monkeypatch.setenv("VMCTL_ROOT", str(tmp_path / "root"))
+    (tmp_path / "tree").mkdir()
+    os.mknod(tmp_path / "tree" / "zero", 0o20666, os.makedev(1, 5))
+    add("hostile", tiny, tmp_path / "tree")
+    said = vmctl("run", "--userns", who, "--network", "none", "hostile", "--", "sh", "-c", "ls /zero; echo > /zero")
+    assert said.out == "/zero\n"
+    assert said.code != 0
+    assert "ermission denied" in said.err
+
+
+def files(root):
+    return sorted(os.path.join(folder, name) for folder, _, names in os.walk(root) for name in names)
+
+
+def test_nothing_is_left(own_root, tmp_path):
+    (tmp_path / "volume").mkdir()
+    ok("run", *AUTO, "tiny", "--", "true")  # what stays for good is there: the lock of the layers
+    before = host_view(own_root), files(own_root)
+    text = f"volumes: ['{tmp_path}/volume:/v']\ncommand: [sleep, '1000']"
+    ok("up", workload(tmp_path, text=text, network="bridge"))
+    assert host_view(own_root) != before[0]
+    ok("down", "box")
+    assert (host_view(own_root), files(own_root)) == before
+    refused("run", "--userns", "auto", "-v", f"{tmp_path}/volume:/v", "tiny", "--", "nosuch", code=127)
+    assert (host_view(own_root), files(own_root)) == before
+
+
+@pytest.mark.parametrize("delay_s", [0.05, 0.08, 0.11, 0.14])
+def test_nothing_is_left_after_a_kill(own_root, tmp_path, delay_s):
+    ok("run", *AUTO, "tiny", "--", "true")
+    before = host_view(own_root), files(own_root)
+    path = workload(tmp_path, network="bridge")
+    process = start("up", path)
+    time.sleep(delay_s)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    ok("down", "box")
+    # a half-started supervisor ends by itself, when it sees that nobody waits for it
+    wait_for(lambda: (host_view(own_root), files(own_root)) == before, timeout_s=10)
