@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -90,13 +94,40 @@ class Guest:
         run(self.command(), timeout_s=timeout_s)
         return self.outcome()
 
+    @contextmanager
+    def running(self, timeout_s: float = 60.0) -> Iterator[None]:
+        """Run the guest beside the caller, who sees to it that it ends."""
+        thread = threading.Thread(target=run, args=(self.command(),), kwargs={"timeout_s": timeout_s})
+        thread.start()
+        try:
+            yield
+        finally:
+            thread.join()
+
+    def wait_until(self, condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
+        """Return when `condition` holds; fails after `timeout_s`."""
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            assert time.monotonic() < deadline, self.outcome()
+            time.sleep(0.05)
+
+    def order(self, line: str) -> None:
+        """Write a line to the guest's control port."""
+        with open(self.path("control"), "w") as fifo:
+            fifo.write(line + "\n")
+
     def outcome(self) -> Outcome:
+        """Return what the guest has said by now."""
         marks, stdout, stderr, console = (self.read(name) for name in ("marks", "stdout", "stderr", "console"))
         return Outcome(marks.splitlines(), stdout, stderr, console)
 
     def read(self, name: str) -> str:
-        with open(self.path(name), encoding="utf-8", errors="replace") as file:
-            return file.read()
+        """Return what is in a stream's file by now."""
+        try:
+            with open(self.path(name), encoding="utf-8", errors="replace") as file:
+                return file.read()
+        except FileNotFoundError:
+            return ""
 
 
 def _disk(serial: str, path: str, read_only: str) -> list[str]:

@@ -1,12 +1,12 @@
 """The inside of the microVM: a small init and what it needs, packed into an initrd.
 
 What the host gives the guest, and what comes back:
-- virtio disks, told apart by serial: `layer0` (lowest), `layer1`, ... the image's EROFS files; `disk`, ext4, for what
-  the workload writes; `seed`, a NoCloud ISO in the form vmm/seed.py writes, the only configuration.
-- virtio-serial ports: `org.vmctl.marks`, `org.vmctl.stdout`, `org.vmctl.stderr` from the guest, `org.vmctl.control` and,
-  for an attached run, `org.vmctl.stdin` to it.
-- marks, a line each: `init`, `mounts`, `seed`, `network`, `exec` (the workload takes over), `ssh`, and at the end one of
-  `exit CODE workload|signal|oom` and `error CODE TEXT` (nothing was started; CODE is 125, 126 or 127).
+- virtio disks, told apart by serial: `layer0` (lowest), `layer1`, ... are the image's EROFS files; `disk` is ext4, for
+  what the workload writes; `seed` is a NoCloud ISO in the form vmm/seed.py writes, the guest's only configuration.
+- virtio-serial ports, all named `org.vmctl.` and: `marks`, `stdout`, `stderr` from the guest; `control` to it; and for
+  an attached run `stdin` to it.
+- marks, a line each: `init`, `mounts`, `seed`, `network`, `exec` (the workload takes over), `ssh`, and as the last one
+  `exit CODE workload|signal|oom` or `error CODE TEXT` (nothing was started; CODE is 125, 126 or 127).
 - control, a line each: `signal NUMBER` for the workload's process, `poweroff`.
 - SSH to root on port 22: the command is the line of words that `launch` takes, quoted for a shell.
 """
