@@ -33,7 +33,8 @@ def rows(comparison: Comparison) -> list[Row]:
     counted = [comparison.of(mode) for mode in comparison.modes]
     looks = [comparison.look(mode) for mode in comparison.modes]
     last = _answers(looks) if comparison.work.ready else _codes(counted)
-    return [*_times(comparison, counted), *_sizes(counted), _counts(counted), *last]
+    sizes = _sizes(counted) if comparison.work.ready else ()
+    return [*_times(comparison, counted), *sizes, _counts(counted), *last]
 
 
 def notes(comparison: Comparison) -> Iterator[str]:
