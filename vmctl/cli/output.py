@@ -80,7 +80,7 @@ class Progress:
         """Show `text` in place of what was shown."""
         if self.active and text != self.shown:
             self.shown = text
-            width = os.get_terminal_size(2).columns - 1
+            width = (os.get_terminal_size(2).columns or 80) - 1  # a terminal that nobody has sized says 0
             sys.stderr.write(f"\r\x1b[2K{text[:width]}")
             sys.stderr.flush()
 
