@@ -125,7 +125,10 @@ def test_with_all_capabilities_it_has_none_over_the_host(own_root, tmp_path):
     try:
         assert [command for command in OF_THE_HOST if vmctl("exec", "box", "--", "sh", "-c", command).code == 0] == []
         assert "Operation not permitted" in vmctl("exec", "box", "--", "mknod", "/tmp/disk", "b", "254", "0").err
-        assert inside("box", "hostname other; hostname; mount -t tmpfs x /tmp; ip address add 10.1.1.1 dev lo") == "other\n"
+        assert (
+            inside("box", "hostname other; hostname; mount -t tmpfs x /tmp; ip address add 10.1.1.1 dev lo")
+            == "other\n"
+        )
     finally:
         ok("down", "box")
     assert os.uname().nodename == hostname
