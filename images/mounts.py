@@ -47,14 +47,17 @@ def mount_layer(layer: Layer, journal: Journal) -> str:
 
 def release_layer(digest: str, journal: Journal) -> None:
     """Unmount a layer, if it is mounted, unless an instance other than the owner of `journal` uses it."""
-    target = mount_point(digest)
     with _locked():
-        if any(_uses(other, digest) for other in _other_journals(journal)):
-            return
-        if os.path.ismount(target):
-            syscalls.umount2(target)
-        with suppress(FileNotFoundError):
-            os.rmdir(target)
+        if not any(_uses(other, digest) for other in _other_journals(journal)):
+            _unmount(mount_point(digest))
+        journal.strike(KIND, digest=digest)  # or of two that go at once each would leave it to the other
+
+
+def _unmount(target: str) -> None:
+    if os.path.ismount(target):
+        syscalls.umount2(target)
+    with suppress(FileNotFoundError):
+        os.rmdir(target)
 
 
 def mount_erofs(path: str, target: str) -> None:

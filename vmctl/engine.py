@@ -114,7 +114,8 @@ def status(inst: Instance, backend: Backend | None = None) -> str:
         inst.state.status = "exited"
         inst.save()
     elif inst.state.status == "created" and not inst.busy():
-        return "failed"  # the command that was starting it is gone
+        inst.recall()  # the command that was starting it is done, or it is gone
+        return "failed" if inst.state.status == "created" else status(inst, backend)
     return inst.state.status
 
 
@@ -175,6 +176,7 @@ def rm(name: str, *, force: bool = False) -> None:
 
 def down(name: str, timeout_s: float = 10.0) -> bool:
     """Stop and remove; return whether there was such an instance."""
+    instance.remove_unfinished()
     try:
         inst = instance.load(name)
         stop(inst, timeout_s)

@@ -8,7 +8,7 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from vmctl import paths
 from vmctl.errors import ConflictError, NotFoundError, SpecError
@@ -83,20 +83,37 @@ class Instance:
         return self.path("console.log")
 
     def save(self) -> None:
-        """Write state and timeline, each whole or not at all."""
-        write_atomic(self.path("state.json"), json.dumps({**vars(self.state), "marks_ns": self.timeline.marks_ns}))
+        """Write state and timeline, whole or not at all. Raises NotFoundError where the instance has been removed."""
+        try:
+            write_atomic(self.path("state.json"), json.dumps({**vars(self.state), "marks_ns": self.timeline.marks_ns}))
+        except FileNotFoundError:
+            raise _absent(self.name) from None
+
+    def recall(self) -> None:
+        """Read state and timeline again: another command may have written them. Raises NotFoundError."""
+        try:
+            self.state, self.timeline = _read_state(self.directory)
+        except FileNotFoundError:
+            raise _absent(self.name) from None
 
     def remove_files(self) -> None:
-        """Remove the directory; the journal has been undone before."""
+        """Remove the directory; the journal has been undone before. It is gone at once, then file by file."""
         disk.remove_tree(self.run_dir)
-        disk.remove_tree(self.directory)
+        doomed = _unfinished(self.name)
+        os.rename(self.directory, doomed)
+        disk.remove_tree(doomed)
 
     @contextmanager
     def locked(self, timeout_s: float = 30.0) -> Iterator[None]:
-        """Hold the instance's lock (flock(2): it ends with its holder). Raises ConflictError after `timeout_s`."""
-        fd = os.open(self.path("lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        """Hold the instance's lock (flock(2): it ends with its holder); the state is read again when it is had.
+
+        Raises ConflictError after `timeout_s`, NotFoundError where the instance has been removed meanwhile.
+        """
+        fd = self._open_lock()
         try:
             _flock(fd, self.name, timeout_s)
+            self._refuse_removed(fd)
+            self.recall()
             os.truncate(fd, 0)
             os.pwrite(fd, str(os.getpid()).encode(), 0)
             yield
@@ -104,8 +121,8 @@ class Instance:
             os.close(fd)
 
     def busy(self) -> bool:
-        """Return whether a command holds the lock now."""
-        fd = os.open(self.path("lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        """Return whether a command holds the lock now. Raises NotFoundError."""
+        fd = self._open_lock()
         try:
             fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -113,6 +130,21 @@ class Instance:
         finally:
             os.close(fd)
         return False
+
+    def _open_lock(self) -> int:
+        try:
+            return os.open(self.path("lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            raise _absent(self.name) from None
+
+    def _refuse_removed(self, lock: int) -> None:
+        """Raise NotFoundError where the lock is that of an instance gone; one of the same name is another one."""
+        try:
+            if os.path.samestat(os.fstat(lock), os.stat(self.path("lock"))):
+                return
+        except FileNotFoundError:
+            pass
+        raise _absent(self.name)
 
 
 def write_atomic(path: str, text: str) -> None:
@@ -137,8 +169,9 @@ def create(work: Workload, mode: str) -> Instance:
     check_name(work.name)
     inst = Instance(work.name, work, State(id=os.urandom(4).hex(), mode=mode, created=time.time()))
     os.makedirs(paths.instances_root(), mode=0o711, exist_ok=True)
+    remove_unfinished()
     # The directory appears with its content or not at all: a half-made one would have no mode to remove it by.
-    temporary = os.path.join(paths.instances_root(), f".{work.name}.{os.getpid()}")
+    temporary = _unfinished(work.name)
     final, inst.directory = inst.directory, temporary
     os.mkdir(temporary, mode=0o711)
     try:
@@ -158,31 +191,60 @@ def create(work: Workload, mode: str) -> Instance:
     return inst
 
 
+def remove_unfinished() -> None:
+    """Remove the directories of commands that were killed while they made or removed one; they stand for nothing."""
+    for folder in filter(_is_unfinished, _listing()):
+        if not os.path.exists(f"/proc/{folder.rpartition('.')[2]}"):
+            with suppress(FileNotFoundError):  # another command is at it, too
+                disk.remove_tree(os.path.join(paths.instances_root(), folder))
+
+
+def _unfinished(name: str) -> str:
+    """Return what a directory is called while this process makes or removes it."""
+    return os.path.join(paths.instances_root(), f".{name}.{os.getpid()}")
+
+
+def _is_unfinished(folder: str) -> bool:
+    return folder.startswith(".")
+
+
 def load(name: str) -> Instance:
     """Return an existing instance. Raises NotFoundError, also for a name that could not be one."""
     directory = os.path.join(paths.instances_root(), name)
     try:
         if not re.fullmatch(NAME, name):
             raise FileNotFoundError
-        with open(os.path.join(directory, "state.json"), encoding="utf-8") as file:
-            values = json.load(file)
+        state, timeline = _read_state(directory)
         with open(os.path.join(directory, "workload.json"), encoding="utf-8") as file:
             work = Workload.from_json(file.read())
     except (FileNotFoundError, NotADirectoryError):
-        raise NotFoundError(f"there is no instance {name}", hint="`vmctl ps -a` lists them") from None
-    marks = values.pop("marks_ns", {})
-    inst = Instance(name, work, State(**values))
-    inst.timeline = Timeline(marks)
+        raise _absent(name) from None
+    inst = Instance(name, work, state)
+    inst.timeline = timeline
     return inst
+
+
+def _read_state(directory: str) -> tuple[State, Timeline]:
+    with open(os.path.join(directory, "state.json"), encoding="utf-8") as file:
+        values = json.load(file)
+    marks_ns = values.pop("marks_ns", {})
+    return State(**values), Timeline(marks_ns)
+
+
+def _absent(name: str) -> NotFoundError:
+    return NotFoundError(f"there is no instance {name}", hint="`vmctl ps -a` lists them")
 
 
 def names() -> list[str]:
     """Return the names of all instances, sorted."""
+    return sorted(folder for folder in _listing() if not _is_unfinished(folder))
+
+
+def _listing() -> list[str]:
     try:
-        found = os.listdir(paths.instances_root())
+        return os.listdir(paths.instances_root())
     except FileNotFoundError:
         return []
-    return sorted(name for name in found if not name.startswith("."))
 
 
 def _flock(fd: int, name: str, timeout_s: float) -> None:

@@ -38,6 +38,9 @@ class Journal:
             return []
         return [json.loads(line) for line in lines]
 
-    def clear(self) -> None:
-        """Forget everything: all of it has been undone."""
-        os.truncate(self.path, 0) if os.path.exists(self.path) else None
+    def strike(self, kind: str, **what: str | int) -> None:
+        """Forget an object that has been unmade; for those that other instances look for in this journal."""
+        rest = [entry for entry in self.entries() if entry != {"kind": kind, **what}]
+        with open(self.path + ".new", "w", encoding="utf-8") as file:
+            file.writelines(json.dumps(entry) + "\n" for entry in rest)
+        os.replace(self.path + ".new", self.path)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from importlib import import_module
 
@@ -60,6 +61,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     if words[0] not in VERBS:
         return _unknown(words[0])
+    for signum in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(signum) == signal.SIG_DFL:  # not under nohup(1)
+            signal.signal(signum, _end)
     try:
         return _run_verb(words[0], words[1:])
     except VmctlError as error:
@@ -77,6 +81,16 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         where = f" ({error.filename})" if error.filename else ""
         return _report(VmctlError(f"{error.strerror or error}{where}", hint="`vmctl --debug VERB` shows where"))
+    except Exception as error:
+        if debug:
+            raise
+        text = f"a mistake of vmctl's own, {type(error).__name__}: {error}"
+        return _report(VmctlError(text, hint=f"`vmctl --debug {words[0]}` shows where"))
+
+
+def _end(signum: int, _: object) -> NoReturn:
+    """End as the signal would have ended us, but by an exception: what was begun is undone on the way."""
+    sys.exit(128 + signum)
 
 
 def _run_verb(verb: str, words: list[str]) -> int:

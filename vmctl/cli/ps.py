@@ -38,10 +38,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _row(name: str) -> dict[str, Any] | None:
     try:
-        inst = instance.load(name)
+        return describe(instance.load(name))
     except NotFoundError:
         return None  # removed since it was listed
-    return describe(inst)
 
 
 def describe(inst: Instance) -> dict[str, Any]:

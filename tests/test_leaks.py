@@ -1,0 +1,397 @@
+"""The host before and after: for success, for failed starts, and for `kill -9` at every point of a start."""
+
+import os
+import signal
+import socket
+import subprocess
+import time
+
+import pytest
+from commands import free_port, inspect, ok, refused, start, vmctl, wait_for
+from host_state import PREFIX, host_state, left_behind
+
+from vmctl import engine, instance, registry, spec
+from vmctl.errors import ConflictError
+from vmctl.host import processes
+from vmctl.journal import Journal
+
+MODES = sorted(registry.modes())
+EACH_MODE = pytest.mark.parametrize("mode", MODES)
+QUICK = [mode for mode in MODES if not registry.load(mode).features.own_kernel]  # those that start in milliseconds
+EACH_QUICK_MODE = pytest.mark.parametrize("mode", QUICK)
+
+
+@pytest.fixture
+def before(guest_root):
+    """The state of the host; what a test has left behind is removed for the next one."""
+    yield host_state()
+    for name in instance.names():
+        vmctl("down", name)
+
+
+def write_spec(tmp_path, name="leak", text="command: [sleep, '1000']\n", *, ports=True):
+    """Write a workload file that uses everything that has to be given back."""
+    path = tmp_path / f"{name}.yaml"
+    lines = "resources: {memory: 128M, pids: 64, cpus: 1}\nfiles: [{path: /etc/leak, content: x}]\n"
+    if ports:
+        lines += f"ports: ['{free_port()}:8000']\n"
+    path.write_text(f"image: tiny\n{lines}{text}")
+    return str(path)
+
+
+@EACH_MODE
+def test_the_state_shows_what_runs(before, tmp_path, mode):
+    """Else the tests below would prove nothing."""
+    ok("up", "--mode", mode, write_spec(tmp_path))
+    changed = left_behind(before)
+    assert {"mounts", "processes", "cgroups", "files"} <= set(changed)
+    assert ("switch_links" in changed) == registry.load(mode).features.own_network
+    ok("down", "leak")
+    assert left_behind(before) == {}
+
+
+@EACH_MODE
+def test_nothing_is_left_after_stop_and_rm(before, tmp_path, mode):
+    ok("up", "--mode", mode, write_spec(tmp_path))
+    ok("stop", "-t", "1", "leak")
+    ok("rm", "leak")
+    assert left_behind(before) == {}
+
+
+@EACH_MODE
+def test_nothing_is_left_after_rm_by_force(before, tmp_path, mode):
+    ok("up", "--mode", mode, write_spec(tmp_path))
+    ok("rm", "-f", "leak")
+    assert left_behind(before) == {}
+
+
+@EACH_MODE
+def test_nothing_is_left_after_run(before, mode):
+    assert vmctl("run", "--mode", mode, "--name", "leak", "tiny", "--", "true").code == 0
+    assert left_behind(before) == {}
+
+
+def test_nothing_is_left_by_children_of_the_workload(before, tmp_path):
+    """Orphans, a session of their own, their streams closed: they end with the container."""
+    script = "for i in 1 2 3; do setsid sleep 1000 < /dev/null > /dev/null 2>&1 & done; sleep 0.1"
+    for mode in QUICK:
+        result = vmctl("run", "--mode", mode, "--name", "leak", "tiny", "--", "sh", "-c", script)
+        assert result.code == 0
+        assert left_behind(before) == {}
+
+
+# Starts that fail
+
+
+@EACH_QUICK_MODE
+@pytest.mark.parametrize(
+    ("text", "code", "message"),
+    [
+        ("command: [no-such-command]", 127, "no-such-command is not in the image"),
+        ("command: [/etc/passwd]", 126, "/etc/passwd cannot be executed"),
+        ("command: [sh]\nuser: nosuch", 125, "the user nosuch is not in the image"),
+        ("command: [sleep, '9']\nready: {log: never, timeout: 100ms}", 124, "was not ready within"),
+        ("command: ['false']\nready: {log: never}", 125, "ended with code 1"),
+        ("command: [sh]\nvolumes: ['./nowhere:/data']", 125, "nowhere does not exist"),
+        ("command: [sh]\nvolumes: ['.:/etc/passwd/x']", 125, "Not a directory"),
+        ("command: [sh]\nworkdir: /etc/passwd", 125, "/etc/passwd"),
+        ("command: [sh]\nfiles: [{path: /etc/passwd/x}]", 125, "Not a directory"),
+        ("command: [sh]\ncontainer: {cap_add: [FLY]}", 125, "there is no capability FLY"),
+        ("command: [sh]\nresources: {memory: 99999999T}", 125, "memory"),
+    ],
+    ids=lambda value: str(value).replace("\n", " ")[:40],
+)
+def test_nothing_is_left_of_a_start_that_failed(before, tmp_path, mode, text, code, message):
+    path = tmp_path / "leak.yaml"
+    path.write_text(f"image: tiny\n{text}\n")
+    assert message in refused("up", "--mode", mode, str(path), code=code)
+    assert left_behind(before) == {}
+
+
+def test_nothing_is_left_of_a_guest_without_its_command(before, tmp_path):
+    path = write_spec(tmp_path, text="command: [no-such-command]\nready: {log: never}\n")
+    assert "no-such-command" in refused("up", "--mode", "vm", path, code=127)
+    assert left_behind(before) == {}
+
+
+@EACH_MODE
+def test_nothing_is_left_where_the_port_is_taken_meanwhile(before, tmp_path, mode):
+    """Free at the check, taken when it is to be published: by the workload's start itself."""
+    path = write_spec(tmp_path, text="command: [sleep, '1000']\nready: {exec: ['true']}\n")
+    work = spec.load(path)
+    with socket.socket() as other:
+        backend = registry.load(mode)
+        inst = engine.create(work, backend)
+        other.bind(("127.0.0.1", work.ports[0].host_port))
+        other.listen()
+        with inst.locked():
+            with pytest.raises(ConflictError, match="is taken by"):
+                engine.bring_up(inst, backend)
+            engine.remove(inst, backend)
+    assert left_behind(before) == {}
+
+
+# kill -9 of the command
+
+
+def up_and_die(path, mode, number, *, made):
+    """Start in a process that is killed at its journal entry `number`: announced, or `made` and before the next.
+
+    Return whether it came to that.
+    """
+    pid = os.fork()
+    if pid:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+    record, count = Journal.record, 0
+
+    def counting(journal, kind, **what):
+        nonlocal count
+        if made and count == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        record(journal, kind, **what)
+        count += 1
+        if not made and count == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    Journal.record = counting
+    try:
+        engine.up(spec.load(path), mode)
+    finally:
+        os._exit(0)
+
+
+@EACH_MODE
+@pytest.mark.parametrize("made", [False, True], ids=["announced", "made"])
+def test_nothing_is_left_after_kill_9_at_each_journal_entry(before, tmp_path, mode, made):
+    path, number = write_spec(tmp_path), 1
+    while up_and_die(path, mode, number, made=made):
+        ok("down", "leak")
+        assert left_behind(before) == {}, f"killed at entry {number}"
+        number += 1
+    assert number >= 4
+    ok("down", "leak")
+    assert left_behind(before) == {}
+
+
+def killed(arguments, after_s, signum=signal.SIGKILL):
+    """Start the command, send it a signal after so long, and return its exit code."""
+    process = start(*arguments)
+    time.sleep(after_s)
+    process.send_signal(signum)
+    process.communicate(timeout=60)
+    return process.returncode
+
+
+def duration_s(*arguments):
+    begin_s = time.monotonic()
+    ok(*arguments)
+    return time.monotonic() - begin_s
+
+
+@EACH_QUICK_MODE
+def test_nothing_is_left_after_kill_9_at_any_moment(before, tmp_path, mode):
+    arguments = ("up", "--mode", mode, write_spec(tmp_path))
+    whole_s = duration_s(*arguments)
+    ok("down", "leak")
+    for part in range(4, 24):
+        killed(arguments, whole_s * part / 20)
+        ok("down", "leak")
+        assert left_behind(before) == {}, f"killed after {part}/20 of a start"
+
+
+def test_nothing_is_left_after_kill_9_of_a_guests_start(before, tmp_path):
+    arguments = ("up", "--mode", "vm", write_spec(tmp_path, text="command: [sleep, '1000']\nready: {log: never}\n"))
+    for after_s in (0.2, 0.4, 0.6, 0.8, 1.0, 2.0, 4.0):
+        killed(arguments, after_s)
+        ok("down", "leak")
+        assert left_behind(before) == {}, f"killed after {after_s} s"
+
+
+def test_nothing_is_left_of_a_directory_half_made(before, tmp_path):
+    """Killed between the first file of an instance's directory and the directory's own name."""
+    pid = os.fork()
+    if pid == 0:
+        instance.os.rename = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+        engine.up(spec.load(write_spec(tmp_path)), "container")
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+    ok("down", "leak")
+    assert left_behind(before) == {}
+
+
+@EACH_QUICK_MODE
+def test_nothing_is_left_after_kill_9_of_run(before, mode):
+    """The workload ends with the command it is attached to."""
+    for after_s in (0.05, 0.1, 0.15, 0.2, 0.3, 0.5):
+        killed(("run", "--mode", mode, "--name", "leak", "tiny", "--", "sleep", "1000"), after_s)
+        ok("down", "leak")
+        assert left_behind(before) == {}, f"killed after {after_s} s"
+
+
+@EACH_QUICK_MODE
+def test_nothing_is_left_after_kill_9_of_down(before, tmp_path, mode):
+    path = write_spec(tmp_path)
+    ok("up", "--mode", mode, path)
+    whole_s = duration_s("down", "-t", "0", "leak")
+    for part in range(4, 20):
+        ok("up", "--mode", mode, path)
+        killed(("down", "-t", "0", "leak"), whole_s * part / 20)
+        ok("down", "-t", "0", "leak")
+        assert left_behind(before) == {}, f"killed after {part}/20 of a removal"
+
+
+# kill -9 of what runs
+
+
+@EACH_MODE
+def test_kill_9_of_what_runs(before, tmp_path, mode):
+    """A container's first process, or QEMU."""
+    ok("up", "--mode", mode, write_spec(tmp_path))
+    os.kill(inspect("leak")["pid"], signal.SIGKILL)
+    wait_for(lambda: inspect("leak")["status"] == "exited")
+    document = inspect("leak")
+    assert document["pid"] is None
+    assert (document["exit_code"], document["exit_source"]) in ((137, "signal"), (125, "vmctl"))
+    ok("down", "leak")
+    assert left_behind(before) == {}
+
+
+@EACH_QUICK_MODE
+def test_kill_9_of_the_supervisor(before, tmp_path, mode):
+    """The workload ends with it; nobody knows its exit code, but all is removed."""
+    ok("up", "--mode", mode, write_spec(tmp_path))
+    keeper = instance.load("leak").state.keeper_pid
+    os.kill(keeper, signal.SIGKILL)
+    wait_for(lambda: inspect("leak")["status"] == "exited")
+    assert inspect("leak")["exit_code"] == 137
+    ok("down", "leak")
+    assert left_behind(before) == {}
+
+
+@EACH_QUICK_MODE
+def test_kill_9_of_everything(before, tmp_path, mode):
+    ok("up", "--mode", mode, write_spec(tmp_path))
+    pids = [int(line.split(":")[0]) for line in left_behind(before)["processes"]["more"]]
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL) if processes.start_time(pid) else None
+    wait_for(lambda: inspect("leak")["status"] == "exited")
+    ok("down", "leak")
+    assert left_behind(before) == {}
+
+
+# Ctrl-C, and a polite end of the command
+
+
+@EACH_QUICK_MODE
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda signum: signum.name)
+def test_an_interrupted_up_cleans_up(before, tmp_path, mode, signum):
+    text = "command: [sleep, '1000']\nready: {log: never}\n"
+    arguments = ("up", "--mode", mode, write_spec(tmp_path, text=text))
+    for after_s in (0.1, 0.15, 0.2, 0.3, 0.5):
+        code = killed(arguments, after_s, signum)
+        assert code in (128 + signum, -signum), f"interrupted after {after_s} s"
+        assert left_behind(before) == {}, f"interrupted after {after_s} s"
+
+
+@pytest.mark.parametrize("after_s", [0.4, 3.0])
+def test_an_interrupted_start_of_a_guest_cleans_up(before, tmp_path, after_s):
+    arguments = ("up", "--mode", "vm", write_spec(tmp_path, text="command: [sh]\nready: {log: never}\n"))
+    assert killed(arguments, after_s, signal.SIGINT) in (130, -signal.SIGINT)
+    assert left_behind(before) == {}
+
+
+@EACH_QUICK_MODE
+def test_an_interrupted_run_cleans_up(before, mode):
+    """The first Ctrl-C is the workload's, which here ignores it as PID 1 does; the second one ends it."""
+    process = start(
+        "run", "--mode", mode, "--name", "leak", "tiny", "--", "sh", "-c", "trap '' INT; echo on; sleep 1000"
+    )
+    assert process.stdout.readline() == b"on\n"
+    time.sleep(0.3)  # the command may be slower than its workload to be ready for signals
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.2)
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=20)
+    assert process.returncode == 137
+    assert left_behind(before) == {}
+
+
+@EACH_QUICK_MODE
+def test_ctrl_c_ends_a_workload_that_listens(before, mode):
+    script = "trap 'echo bye; exit 4' INT; echo on; while :; do sleep 0.1; done"
+    process = start("run", "--mode", mode, "--name", "leak", "tiny", "--", "sh", "-c", script)
+    assert process.stdout.readline() == b"on\n"
+    time.sleep(0.3)  # the command may be slower than its workload to be ready for signals
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=20)[0] == b"bye\n"
+    assert process.returncode == 4
+    assert left_behind(before) == {}
+
+
+# Two at once
+
+
+@EACH_QUICK_MODE
+def test_many_at_once_with_names_of_their_own(before, tmp_path, mode):
+    names = [f"{PREFIX}{number}" for number in range(4)]
+    started = [start("up", "--mode", mode, write_spec(tmp_path, name)) for name in names]
+    for process in started:
+        process.communicate(timeout=60)
+    assert [process.returncode for process in started] == [0] * 4
+    addresses = [inspect(name)["address"] for name in names]
+    assert len(set(addresses)) == (4 if registry.load(mode).features.own_network else 1)
+    ending = [start("down", "-t", "0", name) for name in names]
+    for process in ending:
+        process.communicate(timeout=60)
+    assert [process.returncode for process in ending] == [0] * 4
+    assert left_behind(before) == {}
+
+
+@EACH_QUICK_MODE
+def test_of_many_with_one_name_one_wins(before, tmp_path, mode):
+    path = write_spec(tmp_path, ports=False)
+    for _ in range(3):
+        started = [start("up", "--mode", mode, path) for _ in range(4)]
+        errors = [process.communicate(timeout=60)[1].decode() for process in started]
+        assert sorted(process.returncode for process in started) == [0, 125, 125, 125]
+        assert sum("the name leak is taken" in error for error in errors) == 3, errors
+        assert inspect("leak")["status"] == "running"
+        ending = [start("down", "-t", "0", "leak") for _ in range(3)]
+        outputs = [process.communicate(timeout=60) for process in ending]
+        assert [process.returncode for process in ending] == [0] * 3, outputs
+        assert left_behind(before) == {}
+
+
+def test_commands_that_wait_for_a_start(before, tmp_path):
+    """`stop` and `wait`, given while the instance is still being started, mean the one that runs then."""
+    starting = start("up", write_spec(tmp_path, text="command: [sleep, '1000']\nready: {exec: [sleep, '0.5']}\n"))
+    wait_for(lambda: "leak" in instance.names())
+    waiting, stopping = start("wait", "leak"), start("stop", "-t", "0", "leak")
+    assert starting.wait(30) == stopping.wait(30) == 0
+    assert waiting.wait(30) in (128 + signal.SIGTERM, 128 + signal.SIGKILL)
+    assert inspect("leak")["status"] == "exited"
+    for process in (starting, waiting, stopping):
+        process.communicate()
+
+
+def test_listing_while_instances_come_and_go(before, tmp_path):
+    path = write_spec(tmp_path, ports=False)
+    listing = [start("ps", "-a", "--format", "json", stdout=subprocess.DEVNULL) for _ in range(3)]
+    for _ in range(4):
+        ok("up", path)
+        listing += [start("ps", "-a", stdout=subprocess.DEVNULL), start("inspect", "leak", stdout=subprocess.DEVNULL)]
+        ok("down", "-t", "0", "leak")
+        listing.append(start("ps", "-a", "-q", stdout=subprocess.DEVNULL))
+    for process in listing:
+        errors = process.communicate(timeout=60)[1].decode()
+        assert process.returncode == 0 or "there is no instance" in errors, errors
+
+
+def test_every_mode_beside_the_others(before, tmp_path):
+    for mode in MODES:
+        ok("up", "--mode", mode, write_spec(tmp_path, f"{PREFIX}-{mode}"))
+    assert len(ok("ps", "-q").split()) == len(MODES)
+    for mode in MODES:
+        ok("down", "-t", "1", f"{PREFIX}-{mode}")
+    assert left_behind(before) == {}
