@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 
 from vmctl.errors import SpecError
 from vmctl.host.syscalls import RESOLVE_NO_MAGICLINKS, openat2
+
+# execve(2): how far the kernel follows, and reads for, the first line of a script
+_MAX_INTERPRETERS, _SHEBANG_BYTES = 5, 256
 
 
 def reach(path: str, flags: int = os.O_PATH, mode: int = 0) -> int:
@@ -53,3 +57,25 @@ def place(path: str, *, is_folder: bool) -> int:
             return folder(path)
         os.close(file(path))
         return reach(path)
+
+
+def check_program(path: str) -> None:
+    """Raise SpecError where executing `path` would execute something that is not the image's.
+
+    A script that begins with #!/proc/self/exe, or a link to it, would run the host's interpreter, which this process is
+    until then, and the workload could write to that file (CVE-2019-5736). To be asked as root: what its user may not
+    read can be executed all the same.
+    """
+    for _ in range(_MAX_INTERPRETERS):
+        try:
+            program = reach(path, os.O_RDONLY | os.O_NONBLOCK)
+        except OSError:
+            return  # not there, or not to be opened: execve says so better
+        try:
+            head = os.read(program, _SHEBANG_BYTES) if stat.S_ISREG(os.fstat(program).st_mode) else b""
+        finally:
+            os.close(program)
+        interpreter = head[2:].split(b"\n")[0].split()
+        if not head.startswith(b"#!") or not interpreter:
+            return
+        path = os.fsdecode(interpreter[0])

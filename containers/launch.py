@@ -223,6 +223,8 @@ def execute(process: Process, user: identity.User, capabilities: int | None, sec
     for signum in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM):  # what Python or we have changed
         signal.signal(signum, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    for path in _candidates(process.argv[0], env):
+        inside.check_program(path)
     identity.become(user, capabilities)
     # after the change of user, which clears it (prctl(2)); and before the filter, which may refuse it
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -233,11 +235,8 @@ def execute(process: Process, user: identity.User, capabilities: int | None, sec
 
 
 def _exec(argv: tuple[str, ...], env: Mapping[str, str]) -> NoReturn:
-    program = argv[0]
-    folders = [""] if "/" in program else env.get("PATH", os.defpath).split(":")
     found: OSError | None = None
-    for folder in folders:
-        path = os.path.join(folder, program)
+    for path in _candidates(argv[0], env):
         try:
             os.execve(path, argv, env)
         except (FileNotFoundError, NotADirectoryError):
@@ -246,8 +245,14 @@ def _exec(argv: tuple[str, ...], env: Mapping[str, str]) -> NoReturn:
         except OSError as error:
             found = found or error
     if found is None:
-        raise CommandNotFoundError(f"the command {program} is not in the image")
-    raise CommandNotExecutableError(f"the command {program} cannot be executed: {found.strerror}")
+        raise CommandNotFoundError(f"the command {argv[0]} is not in the image")
+    raise CommandNotExecutableError(f"the command {argv[0]} cannot be executed: {found.strerror}")
+
+
+def _candidates(program: str, env: Mapping[str, str]) -> list[str]:
+    """Return the paths at which execvp(3) would look."""
+    folders = [""] if "/" in program else env.get("PATH", os.defpath).split(":")
+    return [os.path.join(folder, program) for folder in folders]
 
 
 _KINDS = {kind.__name__: kind for kind in (CommandNotFoundError, CommandNotExecutableError)}

@@ -1,0 +1,67 @@
+"""A container's program is the image's: nothing in an image makes the host's interpreter run in its place."""
+
+import pytest
+
+from vmctl.run import run
+
+VMCTL = ".venv/bin/vmctl"
+WAY_OUT = "leads out of the image"
+
+SPEC = """
+name: exe
+image: tiny
+command: [sh, -c, "{make}; exec sleep 60"]
+network: none
+ready: {{exec: [test, -e, /made]}}
+"""
+
+
+@pytest.fixture
+def running(own_root, tmp_path):
+    """Start a container in which /made is what a shell command made it."""
+
+    def start(make: str) -> None:
+        spec = tmp_path / "exe.yaml"
+        spec.write_text(SPEC.format(make=make))
+        run([VMCTL, "up", str(spec)])
+
+    yield start
+    run([VMCTL, "down", "exe"])
+
+
+def script(first_line: str) -> str:
+    """Return the shell command that makes /made a script; also one that may be executed and not read."""
+    return f"echo '#!{first_line}' >/made.new; chmod 0111 /made.new; mv /made.new /made"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        "ln -s /proc/self/exe /made",
+        script("/proc/self/exe -c"),
+        f"ln -s /proc/self/exe /link; {script('/link')}",
+        f"echo '#!/proc/1/../self/exe' >/inner; chmod 0755 /inner; {script('/inner')}",
+    ],
+)
+def test_exec_does_not_run_the_hosts_interpreter(running, make):
+    running(make)
+    code, _, errors = run([VMCTL, "exec", "exe", "--", "/made"], check=False)
+    assert code == 125
+    assert WAY_OUT in errors
+
+
+def test_ordinary_scripts_run(running):
+    running("printf '#!/bin/sh\\necho from a script\\n' >/made.new; chmod 0755 /made.new; mv /made.new /made")
+    assert run([VMCTL, "exec", "exe", "--", "/made"])[1] == "from a script\n"
+
+
+def test_a_start_does_not_run_it_either(own_root, tmp_path):
+    spec = tmp_path / "start.yaml"
+    spec.write_text(
+        "image: tiny\ncommand: [/made]\nnetwork: none\n"
+        'files: [{path: /made, content: "#!/proc/self/exe\\n", mode: "0755"}]\n'
+    )
+    code, _, errors = run([VMCTL, "up", str(spec)], check=False)
+    assert code == 125
+    assert WAY_OUT in errors
+    assert run([VMCTL, "ps", "-aq"])[1] == ""
