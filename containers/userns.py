@@ -6,15 +6,15 @@ See user_namespaces(7).
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
 from vmctl import instance, paths
 from vmctl.errors import ConflictError, NotFoundError
 from vmctl.host import syscalls
+from vmctl.host.locks import folder_locked
 from vmctl.instance import Instance
 from vmctl.named import TYPE_CHECKING
 
@@ -37,7 +37,7 @@ def reserve(inst: Instance) -> int:
 
     It is written in the instance's state and nowhere else, so it is free again as soon as the instance is gone.
     """
-    with _locked():
+    with folder_locked(paths.instances_root()):
         own = first_id(inst) or lowest_free()
         inst.state.extra[_KEY] = own
         inst.save()
@@ -57,16 +57,6 @@ def _taken() -> Iterator[int | None]:
     for name in instance.names():
         with suppress(NotFoundError):  # removed since it was listed
             yield first_id(instance.load(name))
-
-
-@contextmanager
-def _locked() -> Iterator[None]:
-    fd = os.open(paths.instances_root(), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(fd)
 
 
 def mapping(first: int) -> str:
