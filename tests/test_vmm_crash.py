@@ -10,7 +10,7 @@ import pytest
 from vmctl import engine, instance, paths
 from vmctl.backend import Exit
 from vmctl.errors import UnavailableError, VmctlError
-from vmctl.host import processes, switch
+from vmctl.host import processes, switch, syscalls
 from vmctl.workload import Workload
 from vmm import domain, files, launcher, qemu
 from vmm.backend import VmBackend
@@ -81,6 +81,19 @@ def test_failed_start_says_why_and_leaves_nothing(guest_root, monkeypatch):
         engine.up(WORK, "vm", wait=False)
     assert host() == before
     assert os.listdir(paths.instances_root()) == []
+
+
+def test_full_disk(guest_root):
+    before = host()
+    os.makedirs(paths.instances_root(), exist_ok=True)
+    syscalls.mount("tmpfs", paths.instances_root(), "tmpfs", 0, "size=100k")
+    try:
+        with pytest.raises(VmctlError, match=r"mke2fs|No space left"):
+            engine.up(WORK, "vm")
+        assert os.listdir(paths.instances_root()) == []
+    finally:
+        syscalls.umount2(paths.instances_root())
+    assert host() == before
 
 
 def test_libvirt_daemon_that_is_not_there(guest_root, monkeypatch):

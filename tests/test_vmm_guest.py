@@ -167,8 +167,11 @@ def test_term_reaches_the_workload_and_its_code_comes_back(guest):
     backend.signal(guest, signal.SIGTERM)  # to one that is gone: nothing happens
 
 
-def attended(work, stdin=b""):
-    """Run a workload attached, in a process of its own; return (code, stdout, stderr)."""
+def attended(work, stdin=b"", *, term_after=""):
+    """Run a workload attached, in a process of its own; return (code, stdout, stderr).
+
+    Once it has said `term_after`, SIGTERM is sent to that process, not to the guest.
+    """
     pipes = [os.pipe() for _ in range(3)]
     pid = os.fork()
     if pid == 0:
@@ -184,14 +187,23 @@ def attended(work, stdin=b""):
     os.close(pipes[0][0]), os.close(pipes[1][1]), os.close(pipes[2][1])
     os.write(pipes[0][1], stdin)
     os.close(pipes[0][1])
+    early = ""
+    while term_after not in early:
+        part = os.read(pipes[1][0], 65536)
+        assert part, "it ended before it said so"
+        early += part.decode()
+    if term_after:
+        os.kill(pid, signal.SIGTERM)
     texts = [read(ours) for ours, _ in pipes[1:]]
+    texts[0] = early + texts[0]
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), *texts
 
 
 def test_attended_run_has_our_streams(guest_root):
-    work = Workload("attended", "tiny", ("sh", "-c", "cat; echo end >&2; exit 7"), network="none")
+    script = "trap 'echo term; exit 7' TERM; cat; echo end >&2; echo eof; while :; do sleep 0.1; done"
+    work = Workload("attended", "tiny", ("sh", "-c", script), network="none")
     typed = "".join(f"line {number}\n" for number in range(1000))
-    assert attended(work, typed.encode()) == (7, typed, "end\n")
+    assert attended(work, typed.encode(), term_after="eof\n") == (7, f"{typed}eof\nterm\n", "end\n")
     assert "attended" not in instance.names()
 
 

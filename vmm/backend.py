@@ -9,18 +9,18 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import nullcontext
-from shutil import rmtree
-from typing import TYPE_CHECKING, Any
 
 from vmctl.backend import Command, Exit, Features, Footprint, Problem, Step
 from vmctl.errors import EXIT_VMCTL, StateError
-from vmctl.host import processes
+from vmctl.host import disk, processes
 from vmctl.instance import Instance
+from vmctl.named import TYPE_CHECKING
 from vmctl.workload import Workload
 from vmm import files
 
 if TYPE_CHECKING:
     from socket import socket
+    from typing import Any
 
     from vmm.preparation import Prepared
     from vmm.watch import Watch
@@ -127,7 +127,6 @@ class VmBackend:
 
     def footprint(self, inst: Instance) -> Footprint:
         """Return QEMU's memory, the instance's own files, and the files it shares: layers, kernel and initrd."""
-        from vmctl.host import disk
         from vmctl.host.cgroups import Cgroup
 
         return Footprint(
@@ -142,7 +141,7 @@ class VmBackend:
         if entry["kind"] == "domain":
             self._forget(inst)
             self._end(inst)
-            rmtree(files.libvirt_root(inst), ignore_errors=True)
+            disk.remove_tree(files.libvirt_root(inst))
 
     def _end(self, inst: Instance) -> None:
         """End QEMU by its pid: with an embedded driver nobody else could, and a daemon notices by itself."""
