@@ -22,7 +22,7 @@ def test_a_workload_sees_its_user_folder_environment_files_and_streams(machine):
         cat; id; pwd; echo "$GREETING"; cat "/srv/new/it's a file"; hostname; cat /sys/fs/cgroup/workload/pids.max
         echo reopened >/dev/stdout; ls /proc/self/fd | wc -l; env | cut -d= -f1 | sort | tr '\\n' ' '
         stat -c '%a %U' "/srv/new/it's a file" >&2; exit 7"""
-    env = {"GREETING": 'it\'s "hello"\n'}
+    env = {"GREETING": "it's two  words"}
     machine.seed("sh", "-c", script, env=env, workdir="/srv/new", user="1000:0", files=files)
 
     with socket.create_server(machine.path("stdin"), family=socket.AF_UNIX) as listener:
@@ -36,7 +36,7 @@ def test_a_workload_sees_its_user_folder_environment_files_and_streams(machine):
         "typed",
         "uid=1000 gid=0(root)",
         "/srv/new",
-        'it\'s "hello"',
+        "it's two  words",
         "content",
         "guest",
         "77",
