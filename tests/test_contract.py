@@ -227,7 +227,7 @@ def test_run_gives_the_commands_code(guest_root, mode, command, code, message):
 @EACH_MODE
 def test_memory_has_a_limit(guest_root, mode):
     """tail(1) keeps what it reads: all of /dev/zero is too much."""
-    result = run(mode, "-m", "64M", "tiny", "--", "tail", "/dev/zero", timeout_s=60)
+    result = run(mode, "-m", "96M", "tiny", "--", "tail", "/dev/zero", timeout_s=60)
     assert result.code == 137
     assert "want of memory" in result.err
 
@@ -284,7 +284,7 @@ def test_ready(guest_root, tmp_path, mode, probe):
 
 @EACH_MODE
 def test_never_ready(guest_root, tmp_path, mode):
-    timeout = "8s" if features(mode).own_kernel else "300ms"
+    timeout = "15s" if features(mode).own_kernel else "300ms"
     text = "command: [sh, -c, 'echo the last word; sleep 1000']\n"
     path = write_spec(tmp_path, "never", f"{text}ready: {{tcp: {free_port()}, timeout: {timeout}}}\n")
     said = refused("up", "--mode", mode, path, code=124)

@@ -17,7 +17,7 @@ from vmctl.workload import Workload
 from vmm import accelerator, files, qemu
 from vmm.uri import daemon_uri
 
-LEAST_MEMORY_BYTES = 64 * 1024**2  # with less, Debian's kernel and the initrd do not fit
+LEAST_MEMORY_BYTES = 96 * 1024**2  # with less, Debian's kernel and the initrd do not fit
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 

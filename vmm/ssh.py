@@ -18,7 +18,7 @@ from vmm.attend import CHUNK_BYTES, write_all
 if TYPE_CHECKING:
     from types import FrameType
 
-    from paramiko import Channel, Transport
+    from paramiko import Channel, Message, Transport
 
 PORT = 22
 USER = "root"  # of the guest's sshd, outside the image; the workload's user is part of the command line
@@ -61,6 +61,7 @@ def _transport(guest: Guest) -> Iterator[Transport]:
         transport = Transport(connection)
         stack.callback(transport.close)
         transport.get_security_options().key_types = ("ssh-ed25519",)
+        _hear_of_signals(transport)
         transport.start_client(timeout=TIMEOUT_S)
         if transport.get_remote_server_key().asbytes() != keys.blob(guest.host_public):
             raise VmctlError(
@@ -68,6 +69,24 @@ def _transport(guest: Guest) -> Iterator[Transport]:
             )
         transport.auth_publickey(USER, Ed25519Key.from_private_key_file(guest.client_key))
         yield transport
+
+
+def _hear_of_signals(transport: Transport) -> None:
+    """Give a command that a signal has ended the code 128+n: paramiko passes over `exit-signal` (RFC 4254, 6.10)."""
+    from paramiko.common import MSG_CHANNEL_REQUEST
+
+    def handle(channel: Channel, message: Message) -> None:
+        start = message.packet.tell()
+        if message.get_text() == "exit-signal":
+            message.get_boolean()  # whether a reply is wanted: never
+            channel.exit_status = 128 + signal.Signals[f"SIG{message.get_text()}"]
+            channel.status_event.set()
+        else:
+            message.packet.seek(start)
+            channel._handle_request(message)  # type: ignore[attr-defined]
+
+    table = transport._channel_handler_table  # type: ignore[attr-defined]
+    transport._channel_handler_table = {**table, MSG_CHANNEL_REQUEST: handle}  # type: ignore[attr-defined]
 
 
 def _connect(guest: Guest) -> socket.socket:

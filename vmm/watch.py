@@ -87,10 +87,11 @@ def console_tail(inst: Instance) -> str:
 
 def _error(inst: Instance, line: str) -> VmctlError:
     _, code, text = line.split(" ", 2)
+    program = text.partition(": ")[2]
     if int(code) == EXIT_NOT_FOUND:
-        return CommandNotFoundError(f"{inst.name}: {text}", hint=f"it is not in the image {inst.work.image}")
+        return CommandNotFoundError(f"the command {program} is not in the image")
     if int(code) == EXIT_NOT_EXECUTABLE:
-        return CommandNotExecutableError(f"{inst.name}: {text}")
+        return CommandNotExecutableError(f"the command {program} cannot be executed")
     return VmctlError(f"the guest {inst.name} cannot start its workload: {text}", detail=console_tail(inst))
 
 
