@@ -50,7 +50,7 @@ def notes(comparison: Comparison) -> Iterator[str]:
     yield from _agreement(comparison)
     for sample in comparison.samples:
         if sample.error:
-            yield f"Failed, {sample.mode}, round {sample.round}: {sample.error}"
+            yield f"Failed, {sample.mode}, round {sample.round}: {sample.error.splitlines()[0]}"
 
 
 def _title(mode: str, sample: Sample) -> str:
