@@ -31,6 +31,7 @@ def machine(tmp_path_factory):
         machine.wait_until(lambda: "ssh" in machine.read("marks"))
         yield machine
         machine.order("poweroff")
+    assert sorted(machine.outcome().marks) == sorted(["init", "mounts", "seed", "network", "exec", "ssh"])
 
 
 @pytest.fixture(scope="module")
@@ -126,3 +127,7 @@ def test_a_terminal_where_one_is_asked_for(execute):
     assert output.split() == ["37", "91", "/dev/pts/0", "vt100"]
     assert code != 0
     assert execute("tty")[0] == 1
+
+
+def test_a_command_has_its_three_streams_and_no_descriptor_of_ours(execute):
+    assert execute("sh", "-c", "ls /proc/self/fd | wc -l") == (0, "4\n", "")  # ls reads the folder by a fourth
