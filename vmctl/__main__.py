@@ -1,7 +1,5 @@
 """`python -m vmctl`."""
 
-import sys
+from vmctl.cli import entry
 
-from vmctl.cli import main
-
-sys.exit(main())
+entry()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
-import json
 import os
 import re
 import time
@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from vmctl import paths
 from vmctl.errors import ConflictError, NotFoundError, SpecError
 from vmctl.host import disk
-from vmctl.journal import Journal
+from vmctl.journal import Journal, append_line, read_lines
 from vmctl.named import TYPE_CHECKING
 from vmctl.timeline import Timeline
 from vmctl.workload import Workload
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}"
+
+STATE = "state.jsonl"  # a line per change, the last one counts
 
 
 class State:
@@ -85,7 +87,7 @@ class Instance:
     def save(self) -> None:
         """Write state and timeline, whole or not at all. Raises NotFoundError where the instance has been removed."""
         try:
-            write_atomic(self.path("state.json"), json.dumps({**vars(self.state), "marks_ns": self.timeline.marks_ns}))
+            append_line(self.path(STATE), {**vars(self.state), "marks_ns": self.timeline.marks_ns})
         except FileNotFoundError:
             raise _absent(self.name) from None
 
@@ -181,7 +183,7 @@ def create(work: Workload, mode: str) -> Instance:
         os.rename(temporary, final)
     except OSError as error:
         disk.remove_tree(temporary)
-        if error.errno in (17, 39):  # EEXIST, ENOTEMPTY
+        if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
             raise ConflictError(
                 f"the name {work.name} is taken by another instance",
                 hint=f"`vmctl rm -f {work.name}` frees it; `--name` gives another one",
@@ -225,8 +227,10 @@ def load(name: str) -> Instance:
 
 
 def _read_state(directory: str) -> tuple[State, Timeline]:
-    with open(os.path.join(directory, "state.json"), encoding="utf-8") as file:
-        values = json.load(file)
+    lines = read_lines(os.path.join(directory, STATE))
+    if not lines:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), directory)
+    values = lines[-1]
     marks_ns = values.pop("marks_ns", {})
     return State(**values), Timeline(marks_ns)
 

@@ -37,7 +37,7 @@ def choose(requested: str, kernel_name: str = "debian") -> Accelerator:
     """Return the accelerator for `auto`, `kvm` or `tcg`. Raises UnavailableError for `kvm` where it does not work."""
     if requested == "tcg":
         return Accelerator("tcg", "asked for")
-    verdict = known() or _remember(probe(kernels.find(kernel_name)))
+    verdict = known(kernel_name) or _remember(kernel_name, probe(kernels.find(kernel_name)))
     if requested == "kvm" and verdict.name != "kvm":
         raise UnavailableError(
             f"KVM does not run guests on this host: {verdict.why}", hint="`--accel tcg` emulates, several times slower"
@@ -45,13 +45,13 @@ def choose(requested: str, kernel_name: str = "debian") -> Accelerator:
     return verdict
 
 
-def known() -> Accelerator | None:
-    """Return what was found on this host before, None where it has to be tried first."""
+def known(kernel_name: str = "debian") -> Accelerator | None:
+    """Return what was found for this kernel on this host before, None where it has to be tried first."""
     if not os.path.exists(DEVICE):
         return Accelerator("tcg", f"there is no {DEVICE}")
     if not os.access(DEVICE, os.R_OK | os.W_OK):
         return Accelerator("tcg", f"{DEVICE} may not be opened")
-    found = _verdicts().get(_host())
+    found = _verdicts().get(_key(kernel_name))
     return Accelerator(found["name"], found["why"]) if found else None
 
 
@@ -78,11 +78,11 @@ def command(kernel: Kernel, accelerator: str, cpu: str) -> list[str]:
     ]
 
 
-def _remember(verdict: Accelerator) -> Accelerator:
-    verdicts = _verdicts()
-    verdicts.pop(_host(), None)  # the newest one stands last
+def _remember(kernel_name: str, verdict: Accelerator) -> Accelerator:
+    verdicts, key = _verdicts(), _key(kernel_name)
+    verdicts.pop(key, None)  # the newest one stands last
     os.makedirs(paths.cache_root(), exist_ok=True)
-    write_atomic(_file(), json.dumps({**verdicts, _host(): verdict._asdict()}, indent=2))
+    write_atomic(_file(), json.dumps({**verdicts, key: verdict._asdict()}, indent=2))
     return verdict
 
 
@@ -98,10 +98,10 @@ def _file() -> str:
     return os.path.join(paths.cache_root(), "accelerator.json")
 
 
-def _host() -> str:
-    """Return what a verdict holds for: this machine, its kernel, this QEMU."""
+def _key(kernel_name: str) -> str:
+    """Return what a verdict holds for: this machine, its kernel, this QEMU, the guest's kernel."""
     status = os.stat(qemu.emulator() or "/")
-    return f"{_machine_id()} {os.uname().release} qemu-{status.st_size}-{int(status.st_mtime)}"
+    return f"{_machine_id()} {os.uname().release} qemu-{status.st_size}-{int(status.st_mtime)} {kernel_name}"
 
 
 def _machine_id() -> str:

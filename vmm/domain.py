@@ -69,6 +69,7 @@ def domain_xml(machine: Machine) -> str:
     for event in ("on_poweroff", "on_reboot", "on_crash"):
         _text(root, event, "destroy")
     root.append(_devices(machine))
+    root.append(_security_label())
     root.extend([_qemu_arguments(), _qemu_capabilities()])
     ElementTree.register_namespace("qemu", QEMU_NAMESPACE)
     ElementTree.indent(root)
@@ -82,6 +83,13 @@ def _os(machine: Machine) -> Element:
     _text(element, "initrd", machine.initrd)
     _text(element, "cmdline", machine.cmdline)
     return element
+
+
+def _security_label() -> Element:
+    """Have any libvirt, a daemon too, run QEMU as root and leave the owners of our files, which instances share."""
+    label = _element("seclabel", type="static", model="dac", relabel="no")
+    _text(label, "label", "+0:+0")
+    return label
 
 
 def _features() -> Element:

@@ -65,7 +65,7 @@ def _seed(inst: Instance, image: Image, link: Link | None) -> Step:
 
 def _domain(inst: Instance, image: Image, link: Link | None) -> Iterator[Step]:
     kernel = kernels.find(inst.work.vm.kernel)
-    inst.state.accelerator = _accelerator()
+    inst.state.accelerator = _accelerator(inst.work.vm.kernel)
     machine = preparation.machine_of(inst, image, kernel, guest.initrd(kernel))
     if link:
         machine = machine._replace(nic=domain.Nic(link.device, link.mac))
@@ -88,8 +88,8 @@ def _command_line(emulator: str, xml: str) -> str:
     return line[line.index(emulator) :].replace(" -", " \\\n  -")
 
 
-def _accelerator() -> str:
+def _accelerator(kernel_name: str) -> str:
     """Return what a start would use, as far as that is known without trying."""
     requested = os.environ.get("VMCTL_ACCEL", "auto")
-    known = accelerator.known() if requested == "auto" else None
+    known = accelerator.known(kernel_name) if requested == "auto" else None
     return known.name if known else requested.replace("auto", "kvm")
