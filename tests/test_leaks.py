@@ -203,7 +203,7 @@ def test_nothing_is_left_after_kill_9_of_a_guests_start(before, tmp_path):
     arguments = ("up", "--mode", "vm", write_spec(tmp_path, text="command: [sleep, '1000']\nready: {log: never}\n"))
     for after_s in (0.2, 0.4, 0.6, 0.8, 1.0, 2.0, 4.0):
         killed(arguments, after_s)
-        ok("down", "leak")
+        ok("down", "-t", "0", "leak")  # it may be too early for a guest to be asked
         assert left_behind(before) == {}, f"killed after {after_s} s"
 
 

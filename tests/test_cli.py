@@ -1,0 +1,448 @@
+"""Every verb through the installed console script, its streams being pipes or a terminal."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+
+import pytest
+from commands import VMCTL, Terminal, free_port, get, ok, refused, start, vmctl, wait_for
+from host_state import host_state, left_behind
+
+from vmctl import __version__, instance
+from vmctl.cli import VERBS
+from vmctl.run import which
+
+WEB = """
+image: tiny
+command: [sh, -c, 'for i in 1 2 3 4 5; do echo line $i; done; echo oops >&2; exec httpd -f -p 8000 -h /srv']
+files: [{{path: /srv/index.html, content: hello}}]
+ports: ["{port}:8000"]
+ready: {{http: 8000/}}
+"""
+LONG = "a-long-name." + "x" * 51  # 63 characters, the most there can be
+PS_KEYS = [
+    "name",
+    "mode",
+    "status",
+    "image",
+    "pid",
+    "address",
+    "ports",
+    "created",
+    "ready_s",
+    "exit_code",
+    "exit_source",
+]
+
+
+def write(folder, name, text):
+    path = folder / f"{name}.yaml"
+    path.write_text(text)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def web(guest_root, tmp_path_factory):
+    """A container called `web` that has said something, and its published port."""
+    port = free_port()
+    ok("up", write(tmp_path_factory.mktemp("web"), "web", WEB.format(port=port)))
+    yield port
+    vmctl("down", "web")
+
+
+# Calls
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help(verb):
+    result = vmctl(verb, "--help")
+    assert result.code == 0
+    assert result.out.startswith(f"usage: vmctl {verb}")
+    assert VERBS[verb].split()[0] in result.out.lower()
+
+
+@pytest.mark.parametrize("word", ["--help", "-h", "help"])
+def test_help_lists_every_verb(word):
+    result = vmctl(word)
+    assert (result.code, result.err) == (0, "")
+    assert [line.split()[0] for line in result.out.splitlines() if line.startswith("  ")] == list(VERBS)
+
+
+def test_version():
+    assert ok("--version") == f"vmctl {__version__}\n"
+
+
+def test_no_verb_at_all():
+    result = vmctl()
+    assert (result.code, result.out) == (125, "")
+    assert "Usage" in result.err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("stert",), "did you mean start?" if "start" in VERBS else "there is no verb stert"),
+        (("lgos", "web"), "did you mean logs?"),
+        (("--frobnicate",), "there is no verb --frobnicate"),
+        (("ps", "--frobnicate"), "unrecognized arguments: --frobnicate"),
+        (("ps", "--format", "xml"), "invalid choice: 'xml'"),
+        (("up",), "required: SPEC"),
+        (("run",), "required: IMAGE"),
+        (("stop", "-t", "soon", "x"), "invalid float value"),
+        (("exec", "no-such"), "no command was given"),
+        (("kill", "-s", "NOSUCH", "x"), "there is no signal NOSUCH"),
+        (("kill", "-s", "999", "x"), "there is no signal 999"),
+        (("run", "-m", "many", "tiny"), "--memory: expected a size"),
+        (("run", "-p", "eighty", "tiny"), "--publish: expected a port"),
+        (("run", "-v", "nothing", "tiny"), "--volume: expected a volume"),
+        (("run", "--name", "../up", "tiny"), "cannot be used"),
+        (("run", "--mode", "jail", "tiny"), "there is no mode jail"),
+        (("completion", "tcsh"), "invalid choice"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_wrong_calls(own_root, words, message):
+    result = vmctl(*words)
+    assert (result.code, result.out) == (125, "")
+    assert message in result.err
+    assert "Traceback" not in result.err
+
+
+@pytest.mark.parametrize("verb", ["inspect", "logs", "stop", "kill", "wait", "rm", "shell"])
+def test_no_such_instance(own_root, verb):
+    for name in ("nobody", "../../etc", "", ".", "a/b", "x" * 300):
+        assert "there is no instance" in refused(verb, name)
+
+
+def test_no_such_image_is_named_with_the_nearest(own_root):
+    assert "tiny" in refused("run", "tinny", "--", "true")
+
+
+# Lists
+
+
+def test_empty_lists(empty_root):
+    assert ok("ps").split() == [key.upper() for key in PS_KEYS[:8]] + ["READY"]
+    assert ok("ps", "-q") == ""
+    assert json.loads(ok("ps", "--format", "json")) == []
+    assert ok("ps", "--format", "jsonl") == ""
+    assert ok("down", "nobody") == ""
+    assert json.loads(ok("image", "ls", "--format", "json")) == []
+
+
+def test_ps_as_json(web):
+    (row,) = json.loads(ok("ps", "--format", "json"))
+    assert list(row) == PS_KEYS
+    assert [json.loads(line) for line in ok("ps", "--format", "jsonl").splitlines()] == [row]
+    assert (row["name"], row["status"], row["exit_code"], row["exit_source"]) == ("web", "running", None, None)
+    assert row["ports"] == [f"127.0.0.1:{web}->8000/tcp"]
+    assert 0 < row["ready_s"] < time.time() - row["created"] + 1
+    os.kill(row["pid"], 0)
+
+
+def test_ps_as_table(web):
+    title, row = ok("ps").splitlines()
+    assert title.index("IMAGE") == row.index("tiny")
+    assert "8000/tcp" in row
+    assert ok("ps", "-q") == "web\n"
+
+
+def test_no_colour_in_a_pipe(web):
+    for words in (("ps",), ("--help",), ("doctor",), ("image", "ls"), ("inspect", "web"), ("logs", "web")):
+        assert "\x1b" not in "".join(vmctl(*words, env={**os.environ, "FORCE_COLOR": "1"})[1:])
+
+
+def test_table_on_a_terminal(web):
+    code, said = Terminal("ps").end()
+    assert code == 0
+    assert "web" in said
+    assert "\x1b[1m" in said
+    code, said = Terminal("ps", env={"NO_COLOR": "1"}).end()
+    assert code == 0
+    assert not re.search(r"\x1b\[[0-9;]*3[0-7]m", said)
+
+
+def test_the_longest_name(own_root):
+    assert len(LONG) == 63
+    assert ok("run", "--name", LONG, "tiny", "--", "hostname") == f"{LONG}\n"
+    assert "cannot be used" in refused("run", "--name", LONG + "x", "tiny", "--", "hostname")
+
+
+def test_inspect(web):
+    (document,) = json.loads(ok("inspect", "web"))
+    assert list(document)[: len(PS_KEYS)] == PS_KEYS
+    assert {"workload", "workload_digest", "image_digest", "accelerator", "marks_s", "footprint"} <= set(document)
+    assert document["workload"]["files"][0]["content"] == "hello"
+    assert len(json.loads(ok("inspect", "web", "web"))) == 2
+
+
+# Data and the rest
+
+
+def test_up_says_the_name_on_stdout_and_the_rest_on_stderr(own_root, tmp_path):
+    path = write(tmp_path, "quiet", "image: tiny\ncommand: [sleep, '1000']\n")
+    result = vmctl("up", path)
+    assert (result.code, result.out) == (0, "quiet\n")
+    assert "quiet is started in mode container" in result.err
+    ok("down", "quiet")
+    result = vmctl("up", "-q", path)
+    assert (result.code, result.out, result.err) == (0, "quiet\n", "")
+    assert ok("down", "quiet") == "quiet\n"
+
+
+def test_errors_have_no_traceback_unless_asked_for(own_root):
+    assert "Traceback" not in refused("inspect", "nobody")
+    result = vmctl("--debug", "inspect", "nobody")
+    assert result.code != 0
+    assert "Traceback" in result.err
+    assert "NotFoundError" in result.err
+
+
+def test_spec_check_and_schema(tmp_path):
+    good, bad = write(tmp_path, "good", "image: tiny\n"), write(tmp_path, "bad", "imge: tiny\n")
+    assert "good, image tiny, sha256:" in ok("spec", "check", good)
+    assert f"{bad}: the key imge is unknown" in refused("spec", "check", bad)
+    assert json.loads(ok("spec", "schema"))["title"] == "vmctl workload"
+
+
+# Streams
+
+
+def test_run_in_a_pipe():
+    assert ok("run", "tiny", "--", "cat", stdin="hi\n") == "hi\n"
+    assert ok("run", "-i", "tiny", "cat", stdin="hi\n") == "hi\n"  # as with docker, the two dashes can be left out
+    assert ok("run", "tiny", stdin="echo from a script\n") == "from a script\n"  # the image's own command: a shell
+
+
+def test_run_passes_every_byte(own_root):
+    content = os.urandom(3_000_000)
+    done = subprocess.run([VMCTL, "run", "tiny", "--", "cat"], input=content, stdout=subprocess.PIPE, check=True)
+    assert done.stdout == content
+
+
+def test_run_has_the_callers_variables(own_root):
+    said = ok(
+        "run",
+        "-e",
+        "A=b=c",
+        "-e",
+        "FROM_HERE",
+        "-e",
+        "NOWHERE",
+        "tiny",
+        "--",
+        "env",
+        env={**os.environ, "FROM_HERE": "x y"},
+    )
+    variables = dict(line.split("=", 1) for line in said.splitlines())
+    assert {"A", "FROM_HERE", "PATH", "HOME"} <= set(variables) <= {"A", "FROM_HERE", "NOWHERE", "PATH", "HOME"}
+    assert (variables["A"], variables["FROM_HERE"]) == ("b=c", "x y")
+
+
+def test_run_publishes_ports_and_volumes(own_root, tmp_path):
+    port = free_port()
+    (tmp_path / "index.html").write_text("from a volume")
+    command = ("httpd", "-f", "-p", "80", "-h", "/www")
+    process = start("run", "--name", "www", "-p", f"{port}:80", "-v", f"{tmp_path}:/www:ro", "tiny", "--", *command)
+
+    def answer():
+        try:
+            return get(port)
+        except OSError:
+            return None
+
+    assert wait_for(answer) == (200, "from a volume")
+    ok("kill", "www")
+    process.communicate(timeout=30)
+    assert process.returncode == 137
+
+
+def test_a_broken_pipe_is_no_error_worth_a_word(web):
+    done = subprocess.run(
+        f"set -o pipefail; {VMCTL} logs web | head -1; echo ${{PIPESTATUS[0]}}",
+        shell=True, executable="/bin/bash", capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    first, code = done.stdout.splitlines()
+    assert first == "line 1"
+    assert code in ("0", "141")  # 141 when the lines came after head had gone
+    assert "Traceback" not in done.stderr
+    process = start("ps", stdout=subprocess.PIPE)
+    process.stdout.close()
+    errors = process.stderr.read()
+    assert process.wait(30) in (0, 141)
+    assert b"Traceback" not in errors
+    assert b"Exception" not in errors
+
+
+# Logs
+
+
+def test_logs(web):
+    lines = [f"line {number}\n" for number in range(1, 6)]
+    assert vmctl("logs", "web")[1:] == ("".join(lines), "oops\n")
+    assert ok("logs", "--tail", "2", "web") == "".join(lines[-2:])
+    assert ok("logs", "--tail", "0", "web") == ""
+    assert ok("logs", "--tail", "99", "web") == "".join(lines)
+    assert "expected 0 or more" in refused("logs", "--tail", "-1", "web")
+    assert "in mode container no kernel boots" in refused("logs", "--boot", "web")
+
+
+def test_logs_can_be_followed(own_root, tmp_path):
+    script = "for i in 1 2 3; do echo $i; sleep 0.3; done"
+    ok("up", write(tmp_path, "counter", f"image: tiny\ncommand: [sh, -c, '{script}']\n"))
+    assert ok("logs", "-f", "counter", timeout_s=20) == "1\n2\n3\n"
+    assert ok("logs", "-f", "counter", timeout_s=20) == "1\n2\n3\n"  # it has ended: nothing to wait for
+    ok("down", "counter")
+
+
+def test_following_ends_by_ctrl_c(web):
+    process = start("logs", "-f", "web")
+    assert process.stdout.readline() == b"line 1\n"
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=20)
+    assert process.returncode == 130
+
+
+# A terminal
+
+
+def test_run_with_a_terminal(own_root):
+    terminal = Terminal("run", "-t", "tiny", "--", "sh", "-c", "tty; stty size; read line; echo got $line; exit 6")
+    terminal.read_until("30 100")
+    assert "/dev/pts/0" in terminal.said
+    terminal.type("typed\n")
+    code, said = terminal.end()
+    assert code == 6
+    assert "got typed" in said
+
+
+def test_window_size_is_passed_on(own_root):
+    terminal = Terminal("run", "-t", "tiny", "--", "sh", "-c", "echo ready; while sleep 0.1; do stty size; done")
+    terminal.read_until("30 100")
+    terminal.resize(44, 133)
+    terminal.read_until("44 133")
+    terminal.type("\x03")
+    assert terminal.end()[0] == 130
+
+
+def test_ctrl_c_on_a_terminal_is_the_workloads(own_root):
+    script = "trap 'echo caught; exit 8' INT; echo ready; while :; do sleep 0.1; done"
+    terminal = Terminal("run", "-t", "tiny", "--", "sh", "-c", script)
+    terminal.read_until("ready")
+    terminal.type("\x03")
+    code, said = terminal.end()
+    assert code == 8
+    assert "caught" in said
+
+
+def test_ctrl_c_without_a_terminal_of_its_own(own_root):
+    """`run` without -t on a terminal: the kernel sends SIGINT to all of the foreground."""
+    script = "trap 'echo caught; exit 8' INT; echo ready; while :; do sleep 0.1; done"
+    terminal = Terminal("run", "tiny", "--", "sh", "-c", script)
+    terminal.read_until("ready")
+    time.sleep(0.3)
+    terminal.type("\x03")
+    code, said = terminal.end()
+    assert code == 8
+    assert "caught" in said
+    assert instance.names() == []
+
+
+def test_shell(web):
+    terminal = Terminal("shell", "web")
+    terminal.read_until("# ")  # it discards what was typed before
+    terminal.type("tty; hostname; stty size\n")
+    terminal.read_until("30 100")
+    assert "/dev/pts/" in terminal.said
+    assert "web" in terminal.said
+    terminal.type("exit 3\n")
+    assert terminal.end()[0] == 3
+
+
+def test_shell_in_a_pipe(web):
+    result = vmctl("shell", "web", stdin="cat /srv/index.html; echo; exit 4\n")
+    assert (result.code, result.out) == (4, "hello\n")
+
+
+def test_exec_takes_a_terminal_when_there_is_one(web):
+    code, said = Terminal("exec", "web", "--", "tty").end()
+    assert (code, said.strip().startswith("/dev/pts/")) == (0, True)
+    code, said = Terminal("exec", "-T", "web", "--", "sh", "-c", "tty < /dev/null").end()
+    assert (code, said.strip()) == (1, "not a tty")
+    assert vmctl("exec", "web", "--", "tty").code == 1
+    assert vmctl("exec", "--no-stdin", "web", "--", "cat", stdin="lost").out == ""
+
+
+def test_the_users_terminal_is_as_before(own_root):
+    """Raw while the container has it, and back when the container is gone, however it ended."""
+    terminal = Terminal("run", "-t", "tiny", "--", "sh", "-c", "echo ready; kill -9 -1; sleep 9")
+    terminal.read_until("ready")
+    before = subprocess.run(["stty", "-a"], stdin=terminal.fd, capture_output=True, text=True, check=True).stdout
+    ok("kill", instance.names()[0])
+    terminal.end()
+    assert "-icanon" in before  # raw meanwhile
+
+
+def test_up_shows_progress_on_a_terminal_only(own_root, tmp_path):
+    text = "image: tiny\ncommand: [sh, -c, 'sleep 0.3; echo ready; sleep 1000']\nready: {log: ready}\n"
+    path = write(tmp_path, "slow", text)
+    code, said = Terminal("up", path).end()
+    assert code == 0
+    assert "slow: started" in said
+    ok("down", "slow")
+    assert "slow: started" not in vmctl("up", path).err
+    ok("down", "slow")
+
+
+# Explain and completion
+
+
+@pytest.mark.parametrize(
+    ("mode", "texts"),
+    [
+        ("container", ["mount -t erofs", "mount -t overlay", "CLONE_NEWPID", "pivot_root", "memory.", "httpd"]),
+        ("host", ["mount -t overlay", "chroot"]),
+        ("vm", ["<domain", "#cloud-config", "qemu-system", "local-hostname: other", "mke2fs", ".erofs"]),
+    ],
+)
+def test_explain_shows_the_raw_steps_and_does_nothing(guest_root, tmp_path, mode, texts):
+    before = host_state()
+    path = write(tmp_path, "other", WEB.format(port=free_port()) + "resources: {memory: 128M}\n")
+    said = ok("up", "--mode", mode, "--explain", "--dry-run", path)
+    for text in texts:
+        assert text in said
+    assert left_behind(before) == {}
+
+
+def test_explain_then_do(own_root, tmp_path):
+    path = write(tmp_path, "both", "image: tiny\ncommand: [sleep, '1000']\n")
+    said = ok("up", "--explain", path)
+    assert said.endswith("both\n")
+    assert "clone3" in said
+    ok("down", "both")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_is_a_script(shell, tmp_path):
+    script = ok("completion", shell)
+    assert "vmctl" in script
+    if which(shell):
+        (tmp_path / "script").write_text(script)
+        subprocess.run([shell, "-n", tmp_path / "script"], check=True)
+
+
+def test_completion_completes(web):
+    ask = "COMP_WORDS=(vmctl {}); COMP_CWORD={}; _vmctl; echo ${{COMPREPLY[@]}}"
+    path = {**os.environ, "PATH": f"{os.path.dirname(VMCTL)}:{os.environ['PATH']}"}
+
+    def complete(words, number):
+        script = ok("completion", "bash") + ask.format(words, number)
+        return subprocess.run(["bash", "-c", script], capture_output=True, text=True, env=path, check=True).stdout
+
+    assert complete("in", 1) == "inspect\n"
+    assert complete("logs we", 2) == "web\n"
+    assert "--tail" in complete("logs --t", 2)
