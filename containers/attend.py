@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import signal
 
-from containers.enter import code_of
 from vmctl.backend import Exit
-from vmctl.host import processes, terminal
+from vmctl.host import processes
 from vmctl.instance import Instance
 
 
@@ -25,9 +24,11 @@ def attend(inst: Instance, master: int | None) -> Exit:
     before = {signum: signal.signal(signum, pass_on) for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         if master is not None:
+            from vmctl.host import terminal
+
             terminal.relay(master)
         status = os.waitpid(pid, 0)[1]
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
-    return Exit(code_of(status), "signal" if os.WIFSIGNALED(status) else "workload")
+    return Exit(processes.exit_code(status), "signal" if os.WIFSIGNALED(status) else "workload")

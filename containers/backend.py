@@ -52,9 +52,14 @@ class ContainerBackend:
 
     def prepare(self, inst: Instance) -> None:
         """See Backend."""
-        # `start` is imported here for its own sake: what is imported after T0 would count as the container's start
+        # The rest is imported for its own sake: after T0 it would count as the container's start, and behind
+        # pivot_root it would not be found.
         from containers import preparation, start  # noqa: F401
 
+        if not inst.attached:
+            from containers import supervisor  # noqa: F401
+        if inst.tty:
+            from containers import terminals  # noqa: F401
         self._launches[inst.name] = preparation.prepare(inst, namespaced=self.namespaced)
 
     def start(self, inst: Instance, *, attached: bool = False) -> None:

@@ -10,7 +10,6 @@ from images import store
 from images.image import architecture, process
 from vmctl.backend import Problem
 from vmctl.errors import NotFoundError, VmctlError
-from vmctl.host import ports
 from vmctl.host.cgroups import hierarchy
 from vmctl.workload import Port, Workload
 
@@ -42,6 +41,8 @@ def _taken_ready_port(work: Workload) -> Iterator[Problem]:
         return
     port = work.ready.http.port if work.ready.http else work.ready.tcp
     if port is not None:
+        from vmctl.host import ports
+
         yield from ports.check_free([Port("127.0.0.1", port, port)])
 
 

@@ -6,9 +6,10 @@ import os
 import signal
 
 from containers import identity
-from containers.launch import Launch, Streams, describe, execute, open_terminal, own_terminal, redirect, revive
+from containers.launch import Launch, Streams, describe, execute, redirect, revive
+from containers.terminals import open_terminal, own_terminal
 from vmctl.backend import Command
-from vmctl.host import syscalls, terminal
+from vmctl.host import processes, syscalls, terminal
 from vmctl.instance import Instance
 from vmctl.named import TYPE_CHECKING
 
@@ -21,19 +22,13 @@ def run(inst: Instance, launch: Launch, command: Command) -> int:
     if not command.tty:
         stdin = 0 if command.stdin else os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         pid = spawn(inst, launch, command, Streams(stdin, 1, 2))
-        return code_of(os.waitpid(pid, 0)[1])
+        return processes.exit_code(os.waitpid(pid, 0)[1])
     # of the container's own devpts: tty(1) inside finds it, and nothing inside holds a descriptor of the user's
     assert inst.state.pid is not None
     master, slave = open_terminal(launch, inst.state.pid)
     pid = spawn(inst, launch, command, slave)
     terminal.relay(master)
-    return code_of(os.waitpid(pid, 0)[1])
-
-
-def code_of(status: int) -> int:
-    """Return a wait status as a shell shows it: 128+n for signal n."""
-    code = os.waitstatus_to_exitcode(status)
-    return code if code >= 0 else 128 - code
+    return processes.exit_code(os.waitpid(pid, 0)[1])
 
 
 def spawn(inst: Instance, launch: Launch, command: Command, streams: Streams | str) -> int:

@@ -15,7 +15,7 @@ from containers import identity, inside
 from containers.plan import Mount, Step
 from images.image import Process
 from vmctl.errors import CommandNotExecutableError, CommandNotFoundError, SpecError, VmctlError
-from vmctl.host import network, syscalls, terminal
+from vmctl.host import network, syscalls
 from vmctl.host.cgroups import Cgroup
 from vmctl.named import TYPE_CHECKING, NamedTuple
 from vmctl.workload import File, Volume
@@ -116,6 +116,8 @@ def _child(
         argv = (_INIT, "-s", "--", *launch.process.argv) if launch.init else launch.process.argv
         if launch.tty:
             os.write(report, b"terminal\n")
+            from containers.terminals import own_terminal
+
             streams = own_terminal(os.read(plugged, 64).decode())
         redirect(streams)
         execute(launch.process._replace(argv=argv), user, launch.capabilities, launch.seccomp)
@@ -188,23 +190,6 @@ def _write_file(file: File) -> None:
     with os.fdopen(fd, "w", encoding="utf-8") as stream:
         stream.write(file.content)
         os.fchmod(fd, file.mode)
-
-
-def open_terminal(launch: Launch, pid: int) -> tuple[int, str]:
-    """Return a new terminal of the devpts of process `pid`: its master, and the slave's path inside."""
-    root = f"/proc/{pid}/root"
-    master, slave = terminal.open_pair(f"{root}/dev/pts")
-    if launch.first_id is not None:  # it belongs to who made it: the host's root, whom nobody inside knows
-        os.chown(root + slave, launch.first_id, -1)
-    return master, slave
-
-
-def own_terminal(path: str) -> Streams:
-    """Make a terminal of this root's devpts that of a new session, whose leader this process becomes."""
-    os.setsid()
-    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    terminal.make_controlling(fd)
-    return Streams(fd, fd, fd)
 
 
 def redirect(streams: Streams) -> None:

@@ -12,7 +12,6 @@ from vmctl.errors import SpecError, UnavailableError
 from vmctl.host import network, syscalls
 from vmctl.host.cgroups import Cgroup, Limits
 from vmctl.instance import Instance
-from vmctl.run import which
 from vmctl.workload import Workload
 
 
@@ -101,6 +100,8 @@ def limits(work: Workload) -> Limits:
 
 def reaper() -> str:
     """Return the path of a static init that reaps. Raises UnavailableError."""
+    from vmctl.run import which
+
     path = which("tini-static")
     if path is None:
         raise UnavailableError("`init: true` needs tini-static", hint="on Debian: apt install tini")

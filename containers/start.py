@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
 from time import monotonic_ns
 
-from containers.launch import Launch, Streams, clone, describe, open_terminal, revive
-from containers.supervisor import become_supervisor
+from containers.launch import Launch, Streams, clone, describe, revive
 from vmctl.errors import VmctlError
 from vmctl.host import network, processes
 from vmctl.instance import Instance
@@ -94,6 +94,8 @@ def _keeper(inst: Instance, launch: Launch, pipes: Pipes) -> NoReturn:
         os.write(pipes.born.write, f"{pid} {monotonic_ns()}".encode())
         pipes.close(pipes.report.write, pipes.stdout.write, pipes.stderr.write)
         ends = pipes.stdout.read, pipes.stderr.read
+        from containers.supervisor import become_supervisor  # `prepare` has imported it, unless nobody will need it
+
         become_supervisor(pid, *ends, inst.stdout_log, inst.stderr_log, inst.path(EXIT_FILE))
     except BaseException as error:
         os.write(pipes.report.write, b"0\n" + describe(error))
@@ -122,12 +124,15 @@ def _await_exec(inst: Instance, launch: Launch, pid: int, pipes: Pipes) -> int |
     inst.state.pid, inst.state.pid_start = pid, processes.start_time(pid)
     if launch.link is not None:
         _plug(inst, launch.link, pid, pipes)
-        os.write(pipes.plugged.write, b"p")
+        with suppress(BrokenPipeError):  # the container has ended meanwhile: it says why below
+            os.write(pipes.plugged.write, b"p")
     master = None
     with os.fdopen(os.dup(pipes.report.read), "rb") as report:
         mark = report.readline()
         error = report.readline()
         if launch.tty and error == b"terminal\n":
+            from containers.terminals import open_terminal
+
             master, slave = open_terminal(launch, pid)
             os.write(pipes.plugged.write, slave.encode())
             error = b""

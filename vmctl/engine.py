@@ -6,7 +6,7 @@ import signal
 import time
 from collections.abc import Callable
 
-from vmctl import instance, readiness, registry
+from vmctl import instance, registry
 from vmctl.backend import Backend, Command, Exit, Problem
 from vmctl.errors import ConflictError, NotFoundError, StateError, UnavailableError, VmctlError
 from vmctl.instance import Instance
@@ -70,6 +70,7 @@ def bring_up(
     inst: Instance, backend: Backend, *, wait: bool = True, attached: bool = False, progress: Progress | None = None
 ) -> None:
     """Prepare and start; wait until ready where the workload says how to tell; publish the ports."""
+    inst.attached = attached
     backend.prepare(inst)
     inst.save()
     inst.timeline.mark("T0")
@@ -77,6 +78,8 @@ def bring_up(
     inst.state.status = "running"
     inst.save()
     if wait and inst.work.ready and not attached:
+        from vmctl import readiness
+
         readiness.wait_until_ready(inst, backend, progress)
         inst.save()
     if inst.work.ports:  # only now: the forwarder's own start shall not be in the way of the workload's

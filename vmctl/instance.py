@@ -57,6 +57,7 @@ class Instance:
         self.journal = Journal(self.path("journal"))
         self.timeline = Timeline()
         self.warnings: list[str] = []  # what the user should know of this start
+        self.attached = False  # the workload's standard streams are this process's own
         self.tty = False  # an attached workload gets a terminal of its own
 
     # The files, all of them. Some exist in one mode only.
@@ -180,6 +181,7 @@ def create(work: Workload, mode: str) -> Instance:
         with open(inst.path("workload.json"), "w", encoding="utf-8") as file:
             file.write(work.to_json())
         inst.save()
+        os.close(inst._open_lock())  # now: on a full disk it could not be made later, to remove the rest
         os.rename(temporary, final)
     except OSError as error:
         disk.remove_tree(temporary)

@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 
-from vmctl import engine, units
+from vmctl import engine
 from vmctl.cli import modes
 from vmctl.errors import SpecError
 from vmctl.workload import Bytes, ContainerOptions, Port, Resources, Volume, Workload
@@ -66,8 +66,12 @@ def _variable(text: str) -> tuple[str, str]:
 
 
 def _memory(text: str | None) -> Bytes | None:
+    if not text:
+        return None
+    from vmctl import units
+
     try:
-        return Bytes(units.parse_size(text)) if text else None
+        return Bytes(units.parse_size(text))
     except ValueError as error:
         raise SpecError(f"--memory: expected {error}") from None
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from functools import cache
 
 from vmctl.errors import UnavailableError, VmctlError
 from vmctl.named import NamedTuple
@@ -32,6 +33,7 @@ class Hierarchy(NamedTuple):
     mounts: dict[str, str]
 
 
+@cache
 def hierarchy() -> Hierarchy:
     """Return the host's layout. Raises UnavailableError where no controller is mounted."""
     v1: dict[str, str] = {}

@@ -19,6 +19,12 @@ def alive(pid: int | None, start: int | None) -> bool:
     return bool(fields) and fields[0] not in "ZX" and start == int(fields[19])
 
 
+def exit_code(status: int) -> int:
+    """Return a wait status as a shell shows it: 128+n for signal n."""
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code
+
+
 def handles(pid: int, signum: int) -> bool:
     """Return whether a process has a handler for a signal, or ignores it on purpose (proc(5), status)."""
     try:
