@@ -6,6 +6,7 @@ rest is the same. What goes wrong in the child before exec travels to the parent
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from collections.abc import Mapping
@@ -139,6 +140,7 @@ def enter_root(launch: Launch) -> None:
     if own_mounts:  # or every mount below would also appear on the host
         syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
     launch.root.apply()
+    _refuse_read_only(launch.root.target)
     old = os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     sources = [os.open(volume.source, os.O_PATH | os.O_CLOEXEC) for volume in launch.volumes]
     init = os.open(launch.init, os.O_PATH | os.O_CLOEXEC) if launch.init else None
@@ -164,6 +166,12 @@ def enter_root(launch: Launch) -> None:
         syscalls.umount2(".", syscalls.MNT_DETACH)
     os.close(old)
     os.chdir("/")
+
+
+def _refuse_read_only(root: str) -> None:
+    """An overlay whose work folder cannot be made is mounted read-only, and only the kernel's log says so."""
+    if os.statvfs(root).f_flag & os.ST_RDONLY:
+        raise OSError(errno.ENOSPC, "the writable layer cannot be made, most likely for want of space", root)
 
 
 def _refuse_links() -> None:

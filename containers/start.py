@@ -94,6 +94,7 @@ def _keeper(inst: Instance, launch: Launch, pipes: Pipes) -> NoReturn:
         os.write(pipes.born.write, f"{pid} {monotonic_ns()}".encode())
         pipes.close(pipes.report.write, pipes.stdout.write, pipes.stderr.write)
         ends = pipes.stdout.read, pipes.stderr.read
+        os.read(pipes.go.read, 1)  # until vmctl closes it: our own start shall not compete with the container's
         from containers.supervisor import become_supervisor  # `prepare` has imported it, unless nobody will need it
 
         become_supervisor(pid, *ends, inst.stdout_log, inst.stderr_log, inst.path(EXIT_FILE))

@@ -17,7 +17,7 @@ from vmctl.workload import Workload
 from vmm import accelerator, disk, domain, files, guest, launcher, preparation, seed
 
 KEY = "ssh-ed25519 <made at the start>"
-LINK = Link("10.77.0.2", 16, "10.77.0.1", "52:54:00:00:00:02", "tap<id>")
+LINK = Link("10.77.0.2", 16, "10.77.0.1", "52:54:00:00:00:02", "vm<id>")
 
 
 def steps(work: Workload) -> Iterator[Step]:
