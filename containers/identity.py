@@ -67,6 +67,8 @@ def find_user(text: str | None) -> User:
     gid, home = (int(entry[3]), entry[5]) if entry else (0, "/")
     if group_text:
         return User(uid, _find_group(group_text), (), home)
+    if not text:
+        return User(uid, gid, (), home)  # nobody asked for a user, so nobody for its other groups
     member_of = (int(row[2]) for row in _table("/etc/group", 4) if entry and entry[0] in row[3].split(","))
     return User(uid, gid, tuple(member_of), home)
 

@@ -213,7 +213,7 @@ def execute(process: Process, user: identity.User, capabilities: int | None, sec
     workdir = inside.folder(process.workdir)
     os.fchdir(workdir)
     os.close(workdir)
-    for signum in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM):  # what Python or we have changed
+    for signum in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, and exec would keep it so
         signal.signal(signum, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     for path in _candidates(process.argv[0], env):

@@ -153,9 +153,15 @@ def overlay(layers: list[str], upper: str, work: str, target: str) -> Mount:
 
     See Documentation/filesystems/overlayfs.rst; there the topmost layer stands first.
     """
-    lower = ":".join(reversed(layers))
+    lower = ":".join(map(_escaped, reversed(layers)))
+    upper, work = _escaped(upper), _escaped(work)
     # nodev: the nodes an image brings are not those of /dev, and there is no other guard before the host's disks
     return Mount("overlay", target, MS_NODEV, f"lowerdir={lower},upperdir={upper},workdir={work}", "overlay")
+
+
+def _escaped(path: str) -> str:
+    """Return a path as overlayfs takes one, for which colon and comma mean something."""
+    return "".join("\\" + letter if letter in "\\:," else letter for letter in path)
 
 
 def root(layers: list[str], directory: str) -> Mount:
