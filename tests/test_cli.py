@@ -5,13 +5,14 @@ import os
 import re
 import signal
 import subprocess
+import tempfile
 import time
 
 import pytest
 from commands import VMCTL, Terminal, free_port, get, ok, refused, start, vmctl, wait_for
 from host_state import host_state, left_behind
 
-from vmctl import __version__, instance
+from vmctl import __version__, instance, paths, registry
 from vmctl.cli import VERBS
 from vmctl.run import which
 
@@ -275,6 +276,38 @@ def test_a_broken_pipe_is_no_error_worth_a_word(web):
     assert process.wait(30) in (0, 141)
     assert b"Traceback" not in errors
     assert b"Exception" not in errors
+
+
+@pytest.mark.parametrize("closed", [0, 1, 2])
+def test_a_stream_that_is_closed(own_root, closed):
+    """What is opened first would otherwise get its number, and be written to."""
+    script = f'exec {closed}>&-; exec "$@"'
+    words = [VMCTL, "run", "tiny", "--", "sh", "-c", "echo out; echo err >&2; exit 5"]
+    done = subprocess.run(["sh", "-c", script, "sh", *words], capture_output=True, text=True)
+    said = {1: "out\n", 2: "err\n"} | {closed: ""}
+    assert (done.returncode, done.stdout, done.stderr) == (5, said[1], said[2])
+    done = subprocess.run(["sh", "-c", script, "sh", VMCTL, "ps", "-q"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_arguments_that_are_no_text(own_root):
+    words = [VMCTL.encode(), b"run", b"-e", b"A=\xfe", b"tiny", b"--", b"sh", b"-c", b"echo $A $1", b"sh", b"\xff"]
+    assert subprocess.run(words, capture_output=True, check=True).stdout == b"\xfe \xff\n"
+
+
+@pytest.mark.parametrize("mode", registry.modes())
+def test_state_in_a_folder_with_an_odd_name(tmp_path, monkeypatch, mode):
+    """Each of these characters means something to mount, overlayfs, mountinfo, libvirt's URI or QEMU's arguments."""
+    comma = "" if registry.load(mode).features.own_kernel else ","  # libvirt's probe of QEMU does not escape it
+    with tempfile.TemporaryDirectory(prefix=f"a b{comma}c:d\\e%f#g&é-") as root:
+        images = paths.images_root()
+        monkeypatch.setenv("VMCTL_ROOT", root)
+        os.makedirs(paths.state_root())
+        os.symlink(images, paths.images_root())
+        before = host_state()
+        assert ok("run", "--mode", mode, "tiny", "--", "echo", "found") == "found\n"
+        assert {**left_behind(before), "files": None} == {"files": None}  # vm mode keeps a cache
+        assert os.listdir(paths.instances_root()) == []
 
 
 # Logs

@@ -131,6 +131,23 @@ def test_nothing_is_left_where_the_port_is_taken_meanwhile(before, tmp_path, mod
     assert left_behind(before) == {}
 
 
+def test_what_is_mounted_in_an_instance_is_not_removed_with_it(before, tmp_path):
+    """Whatever went wrong before: a volume's content is the user's."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/precious").write_text("x")
+    ok("up", write_spec(tmp_path))
+    place = instance.load("leak").path("forgotten")
+    os.mkdir(place)
+    subprocess.run(["mount", "--bind", tmp_path / "data", place], check=True)
+    try:
+        assert f"{place} is still mounted" in refused("rm", "-f", "leak")
+        assert (tmp_path / "data/precious").exists()
+    finally:
+        subprocess.run(["umount", place], check=True)
+    ok("rm", "-f", "leak")
+    assert left_behind(before) == {}
+
+
 # kill -9 of the command
 
 

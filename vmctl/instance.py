@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from vmctl import paths
-from vmctl.errors import ConflictError, NotFoundError, SpecError
+from vmctl.errors import ConflictError, NotFoundError, SpecError, VmctlError
 from vmctl.host import disk
 from vmctl.journal import Journal, append_line, read_lines
 from vmctl.named import TYPE_CHECKING
@@ -100,7 +100,16 @@ class Instance:
             raise _absent(self.name) from None
 
     def remove_files(self) -> None:
-        """Remove the directory; the journal has been undone before. It is gone at once, then file by file."""
+        """Remove the directory; the journal has been undone before. It is gone at once, then file by file.
+
+        Raises VmctlError where something is mounted in it still: what is removed there would be somebody else's.
+        """
+        from vmctl.host import mountinfo  # ctypes comes along
+
+        if mounts := mountinfo.below(self.directory):
+            raise VmctlError(
+                f"{self.name} cannot be removed: {mounts[-1]} is still mounted", hint=f"umount {mounts[-1]}"
+            )
         disk.remove_tree(self.run_dir)
         doomed = _unfinished(self.name)
         os.rename(self.directory, doomed)

@@ -72,6 +72,8 @@ def make_root(root: str) -> str:
 
     All roots share one cache of QEMU's capabilities: libvirt writes it by rename, so two at once do no harm.
     """
+    from urllib.parse import quote
+
     shared = os.path.join(paths.cache_root(), "libvirt-capabilities")
     link = os.path.join(root, "cache", "qemu", "capabilities")
     for folder in (shared, os.path.dirname(link), os.path.join(root, "etc")):
@@ -80,7 +82,7 @@ def make_root(root: str) -> str:
         os.symlink(shared, link)
     with open(os.path.join(root, "etc", "qemu.conf"), "w", encoding="utf-8") as file:
         file.write(QEMU_CONF)
-    return f"{EMBEDDED}?root={root}"
+    return f"{EMBEDDED}?root={quote(root)}"
 
 
 def _start_event_loop() -> None:

@@ -69,11 +69,21 @@ def columns() -> int:
 def entry() -> NoReturn:
     """Run as a program. The shell gets the exit code before Python would have tidied up, which takes it 10 ms."""
     gc.disable()  # a command is too short to have garbage worth looking for
+    _open_missing_streams()
     code = main()
     with suppress(OSError):
         sys.stdout.flush()
         sys.stderr.flush()
     os._exit(code)
+
+
+def _open_missing_streams() -> None:
+    """Have /dev/null where the caller has closed a standard stream: the next file opened would take its number."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) < 3:
+        os.set_inheritable(fd, True)
+    os.close(fd)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
+
 from vmctl.host.syscalls import MNT_DETACH, umount2
+
+_ESCAPE = re.compile(r"\\([0-7]{3})")  # \040 is a space
 
 
 def below(path: str) -> list[str]:
     """Return the mount points at and below `path`, in the order they were mounted."""
     found = []
-    with open("/proc/self/mountinfo", encoding="utf-8") as file:
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
         for line in file:
-            point = line.split(" ")[4].encode().decode("unicode_escape")  # \040 is a space
+            point = _ESCAPE.sub(lambda match: chr(int(match[1], 8)), line.split(" ")[4])
             if point == path or point.startswith(path + "/"):
                 found.append(point)
     return found
