@@ -43,7 +43,7 @@ def notes(comparison: Comparison) -> Iterator[str]:
     if comparison.runs < ENOUGH:
         yield f"Fewer than {ENOUGH} runs: no interval is given, and small differences mean nothing."
     if comparison.work.ready:
-        yield "Memory is read right after the first answer. Shared disk is there once, whatever runs from it."
+        yield "Memory is read half a second after the first answer. Shared disk is there once, whatever runs from it."
     if any(sample.accelerator == "tcg" for sample in comparison.samples):
         yield "TCG: the guest's instructions were translated by software. With KVM its times would be very different."
     yield from (f"{mode} was left out: {reason}" for mode, reason in comparison.missing.items())
@@ -61,9 +61,9 @@ def _times(comparison: Comparison, counted: Sequence[list[Sample]]) -> Iterator[
     last, what = ("T6", "answer") if comparison.work.ready else ("T5", "output")
     yield _between(f"start to first {what}", counted, "T0", last)
     yield from _spread(counted, last)
-    yield _between("  until the process exists", counted, "T0", "T1")
-    yield _between("  then until our init runs", counted, "T1", "T4")
-    yield _between(f"  then until the first {what}", counted, "T4", last)
+    yield _between("  to the process", counted, "T0", "T1")
+    yield _between("  on to our init", counted, "T1", "T4")
+    yield _between(f"  on to the first {what}", counted, "T4", last)
     yield _between("removal", counted, "T7", "T9")
 
 
@@ -80,12 +80,12 @@ def _spread(counted: Sequence[list[Sample]], last: str) -> Iterator[Row]:
     if any(len(found) >= ENOUGH for found in values):
         intervals = map(median_interval, values)
         texts = (f"{format_seconds(i.low)} to {format_seconds(i.high)}" if i else UNKNOWN for i in intervals)
-        yield Row("  95 % interval of the median", tuple(texts))
+        yield Row("  95 % interval", tuple(texts))
 
 
 def _sizes(counted: Sequence[list[Sample]]) -> Iterator[Row]:
-    yield Row("memory, PSS of its processes", _medians(counted, lambda sample: sample.pss_bytes, format_size))
-    yield Row("memory, its control group", _medians(counted, lambda sample: sample.cgroup_bytes, format_size))
+    yield Row("memory, PSS", _medians(counted, lambda sample: sample.pss_bytes, format_size))
+    yield Row("memory, cgroup", _medians(counted, lambda sample: sample.cgroup_bytes, format_size))
     yield Row("disk, its own", _medians(counted, lambda sample: sample.disk_bytes, format_size))
     yield Row("disk, shared", _medians(counted, lambda sample: sample.shared_disk_bytes, format_size))
 
@@ -102,7 +102,7 @@ def _answers(looks: Sequence[Sample]) -> Iterator[Row]:
         yield Row("its page", tuple(_shortened(answer.page) if answer else UNKNOWN for answer in answers))
     yield Row("uname -r", tuple((answer and answer.kernel) or UNKNOWN for answer in answers))
     codes = (UNKNOWN if answer is None else str(answer.exit_code) for answer in answers)
-    yield Row(f"exec -- sh -c 'exit {CODE}'", tuple(codes))
+    yield Row(f"code of `exit {CODE}`", tuple(codes))
 
 
 def _codes(counted: Sequence[list[Sample]]) -> Iterator[Row]:

@@ -18,6 +18,7 @@ from vmctl.instance import Instance
 from vmctl.workload import Workload
 
 BATCH_S = 60.0
+SETTLE_S = 0.5  # before memory is read: helpers have started up, and given back what only that needed
 CODE = 7
 QUESTION = ("sh", "-c", f"uname -r; exit {CODE}")
 
@@ -50,6 +51,7 @@ def measure(work: Workload, mode: str, *, look: bool) -> dict[str, Any]:
 
 def _service(inst: Instance, backend: Backend, *, look: bool) -> dict[str, Any]:
     """Look at an instance that has just become ready."""
+    time.sleep(SETTLE_S)
     seen: dict[str, Any] = backend.footprint(inst)._asdict()
     return {**seen, "answer": _answer(inst)} if look else seen
 

@@ -58,7 +58,9 @@ def _rich_table(titles: list[str], rows: list[list[str]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(*titles, box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    table = Table(
+        *titles, box=box.SIMPLE_HEAD, header_style="bold", padding=(0, 1, 0, 0), show_edge=False, pad_edge=False
+    )
     for row in rows:
         table.add_row(*map(Text, row))
     Console(highlight=False).print(table)
