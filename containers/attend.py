@@ -7,6 +7,7 @@ import signal
 
 from vmctl.backend import Exit
 from vmctl.host import processes
+from vmctl.host.streams import signals_to
 from vmctl.instance import Instance
 
 
@@ -16,19 +17,15 @@ def attend(inst: Instance, master: int | None) -> Exit:
     assert pid is not None
     interrupts = 0
 
-    def pass_on(signum: int, _: object) -> None:
+    def pass_on(signum: int) -> None:
         nonlocal interrupts
         interrupts += signum == signal.SIGINT
         processes.send(pid, inst.state.pid_start, signal.SIGKILL if interrupts > 1 else signum)
 
-    before = {signum: signal.signal(signum, pass_on) for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    try:
+    with signals_to(pass_on):
         if master is not None:
             from vmctl.host import terminal
 
             terminal.relay(master)
         status = os.waitpid(pid, 0)[1]
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
     return Exit(processes.exit_code(status), "signal" if os.WIFSIGNALED(status) else "workload")

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 
 from vmctl import instance, paths
 from vmctl.errors import ConflictError, NotFoundError
-from vmctl.host import syscalls
+from vmctl.host import kernelfile, syscalls
 from vmctl.host.locks import folder_locked
 from vmctl.instance import Instance
 from vmctl.named import TYPE_CHECKING
@@ -82,7 +82,7 @@ class Gate:
         """Map the ids of the child and let it go on; for the parent. Raises OSError, after the child's end."""
         try:
             for name in ("uid_map", "gid_map"):
-                _write(f"/proc/{pid}/{name}", mapping(self._first))
+                kernelfile.write(f"/proc/{pid}/{name}", mapping(self._first))
             os.write(self._write, b"m")
         except OSError:
             os.kill(pid, signal.SIGKILL)
@@ -91,14 +91,6 @@ class Gate:
         finally:
             os.close(self._read)
             os.close(self._write)
-
-
-def _write(path: str, text: str) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(fd, text.encode())
-    finally:
-        os.close(fd)
 
 
 @contextmanager

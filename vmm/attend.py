@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from types import FrameType
+
+from vmctl.host.streams import signals_to, write_all
 
 CHUNK_BYTES = 65536
-PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 FIRST_BYTE_PERIOD_S = 0.001  # until the first byte has been seen, since that is a mark of the timeline
 PERIOD_S = 0.01
 
@@ -25,7 +24,7 @@ def stay(
 ) -> None:
     """Copy until `more`, called once per round, says that the workload has ended."""
     with ExitStack() as stack:
-        stack.enter_context(_signals_to(send_signal))
+        stack.enter_context(signals_to(send_signal))
         followers = [stack.enter_context(_follower(path, fd)) for fd, path in enumerate(logs, start=1)]
         if stdin is not None:
             threading.Thread(target=_feed, args=(stdin,), name="stdin", daemon=True).start()
@@ -36,13 +35,6 @@ def stay(
                 period_s = PERIOD_S
             elif going_on:
                 time.sleep(period_s)
-
-
-def write_all(fd: int, content: bytes) -> None:
-    """write(2) until all is written."""
-    view = memoryview(content)
-    while view:
-        view = view[os.write(fd, view) :]
 
 
 @contextmanager
@@ -61,21 +53,6 @@ def _follower(path: str, target: int) -> Iterator[Callable[[], bool]]:
         yield copy
     finally:
         os.close(log)
-
-
-@contextmanager
-def _signals_to(send_signal: Callable[[int], None]) -> Iterator[None]:
-    """Have signals that would end this process sent to the workload instead."""
-
-    def pass_on(number: int, _frame: FrameType | None) -> None:
-        send_signal(number)
-
-    before = {number: signal.signal(number, pass_on) for number in PASSED_ON}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _feed(stdin: socket.socket) -> None:

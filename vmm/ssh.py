@@ -12,18 +12,17 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from vmctl.errors import DeadlineError, VmctlError
 from vmctl.host import reach, terminal
+from vmctl.host.streams import signals_to, write_all
 from vmm import keys
-from vmm.attend import CHUNK_BYTES, write_all
+from vmm.attend import CHUNK_BYTES
 
 if TYPE_CHECKING:
-    from types import FrameType
-
     from paramiko import Channel, Message, Transport
 
 PORT = 22
 USER = "root"  # of the guest's sshd, outside the image; the workload's user is part of the command line
 TIMEOUT_S = 20.0
-PASSED_ON = {signal.SIGINT: "INT", signal.SIGTERM: "TERM", signal.SIGHUP: "HUP", signal.SIGQUIT: "QUIT"}
+NAMES = {signal.SIGINT: "INT", signal.SIGTERM: "TERM", signal.SIGHUP: "HUP", signal.SIGQUIT: "QUIT"}
 
 
 class Guest(NamedTuple):
@@ -45,7 +44,7 @@ def execute(guest: Guest, words: str, *, tty: bool, stdin: bool) -> int:
             if tty:
                 channel.get_pty(os.environ.get("TERM", "dumb"), *terminal.size(0))
             channel.exec_command(words)
-            with _signals_to(channel):
+            with signals_to(lambda number: _send_signal(channel, NAMES[signal.Signals(number)])):
                 return _converse(channel, tty=tty, stdin=stdin)
     except SSHException as error:
         raise VmctlError(f"the SSH connection to the guest {guest.name} failed: {error}") from error
@@ -144,21 +143,6 @@ def _copy(receive: Callable[[int], bytes], target: int) -> None:
     with suppress(BrokenPipeError):
         while content := receive(CHUNK_BYTES):
             write_all(target, content)
-
-
-@contextmanager
-def _signals_to(channel: Channel) -> Iterator[None]:
-    """Have signals that would end this process sent to the command instead (RFC 4254, section 6.9)."""
-
-    def pass_on(number: int, _frame: FrameType | None) -> None:
-        _send_signal(channel, PASSED_ON[signal.Signals(number)])
-
-    before = {number: signal.signal(number, pass_on) for number in PASSED_ON}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _send_signal(channel: Channel, name: str) -> None:

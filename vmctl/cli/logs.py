@@ -9,6 +9,7 @@ from contextlib import suppress
 
 from vmctl import engine, instance
 from vmctl.errors import NotFoundError, SpecError
+from vmctl.host.streams import write_all
 from vmctl.instance import Instance
 
 POLL_S = 0.05
@@ -68,6 +69,5 @@ def _copy(path: str, offset: int, fd: int) -> int:
         file.seek(offset)
         while data := file.read(65536):
             offset += len(data)
-            while data:
-                data = data[os.write(fd, data) :]
+            write_all(fd, data)
     return offset

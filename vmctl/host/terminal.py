@@ -12,6 +12,8 @@ import tty
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from vmctl.host.streams import write_all
+
 _TIOCGPTN, _TIOCSPTLCK = 0x80045430, 0x40045431  # asm-generic/ioctls.h; the module termios lacks them
 
 
@@ -81,7 +83,7 @@ def relay(master: int) -> None:
                 if not data:
                     poller.unregister(0)
                     data = b"\x04"  # Ctrl-D: the line discipline's word for the end of the input
-                _write(1 if fd == master else master, data)
+                write_all(1 if fd == master else master, data)
 
 
 def _read(fd: int) -> bytes:
@@ -89,8 +91,3 @@ def _read(fd: int) -> bytes:
         return os.read(fd, 65536)
     except OSError:  # EIO: the other side is closed
         return b""
-
-
-def _write(fd: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(fd, data) :]
