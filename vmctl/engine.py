@@ -71,6 +71,8 @@ def bring_up(
 ) -> None:
     """Prepare and start; wait until ready where the workload says how to tell; publish the ports."""
     inst.attached = attached
+    if progress is not None:
+        progress(inst, "preparing")
     backend.prepare(inst)
     inst.save()
     inst.timeline.mark("T0")

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import os
+import time
+from contextlib import suppress
 
 from vmctl import engine, registry, spec
 from vmctl.cli import modes, output
 from vmctl.instance import Instance
 from vmctl.units import format_seconds
 from vmctl.workload import Workload
+
+SHOW_PERIOD_S = 0.1
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,12 +37,8 @@ def run(args: argparse.Namespace) -> int:
         engine.check(work, registry.load(args.mode))
         return 0
     progress = output.Progress()
-
-    def show(_: Instance, phase: str) -> None:
-        progress(f"{work.name}: {phase}")
-
     try:
-        inst = engine.up(work, args.mode, wait=not args.no_wait, progress=show)
+        inst = engine.up(work, args.mode, wait=not args.no_wait, progress=_shown_on(progress))
     finally:
         progress.clear()
     print(inst.name)
@@ -46,6 +47,30 @@ def run(args: argparse.Namespace) -> int:
     if not args.quiet:
         output.note(_summary(inst))
     return 0
+
+
+def _shown_on(progress: output.Progress) -> engine.Progress:
+    """Return what shows the phase of a start and the guest's last words, ten times a second on a terminal."""
+    next_s = 0.0
+
+    def show(inst: Instance, phase: str) -> None:
+        nonlocal next_s
+        if progress.active and time.monotonic() >= next_s:
+            next_s = time.monotonic() + SHOW_PERIOD_S
+            progress(f"{inst.name}: {phase}  {_last_line(inst.console_log)}")
+
+    return show
+
+
+def _last_line(path: str) -> str:
+    """Return the last line of a console that has something printable in it."""
+    with suppress(FileNotFoundError), open(path, "rb") as file:
+        file.seek(max(0, os.path.getsize(path) - 1024))
+        lines = [
+            "".join(filter(str.isprintable, line)).strip() for line in file.read().decode(errors="replace").splitlines()
+        ]
+        return next(filter(None, reversed(lines)), "")
+    return ""
 
 
 def explain(work: Workload, mode: str) -> None:
