@@ -110,9 +110,10 @@ def test_launcher_ends_with_its_caller(guest_root):
     started = launcher.Launcher(lambda: "test:///default", "/bin/false", "test")
     with pytest.raises(VmctlError):
         started.opened()
+    pid = started._pid
     started.close()
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+    with pytest.raises(ChildProcessError):  # it has ended, and been waited for
+        os.waitpid(pid, os.WNOHANG)
     engine.rm(inst.name, force=True)
 
 

@@ -23,7 +23,7 @@ def size(fd: int) -> tuple[int, int]:
         columns, lines = os.get_terminal_size(fd)
     except OSError:
         return 80, 24
-    return columns, lines
+    return columns or 80, lines or 24  # one that nobody has sized says 0
 
 
 @contextmanager
@@ -55,6 +55,7 @@ def open_pair(devpts: str) -> tuple[int, str]:
     master = os.open(os.path.join(devpts, "ptmx"), os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
     fcntl.ioctl(master, _TIOCSPTLCK, struct.pack("i", 0))
     (number,) = struct.unpack("i", fcntl.ioctl(master, _TIOCGPTN, bytes(4)))
+    _copy_size(master)  # before anybody inside can ask for it
     return master, f"/dev/pts/{number}"
 
 
@@ -65,13 +66,8 @@ def make_controlling(fd: int) -> None:
 
 def relay(master: int) -> None:
     """Connect this process's streams with a terminal's master until its last user inside has closed it."""
-
-    def copy_size() -> None:
-        columns, lines = size(0)
-        fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
-
-    with raw(0), resized(copy_size):
-        copy_size()
+    with raw(0), resized(lambda: _copy_size(master)):
+        _copy_size(master)
         poller = select.poll()
         poller.register(master, select.POLLIN)
         poller.register(0, select.POLLIN)
@@ -84,6 +80,11 @@ def relay(master: int) -> None:
                     poller.unregister(0)
                     data = b"\x04"  # Ctrl-D: the line discipline's word for the end of the input
                 write_all(1 if fd == master else master, data)
+
+
+def _copy_size(master: int) -> None:
+    columns, lines = size(0)
+    fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
 
 
 def _read(fd: int) -> bytes:
