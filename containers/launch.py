@@ -129,6 +129,8 @@ def _child(
 
 
 _INIT = "/dev/.init"
+# Python ignores the first two, nohup(1) and a shell's & the others; exec would keep it so.
+_IGNORED = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
 
 
 def enter_root(launch: Launch) -> None:
@@ -213,7 +215,7 @@ def execute(process: Process, user: identity.User, capabilities: int | None, sec
     workdir = inside.folder(process.workdir)
     os.fchdir(workdir)
     os.close(workdir)
-    for signum in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, and exec would keep it so
+    for signum in _IGNORED:
         signal.signal(signum, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     for path in _candidates(process.argv[0], env):

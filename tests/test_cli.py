@@ -479,3 +479,8 @@ def test_completion_completes(web):
     assert complete("in", 1) == "inspect\n"
     assert complete("logs we", 2) == "web\n"
     assert "--tail" in complete("logs --t", 2)
+
+
+def test_flags_behind_the_image_are_not_taken_for_a_command():
+    assert "--mode stands behind the image" in refused("run", "tiny", "--mode", "host", "--", "true")
+    assert ok("run", "--network", "none", "tiny", "--", "echo", "--mode") == "--mode\n"

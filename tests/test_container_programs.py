@@ -65,3 +65,11 @@ def test_a_start_does_not_run_it_either(own_root, tmp_path):
     assert code == 125
     assert WAY_OUT in errors
     assert run([VMCTL, "ps", "-aq"])[1] == ""
+
+
+def test_no_signal_is_ignored_for_it_because_it_was_for_us(own_root):
+    ask = "vmctl run --network none tiny -- grep SigIgn /proc/self/status"
+    assert run(["sh", "-c", f"trap '' HUP INT QUIT PIPE; exec {ask.replace('vmctl', VMCTL, 1)}"])[1].split() == [
+        "SigIgn:",
+        "0" * 16,
+    ]

@@ -318,6 +318,18 @@ def test_an_interrupted_start_of_a_guest_cleans_up(before, tmp_path, after_s):
 
 
 @EACH_QUICK_MODE
+def test_impatience_does_not_cut_the_cleaning_up_short(before, tmp_path, mode):
+    """A Ctrl-C every millisecond: the first one gives up the start, and none of the others what follows it."""
+    process = start("up", "--mode", mode, write_spec(tmp_path, text="command: [sleep, '1000']\nready: {log: never}\n"))
+    time.sleep(0.4)
+    while process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.001)
+    assert process.returncode in (130, -signal.SIGINT)
+    assert left_behind(before) == {}
+
+
+@EACH_QUICK_MODE
 def test_an_interrupted_run_cleans_up(before, mode):
     """The first Ctrl-C is the workload's, which here ignores it as PID 1 does; the second one ends it."""
     process = start(

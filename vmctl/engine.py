@@ -44,8 +44,12 @@ def up(work: Workload, mode: str, *, wait: bool = True, progress: Progress | Non
     with inst.locked():
         try:
             bring_up(inst, backend, wait=wait, progress=progress)
-        except BaseException:
-            remove(inst, backend)
+        except BaseException as error:
+            try:
+                remove(inst, backend)
+            except VmctlError as leftover:  # it must not hide why the start failed
+                text = f"{error or 'the start was interrupted'}; and {leftover}"
+                raise VmctlError(text, hint=leftover.hint, detail=getattr(error, "detail", "")) from error
             raise
     return inst
 

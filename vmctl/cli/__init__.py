@@ -42,6 +42,8 @@ VERBS = {
     "completion": "print a completion script for bash, zsh or fish",
 }
 
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 
 class Parser(argparse.ArgumentParser):
     """argparse, with our exit code for a wrong call."""
@@ -98,8 +100,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     if words[0] not in VERBS:
         return _unknown(words[0])
-    for signum in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(signum) == signal.SIG_DFL:  # not under nohup(1)
+    for signum in ENDING:
+        if signal.getsignal(signum) != signal.SIG_IGN:  # as under nohup(1)
             signal.signal(signum, _end)
     try:
         return _run_verb(words[0], words[1:])
@@ -126,7 +128,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _end(signum: int, _: object) -> NoReturn:
-    """End as the signal would have ended us, but by an exception: what was begun is undone on the way."""
+    """End as the signal would have ended us, but by an exception: what was begun is undone on the way.
+
+    From then on no other signal cuts that short, however impatient whoever sends it.
+    """
+    for number in ENDING:
+        signal.signal(number, signal.SIG_IGN)
+    if signum == signal.SIGINT:
+        raise KeyboardInterrupt
     sys.exit(128 + signum)
 
 

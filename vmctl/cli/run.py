@@ -43,7 +43,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _workload(args: argparse.Namespace) -> Workload:
-    command = args.command[1:] if args.command[:1] == ["--"] else args.command
+    command = args.command
+    if command[:1] == ["--"]:
+        command = command[1:]
+    elif command and command[0].startswith("-"):
+        raise SpecError(
+            f"{command[0]} stands behind the image, where the command begins", hint="vmctl run FLAGS IMAGE -- COMMAND"
+        )
     return Workload(
         name=args.name or f"run-{os.urandom(4).hex()}",
         image=args.image,
