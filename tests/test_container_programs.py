@@ -68,8 +68,6 @@ def test_a_start_does_not_run_it_either(own_root, tmp_path):
 
 
 def test_no_signal_is_ignored_for_it_because_it_was_for_us(own_root):
-    ask = "vmctl run --network none tiny -- grep SigIgn /proc/self/status"
-    assert run(["sh", "-c", f"trap '' HUP INT QUIT PIPE; exec {ask.replace('vmctl', VMCTL, 1)}"])[1].split() == [
-        "SigIgn:",
-        "0" * 16,
-    ]
+    ask = f"{VMCTL} run --network none tiny -- grep SigIgn /proc/self/status"
+    words = run(["sh", "-c", f"trap '' HUP INT QUIT PIPE; exec {ask}"])[1].split()
+    assert int(words[1], 16) & (1 << 31) - 1 == 0  # beyond are two that the C library keeps for itself
