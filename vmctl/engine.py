@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from vmctl import instance, registry
 from vmctl.backend import Backend, Command, Exit, Problem
@@ -41,16 +42,16 @@ def up(work: Workload, mode: str, *, wait: bool = True, progress: Progress | Non
     """Start a workload and return its instance, ready. After any failure nothing of it is left."""
     backend = registry.load(mode)
     inst = create(work, backend)
-    with inst.locked():
-        try:
+    try:
+        with inst.locked():
             bring_up(inst, backend, wait=wait, progress=progress)
-        except BaseException as error:
-            try:
-                remove(inst, backend)
-            except VmctlError as leftover:  # it must not hide why the start failed
-                text = f"{error or 'the start was interrupted'}; and {leftover}"
-                raise VmctlError(text, hint=leftover.hint, detail=getattr(error, "detail", "")) from error
-            raise
+    except BaseException as error:
+        try:
+            _remove_again(inst, backend)
+        except VmctlError as leftover:  # it must not hide why the start failed
+            text = f"{error or 'the start was interrupted'}; and {leftover}"
+            raise VmctlError(text, hint=leftover.hint, detail=getattr(error, "detail", "")) from error
+        raise
     return inst
 
 
@@ -104,12 +105,18 @@ def run(work: Workload, mode: str, *, tty: bool = False) -> Exit:
         )
     inst = create(work, backend)
     inst.tty = tty
-    with inst.locked():
-        try:
+    try:
+        with inst.locked():
             bring_up(inst, backend, attached=True)
             return backend.attend(inst)
-        finally:
-            remove(inst, backend)
+    finally:
+        _remove_again(inst, backend)
+
+
+def _remove_again(inst: Instance, backend: Backend) -> None:
+    """Remove what this command made; `down` may have been quicker."""
+    with suppress(NotFoundError), inst.locked():
+        remove(inst, backend)
 
 
 def status(inst: Instance, backend: Backend | None = None) -> str:

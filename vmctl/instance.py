@@ -192,9 +192,9 @@ def create(work: Workload, mode: str) -> Instance:
         inst.save()
         os.close(inst._open_lock())  # now: on a full disk it could not be made later, to remove the rest
         os.rename(temporary, final)
-    except OSError as error:
+    except BaseException as error:
         disk.remove_tree(temporary)
-        if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+        if isinstance(error, OSError) and error.errno in (errno.EEXIST, errno.ENOTEMPTY):
             raise ConflictError(
                 f"the name {work.name} is taken by another instance",
                 hint=f"`vmctl rm -f {work.name}` frees it; `--name` gives another one",
