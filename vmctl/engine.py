@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Callable
@@ -44,15 +45,31 @@ def up(work: Workload, mode: str, *, wait: bool = True, progress: Progress | Non
     inst = create(work, backend)
     try:
         with inst.locked():
-            bring_up(inst, backend, wait=wait, progress=progress)
-    except BaseException as error:
-        try:
-            _remove_again(inst, backend)
-        except VmctlError as leftover:  # it must not hide why the start failed
-            text = f"{error or 'the start was interrupted'}; and {leftover}"
-            raise VmctlError(text, hint=leftover.hint, detail=getattr(error, "detail", "")) from error
+            try:
+                bring_up(inst, backend, wait=wait, progress=progress)
+            except BaseException as error:
+                _remove_failed(inst, backend, error)
+                raise
+    except BaseException:
+        _remove_unlocked(inst, backend)
         raise
     return inst
+
+
+def _remove_failed(inst: Instance, backend: Backend, error: BaseException) -> None:
+    """Remove what a failed start has made; what resists must not hide why the start failed."""
+    try:
+        remove(inst, backend)
+    except VmctlError as leftover:
+        text = f"{error or 'the start was interrupted'}; and {leftover}"
+        raise VmctlError(text, hint=leftover.hint, detail=getattr(error, "detail", "")) from error
+
+
+def _remove_unlocked(inst: Instance, backend: Backend) -> None:
+    """Remove an instance of a command that was interrupted before it had the lock; in any other case it is gone."""
+    if os.path.exists(inst.directory):
+        with suppress(VmctlError), inst.locked(timeout_s=1.0):
+            remove(inst, backend)
 
 
 def create(work: Workload, backend: Backend) -> Instance:
@@ -107,16 +124,13 @@ def run(work: Workload, mode: str, *, tty: bool = False) -> Exit:
     inst.tty = tty
     try:
         with inst.locked():
-            bring_up(inst, backend, attached=True)
-            return backend.attend(inst)
+            try:
+                bring_up(inst, backend, attached=True)
+                return backend.attend(inst)
+            finally:
+                remove(inst, backend)
     finally:
-        _remove_again(inst, backend)
-
-
-def _remove_again(inst: Instance, backend: Backend) -> None:
-    """Remove what this command made; `down` may have been quicker."""
-    with suppress(NotFoundError), inst.locked():
-        remove(inst, backend)
+        _remove_unlocked(inst, backend)
 
 
 def status(inst: Instance, backend: Backend | None = None) -> str:
