@@ -10,7 +10,7 @@ from contextlib import suppress
 
 from vmctl import instance, registry
 from vmctl.backend import Backend, Command, Exit, Problem
-from vmctl.errors import ConflictError, NotFoundError, StateError, UnavailableError, VmctlError
+from vmctl.errors import NotFoundError, StateError, UnavailableError, VmctlError
 from vmctl.instance import Instance
 from vmctl.named import TYPE_CHECKING
 from vmctl.workload import Workload
@@ -82,10 +82,7 @@ def create(work: Workload, backend: Backend) -> Instance:
 def _refuse_taken_name(name: str) -> None:
     """A taken name is the better error than the ports that its holder has taken."""
     if name in instance.names():
-        raise ConflictError(
-            f"the name {name} is taken by another instance",
-            hint=f"`vmctl rm -f {name}` frees it; `--name` gives another one",
-        )
+        raise instance.taken(name)
 
 
 def bring_up(

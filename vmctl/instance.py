@@ -195,13 +195,16 @@ def create(work: Workload, mode: str) -> Instance:
     except BaseException as error:
         disk.remove_tree(temporary)
         if isinstance(error, OSError) and error.errno in (errno.EEXIST, errno.ENOTEMPTY):
-            raise ConflictError(
-                f"the name {work.name} is taken by another instance",
-                hint=f"`vmctl rm -f {work.name}` frees it; `--name` gives another one",
-            ) from None
+            raise taken(work.name) from None
         raise
     inst.directory = final
     return inst
+
+
+def taken(name: str) -> ConflictError:
+    """Return the error for a name that another instance has."""
+    hint = f"`vmctl rm -f {name}` frees it; `--name` gives another one"
+    return ConflictError(f"the name {name} is taken by another instance", hint=hint)
 
 
 def remove_unfinished() -> None:

@@ -9,17 +9,6 @@ from __future__ import annotations
 
 from time import monotonic_ns
 
-MEANING = {
-    "T0": "asked to start",
-    "T1": "process exists",
-    "T4": "our init runs",
-    "T5": "first byte of output",
-    "T6": "first correct answer",
-    "T7": "asked to stop",
-    "T8": "process gone",
-    "T9": "everything released",
-}
-
 
 class Timeline:
     """Marks in nanoseconds of CLOCK_MONOTONIC, each kept as first observed."""
