@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
-from vmctl.errors import SpecError
+from vmctl.errors import SpecError, VmctlError
 from vmctl.named import NamedTuple
 from vmctl.workload import Workload
 
@@ -12,6 +13,10 @@ DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 # uname(2)'s machine -> OCI's architecture, which is Go's GOARCH
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "riscv64": "riscv64", "ppc64le": "ppc64le", "s390x": "s390x"}
+
+
+class ImageError(VmctlError):
+    """An archive, a layer or what a registry gave is not what it should be."""
 
 
 class Layer(NamedTuple):
@@ -22,9 +27,9 @@ class Layer(NamedTuple):
     size_bytes: int  # of the tar, as a manifest states it
 
     @property
-    def hex(self) -> str:
-        """The digest without its algorithm, for file names."""
-        return self.digest.partition(":")[2]
+    def key(self) -> str:
+        """The file's name, without `.erofs`: the digest's digits, or others for a layer that depends on those below."""
+        return os.path.basename(self.path).partition(".")[0]
 
 
 class ImageConfig(NamedTuple):
@@ -36,6 +41,9 @@ class ImageConfig(NamedTuple):
     workdir: str = ""
     user: str = ""  # "", name, uid, name:group or uid:gid
     stop_signal: str = ""
+    exposed_ports: tuple[str, ...] = ()  # "80/tcp"
+    volumes: tuple[str, ...] = ()
+    labels: Mapping[str, str] = {}
 
 
 class Image(NamedTuple):
@@ -47,6 +55,7 @@ class Image(NamedTuple):
     layers: tuple[Layer, ...]  # lowest first
     config: ImageConfig
     created: str  # RFC 3339
+    disk: str = ""  # of an image that is a whole disk instead of layers: the path of the qcow2 file
 
 
 class Process(NamedTuple):

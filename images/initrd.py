@@ -6,6 +6,7 @@ A newc cpio archive (Linux: Documentation/driver-api/early-userspace/buffer-form
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import stat
 from collections.abc import Iterator, Sequence
@@ -14,10 +15,12 @@ from typing import NamedTuple
 from images import busybox, modules
 from images.kernel import Kernel
 from vmctl import paths
+from vmctl.instance import write_atomic
 
 # The init inserts the modules listed here, one path per line, in this order.
 MODULE_LIST = "lib/modules/vmctl.order"
 
+_INPUTS = ".inputs"  # the file beside an archive that says of what it was made
 _LINKS = {"bin/sh": "busybox"}
 _FOLDERS = ("dev", "proc", "root", "run", "sys", "tmp")
 _CONSOLE = os.makedev(5, 1)
@@ -42,10 +45,39 @@ def build(kernel: Kernel, files: Sequence[tuple[str, str, int]], module_names: S
         *(InitrdFile(*file) for file in files),
         *(InitrdFile(source, f"lib/modules/{modules.plain_name(source)}", 0o644) for source in needed),
     ]
-    path = os.path.join(paths.cache_root(), "initrd", f"{kernel.release}-{_fingerprint(inputs)}.cpio")
+    path = os.path.join(_folder(), f"{kernel.release}-{_fingerprint(inputs)}.cpio")
     if not os.path.exists(path):
         _write(path, inputs)
     return path
+
+
+def stale() -> list[str]:
+    """Return the files that no start will ask for any more: of archives of which an input has changed or is gone."""
+    try:
+        names = sorted(os.listdir(_folder()))
+    except FileNotFoundError:
+        return []
+    current = {name for name in names if name.endswith(".cpio") and _is_current(os.path.join(_folder(), name))}
+    kept = current | {name + _INPUTS for name in current}
+    return [os.path.join(_folder(), name) for name in names if name not in kept and not _is_being_written(name)]
+
+
+def _folder() -> str:
+    return os.path.join(paths.cache_root(), "initrd")
+
+
+def _is_current(path: str) -> bool:
+    try:
+        with open(path + _INPUTS, encoding="utf-8") as file:
+            inputs = [InitrdFile(*item) for item in json.load(file)]
+        return path.endswith(f"-{_fingerprint(inputs)}.cpio")
+    except (FileNotFoundError, ValueError, TypeError):
+        return False
+
+
+def _is_being_written(name: str) -> bool:
+    pid = name.removesuffix(".new").rpartition(".")[2]
+    return name.endswith(".new") and os.path.exists(f"/proc/{pid}")
 
 
 def _fingerprint(inputs: Sequence[InitrdFile]) -> str:
@@ -71,6 +103,7 @@ def _write(path: str, inputs: Sequence[InitrdFile]) -> None:
             for number, entry in enumerate(_entries(inputs), start=1):
                 file.write(_newc(number, *entry))
             file.write(_newc(0, "TRAILER!!!", 0))
+        write_atomic(path + _INPUTS, json.dumps(inputs))
         os.rename(temporary, path)
     finally:
         if os.path.exists(temporary):

@@ -1,8 +1,9 @@
 """The images of this host: an OCI image layout whose layers are kept as EROFS files.
 
 `index.json` names the images, `blobs/sha256/` holds manifests and configurations; see image-layout.md of the OCI
-image specification. A manifest describes each layer by its tar; the bytes kept are `layers/<hex>.erofs`, made from
+image specification. A manifest describes each layer by its tar; the bytes kept are `layers/<key>.erofs`, made from
 that tar, because an EROFS file can be mounted by a container and attached to a guest, and a tar can be neither.
+An image that is a whole disk has its one file in `disks/`.
 """
 
 from __future__ import annotations
@@ -10,76 +11,153 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
-from images.image import Image, ImageConfig, Layer, architecture
-from vmctl import instance, paths
+from images.image import Image, Layer, architecture
+from images.layout import (
+    CONFIG,
+    MANIFEST,
+    REF_NAME,
+    blob_path,
+    encoded,
+    get,
+    index,
+    name_of,
+    put,
+    write_index,
+)
+from images.layout import path as path
+from images.ociconfig import config_document as config_document
+from images.ociconfig import read_config
+from images.ociconfig import timestamp as timestamp
+from vmctl import instance
 from vmctl.errors import ConflictError, NotFoundError, VmctlError
 from vmctl.named import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from typing import Any
 
-MANIFEST = "application/vnd.oci.image.manifest.v1+json"
-CONFIG = "application/vnd.oci.image.config.v1+json"
+    from images.stage import Stage
+
 TAR = "application/vnd.oci.image.layer.v1.tar"
-INDEX = "application/vnd.oci.image.index.v1+json"
-REF_NAME = "org.opencontainers.image.ref.name"
+DISK = "application/vnd.vmctl.disk.v1+qcow2"
+KEY = "org.vmctl.layer"  # of a layer's descriptor: the file's name, where it is not the diff id
 
 
-def path(*parts: str) -> str:
-    """Return a path inside the store."""
-    return os.path.join(paths.images_root(), *parts)
-
-
-def layer_path(digest: str) -> str:
+def layer_path(key: str) -> str:
     """Return where the EROFS file of a layer is kept, whether it is there or not."""
-    return path("layers", digest.partition(":")[2] + ".erofs")
+    return path("layers", key + ".erofs")
+
+
+def normal(name: str) -> str:
+    """Return a name as the store has it: `:latest` is not written."""
+    return name.removesuffix(":latest")
 
 
 def find(name: str) -> Image:
-    """Return the image of that name. Raises NotFoundError with the nearest name there is."""
-    descriptors = {_name(descriptor): descriptor for descriptor in _index()}
-    if name not in descriptors:
-        raise NotFoundError(f"there is no image {name}", hint=_advice(name, list(descriptors)))
-    image = _image(descriptors[name])
-    for layer in image.layers:
-        if not os.path.exists(layer.path):
-            raise NotFoundError(f"the image {name} lacks its layer {layer.path}", hint=_recipe(name))
+    """Return the image of a name, of a digest or the beginning of one. Raises NotFoundError with the nearest name."""
+    image = _image(_descriptor(name))
+    for file in (*(layer.path for layer in image.layers), *filter(None, [image.disk])):
+        if not os.path.exists(file):
+            raise NotFoundError(f"the image {name} lacks {file}", hint="remove it and get it again")
     return image
 
 
-def ls() -> list[Image]:
-    """Return all images, by name."""
-    return sorted(_image(descriptor) for descriptor in _index())
+def ls(*, hidden: bool = False, unnamed: bool = False) -> list[Image]:
+    """Return the images by name; `hidden`: also those of builds, whose names begin with a dot; `unnamed`: also others.
+
+    Those are what instances were started from before a name was taken away. Raises VmctlError for a damaged one.
+    """
+    found = []
+    for one in index():
+        if unnamed if not name_of(one) else hidden or name_of(one)[0] != ".":
+            try:
+                found.append(_image(one))
+            except VmctlError:
+                if one in index():
+                    raise  # else it has been removed meanwhile
+    return sorted(found)
 
 
-def add(name: str, layers: Sequence[Layer], config: ImageConfig, *, created: str) -> Image:
-    """Store an image of layers that are in the store and return it; it replaces one of the same name."""
+def add(
+    stage: Stage,
+    name: str,
+    layers: Sequence[Layer],
+    config: Mapping[str, Any] | bytes,
+    *,
+    annotations: Mapping[str, str] | None = None,
+) -> Image:
+    """Move layers from a stage into the store, as an image, and return it; it replaces one of the same name.
+
+    `config` is an OCI image configuration (image-spec, config.md); bytes are kept as they are, and so is the digest by
+    which other tools know the image. Annotations are the manifest's.
+    """
+    document = config if isinstance(config, bytes) else encoded(config)
+    items = [{"mediaType": TAR, "digest": layer.digest, "size": layer.size_bytes, **_key_of(layer)} for layer in layers]
+    names = [layer.key + suffix for layer in layers for suffix in _SUFFIXES]
+    moves = {stage.path(file): path("layers", file) for file in names}
+    return _add(name, moves, document, items, annotations)
+
+
+def add_disk(stage: Stage, name: str, disk: str, *, annotations: Mapping[str, str] | None = None) -> Image:
+    """Move a disk image in qcow2 form from a stage into the store, as an image, and return it; see `add`.
+
+    `disk` is its path in the stage, which is named by the SHA-256 of its content: `<hex>.qcow2`.
+    """
+    hex_digest = os.path.basename(disk).removesuffix(".qcow2")
+    item = {"mediaType": DISK, "digest": f"sha256:{hex_digest}", "size": os.path.getsize(disk)}
+    config = {"architecture": architecture(), "os": "linux", "created": timestamp(time.time())}
+    moves = {disk: path("disks", f"{hex_digest}.qcow2")}
+    return _add(name, moves, encoded({**config, "rootfs": {"type": "layers", "diff_ids": []}}), [item], annotations)
+
+
+def tag(image: Image, name: str) -> Image:
+    """Give an image one more name, which may have been another's, and return it under that name."""
     with locked():
-        for layer in layers:
-            if not os.path.exists(layer.path):
-                raise NotFoundError(f"the layer {layer.digest} is not in the store", hint="build the image again")
-        manifest = {
-            "schemaVersion": 2,
-            "mediaType": MANIFEST,
-            "config": _put(CONFIG, _config_document(layers, config, created)),
-            "layers": [{"mediaType": TAR, "digest": layer.digest, "size": layer.size_bytes} for layer in layers],
-        }
-        descriptor = {**_put(MANIFEST, manifest), "annotations": {REF_NAME: name}}
-        _replace(name, descriptor)
-    return _image(descriptor)
+        entry = {"mediaType": MANIFEST, "digest": image.digest, "size": _size(image.digest)}
+        return _image(_replace(name, entry)[0])
 
 
-def remove(name: str) -> None:
-    """Remove an image, and what of it no other image has. Raises NotFoundError, or ConflictError where it is in use."""
+def remove(name: str, *, force: bool = False) -> int:
+    """Remove a name, and what no other name has; return how many bytes of the disk that freed.
+
+    Raises NotFoundError; ConflictError where an instance uses it, unless `force`: what it needs then goes with it.
+    """
     with locked():
-        image = find(name)
-        if users := _users(image.digest):
-            raise ConflictError(f"the image {name} is used by {', '.join(users)}", hint=f"`vmctl rm {users[0]}` first")
-        _replace(name)
+        found = _descriptor(name)
+        names = [name_of(one) for one in index() if one["digest"] == found["digest"]]
+        if name_of(found) != normal(name) and len(names) > 1:
+            raise ConflictError(f"the image {name} has several names: {', '.join(names)}", hint="give one of them")
+        if len(names) == 1 and not force and (used_by := users(found["digest"])):
+            hint = f"`vmctl rm {used_by[0]}` first, or `-f`: it keeps what it needs"
+            raise ConflictError(f"the image {name} is used by {', '.join(used_by)}", hint=hint)
+        return _replace(name_of(found), None)[1]
+
+
+def delete(doomed: Sequence[str]) -> int:
+    """Delete those of the files that no image needs, and return how many bytes of the disk that freed."""
+    with locked():
+        return _collect(doomed)
+
+
+def document(image: Image) -> dict[str, Any]:
+    """Return the OCI image configuration as it came."""
+    config: dict[str, Any] = json.loads(raw_config(image))
+    return config
+
+
+def raw_config(image: Image) -> bytes:
+    """Return the OCI image configuration's bytes as they came; their SHA-256 is what docker calls the image's id."""
+    with open(blob_path(manifest(image)["config"]["digest"]), "rb") as file:
+        return file.read()
+
+
+def manifest(image: Image) -> dict[str, Any]:
+    """Return the store's manifest of an image."""
+    return get(image.digest)
 
 
 @contextmanager
@@ -94,135 +172,178 @@ def locked(lock: str = "lock") -> Iterator[None]:
         os.close(fd)
 
 
-def timestamp(seconds: float) -> str:
-    """Return seconds since the epoch as RFC 3339, the form of `created`."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+def files(image: Image) -> set[str]:
+    """Return the paths of all that an image has in the store."""
+    return _files([{"digest": image.digest}])
 
 
-def _index() -> list[dict[str, Any]]:
+def users(digest: str) -> list[str]:
+    """Return the instances that were started from the image of that digest."""
+    return all_users().get(digest, [])
+
+
+def all_users() -> dict[str, list[str]]:
+    """Return for each image that instances were started from, or are about to be, by its digest, their names."""
+    found: dict[str, list[str]] = {}
+    named = {name_of(one): one["digest"] for one in index()}
+    for name in instance.names():
+        with suppress(NotFoundError):  # removed since it was listed
+            inst = instance.load(name)
+            digest = inst.state.image_digest or named.get(normal(inst.work.image), "")
+            found.setdefault(digest, []).append(name)
+    return found
+
+
+def unreferenced() -> list[str]:
+    """Return the files of the store that no image needs: what a crash, or a removal under an instance, has left."""
+    needed = _files(index())
+    found = [os.path.join(folder, name) for folder in map(path, _FOLDERS) for name in _listing(folder)]
+    return sorted(file for file in found if file not in needed)
+
+
+_DIGEST = r"(sha256:)?[0-9a-f]{6,64}"  # as much of one as docker's users type, or more
+_FOLDERS = ("layers", "disks", "blobs/sha256")
+_SUFFIXES = (".erofs", ".tar-index")
+
+
+def _add(
+    name: str, moves: Mapping[str, str], config: bytes, items: Sequence[Any], annotations: Mapping[str, str] | None
+) -> Image:
+    with locked():
+        for target in moves.values():
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+        try:
+            for source, target in moves.items():
+                if not os.path.exists(target):
+                    os.rename(source, target)
+            document = {
+                "schemaVersion": 2,
+                "mediaType": MANIFEST,
+                "config": put(CONFIG, config),
+                "layers": list(items),
+                **({"annotations": dict(annotations)} if annotations else {}),
+            }
+            return _image(_replace(name, put(MANIFEST, encoded(document)))[0])
+        except BaseException:
+            blobs = path("blobs", "sha256")
+            _collect(
+                [*moves.values(), *(os.path.join(blobs, name) for name in _listing(blobs))]
+            )  # the store as it was, on a full disk for instance
+            raise
+
+
+def _key_of(layer: Layer) -> dict[str, Any]:
+    return {} if layer.key == layer.digest.partition(":")[2] else {"annotations": {KEY: layer.key}}
+
+
+def _replace(name: str, descriptor: dict[str, Any] | None) -> tuple[dict[str, Any], int]:
+    """Give a name to a descriptor, or to none, and delete the files that no image has any more.
+
+    The image that an instance was started from stays, without a name, until the instance is gone. Return the
+    descriptor with its name, and the bytes freed.
+    """
+    name = normal(name)
+    before = index()
+    kept = [one for one in before if name_of(one) not in ("", name)]
+    if descriptor is not None:
+        descriptor = {**descriptor, "annotations": {REF_NAME: name}}
+        kept.append(descriptor)
+    left = {one["digest"] for one in kept}
+    for old in before:
+        if old["digest"] not in left and users(old["digest"]):
+            left.add(old["digest"])
+            kept.append({key: value for key, value in old.items() if key != "annotations"})
+    write_index(kept)
+    gone = [old for old in before if old["digest"] not in left]
+    return descriptor or {}, _collect(sorted(_files(gone))) if gone else 0  # an addition looks at no other image
+
+
+def _collect(doomed: Sequence[str]) -> int:
+    """Delete those of the files that no image has, and return how many bytes of the disk that freed."""
+    freed_bytes = 0
+    for file in set(doomed) - _files(index()):
+        with suppress(FileNotFoundError):
+            status = os.stat(file)
+            os.unlink(file)
+            freed_bytes += status.st_blocks * 512 if status.st_nlink == 1 else 0
+    return freed_bytes
+
+
+def _listing(folder: str) -> list[str]:
     try:
-        with open(path("index.json"), encoding="utf-8") as file:
-            return [{**descriptor, "digest": str(descriptor["digest"])} for descriptor in json.load(file)["manifests"]]
+        return os.listdir(folder)
     except FileNotFoundError:
         return []
-    except (ValueError, KeyError, TypeError) as error:
-        raise VmctlError(
-            f"{path('index.json')} is damaged: {error}", hint="remove it and build the images again"
-        ) from None
 
 
-def _write_index(descriptors: list[dict[str, Any]]) -> None:
-    instance.write_atomic(path("oci-layout"), '{"imageLayoutVersion": "1.0.0"}')
-    document = {"schemaVersion": 2, "mediaType": INDEX, "manifests": descriptors}
-    instance.write_atomic(path("index.json"), json.dumps(document, indent=1))
-
-
-def _replace(name: str, *descriptors: dict[str, Any]) -> None:
-    """Put descriptors in the place of a name's, and delete the files that no image and no instance has any more."""
-    old = [descriptor for descriptor in _index() if _name(descriptor) == name]
-    kept = [*(descriptor for descriptor in _index() if _name(descriptor) != name), *descriptors]
-    _write_index(kept)
-    doomed = [descriptor for descriptor in old if not _users(descriptor["digest"])]
-    for file in _files(doomed) - _files(kept):
-        with suppress(FileNotFoundError):
-            os.unlink(file)
-
-
-def _blob_path(digest: str) -> str:
-    return path("blobs", *digest.split(":"))
-
-
-def _put(media_type: str, document: dict[str, Any]) -> dict[str, Any]:
-    """Store a JSON document under its digest and return its descriptor."""
-    text = json.dumps(document, sort_keys=True, separators=(",", ":"))
-    import hashlib
-
-    digest = "sha256:" + hashlib.sha256(text.encode()).hexdigest()
-    os.makedirs(path("blobs", "sha256"), exist_ok=True)
-    instance.write_atomic(_blob_path(digest), text)
-    return {"mediaType": media_type, "digest": digest, "size": len(text.encode())}
-
-
-def _get(digest: str) -> dict[str, Any]:
-    try:
-        with open(_blob_path(digest), encoding="utf-8") as file:
-            document: dict[str, Any] = json.load(file)
-    except (OSError, ValueError) as error:
-        raise VmctlError(f"the image store lacks {digest}: {error}", hint="build the image again") from None
-    return document
-
-
-def _config_document(layers: Sequence[Layer], config: ImageConfig, created: str) -> dict[str, Any]:
-    settings = {
-        "Entrypoint": config.entrypoint,
-        "Cmd": config.cmd,
-        "Env": config.env,
-        "WorkingDir": config.workdir,
-        "User": config.user,
-        "StopSignal": config.stop_signal,
-    }
-    return {
-        "created": created,
-        "architecture": architecture(),
-        "os": "linux",
-        "config": {key: value for key, value in settings.items() if value},
-        "rootfs": {"type": "layers", "diff_ids": [layer.digest for layer in layers]},
-    }
+def _size(digest: str) -> int:
+    return os.path.getsize(blob_path(digest))
 
 
 def _image(descriptor: dict[str, Any]) -> Image:
-    manifest = _get(descriptor["digest"])
-    document = _get(manifest["config"]["digest"])
-    diff_ids = document["rootfs"]["diff_ids"]
-    layers = (
-        Layer(diff_id, layer_path(diff_id), item["size"])
-        for diff_id, item in zip(diff_ids, manifest["layers"], strict=True)
-    )
+    name = name_of(descriptor) or descriptor["digest"]
+    try:
+        manifest = get(descriptor["digest"])
+        document = get(manifest["config"]["digest"])
+    except VmctlError as error:
+        raise VmctlError(f"the image {name} is damaged: {error}", hint=f"`vmctl image rm {name}` removes it") from None
+    items = manifest["layers"]
+    disks = [path("disks", item["digest"].partition(":")[2] + ".qcow2") for item in items if item["mediaType"] == DISK]
     return Image(
-        name=_name(descriptor),
+        name=name_of(descriptor),
         digest=descriptor["digest"],
         architecture=document["architecture"],
-        layers=tuple(layers),
-        config=_config(document.get("config") or {}),
+        layers=() if disks else tuple(map(_layer, items)),
+        config=read_config(document),
         created=document.get("created", ""),
+        disk=disks[0] if disks else "",
     )
 
 
-def _config(settings: dict[str, Any]) -> ImageConfig:
-    return ImageConfig(
-        entrypoint=tuple(settings.get("Entrypoint") or ()),
-        cmd=tuple(settings.get("Cmd") or ()),
-        env=tuple(settings.get("Env") or ()),
-        workdir=settings.get("WorkingDir", ""),
-        user=settings.get("User", ""),
-        stop_signal=settings.get("StopSignal", ""),
-    )
+def _layer(item: dict[str, Any]) -> Layer:
+    key = (item.get("annotations") or {}).get(KEY) or item["digest"].partition(":")[2]
+    return Layer(item["digest"], layer_path(key), item["size"])
 
 
 def _files(descriptors: Sequence[dict[str, Any]]) -> set[str]:
-    """Return the paths of all blobs and layers of some images."""
-    images = [(_image(descriptor), _get(descriptor["digest"])["config"]["digest"]) for descriptor in descriptors]
-    blobs = {_blob_path(digest) for image, config in images for digest in (image.digest, config)}
-    return blobs | {layer.path for image, _ in images for layer in image.layers}
+    """Return the paths of all files of some images."""
+    found: set[str] = set()
+    for descriptor in descriptors:
+        found.add(blob_path(descriptor["digest"]))
+        try:
+            image = _image(descriptor)
+        except VmctlError:
+            continue  # damaged: it cannot be used, but it can be removed
+        found.add(blob_path(get(image.digest)["config"]["digest"]))
+        found |= {os.path.splitext(layer.path)[0] + suffix for layer in image.layers for suffix in _SUFFIXES}
+        found |= {image.disk} if image.disk else set()
+    return found
 
 
-def _users(digest: str) -> list[str]:
-    return [name for name in instance.names() if instance.load(name).state.image_digest == digest]
-
-
-def _name(descriptor: dict[str, Any]) -> str:
-    return str(descriptor.get("annotations", {}).get(REF_NAME, ""))
-
-
-def _recipe(name: str) -> str:
-    return f"`vmctl image build {name}` makes it"
+def _descriptor(name: str) -> dict[str, Any]:
+    """Return the index's entry of a name or digest. Raises NotFoundError."""
+    descriptors = index()
+    for one in descriptors:
+        if name_of(one) == normal(name) or one["digest"] == name:
+            return one
+    if re.fullmatch(_DIGEST, name):
+        found = [one for one in descriptors if one["digest"].startswith("sha256:" + name.removeprefix("sha256:"))]
+        if len({one["digest"] for one in found}) == 1:
+            return found[0]
+        if found:
+            raise NotFoundError(f"several images have a digest that begins with {name}", hint="give more of it")
+    raise NotFoundError(f"there is no image {name}", hint=_advice(name, list(map(name_of, descriptors))))
 
 
 def _advice(name: str, known: list[str]) -> str:
     from difflib import get_close_matches
 
-    if name == "tiny":
-        return _recipe(name)
-    if nearest := get_close_matches(name, [*known, "tiny"], n=1, cutoff=0.5):
+    from images import shipped
+
+    buildable = ["tiny", *shipped.names()]
+    if name in buildable:
+        return f"`vmctl image build {name}` makes it"
+    named = [one for one in known if one and not one.startswith(".")]
+    if nearest := get_close_matches(name, [*named, *buildable], n=1, cutoff=0.5):
         return f"did you mean {nearest[0]}? `vmctl image ls` lists what there is"
     return "`vmctl image ls` lists what there is, `vmctl image build tiny` makes the smallest one"

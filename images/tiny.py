@@ -6,8 +6,9 @@ import os
 import shutil
 import stat
 
-from images import busybox, erofs, store
+from images import busybox, layers, store
 from images.image import Image, ImageConfig
+from images.stage import staging
 from vmctl.run import run
 
 NAME = "tiny"
@@ -33,11 +34,12 @@ def build() -> Image:
     program = busybox.fetch()
     # The program's own time, not that of the build: the same package gives the same image.
     mtime = int(os.stat(program).st_mtime)
-    with TemporaryDirectory(prefix="vmctl-tiny-") as root:
+    with TemporaryDirectory(prefix="vmctl-tiny-") as root, staging() as stage:
         _fill(root, program)
         _normalise(root, mtime)
-        layer = erofs.build_layer(root)
-    return store.add(NAME, [layer], CONFIG, created=store.timestamp(mtime))
+        layer = layers.from_folder(stage, root)
+        config = store.config_document([layer], CONFIG, store.timestamp(mtime))
+        return store.add(stage, NAME, [layer], config)
 
 
 def _fill(root: str, program: str) -> None:

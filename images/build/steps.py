@@ -1,0 +1,162 @@
+"""What a build consists of, whichever file says so: stages, each a base and instructions on top of it.
+
+An instruction holds texts as they were written. Variables are filled in when it is its turn, since what they stand for
+(the environment of the base image among it) is known only then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+SCRATCH = "scratch"
+
+Command = str | tuple[str, ...]  # a line for the shell, or a program and its arguments
+
+
+class Run(NamedTuple):
+    """Run a command on the image so far; what it changes in the file system becomes a layer."""
+
+    command: Command
+    network: str = ""  # bridge | none | host; empty: as the whole build has it
+
+
+class Inline(NamedTuple):
+    """A file whose content stands in the build file itself."""
+
+    name: str
+    content: str
+    expand: bool = True
+
+
+class Copy(NamedTuple):
+    """Copy files from the context, a stage or an image."""
+
+    sources: tuple[str, ...]
+    target: str
+    origin: str = ""  # a stage or an image; empty: the context
+    owner: str = ""  # user[:group], names or numbers of the image's; empty: root, and the owners of `origin`
+    mode: str = ""  # octal; empty: as the files have it
+    extract: bool = False  # an archive is unpacked instead
+    inline: tuple[Inline, ...] = ()
+
+
+class Env(NamedTuple):
+    """Set variables, for the steps that follow and for the workload."""
+
+    pairs: tuple[tuple[str, str], ...]
+
+
+class Arg(NamedTuple):
+    """Declare variables of the build, which `--build-arg` sets; they are not in the image's environment."""
+
+    defaults: tuple[tuple[str, str | None], ...]
+
+
+class Workdir(NamedTuple):
+    """Set the folder for what follows and for the workload; it is made where it is missing."""
+
+    path: str
+
+
+class User(NamedTuple):
+    """Set the user for what follows and for the workload."""
+
+    user: str
+
+
+class Shell(NamedTuple):
+    """Set the program that gets commands that are one text."""
+
+    argv: tuple[str, ...]
+
+
+class Entrypoint(NamedTuple):
+    """Set what always runs."""
+
+    command: Command
+
+
+class Cmd(NamedTuple):
+    """Set what runs, or the arguments of the entrypoint, where the workload does not say."""
+
+    command: Command
+
+
+class Expose(NamedTuple):
+    """Say at which ports the workload listens."""
+
+    ports: tuple[str, ...]
+
+
+class Volume(NamedTuple):
+    """Say which folders hold data that is not the image's."""
+
+    paths: tuple[str, ...]
+
+
+class Label(NamedTuple):
+    """Attach texts to the image."""
+
+    pairs: tuple[tuple[str, str], ...]
+
+
+class StopSignal(NamedTuple):
+    """Say which signal asks the workload to end."""
+
+    signal: str
+
+
+class Stored(NamedTuple):
+    """A setting that vmctl hands on to others in the configuration and does not heed itself."""
+
+    key: str
+    value: object
+
+
+Action = (
+    Run | Copy | Env | Arg | Workdir | User | Shell | Entrypoint | Cmd | Expose | Volume | Label | StopSignal | Stored
+)
+
+
+class Instruction(NamedTuple):
+    """One step of a stage."""
+
+    action: Action
+    text: str  # as written, for people
+    where: str  # FILE:LINE, or FILE and the key
+
+
+class Packages(NamedTuple):
+    """A base made of Debian packages."""
+
+    suite: str
+    include: tuple[str, ...] = ()
+    variant: str = "essential"
+    components: tuple[str, ...] = ("main",)
+    mirrors: tuple[str, ...] = ()  # lines of sources.list, or URLs; empty: where this host gets the suite
+    documentation: bool = False  # manuals, translations and what else lies in /usr/share/doc but for the licences
+    exclude: tuple[str, ...] = ()  # patterns of paths that are not unpacked: see dpkg(1), path-exclude
+    files: tuple[Inline, ...] = ()  # what is there before the packages' scripts run; names are absolute paths
+
+
+class Stage(NamedTuple):
+    """A base and what is done to it."""
+
+    name: str  # empty where nobody named it
+    base: str | Packages  # an image, an earlier stage, `scratch`; variables not yet filled in
+    steps: tuple[Instruction, ...]
+    where: str
+    text: str  # of the base, for people
+
+
+class Plan(NamedTuple):
+    """A build file, read."""
+
+    name: str  # of the image, where the file gives one
+    file: str
+    stages: tuple[Stage, ...]
+    arguments: Mapping[str, str | None] = {}  # declared before the first stage: name -> default
+    warnings: tuple[str, ...] = ()
+    escape: str = "\\"  # what takes the meaning from a character, in texts with variables
+    quotes: bool = True  # in such texts they group and go, as in a shell

@@ -1,0 +1,128 @@
+"""Names of images as people know them from docker, and where a name says an image is.
+
+The grammar is that of github.com/distribution/reference; the short forms are docker's: `web` is
+`docker.io/library/web:latest`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+from vmctl.errors import SpecError
+from vmctl.named import NamedTuple
+
+DOCKER_HUB, OFFICIAL = "docker.io", "library/"
+LATEST = "latest"
+
+_HOST = r"(?:[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)*|\[[0-9a-fA-F:]+\])"
+_REGISTRY = re.compile(_HOST + r"(?::[0-9]+)?")
+_COMPONENT = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
+_REPOSITORY = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
+_NAME_LENGTH_MAX = 255
+
+# what a file's name loses on the way to an image's name
+_EXTENSIONS = (
+    ".gz .tgz .xz .txz .zst .zstd .tzst .bz2 .tbz2 .tar .oci .docker .rootfs .qcow2 .qcow .img .raw .vmdk .vhdx".split()
+)
+
+
+class Reference(NamedTuple):
+    """An image at a registry; a tag says which, or a digest, which counts where there are both."""
+
+    registry: str  # "docker.io", "localhost:5000"
+    repository: str  # "library/web"
+    tag: str = ""
+    digest: str = ""
+
+    @property
+    def full(self) -> str:
+        """All of it, as skopeo takes it behind `docker://`."""
+        return f"{self.registry}/{self.repository}{'@' + self.digest if self.digest else ':' + self.tag}"
+
+    @property
+    def familiar(self) -> str:
+        """The short form, which names the image in the store."""
+        name = f"{self.registry}/{self.repository}"
+        if self.registry == DOCKER_HUB:
+            name = self.repository.removeprefix(OFFICIAL)
+        if self.digest:
+            return f"{name}@{self.digest}"
+        return name if self.tag == LATEST else f"{name}:{self.tag}"
+
+    @property
+    def there(self) -> str:
+        """The name as its registry's users say it: `web:1`."""
+        return f"{self.repository.removeprefix(OFFICIAL)}{':' + self.tag if self.tag else '@' + self.digest}"
+
+    def at(self, digest: str) -> Reference:
+        """Return the image of that digest, known by the same name."""
+        return self._replace(digest=digest)
+
+
+def parse(text: str) -> Reference:
+    """Return what a name says, in full. Raises SpecError for what is no name of an image."""
+    rest, _, digest = text.partition("@")
+    first, slash, path = rest.partition("/")
+    registry = DOCKER_HUB
+    if slash and ("." in first or ":" in first or first == "localhost"):
+        registry, rest = first, path
+    repository, colon, tag = rest.partition(":")
+    if registry in ("index.docker.io", "registry-1.docker.io"):
+        registry = DOCKER_HUB
+    if registry == DOCKER_HUB and "/" not in repository:
+        repository = OFFICIAL + repository
+    _check(text, registry, repository, tag if colon else LATEST, digest)
+    return Reference(registry, repository, "" if digest else tag or LATEST, digest)
+
+
+def _check(text: str, registry: str, repository: str, tag: str, digest: str) -> None:
+    wrong = ""
+    if not _REGISTRY.fullmatch(registry):
+        wrong = f"{registry!r} is no name of a registry"
+    elif repository != repository.lower():
+        wrong = "only a tag may have capital letters"
+    elif not _REPOSITORY.fullmatch(repository) or len(repository) > _NAME_LENGTH_MAX:
+        wrong = "a name has small letters and digits, with . _ - and / between them"
+    elif not _TAG.fullmatch(tag):
+        wrong = "a tag has at most 128 letters, digits, _ . and -"
+    elif "@" in text and not _DIGEST.fullmatch(digest):
+        wrong = "a digest is sha256: and 64 hexadecimal digits"
+    if wrong:
+        raise SpecError(
+            f"{text[:300]!r} is no name of an image: {wrong}", hint="such as web, web:1.2 or host:5000/web:1.2"
+        )
+
+
+def familiar(text: str) -> str:
+    """Return the short form of a name. Raises SpecError."""
+    return parse(text).familiar
+
+
+def from_file(path: str) -> str:
+    """Return a name made of a file's or folder's: `/tmp/My Web.tar.gz` gives `my-web`."""
+    name = os.path.basename(os.path.abspath(path)).lower()
+    while True:
+        stem, extension = os.path.splitext(name)
+        if extension not in _EXTENSIONS or not stem:
+            break
+        name = stem
+    words = re.findall(r"[a-z0-9]+(?:[._][a-z0-9]+)*", name)
+    return "-".join(words)[:_NAME_LENGTH_MAX] or "image"
+
+
+def in_layout(ref_name: str, path: str) -> str:
+    """Return the short name of an image that a layout at `path` lists as `ref_name`, or what the file's name gives.
+
+    A word without `/` and `:` is a tag there, as in skopeo's and umoci's `oci:web:1.2`: the rest is the file's name.
+    """
+    try:
+        if not ref_name:
+            return from_file(path)
+        if re.search("[/:@]", ref_name):
+            return familiar(ref_name)
+        return familiar(f"{from_file(path)}:{ref_name}")
+    except SpecError:
+        return from_file(path)
