@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 
-from vmctl.backend import Command, Exit, Features, Footprint, Problem, Step
+from vmctl.backend import Command, Exit, Features, Footprint, Problem, Step, Writable
 from vmctl.errors import EXIT_VMCTL, StateError
 from vmctl.host import disk, processes
 from vmctl.instance import Instance
@@ -76,6 +76,12 @@ class VmBackend:
 
         return self._watches.setdefault(inst.directory, Watch()).look(inst)
 
+    def settled(self, inst: Instance) -> bool:
+        """Return whether cloud-init has finished, where the guest boots a system; raises when that takes too long."""
+        from vmm import watch
+
+        return watch.settled(inst)
+
     def alive(self, inst: Instance) -> bool:
         """Return whether QEMU runs."""
         return processes.alive(inst.state.pid, inst.state.pid_start)
@@ -111,11 +117,7 @@ class VmBackend:
             open(files.killed(inst), "w").close()  # the guest cannot report this
             self._end(inst)
             return
-        fd = os.open(files.control(inst), os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            os.write(fd, b"signal %d\n" % signum)
-        finally:
-            os.close(fd)
+        files.order(inst, f"signal {signum}")
 
     def exec(self, inst: Instance, command: Command) -> int:
         """Run one more command in the guest, over SSH, and return its exit code."""
@@ -131,10 +133,16 @@ class VmBackend:
 
         return Footprint(
             pss_bytes=processes.pss_bytes(inst.state.pid or 0),
-            cgroup_bytes=Cgroup(inst.name).memory_bytes(),
+            cgroup_bytes=Cgroup(inst.cgroup).memory_bytes(),
             disk_bytes=disk.allocated_bytes(inst.directory),
             shared_disk_bytes=sum(map(disk.allocated_bytes, inst.state.extra.get("shared", []))),
         )
+
+    def writable(self, inst: Instance, *, pause: bool) -> AbstractContextManager[Writable]:
+        """Lend a copy of the guest's writable layer. A running guest's writing is held, asked for or not: see there."""
+        from vmm import writable
+
+        return writable.writable(inst)
 
     def undo(self, inst: Instance, entry: dict[str, Any]) -> None:
         """Undo kind `domain`: end QEMU, however far its start came, and remove libvirt's files."""

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import import_module
 
 from images import kernel as kernels
 from images import store
-from images.image import architecture, process
+from images.image import Image, architecture
 from vmctl.backend import Problem
 from vmctl.errors import VmctlError
 from vmctl.run import which
 from vmctl.workload import Workload
-from vmm import accelerator, files, qemu
+from vmm import accelerator, boot, disk, extra, files, qemu
 from vmm.uri import daemon_uri
 
 LEAST_MEMORY_BYTES = 96 * 1024**2  # with less, Debian's kernel and the initrd do not fit
@@ -65,13 +65,62 @@ def _image(work: Workload) -> Iterator[Problem]:
         image = store.find(work.image)
         if image.architecture != architecture():
             yield Problem(f"the image {work.image} is for {image.architecture}, this host is {architecture()}")
-        process(image, work)
+        yield from _boot(work, image)
     except VmctlError as error:
         yield Problem(str(error), error.hint)
+
+
+def _refusal(attempt: Callable[[], object]) -> Iterator[Problem]:
+    """Yield the error that an attempt ends with as a problem."""
     try:
-        kernels.find(work.vm.kernel)
+        attempt()
     except VmctlError as error:
         yield Problem(str(error), error.hint)
+
+
+def _boot(work: Workload, image: Image) -> Iterator[Problem]:
+    """Yield what stands in the way of booting the image as the workload wants it."""
+    kind = boot.kind(image, work)
+    yield from _refusal(lambda: boot.main_process(image, work))
+    if kind == boot.DISK:
+        yield from _disk(work, image)
+    else:
+        yield from _refusal(lambda: kernels.find(work.vm.kernel))
+    if kind == boot.SYSTEM and (missing := boot.lacks(image)):
+        yield Problem(f"the image {work.image} cannot be booted as a system: it lacks {missing}", "leave `vm.boot` out")
+    if kind == boot.DIRECT:
+        yield from _direct_keys(work)
+    else:
+        yield from _system_keys(work, image)
+
+
+def _direct_keys(work: Workload) -> Iterator[Problem]:
+    if work.vm.cloud_init:
+        yield Problem(
+            f"vm.cloud_init needs cloud-init, and the image {work.image} is not booted by an init of its own",
+            "use an image with systemd and cloud-init, or `vm: {boot: system}` where the image has both",
+        )
+
+
+def _system_keys(work: Workload, image: Image) -> Iterator[Problem]:
+    if work.resources.pids is not None and boot.main_process(image, work) is None:
+        yield Problem("resources.pids limits a command, and here is none", "name a `command`, or leave it out")
+    if work.vm.cloud_init:
+        path = work.vm.cloud_init
+        yield from _refusal(lambda: extra.load(path))
+
+
+def _disk(work: Workload, image: Image) -> Iterator[Problem]:
+    if which("qemu-img") is None:
+        yield Problem("qemu-img is not installed", "`vmctl doctor` says how to get it")
+        return
+    if work.vm.boot == "direct":
+        yield Problem(
+            f"the image {work.image} is a disk and boots as it is", "`image import --as-layer` makes a layer of it"
+        )
+    if work.vm.kernel != kernels.DEBIAN:
+        yield Problem(f"the image {work.image} is a disk and has a kernel of its own", "leave `vm.kernel` out")
+    yield from _refusal(lambda: disk.check_size(image.disk, work.resources.disk_bytes))
 
 
 def _keys(work: Workload) -> Iterator[Problem]:
@@ -82,10 +131,6 @@ def _keys(work: Workload) -> Iterator[Problem]:
         yield Problem(f"vm mode cannot restart a workload ({work.restart.policy}) yet", "leave `restart` out")
     if work.network == "host":
         yield Problem("a guest has a kernel of its own and cannot use the host's network", "use `network: bridge`")
-    if work.vm.boot == "system":
-        yield Problem(f"the image {work.image} has no init system to boot", "leave `vm.boot` out")
-    if work.vm.cloud_init:
-        yield Problem("vm.cloud_init needs an image with cloud-init, which is booted by its own init", "leave it out")
     if daemon_uri() and work.network != "none":
         yield Problem(
             f"with the libvirt daemon {daemon_uri()} a guest cannot be on vmctl's network: QEMU is started elsewhere",

@@ -1,10 +1,17 @@
-"""The writable disk of a guest: a sparse file with an empty ext4, which holds the upper directory of its overlay."""
+"""The writable disk of a guest.
+
+For an image of layers a sparse file with an empty ext4, which holds the upper directory of its overlay; for an image
+that is a disk a qcow2 file that holds what differs from it.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 
+from vmctl.errors import SpecError
 from vmctl.run import run
+from vmctl.units import format_size
 
 DEFAULT_SIZE_BYTES = 1024**3
 
@@ -30,3 +37,30 @@ def make(path: str, size_bytes: int) -> None:
 def command(path: str) -> list[str]:
     """Return the program call that makes the file system."""
     return ["mke2fs", "-q", "-t", "ext4", "-m", "0", "-J", "size=4", "-E", "lazy_journal_init=1", path]
+
+
+def make_overlay(path: str, base: str, size_bytes: int | None) -> None:
+    """Make the disk over another one, or leave it as it is; 200 KiB are allocated. Raises SpecError: see check_size."""
+    if os.path.exists(path):
+        return
+    check_size(base, size_bytes)
+    temporary = f"{path}.new"
+    run(overlay_command(temporary, base, size_bytes))
+    os.chmod(temporary, 0o600)
+    os.replace(temporary, path)
+
+
+def overlay_command(path: str, base: str, size_bytes: int | None) -> list[str]:
+    """Return the program call that makes the qcow2 file."""
+    size = [] if size_bytes is None else [str(-(-size_bytes // 512) * 512)]
+    return ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", base, path, *size]
+
+
+def check_size(base: str, size_bytes: int | None) -> None:
+    """Raise SpecError for a size below that of the disk `base`: the file systems on it would be cut off."""
+    least_bytes = int(json.loads(run(["qemu-img", "info", "-f", "qcow2", "--output=json", base])[1])["virtual-size"])
+    if size_bytes is not None and size_bytes < least_bytes:
+        raise SpecError(
+            f"the key resources.disk: the image's disk has {format_size(least_bytes)} already",
+            hint="leave it out, or ask for more",
+        )

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 QEMU_NAMESPACE = "http://libvirt.org/schemas/domain/qemu/1.0"
 KIB = 1024
+MANY_DISKS = 24  # so many have a slot of the bus each, beside the other devices
 
 
 class Nic(NamedTuple):
@@ -33,17 +34,18 @@ class Machine(NamedTuple):
     emulator: str
     vcpus: int
     memory_bytes: int
-    kernel: str
-    initrd: str
-    cmdline: str
     layers: tuple[str, ...]  # lowest first
-    disk: str
+    disk: str  # what the guest writes to: an ext4 file system, or a qcow2 overlay over an image that is a disk
     seed: str
     console: str
     outputs: tuple[tuple[str, str], ...]  # (port name, file) for each stream from the guest
     control: tuple[str, str]  # (port name, FIFO)
     stdin: tuple[str, str] | None = None  # (port name, unix socket)
     nic: Nic | None = None
+    kernel: str = ""  # without one the firmware boots the disk
+    initrd: str = ""
+    cmdline: str = ""
+    modules: str = ""  # of the kernel, for a guest that boots a system from layers
 
 
 def machine_uuid(instance_id: str) -> str:
@@ -57,7 +59,7 @@ def vcpus(cpus: float | None) -> int:
 
 
 def domain_xml(machine: Machine) -> str:
-    """Return the domain XML that starts `machine` by direct kernel boot."""
+    """Return the domain XML that starts `machine`."""
     from xml.etree import ElementTree
 
     root = ElementTree.Element("domain", {"type": "kvm" if machine.accelerator == "kvm" else "qemu"})
@@ -70,7 +72,7 @@ def domain_xml(machine: Machine) -> str:
         _text(root, event, "destroy")
     root.append(_devices(machine))
     root.append(_security_label())
-    root.extend([_qemu_arguments(), _qemu_capabilities()])
+    root.extend([_qemu_arguments(machine), _qemu_capabilities()])
     ElementTree.register_namespace("qemu", QEMU_NAMESPACE)
     ElementTree.indent(root)
     return ElementTree.tostring(root, encoding="unicode") + "\n"
@@ -79,6 +81,8 @@ def domain_xml(machine: Machine) -> str:
 def _os(machine: Machine) -> Element:
     element = _element("os")
     _text(element, "type", "hvm", arch="x86_64", machine="q35")
+    if not machine.kernel:
+        return element
     _text(element, "kernel", machine.kernel)
     _text(element, "initrd", machine.initrd)
     _text(element, "cmdline", machine.cmdline)
@@ -131,8 +135,12 @@ def _devices(machine: Machine) -> Element:
 def _disks(machine: Machine) -> list[Element]:
     """Return the disks; the guest tells them apart by serial, never by order."""
     files = [(f"layer{number}", path) for number, path in enumerate(machine.layers)]
+    files += [("modules", machine.modules)] if machine.modules else []
     files += [("seed", machine.seed), ("disk", machine.disk)]
-    return [_disk(number, serial, path) for number, (serial, path) in enumerate(files)]
+    disks = [_disk(number, serial, path) for number, (serial, path) in enumerate(files)]
+    if not machine.kernel:
+        _boot_from(disks[-1])
+    return disks
 
 
 def _disk(number: int, serial: str, path: str) -> Element:
@@ -146,6 +154,12 @@ def _disk(number: int, serial: str, path: str) -> Element:
         element.append(_element("readonly"))
     _text(element, "serial", serial)
     return element
+
+
+def _boot_from(disk: Element) -> None:
+    """Have the firmware look at this disk only."""
+    disk[0].set("type", "qcow2")
+    disk.append(_element("boot", order="1"))
 
 
 def _disk_name(number: int) -> str:
@@ -217,23 +231,39 @@ def _rng() -> Element:
 def _on_root_bus(devices: Element) -> Element:
     """Put every PCI device directly on q35's root bus.
 
-    libvirt would give each a PCIe root port of its own (for hot-plug), a second device to be found and set up.
+    libvirt would give each a PCIe root port of its own (for hot-plug), a second device to be found and set up. Where
+    an image has more layers than the bus has slots, eight disks share one, as the functions of a device.
     """
-    slots = iter(range(2, 31))  # 0 is the host bridge, 31 the chipset's
-    for device in devices:
-        if device.tag in ("disk", "interface", "memballoon", "rng") or device.get("type") == "virtio-serial":
-            device.append(
-                _element(
-                    "address", type="pci", domain="0x0000", bus="0x00", slot=f"0x{next(slots):02x}", function="0x0"
-                )
-            )
+    single = [one for one in devices if one.tag in ("interface", "memballoon", "rng") or _is_virtio_serial(one)]
+    disks = [one for one in devices if one.tag == "disk"]
+    per_slot = 8 if len(disks) > MANY_DISKS else 1
+    slots, slot = iter(range(2, 31)), 0  # 0 is the host bridge, 1 left to a display, 31 the chipset's
+    for number, disk in enumerate(disks):
+        function = number % per_slot
+        slot = slot if function else next(slots)
+        disk.append(_address(slot, function, shared=per_slot > 1 and function == 0))
+    for device in single:
+        device.append(_address(next(slots), 0, shared=False))
     return devices
 
 
-def _qemu_arguments() -> Element:
-    """Let QEMU end with its guest: libvirt passes -no-shutdown and would do that itself, but may not be attached."""
+def _is_virtio_serial(device: Element) -> bool:
+    return device.tag == "controller" and device.get("type") == "virtio-serial"
+
+
+def _address(slot: int, function: int, *, shared: bool) -> Element:
+    place = {"domain": "0x0000", "bus": "0x00", "slot": f"0x{slot:02x}", "function": f"0x{function:x}"}
+    return _element("address", type="pci", **place, **({"multifunction": "on"} if shared else {}))
+
+
+def _qemu_arguments(machine: Machine) -> Element:
+    """Let QEMU end with its guest: libvirt passes -no-shutdown and would do that itself, but may not be attached.
+
+    A processor has some 200 interrupt vectors; with two for each of many disks the last ones would get none.
+    """
     element = _element(f"{{{QEMU_NAMESPACE}}}commandline")
-    for value in ("-action", "shutdown=poweroff"):
+    shared = ("-global", "virtio-blk-pci.vectors=0") if len(_disks(machine)) > MANY_DISKS else ()
+    for value in ("-action", "shutdown=poweroff", *shared):
         element.append(_element(f"{{{QEMU_NAMESPACE}}}arg", value=value))
     return element
 

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from tempfile import TemporaryDirectory
 
 from images import kernel as kernels
-from images import store
+from images import moduledisk, store
 from images.image import Image
 from vmctl.backend import Step
 from vmctl.host.network import Link
 from vmctl.instance import Instance, State
 from vmctl.workload import Workload
-from vmm import accelerator, disk, domain, files, guest, launcher, preparation, seed
+from vmm import accelerator, boot, configure, disk, domain, files, guest, launcher, preparation, seed
 
 KEY = "ssh-ed25519 <made at the start>"
 LINK = Link("10.77.0.2", 16, "10.77.0.1", "52:54:00:00:00:02", "vm<id>")
@@ -25,19 +25,33 @@ def steps(work: Workload) -> Iterator[Step]:
     image = store.find(work.image)
     inst = Instance(work.name, work, State(id="0" * 8, mode="vm"))
     link = LINK if work.network == "bridge" else None
-    yield from _artefacts(inst, image)
+    kind = boot.kind(image, work)
+    if kind == boot.DISK:
+        yield from _whole_disk(inst, image)
+    else:
+        yield from _artefacts(inst, image, kind)
     if link:
         yield _tap(link)
     yield _seed(inst, image, link)
     yield from _domain(inst, image, link)
+    if kind != boot.DIRECT:
+        yield Step("cloud-init", _AWAITED, "`up` waits until it has finished; its errors are those of the start")
 
 
-def _artefacts(inst: Instance, image: Image) -> Iterator[Step]:
+_AWAITED = "cloud-init status --wait --long"
+
+
+def _artefacts(inst: Instance, image: Image, kind: str) -> Iterator[Step]:
     for number, layer in enumerate(image.layers):
         yield Step(f"image layer {number}", layer.path, "attached read-only; a container mounts the very same file")
     kernel = kernels.find(inst.work.vm.kernel)
     yield Step("kernel", kernel.vmlinuz, f"Linux {kernel.release}, booted directly: no boot loader, no boot disk")
-    yield Step("initrd", guest.initrd(kernel), "busybox, modules and our init: mounts the layers, applies the seed")
+    if kind == boot.DIRECT:
+        yield Step("initrd", guest.initrd(kernel), "busybox, modules and our init: mounts the layers, applies the seed")
+    else:
+        why = "busybox, modules and our init: mounts the layers and hands over to the image's own init (switch_root)"
+        yield Step("initrd", guest.initrd(kernel), why)
+        yield Step("modules", moduledisk.build(kernel), "the kernel's, for udev: one more read-only layer, below all")
     size_bytes = inst.work.resources.disk_bytes or disk.DEFAULT_SIZE_BYTES
     path = files.disk(inst)
     yield Step(
@@ -47,26 +61,26 @@ def _artefacts(inst: Instance, image: Image) -> Iterator[Step]:
     )
 
 
+def _whole_disk(inst: Instance, image: Image) -> Iterator[Step]:
+    yield Step("image disk", image.disk, "read-only for QEMU; its boot loader, kernel and init are its own")
+    command = disk.overlay_command(files.disk(inst), image.disk, inst.work.resources.disk_bytes)
+    yield Step("writable disk", shlex.join(command), "holds what differs from the image's, 200 KiB until then")
+
+
 def _tap(link: Link) -> Step:
     commands = f"ip tuntap add {link.device} mode tap vnet_hdr; ip link set {link.device} master vmctl0 up"
     return Step("tap device", commands, "in the switch's network namespace; the host's own network is not touched")
 
 
 def _seed(inst: Instance, image: Image, link: Link | None) -> Step:
-    address = seed.Address(link.mac, link.address, link.prefix, link.gateway) if link else None
-    written = seed.Seed(
-        user_data=seed.user_data(KEY, "<made at the start>", KEY, preparation.seed_files(inst.work, image)),
-        meta_data=seed.meta_data(f"vmctl-{inst.state.id}", inst.name),
-        network_config=seed.network_config(address),
-    )
+    written = configure.written(inst, image, link, seed.Identity(KEY, "<made at the start>", KEY))
     text = "\n".join(f"# {name}\n{content}" for name, content in written.files().items())
     return Step(f"cloud-init seed {files.seed(inst)}", text, "an ISO labelled cidata: the guest's only configuration")
 
 
 def _domain(inst: Instance, image: Image, link: Link | None) -> Iterator[Step]:
-    kernel = kernels.find(inst.work.vm.kernel)
     inst.state.accelerator = _accelerator(inst.work.vm.kernel)
-    machine = preparation.machine_of(inst, image, kernel, guest.initrd(kernel))
+    machine = preparation.machine_of(inst, image)
     if link:
         machine = machine._replace(nic=domain.Nic(link.device, link.mac))
     xml = domain.domain_xml(machine)

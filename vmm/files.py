@@ -51,6 +51,15 @@ def control(inst: Instance) -> str:
     return os.path.join(inst.run_dir, "control")
 
 
+def order(inst: Instance, line: str) -> None:
+    """Write a line to the guest's control port, without waiting for anybody to read it. Raises OSError."""
+    fd = os.open(control(inst), os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        os.write(fd, line.encode() + b"\n")
+    finally:
+        os.close(fd)
+
+
 def stdin(inst: Instance) -> str:
     """The socket of an attached workload's standard input."""
     return os.path.join(inst.run_dir, "stdin")

@@ -7,19 +7,21 @@ from contextlib import ExitStack, suppress
 from typing import NamedTuple
 
 from images import kernel as kernels
-from images import store
-from images.image import Image, process
+from images import moduledisk, store
+from images.image import Image
 from images.kernel import Kernel
 from vmctl.errors import UnavailableError, VmctlError
 from vmctl.host import network
 from vmctl.host.cgroups import Cgroup, Limits
 from vmctl.instance import Instance, write_atomic
-from vmctl.workload import Workload
-from vmm import accelerator, disk, domain, files, guest, keys, qemu, seed
+from vmm import accelerator, boot, configure, disk, domain, files, guest, qemu, seed
 from vmm.launcher import Launcher
 from vmm.uri import daemon_uri
 
-DEFAULT_MEMORY_BYTES = 256 * 1024**2
+# a system with cloud-init takes about 70 MiB, and a distribution's own kernel and initramfs more than ours
+DEFAULT_MEMORY_BYTES = {boot.DIRECT: 256 * 1024**2, boot.SYSTEM: 512 * 1024**2, boot.DISK: 1024**3}
+
+SYSTEM_STOP_S = 60.0  # services end one after the other; 5 s where a guest is emulated
 
 
 class Prepared(NamedTuple):
@@ -39,8 +41,11 @@ def prepare(inst: Instance) -> Prepared:
 
 def _prepare(inst: Instance) -> Prepared:
     work = inst.work
-    image, kernel = store.find(work.image), kernels.find(work.vm.kernel)
-    inst.state.image_digest = image.digest
+    image = store.find(work.image)
+    inst.state.image_digest, inst.state.boot = image.digest, boot.kind(image, work)
+    inst.save()  # from now on nobody takes the image away
+    if inst.state.boot != boot.DIRECT:
+        inst.state.stop_s = SYSTEM_STOP_S
     chosen = accelerator.choose(os.environ.get("VMCTL_ACCEL", "auto"), work.vm.kernel)
     inst.state.accelerator = chosen.name
     if chosen.name == "tcg":
@@ -51,10 +56,10 @@ def _prepare(inst: Instance) -> Prepared:
         _make_cgroup(inst)
         link = network.attach(inst) if work.network == "bridge" else None
         tap = network.make_tap(inst, link) if link else ""
-        disk.make(files.disk(inst), work.resources.disk_bytes or disk.DEFAULT_SIZE_BYTES)
-        seed.write_iso(files.seed(inst), seed_of(inst, image, link))
+        _make_disk(inst, image)
+        seed.write_iso(files.seed(inst), configure.seed_of(inst, image, link))
         _make_ports(inst)
-        machine = machine_of(inst, image, kernel, guest.initrd(kernel))
+        machine = machine_of(inst, image)
         if link:
             machine = machine._replace(nic=domain.Nic(tap, link.mac))
         _remember(inst, machine)
@@ -63,20 +68,17 @@ def _prepare(inst: Instance) -> Prepared:
     return Prepared(machine, launcher)
 
 
-def machine_of(inst: Instance, image: Image, kernel: Kernel, initrd: str) -> domain.Machine:
+def machine_of(inst: Instance, image: Image) -> domain.Machine:
     """Return the guest's hardware, without a network."""
-    resources = inst.work.resources
+    resources, kind = inst.work.resources, boot.kind(image, inst.work)
     port = files.PORT_PREFIX
-    return domain.Machine(
+    machine = domain.Machine(
         name=inst.name,
         uuid=domain.machine_uuid(inst.state.id),
         accelerator=inst.state.accelerator or "tcg",
         emulator=emulator(),
         vcpus=domain.vcpus(resources.cpus),
-        memory_bytes=resources.memory_bytes or DEFAULT_MEMORY_BYTES,
-        kernel=kernel.vmlinuz,
-        initrd=initrd,
-        cmdline=guest.KERNEL_ARGS,
+        memory_bytes=resources.memory_bytes or DEFAULT_MEMORY_BYTES[kind],
         layers=tuple(layer.path for layer in image.layers),
         disk=files.disk(inst),
         seed=files.seed(inst),
@@ -88,27 +90,23 @@ def machine_of(inst: Instance, image: Image, kernel: Kernel, initrd: str) -> dom
         ),
         control=(f"{port}control", files.control(inst)),
     )
+    return machine if kind == boot.DISK else _with_kernel(machine, kernels.find(inst.work.vm.kernel), kind)
 
 
-def seed_of(inst: Instance, image: Image, link: network.Link | None) -> seed.Seed:
-    """Return the guest's configuration, with keys of its own."""
-    client, host = keys.load_or_make(files.client_key(inst)), keys.load_or_make(files.host_key(inst))
-    return seed.Seed(
-        user_data=seed.user_data(client.public, host.private, host.public, seed_files(inst.work, image)),
-        meta_data=seed.meta_data(f"vmctl-{inst.state.id}", inst.name),
-        network_config=seed.network_config(
-            seed.Address(link.mac, link.address, link.prefix, link.gateway) if link else None
-        ),
-    )
+def _with_kernel(machine: domain.Machine, kernel: Kernel, kind: str) -> domain.Machine:
+    layers = len(machine.layers)
+    machine = machine._replace(kernel=kernel.vmlinuz, initrd=guest.initrd(kernel), cmdline=guest.kernel_args(layers))
+    if kind == boot.DIRECT:
+        return machine
+    return machine._replace(cmdline=guest.system_args(layers, machine.uuid), modules=moduledisk.build(kernel))
 
 
-def seed_files(work: Workload, image: Image) -> list[seed.SeedFile]:
-    """Return what is to be written in the guest: the workload's files, its limits and what runs it."""
-    main = process(image, work)
-    found = [seed.SeedFile(file.path, file.content.encode(), file.mode) for file in work.files]
-    if work.resources.pids is not None:
-        found.append(seed.limits_file(work.resources.pids))
-    return [*found, seed.workload_script(seed.workload_words(main.argv, main.env, main.workdir, main.user))]
+def _make_disk(inst: Instance, image: Image) -> None:
+    size_bytes = inst.work.resources.disk_bytes
+    if image.disk:
+        disk.make_overlay(files.disk(inst), image.disk, size_bytes)
+    else:
+        disk.make(files.disk(inst), size_bytes or disk.DEFAULT_SIZE_BYTES)
 
 
 def emulator() -> str:
@@ -138,8 +136,8 @@ def _make_cgroup(inst: Instance) -> None:
 
     No memory limit: the guest's RAM is one, and the limit would strike QEMU's own memory instead.
     """
-    inst.journal.record("cgroup", name=inst.name)
-    Cgroup(inst.name).create(Limits(cpus=inst.work.resources.cpus))
+    inst.journal.record("cgroup", name=inst.cgroup)
+    Cgroup(inst.cgroup).create(Limits(cpus=inst.work.resources.cpus))
 
 
 def _make_ports(inst: Instance) -> None:
@@ -154,4 +152,6 @@ def _make_ports(inst: Instance) -> None:
 def _remember(inst: Instance, machine: domain.Machine) -> None:
     """Keep what later commands want to know: the domain, and which of its files other instances share."""
     write_atomic(files.domain(inst), domain.domain_xml(machine))
-    inst.state.extra["shared"] = [*machine.layers, machine.kernel, machine.initrd]
+    backing = store.find(inst.state.image_digest or "").disk
+    shared = (*machine.layers, machine.modules, machine.kernel, machine.initrd, backing)
+    inst.state.extra["shared"] = [path for path in shared if path]

@@ -14,9 +14,10 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 LABEL = "cidata"
-WORKLOAD_SCRIPT = "/run/vmctl/workload"
-LAUNCH = "/run/vmctl/launch"
-LIMITS = "/run/vmctl/limits"
+HERE = "/run/vmctl"
+WORKLOAD_SCRIPT = f"{HERE}/workload"
+LAUNCH = f"{HERE}/launch"
+LIMITS = f"{HERE}/limits"
 
 
 class SeedFile(NamedTuple):
@@ -34,6 +35,14 @@ class Address(NamedTuple):
     address: str
     prefix: int
     gateway: str
+
+
+class Identity(NamedTuple):
+    """How guest and host know each other."""
+
+    client_public: str  # who may come in, as a line of authorized_keys
+    host_private: str  # the guest's own key, in OpenSSH's format
+    host_public: str
 
 
 class Seed(NamedTuple):
@@ -72,23 +81,33 @@ ethernets:
 """
 
 
-def user_data(client_public: str, host_private: str, host_public: str, files: Sequence[SeedFile]) -> str:
+def user_data(identity: Identity, files: Sequence[SeedFile]) -> str:
     """Return user-data: who may come in, who the guest is, what to write and what to run."""
-    private = "".join(f"    {line}\n" for line in host_private.strip().splitlines())
-    head = f"""\
-#cloud-config
+    return (
+        f"#cloud-config\ndisable_root: false\nusers:\n{root_user(identity)}{host_keys(identity)}{write_files(files)}"
+        f"runcmd:\n- [{_quoted(WORKLOAD_SCRIPT)}]\n"
+    )
+
+
+def root_user(identity: Identity) -> str:
+    """Return the item of `users` that lets us in as root."""
+    return f"- name: root\n  ssh_authorized_keys:\n  - {_quoted(identity.client_public)}\n"
+
+
+def host_keys(identity: Identity) -> str:
+    """Return the keys of a cloud-config by which the guest has the host key made for it, and no other."""
+    private = "".join(f"    {line}\n" for line in identity.host_private.strip().splitlines())
+    return f"""\
 ssh_deletekeys: true
-disable_root: false
-users:
-- name: root
-  ssh_authorized_keys:
-  - {_quoted(client_public)}
 ssh_keys:
   ed25519_private: |
-{private}  ed25519_public: {_quoted(host_public)}
-write_files:
+{private}  ed25519_public: {_quoted(identity.host_public)}
 """
-    return head + "".join(map(_write_file, files)) + f"runcmd:\n- [{_quoted(WORKLOAD_SCRIPT)}]\n"
+
+
+def write_files(files: Sequence[SeedFile]) -> str:
+    """Return the key `write_files` with the files, at least one."""
+    return "write_files:\n" + "".join(map(_write_file, files))
 
 
 def workload_words(

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 PORT = 22
 USER = "root"  # of the guest's sshd, outside the image; the workload's user is part of the command line
 TIMEOUT_S = 20.0
+CONNECT_TIMEOUT_S = 60.0  # a system has a network before it has an sshd
 NAMES = {signal.SIGINT: "INT", signal.SIGTERM: "TERM", signal.SIGHUP: "HUP", signal.SIGQUIT: "QUIT"}
 
 
@@ -90,7 +91,7 @@ def _hear_of_signals(transport: Transport) -> None:
 
 def _connect(guest: Guest) -> socket.socket:
     """Return a TCP connection made from within the switch; the guest's sshd may still be on its way."""
-    deadline = time.monotonic() + TIMEOUT_S
+    deadline = time.monotonic() + CONNECT_TIMEOUT_S
     while True:
         try:
             return reach.connect(guest.address, PORT, timeout_s=max(1.0, deadline - time.monotonic()))

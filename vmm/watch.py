@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import os
+import time
 
+from vmctl import console
 from vmctl.backend import Exit
 from vmctl.errors import (
     EXIT_NOT_EXECUTABLE,
     EXIT_NOT_FOUND,
+    EXIT_VMCTL,
     CommandNotExecutableError,
     CommandNotFoundError,
+    DeadlineError,
     VmctlError,
 )
 from vmctl.host import processes
 from vmctl.instance import Instance
-from vmm import files
+from vmctl.units import format_seconds
+from vmm import boot, files
 
 CONSOLE_TAIL_LINES = 15
 BOOTING = "booting"  # firmware or kernel: nobody can report yet
+SETTLED = "cloud-init"  # has finished; its result.json follows
+AGENT_TIMEOUT_S = 900.0  # until our part of a system speaks: 45 s where a guest is emulated, ten times that in a crowd
+CLOUD_INIT_TIMEOUT_S = 1800.0  # after that: it may install packages
 
 
 class Watch:
@@ -57,6 +66,9 @@ class Watch:
             self.phase = line.split(" ", 1)[0]
             if self.phase == "error":
                 raise _error(inst, line)
+            if self.phase == SETTLED:
+                inst.timeline.mark("TS")
+                _refuse_errors(inst, line)
 
 
 def marks(inst: Instance) -> list[str]:
@@ -68,6 +80,24 @@ def marks(inst: Instance) -> list[str]:
         return []
 
 
+def settled(inst: Instance) -> bool:
+    """Return whether cloud-init has finished in a guest that boots a system. Raises DeadlineError."""
+    if inst.state.boot == boot.DIRECT:
+        return True
+    words = {line.partition(" ")[0] for line in marks(inst)}
+    if SETTLED in words:
+        return True
+    limit_s = CLOUD_INIT_TIMEOUT_S if "system" in words else AGENT_TIMEOUT_S
+    if time.monotonic_ns() - inst.timeline.marks_ns["T1"] > limit_s * 1e9:
+        what = "cloud-init has not finished" if "system" in words else "cloud-init has not found its seed"
+        raise DeadlineError(
+            f"in the guest {inst.name} {what} after {format_seconds(limit_s)}",
+            hint="--no-wait does not wait for it",
+            detail=console_tail(inst),
+        )
+    return False
+
+
 def ended(inst: Instance) -> Exit | None:
     """Return how the workload ended by the guest's own words, None where there are none."""
     for line in marks(inst):
@@ -77,6 +107,8 @@ def ended(inst: Instance) -> Exit | None:
             return Exit(int(code), source)
         if word == "error":
             return Exit(int(rest.partition(" ")[0]), "vmctl")
+        if word == SETTLED and _cloud_init_errors(rest):
+            return Exit(EXIT_VMCTL, "vmctl")
     return None
 
 
@@ -95,10 +127,27 @@ def _error(inst: Instance, line: str) -> VmctlError:
     return VmctlError(f"the guest {inst.name} cannot start its workload: {text}", detail=console_tail(inst))
 
 
+def _refuse_errors(inst: Instance, line: str) -> None:
+    if errors := _cloud_init_errors(line.partition(" ")[2]):
+        raise VmctlError(
+            f"cloud-init in the guest {inst.name} failed: {'; '.join(errors)}",
+            hint="its output is on the guest's console",
+            detail=console_tail(inst),
+        )
+
+
+def _cloud_init_errors(result: str) -> list[str]:
+    """Return the errors in cloud-init's result.json; that there is none is one."""
+    try:
+        return [str(error) for error in json.loads(result)["v1"]["errors"]]
+    except (ValueError, KeyError, TypeError):
+        return [f"it left no result ({result.strip() or 'nothing'})"]
+
+
 def _tail(path: str) -> str:
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
-            return "\n".join(file.read()[-65536:].splitlines()[-CONSOLE_TAIL_LINES:])
+            return "\n".join(console.lines(file.read()[-65536:])[-CONSOLE_TAIL_LINES:])
     except FileNotFoundError:
         return ""
 

@@ -23,6 +23,9 @@ from vmm.guest.sshd import sshd_files
 # an emulated CPU. no_timer_check: the test fails on a busy host without KVM. Mitigations and KASLR stay as they are.
 KERNEL_ARGS = "console=ttyS0 quiet panic=-1 cryptomgr.notests no_timer_check"
 
+# For a system: its fstab names disks that are not here, nobody can log in on the serial console, which is read only.
+SYSTEM_ARGS = "vmctl.system fstab=no systemd.getty_auto=no"
+
 # In the order of loading: for the workload, for a workload with a network, for later.
 MODULES = (
     *("virtio_pci", "virtio_console", "virtio_blk", "erofs", "overlay", "isofs"),
@@ -40,6 +43,16 @@ _FILES = {
     "passwd": ("etc/passwd", 0o644),
     "shells": ("etc/shells", 0o644),
 }
+
+
+def kernel_args(layers: int) -> str:
+    """Return the kernel's command line for a guest with so many layers; init refuses to go on with fewer."""
+    return f"{KERNEL_ARGS} vmctl.layers={layers}"
+
+
+def system_args(layers: int, uuid: str) -> str:
+    """Return the kernel's command line for a guest that boots a system, which shall have a machine-id of its own."""
+    return f"{kernel_args(layers)} {SYSTEM_ARGS} systemd.machine_id={uuid.replace('-', '')}"
 
 
 def initrd(kernel: Kernel) -> str:

@@ -1,0 +1,50 @@
+"""From an instance to its seed: what its guest is told, whichever way it boots."""
+
+from __future__ import annotations
+
+from images.image import Image
+from vmctl.host.network import Link
+from vmctl.instance import Instance
+from vmctl.workload import Workload
+from vmm import boot, extra, files, keys, seed, system
+
+
+def seed_of(inst: Instance, image: Image, link: Link | None) -> seed.Seed:
+    """Return the guest's configuration, with keys of its own. Raises SpecError for what the user adds to it."""
+    client, host = keys.load_or_make(files.client_key(inst)), keys.load_or_make(files.host_key(inst))
+    return written(inst, image, link, seed.Identity(client.public, host.private, host.public))
+
+
+def written(inst: Instance, image: Image, link: Link | None, identity: seed.Identity) -> seed.Seed:
+    """Return the guest's configuration with the keys given."""
+    address = seed.Address(link.mac, link.address, link.prefix, link.gateway) if link else None
+    kind = boot.kind(image, inst.work)
+    make = _direct if kind == boot.DIRECT else _system
+    return seed.Seed(
+        user_data=make(inst.work, image, identity),
+        meta_data=seed.meta_data(f"vmctl-{inst.state.id}", inst.name),
+        network_config=seed.network_config(address),
+    )
+
+
+def _direct(work: Workload, image: Image, identity: seed.Identity) -> str:
+    found = _files(work)
+    if work.resources.pids is not None:
+        found.append(seed.limits_file(work.resources.pids))
+    return seed.user_data(identity, [*found, seed.workload_script(_words(work, image) or "")])
+
+
+def _system(work: Workload, image: Image, identity: seed.Identity) -> str:
+    added = extra.load(work.vm.cloud_init) if work.vm.cloud_init else None
+    command = system.Command(words, work.resources.pids) if (words := _words(work, image)) else None
+    return system.user_data(identity, _files(work), command, added)
+
+
+def _files(work: Workload) -> list[seed.SeedFile]:
+    return [seed.SeedFile(file.path, file.content.encode(), file.mode) for file in work.files]
+
+
+def _words(work: Workload, image: Image) -> str | None:
+    """Return what `launch` takes to become the workload, None where there is no command."""
+    main = boot.main_process(image, work)
+    return seed.workload_words(main.argv, main.env, main.workdir, main.user) if main else None
