@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import nullcontext
 
 from vmctl.backend import Exit
 from vmctl.host import processes
@@ -12,7 +13,10 @@ from vmctl.instance import Instance
 
 
 def attend(inst: Instance, master: int | None) -> Exit:
-    """Wait for the container, our child; pass signals on. The second Ctrl-C kills it, whatever it made of the first."""
+    """Wait for the container, our child; pass signals on. The second Ctrl-C kills it, whatever it made of the first.
+
+    One that has streams of its own is nobody's foreground: there the signals are for this process.
+    """
     pid = inst.state.pid
     assert pid is not None
     interrupts = 0
@@ -22,7 +26,7 @@ def attend(inst: Instance, master: int | None) -> Exit:
         interrupts += signum == signal.SIGINT
         processes.send(pid, inst.state.pid_start, signal.SIGKILL if interrupts > 1 else signum)
 
-    with signals_to(pass_on):
+    with signals_to(pass_on) if inst.streams is None else nullcontext():
         if master is not None:
             from vmctl.host import terminal
 

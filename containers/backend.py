@@ -7,7 +7,7 @@ import select
 import signal
 from collections.abc import Iterator
 
-from vmctl.backend import Command, Exit, Features, Footprint, Problem, Step
+from vmctl.backend import Command, Exit, Features, Footprint, Problem, Step, Writable
 from vmctl.errors import StateError, VmctlError
 from vmctl.host import processes
 from vmctl.host.cgroups import Cgroup
@@ -16,6 +16,7 @@ from vmctl.named import TYPE_CHECKING
 from vmctl.workload import Workload
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
     from typing import Any
 
     from containers.launch import Launch
@@ -83,6 +84,10 @@ class ContainerBackend:
             inst.timeline.mark("T5")
         return "started"
 
+    def settled(self, inst: Instance) -> bool:
+        """See Backend: nothing comes up around the workload."""
+        return True
+
     def alive(self, inst: Instance) -> bool:
         """See Backend."""
         # the supervisor is there a moment longer, until it has written how the workload ended
@@ -110,7 +115,7 @@ class ContainerBackend:
         """Return what is behind a SIGKILL: the kernel for want of memory, or ourselves for a signal it would drop."""
         if result.code != 128 + signal.SIGKILL:
             return result
-        if Cgroup(inst.name).oom_kills():
+        if Cgroup(inst.cgroup).oom_kills():
             return Exit(result.code, "oom")
         try:
             with open(inst.path(STOOD_FOR), encoding="ascii") as file:
@@ -145,13 +150,19 @@ class ContainerBackend:
 
         return footprint(inst)
 
+    def writable(self, inst: Instance, *, pause: bool) -> AbstractContextManager[Writable]:
+        """See Backend."""
+        from containers.writable import writable
+
+        return writable(inst, pause=pause and self.alive(inst))
+
     def undo(self, inst: Instance, entry: dict[str, Any]) -> None:
         """See Backend."""
         from images import mounts
 
         if entry["kind"] != mounts.KIND:
             raise VmctlError(f"the journal of {inst.name} has an entry of an unknown kind: {entry['kind']}")
-        mounts.release_layer(entry["digest"], inst.journal)
+        mounts.release_layer(entry["key"], inst.journal)
 
 
 class HostBackend(ContainerBackend):

@@ -55,7 +55,8 @@ def _own_users(work: Workload, *, namespaced: bool) -> Iterator[Problem]:
     from containers import mapped
 
     try:
-        mapped.check(store.find(work.image).layers[0])
+        if layers := store.find(work.image).layers:
+            mapped.check(layers[0])
     except NotFoundError:
         pass  # said already
     except VmctlError as error:
@@ -64,6 +65,11 @@ def _own_users(work: Workload, *, namespaced: bool) -> Iterator[Problem]:
 
 def _image(work: Workload) -> None:
     image = store.find(work.image)
+    if image.disk:
+        raise VmctlError(
+            f"the image {work.image} is a disk, which only a virtual machine can boot",
+            hint="--mode vm; or import it again with --as-layer, for its files alone",
+        )
     if image.architecture != architecture():
         raise VmctlError(f"the image {work.image} is for {image.architecture}, this machine is {architecture()}")
     process(image, work)

@@ -28,10 +28,10 @@ _WHY = {
 def steps(work: Workload, *, namespaced: bool) -> Iterator[Step]:
     """Yield the steps; makes nothing. Raises NotFoundError where the image is missing."""
     image = store.find(work.image)
-    layers = [mounts.mount_point(layer.digest) for layer in image.layers]
+    layers = [mounts.mount_point(layer.key) for layer in image.layers]
     directory = os.path.join(paths.instances_root(), work.name)
     flags = preparation.namespaces(work) if namespaced else 0
-    launch = preparation.launch(work, image, layers, directory, Cgroup(work.name), None, flags)
+    launch = preparation.launch(work, image, layers, directory, Cgroup(f"{work.name}.ID"), None, flags)
     for layer, target in zip(image.layers, layers, strict=True):
         yield Step("layer", f"mount -t erofs -o ro {layer.path} {target}", "read-only, once per host, shared by all")
     yield from _cgroup(launch, work)

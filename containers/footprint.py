@@ -13,9 +13,10 @@ from vmctl.instance import Instance
 
 def footprint(inst: Instance) -> Footprint:
     """Return memory and disk in bytes: its processes and supervisor, the writable layer and the files."""
-    cgroup = Cgroup(inst.name)
+    cgroup = Cgroup(inst.cgroup)
     pids = [*cgroup.pids(), *([inst.state.keeper_pid] if inst.state.keeper_pid else [])]
-    shared = sum(os.stat(layer.path).st_blocks * 512 for layer in store.find(inst.work.image).layers)
+    image = store.find(inst.state.image_digest or inst.work.image)
+    shared = sum(os.stat(layer.path).st_blocks * 512 for layer in image.layers)
     return Footprint(
         pss_bytes=sum(processes.pss_bytes(pid) or 0 for pid in pids),
         cgroup_bytes=cgroup.memory_bytes(),

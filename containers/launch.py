@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from time import monotonic_ns
 
 from containers import identity, inside
-from containers.plan import Mount, Step
+from containers.plan import Mount, Overlay, Step
 from images.image import Process
 from vmctl.errors import CommandNotExecutableError, CommandNotFoundError, SpecError, VmctlError
 from vmctl.host import network, syscalls
@@ -41,7 +41,7 @@ class Launch(NamedTuple):
 
     namespaces: int
     cgroup: Cgroup
-    root: Mount
+    root: Overlay | Mount
     steps: tuple[Step, ...]
     volumes: tuple[Volume, ...]
     files: tuple[File, ...]
@@ -88,9 +88,9 @@ def clone(launch: Launch, streams: Streams, report: int, plugged: int) -> int:
 def _gate(launch: Launch) -> Gate | None:
     if launch.first_id is None:
         return None
-    from containers.userns import Gate
+    from containers.userns import Gate, mapping
 
-    return Gate(launch.first_id)
+    return Gate(mapping(launch.first_id))
 
 
 def _child(

@@ -57,7 +57,7 @@ class Views(NamedTuple):
     """
 
     layers: tuple[View, ...]
-    root: plan.Mount
+    root: plan.Overlay
     volumes: tuple[View, ...]
 
 
@@ -86,7 +86,7 @@ def mount(inst: Instance, launch: Launch, layers: list[str]) -> Launch:
     for path in (inst.run_dir, launch.root.target):
         inst.journal.record("mount", path=path)
     os.chown(inst.path("upper"), first_id, first_id)  # the root folder's owner is taken from it
-    with userns.example(first_id) as namespace:
+    with userns.example(userns.mapping(first_id)) as namespace:
         for view in (*wanted.layers, *wanted.volumes):
             view.apply(namespace)
     wanted.root.apply()
@@ -109,7 +109,7 @@ def _rehearse(layer: Layer) -> None:
     syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
     stage = "/sys"  # a folder that every host has and nothing here needs
     mounts.mount_erofs(layer.path, stage)
-    with userns.example(userns.FIRST) as namespace:
+    with userns.example(userns.mapping(userns.FIRST)) as namespace:
         View(stage, stage, userns.FIRST).apply(namespace)
 
 

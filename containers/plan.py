@@ -145,18 +145,50 @@ class Link(NamedTuple):
         return f"ln -s {self.to} {self.path}"
 
 
-Step = Mount | Hide | ReadOnly | Device | HostDevice | Link
+# Whatever this kernel's defaults are: a writable layer in which a renamed folder leads back to its old name, or a file
+# has only its attributes, could not become a layer of an image.
+_WHOLE = "redirect_dir=off,metacopy=off"
 
 
-def overlay(layers: list[str], upper: str, work: str, target: str) -> Mount:
-    """Return the mount that makes one writable tree of the image's layers (lowest first) and an instance's own folder.
+class Overlay(NamedTuple):
+    """One writable tree of an image's layers and an instance's own folder (overlayfs.rst).
 
-    See Documentation/filesystems/overlayfs.rst; there the topmost layer stands first.
+    The layers are mount points in one folder, named from there: all that a mount is told has to fit in a page, and 127
+    layers, as many as docker allows, would not with their whole paths.
     """
-    lower = ":".join(map(_escaped, reversed(layers)))
-    upper, work = _escaped(upper), _escaped(work)
-    # nodev: the nodes an image brings are not those of /dev, and there is no other guard before the host's disks
-    return Mount("overlay", target, MS_NODEV, f"lowerdir={lower},upperdir={upper},workdir={work}", "overlay")
+
+    layers: tuple[str, ...]  # names in `folder`, lowest first
+    folder: str
+    directory: str  # has `upper`, `work` and, to mount on, `rootfs`
+
+    @property
+    def target(self) -> str:
+        """Where it is mounted."""
+        return os.path.join(self.directory, "rootfs")
+
+    @property
+    def data(self) -> str:
+        """The options, for a process that is in the folder of the layers; the topmost layer stands first."""
+        upper, work = (_escaped(os.path.join(self.directory, name)) for name in ("upper", "work"))
+        lower = ":".join(map(_escaped, reversed(self.layers)))
+        return f"lowerdir={lower},upperdir={upper},workdir={work},{_WHOLE}"
+
+    def apply(self) -> None:
+        """Take the step. Raises OSError."""
+        before = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.chdir(self.folder)
+            # nodev: an image's nodes are not those of /dev, and there is no other guard before the host's disks
+            mount("overlay", self.target, "overlay", MS_NODEV, self.data)
+        finally:
+            os.fchdir(before)
+            os.close(before)
+
+    def __str__(self) -> str:
+        return f"cd {self.folder} && mount -t overlay -o nodev,{self.data} overlay {self.target}"
+
+
+Step = Mount | Hide | ReadOnly | Device | HostDevice | Link
 
 
 def _escaped(path: str) -> str:
@@ -164,9 +196,10 @@ def _escaped(path: str) -> str:
     return "".join("\\" + letter if letter in "\\:," else letter for letter in path)
 
 
-def root(layers: list[str], directory: str) -> Mount:
-    """Return the overlay of the instance whose directory is given."""
-    return overlay(layers, *(os.path.join(directory, name) for name in ("upper", "work", "rootfs")))
+def root(layers: list[str], directory: str) -> Overlay:
+    """Return the overlay of the instance whose directory is given, on mount points that share a folder."""
+    folder = os.path.dirname(layers[0]) if layers else ""
+    return Overlay(tuple(map(os.path.basename, layers)), folder, directory)
 
 
 def again(path: str) -> Mount:

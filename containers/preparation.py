@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 
 from containers import identity, plan, seccomp
 from containers.launch import NAMESPACES, Launch
@@ -22,10 +23,10 @@ def prepare(inst: Instance, *, namespaced: bool) -> Launch:
     """
     image = store.find(inst.work.image)
     inst.state.image_digest = image.digest
+    inst.save()  # from now on nobody takes the image away
     flags = namespaces(inst.work) if namespaced else 0
     layers = [mounts.mount_layer(layer, inst.journal) for layer in image.layers]
-    for folder in ("upper", "work", "rootfs"):
-        os.makedirs(inst.path(folder), mode=0o755, exist_ok=True)
+    _make_folders(inst, layers[-1])
     if not namespaced:
         inst.journal.record("mount", path=inst.path("rootfs"))
     if not flags & syscalls.CLONE_NEWNET:
@@ -33,8 +34,8 @@ def prepare(inst: Instance, *, namespaced: bool) -> Launch:
     link = None
     if namespaced and inst.work.network == "bridge":
         link = network.attach(inst)
-    cgroup = Cgroup(inst.name)
-    inst.journal.record("cgroup", name=inst.name)  # after all that its processes hold: undone before it
+    cgroup = Cgroup(inst.cgroup)
+    inst.journal.record("cgroup", name=inst.cgroup)  # after all that its processes hold: undone before it
     cgroup.create(limits(inst.work))
     ready = launch(inst.work, image, layers, inst.directory, cgroup, link, flags)._replace(tty=inst.tty)
     if not flags & syscalls.CLONE_NEWUSER:
@@ -44,11 +45,20 @@ def prepare(inst: Instance, *, namespaced: bool) -> Launch:
     return mapped.mount(inst, ready, layers)
 
 
+def _make_folders(inst: Instance, top: str) -> None:
+    """Make the overlay's folders. Inside, the root has owner and mode of the upper one: let them be the image's."""
+    for folder in ("upper", "work", "rootfs"):
+        os.makedirs(inst.path(folder), mode=0o755, exist_ok=True)
+    status = os.stat(top)
+    os.chown(inst.path("upper"), status.st_uid, status.st_gid)
+    os.chmod(inst.path("upper"), stat.S_IMODE(status.st_mode))  # and not what the umask of who starts it leaves
+
+
 def resume(inst: Instance, *, namespaced: bool) -> Launch:
     """Return the plan of an instance that runs, for one more process in it; makes nothing."""
-    image = store.find(inst.work.image)
+    image = store.find(inst.state.image_digest or inst.work.image)  # the name may have moved on since
     flags = namespaces(inst.work) if namespaced else 0
-    ready = launch(inst.work, image, [], inst.directory, Cgroup(inst.name), None, flags)
+    ready = launch(inst.work, image, [], inst.directory, Cgroup(inst.cgroup), None, flags)
     if not flags & syscalls.CLONE_NEWUSER:
         return ready
     from containers import userns

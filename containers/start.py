@@ -105,12 +105,12 @@ def _keeper(inst: Instance, launch: Launch, pipes: Pipes) -> NoReturn:
 
 
 def start_attached(inst: Instance, launch: Launch) -> int | None:
-    """Start the container as this process's own child, on its streams, and return its terminal's master, if it has one.
+    """Start the container as this process's own child and return its terminal's master, if it has one.
 
     Marks T1 and T4; raises what prevented the start.
     """
     with Pipes() as pipes:
-        pid = clone(launch, Streams(0, 1, 2), pipes.report.write, pipes.plugged.read)
+        pid = clone(launch, Streams(*(inst.streams or (0, 1, 2))), pipes.report.write, pipes.plugged.read)
         inst.timeline.mark("T1")
         pipes.close(pipes.report.write)
         try:

@@ -67,8 +67,8 @@ def mapping(first: int) -> str:
 class Gate:
     """What holds the first process of a new user namespace until its parent has said which ids are which."""
 
-    def __init__(self, first: int) -> None:
-        self._first = first
+    def __init__(self, mapping: str) -> None:
+        self._mapping = mapping
         self._read, self._write = os.pipe()
 
     def wait(self) -> None:
@@ -82,7 +82,7 @@ class Gate:
         """Map the ids of the child and let it go on; for the parent. Raises OSError, after the child's end."""
         try:
             for name in ("uid_map", "gid_map"):
-                kernelfile.write(f"/proc/{pid}/{name}", mapping(self._first))
+                kernelfile.write(f"/proc/{pid}/{name}", self._mapping)
             os.write(self._write, b"m")
         except OSError:
             os.kill(pid, signal.SIGKILL)
@@ -93,13 +93,18 @@ class Gate:
             os.close(self._write)
 
 
+def inverse(first: int) -> str:
+    """Return the line for a mount that shows what is in the range on the disk with the ids there are inside."""
+    return f"{first} 0 {COUNT}"
+
+
 @contextmanager
-def example(first: int) -> Iterator[int]:
+def example(mapping: str) -> Iterator[int]:
     """Lend a descriptor of a user namespace with this mapping, in which nobody lives. Raises OSError.
 
     The kernel takes a mapping for a mount from a namespace that has it, and this one can be had before the start.
     """
-    gate = Gate(first)
+    gate = Gate(mapping)
     pid = syscalls.clone3(syscalls.CLONE_NEWUSER, exit_signal=signal.SIGCHLD)
     if pid == 0:
         _leave_after(gate)

@@ -15,6 +15,7 @@ from vmctl.named import TYPE_CHECKING, NamedTuple
 from vmctl.workload import Workload
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
     from typing import Any, Protocol
 else:
     Protocol = object
@@ -71,6 +72,17 @@ class Footprint(NamedTuple):
     shared_disk_bytes: int
 
 
+class Writable(NamedTuple):
+    """The writable layer of an instance as a folder of the host: the upper directory of an overlay (overlayfs.rst).
+
+    Owners are as the workload sees them. `made` are the paths inside at which the backend itself made a folder or an
+    empty file, to mount on: no change of the workload's, unless it put something there.
+    """
+
+    folder: str  # only this process can be sure to reach it: it may begin with /proc/self/fd
+    made: tuple[str, ...] = ()
+
+
 class Backend(Protocol):
     """One mode. Raises only errors of vmctl.errors."""
 
@@ -92,6 +104,9 @@ class Backend(Protocol):
     def observe(self, inst: Instance) -> str:
         """Mark T4 and T5 if they have happened and return the phase reached, in a word. Called every millisecond."""
 
+    def settled(self, inst: Instance) -> bool:
+        """Return whether the system around the workload has come up, where there is one; raises where it could not."""
+
     def alive(self, inst: Instance) -> bool:
         """Return whether the instance runs. Cheap: asks the kernel, opens no connection."""
 
@@ -109,6 +124,9 @@ class Backend(Protocol):
 
     def footprint(self, inst: Instance) -> Footprint:
         """Return what the running instance takes of the host now."""
+
+    def writable(self, inst: Instance, *, pause: bool) -> AbstractContextManager[Writable]:
+        """Lend the writable layer, of a running instance too; `pause`: the workload is held meanwhile."""
 
     def undo(self, inst: Instance, entry: dict[str, Any]) -> None:
         """Unmake what one journal entry of this backend's own kinds announces, if it is there."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 from vmctl import instance, registry
 from vmctl.backend import Backend, Command, Exit, Problem
@@ -88,7 +88,7 @@ def _refuse_taken_name(name: str) -> None:
 def bring_up(
     inst: Instance, backend: Backend, *, wait: bool = True, attached: bool = False, progress: Progress | None = None
 ) -> None:
-    """Prepare and start; wait until ready where the workload says how to tell; publish the ports."""
+    """Prepare and start; wait until it is up and ready, where there is a way to tell; publish the ports."""
     inst.attached = attached
     if progress is not None:
         progress(inst, "preparing")
@@ -98,7 +98,7 @@ def bring_up(
     backend.start(inst, attached=attached)
     inst.state.status = "running"
     inst.save()
-    if wait and inst.work.ready and not attached:
+    if wait and not attached and (inst.work.ready or not backend.settled(inst)):
         from vmctl import readiness
 
         readiness.wait_until_ready(inst, backend, progress)
@@ -111,6 +111,15 @@ def bring_up(
 
 def run(work: Workload, mode: str, *, tty: bool = False) -> Exit:
     """Run a workload on this process's streams, remove it, and return how it ended."""
+    with attached(work, mode, tty=tty) as (inst, backend):
+        return backend.attend(inst)
+
+
+@contextmanager
+def attached(
+    work: Workload, mode: str, *, tty: bool = False, streams: tuple[int, int, int] | None = None
+) -> Iterator[tuple[Instance, Backend]]:
+    """Lend an instance that runs, on this process's streams or others, and its backend; it is removed at the end."""
     backend = registry.load(mode)
     if tty and not backend.features.tty:
         raise UnavailableError(
@@ -118,12 +127,12 @@ def run(work: Workload, mode: str, *, tty: bool = False) -> Exit:
             hint="`vmctl up` it and open `vmctl shell NAME`",
         )
     inst = create(work, backend)
-    inst.tty = tty
+    inst.tty, inst.streams = tty, streams
     try:
         with inst.locked():
             try:
                 bring_up(inst, backend, attached=True)
-                return backend.attend(inst)
+                yield inst, backend
             finally:
                 remove(inst, backend)
     finally:
@@ -159,15 +168,15 @@ def wait(inst: Instance, timeout_s: float | None = None) -> Exit | None:
     return Exit(inst.state.exit_code, inst.state.exit_source or "vmctl")
 
 
-def stop(inst: Instance, timeout_s: float = 10.0, signum: int = signal.SIGTERM) -> None:
-    """Ask the workload to end; kill it after `timeout_s`."""
+def stop(inst: Instance, timeout_s: float | None = None, signum: int = signal.SIGTERM) -> None:
+    """Ask the workload to end; kill it after `timeout_s`, by default what the instance takes for enough."""
     backend = registry.load(inst.state.mode)
     with inst.locked():
         if status(inst, backend) != "running":
             return
         inst.timeline.mark("T7")
         backend.signal(inst, signum)
-        if wait(inst, timeout_s) is None:
+        if wait(inst, inst.state.stop_s if timeout_s is None else timeout_s) is None:
             backend.signal(inst, signal.SIGKILL)
             if wait(inst, 30.0) is None:
                 raise VmctlError(f"{inst.name} does not end, not even by SIGKILL")
@@ -201,7 +210,7 @@ def rm(name: str, *, force: bool = False) -> None:
         remove(inst, backend)
 
 
-def down(name: str, timeout_s: float = 10.0) -> bool:
+def down(name: str, timeout_s: float | None = None) -> bool:
     """Stop and remove; return whether there was such an instance."""
     instance.remove_unfinished()
     try:

@@ -41,6 +41,8 @@ class State:
         self.address: str | None = values.get("address")
         self.mac: str | None = values.get("mac")
         self.accelerator: str | None = values.get("accelerator")
+        self.boot: str | None = values.get("boot")  # how a guest comes up: direct | system | disk
+        self.stop_s: float = values.get("stop_s", 10.0)  # how long `stop` waits before it kills, unless told
         self.exit_code: int | None = values.get("exit_code")
         self.exit_source: str | None = values.get("exit_source")
         self.extra: dict[str, Any] = values.get("extra", {})  # a backend's own; nobody else reads it
@@ -59,11 +61,17 @@ class Instance:
         self.warnings: list[str] = []  # what the user should know of this start
         self.attached = False  # the workload's standard streams are this process's own
         self.tty = False  # an attached workload gets a terminal of its own
+        self.streams: tuple[int, int, int] | None = None  # what an attached workload has instead of this process's own
 
     # The files, all of them. Some exist in one mode only.
     def path(self, *parts: str) -> str:
         """Return a path inside the instance directory."""
         return os.path.join(self.directory, *parts)
+
+    @property
+    def cgroup(self) -> str:
+        """The name of its cgroup: told from that of an instance of the same name below another VMCTL_ROOT."""
+        return f"{self.name}.{self.state.id}"
 
     @property
     def run_dir(self) -> str:
@@ -159,11 +167,11 @@ class Instance:
         raise _absent(self.name)
 
 
-def write_atomic(path: str, text: str) -> None:
+def write_atomic(path: str, content: str | bytes) -> None:
     """Replace a file's content so that a reader, or a crash, sees the old or the new one, never a part."""
     temporary = f"{path}.{os.getpid()}.new"
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
+    with open(temporary, "wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
     os.replace(temporary, path)
 
 

@@ -1,6 +1,7 @@
 """When a workload counts as ready: probes from the host's side, the same for every mode.
 
-A probe is tried every millisecond. Its connection is made inside the switch, so no forwarder stands in its way.
+A probe is tried every millisecond, once the system around the workload, where there is one, is up. Its connection is
+made inside the switch, so no forwarder stands in its way.
 """
 
 from __future__ import annotations
@@ -24,25 +25,42 @@ if TYPE_CHECKING:
     from socket import socket
 
 PERIOD_S = 0.001
+SETTLE_PERIOD_S = 0.01  # a system takes seconds to come up
 EXEC_PERIOD_S = 0.1
 EXEC_S = 10.0  # how long one command may take
 ANSWER_S = 1.0  # how long one GET may take
 
 
 def wait_until_ready(inst: Instance, backend: Backend, progress: Callable[[Instance, str], None] | None = None) -> None:
-    """Return when the workload's probe has succeeded, and mark T6.
+    """Return when the system around the workload is up and the workload's probe has succeeded, and mark T6.
 
-    Raises DeadlineError (phase and console's tail in it) or, where the workload ended first, VmctlError.
+    The probe's time begins when the system is up. Raises DeadlineError (phase and console's tail in it) or, where the
+    workload ended first, VmctlError.
     """
-    ready = inst.work.ready
-    assert ready is not None
+    show = progress or (lambda inst, phase: None)
+    _wait_until_settled(inst, backend, show)
+    if inst.work.ready:
+        _wait_for_probe(inst, backend, inst.work.ready, show)
+    inst.timeline.mark("T6")
+    backend.observe(inst)
+
+
+def _wait_until_settled(inst: Instance, backend: Backend, show: Callable[[Instance, str], None]) -> None:
+    while not backend.settled(inst):
+        phase = backend.observe(inst)
+        if not backend.alive(inst):
+            raise _ended(inst, backend)
+        show(inst, phase)
+        time.sleep(SETTLE_PERIOD_S)
+    backend.observe(inst)  # that it is up is a mark, and how it came up may be an error
+
+
+def _wait_for_probe(inst: Instance, backend: Backend, ready: Ready, show: Callable[[Instance, str], None]) -> None:
     probe = _probe(ready, inst)
     deadline = time.monotonic() + ready.timeout_s
     while True:
         phase = backend.observe(inst)
         if probe():
-            inst.timeline.mark("T6")
-            backend.observe(inst)
             return
         if not backend.alive(inst):
             raise _ended(inst, backend)
@@ -52,8 +70,7 @@ def wait_until_ready(inst: Instance, backend: Backend, progress: Callable[[Insta
                 hint="a longer time is `ready: {timeout: ...}` in the workload file",
                 detail=tail(inst),
             )
-        if progress is not None:
-            progress(inst, phase)
+        show(inst, phase)
         time.sleep(PERIOD_S)
 
 

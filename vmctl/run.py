@@ -9,8 +9,13 @@ from __future__ import annotations
 import os
 import select
 import signal
+import time
+from collections.abc import Callable
 
 from vmctl.errors import UnavailableError, VmctlError
+
+_TICK_S = 0.2
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class CommandError(VmctlError):
@@ -44,9 +49,11 @@ def run(
     timeout_s: float = 60.0,
     check: bool = True,
     cwd: str | None = None,
+    tick: Callable[[int], None] | None = None,
 ) -> tuple[int, str, str]:
     """Run a program to its end and return (code, stdout, stderr); the code is -n when signal n ended it.
 
+    `tick` is called with its pid some times a second while it runs, to show how far it is; what it raises ends it.
     Raises UnavailableError where the program is not installed, CommandError where `check` is set and it failed
     or outlived `timeout_s` (it is then killed).
     """
@@ -54,6 +61,7 @@ def run(
     if path is None:
         raise UnavailableError(f"the program {argv[0]} is not installed", hint="`vmctl doctor` says how to get it")
     files = [os.memfd_create(name) for name in ("stdin", "stdout", "stderr")]
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)  # else one between spawn and wait would leave it behind
     try:
         os.write(files[0], stdin)
         os.lseek(files[0], 0, os.SEEK_SET)
@@ -65,10 +73,12 @@ def run(
             os.environ if env is None else env,
             file_actions=[(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(files)],
             setsigdef=[signal.SIGPIPE],
+            setsigmask=mask,
         )
-        code = _wait(pid, timeout_s)
+        code = _wait(pid, timeout_s, tick, mask)
         stdout, stderr = (_content(fd) for fd in files[1:])
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         for fd in files:
             os.close(fd)
     if code is None:
@@ -78,12 +88,14 @@ def run(
     return code, stdout, stderr
 
 
-def _wait(pid: int, timeout_s: float) -> int | None:
+def _wait(
+    pid: int, timeout_s: float, tick: Callable[[int], None] | None, mask: set[int | signal.Signals]
+) -> int | None:
+    """Return the code, None after a time-out; `mask` is the signal mask to wait with."""
     pidfd = os.pidfd_open(pid)
     try:
-        poller = select.poll()
-        poller.register(pidfd, select.POLLIN)
-        in_time = bool(poller.poll(timeout_s * 1000))
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        in_time = _ends(pid, pidfd, timeout_s, tick)
     except BaseException:  # Ctrl-C here must not leave the program behind
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
@@ -94,6 +106,18 @@ def _wait(pid: int, timeout_s: float) -> int | None:
         os.kill(pid, signal.SIGKILL)
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     return code if in_time else None
+
+
+def _ends(pid: int, pidfd: int, timeout_s: float, tick: Callable[[int], None] | None) -> bool:
+    """Return whether the program ends in time."""
+    poller = select.poll()
+    poller.register(pidfd, select.POLLIN)
+    deadline_s = time.monotonic() + timeout_s
+    while tick is not None and deadline_s - time.monotonic() > _TICK_S:
+        if poller.poll(_TICK_S * 1000):
+            return True
+        tick(pid)
+    return bool(poller.poll(max(0.0, deadline_s - time.monotonic()) * 1000))
 
 
 def _content(fd: int) -> str:

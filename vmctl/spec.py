@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from difflib import get_close_matches
-from typing import Any, get_args
+from typing import Any
 
 import msgspec
 
-from vmctl import specfields, yamlfile
+from vmctl import specerrors, specfields, yamlfile
 from vmctl.errors import SpecError
 from vmctl.workload import Workload
 
@@ -26,6 +25,8 @@ def load(path: str, *, name: str | None = None) -> Workload:
     except SpecError as error:
         raise SpecError(f"{path}: {error}", hint=error.hint) from None
     folder = os.path.dirname(os.path.abspath(path))
+    if work.vm.cloud_init:
+        work = work._replace(vm=work.vm._replace(cloud_init=os.path.join(folder, work.vm.cloud_init)))
     return work._replace(volumes=tuple(v._replace(source=os.path.join(folder, v.source)) for v in work.volumes))
 
 
@@ -34,7 +35,8 @@ def convert(document: Any) -> Workload:
     try:
         struct = msgspec.convert(document, specfields.STRUCTS[Workload], dec_hook=specfields.parse_scalar)
     except msgspec.ValidationError as error:
-        raise _explained(str(error), document) from None
+        struct_type, missing = specfields.STRUCTS[Workload], "for instance image: tiny"
+        raise specerrors.explained(str(error), struct_type, _HINTS, missing) from None
     work: Workload = specfields.to_values(struct)
     _check_rules(work)
     return work
@@ -47,45 +49,7 @@ def schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "vmctl workload", **result}
 
 
-def _explained(message: str, document: Any) -> SpecError:
-    """Turn msgspec's sentence into ours: the key's path, what was expected, the nearest known key."""
-    text, _, path = message.partition(" - at `$")
-    text, _, mapping = text.partition(" - at `key` in `$")  # the key itself is wrong, not what stands there
-    path = (path or mapping).rstrip("`").lstrip(".").replace("[...]", "")
-    if mapping:
-        return SpecError(f"a key of {path or 'the file'}: {_in_words(text)}", hint="put it in quotes")
-    unknown = re.search(r"unknown field `(.*)`", text)
-    if unknown:
-        where = f"{path}.{unknown[1]}" if path else unknown[1]
-        known = [field.name for field in msgspec.structs.fields(specfields.struct_at(path))]
-        near = get_close_matches(unknown[1], known, 1, 0.5)
-        return SpecError(
-            f"the key {where} is unknown",
-            hint=f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}",
-        )
-    missing = re.search(r"missing required field `(.*)`", text)
-    if missing:
-        return SpecError(
-            f"the key {f'{path}.' if path else ''}{missing[1]} is missing", hint="for instance image: tiny"
-        )
-    if text.startswith("Invalid enum value"):
-        choices = [str(choice) for choice in get_args(specfields.declared_at(path))]
-        return SpecError(f"the key {path}: expected {', '.join(choices)}; got {text.rpartition(' ')[2]}")
-    return SpecError(f"the key {path or '(top)'}: {_in_words(text)}", hint=_HINTS.get(path, ""))
-
-
 _HINTS = {"command": 'a list, one word each: [sh, -c, "echo hello"]', "user": 'in quotes: "1000:1000"'}
-_WORDS = {"array": "a list", "object": "a mapping", "str": "a text", "int": "a whole number", "float": "a number"}
-
-
-def _in_words(text: str) -> str:
-    """Replace msgspec's names of types by those that people have for what stands in a YAML file."""
-
-    def words(match: re.Match[str]) -> str:
-        names = [_WORDS.get(name, name) for name in match[1].split(" | ") if name != "null" or " | " not in match[1]]
-        return " or ".join(names).replace("null", "nothing").replace("bool", "true or false")
-
-    return re.sub(r"`([^`]*)`", words, text[0].lower() + text[1:])
 
 
 def _check_rules(work: Workload) -> None:

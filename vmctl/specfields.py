@@ -125,20 +125,6 @@ def _hints(kind: Any) -> dict[str, Any]:
     return get_type_hints(kind, localns={"Literal": Literal})  # workload.py imports it for type checkers only
 
 
-def struct_at(path: str) -> Any:
-    """Return the struct that stands at a key's path such as `resources` or `files[0]`."""
-    return STRUCTS[next(inner for inner in (declared_at(path), *get_args(declared_at(path))) if inner in STRUCTS)]
-
-
-def declared_at(path: str) -> Any:
-    """Return the type that `workload.py` declares for a key's path; of a list's item, the list's."""
-    kind: Any = Workload
-    for part in filter(None, re.sub(r"\[\d*\]", "", path).split(".")):
-        kind = next(inner for inner in (kind, *get_args(kind)) if hasattr(inner, "_fields"))
-        kind = _hints(kind)[next(field for field in kind._fields if key_of(field) == part)]
-    return kind
-
-
 def _struct_type(kind: Any) -> Any:
     """Return what msgspec shall expect where `workload.py` says `kind`."""
     if kind in _SCALARS:

@@ -7,6 +7,14 @@ import re
 _SIZE = r"(\d+(?:\.\d+)?)\s*(B|[KMGT]|[KMGT]iB)?"
 _DURATION = r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)"
 _SIZE_FACTOR = {"B": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
+_AGES = (
+    ("year", 365 * 86400),
+    ("month", 30 * 86400),
+    ("week", 7 * 86400),
+    ("day", 86400),
+    ("hour", 3600),
+    ("minute", 60),
+)
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -44,3 +52,11 @@ def format_seconds(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}h {minutes:02}m" if hours else f"{minutes}m {rest:02}s"
+
+
+def format_age(seconds: float) -> str:
+    """Return a time span for people in the largest unit of which there are two, as docker does: '3 weeks'."""
+    for unit, length in _AGES:
+        if seconds >= 2 * length:
+            return f"{int(seconds // length)} {unit}s"
+    return f"{int(seconds)} second{'' if int(seconds) == 1 else 's'}"

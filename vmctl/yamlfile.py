@@ -7,10 +7,9 @@ from typing import Any
 
 import yaml
 
-from vmctl import units
+from vmctl import textfile
 from vmctl.errors import SpecError
 
-MAX_FILE_BYTES = 1 << 20
 MAX_NODES = 10_000  # after aliases are expanded
 MAX_DEPTH = 50  # libyaml builds a document by recursion in C, and at some depth takes the whole process down
 
@@ -49,18 +48,12 @@ _Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
 _Loader.add_constructor("tag:yaml.org,2002:int", _integer)
 
 
-def read_mapping(path: str) -> dict[str, Any]:
-    """Return the mapping that a YAML file holds. Raises SpecError."""
-    try:
-        with open(path, "rb") as file:
-            raw = file.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise SpecError(f"the workload file {path} cannot be read: {error.strerror}") from None
-    if len(raw) > MAX_FILE_BYTES:
-        raise SpecError(f"{path} is larger than {units.format_size(MAX_FILE_BYTES)}: this is no workload file")
+def read_mapping(path: str, what: str = "workload file", example: str = "image: tiny") -> dict[str, Any]:
+    """Return the mapping that a YAML file holds; `what` it ought to be, for the error. Raises SpecError."""
+    raw = textfile.read(path, what)
     try:
         if _depth(raw) > MAX_DEPTH:
-            raise SpecError(f"{path} is nested more than {MAX_DEPTH} levels deep: this is no workload file")
+            raise SpecError(f"{path} is nested more than {MAX_DEPTH} levels deep: this is no {what}")
         document = yaml.load(raw, _Loader)
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
         raise SpecError(f"{path} is not YAML: {_where(error)}") from None
@@ -69,10 +62,18 @@ def read_mapping(path: str) -> dict[str, Any]:
             f"{path} expands to more than {MAX_NODES} values", hint="aliases (*name) multiply what they name"
         )
     if not isinstance(document, dict):
-        raise SpecError(
-            f"{path} does not hold a mapping", hint="a workload file is `key: value` lines, such as image: tiny"
-        )
+        raise SpecError(f"{path} does not hold a mapping", hint=f"a {what} is `key: value` lines, such as {example}")
     return document
+
+
+def value(text: str) -> Any:
+    """Return what a text of one line stands for in YAML. Raises SpecError."""
+    try:
+        if len(text) > textfile.MAX_BYTES or _depth(text.encode()) > MAX_DEPTH:
+            raise ValueError("too much for one value")
+        return yaml.load(text, _Loader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise SpecError(f"{text} is not YAML: {_where(error)}") from None
 
 
 def _where(error: Exception) -> str:

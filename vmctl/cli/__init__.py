@@ -19,6 +19,7 @@ from vmctl.errors import EXIT_VMCTL, VmctlError
 from vmctl.named import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from typing import Any, NoReturn, TextIO
 
 # verb -> what it does, in the order of `vmctl --help`
@@ -35,7 +36,11 @@ VERBS = {
     "rm": "remove instances",
     "down": "stop and remove instances, by name or workload file",
     "inspect": "show all that is known of instances, as JSON",
-    "image": "list and build images and kernels",
+    "diff": "list what an instance has changed of its image",
+    "commit": "make an image of what an instance has written",
+    "image": "list, get, build, hand out and remove images and kernels",
+    "df": "show what images, instances, kernels and caches take of the disk",
+    "prune": "remove instances that have ended, and what nobody needs of the image store",
     "bench": "measure a workload in several modes, side by side",
     "spec": "check a workload file, or print its JSON Schema",
     "doctor": "say what this host offers and what is missing",
@@ -56,6 +61,11 @@ class Parser(argparse.ArgumentParser):
         """Print the usage and the error, and exit with 125."""
         self.print_usage(sys.stderr)
         self.exit(EXIT_VMCTL, f"vmctl: {message}\nhint: `{self.prog} --help`\n")
+
+
+def sentence(text: str) -> str:
+    """Return what `--help` says in a word or two as a sentence; `capitalize` would make json of JSON."""
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def columns() -> int:
@@ -141,7 +151,7 @@ def _end(signum: int, _: object) -> NoReturn:
 
 def _run_verb(verb: str, words: list[str]) -> int:
     module = import_module(f"vmctl.cli.{verb}")
-    parser = Parser(prog=f"vmctl {verb}", description=f"{VERBS[verb].capitalize()}.")
+    parser = Parser(prog=f"vmctl {verb}", description=sentence(VERBS[verb]))
     module.arguments(parser)
     code: int = module.run(parser.parse_args(words))
     sys.stdout.flush()
@@ -155,6 +165,23 @@ def _report(error: VmctlError) -> int:
     if error.hint:
         print(f"hint: {error.hint}", file=sys.stderr)
     return error.exit_code
+
+
+def each(names: Sequence[str], act: Callable[[str], object]) -> int:
+    """Do something to each of several things and print its name; one that fails keeps none of the others from it.
+
+    Return 0, or the exit code of the last failure.
+    """
+    code = 0
+    for name in names:
+        try:
+            act(name)
+        except VmctlError as error:
+            sys.stdout.flush()
+            code = _report(error)
+        else:
+            print(name)
+    return code
 
 
 def _help(stream: TextIO, code: int) -> int:

@@ -16,6 +16,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("spec", metavar="SPEC", nargs="?", help="workload file")
     parser.add_argument("--peers", action="store_true", help="measure our own cost beside runc's and others' instead")
+    parser.add_argument("--images", action="store_true", help="measure an image's import beside tar and mkfs.erofs")
     parser.add_argument("--modes", default="host,container,vm", help="default: host,container,vm")
     parser.add_argument("--runs", type=int, default=3, help="counted starts in each mode (default: 3)")
     parser.add_argument("--seed", type=int, help="of the random order (default: made up, and printed)")
@@ -27,12 +28,18 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print; 0 unless a mode gave no sample at all."""
-    if args.runs < 1 or args.peers == bool(args.spec):
-        raise SpecError("bench needs a workload file or --peers, and at least one run", hint="`vmctl bench --help`")
+    if args.runs < 1 or [args.peers, args.images, bool(args.spec)].count(True) != 1:
+        raise SpecError(
+            "bench needs a workload file, --peers or --images, and at least one run", hint="`vmctl bench --help`"
+        )
+    if args.images and args.out:
+        raise SpecError("bench --images writes no files", hint="`--format json >FILE` has every sample")
     modes.apply(args)
     args.seed = int.from_bytes(os.urandom(2)) if args.seed is None else args.seed
     progress = output.Progress()
     try:
+        if args.images:
+            return _images(args, progress)
         return _peers(args, progress) if args.peers else _comparison(args, progress)
     finally:
         progress.clear()
@@ -73,6 +80,19 @@ def _peers(args: argparse.Namespace, progress: output.Progress) -> int:
     output.note("\nclaims")
     _table(report.VERDICT_COLUMNS, report.verdict_rows(done))
     output.note("\n" + "\n".join(report.notes(done)))
+    return 0
+
+
+def _images(args: argparse.Namespace, progress: output.Progress) -> int:
+    from bench import importing
+
+    done = importing.measure(args.runs, args.seed, progress)
+    progress.clear()
+    if args.format == "json":
+        print(json.dumps(importing.document(done), indent=1))
+        return 0
+    _table(importing.COLUMNS, importing.rows(done))
+    output.note("\n" + "\n".join(importing.notes(done)))
     return 0
 
 

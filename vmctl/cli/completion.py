@@ -6,14 +6,17 @@ import argparse
 
 from vmctl.cli import VERBS
 
-# Names of instances complete from `vmctl ps -aq`; the verbs are known here; the rest are files.
+# Names of instances complete from `vmctl ps -aq`, those of images from `vmctl image ls -q`; verbs and the actions of
+# `image` are known here; the rest are files.
 _BASH = """_vmctl() {{
-    local word=${{COMP_WORDS[COMP_CWORD]}}
-    case $COMP_CWORD:${{COMP_WORDS[1]}}:$word in
+    local word=${{COMP_WORDS[COMP_CWORD]}} verb=${{COMP_WORDS[1]}}
+    [ "$verb" != image ] || [ "$COMP_CWORD" = 2 ] || verb="image ${{COMP_WORDS[2]}}"
+    case $COMP_CWORD:$verb:$word in
         1:*) COMPREPLY=($(compgen -W "{verbs}" -- "$word")) ;;
-        *:*:--*) COMPREPLY=($(compgen -W "$(vmctl "${{COMP_WORDS[1]}}" --help 2>/dev/null |
-            grep -oE -- '--[a-z-]+')" -- "$word")) ;;
-        *:up:*|*:bench:*|*:spec:*) COMPREPLY=($(compgen -f -- "$word")) ;;
+        *:*:--*) COMPREPLY=($(compgen -W "$(vmctl $verb --help 2>/dev/null | grep -oE -- '--[a-z-]+')" -- "$word")) ;;
+        2:image:*) COMPREPLY=($(compgen -W "{actions}" -- "$word")) ;;
+        *:up:*|*:bench:*|*:spec:*|*:"image build":*|*:"image import":*) COMPREPLY=($(compgen -f -- "$word")) ;;
+        *:run:*|*:"image "*:*) COMPREPLY=($(compgen -W "$(vmctl image ls -q 2>/dev/null)" -- "$word")) ;;
         *) COMPREPLY=($(compgen -W "$(vmctl ps -aq 2>/dev/null)" -- "$word")) ;;
     esac
 }}
@@ -22,8 +25,11 @@ complete -o filenames -F _vmctl vmctl
 _ZSH = "autoload -U +X bashcompinit && bashcompinit\n" + _BASH
 _FISH = """complete -c vmctl -f
 complete -c vmctl -n __fish_use_subcommand -a "{verbs}"
-complete -c vmctl -n "not __fish_use_subcommand; and not __fish_seen_subcommand_from up bench spec" -a "(vmctl ps -aq)"
-complete -c vmctl -n "__fish_seen_subcommand_from up bench spec" -F
+complete -c vmctl -n "__fish_seen_subcommand_from image" -a "{actions} (vmctl image ls -q)"
+complete -c vmctl -n "__fish_seen_subcommand_from run" -a "(vmctl image ls -q)"
+complete -c vmctl -n "not __fish_use_subcommand; and not __fish_seen_subcommand_from up bench spec image run" \\
+    -a "(vmctl ps -aq)"
+complete -c vmctl -n "__fish_seen_subcommand_from up bench spec import build" -F
 """
 
 
@@ -34,6 +40,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the script; for instance `source <(vmctl completion bash)`."""
+    from vmctl.cli.image import ACTIONS
+
     template = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}[args.shell]
-    print(template.format(verbs=" ".join(VERBS)), end="")
+    print(template.format(verbs=" ".join(VERBS), actions=" ".join(ACTIONS)), end="")
     return 0

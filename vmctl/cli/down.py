@@ -6,12 +6,13 @@ import argparse
 import os
 
 from vmctl import engine
+from vmctl.cli.stop import TIME
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("names", metavar="NAME|SPEC", nargs="+")
-    parser.add_argument("-t", "--time", type=float, default=10.0, metavar="SECONDS", help="before the kill (10)")
+    parser.add_argument("-t", "--time", type=float, metavar="SECONDS", help=TIME)
 
 
 def run(args: argparse.Namespace) -> int:

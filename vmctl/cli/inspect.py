@@ -32,6 +32,7 @@ def _document(inst: Instance) -> dict[str, Any]:
         workload_digest=inst.work.digest(),
         image_digest=inst.state.image_digest,
         accelerator=inst.state.accelerator,
+        boot=inst.state.boot,
         directory=inst.directory,
         marks_s={name: (at_ns - first) / 1e9 for name, at_ns in sorted(marks.items())},
         journal=inst.journal.entries(),

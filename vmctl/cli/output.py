@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 
 from vmctl.named import TYPE_CHECKING
+from vmctl.units import format_age
 
 if TYPE_CHECKING:
     from typing import Any
@@ -18,6 +20,16 @@ if TYPE_CHECKING:
 def add_format(parser: argparse.ArgumentParser) -> None:
     """Add --format."""
     parser.add_argument("--format", choices=("table", "json", "jsonl"), default="table", help="default: table")
+
+
+def size(text: str) -> int:
+    """Return the bytes that an argument says. Raises argparse.ArgumentTypeError."""
+    from vmctl.units import parse_size
+
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected {error}") from None
 
 
 def show(rows: Sequence[Row], columns: Sequence[str], form: str, cell: Callable[[str, Any], str] | None = None) -> None:
@@ -64,6 +76,17 @@ def _rich_table(titles: list[str], rows: list[list[str]]) -> None:
     for row in rows:
         table.add_row(*map(Text, row))
     Console(highlight=False).print(table)
+
+
+def age(created: str) -> str:
+    """Return how long ago a time in RFC 3339 was, for people; `-` for none."""
+    from datetime import datetime
+
+    try:
+        seconds = time.time() - datetime.fromisoformat(created).timestamp()
+    except ValueError:
+        return "-"
+    return f"{format_age(max(0.0, seconds))} ago"
 
 
 def note(text: str) -> None:

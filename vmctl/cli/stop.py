@@ -6,11 +6,13 @@ import argparse
 
 from vmctl import engine, instance
 
+TIME = "before the kill (default: 10, 60 for a guest that boots a system)"
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("names", metavar="NAME", nargs="+")
-    parser.add_argument("-t", "--time", type=float, default=10.0, metavar="SECONDS", help="before the kill (10)")
+    parser.add_argument("-t", "--time", type=float, metavar="SECONDS", help=TIME)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -7,7 +7,7 @@ import os
 import time
 from contextlib import suppress
 
-from vmctl import engine, registry, spec
+from vmctl import console, engine, registry, spec
 from vmctl.cli import modes, output
 from vmctl.instance import Instance
 from vmctl.units import format_seconds
@@ -21,7 +21,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("spec", metavar="SPEC", help="workload file")
     modes.add(parser)
     parser.add_argument("--name", help="name of the instance (default: the workload's)")
-    parser.add_argument("--no-wait", action="store_true", help="return when it has started, not when it is ready")
+    parser.add_argument(
+        "--wait",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="return when it is ready and, where a system boots, cloud-init is done (default); or at once",
+    )
     parser.add_argument("--explain", action="store_true", help="show every host step, with its raw equivalent and why")
     parser.add_argument("--dry-run", action="store_true", help="with --explain: stop there")
     parser.add_argument("-q", "--quiet", action="store_true", help="print the name only")
@@ -38,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     progress = output.Progress()
     try:
-        inst = engine.up(work, args.mode, wait=not args.no_wait, progress=_shown_on(progress))
+        inst = engine.up(work, args.mode, wait=args.wait, progress=_shown_on(progress))
     finally:
         progress.clear()
     print(inst.name)
@@ -66,10 +71,8 @@ def _last_line(path: str) -> str:
     """Return the last line of a console that has something printable in it."""
     with suppress(FileNotFoundError), open(path, "rb") as file:
         file.seek(max(0, os.path.getsize(path) - 1024))
-        lines = [
-            "".join(filter(str.isprintable, line)).strip() for line in file.read().decode(errors="replace").splitlines()
-        ]
-        return next(filter(None, reversed(lines)), "")
+        lines = console.lines(file.read().decode(errors="replace"))
+        return next(filter(None, map(str.strip, reversed(lines))), "")
     return ""
 
 

@@ -58,6 +58,12 @@ PROGRAMS = {
 }
 COMFORTS = {
     "tini": Package(("tini-static",), "container: `init: true`", "tini", "tini-static", "tini"),
+    "skopeo": Package(("skopeo",), "image pull, push, login", "skopeo", "skopeo", "skopeo"),
+    "mmdebstrap": Package(("mmdebstrap",), "image build of packages", "mmdebstrap", "mmdebstrap", "mmdebstrap"),
+    "qemu-img": Package(("qemu-img",), "image import of disks", "qemu-utils", "qemu-img", "qemu-img"),
+    "guestfish": Package(
+        ("guestfish",), "image import --as-layer without root", "guestfish", "guestfs-tools", "libguestfs"
+    ),
     "ip": Package(("ip",), "people who look inside the switch", "iproute2", "iproute", "iproute2"),
 }
 BUSYBOX = Package(("busybox.static", "busybox"), "images: tiny; vm: initrd", "busybox-static", "busybox", "busybox")

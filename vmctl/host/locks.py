@@ -20,6 +20,17 @@ def folder_locked(path: str) -> Iterator[None]:
         os.close(fd)
 
 
+def remove_unheld(path: str) -> None:
+    """Remove such a folder that a killed command has left, if it is empty and nobody holds it now."""
+    with suppress(OSError):
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.rmdir(path)
+        finally:
+            os.close(fd)
+
+
 def _lock(path: str) -> int:
     while True:
         os.makedirs(path, mode=0o711, exist_ok=True)

@@ -23,6 +23,12 @@ def _cgroup(_: Instance, entry: dict[str, Any]) -> None:
     Cgroup(entry["name"]).remove()
 
 
+def _frozen(_: Instance, entry: dict[str, Any]) -> None:
+    from vmctl.host import freezer
+
+    freezer.thaw(freezer.find(entry["name"]))
+
+
 def _mount(_: Instance, entry: dict[str, Any]) -> None:
     from vmctl.host import mountinfo
 
@@ -35,4 +41,4 @@ def _link(inst: Instance, entry: dict[str, Any]) -> None:
     network.undo(inst, entry)
 
 
-UNDO = {"process": _process, "cgroup": _cgroup, "mount": _mount, "link": _link}
+UNDO = {"process": _process, "cgroup": _cgroup, "frozen": _frozen, "mount": _mount, "link": _link}

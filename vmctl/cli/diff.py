@@ -1,0 +1,32 @@
+"""vmctl diff."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from vmctl import instance, registry
+from vmctl.cli import output
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("name", metavar="NAME")
+    output.add_format(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print a line for each path that differs from the image: A(dded), C(hanged) or D(eleted)."""
+    from images import changes, commit
+
+    inst = instance.load(args.name)
+    image = commit.image_of(inst)
+    with registry.load(inst.state.mode).writable(inst, pause=False) as writable:
+        found = changes.changes(image.layers, writable)
+    if args.format != "table":
+        output.show([change._asdict() for change in found], (), args.format)
+        return 0
+    for change in found:  # as docker has it: no title, and a name need not be text
+        sys.stdout.buffer.write(os.fsencode(f"{change.kind} {change.path}\n"))
+    return 0

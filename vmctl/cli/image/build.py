@@ -1,0 +1,140 @@
+"""vmctl image build."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from vmctl.cli import output
+from vmctl.errors import SpecError
+from vmctl.named import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from images.image import Image
+
+_TEXT_COLUMNS = 120
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("what", metavar="RECIPE|DOCKERFILE|FOLDER", help="a file, a folder, or tiny, debian, ...")
+    parser.add_argument("-t", "--tag", metavar="NAME", help="name of the image (default: the recipe's or folder's)")
+    parser.add_argument("-f", "--file", default="", help="the Dockerfile or recipe, where it is not in the folder")
+    parser.add_argument("--build-arg", action="append", default=[], metavar="NAME[=VALUE]", help="a value for ARG")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of a recipe")
+    parser.add_argument("--target", default="", metavar="STAGE", help="build no further than to this stage")
+    parser.add_argument("--network", choices=("bridge", "none", "host"), default="bridge", help="of RUN steps")
+    parser.add_argument("--no-cache", action="store_true", help="take every step again")
+    parser.add_argument("-q", "--quiet", action="store_true", help="print nothing but the image's digest")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Build an image and print its digest."""
+    from images import tiny
+
+    print((tiny.build() if args.what == tiny.NAME and not args.file else _build(args)).digest)
+    return 0
+
+
+def _build(args: argparse.Namespace) -> Image:
+    from images import reference
+    from images.build import builder, choice
+
+    chosen = choice.choose(args.what, args.file, [_pair(text, "--set") for text in args.set])
+    options = builder.Options(
+        name=reference.familiar(args.tag or chosen.name),
+        context=chosen.context,
+        arguments=dict(map(_argument, args.build_arg)),
+        target=args.target,
+        cache=not args.no_cache,
+        network=args.network,
+        epoch_s=_epoch(),
+    )
+    report = _Report(quiet=args.quiet)
+    try:
+        return builder.build(chosen.plan, options, report)
+    finally:
+        report.end()
+
+
+def _pair(text: str, flag: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise SpecError(f"{flag}: expected KEY=VALUE, got {text}")
+    return name, value
+
+
+def _argument(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals and name not in os.environ:
+        raise SpecError(f"--build-arg {name}: no value, and the environment has none", hint=f"--build-arg {name}=VALUE")
+    return name, value if equals else os.environ[name]
+
+
+def _epoch() -> int | None:
+    """Return the time that others agreed to set for everything; see reproducible-builds.org/specs/source-date-epoch."""
+    text = os.environ.get("SOURCE_DATE_EPOCH", "")
+    if text and not text.isdigit():
+        raise SpecError(f"SOURCE_DATE_EPOCH: expected seconds since 1970, got {text}")
+    return int(text) if text else None
+
+
+class _Report:
+    """The steps, and what their commands write, on standard error."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet = quiet
+        self._progress = output.Progress()
+        self._head = ""  # of the present step
+        self._shown = False  # the head is a line of its own already
+        self._in_line = False  # what a command wrote last did not end its line
+
+    def step(self, number: int, total: int, text: str) -> None:
+        """See images.build.builder.Reporter."""
+        text = text if len(text) <= _TEXT_COLUMNS else text[: _TEXT_COLUMNS - 3] + "..."
+        self._head, self._shown = f"[{number}/{total}] {text}", False
+        self.progress("")
+
+    def done(self, how: str) -> None:
+        """See images.build.builder.Reporter."""
+        self._end_line()
+        if self._shown:
+            self._say(f"      {how}" if how else "")
+        else:
+            self._say(f"{self._head}  {how}".rstrip())
+
+    def output(self, data: bytes) -> None:
+        """See images.build.builder.Reporter."""
+        if self._quiet:
+            return
+        if not self._shown:
+            self._shown = True
+            self._say(self._head)
+        sys.stderr.buffer.write(data)
+        sys.stderr.buffer.flush()
+        self._in_line = not data.endswith(b"\n")
+
+    def progress(self, text: str) -> None:
+        """See images.build.builder.Reporter."""
+        if not self._quiet:
+            self._progress(f"{self._head}  {text}".rstrip())
+
+    def warn(self, text: str) -> None:
+        """See images.build.builder.Reporter."""
+        self._say(f"warning: {text}")
+
+    def end(self) -> None:
+        """Leave the terminal as it was."""
+        self._end_line()
+        self._progress.clear()
+
+    def _end_line(self) -> None:
+        if self._in_line:
+            self._in_line = False
+            self._say("")
+
+    def _say(self, text: str) -> None:
+        self._progress.clear()
+        if not self._quiet:
+            output.note(text)

@@ -1,0 +1,92 @@
+"""vmctl image export."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+
+from vmctl.cli import output
+from vmctl.errors import SpecError, VmctlError
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("-o", "--output", metavar="FILE", default="-", help="default: standard output")
+    parser.add_argument("--format", choices=("oci", "docker"), default="oci", help="docker: what `docker load` reads")
+    parser.add_argument("--compress", choices=("none", "gzip"), default="none", help="of the layers (default: none)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write an archive, whole or not at all."""
+    from images import export, store
+    from images.stage import staging
+
+    if args.output == "-" and sys.stdout.isatty():
+        raise SpecError("an archive is nothing for a terminal", hint="-o FILE, or a pipe")
+    image = store.find(args.name)
+    export.check(image)
+    progress = output.Progress()
+    try:
+        with _target(args.output) as file, staging() as stage:
+            export.write_archive(image, file, stage, progress, form=args.format, compress=args.compress)
+    except _OutputError as error:
+        if isinstance(error.__cause__, BrokenPipeError):
+            raise error.__cause__ from None  # the reader has enough: the end of any program in a pipe
+        raise
+    finally:
+        progress.clear()
+    return 0
+
+
+class _OutputError(VmctlError):
+    """The archive cannot be written where it was to go; what is wrong is not the store."""
+
+
+class _Output:
+    """A file whose errors say which one it is."""
+
+    def __init__(self, path: str) -> None:
+        self.name = "standard output" if path == "-" else path
+        try:
+            self._file = os.fdopen(os.dup(1) if path == "-" else os.open(path, _FLAGS, 0o666), "wb", buffering=0)
+        except OSError as error:
+            raise _OutputError(f"{self.name} cannot be written: {error.strerror}") from error
+
+    def write(self, data: bytes) -> int:
+        """Write all of it and return how much that is. Raises _OutputError."""
+        rest = memoryview(data)
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError as error:
+            raise _OutputError(f"{self.name} could not be written: {error.strerror}") from error
+        return len(data)
+
+    def close(self) -> None:
+        """Close it."""
+        self._file.close()
+
+
+_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+
+
+@contextmanager
+def _target(path: str) -> Iterator[_Output]:
+    """Lend the file to write; one on disk gets its name when it is complete."""
+    if path == "-" or (os.path.exists(path) and not os.path.isfile(path)):  # a FIFO, /dev/null
+        with closing(_Output(path)) as file:
+            yield file
+        return
+    unfinished = f"{path}.{os.getpid()}.new"
+    try:
+        with closing(_Output(unfinished)) as file:
+            file.name = path
+            yield file
+        os.rename(unfinished, path)
+    finally:
+        if os.path.exists(unfinished):
+            os.unlink(unfinished)

@@ -1,0 +1,67 @@
+"""vmctl image history."""
+
+from __future__ import annotations
+
+import argparse
+
+from vmctl.cli import output
+from vmctl.named import TYPE_CHECKING
+from vmctl.units import format_size
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from images.image import Image
+
+COLUMNS = ("created", "created_by", "size_bytes", "comment")
+SHOWN = 60  # characters of what made a layer
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("--no-trunc", action="store_true", help="show all of what made a layer")
+    output.add_format(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """List what an image was made by, the newest first."""
+    from images import store
+
+    rows = _rows(store.find(args.name))
+
+    def cell(name: str, value: Any) -> str:
+        if name == "created":
+            return output.age(value)
+        if name == "size_bytes":
+            return format_size(value)
+        text = " ".join(str(value).split()) or "-"
+        return text if args.no_trunc or len(text) <= SHOWN else text[: SHOWN - 3] + "..."
+
+    output.show(rows, COLUMNS, args.format, cell)
+    return 0
+
+
+def _rows(image: Image) -> list[dict[str, Any]]:
+    """Return the lines of the history, each with its layer; layers that it does not mention have one, too."""
+    from images import store
+    from vmctl.host import disk
+
+    lines = list(store.document(image).get("history") or [])
+    untold = len(image.layers) - sum(1 for line in lines if not line.get("empty_layer"))
+    lines += [{"created": image.created}] * untold
+    layers = iter(image.layers)
+    rows = []
+    for line in lines:
+        layer = None if line.get("empty_layer") else next(layers, None)
+        rows.append(
+            {
+                "created": line.get("created", ""),
+                "created_by": line.get("created_by", ""),
+                "size_bytes": disk.allocated_bytes(layer.path) if layer else 0,
+                "comment": line.get("comment", ""),
+                "author": line.get("author", ""),
+                "diff_id": layer.digest if layer else None,
+            }
+        )
+    return rows[::-1]

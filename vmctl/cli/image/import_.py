@@ -1,0 +1,58 @@
+"""vmctl image import."""
+
+from __future__ import annotations
+
+import argparse
+
+from vmctl.cli import output
+from vmctl.named import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from images.image import Image
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("path", metavar="PATH", help="a file or folder; - is standard input")
+    parser.add_argument("--name", default="", help="the image's name, instead of the archive's or the file's")
+    parser.add_argument(
+        "--as-layer", action="store_true", help="take the root file system of a disk; take any tar for one"
+    )
+    parser.add_argument("--arch", "--platform", dest="platform", default="", help="of several, this one: arm64")
+    add_max_size(parser)
+
+
+def add_max_size(parser: argparse.ArgumentParser) -> None:
+    """Add --max-size."""
+    parser.add_argument(
+        "--max-size",
+        metavar="SIZE",
+        type=output.size,
+        help="what a layer may unpack to, such as 20G; default: 4G, or 100 times its packed size",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Import the images and print their names."""
+    from images import importing
+
+    progress = output.Progress()
+    options = importing.Options(args.name, args.as_layer, args.platform, args.max_size)
+    try:
+        images = importing.import_path(args.path, options, progress)
+    finally:
+        progress.clear()
+    say(images)
+    return 0
+
+
+def say(images: Iterable[Image]) -> None:
+    """Print the images' names, and which of them cannot run here."""
+    from images.image import architecture
+
+    for image in images:
+        print(image.name)
+        if image.architecture != architecture():
+            output.note(f"vmctl: {image.name} is for {image.architecture}: this host, {architecture()}, cannot run it")

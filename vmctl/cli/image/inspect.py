@@ -1,0 +1,60 @@
+"""vmctl image inspect."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from vmctl.cli.image import ls
+from vmctl.named import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from images.image import Image
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("names", metavar="NAME", nargs="+", help="name, or the beginning of a digest")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print a JSON array."""
+    from images import store
+
+    print(json.dumps([_document(store.find(name)) for name in args.names], indent=2))
+    return 0
+
+
+def _document(image: Image) -> dict[str, Any]:
+    from images import store, usage
+
+    manifest, config = store.manifest(image), store.document(image)
+    use = next(use for use in usage.images(hidden=True) if use.image == image)
+    return {
+        **ls.row(use),
+        "names": [other.name for other in store.ls() if other.digest == image.digest],
+        "layers": _layers(image),
+        "disk": image.disk or None,
+        "config_digest": manifest["config"]["digest"],
+        "config": config,
+        "annotations": manifest.get("annotations", {}),
+    }
+
+
+def _layers(image: Image) -> list[dict[str, Any]]:
+    from images import usage
+    from vmctl.host import disk
+
+    owners = usage.layer_owners(layer.path for layer in image.layers)
+    return [
+        {
+            "diff_id": layer.digest,
+            "path": layer.path,
+            "tar_bytes": layer.size_bytes,
+            "allocated_bytes": disk.allocated_bytes(layer.path),
+            "shared_with": [name for name in owners[layer.path] if name != image.name],
+        }
+        for layer in image.layers
+    ]

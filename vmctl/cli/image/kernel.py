@@ -1,0 +1,90 @@
+"""vmctl image kernel."""
+
+from __future__ import annotations
+
+import argparse
+
+from vmctl.cli import each, output, sentence
+from vmctl.named import TYPE_CHECKING
+from vmctl.units import format_size
+
+if TYPE_CHECKING:
+    from typing import Any
+
+COLUMNS = ("name", "release", "origin", "size_bytes", "instances")
+_ACTIONS = {
+    "ls": "list the kernels that `vm: {kernel: NAME}` can have",
+    "fetch": "fetch Debian's newest cloud kernel, without installing it",
+    "add": "copy a kernel image and its modules into the store",
+    "rm": "remove kernels from the store",
+}
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    actions = parser.add_subparsers(dest="what", required=True, metavar="|".join(_ACTIONS))
+    parsers = {name: actions.add_parser(name, help=text, description=sentence(text)) for name, text in _ACTIONS.items()}
+    parsers["ls"].add_argument("-q", "--quiet", action="store_true", help="print names only")
+    output.add_format(parsers["ls"])
+    add = parsers["add"]
+    add.add_argument("path", metavar="PATH", help="kernel image, such as /boot/vmlinuz-6.1.0-1-amd64")
+    add.add_argument("--modules", metavar="DIR", default="", help="its modules (default: beside it, or /lib/modules)")
+    add.add_argument("--name", default="", help="what it is called in workload files (default: its release)")
+    remove = parsers["rm"]
+    remove.add_argument("names", metavar="NAME", nargs="+")
+    remove.add_argument("-f", "--force", action="store_true", help="also those that instances use")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do what the action says."""
+    code: int = {"ls": _ls, "fetch": _fetch, "add": _add, "rm": _rm}[args.what](args)
+    return code
+
+
+def _ls(args: argparse.Namespace) -> int:
+    from images import kept_kernels
+
+    if args.quiet:
+        for kept in kept_kernels.ls():
+            print(kept.kernel.name)
+        return 0
+    rows = [
+        {
+            "name": kept.kernel.name,
+            "release": kept.kernel.release,
+            "size_bytes": kept.size_bytes,
+            "origin": kept.origin,
+            "image": kept.kernel.vmlinuz,
+            "modules": kept.kernel.modules,
+            "instances": kept.users,
+        }
+        for kept in kept_kernels.ls()
+    ]
+    output.show(rows, COLUMNS, args.format, _cell)
+    return 0
+
+
+def _cell(name: str, value: Any) -> str:
+    if name == "size_bytes":
+        return format_size(value) if value else "-"
+    return (", ".join(value) or "-") if isinstance(value, list) else str(value)
+
+
+def _fetch(_: argparse.Namespace) -> int:
+    from images import kernel
+
+    print(kernel.fetch_debian().release)
+    return 0
+
+
+def _add(args: argparse.Namespace) -> int:
+    from images import kept_kernels
+
+    print(kept_kernels.add(args.path, modules=args.modules, name=args.name).name)
+    return 0
+
+
+def _rm(args: argparse.Namespace) -> int:
+    from images import kept_kernels
+
+    return each(args.names, lambda name: kept_kernels.remove(name, force=args.force))

@@ -1,0 +1,23 @@
+"""vmctl image logout."""
+
+from __future__ import annotations
+
+import argparse
+
+from vmctl.cli import output
+from vmctl.cli.image import access
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("registry", metavar="REGISTRY")
+    access.add_authfile(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Forget the password for a registry."""
+    from images import registry
+
+    registry.logout(args.registry, access.chosen(args))
+    output.note(f"vmctl: logged out of {args.registry}")
+    return 0

@@ -1,0 +1,19 @@
+"""vmctl image prune."""
+
+from __future__ import annotations
+
+import argparse
+
+from vmctl.cli import prune as prune_verb
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    prune_verb.add_choices(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Remove what nobody needs, but no instance, and say what it was."""
+    from images import prune
+
+    return prune_verb.prune(prune.unused(everything=args.all), args)

@@ -1,0 +1,31 @@
+"""vmctl image pull."""
+
+from __future__ import annotations
+
+import argparse
+
+from vmctl.cli import output
+from vmctl.cli.image import access, import_
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("name", metavar="REF", help="debian:12, or localhost:5000/web; docker.io where none is named")
+    parser.add_argument("--platform", default="", help="of several, this one: linux/arm64 (default: this host's)")
+    access.add_flags(parser)
+    import_.add_max_size(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Fetch an image and print its name."""
+    from images import pulling
+
+    progress = output.Progress()
+    try:
+        image = pulling.pull(
+            args.name, access.chosen(args), progress, platform=args.platform, max_layer_bytes=args.max_size
+        )
+    finally:
+        progress.clear()
+    import_.say([image])
+    return 0

@@ -1,0 +1,71 @@
+"""vmctl prune."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from vmctl.cli import output
+from vmctl.errors import SpecError
+from vmctl.named import TYPE_CHECKING
+from vmctl.units import format_size
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from images.prune import Item
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    add_choices(parser)
+
+
+def add_choices(parser: argparse.ArgumentParser) -> None:
+    """Add -a, -f and --format."""
+    parser.add_argument(
+        "-a", "--all", action="store_true", help="also images without instances, and all steps of builds"
+    )
+    parser.add_argument("-f", "--force", action="store_true", help="do not ask")
+    output.add_format(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Remove stopped instances and what nobody needs in the image store, and say what it was."""
+    from images import prune as pruning
+
+    stopped = pruning.stopped()
+    unused = pruning.unused(everything=args.all, without=[item.name for item in stopped])
+    return prune([*stopped, *unused], args)
+
+
+def prune(items: Sequence[Item], args: argparse.Namespace) -> int:
+    """Ask, remove, and print what was removed; 1 where the answer was no."""
+    from images import prune as pruning
+
+    if items and not args.force and not _agreed(items):
+        output.note("nothing was removed")
+        return 1
+    unfinished = pruning.remove_unfinished()
+    removed = list(pruning.remove(items))
+    output.show([item._asdict() for item in removed], ("kind", "name", "size_bytes"), args.format, _cell)
+    sys.stdout.flush()
+    output.note(f"freed {format_size(unfinished + sum(item.size_bytes for item in removed))}")
+    return 0
+
+
+def _agreed(items: Sequence[Item]) -> bool:
+    """Show what would go and return whether the user says yes. Raises SpecError where nobody can be asked."""
+    if not (os.isatty(0) and os.isatty(2)):
+        raise SpecError("prune removes things and there is no terminal to ask on", hint="`-f` does not ask")
+    for item in items:
+        output.note(f"{item.kind} {item.name} ({format_size(item.size_bytes)})")
+    sys.stderr.write("remove these? [y/N] ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def _cell(name: str, value: Any) -> str:
+    return format_size(value) if name == "size_bytes" else str(value)

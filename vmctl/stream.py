@@ -1,0 +1,113 @@
+"""A program whose output is read while it runs: as `run`, for output that is too much for memory."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+from vmctl.errors import UnavailableError
+from vmctl.run import CommandError, which
+
+_PART = 1 << 16
+_TAIL_LINES = 20
+_PATIENCE_S = 10.0  # for a program that has been asked to end
+
+
+class Output:
+    """The standard output of a program that runs, forward only; what it says on standard error goes line by line."""
+
+    def __init__(self, argv: list[str], pidfd: int, stdout: int, stderr: int, said: Callable[[str], None]) -> None:
+        self._argv = argv
+        self._pidfd = pidfd
+        self._stdout, self._stderr = stdout, stderr
+        self._said = said
+        self._line = b""
+        self._tail: list[str] = []
+        self._open = {stdout, stderr}
+
+    def read(self, size: int = _PART) -> bytes:
+        """Return up to `size` bytes, none at the end. Raises CommandError at the end of a program that has failed."""
+        while self._open:
+            for fd in sorted(self._readable(), key=lambda fd: fd == self._stdout):  # what was said comes first
+                data = os.read(fd, min(size, _PART))
+                if not data:
+                    self._open.remove(fd)
+                elif fd == self._stdout:
+                    return data
+                else:
+                    self._hear(data)
+        self._hear(b"\n" if self._line else b"")
+        code = os.waitstatus_to_exitcode(_waited(self._pidfd))
+        if code != 0:
+            raise CommandError(self._argv, code, "\n".join(self._tail))
+        return b""
+
+    def _readable(self) -> list[int]:
+        poller = select.poll()
+        for fd in self._open:
+            poller.register(fd, select.POLLIN)
+        return [fd for fd, _ in poller.poll()]
+
+    def _hear(self, data: bytes) -> None:
+        *lines, self._line = (self._line + data).split(b"\n")
+        for line in lines:
+            text = line.decode(errors="replace").rstrip("\r")
+            self._tail = [*self._tail, text][-_TAIL_LINES:]
+            self._said(text)
+
+
+def _waited(pidfd: int) -> int:
+    """Return the status of the child that `pidfd` stands for, which has ended or will."""
+    found = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOWAIT)
+    assert found is not None
+    return os.waitpid(found.si_pid, 0)[1]
+
+
+@contextmanager
+def stream(argv: list[str], env: Mapping[str, str], said: Callable[[str], None] = lambda _: None) -> Iterator[Output]:
+    """Run a program and lend its standard output; whoever leaves before its end ends it.
+
+    Raises UnavailableError where it is not installed.
+    """
+    path = which(argv[0])
+    if path is None:
+        raise UnavailableError(f"the program {argv[0]} is not installed", hint="`vmctl doctor` says how to get it")
+    null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    ends = [null]
+    try:
+        stdout, stdout_write = os.pipe()
+        ends += [stdout, stdout_write]
+        stderr, stderr_write = os.pipe()
+        ends += [stderr, stderr_write]
+        actions = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate((null, stdout_write, stderr_write))]
+        pid = os.posix_spawn(path, argv, env, file_actions=actions, setsigdef=[signal.SIGPIPE], setpgroup=0)
+        pidfd = os.pidfd_open(pid)
+        ends.append(pidfd)
+        for fd in (stdout_write, stderr_write):
+            os.close(fd)
+            ends.remove(fd)
+        try:
+            yield Output(argv, pidfd, stdout, stderr, said)
+        finally:
+            _end(pid, pidfd)
+    finally:
+        for fd in ends:
+            os.close(fd)
+
+
+def _end(pid: int, pidfd: int) -> None:
+    """Ask a program to end, so that it can tidy up; kill it when it does not; nothing where it has ended."""
+    try:
+        os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return  # waited for already
+    poller = select.poll()
+    poller.register(pidfd, select.POLLIN)
+    for signum in (signal.SIGTERM, signal.SIGKILL):
+        os.killpg(pid, signum)  # its children, too
+        if poller.poll(_PATIENCE_S * 1000):
+            break
+    os.waitpid(pid, 0)
