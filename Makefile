@@ -19,10 +19,11 @@ lint: setup             ## formatting, lints, types
 	$(bin)/ruff check .
 	$(bin)/mypy
 
-bench:                  ## the demo with enough runs for intervals, and our own cost beside that of others
+bench:                  ## the demo with enough runs for intervals, our own cost beside others', an import beside tar
 	.ci/setup --tests
 	$(as_root) $(bin)/vmctl bench configs/workloads/web.yaml --modes host,container,vm --runs 30 --out bench/results
 	$(as_root) $(bin)/vmctl bench --peers --runs 30 --out bench/results
+	$(as_root) $(bin)/vmctl bench --images --runs 5
 
 clean:                  ## forget what setup made in this checkout; the image store stays
 	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache *.egg-info

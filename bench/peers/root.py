@@ -31,14 +31,15 @@ def shared_root(work: Workload) -> Iterator[Root]:
     asleep = work._replace(name=f"peers-{os.urandom(3).hex()}", command=("sleep", "1000000"))
     explained = list(registry.load("container").explain(asleep))
     root = next(step.raw for step in explained if step.what == "root")
-    match = re.search(r"lowerdir=([^, ]+)", root)
+    match = re.search(r"cd (\S+) .*lowerdir=([^, ]+)", root)
     assert match, root
+    lower = ":".join(os.path.join(match[1], layer) for layer in match[2].split(":"))
     steps = tuple(step.raw for step in explained if step.what == "mount")
     with TemporaryDirectory(prefix="vmctl-peers-") as folder:
         keeper = engine.up(asleep, "container")
         try:
-            with _overlay(folder, match[1]) as path:
-                yield Root(folder, path, match[1], steps, keeper)
+            with _overlay(folder, lower) as path:
+                yield Root(folder, path, lower, steps, keeper)
         finally:
             engine.rm(keeper.name, force=True)
 
