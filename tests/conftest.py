@@ -2,7 +2,9 @@ import os
 from tempfile import TemporaryDirectory
 
 import pytest
+from images_made import Shipped, add
 
+from images import store
 from vmctl import paths
 
 
@@ -39,6 +41,31 @@ def guest_root():
         yield root
 
 
+@pytest.fixture(scope="module")
+def own_store():
+    """State of its own for the tests of one file that make images: `tiny`, and the kernels and caches of the host."""
+    tiny = store.find("tiny")
+    layers = [layer._replace(path=os.path.realpath(layer.path)) for layer in tiny.layers]
+    kept = {name: os.path.realpath(store.path(name)) for name in ("kernels", "packages")}
+    cache = paths.cache_root()
+    with pytest.MonkeyPatch.context() as patch, TemporaryDirectory(prefix="vmctl-") as root:
+        patch.setenv("VMCTL_ROOT", root)
+        os.makedirs(store.path())
+        os.makedirs(cache, exist_ok=True)
+        os.symlink(cache, paths.cache_root())
+        for name, folder in kept.items():
+            os.symlink(folder, store.path(name))
+        add("tiny", tiny._replace(layers=layers))
+        yield root
+
+
+@pytest.fixture(scope="session")
+def shipped():
+    """The images of the shipped recipes: `shipped.bring("debian")` puts one into the present store."""
+    with TemporaryDirectory(prefix="vmctl-shipped-") as root:
+        yield Shipped(root)
+
+
 @pytest.fixture
 def tree(tmp_path):
     """A folder with one of each kind of file that a layer can have."""
@@ -51,7 +78,8 @@ def tree(tmp_path):
     (root / "set-uid").write_bytes(b"x" * 5000)
     (root / "set-uid").chmod(0o4755)
     os.mkfifo(root / "fifo")
-    os.mknod(root / "whiteout", 0o020000, os.makedev(0, 0))
+    os.mknod(root / "null", 0o020666, os.makedev(1, 3))
+    os.setxattr(root / "set-uid", "user.note", b"\0\xff kept")
     for folder, folders, files in os.walk(root, topdown=False):
         for name in [*files, *folders]:
             os.utime(os.path.join(folder, name), (1_600_000_000, 1_600_000_000), follow_symlinks=False)

@@ -63,12 +63,8 @@ class Guest:
     ) -> None:
         """Write the seed that makes the guest run `argv`."""
         words = seed.workload_words(argv, {"PATH": PATH, **(env or {})}, workdir, user)
-        user_data = seed.user_data(
-            self.client_key.public,
-            self.host_key.private,
-            self.host_key.public,
-            [*files, seed.workload_script(words)],
-        )
+        identity = seed.Identity(self.client_key.public, self.host_key.private, self.host_key.public)
+        user_data = seed.user_data(identity, [*files, seed.workload_script(words)])
         texts = seed.Seed(user_data, seed.meta_data("i-1", "guest"), seed.network_config(address))
         seed.write_iso(self.path("seed"), texts)
 

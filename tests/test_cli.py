@@ -14,6 +14,7 @@ from host_state import host_state, left_behind
 
 from vmctl import __version__, instance, paths, registry
 from vmctl.cli import VERBS
+from vmctl.cli.image import ACTIONS
 from vmctl.run import which
 
 WEB = """
@@ -102,6 +103,17 @@ def test_no_verb_at_all():
         (("run", "--name", "../up", "tiny"), "cannot be used"),
         (("run", "--mode", "jail", "tiny"), "there is no mode jail"),
         (("completion", "tcsh"), "invalid choice"),
+        (("image",), "required: ACTION"),
+        (("image", "lss"), "invalid choice: 'lss'"),
+        (("image", "ls", "--frobnicate"), "usage: vmctl image ls [-h]"),
+        (("image", "kernel"), "required: ls|fetch|add|rm"),
+        (("image", "kernel", "ls", "--frobnicate"), "usage: vmctl image kernel ls [-h]"),
+        (("image", "rm"), "required: NAME"),
+        (("image", "history"), "required: NAME"),
+        (("df", "x"), "unrecognized arguments: x"),
+        (("prune", "--volumes"), "unrecognized arguments: --volumes"),
+        (("commit", "x"), "required: IMAGE"),
+        (("diff",), "required: NAME"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
@@ -112,7 +124,15 @@ def test_wrong_calls(own_root, words, message):
     assert "Traceback" not in result.err
 
 
-@pytest.mark.parametrize("verb", ["inspect", "logs", "stop", "kill", "wait", "rm", "shell"])
+@pytest.mark.parametrize("action", ACTIONS)
+def test_every_action_of_image_has_help(action):
+    said = ok("image", action, "--help")
+    assert said.startswith(f"usage: vmctl image {action} ")
+    assert ACTIONS[action].split()[0] in said.lower()
+    assert f"    {action} " in ok("image", "--help")
+
+
+@pytest.mark.parametrize("verb", ["inspect", "logs", "stop", "kill", "wait", "rm", "shell", "diff"])
 def test_no_such_instance(own_root, verb):
     for name in ("nobody", "../../etc", "", ".", "a/b", "x" * 300):
         assert "there is no instance" in refused(verb, name)
@@ -132,6 +152,9 @@ def test_empty_lists(empty_root):
     assert ok("ps", "--format", "jsonl") == ""
     assert ok("down", "nobody") == ""
     assert json.loads(ok("image", "ls", "--format", "json")) == []
+    assert ok("image", "ls").split() == ["NAME", "TAG", "ID", "KIND", "SIZE", "CREATED"]
+    assert ok("image", "ls", "-aq") == ""
+    assert ok("image", "prune", "-f", "--format", "jsonl") == ""
 
 
 def test_ps_as_json(web):
@@ -477,6 +500,10 @@ def test_completion_completes(web):
         return subprocess.run(["bash", "-c", script], capture_output=True, text=True, env=path, check=True).stdout
 
     assert complete("in", 1) == "inspect\n"
+    assert complete("image hi", 2) == "history\n"
+    assert complete("image rm ti", 3) == "tiny\n"
+    assert "--no-trunc" in complete("image history --no", 3)
+    assert complete("commit we", 2) == "web\n"
     assert complete("logs we", 2) == "web\n"
     assert "--tail" in complete("logs --t", 2)
 

@@ -79,12 +79,26 @@ def capabilities(facts):
 def test_mount_plan_on_either_cgroup_version():
     for version in (1, 2):
         steps = [
-            plan.overlay(["/layers/base", "/layers/top"], "/i/upper", "/i/work", "/i/rootfs"),
+            plan.root(["/layers/base", "/layers/top"], "/i"),
             *plan.kernel_file_systems(),
             *plan.cgroup_file_systems(version, ["cpu", "memory"]),
             *plan.protections(),
         ]
         compare(f"containers/mounts-cgroup-v{version}", "\n".join(map(str, steps)) + "\n")
+
+
+def test_an_image_of_127_layers_runs(own_root, tmp_path, monkeypatch):
+    """As many as docker allows, below a root with a long path."""
+    tiny = store.find("tiny")
+    monkeypatch.setenv("VMCTL_ROOT", str(tmp_path / ("long" * 20)))
+    trees = []
+    for number in range(126):
+        trees.append(tmp_path / f"tree{number}")
+        (trees[-1] / "many").mkdir(parents=True)
+        (trees[-1] / "many" / str(number)).touch()
+    add("many", tiny, *trees, cmd=("sh", "-c", "ls /many | wc -l"))
+    assert ok("run", "--network", "none", "many") == "126\n"
+    assert ok("run", "--network", "none", "--userns", "auto", "many") == "126\n"
 
 
 def test_nothing_but_the_plan_is_mounted(ours):

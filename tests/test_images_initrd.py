@@ -67,6 +67,27 @@ def test_it_is_built_again_only_when_an_input_changed(debian, init):
     assert "other" in judges.cpio_read(changed, "init")
 
 
+def test_an_archive_is_stale_once_an_input_has_changed_or_is_gone(debian, init):
+    other = init.parent / "other-init"
+    other.write_text("#!/bin/busybox sh\n")
+    first = initrd.build(debian, [(str(init), "init", 0o755)], NAMES)
+    second = initrd.build(debian, [(str(other), "init", 0o755)], NAMES)
+    assert initrd.stale() == []
+    init.write_text("#!/bin/busybox sh\necho changed\n")
+    assert initrd.stale() == [first, first + ".inputs"]
+    third = initrd.build(debian, [(str(init), "init", 0o755)], NAMES)
+    other.unlink()
+    assert initrd.stale() == sorted([first, first + ".inputs", second, second + ".inputs"])
+    assert third not in initrd.stale()
+
+
+def test_what_a_killed_command_has_half_written_is_stale(debian, init):
+    path = initrd.build(debian, [(str(init), "init", 0o755)], [])
+    for pid in (os.getpid(), 2**22 + 1):  # no pid is that high: proc(5), pid_max
+        open(f"{path}.{pid}.new", "w").close()
+    assert initrd.stale() == [f"{path}.{2**22 + 1}.new"]
+
+
 def test_what_is_built_into_the_kernel_is_left_out(debian):
     assert modules.load_order(debian, ["ext4"]) == []
 

@@ -1,9 +1,13 @@
+import json
 import os
+import struct
 
 import pytest
+from commands import ok, refused, vmctl
 
-from images import deb, kernel, store
-from vmctl.errors import NotFoundError, UnavailableError, VmctlError
+from images import deb, initrd, kept_kernels, kernel, modules, store
+from vmctl.errors import ConflictError, NotFoundError, SpecError, UnavailableError, VmctlError
+from vmctl.run import run
 
 
 def test_debians_kernel_is_in_the_store_with_its_modules(own_root):
@@ -45,12 +49,115 @@ def test_a_failed_fetch_leaves_no_half_kernel(empty_root, monkeypatch):
     assert os.listdir(store.path("kernels")) == []
     with pytest.raises(NotFoundError, match="not in the store") as caught:
         kernel.find("debian")
-    assert "vmctl image kernel" in caught.value.hint
+    assert "vmctl image kernel fetch" in caught.value.hint
 
 
 def test_a_package_that_apt_does_not_know_is_named():
     with pytest.raises(UnavailableError, match="no-such-package-at-all"):
         deb.dependency("no-such-package-at-all", "linux-image-")
+
+
+@pytest.fixture
+def small(own_root, tmp_path):
+    """A folder with Debian's kernel image and the two modules of it that depend on no other, and that release."""
+    debian = kernel.find("debian")
+    release, root = debian.release, tmp_path / "small"
+    target = root / "lib/modules" / release
+    (root / "boot").mkdir(parents=True)
+    (target / "kernel").mkdir(parents=True)
+    run(["cp", debian.vmlinuz, str(root / "boot/my-linux")])
+    for file in (*modules.load_order(debian, ["overlay", "isofs"]),):
+        run(["cp", file, str(target / "kernel")])
+    for name in ("modules.builtin", "modules.order"):
+        run(["cp", os.path.join(debian.modules, name), str(target)])
+    os.symlink("/usr/src/nowhere", target / "build")
+    return root, release
+
+
+@pytest.fixture
+def own_kernels(small, monkeypatch, tmp_path):
+    """A store with no kernel in it, but the packages of the host's; see `small`."""
+    packages = store.path("packages")
+    monkeypatch.setenv("VMCTL_ROOT", str(tmp_path / "another"))
+    os.makedirs(store.path())
+    os.symlink(packages, store.path("packages"))
+    return small
+
+
+def test_a_kernel_is_added_with_its_modules_and_found_by_its_name(own_kernels):
+    root, release = own_kernels
+    found = kept_kernels.add(str(root / "boot/my-linux"), modules=str(root), name="mine")
+    assert found == kernel.find("mine")
+    assert (found.name, found.release) == ("mine", release)
+    assert found.vmlinuz.startswith(store.path("kernels", "mine"))
+    assert sorted(os.listdir(found.modules))[0] == "kernel"  # without `build`, which leads out of the store
+    names = [os.path.basename(file) for file in modules.load_order(found, ["overlay"])]  # depmod has been run
+    assert names == ["overlay.ko"]
+    assert [kept.kernel for kept in kept_kernels.ls() if kept.origin != "host"] == [found]
+    assert kept_kernels.names() == ["mine"]
+
+
+def test_modules_are_found_in_a_folder_of_any_depth(own_kernels):
+    root, release = own_kernels
+    for number, folder in enumerate((root, root / "lib/modules", root / "lib/modules" / release)):
+        kept_kernels.add(str(root / "boot/my-linux"), modules=str(folder), name=f"n{number}")
+    with pytest.raises(NotFoundError, match="no modules of the kernel"):
+        kept_kernels.add(str(root / "boot/my-linux"), modules=str(root / "boot"))
+
+
+def test_an_added_kernel_is_called_by_its_release_unless_named(own_kernels):
+    root, release = own_kernels
+    assert kept_kernels.add(str(root / "boot/my-linux"), modules=str(root)).name == release
+    with pytest.raises(ConflictError, match="there is a kernel"):
+        kept_kernels.add(str(root / "boot/my-linux"), modules=str(root))
+    for name in ("debian", "host", "../up", "a/b", ".hidden", "x" * 200):
+        with pytest.raises(SpecError, match="cannot be added under the name"):
+            kept_kernels.add(str(root / "boot/my-linux"), modules=str(root), name=name)
+    assert os.listdir(store.path("kernels")) == [release]
+
+
+def test_a_kernel_whose_modules_are_incomplete_leaves_nothing(own_kernels):
+    root, release = own_kernels
+    os.unlink(root / "lib/modules" / release / "modules.builtin")
+    with pytest.raises(VmctlError):
+        kept_kernels.add(str(root / "boot/my-linux"), modules=str(root), name="mine")
+    assert os.listdir(store.path("kernels")) == []
+
+
+def test_a_header_that_lies_about_the_release_is_refused(own_root, tmp_path):
+    image = bytearray(0x400)
+    image[0x202:0x206] = b"HdrS"
+    for offset, text in ((0xFFFF, b""), (0x100, b"../../etc 1\0")):
+        struct.pack_into("<H", image, 0x20E, offset)
+        image[0x300 : 0x300 + len(text)] = text
+        (tmp_path / "vmlinuz").write_bytes(image)
+        with pytest.raises(NotFoundError, match="no kernel image that says its release"):
+            kept_kernels.add(str(tmp_path / "vmlinuz"))
+
+
+def test_kernels_on_the_command_line(own_kernels):
+    root, release = own_kernels
+    assert ok("image", "kernel", "add", str(root / "boot/my-linux"), "--modules", str(root), "--name", "a") == "a\n"
+    ok("image", "kernel", "add", str(root / "boot/my-linux"), "--modules", str(root), "--name", "b")
+    rows = [row for row in json.loads(ok("image", "kernel", "ls", "--format", "json")) if row["origin"] != "host"]
+    assert [(row["name"], row["release"], row["instances"]) for row in rows] == [("a", release, []), ("b", release, [])]
+    assert rows[0]["size_bytes"] > os.path.getsize(root / "boot/my-linux")
+    assert "NAME" in ok("image", "kernel", "ls")
+    result = vmctl("image", "kernel", "rm", "a", "no-such", "../a", "b")
+    assert (result.code, result.out) == (125, "a\nb\n")
+    assert result.err.count("the store has no kernel") == 2
+    assert "there is a kernel" not in refused("image", "kernel", "rm", "a")
+
+
+def test_the_initrd_of_an_added_kernel_is_built_once(own_kernels):
+    root, _ = own_kernels
+    found = kept_kernels.add(str(root / "boot/my-linux"), modules=str(root), name="mine")
+    init = root / "init"
+    init.write_text("#!/bin/busybox sh\n")
+    first = initrd.build(found, [(str(init), "init", 0o755)], ["overlay"])
+    assert initrd.build(kernel.find("mine"), [(str(init), "init", 0o755)], ["overlay"]) == first
+    kept_kernels.remove("mine")
+    assert initrd.stale() == [first, first + ".inputs"]
 
 
 @pytest.mark.parametrize("name", ["windows", "/no/such/vmlinuz", "/etc/hosts", "/etc", "host"])

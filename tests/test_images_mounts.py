@@ -1,8 +1,9 @@
 import os
 
 import pytest
+from images_made import put
 
-from images import erofs, mounts
+from images import mounts
 from vmctl import instance
 from vmctl.host import syscalls
 from vmctl.run import run
@@ -13,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("empty_root")
 
 @pytest.fixture
 def layer(tree):
-    return erofs.build_layer(str(tree))
+    return put("web", tree).layers[0]
 
 
 @pytest.fixture
@@ -29,10 +30,10 @@ def test_a_layer_is_mounted_once_for_all_and_goes_with_its_last_user(layer, make
     with open(os.path.join(target, "etc/hosts")) as file:
         assert "localhost" in file.read()
 
-    mounts.release_layer(layer.digest, one.journal)
+    mounts.release_layer(layer.key, one.journal)
     assert mounted_at(target) == ["erofs"]
     os.unlink(one.journal.path)
-    mounts.release_layer(layer.digest, two.journal)
+    mounts.release_layer(layer.key, two.journal)
     assert mounted_at(target) == []
     assert not os.path.exists(target)
 
@@ -44,14 +45,14 @@ def test_it_can_only_be_read(layer, make_instance):
         with pytest.raises(OSError, match="Read-only"):
             os.mkdir(os.path.join(target, "new"))
     finally:
-        mounts.release_layer(layer.digest, inst.journal)
+        mounts.release_layer(layer.key, inst.journal)
 
 
 def test_what_was_only_announced_can_be_released(layer, make_instance):
     inst = make_instance("one")
-    inst.journal.record(mounts.KIND, digest=layer.digest)
-    mounts.release_layer(layer.digest, inst.journal)
-    mounts.release_layer(layer.digest, inst.journal)
+    inst.journal.record(mounts.KIND, key=layer.key)
+    mounts.release_layer(layer.key, inst.journal)
+    mounts.release_layer(layer.key, inst.journal)
 
 
 def test_the_announcement_precedes_the_mount(layer, make_instance):
@@ -59,9 +60,9 @@ def test_the_announcement_precedes_the_mount(layer, make_instance):
     os.unlink(layer.path)
     with pytest.raises(FileNotFoundError):
         mounts.mount_layer(layer, inst.journal)
-    assert inst.journal.entries() == [{"kind": "layer", "digest": layer.digest}]
-    mounts.release_layer(layer.digest, inst.journal)
-    assert not os.path.exists(mounts.mount_point(layer.digest))
+    assert inst.journal.entries() == [{"kind": "layer", "key": layer.key}]
+    mounts.release_layer(layer.key, inst.journal)
+    assert not os.path.exists(mounts.mount_point(layer.key))
 
 
 def test_a_damaged_layer_is_refused_and_leaves_no_mount(layer, make_instance):
@@ -71,8 +72,8 @@ def test_a_damaged_layer_is_refused_and_leaves_no_mount(layer, make_instance):
         file.write(bytes(4096))
     with pytest.raises(OSError, match="mount erofs"):
         mounts.mount_layer(layer, inst.journal)
-    assert mounted_at(mounts.mount_point(layer.digest)) == []
-    mounts.release_layer(layer.digest, inst.journal)
+    assert mounted_at(mounts.mount_point(layer.key)) == []
+    mounts.release_layer(layer.key, inst.journal)
 
 
 def test_older_kernels_mount_through_a_loop_device_that_goes_with_the_mount(layer, tmp_path):

@@ -29,7 +29,7 @@ def test_tiny_is_small_and_runs(own_root):
             assert os.path.isdir(os.path.join(root, folder))
         assert os.readlink(os.path.join(root, "usr/bin/id")) == "../../bin/busybox"
     finally:
-        mounts.release_layer(layer.digest, journal)
+        mounts.release_layer(layer.key, journal)
 
 
 def test_built_twice_it_has_the_same_digest(empty_root):

@@ -8,7 +8,7 @@ import jsonschema
 import pytest
 import yaml
 
-from vmctl import spec, specfields, yamlfile
+from vmctl import spec, specfields, textfile, yamlfile
 from vmctl.errors import SpecError
 from vmctl.workload import (
     Bytes,
@@ -78,7 +78,7 @@ def test_every_key(load, tmp_path):
         restart=Restart("on-failure", 3),
         network="bridge",
         init=True,
-        vm=VmOptions("direct", "host", "extra.yaml"),
+        vm=VmOptions("direct", "host", f"{tmp_path}/extra.yaml"),
         container=ContainerOptions(("NET_ADMIN",), ("ALL",), "unconfined"),
     )
 
@@ -244,7 +244,7 @@ def test_image_is_needed(load, text, message):
         ("tiny", "does not hold a mapping"),
         ("image: " + "[" * 100_000, "nested more than 50 levels"),
         ("image: " + "[" * 2000 + "]" * 2000, "nested more than 50 levels"),
-        ("x" * (yamlfile.MAX_FILE_BYTES + 1), "larger than 1.0 MiB"),
+        ("x" * (textfile.MAX_BYTES + 1), "larger than 1.0 MiB"),
         ("image: tiny\ncommand: [" + "a," * 10_000 + "]", "more than 10000 values"),
     ],
     ids=lambda value: str(value[:30]),

@@ -27,6 +27,8 @@ MACHINES = {
     "tcg-no-network": MACHINE,
     "kvm-network": MACHINE._replace(accelerator="kvm", nic=domain.Nic("v0123abcd", "52:54:00:4d:00:02"), vcpus=2),
     "attached": MACHINE._replace(stdin=("org.vmctl.stdin", "/run/0123abcd/stdin")),
+    "system": MACHINE._replace(modules="/cache/modules/6.1.erofs"),
+    "disk": MACHINE._replace(kernel="", initrd="", cmdline="", layers=()),
     "layers-and-odd-names": MACHINE._replace(
         name='a"b<c>&d', layers=tuple(f"/images/layers/{number} &.erofs" for number in range(3))
     ),
@@ -72,6 +74,23 @@ def test_memory_is_rounded_up_to_whole_kib():
 def test_disk_names_go_on_after_z():
     names = [domain._disk_name(number) for number in (0, 25, 26, 27, 701, 702)]
     assert names == ["vda", "vdz", "vdaa", "vdab", "vdzz", "vdaaa"]
+
+
+def addresses(layers):
+    from xml.etree import ElementTree
+
+    machine = MACHINE._replace(layers=tuple(f"/{number}" for number in range(layers)), nic=domain.Nic("v0", "52:54::"))
+    places = ElementTree.fromstring(domain.domain_xml(machine)).findall("devices//address[@type='pci']")
+    return [(place.get("slot"), place.get("function")) for place in places], domain.domain_xml(machine)
+
+
+@pytest.mark.parametrize("layers", [1, 22, 23, 127])
+def test_every_device_has_a_place_on_the_bus(layers):
+    places, xml = addresses(layers)
+    assert len(set(places)) == len(places) == layers + 6
+    assert all(0x02 <= int(slot, 16) < 0x1F for slot, _ in places)
+    # with interrupt vectors of their own the last of so many disks would have none
+    assert ("virtio-blk-pci.vectors=0" in xml) == any(function != "0x0" for _, function in places) == (layers > 22)
 
 
 def test_uuid_is_the_same_at_each_start_and_differs_between_instances():

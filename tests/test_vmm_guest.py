@@ -143,7 +143,7 @@ def test_limits_took(guest, capfd):
     vcpus, memory_kib = capfd.readouterr().out.split()
     assert vcpus == "2"
     assert 64 * 1024 < int(memory_kib) < 128 * 1024
-    group = Cgroup(guest.name)
+    group = Cgroup(guest.cgroup)
     assert group.pids() == [guest.state.pid]
     quota = "cpu.max" if group.layout.version == 2 else "cpu.cfs_quota_us"
     assert read(os.path.join(group.folders["cpu"], quota)).split()[0] == "150000"

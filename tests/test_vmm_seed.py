@@ -18,8 +18,9 @@ FILES = [
     seed.workload_script(seed.workload_words(["httpd", "-f"], {"GREETING": "it's  $HOME"}, "/", "1000:1000")),
 ]
 ADDRESS = seed.Address("52:54:00:4d:00:02", "10.77.0.2", 16, "10.77.0.1")
+IDENTITY = seed.Identity(PUBLIC, PRIVATE, PUBLIC)
 SEED = seed.Seed(
-    user_data=seed.user_data(PUBLIC, PRIVATE, PUBLIC, FILES),
+    user_data=seed.user_data(IDENTITY, FILES),
     meta_data=seed.meta_data("vmctl-0123abcd", "web"),
     network_config=seed.network_config(ADDRESS),
 )

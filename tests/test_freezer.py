@@ -1,0 +1,85 @@
+"""Holding an instance still: every process of it, only meanwhile, and never longer than whoever asked for it lives."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from commands import ok, vmctl, wait_for
+
+from vmctl import instance, registry
+from vmctl.host import freezer
+from vmctl.journal import Journal
+
+QUICK = [mode for mode in sorted(registry.modes()) if not registry.load(mode).features.own_kernel]
+# a process that has children all the time, each of which writes
+BUSY = "while :; do date +%s%N > /clock; done"
+HOLD = """
+import sys, time
+from vmctl import instance
+from vmctl.host import freezer
+with freezer.frozen(instance.load("busy")):
+    print("held", flush=True)
+    time.sleep(1000)
+"""
+
+
+@pytest.fixture(params=QUICK)
+def busy(request, own_root, tmp_path):
+    """An instance in which something happens all the time."""
+    path = tmp_path / "busy.yaml"
+    path.write_text(f"image: tiny\ncommand: [sh, -c, '{BUSY}']\n")
+    ok("up", "--mode", request.param, str(path))
+    inst = instance.load("busy")
+    wait_for(lambda: os.path.exists(inst.path("upper/clock")), 10)
+    yield inst
+    vmctl("down", "busy")
+
+
+def clock(inst):
+    with open(inst.path("upper/clock"), encoding="ascii") as file:
+        return file.read()
+
+
+def goes_on(inst):
+    before = clock(inst)
+    return wait_for(lambda: clock(inst) != before, 10)
+
+
+def test_nothing_is_written_while_it_is_held_and_it_goes_on_afterwards(busy):
+    assert goes_on(busy)
+    for _ in range(3):
+        with freezer.frozen(busy):
+            seen = clock(busy)
+            time.sleep(0.1)
+            assert clock(busy) == seen
+        assert goes_on(busy)
+    assert [entry for entry in busy.journal.entries() if entry["kind"] == freezer.KIND] == []
+
+
+def test_it_goes_on_when_whoever_holds_it_is_killed(busy, tmp_path):
+    process = start_python(HOLD, tmp_path)
+    assert process.stdout.readline() == b"held\n"
+    seen = clock(busy)
+    time.sleep(0.1)
+    assert clock(busy) == seen
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert goes_on(busy)
+
+
+def test_it_can_be_removed_where_not_even_the_guard_is_left(busy):
+    """SIGKILL does not reach a process that is held by the freezer of v1."""
+    group = freezer.find(busy.cgroup)
+    Journal(busy.journal.path).record(freezer.KIND, name=busy.cgroup)
+    freezer._gather(group, freezer.Cgroup(busy.cgroup))
+    group.turn(group.on)
+    ok("rm", "-f", "busy")
+    assert not group.own or not os.path.exists(group.folder)
+
+
+def start_python(script, tmp_path):
+    (tmp_path / "script.py").write_text(script)
+    return subprocess.Popen([sys.executable, str(tmp_path / "script.py")], stdout=subprocess.PIPE)

@@ -1,0 +1,191 @@
+"""Real systems (TCG): Debian with systemd and cloud-init, on layers and on a disk. Three boots, two at a time."""
+
+import os
+import shutil
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+
+import disk_made
+import pytest
+from commands import inspect, ok, start, vmctl, wait_for
+
+from images import store
+from vmctl import instance
+from vmctl.host.disk import allocated_bytes
+from vmm import watch
+from vmm.backend import VmBackend
+
+UP_TIMEOUT_S = 900.0
+
+pytestmark = pytest.mark.timeout(1000)  # the first test waits for the boots
+
+LAYERS = """
+image: debian
+command:
+- sh
+- -c
+- cat of-the-user; id -un; echo err >&2; trap 'echo bye; exit 9' TERM; while :; do sleep 0.1; done
+env: {GREETING: "it's hello"}
+workdir: /srv
+user: nobody
+files: [{path: /srv/of-the-workload, content: "workload\\n"}]
+resources: {pids: 50}
+vm: {cloud_init: extra.yaml}
+"""
+EXTRA = """#cloud-config
+users: [default, {name: alice}]
+write_files: [{path: /srv/written, content: "user "}]
+runcmd: ["cat /srv/written > /srv/of-the-user; id -un alice >> /srv/of-the-user"]
+"""
+DISK = """
+image: cloud
+resources: {disk: 2G}
+"""
+FAILING = """
+image: debian
+command: [touch, /srv/never]
+vm: {cloud_init: broken.yaml}
+"""
+BROKEN = """#cloud-config
+runcmd: ["echo the reason; exit 3"]
+"""
+
+
+@pytest.fixture(scope="module")
+def started(own_store, shipped, tmp_path_factory):
+    """What `up` said of each of the three guests."""
+    folder = tmp_path_factory.mktemp("system")
+    shipped.bring("debian")
+    bring_disk(folder)
+    for name, text in (("layers", LAYERS), ("disk", DISK), ("failing", FAILING)):
+        (folder / f"{name}.yaml").write_text(text)
+    (folder / "extra.yaml").write_text(EXTRA)
+    (folder / "broken.yaml").write_text(BROKEN)
+
+    def up(name):
+        return vmctl("up", "--mode", "vm", str(folder / f"{name}.yaml"), timeout_s=UP_TIMEOUT_S)
+
+    names = ("layers", "disk", "failing")
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        yield dict(zip(names, pool.map(up, names), strict=True))
+    for name in instance.names():
+        ok("rm", "-f", name)
+
+
+def bring_disk(folder):
+    made = folder / "disk"
+    made.mkdir()
+    ok("image", "import", disk_made.make(str(made), store.find("debian"), 600), "--name", "cloud")
+    shutil.rmtree(made)
+
+
+@pytest.fixture(scope="module")
+def layers(started):
+    assert started["layers"].code == 0, started["layers"]
+    return instance.load("layers")
+
+
+@pytest.fixture(scope="module")
+def disk(started):
+    assert started["disk"].code == 0, started["disk"]
+    return instance.load("disk")
+
+
+def test_up_waits_for_cloud_init(layers):
+    marks = layers.timeline.marks_ns
+    assert marks["T1"] < marks["T4"] < marks["TS"] <= marks["T6"]
+    words = [line.split(" ")[0] for line in watch.marks(layers)]
+    assert words[:4] == ["init", "mounts", "system", "cloud-init"]
+    assert inspect("layers")["boot"] == "system"
+
+
+def test_the_command_runs_after_what_the_user_added_as_its_user_and_on_its_streams(layers):
+    wait_for(lambda: os.path.getsize(layers.stderr_log))
+    with open(layers.stdout_log) as out, open(layers.stderr_log) as err:
+        assert (out.read(), err.read()) == ("user alice\nnobody\n", "err\n")
+
+
+def test_exec_is_as_the_workload_unless_told(layers):
+    said = ok("exec", "layers", "--", "sh", "-c", "echo $GREETING; pwd; id -un; cat of-the-workload; env | wc -l")
+    assert said.splitlines() == ["it's hello", "/srv", "nobody", "workload", "4"]
+    assert ok("exec", "--user", "1000:0", "layers", "--", "id", "-u").strip() == "1000"
+    for command, code in ((["sh", "-c", "exit 41"], 41), (["/srv"], 126), (["no-such"], 127)):
+        assert vmctl("exec", "layers", "--", *command).code == code
+
+
+def test_the_system_is_whole(layers):
+    script = """
+        systemctl is-system-running; cat /etc/machine-id; systemctl show -P TasksMax vmctl-workload
+        modprobe --show-depends dummy | wc -l; hostname; cloud-init status; findmnt -no FSTYPE /"""
+    said = ok("exec", "--user", "0", "layers", "--", "sh", "-c", script).split()
+    (domain,) = (entry["uuid"] for entry in inspect("layers")["journal"] if entry["kind"] == "domain")
+    assert said == ["running", domain.replace("-", ""), "50", "1", "layers", "status:", "done", "overlay"]
+
+
+def test_an_idle_instance_is_small_and_the_modules_are_shared(layers):
+    footprint = VmBackend().footprint(layers)
+    assert footprint.disk_bytes < 16 * 1024**2
+    shared = layers.state.extra["shared"]
+    assert any("/modules/" in path for path in shared)
+    assert not any(path.startswith(layers.directory) for path in shared)
+
+
+def test_its_writable_layer_has_no_keys_and_nothing_of_ours(layers):
+    found = ok("diff", "layers").splitlines()
+    assert "A /srv/of-the-workload" in found
+    assert not [line for line in found if "/run/vmctl" in line or "/var/lib/cloud" in line or "ssh_host" in line]
+    with VmBackend().writable(layers, pause=False) as writable:
+        assert not os.path.lexists(f"{writable.folder}/root/.ssh/authorized_keys")
+        assert not os.path.lexists(f"{writable.folder}/etc/hostname")
+        assert os.path.lexists(f"{writable.folder}/etc/passwd")
+    # it goes on afterwards
+    assert ok("exec", "--user", "0", "layers", "--", "sh", "-c", "echo x >/srv/x; cat /srv/x") == "x\n"
+
+
+def test_a_second_writable_layer_waits_for_the_first(layers):
+    with ThreadPoolExecutor() as pool:
+        first, second = pool.map(lambda _: ok("diff", "layers"), range(2))
+    assert first.splitlines() == second.splitlines()
+    assert [line.split(" ")[0] for line in watch.marks(layers)[-4:]] == ["frozen", "thawed", "frozen", "thawed"]
+
+
+def test_stop_ends_the_workload_and_then_the_system(layers, disk):
+    ok("stop", "layers")
+    found = inspect("layers")
+    assert (found["status"], found["exit_code"], found["exit_source"]) == ("exited", 9, "workload")
+    with open(layers.stdout_log) as file:
+        assert file.read().endswith("bye\n")
+    assert "reboot: Power down" in ok("logs", "--boot", "layers")
+    assert "A /srv/x" in ok("diff", "layers").splitlines()  # of one that has ended, too
+
+
+def test_a_disk_image_boots_as_it_is(disk):
+    assert "the disk's own initrd found" in ok("logs", "--boot", "disk")
+    assert inspect("disk")["boot"] == "disk"
+    said = ok("exec", "disk", "--", "sh", "-c", "findmnt -no FSTYPE /; lsblk -bdno SIZE /dev/vdb")
+    assert said.split() == ["ext4", str(2 * 1024**3)]
+
+
+def test_the_disk_of_the_image_stays_as_it_was(disk):
+    image = store.find("cloud")
+    assert image.disk in disk.state.extra["shared"]
+    assert allocated_bytes(disk.path("disk.img")) < 64 * 1024**2
+    assert os.stat(image.disk).st_mode & 0o222 == 0
+
+
+def test_the_system_itself_is_the_workload_and_stop_powers_it_off(disk):
+    assert not os.path.exists(disk.stdout_log) or os.path.getsize(disk.stdout_log) == 0
+    with start("wait", "disk", stdin=subprocess.DEVNULL) as waiting:
+        ok("stop", "disk")
+        assert waiting.wait(timeout=60) == 0
+    assert "reboot: Power down" in ok("logs", "--boot", "disk")
+    found = inspect("disk")
+    assert (found["exit_code"], found["exit_source"]) == (0, "workload")
+
+
+def test_errors_of_cloud_init_are_those_of_the_start(started):
+    found = started["failing"]
+    assert (found.code, found.out) == (125, "")
+    assert "cloud-init in the guest failing failed: " in found.err
+    assert "the reason" in found.err  # the console's tail
+    assert "failing" not in instance.names()
