@@ -39,6 +39,7 @@ def spawn(inst: Instance, launch: Launch, command: Command, streams: Streams | s
     assert inst.state.pid is not None
     container = os.pidfd_open(inst.state.pid)
     root = os.open(f"/proc/{inst.state.pid}/root", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    parent = os.pidfd_open(os.getpid())
     report_read, report_write = os.pipe()
     cgroup_fd = launch.cgroup.open_for_clone()
     try:
@@ -49,12 +50,12 @@ def spawn(inst: Instance, launch: Launch, command: Command, streams: Streams | s
         if pid == 0:
             if cgroup_fd is None:
                 launch.cgroup.join()
-            _child(launch, command, streams, container, root, report_write)
+            _child(launch, command, streams, container, root, parent, report_write)
         os.close(report_write)
         with os.fdopen(report_read, "rb") as file:
             error = file.read()
     finally:
-        for fd in (container, root, cgroup_fd):
+        for fd in (container, root, parent, cgroup_fd):
             if fd is not None:
                 os.close(fd)
     if error:
@@ -64,7 +65,7 @@ def spawn(inst: Instance, launch: Launch, command: Command, streams: Streams | s
 
 
 def _child(
-    launch: Launch, command: Command, streams: Streams | str, container: int, root: int, report: int
+    launch: Launch, command: Command, streams: Streams | str, container: int, root: int, parent: int, report: int
 ) -> NoReturn:
     try:
         # until exec: else those inside could reach this interpreter's file and memory through /proc (ptrace(2))
@@ -85,7 +86,7 @@ def _child(
         )
         redirect(own_terminal(streams) if isinstance(streams, str) else streams)
         user = identity.find_user(command.user or launch.process.user)
-        execute(process, user, launch.capabilities, launch.seccomp)
+        execute(process, user, launch.capabilities, launch.seccomp, parent)
     except BaseException as error:
         os.write(report, describe(error))
     finally:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import signal
 from collections.abc import Mapping
 from time import monotonic_ns
@@ -73,13 +74,15 @@ def clone(launch: Launch, streams: Streams, report: int, plugged: int) -> int:
     # v1 has no CLONE_INTO_CGROUP: the child joins first, since a cgroup namespace begins where its maker stands
     later = syscalls.CLONE_NEWCGROUP if cgroup_fd is None else 0
     gate = _gate(launch)
+    parent = os.pidfd_open(os.getpid())
     try:
         pid = syscalls.clone3(launch.namespaces & ~later, exit_signal=signal.SIGCHLD, cgroup_fd=cgroup_fd)
+        if pid == 0:
+            _child(launch, streams, report, plugged, gate, parent, join_cgroup=cgroup_fd is None)
     finally:
+        os.close(parent)
         if cgroup_fd is not None:
             os.close(cgroup_fd)
-    if pid == 0:
-        _child(launch, streams, report, plugged, gate, join_cgroup=cgroup_fd is None)
     if gate is not None:
         gate.open(pid)
     return pid
@@ -94,7 +97,7 @@ def _gate(launch: Launch) -> Gate | None:
 
 
 def _child(
-    launch: Launch, streams: Streams, report: int, plugged: int, gate: Gate | None, *, join_cgroup: bool
+    launch: Launch, streams: Streams, report: int, plugged: int, gate: Gate | None, parent: int, *, join_cgroup: bool
 ) -> NoReturn:
     try:
         os.write(report, b"%d\n" % monotonic_ns())  # T4
@@ -121,7 +124,7 @@ def _child(
 
             streams = own_terminal(os.read(plugged, 64).decode())
         redirect(streams)
-        execute(launch.process._replace(argv=argv), user, launch.capabilities, launch.seccomp)
+        execute(launch.process._replace(argv=argv), user, launch.capabilities, launch.seccomp, parent)
     except BaseException as error:  # whatever it is, the parent has to hear it, and this copy of it must not go on
         os.write(report, describe(error))
     finally:
@@ -209,8 +212,11 @@ def redirect(streams: Streams) -> None:
         os.dup2(fd, number)
 
 
-def execute(process: Process, user: identity.User, capabilities: int | None, seccomp: bytes) -> NoReturn:
-    """Become the process, inside its root. Raises CommandNotFoundError, CommandNotExecutableError or OSError."""
+def execute(process: Process, user: identity.User, capabilities: int | None, seccomp: bytes, parent: int) -> NoReturn:
+    """Become the process, inside its root; it ends with its parent, of which `parent` is a pidfd.
+
+    Raises CommandNotFoundError, CommandNotExecutableError or OSError.
+    """
     env = {"HOME": user.home, **process.env}
     workdir = inside.folder(process.workdir)
     os.fchdir(workdir)
@@ -223,6 +229,8 @@ def execute(process: Process, user: identity.User, capabilities: int | None, sec
     identity.become(user, capabilities)
     # after the change of user, which clears it (prctl(2)); and before the filter, which may refuse it
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
+    if select.select([parent], [], [], 0)[0]:  # it has ended before that, and nobody would end us
+        os._exit(125)
     syscalls.close_on_exec_from(3)
     if seccomp:
         syscalls.seccomp_filter(seccomp)

@@ -12,8 +12,10 @@ from host_state import PREFIX, host_state, left_behind
 
 from vmctl import engine, instance, registry, spec
 from vmctl.errors import ConflictError
-from vmctl.host import processes
+from vmctl.host import processes, syscalls
+from vmctl.host.cgroups import Cgroup
 from vmctl.journal import Journal
+from vmctl.workload import Workload
 
 MODES = sorted(registry.modes())
 EACH_MODE = pytest.mark.parametrize("mode", MODES)
@@ -243,6 +245,46 @@ def test_nothing_is_left_after_kill_9_of_run(before, mode):
         killed(("run", "--mode", mode, "--name", "leak", "tiny", "--", "sleep", "1000"), after_s)
         ok("down", "leak")
         assert left_behind(before) == {}, f"killed after {after_s} s"
+
+
+def run_and_die_before_the_tie(mode, reached, go):
+    """Run in a process whose workload, just before it asks to end with its parent, says so and waits to `go` on."""
+    prctl = syscalls.prctl
+
+    def late(option, value):
+        if option == syscalls.PR_SET_PDEATHSIG:
+            os.write(reached, b"x")
+            os.read(go, 1)
+        prctl(option, value)
+
+    pid = os.fork()
+    if pid == 0:
+        syscalls.prctl = late
+        try:
+            engine.run(Workload(name="leak", image="tiny", command=("sleep", "1000")), mode)
+        finally:
+            os._exit(0)
+    return pid
+
+
+@EACH_QUICK_MODE
+def test_a_workload_whose_command_ended_before_it_was_tied_to_it_ends_too(before, mode):
+    """The kernel tells only those who asked while their parent was alive (prctl(2))."""
+    reached, reaching = os.pipe()
+    go, going = os.pipe()
+    pid = run_and_die_before_the_tie(mode, reaching, go)
+    assert os.read(reached, 1) == b"x"
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    workload = Cgroup(instance.load("leak").cgroup).pids()
+    assert len(workload) == 1
+    begun = processes.start_time(workload[0])
+    os.write(going, b"x")
+    assert wait_for(lambda: processes.start_time(workload[0]) != begun, 10)
+    for fd in (reached, reaching, go, going):
+        os.close(fd)
+    ok("down", "leak")
+    assert left_behind(before) == {}
 
 
 @EACH_QUICK_MODE

@@ -6,6 +6,7 @@ the processes are moved into a group of its hierarchy, and back into the root of
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import signal
@@ -115,11 +116,18 @@ def _gather(group: Group, cgroup: Cgroup) -> None:
 def _dissolve(folder: str) -> None:
     """Move the processes of a v1 group into its hierarchy's root, and remove the group; its parent goes with it."""
     root = os.path.dirname(os.path.dirname(folder))
-    while pids := _pids(folder):
-        for pid in pids:
+    deadline = time.monotonic() + TIMEOUT_S
+    while True:
+        for pid in _pids(folder):
             with suppress(ProcessLookupError):
                 kernelfile.write(f"{root}/cgroup.procs", str(pid))
-    os.rmdir(folder)
+        try:
+            os.rmdir(folder)
+            break
+        except OSError as error:  # one that is just ending, or that a commit has gathered meanwhile, is in it
+            if error.errno != errno.EBUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.001)
     with suppress(OSError):  # another instance's group is in it
         os.rmdir(os.path.dirname(folder))
 
