@@ -113,7 +113,7 @@ def _child(
         if launch.namespaces & syscalls.CLONE_NEWUTS:
             syscalls.sethostname(launch.hostname)
         if launch.link is not None:
-            os.read(plugged, 1)
+            _hear(plugged, parent)
             network.configure_inside(launch.link)
         elif launch.namespaces & syscalls.CLONE_NEWNET:
             network.loopback_up()
@@ -122,13 +122,20 @@ def _child(
             os.write(report, b"terminal\n")
             from containers.terminals import own_terminal
 
-            streams = own_terminal(os.read(plugged, 64).decode())
+            streams = own_terminal(_hear(plugged, parent).decode())
         redirect(streams)
         execute(launch.process._replace(argv=argv), user, launch.capabilities, launch.seccomp, parent)
     except BaseException as error:  # whatever it is, the parent has to hear it, and this copy of it must not go on
         os.write(report, describe(error))
     finally:
         os._exit(125)
+
+
+def _hear(pipe: int, parent: int) -> bytes:
+    """Return what the parent says next; where it ends before, so do we, who hold the other end of the pipe as well."""
+    if pipe not in select.select([pipe, parent], [], [])[0]:
+        os._exit(125)
+    return os.read(pipe, 64)
 
 
 _INIT = "/dev/.init"

@@ -10,6 +10,7 @@ import pytest
 from commands import free_port, inspect, ok, refused, start, vmctl, wait_for
 from host_state import PREFIX, host_state, left_behind
 
+from containers import start as start_of_container
 from vmctl import engine, instance, registry, spec
 from vmctl.errors import ConflictError
 from vmctl.host import processes, syscalls
@@ -267,6 +268,28 @@ def run_and_die_before_the_tie(mode, reached, go):
     return pid
 
 
+def test_a_container_whose_command_ended_before_it_was_plugged_ends_too(before):
+    """It waits for its network's end, and would wait for ever."""
+    reached, reaching = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        start_of_container.network.plug = lambda *_: (os.write(reaching, b"x"), time.sleep(1000))
+        try:
+            engine.run(Workload(name="leak", image="tiny", command=("sleep", "1000")), "container")
+        finally:
+            os._exit(0)
+    assert os.read(reached, 1) == b"x"
+    (workload,) = wait_for(lambda: Cgroup(instance.load("leak").cgroup).pids())
+    begun = processes.start_time(workload)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    assert wait_for(lambda: processes.start_time(workload) != begun)
+    os.close(reached)
+    os.close(reaching)
+    ok("down", "leak")
+    assert left_behind(before) == {}
+
+
 @EACH_QUICK_MODE
 def test_a_workload_whose_command_ended_before_it_was_tied_to_it_ends_too(before, mode):
     """The kernel tells only those who asked while their parent was alive (prctl(2))."""
@@ -280,7 +303,7 @@ def test_a_workload_whose_command_ended_before_it_was_tied_to_it_ends_too(before
     assert len(workload) == 1
     begun = processes.start_time(workload[0])
     os.write(going, b"x")
-    assert wait_for(lambda: processes.start_time(workload[0]) != begun, 10)
+    assert wait_for(lambda: processes.start_time(workload[0]) != begun)
     for fd in (reached, reaching, go, going):
         os.close(fd)
     ok("down", "leak")
@@ -354,7 +377,7 @@ def test_an_interrupted_up_cleans_up(before, tmp_path, mode, signum):
 
 @pytest.mark.parametrize("after_s", [0.4, 3.0])
 def test_an_interrupted_start_of_a_guest_cleans_up(before, tmp_path, after_s):
-    arguments = ("up", "--mode", "vm", write_spec(tmp_path, text="command: [sh]\nready: {log: never}\n"))
+    arguments = ("up", "--mode", "vm", write_spec(tmp_path, text="command: [sleep, '1000']\nready: {log: never}\n"))
     assert killed(arguments, after_s, signal.SIGINT) in (130, -signal.SIGINT)
     assert left_behind(before) == {}
 
