@@ -1,4 +1,5 @@
 import os
+import signal
 from tempfile import TemporaryDirectory
 
 import pytest
@@ -6,6 +7,13 @@ from images_made import Shipped, add
 
 from images import store
 from vmctl import paths
+
+
+def pytest_configure():
+    """Hear Ctrl-C in what the tests start, even where they themselves run under nohup(1) or behind a shell's `&`."""
+    for signum in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+        if signal.getsignal(signum) == signal.SIG_IGN:
+            signal.signal(signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL)
 
 
 @pytest.fixture
