@@ -153,7 +153,7 @@ def _run_verb(verb: str, words: list[str]) -> int:
     module = import_module(f"vmctl.cli.{verb}")
     parser = Parser(prog=f"vmctl {verb}", description=sentence(VERBS[verb]))
     module.arguments(parser)
-    code: int = module.run(parser.parse_args(words))
+    code: int = module.run(parser.parse_args(getattr(module, "expand", list)(words)))
     sys.stdout.flush()
     return code
 

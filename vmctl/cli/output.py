@@ -47,6 +47,13 @@ def show(rows: Sequence[Row], columns: Sequence[str], form: str, cell: Callable[
             print(json.dumps(row))
 
 
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table of texts, and what was printed before it first, whatever stdout and stderr are."""
+    sys.stdout.flush()
+    _table([_title(name) for name in columns], [list(row) for row in rows])
+    sys.stdout.flush()
+
+
 def _title(name: str) -> str:
     return name.removesuffix("_bytes").removesuffix("_s").replace("_", " ").upper()
 

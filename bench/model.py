@@ -1,0 +1,129 @@
+"""What a measurement is made of, as it stands in `result.json`: the plan, every raw sample, every printed figure.
+
+The JSON Schema that is shipped (result.schema.json) is made from these classes, and a file is held against them when
+it is read. Names carry their unit; what was not observed is null or absent, never 0.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+FORMAT = "vmctl bench 2"
+
+CONTROL = "control"  # the kind of sample that belongs to no mode: fixed work as a plain process, once per round
+
+
+class Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The manner of all of them."""
+
+
+class Step(Struct):
+    """One sample to be taken. Rounds count from 1; those below do not count: 0 the last of the warm-up, -1 before."""
+
+    kind: str  # the name of a module of bench/probes
+    mode: str  # "" for CONTROL
+    round: int
+
+
+class Plan(Struct):
+    """What is measured, in which order; made once, and followed again by --resume."""
+
+    workload: dict[str, Any]
+    workload_digest: str
+    modes: tuple[str, ...]
+    metrics: tuple[str, ...]
+    runs: int
+    warm_ups: int
+    seed: int
+    cold: bool
+    instances: int  # at most that many at once: ladder, storm
+    time_limit_s: float | None  # per sample; None: what its kind takes for enough
+    steps: tuple[Step, ...]
+
+
+class Sample(Struct):
+    """What was observed in one step, by a process of its own. With an `error` the rest may be empty."""
+
+    kind: str
+    mode: str
+    round: int
+    started: float  # seconds since the epoch: when, not how long
+    error: str | None = None
+    marks_ns: dict[str, int] = {}  # CLOCK_MONOTONIC of the host; see vmctl/timeline.py
+    values: dict[str, float] = {}
+    series: dict[str, list[float]] = {}
+    texts: dict[str, str] = {}
+
+    @property
+    def counts(self) -> bool:
+        """Whether it is one of the rounds that are looked at, and did not fail."""
+        return self.round > 0 and self.error is None
+
+    def between_s(self, first: str, last: str) -> float | None:
+        """Return the seconds between two marks, None where one was not observed."""
+        if first not in self.marks_ns or last not in self.marks_ns:
+            return None
+        return (self.marks_ns[last] - self.marks_ns[first]) / 1e9
+
+
+class Figure(Struct):
+    """One answer for one mode. `value` is what the `statistic` gives; everything printed of it stands here."""
+
+    key: str  # of the question; see bench/questions.py
+    mode: str
+    statistic: str  # median | slope | p95 | p99
+    unit: str  # s | bytes | 1/s | bytes/s | count | share
+    value: float | None  # None: too few observations, `why` says so, or none at all
+    low: float | None = None  # of the 95 % interval, None for fewer than 30 rounds
+    high: float | None = None
+    minimum: float | None = None
+    p5: float | None = None
+    p95: float | None = None
+    mad: float | None = None  # median absolute deviation
+    observations: int = 0
+    outliers: int = 0  # flagged, never taken out
+    failures: int = 0  # steps that gave no observation
+    why: str = ""
+
+
+class Ratio(Struct):
+    """One mode beside another one, for one question: the ratio of their figures over the same rounds."""
+
+    key: str
+    mode: str
+    base: str
+    ratio: float
+    low: float | None  # 95 % bootstrap interval over rounds
+    high: float | None
+    delta: float  # Cliff's delta, -1 to 1
+    verdict: str  # a key of bench.statistics.VERDICTS
+
+
+class Refusal(Struct):
+    """A mode, or a kind of sample in a mode, that could not be measured here, and why."""
+
+    mode: str
+    kind: str  # "" for the mode as a whole
+    reason: str
+
+
+class Result(Struct):
+    """One measurement, whole."""
+
+    id: str  # of this measurement, made up
+    created: float  # seconds since the epoch
+    host: dict[str, Any]  # bench.manifest.facts()
+    explained: dict[str, list[list[str]]]  # mode -> [what, raw] of every host step: mounts, cgroup, QEMU's argv, XML
+    plan: Plan
+    refusals: tuple[Refusal, ...] = ()
+    samples: tuple[Sample, ...] = ()
+    figures: tuple[Figure, ...] = ()
+    ratios: tuple[Ratio, ...] = ()
+    format: str = FORMAT
+
+    def of(self, kind: str, mode: str) -> list[Sample]:
+        """Return the samples of a kind in a mode that count, failed ones included, in the order of their rounds."""
+        found = [one for one in self.samples if (one.kind, one.mode) == (kind, mode) and one.round > 0]
+        return sorted(found, key=lambda one: one.round)

@@ -1,0 +1,90 @@
+"""What is asked of the samples: each question with its unit, how a sample answers it, and what the answer means.
+
+Each kind of sample has its questions beside its probe, in bench/probes; here is what a question is, and all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import NamedTuple
+
+from bench.model import Sample
+
+# kind of sample -> the metrics of `--metrics` that need it
+KINDS: dict[str, tuple[str, ...]] = {
+    "start": ("boot", "memory", "disk", "teardown"),
+    "load": ("memory",),
+    "ladder": ("memory", "disk", "density"),
+    "writes": ("disk",),
+    "storm": ("density",),
+    "cpu": ("cpu",),
+    "syscall": ("syscall",),
+    "io": ("io",),
+    "net": ("net",),
+}
+METRICS = ("boot", "memory", "disk", "cpu", "syscall", "io", "net", "density", "teardown")
+DEFAULT_METRICS = ("boot", "memory", "disk", "teardown")
+
+
+class Question(NamedTuple):
+    """One question. `values` returns what one sample says to it: nothing, one number, or many (latencies).
+
+    For the statistic "slope" `points` returns pairs instead, (number of instances, bytes or seconds).
+    """
+
+    key: str  # metric.what_unit, for instance boot.answer_s: stable, it stands in files
+    title: str  # for a table: a few words, lower case; two leading spaces: a part of the one above
+    unit: str  # see Figure.unit
+    values: Callable[[Sample], Sequence[float]] = lambda sample: ()
+    points: Callable[[Sample], Sequence[tuple[float, float]]] | None = None
+    statistic: str = "median"  # median | slope | p95 | p99
+    less_is_better: bool = True
+    headline: bool = False  # gets a sentence of its own in the report, and a chart
+    meaning: str = ""  # one sentence: what is measured, from where to where, by what source
+    service: bool | None = None  # only for workloads with (True) or without (False) a `ready`; None: for both
+
+    @property
+    def metric(self) -> str:
+        """The metric it belongs to."""
+        return self.key.partition(".")[0]
+
+
+def value(name: str) -> Callable[[Sample], Sequence[float]]:
+    """Return a `Question.values` that takes the sample's value of that name, where there is one."""
+    return lambda sample: [sample.values[name]] if name in sample.values else []
+
+
+def between(first: str, last: str) -> Callable[[Sample], Sequence[float]]:
+    """Return a `Question.values` that takes the seconds between two marks, where both were observed.
+
+    After clone3 parent and child race: T4 can be some microseconds before T1, which is no time at all.
+    """
+
+    def seconds(sample: Sample) -> Sequence[float]:
+        found = sample.between_s(first, last)
+        return [] if found is None else [max(0.0, found)]
+
+    return seconds
+
+
+def kinds(metrics: Sequence[str]) -> list[str]:
+    """Return the kinds of sample that these metrics need."""
+    return [kind for kind, needing in KINDS.items() if set(needing) & set(metrics)]
+
+
+def questions(kind: str) -> tuple[Question, ...]:
+    """Return the questions that samples of a kind answer."""
+    found: tuple[Question, ...] = import_module(f"bench.probes.{kind}").QUESTIONS
+    return found
+
+
+def asked(metrics: Sequence[str], *, service: bool) -> list[tuple[str, Question]]:
+    """Return (kind, question) for all that is asked with these metrics, in the order of METRICS and KINDS."""
+    found = [(kind, question) for kind in kinds(metrics) for question in questions(kind)]
+    wanted = [
+        (kind, question)
+        for kind, question in found
+        if question.metric in metrics and question.service in (None, service)
+    ]
+    return sorted(wanted, key=lambda pair: METRICS.index(pair[1].metric))

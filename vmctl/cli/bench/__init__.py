@@ -1,0 +1,30 @@
+"""vmctl bench: one short file per action, imported when that action is typed; `vmctl bench SPEC` is the first one."""
+
+from __future__ import annotations
+
+from vmctl.cli.actions import Actions
+
+# action -> what it does, in the order of `vmctl bench --help`; its file has `arguments` and `run`, as a verb's has
+ACTIONS = {
+    "run": "measure a workload file in several modes, side by side (`vmctl bench SPEC` means this)",
+    "compare": "compare two results of the same host",
+    "report": "write a result again as a page, as tables or for other programs",
+    "verify": "compute every figure of a result again from its raw samples",
+    "history": "show how the figures of one workload have changed from result to result",
+    "self-test": "measure what has no difference, and what has one of 3 %, and see whether that is found",
+    "peers": "measure our own cost beside that of runc and others",
+    "images": "measure an image's import beside tar and mkfs.erofs",
+    "schema": "print the JSON Schema of result.json",
+}
+_MEASURED = Actions("bench", ACTIONS)
+arguments, run = _MEASURED.arguments, _MEASURED.run
+
+
+def expand(words: list[str]) -> list[str]:
+    """Return the words with the action that is meant: `bench web.yaml`, `bench --self-test`."""
+    first = words[0] if words else ""
+    if first in ("-h", "--help") or first in ACTIONS:
+        return words
+    if first.removeprefix("--") in ("self-test", "peers", "images"):
+        return [first.removeprefix("--"), *words[1:]]
+    return ["run", *words]
