@@ -85,11 +85,16 @@ def _where(error: Exception) -> str:
 def _depth(raw: bytes) -> int:
     """Return how deep a document's lists and mappings are nested; beyond MAX_DEPTH nobody counts on."""
     depth = deepest = 0
-    for event in yaml.parse(raw, yaml.CSafeLoader):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        deepest = max(deepest, depth)
-        if deepest > MAX_DEPTH:
-            break
+    try:
+        for event in yaml.parse(raw, yaml.CSafeLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            deepest = max(deepest, depth)
+            if deepest > MAX_DEPTH:
+                break
+    except yaml.MarkedYAMLError as error:
+        if "nesting depth" in (error.problem or ""):  # libyaml since 0.2.6 has a limit of its own, a thousand levels
+            return MAX_DEPTH + 1
+        raise
     return deepest
 
 
