@@ -44,7 +44,9 @@ def format_size(size_bytes: float) -> str:
 
 
 def format_seconds(seconds: float) -> str:
-    """Return a duration for people, such as '3.2 ms', '5.7 s' or '2m 03s'."""
+    """Return a duration for people, such as '41 ns', '3.2 ms', '5.7 s' or '2m 03s'."""
+    if 0 < seconds < 1e-4:
+        return f"{seconds * 1e9:.0f} ns" if seconds < 1e-6 else f"{seconds * 1e6:.1f} µs"
     if seconds < 1:
         return f"{seconds * 1000:.1f} ms"
     if seconds < 100:
