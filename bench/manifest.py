@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from hashlib import sha256
 from typing import Any
 
 from vmctl import __version__
@@ -18,6 +19,7 @@ def facts() -> dict[str, Any]:
     """Return what is known of this host; None for what it does not tell."""
     uname = os.uname()
     return {
+        "id": _identity(),
         "cpu": _field("/proc/cpuinfo", "model name"),
         "cpus": os.cpu_count(),
         "under_a_hypervisor": "hypervisor" in (_field("/proc/cpuinfo", "flags") or "").split(),
@@ -35,6 +37,17 @@ def facts() -> dict[str, Any]:
         "qemu": _version(f"qemu-system-{uname.machine}"),
         "libvirt": _version("libvirtd"),
     }
+
+
+def _identity() -> str:
+    """Return what tells this host from others without naming it; a virtual machine moved elsewhere is another one."""
+    known = (
+        _text("/etc/machine-id") or os.uname().nodename,
+        _field("/proc/cpuinfo", "model name"),
+        os.cpu_count(),
+        os.sysconf("SC_PHYS_PAGES"),
+    )
+    return sha256(repr(known).encode()).hexdigest()[:16]
 
 
 def _text(path: str) -> str | None:

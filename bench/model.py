@@ -19,7 +19,7 @@ class Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """The manner of all of them."""
 
 
-class Step(Struct):
+class Step(Struct, frozen=True):
     """One sample to be taken. Rounds count from 1; those below do not count: 0 the last of the warm-up, -1 before."""
 
     kind: str  # the name of a module of bench/probes
@@ -27,7 +27,7 @@ class Step(Struct):
     round: int
 
 
-class Plan(Struct):
+class Plan(Struct, frozen=True):
     """What is measured, in which order; made once, and followed again by --resume."""
 
     workload: dict[str, Any]
@@ -43,7 +43,7 @@ class Plan(Struct):
     steps: tuple[Step, ...]
 
 
-class Sample(Struct):
+class Sample(Struct, frozen=True):
     """What was observed in one step, by a process of its own. With an `error` the rest may be empty."""
 
     kind: str
@@ -68,7 +68,7 @@ class Sample(Struct):
         return (self.marks_ns[last] - self.marks_ns[first]) / 1e9
 
 
-class Figure(Struct):
+class Figure(Struct, frozen=True):
     """One answer for one mode. `value` is what the `statistic` gives; everything printed of it stands here."""
 
     key: str  # of the question; see bench/questions.py
@@ -88,7 +88,7 @@ class Figure(Struct):
     why: str = ""
 
 
-class Ratio(Struct):
+class Ratio(Struct, frozen=True):
     """One mode beside another one, for one question: the ratio of their figures over the same rounds."""
 
     key: str
@@ -101,7 +101,7 @@ class Ratio(Struct):
     verdict: str  # a key of bench.statistics.VERDICTS
 
 
-class Refusal(Struct):
+class Refusal(Struct, frozen=True):
     """A mode, or a kind of sample in a mode, that could not be measured here, and why."""
 
     mode: str
@@ -109,7 +109,7 @@ class Refusal(Struct):
     reason: str
 
 
-class Result(Struct):
+class Result(Struct, frozen=True):
     """One measurement, whole."""
 
     id: str  # of this measurement, made up

@@ -88,3 +88,9 @@ def asked(metrics: Sequence[str], *, service: bool) -> list[tuple[str, Question]
         if question.metric in metrics and question.service in (None, service)
     ]
     return sorted(wanted, key=lambda pair: METRICS.index(pair[1].metric))
+
+
+def rounds(kind: str) -> int | None:
+    """Return how many rounds a kind of sample gets at most, None for as many as asked for."""
+    found: int | None = import_module(f"bench.probes.{kind}").ROUNDS
+    return found

@@ -32,6 +32,16 @@ def size(text: str) -> int:
         raise argparse.ArgumentTypeError(f"expected {error}") from None
 
 
+def duration(text: str) -> float:
+    """Return the seconds that an argument says. Raises argparse.ArgumentTypeError."""
+    from vmctl.units import parse_duration
+
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected {error}") from None
+
+
 def show(rows: Sequence[Row], columns: Sequence[str], form: str, cell: Callable[[str, Any], str] | None = None) -> None:
     """Print rows; JSON has every key and typed values, a table the `columns`, each value as `cell` writes it."""
     if form == "table":

@@ -1,0 +1,76 @@
+"""What is measured, and in which order: rounds with every mode once, shuffled by a seed; made before any start."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+
+from bench import questions
+from bench.model import CONTROL, Plan, Step
+from vmctl.errors import SpecError
+from vmctl.workload import Workload, named
+
+WARM_UPS = 3
+INSTANCES = 5
+
+
+def rounds(things: Sequence[str], count: int, seed: int) -> list[tuple[str, ...]]:
+    """Return `count` rounds, each with everything once, in an order that only the seed determines."""
+    random = Random(seed)
+    return [tuple(random.sample(things, len(things))) for _ in range(count)]
+
+
+def check_metrics(metrics: Sequence[str]) -> None:
+    """Raise SpecError for a metric that there is not, or that is named twice."""
+    unknown = [name for name in metrics if name not in questions.METRICS]
+    if unknown or not metrics:
+        raise SpecError(f"there is no metric {', '.join(unknown) or '(none)'}", hint=", ".join(questions.METRICS))
+    if len(set(metrics)) < len(metrics):
+        raise SpecError(f"a metric is named twice: {', '.join(metrics)}")
+
+
+def make(
+    work: Workload,
+    modes: Sequence[str],
+    metrics: Sequence[str],
+    runs: int,
+    seed: int,
+    *,
+    cold: bool = False,
+    instances: int = INSTANCES,
+    time_limit_s: float | None = None,
+) -> Plan:
+    """Return the plan. Every kind of sample is warmed up first; the kinds follow each other, each in rounds.
+
+    A round of starts has the control in it, too: the same work as a plain process, which tells a change of the machine
+    from one of the workload.
+    """
+    kinds = questions.kinds(metrics)
+    warm_ups = {kind: (0 if cold else WARM_UPS) if kind == kinds[0] else 1 for kind in kinds}
+    steps = [step for kind in kinds for step in _steps(kind, modes, runs, warm_ups[kind], seed)]
+    return Plan(
+        workload=named(work),
+        workload_digest=work.digest(),
+        modes=tuple(modes),
+        metrics=tuple(metrics),
+        runs=runs,
+        warm_ups=warm_ups[kinds[0]],
+        seed=seed,
+        cold=cold,
+        instances=instances,
+        time_limit_s=time_limit_s,
+        steps=tuple(steps),
+    )
+
+
+def _steps(kind: str, modes: Sequence[str], runs: int, warm_ups: int, seed: int) -> list[Step]:
+    """Return the steps of one kind. Only the first kind has the control, and more than one round of warming up."""
+    limit = questions.rounds(kind)
+    count = runs if limit is None else min(runs, limit)
+    things = [*modes, *([CONTROL] if limit is None else [])]
+    turns = [tuple(modes)] * warm_ups + rounds(things, count, seed)
+    return [
+        Step(kind=CONTROL if thing == CONTROL else kind, mode="" if thing == CONTROL else thing, round=number)
+        for number, turn in enumerate(turns, 1 - warm_ups)
+        for thing in turn
+    ]

@@ -1,0 +1,37 @@
+"""The control: the same small piece of work as a plain process in every round, whatever the modes. It has no mode.
+
+What it takes longer in one round than in another is the machine's doing, not the workload's.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from time import monotonic_ns
+
+from bench.probes import Request, Seen
+from bench.questions import Question
+from vmctl.workload import Workload
+
+QUESTIONS: tuple[Question, ...] = ()
+ROUNDS = None
+_WORK = "n = 0\nfor i in range(200_000): n += i * i % 7"  # some 15 ms
+
+
+def prepare(work: Workload) -> Workload:
+    """Return the workload as it is: the control does not run it."""
+    return work
+
+
+def limit_s(work: Workload, instances: int) -> float:
+    """Return the seconds after which it is given up."""
+    return 60.0
+
+
+def observe(request: Request) -> Seen:
+    """Return how long a fresh interpreter takes for the work, from its start to its end."""
+    begin_ns = monotonic_ns()
+    pid = os.posix_spawn(sys.executable, [sys.executable, "-I", "-S", "-c", _WORK], os.environ)
+    os.waitpid(pid, 0)
+    end_ns = monotonic_ns()
+    return Seen({"T0": begin_ns, "T8": end_ns}, {"work_s": (end_ns - begin_ns) / 1e9}, {}, {})

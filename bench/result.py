@@ -1,0 +1,55 @@
+"""Results on disk: `result.json`, checked against its classes when read, and the schema that is shipped."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import msgspec
+
+from bench.model import FORMAT, Result
+from vmctl.errors import SpecError
+from vmctl.instance import write_atomic
+
+NAME = "result.json"
+
+
+def path_of(place: str) -> str:
+    """Return the file that is meant by a file's path or by its folder's."""
+    return os.path.join(place, NAME) if os.path.isdir(place) else place
+
+
+def read(place: str) -> Result:
+    """Return the result in a file or folder. Raises SpecError for what is none, is damaged, or of another version."""
+    path = path_of(place)
+    try:
+        with open(path, "rb") as file:
+            content = file.read()
+    except OSError as error:
+        raise SpecError(
+            f"{path} cannot be read: {error.strerror}", hint="vmctl bench SPEC --out DIR makes one"
+        ) from None
+    try:
+        document = msgspec.json.decode(content)
+        found = document.get("format") if isinstance(document, dict) else None
+        if found != FORMAT:
+            raise SpecError(
+                f"{path} is no result of this version: its format is {found!r}, not {FORMAT!r}",
+                hint="measure again, or read it with the vmctl that wrote it",
+            )
+        return msgspec.convert(document, Result)
+    except msgspec.MsgspecError as error:
+        raise SpecError(f"{path} is damaged: {error}", hint="`--resume DIR` makes it again from the samples") from None
+
+
+def write(result: Result, folder: str) -> str:
+    """Write `result.json` into a folder, which is made where it is missing, and return its path."""
+    os.makedirs(folder, exist_ok=True)
+    path = os.path.join(folder, NAME)
+    write_atomic(path, msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n")
+    return path
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON Schema (2020-12) of `result.json`; it is shipped as bench/result.schema.json."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **msgspec.json.schema(Result)}

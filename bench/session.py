@@ -1,0 +1,194 @@
+"""A measurement under way: the plan followed step by step, every sample on disk before the next one is taken.
+
+Its folder holds `plan.json`, one line per sample in `samples.jsonl`, and at the end `result.json`. A measurement that
+was interrupted, by Ctrl-C, by SIGKILL or by a power cut, is taken up again where it stopped.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from importlib import import_module
+from statistics import median
+
+import msgspec
+
+from bench import manifest, summary
+from bench.model import CONTROL, Plan, Refusal, Result, Sample, Step, Struct
+from bench.probes import Request
+from vmctl import engine, instance, registry
+from vmctl.errors import NotFoundError, SpecError, VmctlError
+from vmctl.instance import write_atomic
+from vmctl.run import CommandError, run
+from vmctl.units import format_seconds
+from vmctl.workload import Workload
+
+PLAN, SAMPLES = "plan.json", "samples.jsonl"
+Progress = Callable[[str], None]
+
+
+class Head(Struct, frozen=True):
+    """What is known before the first sample."""
+
+    id: str
+    created: float
+    host: dict[str, object]
+    explained: dict[str, list[list[str]]]
+    plan: Plan
+    refusals: tuple[Refusal, ...]
+
+
+class Session:
+    """One measurement in its folder."""
+
+    def __init__(self, folder: str, work: Workload, head: Head, samples: list[Sample]) -> None:
+        self.folder, self.work, self.head, self.samples = folder, work, head, samples
+        self._prepared: dict[str, Workload] = {}
+        self._unprepared: dict[str, str] = {}  # kind -> why it could not be prepared
+
+    def follow(self, progress: Progress) -> None:
+        """Take every sample that is still missing. Raises VmctlError where an instance cannot be removed."""
+        done = {(one.kind, one.mode, one.round) for one in self.samples}
+        left = [step for step in self.head.plan.steps if (step.kind, step.mode, step.round) not in done]
+        for number, step in enumerate(left):
+            progress(f"{_describe(step)}, {self._left(left[number:])}")
+            self._keep(self._take(step))
+
+    def result(self) -> Result:
+        """Return the measurement with its figures."""
+        plan, samples = self.head.plan, tuple(self.samples)
+        figures, ratios = summary.summarise(plan, samples)
+        known = {name: getattr(self.head, name) for name in self.head.__struct_fields__}
+        return Result(**known, samples=samples, figures=figures, ratios=ratios)
+
+    def _keep(self, sample: Sample) -> None:
+        self.samples.append(sample)
+        with open(os.path.join(self.folder, SAMPLES), "ab") as file:
+            file.write(msgspec.json.encode(sample) + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _take(self, step: Step) -> Sample:
+        """Measure one step in a process of its own; a failure is a sample with its reason. Nothing of it is left."""
+        started, name = time.time(), f"bench-{step.mode or step.kind}-{os.urandom(3).hex()}"
+        told = {"kind": step.kind, "mode": step.mode, "round": step.round, "started": started}
+        work = self._work(step.kind)
+        if work is None:
+            return Sample(**told, error=self._unprepared[step.kind])  # type: ignore[arg-type]
+        plan = self.head.plan
+        request = Request(work, name, step.mode, step.round < 1, plan.instances, plan.cold and step.kind != CONTROL)
+        values = {**request._asdict(), "kind": step.kind, "workload": work.to_json()}
+        del values["work"]
+        probe = import_module(f"bench.probes.{step.kind}")
+        limit_s = plan.time_limit_s or probe.limit_s(work, plan.instances)
+        try:
+            _, seen, _ = run(
+                [sys.executable, "-m", "bench.worker"], stdin=msgspec.json.encode(values), timeout_s=limit_s
+            )
+            return msgspec.convert({**told, **msgspec.json.decode(seen)}, Sample)
+        except CommandError as error:
+            return Sample(**told, error=str(error))  # type: ignore[arg-type]
+        except msgspec.MsgspecError as error:
+            return Sample(**told, error=f"the process that measures wrote no sample: {error}")  # type: ignore[arg-type]
+        finally:
+            _remove(name)
+
+    def _work(self, kind: str) -> Workload | None:
+        """Return what is measured for a kind of sample, made ready once; None where that failed."""
+        if kind not in self._prepared and kind not in self._unprepared:
+            try:
+                self._prepared[kind] = import_module(f"bench.probes.{kind}").prepare(self.work)
+            except VmctlError as error:
+                self._unprepared[kind] = " ".join(filter(None, [str(error), error.detail]))
+        return self._prepared.get(kind)
+
+    def _left(self, steps: list[Step]) -> str:
+        """Return how long these steps may take, by what such steps have taken so far."""
+        times = self._durations()
+        if any((step.kind, step.mode) not in times for step in steps):
+            return f"{len(steps)} samples left"
+        return f"about {format_seconds(sum(median(times[step.kind, step.mode]) for step in steps))} left"
+
+    def _durations(self) -> dict[tuple[str, str], list[float]]:
+        """Return the seconds from each sample's beginning to the next one's."""
+        found: dict[tuple[str, str], list[float]] = {}
+        for one, following in zip(self.samples, [*(s.started for s in self.samples[1:]), time.time()], strict=True):
+            found.setdefault((one.kind, one.mode), []).append(following - one.started)
+        return found
+
+
+def begin(folder: str, work: Workload, plan: Plan, refusals: tuple[Refusal, ...]) -> Session:
+    """Make the folder of a new measurement. Raises SpecError where it holds one already."""
+    os.makedirs(folder, exist_ok=True)
+    path = os.path.join(folder, PLAN)
+    if os.path.exists(path):
+        raise SpecError(
+            f"{folder} holds a measurement already", hint="--resume takes it up again; --out DIR names another folder"
+        )
+    explained = {mode: _explained(work, mode) for mode in plan.modes}
+    head = Head(
+        id=os.urandom(4).hex(),
+        created=time.time(),
+        host=manifest.facts(),
+        explained=explained,
+        plan=plan,
+        refusals=refusals,
+    )
+    write_atomic(path, msgspec.json.format(msgspec.json.encode({"work": work.to_json(), "head": head})))
+    return Session(folder, work, head, [])
+
+
+def resume(folder: str) -> Session:
+    """Return the measurement that was interrupted in a folder. Raises SpecError where there is none.
+
+    The last line may be half of one: the machine went down while it was written.
+    """
+    try:
+        with open(os.path.join(folder, PLAN), "rb") as file:
+            told = msgspec.json.decode(file.read())
+        head, work = msgspec.convert(told["head"], Head), Workload.from_json(told["work"])
+    except FileNotFoundError:
+        raise SpecError(f"{folder} holds no measurement to resume", hint="it was begun with `--out DIR`") from None
+    except (msgspec.MsgspecError, KeyError, TypeError, ValueError) as error:
+        raise SpecError(f"{folder}/{PLAN} is damaged: {error}", hint="begin again in another folder") from None
+    return Session(folder, work, head, _samples(os.path.join(folder, SAMPLES)))
+
+
+def _samples(path: str) -> list[Sample]:
+    try:
+        with open(path, "rb") as file:
+            content = file.read()
+    except FileNotFoundError:
+        return []
+    whole = content[: content.rfind(b"\n") + 1]
+    if whole != content:
+        os.truncate(path, len(whole))
+    try:
+        return [msgspec.json.decode(line, type=Sample) for line in whole.splitlines()]
+    except msgspec.MsgspecError as error:
+        raise SpecError(f"{path} is damaged: {error}", hint="begin again in another folder") from None
+
+
+def _explained(work: Workload, mode: str) -> list[list[str]]:
+    """Return every host step of a start in this mode, as `up --explain` has them."""
+    return [[step.what, step.raw] for step in registry.load(mode).explain(work)]
+
+
+def _describe(step: Step) -> str:
+    return f"{'warming up' if step.round < 1 else f'round {step.round}'}: {step.kind} {step.mode}".rstrip()
+
+
+def _remove(name: str) -> None:
+    """Remove what a worker that was killed has left: what is called `name` or `name-...`."""
+    for found in instance.names():
+        if found == name or found.startswith(f"{name}-"):
+            try:
+                engine.rm(found, force=True)
+            except NotFoundError:
+                continue
+            except VmctlError as error:
+                raise VmctlError(
+                    f"the instance {found} is left behind: {error}", hint=f"vmctl rm -f {found}"
+                ) from error

@@ -1,0 +1,152 @@
+"""vmctl bench SPEC."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+
+from vmctl.cli import modes, output
+from vmctl.errors import SpecError, UnavailableError, VmctlError
+from vmctl.named import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bench.model import Refusal, Result
+    from bench.session import Session
+    from vmctl.workload import Workload
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("spec", metavar="SPEC", nargs="?", help="workload file")
+    parser.add_argument("--modes", default="host,container,vm", help="default: host,container,vm")
+    parser.add_argument(
+        "--metrics",
+        default="",
+        metavar="M,...",
+        help="default: boot,memory,disk,teardown; also cpu, syscall, io, net, density",
+    )
+    parser.add_argument("--runs", type=int, default=30, help="counted rounds (default: 30, the least for an interval)")
+    parser.add_argument("--cold", action="store_true", help="empty the page cache of what a start reads, before each")
+    parser.add_argument("--instances", type=int, metavar="N", help="at most so many at once (default: 5)")
+    parser.add_argument("--seed", type=int, help="of the random order (default: made up, and printed)")
+    parser.add_argument("--time-limit", type=output.duration, metavar="TIME", help="per sample (default: enough)")
+    parser.add_argument("--allow-missing", action="store_true", help="leave out modes that cannot run here")
+    parser.add_argument("--out", metavar="DIR", help="for the result (default: where `bench history` finds it)")
+    parser.add_argument("--resume", metavar="DIR", help="go on with the measurement that was interrupted there")
+    parser.add_argument("--format", choices=("table", "json"), default="table", help="default: table")
+    modes.add_vm_choices(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure and print; 0 unless a mode gave no sample at all."""
+    from bench import result
+
+    session = _resumed(args) if args.resume else _begun(args)
+    progress = output.Progress()
+    try:
+        session.follow(progress)
+    except KeyboardInterrupt:
+        progress.clear()
+        output.note(f"the samples so far are kept: `vmctl bench --resume {session.folder}` goes on")
+        raise
+    finally:
+        progress.clear()
+    done = session.result()
+    path = result.write(done, session.folder)
+    _exports(done, session.folder)
+    _show(done, args.format)
+    output.note(f"\n{path}\n{os.path.join(session.folder, 'report.html')}")
+    counted = {one.mode for one in done.samples if one.counts}
+    return 0 if set(done.plan.modes) <= counted else 1
+
+
+def _resumed(args: argparse.Namespace) -> Session:
+    from bench import session
+
+    if args.spec or args.out:
+        raise SpecError("--resume goes on with what was asked for then", hint="vmctl bench --resume DIR")
+    modes.apply(args)
+    return session.resume(args.resume)
+
+
+def _begun(args: argparse.Namespace) -> Session:
+    from bench import plan, session
+    from bench.questions import DEFAULT_METRICS
+    from vmctl import paths, spec
+
+    if not args.spec or args.runs < 1 or (args.instances is not None and args.instances < 1):
+        raise SpecError(
+            "bench needs a workload file and at least one run and instance", hint="`vmctl bench run --help`"
+        )
+    metrics = tuple(args.metrics.split(",")) if args.metrics else DEFAULT_METRICS
+    plan.check_metrics(metrics)
+    modes.apply(args)
+    work = spec.load(args.spec)._replace(ports=())  # a port that is taken is no matter of the measurement
+    present, refusals = _modes(work, args.modes.split(","), allow_missing=args.allow_missing)
+    made = plan.make(
+        work,
+        present,
+        metrics,
+        args.runs,
+        int.from_bytes(os.urandom(2)) if args.seed is None else args.seed,
+        cold=args.cold,
+        instances=args.instances or plan.INSTANCES,
+        time_limit_s=args.time_limit,
+    )
+    moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    folder = args.out or os.path.join(paths.state_root(), "bench", f"{work.name}-{moment}-{os.urandom(2).hex()}")
+    return session.begin(folder, work, made, refusals)
+
+
+def _modes(work: Workload, names: list[str], *, allow_missing: bool) -> tuple[list[str], tuple[Refusal, ...]]:
+    """Return the modes that can run here, and why the others cannot. Raises UnavailableError unless that is allowed."""
+    from bench.model import Refusal
+    from vmctl import engine, registry
+
+    if len(set(names)) < len(names):
+        raise SpecError(f"a mode is named twice: {', '.join(names)}")
+    refusals = []
+    for mode in names:
+        try:
+            engine.check(work, registry.load(mode))
+        except SpecError:
+            raise
+        except VmctlError as error:
+            if not allow_missing:
+                error.hint = f"{error.hint}; " * bool(error.hint) + "`--allow-missing` leaves the mode out"
+                raise
+            refusals.append(Refusal(mode=mode, kind="", reason=str(error)))
+    left_out = {one.mode for one in refusals}
+    if len(left_out) == len(names):
+        detail = "\n".join(one.reason for one in refusals)
+        raise UnavailableError(f"{work.name} can run in none of these modes here", detail=detail)
+    return [mode for mode in names if mode not in left_out], tuple(refusals)
+
+
+def _exports(done: Result, folder: str) -> None:
+    from bench.report import page
+
+    from bench import export
+    from vmctl.instance import write_atomic
+
+    files = {"samples.csv": export.samples_csv, "report.md": export.markdown, "hyperfine.json": export.hyperfine}
+    for name, make in {**files, "report.html": page.page}.items():
+        write_atomic(os.path.join(folder, name), make(done))
+
+
+def _show(done: Result, form: str) -> None:
+    from bench import table
+
+    if form == "json":
+        import msgspec
+
+        print(msgspec.json.format(msgspec.json.encode(done), indent=1).decode())
+        return
+    work = done.plan.workload
+    output.note(f"{work['name']}: image {work['image']}, {' '.join(work.get('command') or ['its own command'])}\n")
+    output.print_table(("", *table.titles(done)), list(table.rows(done)))
+    if ratios := list(table.ratio_rows(done)):
+        output.note("")
+        output.print_table(("", "modes", "ratio", ""), ratios)
+    output.note("\n" + "\n".join(table.notes(done)))

@@ -1,0 +1,18 @@
+"""vmctl bench schema."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments: none."""
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the schema."""
+    from bench import result
+
+    print(json.dumps(result.schema(), indent=1))
+    return 0
