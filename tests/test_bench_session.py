@@ -1,0 +1,247 @@
+"""A measurement under way: its plan, samples that are kept at once, interruptions, failures, limits."""
+
+import json
+import os
+import signal
+import time
+
+import msgspec
+import pytest
+from commands import VMCTL, ok, refused, start, wait_for
+
+from bench import plan, result, session
+from bench.model import CONTROL, Sample, Step
+from vmctl import instance
+from vmctl.errors import SpecError
+from vmctl.workload import File, HttpProbe, Ready, Workload
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the modes need root here")
+
+SPOKEN = Workload(name="spoken", image="tiny", command=("sh", "-c", "sleep 0.3; echo now; exit 3"))
+PAGE = Workload(
+    name="page",
+    image="tiny",
+    command=("httpd", "-f", "-p", "8123", "-h", "/srv"),
+    files=(File("/srv/index.html", "<p>same</p>"),),
+    ready=Ready(http=HttpProbe(8123)),
+)
+
+
+def silent(_):
+    pass
+
+
+def measured(folder, work, modes=("host", "container"), metrics=("boot",), runs=2, **options):
+    """Return the result of a small measurement."""
+    made = plan.make(work, modes, metrics, runs, 1, **options)
+    under_way = session.begin(str(folder), work, made, ())
+    under_way.follow(silent)
+    return under_way.result()
+
+
+def steps_of(made):
+    return [(step.kind, step.mode, step.round) for step in made.steps]
+
+
+# The plan
+
+
+def test_each_round_has_every_mode_and_the_control_once():
+    made = plan.make(SPOKEN, ("host", "container", "vm"), ("boot",), 30, 7)
+    for number in range(1, 31):
+        turn = [(step.kind, step.mode) for step in made.steps if step.round == number]
+        assert sorted(turn) == [(CONTROL, ""), ("start", "container"), ("start", "host"), ("start", "vm")]
+    assert {step.round for step in made.steps if step.round < 1} == {0, -1, -2}
+
+
+def test_the_order_is_the_seeds_and_differs_from_round_to_round():
+    one, same, other = (plan.make(SPOKEN, ("host", "container", "vm"), ("boot",), 30, seed) for seed in (1, 1, 2))
+    assert steps_of(one) == steps_of(same) != steps_of(other)
+    orders = {tuple(step.mode for step in one.steps if step.round == number) for number in range(1, 31)}
+    assert len(orders) > 10
+
+
+def test_each_mode_is_first_as_often_as_any_other():
+    made = plan.make(SPOKEN, ("host", "container", "vm"), ("boot",), 3000, 5)
+    counted = [step for step in made.steps if step.round > 0 and step.mode]
+    firsts = [counted[index].mode for index in range(0, len(counted), 3)]
+    assert all(900 < firsts.count(mode) < 1100 for mode in made.modes)
+
+
+def test_costly_kinds_get_fewer_rounds_and_one_of_warming_up():
+    made = plan.make(PAGE, ("host",), ("boot", "memory", "density"), 30, 1)
+    rounds = {kind: [step.round for step in made.steps if step.kind == kind] for kind in ("start", "ladder", "load")}
+    assert max(rounds["start"]) == 30
+    assert min(rounds["start"]) == -2
+    assert 1 < max(rounds["ladder"]) < 30
+    assert min(rounds["ladder"]) == min(rounds["load"]) == 0
+
+
+@pytest.mark.parametrize("metrics", [("speed",), (), ("boot", "boot"), ("",)])
+def test_wrong_metrics(metrics):
+    with pytest.raises(SpecError):
+        plan.check_metrics(metrics)
+
+
+# Samples
+
+
+def test_a_service_and_a_batch_in_two_modes(guest_root, tmp_path):
+    page, spoken = measured(tmp_path / "page", PAGE), measured(tmp_path / "spoken", SPOKEN)
+    assert [one.error for one in (*page.samples, *spoken.samples)] == [None] * (len(page.samples) + len(spoken.samples))
+    assert len(page.of("start", "host")) == len(page.of("start", "container")) == len(page.of(CONTROL, "")) == 2
+    assert all(one.between_s("T0", "T6") > 0 for one in page.of("start", "container"))
+    assert all(one.between_s("T0", "T5") >= 0.3 for one in spoken.of("start", "container"))
+    assert instance.names() == []
+
+
+def test_every_sample_is_on_disk_before_the_next_one_is_taken(guest_root, tmp_path):
+    made = plan.make(SPOKEN, ("host",), ("boot",), 1, 1)
+    seen = []
+
+    def count(_):
+        path = tmp_path / "x" / session.SAMPLES
+        seen.append(len(path.read_text().splitlines()) if path.exists() else 0)
+
+    session.begin(str(tmp_path / "x"), SPOKEN, made, ()).follow(count)
+    assert seen == list(range(len(made.steps)))
+
+
+def test_a_failure_is_nothing_with_a_reason_never_zero(guest_root, tmp_path):
+    done = measured(tmp_path, PAGE._replace(command=("false",)), ("container",), runs=1)
+    (sample,) = done.of("start", "container")
+    assert "ended with code 1" in sample.error
+    assert sample.between_s("T0", "T6") is None
+    assert sample.values == {}
+    (figure,) = [one for one in done.figures if one.key == "boot.answer_s"]
+    assert figure.value is None
+    assert figure.failures == 1
+    assert instance.names() == []
+
+
+def test_a_sample_that_takes_too_long_is_ended_and_nothing_of_it_stays(guest_root, tmp_path):
+    slow = PAGE._replace(command=("sleep", "1000"))
+    done = measured(tmp_path, slow, ("container",), runs=1, time_limit_s=1.0)
+    assert all("did not end within 1 s" in one.error for one in done.samples if one.kind == "start")
+    assert instance.names() == []
+
+
+# Interruptions
+
+
+def write_spec(tmp_path):
+    path = tmp_path / "spoken.yaml"
+    path.write_text("image: tiny\ncommand: [sh, -c, 'sleep 0.2; echo now']\n")
+    return str(path)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM], ids=lambda signum: signum.name)
+def test_a_measurement_that_was_interrupted_is_taken_up_again(guest_root, tmp_path, signum):
+    folder = tmp_path / "out"
+    words = ("bench", write_spec(tmp_path), "--modes", "host,container", "--runs", "3", "--seed", "4")
+    process = start(*words, "--metrics", "boot", "--out", str(folder))
+    path = folder / session.SAMPLES
+    wait_for(lambda: path.exists() and len(path.read_text().splitlines()) >= 7)
+    process.send_signal(signum)
+    process.communicate(timeout=60)
+    kept = path.read_text().splitlines()
+    assert not (folder / "result.json").exists()
+    ok("bench", "--resume", str(folder), timeout_s=120)
+    lines = path.read_text().splitlines()
+    assert lines[: len(kept)] == kept
+    done = result.read(str(folder))
+    assert [(one.kind, one.mode, one.round) for one in done.samples] == steps_of(done.plan)
+    assert instance.names() == []
+
+
+def test_half_a_line_is_measured_again(guest_root, tmp_path):
+    measured(tmp_path, SPOKEN, ("host",), runs=1)
+    path = tmp_path / session.SAMPLES
+    content = path.read_bytes()
+    path.write_bytes(content[:-20])
+    again = session.resume(str(tmp_path))
+    assert len(again.samples) == len(content.splitlines()) - 1
+    again.follow(silent)
+    assert path.read_bytes().splitlines()[:-1] == content.splitlines()[:-1]
+    assert len(again.samples) == len(again.head.plan.steps)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [(session.PLAN, "{"), (session.PLAN, "{}"), (session.SAMPLES, "{}\n"), (session.SAMPLES, "\n")]
+)
+def test_damaged_files_are_not_taken_up(guest_root, tmp_path, name, content):
+    measured(tmp_path, SPOKEN, ("host",), runs=1)
+    (tmp_path / name).write_text(content)
+    with pytest.raises(SpecError, match="is damaged"):
+        session.resume(str(tmp_path))
+
+
+def test_there_is_one_measurement_in_a_folder_and_none_in_others(guest_root, tmp_path):
+    measured(tmp_path, SPOKEN, ("host",), runs=1)
+    with pytest.raises(SpecError, match="holds a measurement already"):
+        measured(tmp_path, SPOKEN, ("host",), runs=1)
+    with pytest.raises(SpecError, match="holds no measurement"):
+        session.resume(str(tmp_path / "nowhere"))
+
+
+def test_a_measurement_that_is_done_is_only_computed_again(guest_root, tmp_path):
+    done = measured(tmp_path, SPOKEN, ("host",), runs=1)
+    again = session.resume(str(tmp_path))
+    again.follow(lambda _: pytest.fail("nothing was left to be measured"))
+    assert again.result() == done
+
+
+# The time that is left
+
+
+def test_what_is_left_is_estimated_from_what_was_needed():
+    made = plan.make(SPOKEN, ("host",), ("boot",), 3, 1)
+    head = session.Head(id="x", created=0.0, host={}, explained={}, plan=made, refusals=())
+    now = time.time()
+    samples = [
+        Sample(kind=step.kind, mode=step.mode, round=step.round, started=now - 20.0 + 2.0 * index)
+        for index, step in enumerate(made.steps)
+    ]
+    done = session.Session("/nowhere", SPOKEN, head, samples)
+    assert done._left([Step(kind="start", mode="host", round=9)] * 5).startswith("about 10.")
+    assert (
+        session.Session("/nowhere", SPOKEN, head, samples[:1])._left(list(made.steps))
+        == f"{len(made.steps)} samples left"
+    )
+
+
+def test_what_was_measured_can_be_read_by_others(guest_root, tmp_path):
+    done = measured(tmp_path, SPOKEN, ("host",), runs=1)
+    lines = [json.loads(line) for line in (tmp_path / session.SAMPLES).read_text().splitlines()]
+    assert [msgspec.convert(line, Sample) for line in lines] == list(done.samples)
+    assert os.access(VMCTL, os.X_OK)
+
+
+def test_refusals_of_the_command_line(guest_root, tmp_path):
+    spec = write_spec(tmp_path)
+    for words, message in [
+        ((), "needs a workload file"),
+        ((spec, "--runs", "0"), "at least one run"),
+        ((spec, "--instances", "0"), "at least one run"),
+        ((spec, "--metrics", "speed"), "there is no metric speed"),
+        ((spec, "--metrics", "boot,boot"), "named twice"),
+        ((spec, "--modes", "host,host"), "named twice"),
+        ((spec, "--modes", "nowhere"), "nowhere"),
+        (("--resume", str(tmp_path / "nowhere")), "holds no measurement"),
+        ((spec, "--resume", str(tmp_path)), "what was asked for then"),
+        ((spec, "--time-limit", "soon"), "a duration such as"),
+        ((str(tmp_path / "none.yaml"),), "none.yaml"),
+    ]:
+        assert message in refused("bench", *words, code=125), words
+
+
+def test_a_mode_that_cannot_run_is_an_error_unless_allowed(guest_root, tmp_path):
+    path = tmp_path / "lonely.yaml"
+    path.write_text("image: tiny\ncommand: [echo, now]\nnetwork: none\n")  # mode host has no network to be empty
+    words = ("bench", str(path), "--runs", "1", "--metrics", "boot")
+    assert "--allow-missing" in refused(*words, "--modes", "container,host", code=125)
+    ok(*words, "--modes", "container,host", "--allow-missing", "--out", str(tmp_path / "out"))
+    done = result.read(str(tmp_path / "out"))
+    assert done.plan.modes == ("container",)
+    assert [one.mode for one in done.refusals] == ["host"]
+    assert "none of these modes" in refused(*words, "--modes", "host", "--allow-missing", code=125)
