@@ -8,6 +8,7 @@ from hashlib import sha256
 from typing import Any
 
 from vmctl import __version__
+from vmctl.host import doctor
 from vmctl.host.cgroups import hierarchy
 from vmctl.run import run, which
 
@@ -36,6 +37,7 @@ def facts() -> dict[str, Any]:
         "python": platform.python_version(),
         "qemu": _version(f"qemu-system-{uname.machine}"),
         "libvirt": _version("libvirtd"),
+        "checks": {check.name: check.found for check in doctor.checks()},  # also how KVM was proved, or refuted
     }
 
 
