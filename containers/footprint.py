@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import os
-
 from images import store
 from vmctl.backend import Footprint
-from vmctl.host import disk, processes
+from vmctl.host import disk, memory
 from vmctl.host.cgroups import Cgroup
 from vmctl.instance import Instance
 
 
 def footprint(inst: Instance) -> Footprint:
-    """Return memory and disk in bytes: its processes and supervisor, the writable layer and the files."""
+    """Return memory and disk in bytes: its processes and helpers, the writable layer and the files."""
     cgroup = Cgroup(inst.cgroup)
-    pids = [*cgroup.pids(), *([inst.state.keeper_pid] if inst.state.keeper_pid else [])]
-    image = store.find(inst.state.image_digest or inst.work.image)
-    shared = sum(os.stat(layer.path).st_blocks * 512 for layer in image.layers)
+    pss = memory.pss_by_role({"workload": cgroup.pids(), **memory.helpers(inst)})
+    shared = tuple(layer.path for layer in store.find(inst.state.image_digest or inst.work.image).layers)
     return Footprint(
-        pss_bytes=sum(processes.pss_bytes(pid) or 0 for pid in pids),
+        pss_bytes=sum(pss.values()) if pss else None,
         cgroup_bytes=cgroup.memory_bytes(),
         disk_bytes=disk.allocated_bytes(inst.directory),
-        shared_disk_bytes=shared,
+        shared_disk_bytes=sum(map(disk.allocated_bytes, shared)),
+        pss_by_role=pss,
+        shared_files=shared,
     )

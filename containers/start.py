@@ -67,7 +67,7 @@ def start_detached(inst: Instance, launch: Launch) -> list[int]:
             _keeper(inst, launch, pipes)
         inst.state.keeper_pid = keeper
         inst.state.extra["keeper_start"] = processes.start_time(keeper)
-        inst.journal.record("process", pid=keeper, start=inst.state.extra["keeper_start"] or 0)
+        inst.journal.record("process", pid=keeper, start=inst.state.extra["keeper_start"] or 0, role="supervisor")
         pipes.close(pipes.report.write, pipes.born.write, pipes.go.read, pipes.plugged.read)
         os.write(pipes.go.write, b"g")
         born = os.read(pipes.born.read, 64).split()

@@ -8,7 +8,7 @@ A backend never prints, never exits, and never asks which other backends exist.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from vmctl.instance import Instance
 from vmctl.named import TYPE_CHECKING, NamedTuple
@@ -66,10 +66,13 @@ class Step(NamedTuple):
 class Footprint(NamedTuple):
     """What one running instance takes of the host, in bytes; None where it could not be read."""
 
-    pss_bytes: int | None
+    pss_bytes: int | None  # sum of `pss_by_role`
     cgroup_bytes: int | None
     disk_bytes: int
-    shared_disk_bytes: int
+    shared_disk_bytes: int  # of `shared_files`
+    pss_by_role: Mapping[str, int] = {}  # workload, supervisor, forwarder, qemu
+    vmm_bytes: int | None = None  # resident in a monitor but not the guest's memory; None without a monitor
+    shared_files: tuple[str, ...] = ()  # other instances may have the same ones: each (device, inode) counts once
 
 
 class Writable(NamedTuple):

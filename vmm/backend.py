@@ -129,14 +129,9 @@ class VmBackend:
 
     def footprint(self, inst: Instance) -> Footprint:
         """Return QEMU's memory, the instance's own files, and the files it shares: layers, kernel and initrd."""
-        from vmctl.host.cgroups import Cgroup
+        from vmm.footprint import footprint
 
-        return Footprint(
-            pss_bytes=processes.pss_bytes(inst.state.pid or 0),
-            cgroup_bytes=Cgroup(inst.cgroup).memory_bytes(),
-            disk_bytes=disk.allocated_bytes(inst.directory),
-            shared_disk_bytes=sum(map(disk.allocated_bytes, inst.state.extra.get("shared", []))),
-        )
+        return footprint(inst)
 
     def writable(self, inst: Instance, *, pause: bool) -> AbstractContextManager[Writable]:
         """Lend a copy of the guest's writable layer. A running guest's writing is held, asked for or not: see there."""

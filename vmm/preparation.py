@@ -155,3 +155,4 @@ def _remember(inst: Instance, machine: domain.Machine) -> None:
     backing = store.find(inst.state.image_digest or "").disk
     shared = (*machine.layers, machine.modules, machine.kernel, machine.initrd, backing)
     inst.state.extra["shared"] = [path for path in shared if path]
+    inst.state.extra["memory_bytes"] = machine.memory_bytes

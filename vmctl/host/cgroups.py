@@ -18,6 +18,10 @@ PARENT = "vmctl"
 CONTROLLERS = ("memory", "cpu", "pids")
 CPU_PERIOD_US = 100_000
 
+KMEM_V1 = "memory.kmem.usage_in_bytes"
+# what `kernel` of memory.stat sums up; before Linux 5.18 only the parts are there (cgroup-v2.rst)
+KERNEL_V2 = ("kernel_stack", "pagetables", "sec_pagetables", "percpu", "vmalloc", "slab")
+
 
 class Limits(NamedTuple):
     """What a group may take at most; None is no limit."""
@@ -118,6 +122,11 @@ class Cgroup:
         text = _read(os.path.join(self.folders["memory"], file)) if "memory" in self.folders else ""
         return int(text) if text else None
 
+    def memory_split(self) -> dict[str, int]:
+        """Return what the charged memory is for: anon, file and kernel, as far as the kernel tells."""
+        folder = self.folders.get("memory", "")
+        return split(self.layout.version, *(_read(os.path.join(folder, file)) for file in ("memory.stat", KMEM_V1)))
+
     def oom_kills(self) -> int:
         """Return how many processes of the group the kernel killed for want of memory."""
         file = "memory.events" if self.layout.version == 2 else "memory.oom_control"
@@ -146,6 +155,24 @@ class Cgroup:
                 os.rmdir(os.path.dirname(folder))
             except OSError:
                 pass
+
+
+def split(version: int, stat: str, kmem: str = "") -> dict[str, int]:
+    """Return anon, file and kernel in bytes out of the texts of memory.stat and, in v1, KMEM_V1; absent is untold.
+
+    v1 counts a group alone and, as total_..., with those below it; v2 always counts all (cgroup-v1/memory.rst).
+    """
+    told = {name: int(size) for name, size in (line.split() for line in stat.splitlines())}
+    if version == 1:
+        found = {"anon": told.get("total_rss", told.get("rss")), "file": told.get("total_cache", told.get("cache"))}
+        return {**{part: size for part, size in found.items() if size is not None}, **_kernel_v1(kmem)}
+    if "kernel" not in told and "slab" in told:
+        told["kernel"] = sum(told.get(name, 0) for name in KERNEL_V2)
+    return {part: told[part] for part in ("anon", "file", "kernel") if part in told}
+
+
+def _kernel_v1(kmem: str) -> dict[str, int]:
+    return {"kernel": int(kmem)} if kmem.strip() else {}
 
 
 def _make(folder: str, version: int) -> None:

@@ -60,7 +60,7 @@ def publish(inst: Instance, target: str) -> None:
             os.set_inheritable(fd, True)
         pid = _spawn(inst, target, [str(wait_fd), *inherited])
         # It waits for the go: killed before the next line was written, this process takes the forwarder along.
-        inst.journal.record("process", pid=pid, start=start_time(pid) or 0)
+        inst.journal.record("process", pid=pid, start=start_time(pid) or 0, role="forwarder")
         os.write(go_fd, b"\n")
 
 

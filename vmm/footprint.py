@@ -1,0 +1,74 @@
+"""What a running guest takes of the host."""
+
+from __future__ import annotations
+
+from vmctl.backend import Footprint
+from vmctl.host import disk, memory
+from vmctl.host.cgroups import Cgroup
+from vmctl.instance import Instance
+from vmctl.named import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Mapping(NamedTuple):
+    """One mapping of a process."""
+
+    access: str  # as proc(5) has it: rw-p
+    size_bytes: int
+    resident_bytes: int
+
+
+def footprint(inst: Instance) -> Footprint:
+    """Return QEMU's memory, the instance's own files, and the files it shares: layers, kernel and initrd."""
+    pss = memory.pss_by_role({"qemu": [inst.state.pid or 0], **memory.helpers(inst)})
+    shared = tuple(inst.state.extra.get("shared", ()))
+    return Footprint(
+        pss_bytes=sum(pss.values()) if "qemu" in pss else None,
+        cgroup_bytes=Cgroup(inst.cgroup).memory_bytes(),
+        disk_bytes=disk.allocated_bytes(inst.directory),
+        shared_disk_bytes=sum(map(disk.allocated_bytes, shared)),
+        pss_by_role=pss,
+        vmm_bytes=_vmm_bytes(inst),
+        shared_files=shared,
+    )
+
+
+def beside_guest_bytes(smaps: str, guest_bytes: int) -> int | None:
+    """Return the resident bytes of all mappings but the guest's memory, None where that cannot be told apart.
+
+    QEMU maps the guest's memory in one piece, readable and writable, exactly as large as the guest believes. Its buffer
+    for translated code can be larger still, but may be executed. The kernel shows two neighbours of the same kind
+    as one mapping (mm/mmap.c, vma_merge), so the piece may look larger than it is, never smaller.
+    """
+    mappings = list(_mappings(smaps))
+    candidates = [one for one in mappings if one.access.startswith("rw-") and one.size_bytes >= guest_bytes]
+    if not candidates:
+        return None
+    guest = min(candidates, key=lambda one: one.size_bytes)
+    return sum(one.resident_bytes for one in mappings) - guest.resident_bytes
+
+
+def _vmm_bytes(inst: Instance) -> int | None:
+    guest_bytes = inst.state.extra.get("memory_bytes")
+    if not guest_bytes or not inst.state.pid:
+        return None
+    try:
+        with open(f"/proc/{inst.state.pid}/smaps", encoding="utf-8", errors="replace") as file:
+            return beside_guest_bytes(file.read(), guest_bytes)
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return None
+
+
+def _mappings(smaps: str) -> Iterator[Mapping]:
+    """Yield the mappings in a text of the form of /proc/PID/smaps."""
+    access, size_bytes = "", 0
+    for line in smaps.splitlines():
+        first, _, rest = line.partition(" ")
+        if not first.endswith(":"):
+            access = rest[:4]
+        elif first == "Size:":
+            size_bytes = int(rest.split()[0]) * 1024
+        elif first == "Rss:":
+            yield Mapping(access, size_bytes, int(rest.split()[0]) * 1024)
