@@ -1,0 +1,231 @@
+"""Several instances of one workload on one host: how each is started by a process of its own, and how all are removed.
+
+    python -m bench.probes.crowd
+
+A container's supervisor is a child of the process that starts it, and shares memory with it as long as that lives. So
+one process that starts them all would make each look cheaper than `vmctl up` does. The process reads a request from
+its standard input, answers "waiting", and begins when one more line comes: several can be begun together.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, NamedTuple
+
+from vmctl import engine, instance, readiness, registry
+from vmctl.backend import Backend
+from vmctl.errors import NotFoundError, VmctlError
+from vmctl.host import memory
+from vmctl.instance import Instance
+from vmctl.units import format_size
+from vmctl.workload import Workload
+
+SPARE_S = 120.0  # beside the starts themselves: removals, a slow host
+START_S = 60.0  # beside the time that the workload may take to get ready: preparation, a busy host
+FIRST_BYTE_S = 5.0  # a workload that has no `ready` and is silent for so long counts as started
+RESERVE_SHARE = 0.1  # of the host's memory stays free, whatever is asked for
+_REFRESH = "/proc/sys/vm/stat_refresh"  # Documentation/admin-guide/sysctl/vm.rst
+
+
+class Started(NamedTuple):
+    """One instance that has been started; marks of CLOCK_MONOTONIC, see vmctl/timeline.py."""
+
+    name: str
+    marks_ns: dict[str, int]
+
+    def ready_ns(self) -> int | None:
+        """Return when it was ready: the first answer of a service, else its first output; None if neither was seen."""
+        return self.marks_ns.get("T6") or self.marks_ns.get("T5")
+
+
+class Starter:
+    """A process that will start one instance, and waits for the word. Raises VmctlError where it comes to nothing."""
+
+    def __init__(self, work: Workload, mode: str) -> None:
+        self.name = work.name
+        ours, theirs = socket.socketpair()
+        with theirs:
+            streams = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), number) for number in (0, 1)]
+            argv = [sys.executable, "-m", "bench.probes.crowd"]
+            self.pid = os.posix_spawn(sys.executable, argv, os.environ, file_actions=streams)
+        self._socket = ours
+        self._lines = ours.makefile("r", encoding="utf-8")
+        self._say({"workload": work.to_json(), "mode": mode})
+
+    def wait(self) -> None:
+        """Return when the process has got everything that it needs to begin."""
+        self._hear()
+
+    def begin(self) -> None:
+        """Give the word."""
+        self._say({})
+
+    def started(self) -> Started:
+        """Return the instance once it is ready; it goes on without the process that started it."""
+        answer = self._hear()
+        if "error" in answer:
+            raise VmctlError(answer["error"])
+        return Started(self.name, answer["marks_ns"])
+
+    def close(self) -> None:
+        """End the process, whatever it is doing."""
+        self._lines.close()
+        self._socket.close()
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+
+    def _say(self, message: dict[str, Any]) -> None:
+        with suppress(BrokenPipeError):  # then nothing will be heard either, and that is the error
+            self._socket.sendall(json.dumps(message).encode() + b"\n")
+
+    def _hear(self) -> dict[str, Any]:
+        line = self._lines.readline()
+        if not line:
+            raise VmctlError(f"the process that was to start {self.name} ended without a word")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+
+def start(work: Workload, mode: str) -> Started:
+    """Start one instance by a process of its own. Raises VmctlError."""
+    starter = Starter(work, mode)
+    try:
+        starter.wait()
+        starter.begin()
+        return starter.started()
+    finally:
+        starter.close()
+
+
+@contextmanager
+def removed(names: Sequence[str]) -> Iterator[None]:
+    """Remove the instances of these names at the end, whatever has happened; raise for the first that resists."""
+    try:
+        yield
+    finally:
+        failures = list(filter(None, map(_remove, reversed(names))))
+        if failures:
+            raise failures[0]
+
+
+def _remove(name: str) -> VmctlError | None:
+    try:
+        engine.rm(name, force=True)
+    except NotFoundError:
+        instance.remove_unfinished()  # a starter was killed before the directory had its name
+    except VmctlError as error:
+        return error
+    return None
+
+
+def names(request_name: str, count: int) -> list[str]:
+    """Return what the instances of one sample are called."""
+    return [f"{request_name}-{number}" for number in range(1, count + 1)]
+
+
+def without_ports(work: Workload) -> Workload:
+    """Return the workload without published ports: a port of the host can be had only once."""
+    return work._replace(ports=())
+
+
+def only_once(work: Workload, backend: Backend) -> str:
+    """Return why there can be but one instance at a time, empty where there can be more.
+
+    With a shared network a second one would be called ready when the first one answers.
+    """
+    if work.ready is None or (backend.features.own_network and work.network != "host"):
+        return ""
+    port = work.ready.http.port if work.ready.http else work.ready.tcp
+    return f"instances share the host's network in mode {backend.mode}, and it has port {port} only once" * bool(port)
+
+
+def start_limit_s(work: Workload) -> float:
+    """Return how long one start may take."""
+    return START_S + (work.ready.timeout_s if work.ready else FIRST_BYTE_S)
+
+
+def main() -> None:
+    """Start one instance, as `vmctl up` does, and say when it was ready."""
+    from vmctl.host import syscalls
+
+    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)  # else a start would go on behind the removal's back
+    lines, say = sys.stdin, _speaker()
+    request = json.loads(lines.readline() or "null")
+    if request is None:
+        return
+    work = Workload.from_json(request["workload"])
+    backend = registry.load(request["mode"])
+    say({"waiting": work.name})
+    if not lines.readline():
+        return
+    try:
+        inst = engine.up(work, backend.mode)
+        say({"marks_ns": _watched(inst, backend)})
+    except VmctlError as error:
+        say({"error": " ".join(filter(None, [str(error), error.detail]))})
+
+
+def _speaker() -> Callable[[dict[str, Any]], None]:
+    """Return what writes a message to the socket; nothing that is started later gets hold of that."""
+    fd = os.dup(1)
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    os.dup2(null, 1)
+    return lambda message: _write(fd, message)
+
+
+def _write(fd: int, message: dict[str, Any]) -> None:
+    os.write(fd, json.dumps(message).encode() + b"\n")
+
+
+def _watched(inst: Instance, backend: Backend) -> dict[str, int]:
+    """Return the marks; a workload without `ready` is watched until its first output, for some seconds."""
+    deadline_s = time.monotonic() + FIRST_BYTE_S
+    while not inst.work.ready and "T5" not in inst.timeline.marks_ns and time.monotonic() < deadline_s:
+        running = backend.alive(inst)
+        backend.observe(inst)
+        if not running:
+            break
+        time.sleep(readiness.PERIOD_S)
+    return inst.timeline.marks_ns
+
+
+def running(name: str, backend: Backend) -> bool:
+    """Return whether an instance still runs."""
+    return engine.status(instance.load(name), backend) == "running"
+
+
+class HostMemory(NamedTuple):
+    """The memory of the host, in bytes (proc(5), meminfo)."""
+
+    available: int
+    total: int
+
+    def left_by(self, taken: float) -> str:
+        """Return why `taken` bytes more would be too many, empty where they would not be."""
+        reserve = round(RESERVE_SHARE * self.total)
+        if self.available - taken >= reserve:
+            return ""
+        sizes = [format_size(round(size)) for size in (self.available, reserve, taken)]
+        return "the host has {} of memory available and keeps {} free; this may take {}".format(*sizes)
+
+
+def host_memory() -> HostMemory:
+    """Return the host's memory now."""
+    if os.access(_REFRESH, os.W_OK):  # each processor counts for itself and adds up once a second, if not asked to
+        with suppress(OSError), open(_REFRESH, "w", encoding="ascii") as file:
+            file.write("1")
+    with open("/proc/meminfo", encoding="ascii") as file:
+        found = memory.meminfo(file.read())
+    return HostMemory(found["MemAvailable"], found["MemTotal"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""Instances of the user's own workload, all begun at one moment: how long until the first, the median, the last."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from statistics import median
+
+from bench.probes import Request, Seen, crowd
+from bench.questions import Question, value
+from vmctl import registry
+from vmctl.errors import UnavailableError, VmctlError
+from vmctl.workload import Workload
+
+ROUNDS = 3
+
+_MEANING = (
+    "From the common signal to as many processes as there are instances until so many are ready. Each has imported "
+    "what it needs before; checks, preparation (mounts, disk, network) and the start come after."
+)
+
+QUESTIONS = (
+    Question("density.storm_first_s", "all at once: the first is ready", "s", value("first_s"), meaning=_MEANING),
+    Question("density.storm_median_s", "  half of them are", "s", value("median_s"), meaning=_MEANING),
+    Question("density.storm_last_s", "  all of them are", "s", value("last_s"), headline=True, meaning=_MEANING),
+)
+
+
+def prepare(work: Workload) -> Workload:
+    """Return the workload without its published ports."""
+    return crowd.without_ports(work)
+
+
+def limit_s(work: Workload, instances: int) -> float:
+    """Return after how many seconds a sample is given up: all may share one processor, and a guest be emulated."""
+    return crowd.SPARE_S + instances * crowd.start_limit_s(work)
+
+
+def observe(request: Request) -> Seen:
+    """Start `request.instances` at once. Raises VmctlError unless all get ready: fewer would be another question."""
+    work, count = request.work, request.instances
+    _refuse(request)
+    names = crowd.names(request.name, count)
+    failures: list[str] = []
+    ready_s: list[float] = []
+    with crowd.removed(names), ExitStack() as stack:
+        starters = []
+        for name in names:
+            starters.append(crowd.Starter(work._replace(name=name), request.mode))
+            stack.callback(starters[-1].close)
+        for starter in starters:
+            starter.wait()
+        began_ns = time.monotonic_ns()
+        for starter in starters:
+            starter.begin()
+        for starter in starters:
+            _note(starter, began_ns, ready_s, failures)
+    if failures:
+        raise VmctlError(f"{count - len(failures)} of {count} got ready: {failures[0]}")
+    if len(ready_s) < count:
+        return Seen({}, {}, {}, {"unseen": "the workload has no `ready` and wrote nothing: nobody knows when it is up"})
+    ready_s.sort()
+    values = {"first_s": ready_s[0], "median_s": median(ready_s), "last_s": ready_s[-1]}
+    return Seen({}, values, {"ready_s": ready_s}, {})
+
+
+def _note(starter: crowd.Starter, began_ns: int, ready_s: list[float], failures: list[str]) -> None:
+    try:
+        ready_ns = starter.started().ready_ns()
+    except VmctlError as error:
+        failures.append(str(error))
+        return
+    if ready_ns is not None:
+        ready_s.append((ready_ns - began_ns) / 1e9)
+
+
+def _refuse(request: Request) -> None:
+    """Raise UnavailableError where so many cannot be there at once."""
+    backend = registry.load(request.mode)
+    why = crowd.only_once(request.work, backend)
+    if why and request.instances > 1:
+        raise UnavailableError(f"{request.instances} of {request.work.name} cannot run at once: {why}")
+    why = crowd.host_memory().left_by((request.work.resources.memory_bytes or 0) * request.instances)
+    if why:
+        raise UnavailableError(f"{request.instances} of {request.work.name} may take too much at once: {why}")
