@@ -150,6 +150,13 @@ class ContainerBackend:
 
         return footprint(inst)
 
+    def reads(self, work: Workload) -> list[str]:
+        """See Backend: the layers, and what is read through their mounts where other instances keep them."""
+        from images import mounts, store
+
+        layers = store.find(work.image).layers
+        return [path for layer in layers for path in (layer.path, mounts.mount_point(layer.key))]
+
     def writable(self, inst: Instance, *, pause: bool) -> AbstractContextManager[Writable]:
         """See Backend."""
         from containers.writable import writable

@@ -128,6 +128,9 @@ class Backend(Protocol):
     def footprint(self, inst: Instance) -> Footprint:
         """Return what the running instance takes of the host now."""
 
+    def reads(self, work: Workload) -> list[str]:
+        """Return the files and folders of the host that a start of `work` reads: what is emptied for a cold one."""
+
     def writable(self, inst: Instance, *, pause: bool) -> AbstractContextManager[Writable]:
         """Lend the writable layer, of a running instance too; `pause`: the workload is held meanwhile."""
 

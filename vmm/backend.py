@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 from vmctl.backend import Command, Exit, Features, Footprint, Problem, Step, Writable
 from vmctl.errors import EXIT_VMCTL, StateError
 from vmctl.host import disk, processes
-from vmctl.instance import Instance
+from vmctl.instance import Instance, State
 from vmctl.named import TYPE_CHECKING
 from vmctl.workload import Workload
 from vmm import files
@@ -132,6 +132,15 @@ class VmBackend:
         from vmm.footprint import footprint
 
         return footprint(inst)
+
+    def reads(self, work: Workload) -> list[str]:
+        """Return what a guest is made of, and QEMU with its libraries and firmware."""
+        from images import store
+        from vmm import preparation, qemu
+
+        image = store.find(work.image)
+        machine = preparation.machine_of(Instance(work.name, work, State()), image)
+        return [*preparation.shared_files(machine, image), *qemu.files(machine.emulator)]
 
     def writable(self, inst: Instance, *, pause: bool) -> AbstractContextManager[Writable]:
         """Lend a copy of the guest's writable layer. A running guest's writing is held, asked for or not: see there."""

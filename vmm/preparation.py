@@ -109,6 +109,11 @@ def _make_disk(inst: Instance, image: Image) -> None:
         disk.make(files.disk(inst), size_bytes or disk.DEFAULT_SIZE_BYTES)
 
 
+def shared_files(machine: domain.Machine, image: Image) -> list[str]:
+    """Return the files of a guest that other guests may share."""
+    return [path for path in (*machine.layers, machine.modules, machine.kernel, machine.initrd, image.disk) if path]
+
+
 def emulator() -> str:
     """Return the path of QEMU. Raises UnavailableError where there is none."""
     path = qemu.emulator()
@@ -152,7 +157,5 @@ def _make_ports(inst: Instance) -> None:
 def _remember(inst: Instance, machine: domain.Machine) -> None:
     """Keep what later commands want to know: the domain, and which of its files other instances share."""
     write_atomic(files.domain(inst), domain.domain_xml(machine))
-    backing = store.find(inst.state.image_digest or "").disk
-    shared = (*machine.layers, machine.modules, machine.kernel, machine.initrd, backing)
-    inst.state.extra["shared"] = [path for path in shared if path]
+    inst.state.extra["shared"] = shared_files(machine, store.find(inst.state.image_digest or ""))
     inst.state.extra["memory_bytes"] = machine.memory_bytes

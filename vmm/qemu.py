@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import struct
 
 from vmctl.errors import VmctlError
 from vmctl.host import processes
-from vmctl.run import which
+from vmctl.run import run, which
 
 _FLOCK = "hhqqi4x"  # struct flock: l_type, l_whence, l_start, l_len, l_pid
 
@@ -16,6 +17,14 @@ _FLOCK = "hhqqi4x"  # struct flock: l_type, l_whence, l_start, l_len, l_pid
 def emulator() -> str | None:
     """Return the path of the QEMU of this machine's architecture, None where it is not installed."""
     return which("qemu-system-x86_64") or which("/usr/libexec/qemu-kvm")
+
+
+def files(emulator: str) -> list[str]:
+    """Return the program, its libraries, and the folders of its modules and of its firmware. Raises CommandError."""
+    libraries = re.findall(r"(/\S+) \(0x", run(["ldd", emulator])[1])
+    modules = sorted({os.path.join(os.path.dirname(library), "qemu") for library in libraries})
+    firmware = run([emulator, "-L", "help"])[1].split()
+    return [emulator, *libraries, *modules, *firmware]
 
 
 def find(uuid: str) -> int | None:

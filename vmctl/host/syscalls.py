@@ -37,7 +37,7 @@ _MOUNT_ATTR_RDONLY, _MOUNT_ATTR_NOSUID, _MOUNT_ATTR_NODEV, _MOUNT_ATTR_NOEXEC = 
 
 # the same on every architecture
 _SYS_OPEN_TREE, _SYS_MOVE_MOUNT, _SYS_CLONE3, _SYS_CLOSE_RANGE, _SYS_OPENAT2 = 428, 429, 435, 436, 437
-_SYS_MOUNT_SETATTR = 442
+_SYS_MOUNT_SETATTR, _SYS_CACHESTAT = 442, 451
 _SYS_FSOPEN, _SYS_FSCONFIG, _SYS_FSMOUNT = 430, 431, 432
 _AT_FDCWD = -100
 _SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}.get(os.uname().machine, 41)
@@ -167,6 +167,15 @@ def openat2(path: str, flags: int, mode: int = 0, resolve: int = 0) -> int:
     how = _OpenHow(flags, mode, resolve)
     arguments = (_AT_FDCWD, os.fsencode(path), ctypes.byref(how), ctypes.c_size_t(ctypes.sizeof(how)))
     return _checked(_syscall(_SYS_OPENAT2, *arguments), "open", path)
+
+
+def cached_bytes(fd: int) -> int:
+    """Return how much of an open file is in the page cache, in bytes: cachestat(2), nr_cache (Linux 6.5)."""
+    whole = (ctypes.c_uint64 * 2)(0, 0)  # struct cachestat_range: off, len; 0 is up to the end
+    found = (ctypes.c_uint64 * 5)()  # struct cachestat: nr_cache comes first
+    flags = ctypes.c_uint(0)
+    _checked(_syscall(_SYS_CACHESTAT, fd, ctypes.byref(whole), ctypes.byref(found), flags), "cachestat")
+    return int(found[0]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def prctl(option: int, arg2: int = 0, arg3: int = 0, arg4: int = 0, arg5: int = 0) -> int:
