@@ -1,0 +1,113 @@
+"""Hold a result against itself: every figure and ratio in it computed again from its raw samples, and the samples
+against the plan. What is found is said in sentences; a result that somebody has edited does not pass.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Any
+
+from bench import summary
+from bench.model import CONTROL, Figure, Ratio, Result, Sample, Step
+from bench.questions import KINDS, METRICS
+
+TOLERANCE = 1e-9  # relative: the last digits may depend on the processor and on numpy's version
+# What follows what. Not T4 after T1: after clone3 the child may run before the parent does.
+_ORDERS = (("T0", "T1", "T6", "T7"), ("T0", "T4", "T5"), ("T0", "T4", "T6"), ("T0", "T7", "T8", "T9"))
+
+
+def verify(result: Result) -> list[str]:
+    """Return what is wrong with a result, in sentences; nothing where every number is borne out by the samples."""
+    strange = list(_strange(result))
+    if strange:  # no figures could be computed of it
+        return strange
+    return [*_steps(result), *_marks(result), *_numbers(result)]
+
+
+def _strange(result: Result) -> Iterator[str]:
+    """Yield what the plan names that this version does not know."""
+    plan = result.plan
+    for metric in plan.metrics:
+        if metric not in METRICS:
+            yield f"plan: there is no metric {metric}"
+    for kind in sorted({step.kind for step in plan.steps} - {*KINDS, CONTROL}):
+        yield f"plan: there is no kind of sample {kind}"
+    for mode in sorted({step.mode for step in plan.steps} - {*plan.modes, ""}):
+        yield f"plan: it has a step in mode {mode}, which is none of its modes"
+
+
+def _steps(result: Result) -> Iterator[str]:
+    """Yield where plan and samples do not belong together: missing, unplanned, twice, in another order."""
+    planned, taken = list(map(_step, result.plan.steps)), list(map(_step, result.samples))
+    wanted, found = Counter(planned), Counter(taken)
+    yield from (f"plan: {_name(*step)} stands in it {count} times" for step, count in wanted.items() if count > 1)
+    yield from (f"{_name(*step)} is in the plan, and there is no sample" for step in wanted if step not in found)
+    yield from (f"{_name(*step)} is a sample that is not in the plan" for step in found if step not in wanted)
+    yield from (f"{_name(*step)} was taken {count} times" for step, count in found.items() if count > 1)
+    if wanted == found and planned != taken:
+        first = next(step for step, other in zip(taken, planned, strict=True) if step != other)
+        yield f"the samples are not in the order of the plan, from {_name(*first)} on"
+
+
+def _marks(result: Result) -> Iterator[str]:
+    """Yield where something is said to have happened before what it follows from."""
+    for sample in result.samples:
+        marks = sample.marks_ns
+        if sample.kind == CONTROL:
+            continue
+        out_of_order = {
+            (first, last)
+            for order in _ORDERS
+            for first, last in pairwise([name for name in order if name in marks])
+            if marks[last] < marks[first]
+        }
+        for first, last in sorted(out_of_order):
+            yield f"{_name(*_step(sample))}: {last} is {marks[first] - marks[last]} ns before {first}"
+
+
+def _numbers(result: Result) -> Iterator[str]:
+    """Yield every figure and ratio that does not follow from the samples, is missing, or stands there twice."""
+    figures, ratios = summary.summarise(result.plan, result.samples)
+    yield from _differences("figure", figures, result.figures, ("key", "mode"))
+    yield from _differences("ratio", ratios, result.ratios, ("key", "mode", "base"))
+
+
+def _differences(
+    what: str, computed: Sequence[Figure | Ratio], stated: Sequence[Figure | Ratio], identity: tuple[str, ...]
+) -> Iterator[str]:
+    ours = {_identity(one, identity): one for one in computed}
+    theirs = {_identity(one, identity): one for one in stated}
+    for name, count in Counter(_identity(one, identity) for one in stated).items():
+        if count > 1:
+            yield f"{what} {name} stands there {count} times"
+    yield from (f"{what} {name} is missing" for name in ours if name not in theirs)
+    yield from (f"{what} {name} does not follow from the plan and the samples" for name in theirs if name not in ours)
+    for name, one in ours.items():
+        if name not in theirs:
+            continue
+        for field in one.__struct_fields__:
+            right, said = getattr(one, field), getattr(theirs[name], field)
+            if not same(right, said):
+                yield f"{what} {name}: {field} is stated as {said!r}, the samples give {right!r}"
+
+
+def same(first: Any, second: Any) -> bool:
+    """Return whether two values are the same; numbers to nine digits."""
+    if isinstance(first, int | float) and isinstance(second, int | float):
+        return math.isclose(first, second, rel_tol=TOLERANCE, abs_tol=0.0)
+    return bool(first == second)
+
+
+def _identity(one: Figure | Ratio, identity: tuple[str, ...]) -> str:
+    return " ".join(getattr(one, name) for name in identity)
+
+
+def _step(one: Sample | Step) -> tuple[str, str, int]:
+    return one.kind, one.mode, one.round
+
+
+def _name(kind: str, mode: str, number: int) -> str:
+    return " ".join(filter(None, (f"round {number}:", kind, mode)))
