@@ -1,0 +1,25 @@
+// spin COUNT: fixed work for one processor, then one byte. stamp [MILLISECONDS]: wait, then say what time it is.
+#include <errno.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+
+int spin(int argc, char **argv) {
+    volatile uint64_t result; // so that the compiler leaves the loop in
+    uint64_t state = 88172645463325252ULL;
+    for (unsigned long long left = argc > 1 ? strtoull(argv[1], NULL, 10) : 0; left > 0; left--)
+        state ^= state << 13, state ^= state >> 7, state ^= state << 17; // xorshift64: each step needs the one before
+    result = state;
+    return write(1, result ? "." : "!", 1) != 1;
+}
+
+int stamp(int argc, char **argv) {
+    long wait = argc > 1 ? strtol(argv[1], NULL, 10) : 0;
+    struct timespec pause = {wait / 1000, wait % 1000 * 1000000}, now;
+    while (nanosleep(&pause, &pause) != 0 && errno == EINTR)
+        ;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return dprintf(1, "stamp %lld\n", (long long)now.tv_sec * 1000000000LL + now.tv_nsec) < 0;
+}
