@@ -1,0 +1,96 @@
+"""What the workload writes, line by line, each with the moment at which the host saw it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from vmctl.backend import Backend
+from vmctl.errors import DeadlineError, VmctlError
+from vmctl.instance import Instance
+from vmctl.readiness import PERIOD_S, tail
+
+_LOOK_S = 0.05  # the instance itself is looked at less often than its output
+
+
+class Span(NamedTuple):
+    """What happened between a line "begin NAME" and the line "end NAME COUNT"."""
+
+    seconds: float
+    count: int
+
+
+def follow(inst: Instance, backend: Backend, until: str, timeout_s: float) -> list[tuple[int, str]]:
+    """Return the lines of its standard output so far, each with the moment (monotonic_ns) the host saw it.
+
+    It is looked every millisecond, until a line begins with `until`. Raises DeadlineError after `timeout_s`, and
+    VmctlError when the workload ends before.
+    """
+    found = _Lines(inst.stdout_log)
+    now_s = time.monotonic()
+    deadline_s, look_s = now_s + timeout_s, now_s
+    while not found.has(until):
+        now_s = time.monotonic()
+        if now_s > deadline_s:
+            raise DeadlineError(f"{inst.name} did not say {until!r} within {timeout_s:g} s", detail=tail(inst))
+        if now_s >= look_s:
+            look_s = now_s + _LOOK_S
+            backend.observe(inst)
+            if not backend.alive(inst) and not (found.read() or found.has(until)):
+                raise _ended(inst, backend, until)
+        time.sleep(PERIOD_S)
+        found.read()
+    return found.lines
+
+
+def spans(lines: Sequence[tuple[int, str]]) -> dict[str, Span]:
+    """Return NAME -> what passed between its lines "begin NAME" and "end NAME COUNT", by the host's clock."""
+    found, begun_ns = {}, {}
+    for at_ns, line in lines:
+        word, _, rest = line.partition(" ")
+        name, _, count = rest.partition(" ")
+        if word == "begin":
+            begun_ns[name] = at_ns
+        elif word == "end" and name in begun_ns:
+            found[name] = Span((at_ns - begun_ns[name]) / 1e9, int(count or 1))
+    return found
+
+
+class _Lines:
+    """The complete lines of a file that grows."""
+
+    def __init__(self, path: str) -> None:
+        self.lines: list[tuple[int, str]] = []
+        self._path = path
+        self._size = 0
+        self._rest = b""
+        self._looked_at = 0
+
+    def read(self) -> bool:
+        """Read what has been added and return whether that was anything."""
+        try:
+            if os.stat(self._path).st_size <= self._size:
+                return False
+            with open(self._path, "rb") as file:
+                file.seek(self._size)
+                data = file.read()
+        except FileNotFoundError:  # nothing has been written yet
+            return False
+        at_ns = time.monotonic_ns()
+        self._size += len(data)
+        *whole, self._rest = (self._rest + data).split(b"\n")
+        self.lines += [(at_ns, line.decode(errors="replace")) for line in whole]
+        return True
+
+    def has(self, begin: str) -> bool:
+        """Return whether a line begins so; each line is looked at once."""
+        new, self._looked_at = self.lines[self._looked_at :], len(self.lines)
+        return any(line.startswith(begin) for _, line in new)
+
+
+def _ended(inst: Instance, backend: Backend, until: str) -> VmctlError:
+    result = backend.result(inst)
+    how = f" with code {result.code} ({result.source})" if result else ""
+    return VmctlError(f"{inst.name} ended{how} before it said {until!r}", detail=tail(inst))

@@ -1,0 +1,131 @@
+"""A program of ours inside of what is measured: one static file, compiled here, laid on top of the workload's image.
+
+The image made so is called `bench/probe:` and 12 hexadecimal digits of what is in it. It is in `vmctl image ls` like any
+other and takes what the program takes; `vmctl image prune -a` removes it, and the next measurement makes it again.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from vmctl import engine, paths, registry
+from vmctl.backend import Backend
+from vmctl.errors import UnavailableError, VmctlError
+from vmctl.instance import Instance
+from vmctl.run import CommandError, run, which
+from vmctl.workload import Restart, Workload
+
+PATH = "/vmctl-probe"  # inside
+IMAGE = "bench/probe"
+_SOURCES = os.path.join(os.path.dirname(os.path.dirname(__file__)), "tool")
+_COMPILER = ("cc", "-O2", "-Wall", "-Wextra", "-Werror", "-static")
+_COMPILE_S, BUILD_S = 120.0, 900.0
+
+
+def program() -> str:
+    """Return the path of the static program compiled from bench/tool, kept until a source of it changes.
+
+    Raises UnavailableError where there is no C compiler, or no static C library.
+    """
+    sources = sorted(os.path.join(_SOURCES, name) for name in os.listdir(_SOURCES) if name.endswith((".c", ".h")))
+    path = os.path.join(paths.cache_root(), f"bench-probe-{_digest(*map(_content, sources))}")
+    if os.path.exists(path):
+        return path
+    hint = "on Debian: apt install gcc libc6-dev"
+    if which(_COMPILER[0]) is None:
+        raise UnavailableError("the program that measures inside cannot be compiled: there is no cc", hint=hint)
+    os.makedirs(paths.cache_root(), exist_ok=True)
+    new = f"{path}.{os.getpid()}.new"
+    try:
+        run([*_COMPILER, "-o", new, *(name for name in sources if name.endswith(".c"))], timeout_s=_COMPILE_S)
+        os.replace(new, path)
+    except CommandError as error:
+        raise UnavailableError(
+            "the program that measures inside cannot be compiled", hint=hint, detail=error.output
+        ) from error
+    return path
+
+
+def derive(image: str, files: Mapping[str, str]) -> str:
+    """Return the name of an image that has the files (path inside -> path on the host) on top of another image.
+
+    Made by `vmctl image build`, whose cache makes a second call cheap. Raises VmctlError with what that says.
+    """
+    from tempfile import TemporaryDirectory
+
+    name = f"{IMAGE}:{_digest(image.encode(), *(part for pair in sorted(files.items()) for part in _parts(*pair)))}"
+    with TemporaryDirectory(prefix="vmctl-bench-") as folder:
+        lines = [f"FROM {image}"]
+        for number, (inside, path) in enumerate(sorted(files.items())):
+            shutil.copy(path, os.path.join(folder, str(number)))
+            lines.append(f'COPY ["{number}", "{inside}"]')
+        with open(os.path.join(folder, "Dockerfile"), "w", encoding="utf-8") as file:
+            file.write("".join(f"{line}\n" for line in lines))
+        build(folder, name, f"nothing can be added to the image {image}")
+    return name
+
+
+def build(what: str, name: str, otherwise: str) -> None:
+    """Have `vmctl image build` make an image of a folder or recipe. Raises VmctlError: `otherwise` and what was said."""
+    argv = [sys.executable, "-m", "vmctl", "image", "build", "--quiet", "--tag", name, what]
+    code, _, errors = run(argv, check=False, timeout_s=BUILD_S)
+    if code != 0:
+        said = [line.removeprefix("vmctl: ") for line in errors.splitlines() if line.startswith("vmctl: ")]
+        hints = [line.removeprefix("hint: ") for line in errors.splitlines() if line.startswith("hint: ")]
+        raise VmctlError(": ".join([otherwise, *said[:1]]), hint="".join(hints[:1]), detail="" if said else errors)
+
+
+def with_program(work: Workload) -> Workload:
+    """Return the workload with our program at PATH, for a command of ours: as root, in /, without what its own needed.
+
+    Raises VmctlError where the image cannot be had.
+    """
+    return bare(work)._replace(image=derive(work.image, {PATH: program()}))
+
+
+def bare(work: Workload) -> Workload:
+    """Return the workload without what only its own command needs: ports, probe, files, user, folder, restarts."""
+    return work._replace(ports=(), ready=None, files=(), user="0", workdir="/", restart=Restart())
+
+
+@contextmanager
+def running(work: Workload, mode: str) -> Iterator[tuple[Instance, Backend]]:
+    """Lend an instance that has been started, ready where the workload has a probe; it is removed at the end."""
+    backend = registry.load(mode)
+    inst = engine.create(work, backend)
+    with inst.locked():
+        try:
+            engine.bring_up(inst, backend)
+            yield inst, backend
+            inst.timeline.mark("T7")
+        finally:
+            engine.remove(inst, backend)
+
+
+def texts(inst: Instance) -> dict[str, str]:
+    """Return what has to be known of an instance beside its figures."""
+    found = {"accelerator": inst.state.accelerator, "image_digest": inst.state.image_digest}
+    return {key: text for key, text in found.items() if text is not None}
+
+
+def _parts(inside: str, path: str) -> tuple[bytes, bytes]:
+    return inside.encode(), _content(path)
+
+
+def _content(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def _digest(*parts: bytes) -> str:
+    """Return 12 hexadecimal digits of the parts, whose lengths count too."""
+    from hashlib import sha256
+
+    found = sha256()
+    for part in parts:
+        found.update(b"%d:" % len(part) + part)
+    return found.hexdigest()[:12]

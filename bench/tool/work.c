@@ -1,0 +1,175 @@
+/* work NAME:COUNT... does each named thing so many times, one after the other, between its two lines. */
+
+#include "probe.h"
+
+#include <fcntl.h>
+#include <sched.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum { LINE_BYTES = 64, NODES = 512 * 1024, CHUNK_PAGES = 4096, DRAIN_US = 20000 };
+
+static volatile uint64_t sink; /* what is stored here has to be computed */
+
+struct node {
+    struct node *next;
+    char rest[LINE_BYTES - sizeof(struct node *)];
+};
+
+static struct node *nodes;
+
+/* A chain of dependent multiplications, in registers only: MMIX's generator (Knuth). */
+static void integer(long count)
+{
+    uint64_t value = 1;
+
+    for (long i = 0; i < count; i++)
+        value = value * 6364136223846793005u + 1442695040888963407u;
+    sink = value;
+}
+
+/* Dependent loads, one cache line each, through 32 MiB in an order that no prefetcher guesses. */
+static void memory(long count)
+{
+    struct node *at = nodes;
+
+    for (long i = 0; i < count; i++)
+        at = at->next;
+    sink = (uintptr_t)at;
+}
+
+/* One cycle through all nodes (Sattolo's algorithm), the same in every run. */
+static void make_memory(void)
+{
+    static uint32_t order[NODES];
+    uint64_t random = 1;
+
+    nodes = mmap(NULL, sizeof *nodes * NODES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (nodes == MAP_FAILED)
+        die("mmap");
+    for (uint32_t i = 0; i < NODES; i++)
+        order[i] = i;
+    for (uint32_t i = NODES - 1; i > 0; i--) {
+        random = random * 6364136223846793005u + 1442695040888963407u;
+        uint32_t other = (random >> 33) % i, kept = order[i];
+        order[i] = order[other];
+        order[other] = kept;
+    }
+    for (uint32_t i = 0; i < NODES; i++)
+        nodes[order[i]].next = &nodes[order[(i + 1) % NODES]];
+}
+
+static void getppid_raw(long count)
+{
+    for (long i = 0; i < count; i++)
+        syscall(SYS_getppid); /* the cheapest call that does something: nothing between us and the kernel caches it */
+}
+
+static void open_close(long count)
+{
+    for (long i = 0; i < count; i++) {
+        int fd = open(self, O_RDONLY | O_CLOEXEC);
+        if (fd < 0 || close(fd) != 0)
+            die(self);
+    }
+}
+
+static void spawn(long count)
+{
+    char *arguments[] = {(char *)self, "nothing", NULL};
+
+    for (long i = 0; i < count; i++) {
+        int status;
+        pid_t pid = fork();
+        if (pid == 0) {
+            execv(self, arguments);
+            _exit(127);
+        }
+        if (pid < 0 || waitpid(pid, &status, 0) != pid)
+            die("fork");
+        if (status != 0) {
+            fprintf(stderr, "%s could not be executed\n", self);
+            exit(1);
+        }
+    }
+}
+
+/* First touches of pages of 4 KiB that have never been there, and their return, 16 MiB at a time. */
+static void fault(long count)
+{
+    long page_bytes = sysconf(_SC_PAGESIZE);
+
+    while (count > 0) {
+        long pages = count < CHUNK_PAGES ? count : CHUNK_PAGES;
+        char *start = mmap(NULL, pages * page_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (start == MAP_FAILED)
+            die("mmap");
+        madvise(start, pages * page_bytes, MADV_NOHUGEPAGE); /* else one fault would bring 512 of them */
+        for (long page = 0; page < pages; page++)
+            *(volatile char *)(start + page * page_bytes) = 1;
+        munmap(start, pages * page_bytes);
+        count -= pages;
+    }
+}
+
+static const struct {
+    const char *name;
+    void (*run)(long count);
+    void (*make)(void); /* before the time is taken */
+} works[] = {
+    {"integer", integer, NULL},      {"memory", memory, make_memory}, {"getppid", getppid_raw, NULL},
+    {"open_close", open_close, NULL}, {"spawn", spawn, NULL},          {"fault", fault, NULL},
+};
+
+/* Stay on one processor: the highest that we may use, since most else begins with the lowest. */
+static void pin(void)
+{
+    cpu_set_t allowed, one;
+
+    if (sched_getaffinity(0, sizeof allowed, &allowed) != 0)
+        return;
+    for (int cpu = CPU_SETSIZE - 1; cpu >= 0; cpu--)
+        if (CPU_ISSET(cpu, &allowed)) {
+            CPU_ZERO(&one);
+            CPU_SET(cpu, &one);
+            if (sched_setaffinity(0, sizeof one, &one) == 0)
+                say("pinned %d", cpu);
+            return;
+        }
+}
+
+static void do_one(char *what)
+{
+    char *colon = strchr(what, ':');
+    size_t length = colon ? (size_t)(colon - what) : strlen(what);
+
+    for (size_t i = 0; i < sizeof works / sizeof *works; i++) {
+        if (strlen(works[i].name) != length || strncmp(works[i].name, what, length) != 0)
+            continue;
+        long count = number(colon ? colon + 1 : "1");
+        if (works[i].make)
+            works[i].make();
+        usleep(DRAIN_US); /* what was written before is on its way: it shall not be carried at the cost of this */
+        say("begin %s", works[i].name);
+        works[i].run(count);
+        say("end %s %ld", works[i].name, count);
+        return;
+    }
+    fprintf(stderr, "there is no work %s\n", what);
+    exit(2);
+}
+
+int work(int argc, char **argv)
+{
+    pin();
+    for (int i = 1; i < argc; i++)
+        do_one(argv[i]);
+    say("done");
+    return 0;
+}
