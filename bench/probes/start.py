@@ -7,7 +7,7 @@ import sys
 import time
 
 from bench import footing
-from bench.probes import Request, Seen
+from bench.probes import Request, Seen, tool
 from bench.questions import Question, between, value
 from vmctl import engine, readiness, registry
 from vmctl.backend import Backend
@@ -161,7 +161,7 @@ def _service(request: Request, inst: Instance, backend: Backend, before: int) ->
     found = backend.footprint(inst)
     values.update(footing.read(inst, found), **footing.disk(found))
     values["kernel_bytes"] = footing.kernel_bytes() - before
-    texts.update(_texts(inst))
+    texts.update(tool.texts(inst))
     if request.look:
         values.update(footing.inside(inst, backend))
         texts.update(_answer(inst))
@@ -182,12 +182,7 @@ def _batch(inst: Instance, backend: Backend) -> Seen:
     backend.observe(inst)
     result = engine.wait(inst)
     code = {"exit_code": str(result.code)} if result else {}
-    return Seen({}, footing.disk(backend.footprint(inst)), {}, {**_texts(inst), **code})
-
-
-def _texts(inst: Instance) -> dict[str, str]:
-    found = {key: getattr(inst.state, key) for key in ("accelerator", "image_digest")}
-    return {key: text for key, text in found.items() if text is not None}
+    return Seen({}, footing.disk(backend.footprint(inst)), {}, {**tool.texts(inst), **code})
 
 
 def _answer(inst: Instance) -> dict[str, str]:

@@ -1,23 +1,29 @@
-// hold BYTES: at the first SIGUSR1 take memory and touch every page of it, at the second one give it back.
+/* hold BYTES: at the first SIGUSR1 take memory and touch every page of it, at the second one give it back. */
+
 #include "go.h"
+
+#include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
-int hold(int argc, char **argv) {
-    size_t bytes = argc > 1 ? strtoull(argv[1], NULL, 10) : 0, page = (size_t)sysconf(_SC_PAGESIZE);
-    go_prepare();
-    dprintf(1, "ready hold\n");
-    go_wait();
+int hold(int argc, char **argv)
+{
+    size_t bytes = (size_t)number(argc > 1 ? argv[1] : ""), page = (size_t)sysconf(_SC_PAGESIZE);
+    sigset_t go;
+
+    go_prepare(&go);
+    say("ready");
+    go_wait(&go);
     char *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED)
-        return failed("load");
+        die("mmap");
     for (size_t at = 0; at < bytes; at += page)
-        memset(memory + at, (int)(at / page % 255 + 1), sizeof(long)); // no page of zeros: that could be shared
-    dprintf(1, "end load %zu\n", bytes);
-    go_wait();
+        memset(memory + at, (int)(at / page % 255 + 1), sizeof(long)); /* a page of zeros could be shared */
+    say("end load %zu", bytes);
+    go_wait(&go);
     if (munmap(memory, bytes) != 0)
-        return failed("free");
-    dprintf(1, "end free %zu\n", bytes);
+        die("munmap");
+    say("end free %zu", bytes);
     for (;;)
-        go_wait();
+        go_wait(&go);
 }

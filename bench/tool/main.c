@@ -23,7 +23,8 @@ static const struct {
     int (*run)(int argc, char **argv);
     const char *usage;
 } commands[] = {
-    {"hold", hold, "see hold.c"},
+    {"change", change, "BYTES LOWER DOOMED [MOUNT...]"},
+    {"hold", hold, "BYTES"},
     {"serve", serve, "PORT [DELAY_MS]"},
     {"work", work, "NAME:COUNT..."},
     {"nothing", nothing, ""},

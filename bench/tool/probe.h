@@ -6,6 +6,7 @@
 #define _GNU_SOURCE
 
 /* Each command is `int NAME(int argc, char **argv)`, argv[0] being its name; it returns the exit code. */
+int change(int argc, char **argv);
 int hold(int argc, char **argv);
 int serve(int argc, char **argv);
 int work(int argc, char **argv);

@@ -1,0 +1,44 @@
+"""An instance of the probe program that takes one step at a time, when it is told to (see bench/tool/go.h)."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from bench.probes import Request, lines, tool
+from vmctl.backend import Backend
+from vmctl.instance import Instance
+
+START_S = 120.0  # until the program runs, and
+STEP_S = 120.0  # for one step of it: an emulated guest on a busy host
+
+
+class Driven(NamedTuple):
+    """The instance, which waits for its next step."""
+
+    inst: Instance
+    backend: Backend
+
+    def step(self, until: str) -> str:
+        """Let the program take its next step; return the rest of the line, beginning with `until`, that ends it.
+
+        Raises DeadlineError, and VmctlError where the program ended instead.
+        """
+        self.backend.signal(self.inst, signal.SIGUSR1)
+        return self.wait(until, STEP_S)
+
+    def wait(self, until: str, timeout_s: float) -> str:
+        """Return the rest of the first line that begins with `until`."""
+        found = lines.follow(self.inst, self.backend, until, timeout_s)
+        return next(line for _, line in found if line.startswith(until)).removeprefix(until).strip()
+
+
+@contextmanager
+def driven(request: Request) -> Iterator[Driven]:
+    """Lend an instance whose program waits for its first step; it is removed at the end. Raises as the engine does."""
+    with tool.running(request.work, request.mode) as (inst, backend):
+        one = Driven(inst, backend)
+        one.wait("ready", START_S)
+        yield one

@@ -1,0 +1,111 @@
+"""Memory that a workload takes and gives back: idle, with a stated working set in use, and after it was freed."""
+
+from __future__ import annotations
+
+from bench import footing
+from bench.model import Sample
+from bench.probes import Request, Seen, tool
+from bench.probes.driven import START_S, STEP_S, Driven, driven
+from bench.questions import Question, value
+from vmctl.workload import Workload
+
+ROUNDS = 3
+SET_BYTES = 64 * 1024**2
+LIMIT_SHARE = 4  # of a limited memory the working set takes no more than a quarter
+REPORT_S = 2.5  # a guest tells its host of free pages 2 s after they came to be (PAGE_REPORTING_DELAY in the kernel)
+PAGE_BYTES = 4096
+
+
+def _given_back(sample: Sample) -> list[float]:
+    """Return which share of what the load took has come back."""
+    found = [sample.values.get(f"{state}_cgroup_bytes") for state in ("idle", "loaded", "freed")]
+    if None in found or found[1] <= found[0]:  # type: ignore[operator]
+        return []
+    idle, loaded, freed = (float(size) for size in found if size is not None)
+    return [(loaded - freed) / (loaded - idle)]
+
+
+def _taken(sample: Sample) -> list[float]:
+    """Return what the host lost per byte that the workload took."""
+    names = ("idle_cgroup_bytes", "loaded_cgroup_bytes", "set_bytes")
+    if any(name not in sample.values for name in names):
+        return []
+    idle, loaded, size = (sample.values[name] for name in names)
+    return [(loaded - idle) / size]
+
+
+QUESTIONS = (
+    Question(
+        "memory.loaded_pss_bytes",
+        "memory with 64 MiB in use (PSS)",
+        "bytes",
+        value("loaded_pss_bytes"),
+        meaning="Sum of Pss of every process after a program has touched every page of 64 MiB, or of a quarter of the"
+        " memory limit where that is less; the program has the workload's image and resources.",
+    ),
+    Question(
+        "memory.loaded_cgroup_bytes",
+        "memory with 64 MiB in use (cgroup)",
+        "bytes",
+        value("loaded_cgroup_bytes"),
+        meaning="The same state, by what is charged to the cgroup.",
+    ),
+    Question(
+        "memory.taken_share",
+        "  host memory for each byte of it",
+        "share",
+        _taken,
+        meaning="What the cgroup had more than when idle, divided by the bytes touched. Less than 100 %: pages that a"
+        " guest had from its host before, and had free, were taken for it.",
+    ),
+    Question(
+        "memory.given_back_share",
+        "  given back when freed",
+        "share",
+        _given_back,
+        less_is_better=False,
+        meaning="Which share of that was no longer charged to the cgroup when its memory was flat again, after munmap(2).",
+    ),
+)
+
+
+def set_bytes(work: Workload) -> int:
+    """Return how many bytes are taken: 64 MiB, or a quarter of the memory limit in whole pages where that is less."""
+    limit = work.resources.memory_bytes
+    return SET_BYTES if limit is None else min(SET_BYTES, limit // LIMIT_SHARE // PAGE_BYTES * PAGE_BYTES)
+
+
+def prepare(work: Workload) -> Workload:
+    """Return a workload that takes memory and gives it back, in the user's image and with the user's resources."""
+    return tool.with_program(work)._replace(command=(tool.PATH, "hold", str(set_bytes(work))))
+
+
+def limit_s(work: Workload, instances: int) -> float:
+    """Return after how many seconds a sample is given up."""
+    return START_S + 2 * STEP_S + 60.0
+
+
+def observe(request: Request) -> Seen:
+    """Return pss and cgroup of the three states. Raises errors of vmctl.errors."""
+    size = set_bytes(request.work)
+    values: dict[str, float] = {"set_bytes": size}
+    texts: dict[str, str] = {}
+    if size < SET_BYTES:
+        texts["working_set"] = f"{size} bytes, a quarter of the memory limit"
+    with driven(request) as one:
+        _look(one, "idle", values, texts)
+        one.step("end load")
+        _look(one, "loaded", values, texts)
+        one.step("end free")
+        _look(one, "freed", values, texts)
+        texts.update(tool.texts(one.inst))
+    return Seen({}, values, {}, texts)
+
+
+def _look(one: Driven, state: str, values: dict[str, float], texts: dict[str, str]) -> None:
+    """Add what an instance that has come to rest takes, under the name of the state."""
+    reports = one.backend.features.own_kernel and state != "loaded"
+    more, said = footing.settle(one.inst, REPORT_S if reports else footing.FLAT_S)
+    more.update(footing.read(one.inst, one.backend.footprint(one.inst)))
+    values.update({f"{state}_{name}": size for name, size in more.items()})
+    texts.update({f"{state}_{name}": text for name, text in said.items()})
