@@ -26,6 +26,8 @@ static const struct {
     {"change", change, "BYTES LOWER DOOMED [MOUNT...]"},
     {"hold", hold, "BYTES"},
     {"serve", serve, "PORT [DELAY_MS]"},
+    {"spin", spin, "STEPS"},
+    {"stamp", stamp, "[MILLISECONDS]"},
     {"work", work, "NAME:COUNT..."},
     {"nothing", nothing, ""},
 };

@@ -9,6 +9,8 @@
 int change(int argc, char **argv);
 int hold(int argc, char **argv);
 int serve(int argc, char **argv);
+int spin(int argc, char **argv);
+int stamp(int argc, char **argv);
 int work(int argc, char **argv);
 
 extern const char *self; /* the path by which this program was executed */

@@ -1,4 +1,6 @@
 // spin COUNT: fixed work for one processor, then one byte. stamp [MILLISECONDS]: wait, then say what time it is.
+#include "probe.h"
+
 #include <errno.h>
 #include <stdint.h>
 #include <stdio.h>

@@ -1,0 +1,110 @@
+"""What measuring itself costs: how much later an observed moment is than the true one, and the CPU that waiting takes.
+
+    python -m bench.harness
+
+A process of its own, as a sample has one. Only modes without a kernel of their own can be asked: there the workload
+reads the very clock that the host reads, and says when it spoke.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from vmctl import engine, readiness, registry
+from vmctl.backend import Backend
+from vmctl.errors import VmctlError
+from vmctl.instance import Instance
+from vmctl.workload import HttpProbe, Ready, Workload
+
+QUIET_MS = 100  # how long the workload of a round is silent
+WAIT_S = 2.0  # how long a workload takes to get ready while the CPU is looked at
+STAMP = "stamp"
+
+
+def main() -> None:
+    """Read a request from stdin, write the answer to stdout."""
+    request = json.load(sys.stdin)
+    try:
+        answer = _answer(**request)
+    except VmctlError as error:
+        answer = {"error": str(error)}
+    os.write(1, json.dumps(answer).encode())
+
+
+def _answer(mode: str, image: str, program: str, rounds: int) -> dict[str, Any]:
+    said = Workload(name="", image=image, command=(program, STAMP, str(QUIET_MS)), ready=Ready(log=f"^{STAMP}"))
+    pairs = [(interval_s(said, mode, watch=True), interval_s(said, mode, watch=False)) for _ in range(rounds)]
+    quiet = f"sleep {WAIT_S:g};"
+    log = said._replace(command=("sh", "-c", f"{quiet} echo {STAMP}; exec sleep 100"))
+    port = _free_port()
+    serve = f"{quiet} exec httpd -f -p {port} -h /etc"
+    http = log._replace(command=("sh", "-c", serve), ready=Ready(http=HttpProbe(port, "/passwd")))
+    return {"intervals_s": pairs, "cpu_share": {"log": cpu_share(log, mode), "http": cpu_share(http, mode)}}
+
+
+def interval_s(work: Workload, mode: str, *, watch: bool) -> float:
+    """Return the seconds from T0 to the workload's first line: as observed, or unobserved as the workload says itself.
+
+    Raises VmctlError where the line never comes.
+    """
+    with _started(work, mode) as (inst, backend):
+        if watch:
+            readiness.wait_until_ready(inst, backend)
+            return inst.timeline.between_s("T0", "T6") or 0.0
+        deadline = time.monotonic() + 60.0
+        while not (line := _line(inst)).endswith("\n"):
+            if time.monotonic() > deadline:
+                raise VmctlError(f"{inst.name} never said a word")
+            time.sleep(QUIET_MS / 1000 * 2)  # when it speaks, nobody is looking
+        return (int(line.split()[1]) - inst.timeline.marks_ns["T0"]) / 1e9
+
+
+def cpu_share(work: Workload, mode: str) -> float:
+    """Return the share of one processor that waiting for readiness takes, children's included (getrusage(2))."""
+    with _started(work, mode) as (inst, backend):
+        begun_s, used_s = time.monotonic(), _used_s()
+        readiness.wait_until_ready(inst, backend)
+        return (_used_s() - used_s) / (time.monotonic() - begun_s)
+
+
+@contextmanager
+def _started(work: Workload, mode: str) -> Iterator[tuple[Instance, Backend]]:
+    """Lend an instance that has just been started, not yet ready."""
+    backend = registry.load(mode)
+    inst = engine.create(work._replace(name=f"bench-harness-{os.urandom(3).hex()}"), backend)
+    with inst.locked():
+        try:
+            engine.bring_up(inst, backend, wait=False)
+            yield inst, backend
+        finally:
+            engine.remove(inst, backend)
+
+
+def _line(inst: Instance) -> str:
+    with open(inst.stdout_log, encoding="ascii") as file:
+        return file.readline()
+
+
+def _free_port() -> int:
+    """Return a port that nobody has now, for the mode that shares the host's network."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _used_s() -> float:
+    spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in spent)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,233 @@
+"""Does this machine, with this method, show a difference where there is none, and one of 3 % where there is one?
+
+Fixed work of some 5 ms, a fresh process each time, is measured as A, once more as A, and with 3 % more time to spend
+as B, in random order in every round. A trial is what a measurement is: some rounds, and a verdict. Of many trials the
+share is counted that calls A and A different, and the share that finds B slower.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from bench import manifest, statistics
+from bench.peers.command import time_command
+from bench.plan import rounds
+from bench.probes import tool
+from bench.statistics import BAND, VERDICTS, Pairs
+from vmctl import registry
+from vmctl.errors import UnavailableError, VmctlError
+from vmctl.run import CommandError, run
+from vmctl.workload import Workload
+
+FORMAT = "vmctl bench self-test 1"
+TRIALS, RUNS = 200, 30
+IMAGE = "tiny"  # what the harness is measured with
+WORK_S = 0.005
+SOME_STEPS, CALIBRATIONS = 3_000_000, 50
+AT_MOST_FALSE, AT_LEAST_FOUND = 0.05, 0.95
+AT_MOST_ADDED_S, AT_MOST_CPU = 0.0002, 0.01
+HARNESS_ROUNDS = 40
+_FIRST, _AGAIN, _SLOWER = "A", "A again", "B"
+_NAMES = (_FIRST, _AGAIN, _SLOWER)
+
+Progress = Callable[[str], None]
+Trial = dict[str, list[float]]  # of each contender the seconds, round by round
+
+
+class Work(NamedTuple):
+    """The contender: a program, and how often it has to count for WORK_S, and for 3 % more."""
+
+    program: str
+    steps: int
+    more_steps: int
+
+    def seconds(self, name: str) -> float:
+        """Return how long a fresh process takes to its first byte, which it writes when its work is done."""
+        return spin_s(self.program, self.more_steps if name == _SLOWER else self.steps)
+
+
+class Line(NamedTuple):
+    """One thing that was tested; `met` is None where it could not be."""
+
+    what: str
+    target: str
+    measured: str
+    met: bool | None
+
+
+def measure(trials: int, runs: int, seed: int, progress: Progress) -> dict[str, Any]:
+    """Return everything measured, for JSON. Raises UnavailableError where there is no C compiler."""
+    progress("calibrating")
+    work = calibrate()
+    measured = []
+    for number in range(trials):
+        progress(f"trial {number + 1} of {trials}")
+        measured.append(trial(work, runs, seed + number))
+    return {
+        "format": FORMAT,
+        "host": manifest.facts(),
+        "seed": seed,
+        "runs": runs,
+        "steps": {_FIRST: work.steps, _SLOWER: work.more_steps},
+        "trials": measured,
+        "harness": _harness(progress),
+    }
+
+
+def calibrate() -> Work:
+    """Return the work: the count for WORK_S, and the one that takes 3 % longer, the start of the process included."""
+    program = tool.program()
+    least = [min(spin_s(program, steps) for _ in range(CALIBRATIONS)) for steps in (0, SOME_STEPS)]
+    step_s = (least[1] - least[0]) / SOME_STEPS
+    return Work(program, round((WORK_S - least[0]) / step_s), round(((1 + BAND) * WORK_S - least[0]) / step_s))
+
+
+def spin_s(program: str, steps: int) -> float:
+    """Return the seconds from the start of a fresh process to its first byte, written after so many steps of work."""
+    return time_command([program, "spin", str(steps)]).first_byte_s()
+
+
+def trial(work: Work, runs: int, seed: int) -> Trial:
+    """Measure all three, `runs` times, in a random order each time."""
+    seconds: Trial = {name: [] for name in _NAMES}
+    for turn in rounds(_NAMES, runs, seed):
+        for name in turn:
+            seconds[name].append(work.seconds(name))
+    return seconds
+
+
+def verdicts(trials: Sequence[Trial], name: str, seed: int) -> list[str]:
+    """Return what each trial says of a contender beside the first: keys of VERDICTS."""
+    found = []
+    for number, one in enumerate(trials):
+        interval = statistics.ratio_interval(pairs(one, name), seed + number)
+        found.append(statistics.verdict(interval))
+    return found
+
+
+def pairs(one: Trial, name: str) -> Pairs:
+    """Return a contender's seconds beside those of the first, round by round."""
+    return list(zip(one[name], one[_FIRST], strict=True))
+
+
+def lines(done: dict[str, Any]) -> list[Line]:
+    """Return what was tested, against its target."""
+    trials, seed = done["trials"], done["seed"]
+    same, slower = (verdicts(trials, name, seed) for name in (_AGAIN, _SLOWER))
+    false, found = _share(same, "more", "less"), _share(slower, "more")
+    enough = done["runs"] >= statistics.ENOUGH
+    return [
+        Line(
+            "A called different from A",
+            f"<= {AT_MOST_FALSE:.0%}",
+            _counted(same, "more", "less"),
+            false <= AT_MOST_FALSE if enough else None,
+        ),
+        Line(
+            f"{BAND:.0%} more work found",
+            f">= {AT_LEAST_FOUND:.0%}",
+            _counted(slower, "more") + _more_runs(done, found),
+            found >= AT_LEAST_FOUND if enough else None,
+        ),
+        *_harness_lines(done["harness"]),
+    ]
+
+
+def notes(done: dict[str, Any]) -> list[str]:
+    """Return what has to be known to read the lines."""
+    trials, seed = done["trials"], done["seed"]
+    every = {name: [value for one in trials for value in one[name]] for name in _NAMES}
+    middle = statistics.median(every[_FIRST])
+    scatter = statistics.TO_SIGMA * statistics.deviation(every[_FIRST]) / middle
+    said = [
+        f"{len(trials)} trials of {done['runs']} rounds, seed {seed}; all rounds together: A {middle * 1000:.2f} ms, "
+        f"scaled MAD {scatter:.1%}, {sum(statistics.outliers(every[_FIRST])) / len(every[_FIRST]):.1%} outliers, "
+        f"A again/A {statistics.ratio(_all(trials, _AGAIN)):.4f}, B/A {statistics.ratio(_all(trials, _SLOWER)):.4f}"
+    ]
+    for name in (_AGAIN, _SLOWER):
+        found = verdicts(trials, name, seed)
+        said.append(f"{name} beside A: " + ", ".join(f"{VERDICTS[w]} {found.count(w)}" for w in VERDICTS if w in found))
+    if done["runs"] < statistics.ENOUGH:
+        said.append(f"fewer than {statistics.ENOUGH} rounds have no interval, and so no verdict")
+    return said
+
+
+def _all(trials: Sequence[Trial], name: str) -> Pairs:
+    return [pair for one in trials for pair in pairs(one, name)]
+
+
+def _share(words: Sequence[str], *wanted: str) -> float:
+    return sum(word in wanted for word in words) / len(words)
+
+
+def _counted(words: Sequence[str], *wanted: str) -> str:
+    return f"{_share(words, *wanted):.1%} of {len(words)} trials"
+
+
+def _more_runs(done: dict[str, Any], found: float) -> str:
+    """Return how many rounds it would take, as the trials see it on average, where these were too few."""
+    if found >= AT_LEAST_FOUND:
+        return ""
+    needed = [statistics.runs_needed(pairs(one, _AGAIN), done["seed"]) for one in done["trials"]]
+    known = [float(count) for count in needed if count is not None]
+    return f"; some {statistics.median(known):.0f} rounds would do" if known else ""
+
+
+# What measuring itself costs
+
+
+def _harness(progress: Progress) -> dict[str, Any]:
+    """Return, for each mode whose workloads read the host's clock, what observing adds and takes, or why not."""
+    found: dict[str, Any] = {}
+    for mode in registry.modes():
+        if registry.load(mode).features.own_kernel:
+            continue
+        progress(f"what measuring costs: {mode}")
+        try:
+            found[mode] = _cost(mode)
+        except VmctlError as error:
+            found[mode] = {"error": str(error)}
+    return found
+
+
+def _cost(mode: str) -> dict[str, Any]:
+    from json import dumps, loads
+
+    work = tool.with_program(Workload(name="harness", image=IMAGE))
+    request = {
+        "mode": mode,
+        "image": work.image,
+        "program": tool.PATH,
+        "rounds": HARNESS_ROUNDS,
+    }
+    try:
+        said = run([sys.executable, "-m", "bench.harness"], stdin=dumps(request).encode(), timeout_s=300.0)[1]
+    except CommandError as error:
+        raise UnavailableError(str(error), detail=error.output) from error
+    answer: dict[str, Any] = loads(said)
+    return answer
+
+
+def _harness_lines(harness: dict[str, Any]) -> list[Line]:
+    found = []
+    for mode, cost in harness.items():
+        added, waiting = f"added to an interval, {mode}", f"CPU while waiting, {mode}"
+        targets = f"<= {AT_MOST_ADDED_S * 1000:g} ms", f"<= {AT_MOST_CPU:.0%}"
+        if "error" in cost:
+            found += [Line(added, targets[0], cost["error"], None), Line(waiting, targets[1], cost["error"], None)]
+            continue
+        seconds = added_s(cost["intervals_s"])
+        text = f"{seconds * 1000:.3f} ms, median of {len(cost['intervals_s'])} rounds"
+        found.append(Line(added, targets[0], text, seconds <= AT_MOST_ADDED_S))
+        found += [
+            Line(f"{waiting}, {probe}", targets[1], f"{share:.1%}", share <= AT_MOST_CPU)
+            for probe, share in cost["cpu_share"].items()
+        ]
+    return found
+
+
+def added_s(intervals: Pairs) -> float:
+    """Return by how much observed intervals are longer than unobserved ones: the difference of their medians."""
+    return statistics.median([one for one, _ in intervals]) - statistics.median([other for _, other in intervals])

@@ -1,0 +1,44 @@
+"""vmctl bench self-test."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+
+from vmctl.cli import output
+from vmctl.errors import SpecError
+
+COLUMNS = ("what", "target", "measured", "met")
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("--trials", type=int, default=200, help="measurements to make (default: 200)")
+    parser.add_argument("--runs", type=int, default=30, help="rounds in each of them (default: 30)")
+    parser.add_argument("--seed", type=int, help="of the random order (default: made up, and printed)")
+    parser.add_argument("--out", metavar="FILE", help="write every raw sample there, as JSON")
+    output.add_format(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure and print; 0 where every target is met, 1 where one is not."""
+    from bench import selftest
+    from vmctl.instance import write_atomic
+
+    if args.trials < 1 or args.runs < 1:
+        raise SpecError("--trials and --runs have to be at least 1")
+    seed = int.from_bytes(os.urandom(2)) if args.seed is None else args.seed
+    progress = output.Progress()
+    try:
+        done = selftest.measure(args.trials, args.runs, seed, progress)
+        progress("computing")
+        lines, notes = selftest.lines(done), selftest.notes(done)
+    finally:
+        progress.clear()
+    if args.out:
+        write_atomic(args.out, json.dumps(done) + "\n")
+    words = {True: "yes", False: "no", None: "-"}
+    output.show([line._asdict() for line in lines], COLUMNS, args.format, lambda _, value: words.get(value, str(value)))
+    output.note("\n" + "\n".join(notes))
+    return 0 if all(line.met is not False for line in lines) else 1
