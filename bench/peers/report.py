@@ -13,7 +13,7 @@ from bench.peers import claims, containers, guests
 from bench.peers.claims import Verdict
 from bench.peers.root import Root, shared_root
 from bench.peers.study import Study, study
-from bench.results import markdown
+from bench.export import markdown_table
 from bench.statistics import ENOUGH, median_interval
 from vmctl import registry
 from vmctl.errors import VmctlError
@@ -132,8 +132,8 @@ def write(report: Report, folder: str) -> None:
     """Write `peers.json` and `peers.md` into a folder, which is made where it is missing."""
     os.makedirs(folder, exist_ok=True)
     write_atomic(os.path.join(folder, "peers.json"), json.dumps(document(report), indent=1) + "\n")
-    lines = ["# Our own cost, beside that of others", "", *markdown(VERDICT_COLUMNS, verdict_rows(report))]
+    lines = ["# Our own cost, beside that of others", "", *markdown_table(VERDICT_COLUMNS, verdict_rows(report))]
     for one in report.studies:
-        lines += ["", f"## {one.title.capitalize()}", "", *markdown(STUDY_COLUMNS, study_rows(one))]
+        lines += ["", f"## {one.title.capitalize()}", "", *markdown_table(STUDY_COLUMNS, study_rows(one))]
     lines += ["", *(f"- {note}" for note in notes(report))]
     write_atomic(os.path.join(folder, "peers.md"), "\n".join(lines) + "\n")

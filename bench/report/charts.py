@@ -1,0 +1,236 @@
+"""The charts: every sample of a headline question, the phases of a start, what there is for so many instances."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import median
+from typing import TYPE_CHECKING, NamedTuple
+
+from bench.model import Result, Sample
+from bench.questions import Question
+from bench.report import drawing, tables, words
+from bench.report.tables import Table
+from bench.texts import quantity
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
+
+_LOG_BEYOND = 20.0  # modes whose medians differ more than that would be one dot each on a linear scale
+_GOLDEN = 0.618034  # multiples of it spread evenly, and always in the same way
+_PHASES = (("T0", "T1"), ("T1", "T4"), ("T4", "T5"), ("T5", "T6"))
+_PHASE_NAMES = ("until the process exists", "until our init runs", "until the first output", "until the first answer")
+_HATCHES = ("", "///", "...", "xx")
+
+
+class Chart(NamedTuple):
+    """A chart, what it shows in words, and the numbers behind it."""
+
+    name: str
+    title: str
+    text: str
+    svg: str
+    table: Table
+
+
+class Row(NamedTuple):
+    """What one mode says to a question: a number per sample."""
+
+    label: str
+    place: int  # of the mode in the plan: its colour and marker
+    mode: str
+    values: list[float]
+
+
+def of(result: Result, kind: str, question: Question, name: str) -> Chart | None:
+    """Return the chart of a question, None where there is nothing to draw."""
+    return _ladder(result, kind, question, name) if question.points else _strip(result, kind, question, name)
+
+
+def _strip(result: Result, kind: str, question: Question, name: str) -> Chart | None:
+    """Return a chart of all samples, a row per mode, with median and interval."""
+    rows, many = [], False
+    for place, mode in enumerate(result.plan.modes):
+        seen = [list(question.values(one)) for one in result.of(kind, mode) if one.counts]
+        many = many or any(len(each) > 1 for each in seen)
+        rows.append(Row(words.label(result, mode), place, mode, [median(each) for each in seen if each]))
+    if not any(row.values for row in rows):
+        return None
+    log = _logarithmic([row.values for row in rows])
+    what = "the median of one run" if many else "one run"
+    text = f"Each point is {what}; {_counts(rows)}. The bar is the {question.statistic}, the band its 95 % interval."
+    text += " The scale is logarithmic: each line stands for a multiple." if log else ""
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        for height, row in enumerate(rows):
+            _row(axes, result, question, row, height)
+        axes.set_yticks(range(len(rows)), [row.label for row in rows])
+        axes.set_ylim(len(rows) - 0.45, -0.62)
+        _scale(axes.xaxis, question.unit, log=log)
+        if not log:
+            axes.set_xlim(left=min(0.0, *(value for row in rows for value in row.values)))
+        axes.margins(x=0.04)
+        axes.set_xlabel("logarithmic scale" if log else "")
+
+    svg = drawing.svg(name, 0.9 + 0.95 * len(rows), draw)
+    columns = [[quantity(value, question.unit) for value in row.values] for row in rows]
+    table = tables.observed("Every sample that counts, in its order", [row.label for row in rows], columns)
+    return Chart(name, words.heading(result, question), text, svg, table)
+
+
+def _row(axes: Axes, result: Result, question: Question, row: Row, height: int) -> None:
+    colour, figure = drawing.colour(row.place), words.figure(result, question.key, row.mode)
+    heights = [height + 0.42 * ((number * _GOLDEN) % 1 - 0.5) for number in range(len(row.values))]
+    if figure is not None and figure.low is not None and figure.high is not None:
+        axes.fill_betweenx([height - 0.3, height + 0.3], figure.low, figure.high, color=colour, alpha=0.22, linewidth=0)
+    points = axes.plot(row.values, heights, drawing.marker(row.place), color=colour, alpha=0.75)[0]
+    points.set(gid=f"points-{row.place}", markersize=6.5, markeredgecolor=drawing.PAPER, markeredgewidth=0.5)
+    if figure is not None and figure.value is not None:
+        axes.plot([figure.value] * 2, [height - 0.3, height + 0.3], color=drawing.INK, linewidth=2.5)
+        text = quantity(figure.value, figure.unit)
+        axes.annotate(text, (figure.value, height - 0.32), ha="center", va="bottom", fontsize=13, fontweight="bold")
+
+
+def _ladder(result: Result, kind: str, question: Question, name: str) -> Chart | None:
+    """Return a chart of what there is for each number of instances, with the slope through it."""
+    found = {
+        mode: [list(question.points(one)) for one in result.of(kind, mode) if one.counts] if question.points else []
+        for mode in result.plan.modes
+    }
+    everything = [[height for each in ladders for _, height in each] for ladders in found.values()]
+    if not any(everything):
+        return None
+    log = _logarithmic(everything)
+    text = "Each point is one number of instances in one run; the line has the slope that the figure states."
+    text += " The vertical scale is logarithmic, so lines are bent." if log else ""
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        for place, (mode, ladders) in enumerate(found.items()):
+            _line(axes, result, question, (mode, place), [pair for each in ladders for pair in each])
+        axes.grid(True, axis="both")
+        _scale(axes.yaxis, question.unit, log=log)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.set_xlabel("number of instances")
+        figure.legend(loc="outside upper left", ncols=3, frameon=False)
+
+    columns = [
+        [f"{count:g}: {quantity(value, question.unit)}" for each in ladders for count, value in each]
+        for ladders in found.values()
+    ]
+    labels = [words.label(result, mode) for mode in found]
+    table = tables.observed("Every point: number of instances and what there was", labels, columns)
+    return Chart(name, words.heading(result, question), text, drawing.svg(name, 4.0, draw), table)
+
+
+def _line(
+    axes: Axes, result: Result, question: Question, mode: tuple[str, int], points: Sequence[tuple[float, float]]
+) -> None:
+    if not points:
+        return
+    name, place = mode
+    colour, marker, label = drawing.colour(place), drawing.marker(place), words.label(result, name)
+    counts, values = [count for count, _ in points], [value for _, value in points]
+    drawn = axes.plot(counts, values, marker, color=colour, alpha=0.8, markersize=7, label=label)[0]
+    drawn.set(gid=f"points-{place}", markeredgecolor=drawing.PAPER, markeredgewidth=0.5)
+    figure = words.figure(result, question.key, name)
+    if figure is not None and figure.value is not None:
+        start = median(value - figure.value * count for count, value in points)
+        ends = [min(counts) + (max(counts) - min(counts)) * part / 40 for part in range(41)]
+        axes.plot(ends, [start + figure.value * count for count in ends], color=colour, linewidth=1.8)
+
+
+def phases(result: Result, kind: str, question: Question, name: str) -> Chart | None:
+    """Return the phases of each mode's middle start: the run whose start time is the median, so that they add up."""
+    middle = [(place, mode, _middle(result, kind, mode, question)) for place, mode in enumerate(result.plan.modes)]
+    rows = [(place, words.label(result, mode), _spans(one)) for place, mode, one in middle if one is not None]
+    if not any(spans for _, _, spans in rows):
+        return None
+    used = [number for number in range(len(_PHASES)) if any(spans[number] for _, _, spans in rows)]
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        for height, (place, _, spans) in enumerate(rows):
+            _stack(axes, height, place, spans)
+        axes.set_yticks(range(len(rows)), [label for _, label, _ in rows])
+        axes.set_ylim(len(rows) - 0.5, -0.6)
+        axes.set_xlim(0, 112)
+        axes.set_xticks([0, 25, 50, 75, 100], ["0 %", "25 %", "50 %", "75 %", "100 %"])
+        figure.legend(handles=_keys(used), loc="outside upper left", ncols=2, frameon=False, handlelength=2.4)
+
+    text = (
+        "Where the time of a start goes, as shares of the whole, which stands at the right: bars of different modes "
+        "have different lengths in seconds. Each bar is one run, the one in the middle."
+    )
+    cells = tuple(
+        (label, *(quantity(spans[number], "s") if spans[number] else "-" for number in used), quantity(sum(spans), "s"))
+        for _, label, spans in rows
+    )
+    table = Table("Phases of the middle run", ("mode", *(_PHASE_NAMES[number] for number in used), "together"), cells)
+    return Chart(name, "Where the time goes", text, drawing.svg(name, 1.6 + 0.8 * len(rows), draw), table)
+
+
+def _middle(result: Result, kind: str, mode: str, question: Question) -> Sample | None:
+    seen = sorted((question.values(one)[0], one.round) for one in result.of(kind, mode) if question.values(one))
+    wanted = seen[(len(seen) - 1) // 2][1] if seen else None
+    return next((one for one in result.of(kind, mode) if one.round == wanted), None)
+
+
+def _spans(sample: Sample) -> list[float]:
+    """Return the seconds of each phase; a mark that was not observed, or lies before another, makes no phase."""
+    marks = sorted(
+        (sample.marks_ns[name], number) for number, (_, name) in enumerate(_PHASES) if name in sample.marks_ns
+    )
+    spans, before = [0.0] * len(_PHASES), sample.marks_ns.get("T0", 0)
+    for at_ns, number in marks:
+        spans[number] = max(0, at_ns - before) / 1e9
+        before = max(before, at_ns)
+    return spans
+
+
+def _stack(axes: Axes, height: int, place: int, spans: Sequence[float]) -> None:
+    whole, left = sum(spans) or 1.0, 0.0
+    for number, span_s in enumerate(spans):
+        share = 100 * span_s / whole
+        if share:
+            bar = axes.barh(height, share, 0.5, left=left, color=drawing.colour(place), edgecolor=drawing.PAPER)
+            bar[0].set(alpha=1 - 0.22 * number, hatch=_HATCHES[number], linewidth=1)
+        if share > 14:
+            box = {"facecolor": drawing.PAPER, "edgecolor": "none", "boxstyle": "round,pad=0.25"}
+            axes.text(left + share / 2, height, quantity(span_s, "s"), ha="center", va="center", fontsize=11, bbox=box)
+        left += share
+    axes.text(101, height, quantity(sum(spans), "s"), ha="left", va="center", fontsize=13, fontweight="bold")
+
+
+def _keys(used: Sequence[int]) -> list[object]:
+    from matplotlib.patches import Patch
+
+    return [
+        Patch(
+            facecolor=drawing.INK, alpha=1 - 0.22 * n, hatch=_HATCHES[n], edgecolor=drawing.PAPER, label=_PHASE_NAMES[n]
+        )
+        for n in used
+    ]
+
+
+def _logarithmic(groups: Sequence[Sequence[float]]) -> bool:
+    middles = [median(values) for values in groups if values]
+    return all(value > 0 for values in groups for value in values) and max(middles) > _LOG_BEYOND * min(middles)
+
+
+def _scale(axis: Axis, unit: str, *, log: bool) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+    if log:
+        axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+        axis.set_major_locator(LogLocator(numticks=8))
+        axis.set_minor_formatter(NullFormatter())
+    else:
+        axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: quantity(value, unit)))
+
+
+def _counts(rows: Sequence[Row]) -> str:
+    return ", ".join(f"{row.label}: {len(row.values)}" for row in rows)

@@ -1,0 +1,119 @@
+"""matplotlib's SVG as part of a page: colours of the page's, text that can be selected, identifiers of its own."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from vmctl import paths
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+WIDTH_IN = 8.0
+# what matplotlib draws with -> what stands in the page; style.css has a light and a dark value for each
+INK, FAINT, PAPER = "#010203", "#040506", "#070809"
+MODES = ("#a10001", "#a20002", "#a30003", "#a40004", "#a50005", "#a60006")
+MARKERS = ("o", "s", "^", "D", "v", "P")
+_COLOURS = {
+    INK: "var(--ink)",
+    FAINT: "var(--line)",
+    PAPER: "var(--paper)",
+    **{colour: f"var(--mode-{number + 1})" for number, colour in enumerate(MODES)},
+}
+_SETTINGS = {
+    "svg.fonttype": "none",  # text stays text: it can be selected, searched and read aloud
+    "svg.hashsalt": "vmctl",  # the same result makes the same page
+    "text.parse_math": False,  # a dollar in a name is a dollar
+    "font.family": "sans-serif",
+    "font.size": 12,
+    "text.color": INK,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "axes.grid.axis": "x",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "grid.color": FAINT,
+    "grid.linewidth": 0.8,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.labelsize": 11,
+    "xtick.major.size": 0,
+    "xtick.minor.size": 0,
+    "ytick.major.size": 0,
+    "ytick.minor.size": 0,
+    "path.simplify": False,  # every sample is there
+}
+
+
+def colour(number: int) -> str:
+    """Return the colour of the mode at a place in the plan."""
+    return MODES[number % len(MODES)]
+
+
+def marker(number: int) -> str:
+    """Return the marker of the mode at a place in the plan."""
+    return MARKERS[number % len(MARKERS)]
+
+
+def svg(name: str, height_in: float, draw: Callable[[Figure], None]) -> str:
+    """Return what `draw` draws on a figure as an SVG element; `name` begins every identifier in it."""
+    with _matplotlib():
+        import matplotlib
+        from matplotlib.backends.backend_svg import FigureCanvasSVG
+        from matplotlib.figure import Figure
+
+        with matplotlib.rc_context(_SETTINGS):
+            figure = Figure(figsize=(WIDTH_IN, height_in), layout="constrained")
+            FigureCanvasSVG(figure)
+            figure.patch.set_visible(False)
+            draw(figure)
+            file = io.StringIO()
+            figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
+    return _for_page(file.getvalue(), name)
+
+
+@contextmanager
+def _matplotlib() -> Iterator[None]:
+    """Give matplotlib a folder for its list of fonts: it warns, and looks for fonts each time, where it has none."""
+    if "MPLCONFIGDIR" in os.environ:
+        yield
+        return
+    folder = os.path.join(paths.cache_root(), "matplotlib")
+    try:
+        os.makedirs(folder, exist_ok=True)
+        writable = os.access(folder, os.W_OK)
+    except OSError:
+        writable = False
+    with tempfile.TemporaryDirectory(prefix="vmctl-matplotlib-") as temporary:
+        os.environ["MPLCONFIGDIR"] = folder if writable else temporary
+        try:
+            yield
+        finally:
+            del os.environ["MPLCONFIGDIR"]
+
+
+def _for_page(text: str, name: str) -> str:
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r'\bid="', f'id="{name}-', text)
+    text = re.sub(r'((?:xlink:)?href="#|url\(#)', rf"\g<1>{name}-", text)
+    text = re.sub(r"font: ([^;\"]*?)px [^;\"]*", r"font-size: \1px", text)  # the page's font, in that size
+    for drawn, shown in _COLOURS.items():
+        text = text.replace(drawn, shown)
+    # the caller gives it a size and a name; its own title would be read a second time
+    return re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', _OPENING.format(name=name), text, count=1)
+
+
+_OPENING = (
+    r'<svg xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="\1" role="img" '
+    r'aria-labelledby="{name}-title {name}-desc">'
+)
