@@ -19,7 +19,7 @@ class Span(NamedTuple):
     """What happened between a line "begin NAME" and the line "end NAME COUNT"."""
 
     seconds: float
-    count: int
+    times: int
 
 
 def follow(inst: Instance, backend: Backend, until: str, timeout_s: float) -> list[tuple[int, str]]:

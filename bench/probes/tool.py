@@ -1,7 +1,7 @@
 """A program of ours inside of what is measured: one static file, compiled here, laid on top of the workload's image.
 
-The image made so is called `bench/probe:` and 12 hexadecimal digits of what is in it. It is in `vmctl image ls` like any
-other and takes what the program takes; `vmctl image prune -a` removes it, and the next measurement makes it again.
+The image made so is called `bench/probe:` and 12 hexadecimal digits of what is in it. `vmctl image ls` shows it as any
+other, it takes what the program takes; `vmctl image prune -a` removes it, and the next measurement makes it again.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+from bench.probes import Request, Seen
+from bench.probes.lines import Span, follow, spans
 from vmctl import engine, paths, registry
 from vmctl.backend import Backend
 from vmctl.errors import UnavailableError, VmctlError
@@ -23,7 +25,9 @@ PATH = "/vmctl-probe"  # inside
 IMAGE = "bench/probe"
 _SOURCES = os.path.join(os.path.dirname(os.path.dirname(__file__)), "tool")
 _COMPILER = ("cc", "-O2", "-Wall", "-Wextra", "-Werror", "-static")
-_COMPILE_S, BUILD_S = 120.0, 900.0
+_COMPILE_S, _BUILD_S = 120.0, 900.0
+WORK_S = 120.0  # for what takes a second without emulation
+LIMIT_S = 300.0  # of a whole sample: a guest may boot a system first, emulated
 
 
 def program() -> str:
@@ -70,9 +74,9 @@ def derive(image: str, files: Mapping[str, str]) -> str:
 
 
 def build(what: str, name: str, otherwise: str) -> None:
-    """Have `vmctl image build` make an image of a folder or recipe. Raises VmctlError: `otherwise` and what was said."""
+    """Make an image of a folder or recipe by `vmctl image build`. Raises VmctlError: `otherwise`, and what was said."""
     argv = [sys.executable, "-m", "vmctl", "image", "build", "--quiet", "--tag", name, what]
-    code, _, errors = run(argv, check=False, timeout_s=BUILD_S)
+    code, _, errors = run(argv, check=False, timeout_s=_BUILD_S)
     if code != 0:
         said = [line.removeprefix("vmctl: ") for line in errors.splitlines() if line.startswith("vmctl: ")]
         hints = [line.removeprefix("hint: ") for line in errors.splitlines() if line.startswith("hint: ")]
@@ -110,6 +114,22 @@ def texts(inst: Instance) -> dict[str, str]:
     """Return what has to be known of an instance beside its figures."""
     found = {"accelerator": inst.state.accelerator, "image_digest": inst.state.image_digest}
     return {key: text for key, text in found.items() if text is not None}
+
+
+def working(work: Workload, counts: Mapping[str, int]) -> Workload:
+    """Return the workload doing each named thing of bench/tool/work.c so many times. Raises VmctlError."""
+    command = (PATH, "work", *(f"{name}:{count}" for name, count in counts.items()))
+    return with_program(work)._replace(command=command)
+
+
+def worked(request: Request) -> tuple[dict[str, Span], Seen]:
+    """Return what each thing took that `working` asks for, and the sample so far. Raises errors of vmctl.errors."""
+    with running(request.work._replace(name=request.name), request.mode) as (inst, backend):
+        lines = follow(inst, backend, "done", WORK_S)
+        told = texts(inst)
+    if lines[0][1].startswith("pinned "):
+        told["processor"] = lines[0][1].partition(" ")[2]
+    return spans(lines), Seen(dict(inst.timeline.marks_ns), {}, {}, told)
 
 
 def _parts(inside: str, path: str) -> tuple[bytes, bytes]:

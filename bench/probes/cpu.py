@@ -1,0 +1,49 @@
+"""Fixed work for one processor, by the same static program in every mode."""
+
+from __future__ import annotations
+
+from bench.probes import Request, Seen, tool
+from bench.questions import Question, value
+from vmctl.workload import Workload
+
+ROUNDS = None
+COUNTS = {"integer": 200_000_000, "memory": 2_000_000}  # some 0.2 s each without emulation
+
+_CLOCK = (
+    "From the line `begin` to the line `end` of its output, as the host sees them, looking every millisecond. "
+    "The program stays on the highest processor it may use; a guest's is a thread that the host may still move."
+)
+
+QUESTIONS = (
+    Question(
+        "cpu.integer_s",
+        "processor: fixed work",
+        "s",
+        value("integer_s"),
+        headline=True,
+        meaning=f"{COUNTS['integer']:,} dependent multiplications in registers. {_CLOCK}",
+    ),
+    Question(
+        "cpu.memory_s",
+        "processor: memory-bound work",
+        "s",
+        value("memory_s"),
+        meaning=f"{COUNTS['memory']:,} dependent loads of a cache line each, in random order over 32 MiB. {_CLOCK}",
+    ),
+)
+
+
+def prepare(work: Workload) -> Workload:
+    """Return the workload with our program in it and as its command. Raises VmctlError."""
+    return tool.working(work, COUNTS)
+
+
+def limit_s(work: Workload, instances: int) -> float:
+    """Return after how many seconds a sample is given up."""
+    return tool.LIMIT_S
+
+
+def observe(request: Request) -> Seen:
+    """Return how many seconds each work took. Raises errors of vmctl.errors."""
+    spans, seen = tool.worked(request)
+    return seen._replace(values={f"{name}_s": span.seconds for name, span in spans.items()})
