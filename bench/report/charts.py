@@ -68,16 +68,17 @@ def _strip(result: Result, kind: str, question: Question, name: str) -> Chart | 
             _row(axes, result, question, row, height)
         axes.set_yticks(range(len(rows)), [row.label for row in rows])
         axes.set_ylim(len(rows) - 0.45, -0.62)
-        _scale(axes.xaxis, question.unit, log=log)
+        _scale(axes, "x", question.unit, log=log)
         if not log:
             axes.set_xlim(left=min(0.0, *(value for row in rows for value in row.values)))
         axes.margins(x=0.04)
         axes.set_xlabel("logarithmic scale" if log else "")
 
-    svg = drawing.svg(name, 0.9 + 0.95 * len(rows), draw)
+    title = words.heading(result, question)
+    svg = drawing.svg(name, (title, text), 0.9 + 0.95 * len(rows), draw)
     columns = [[quantity(value, question.unit) for value in row.values] for row in rows]
     table = tables.observed("Every sample that counts, in its order", [row.label for row in rows], columns)
-    return Chart(name, words.heading(result, question), text, svg, table)
+    return Chart(name, title, text, svg, table)
 
 
 def _row(axes: Axes, result: Result, question: Question, row: Row, height: int) -> None:
@@ -107,12 +108,14 @@ def _ladder(result: Result, kind: str, question: Question, name: str) -> Chart |
     text += " The vertical scale is logarithmic, so lines are bent." if log else ""
 
     def draw(figure: Figure) -> None:
+        from matplotlib.ticker import MaxNLocator
+
         axes = figure.subplots()
         for place, (mode, ladders) in enumerate(found.items()):
             _line(axes, result, question, (mode, place), [pair for each in ladders for pair in each])
         axes.grid(True, axis="both")
-        _scale(axes.yaxis, question.unit, log=log)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        _scale(axes, "y", question.unit, log=log)
+        axes.xaxis.set_major_locator(MaxNLocator(10, integer=True))
         axes.set_xlabel("number of instances")
         figure.legend(loc="outside upper left", ncols=3, frameon=False)
 
@@ -122,7 +125,8 @@ def _ladder(result: Result, kind: str, question: Question, name: str) -> Chart |
     ]
     labels = [words.label(result, mode) for mode in found]
     table = tables.observed("Every point: number of instances and what there was", labels, columns)
-    return Chart(name, words.heading(result, question), text, drawing.svg(name, 4.0, draw), table)
+    title = words.heading(result, question)
+    return Chart(name, title, text, drawing.svg(name, (title, text), 4.0, draw), table)
 
 
 def _line(
@@ -169,7 +173,8 @@ def phases(result: Result, kind: str, question: Question, name: str) -> Chart | 
         for _, label, spans in rows
     )
     table = Table("Phases of the middle run", ("mode", *(_PHASE_NAMES[number] for number in used), "together"), cells)
-    return Chart(name, "Where the time goes", text, drawing.svg(name, 1.6 + 0.8 * len(rows), draw), table)
+    title = "Where the time goes"
+    return Chart(name, title, text, drawing.svg(name, (title, text), 1.6 + 0.8 * len(rows), draw), table)
 
 
 def _middle(result: Result, kind: str, mode: str, question: Question) -> Sample | None:
@@ -220,16 +225,23 @@ def _logarithmic(groups: Sequence[Sequence[float]]) -> bool:
     return all(value > 0 for values in groups for value in values) and max(middles) > _LOG_BEYOND * min(middles)
 
 
-def _scale(axis: Axis, unit: str, *, log: bool) -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+def _scale(axes: Axes, direction: str, unit: str, *, log: bool) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
+    axis = axes.xaxis if direction == "x" else axes.yaxis
     if log:
-        axis.axes.set(**{f"{axis.axis_name}scale": "log"})
-        axis.set_major_locator(LogLocator(numticks=8))
-        axis.set_minor_formatter(NullFormatter())
+        axes.set(**{f"{direction}scale": "log"})
+        low, high = (axes.get_xlim if direction == "x" else axes.get_ylim)()
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 300 * low else (1.0,), numticks=12))
+        axis.set_minor_locator(NullLocator())
     else:
         axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: quantity(value, unit)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value, unit)))
+
+
+def _tick(value: float, unit: str) -> str:
+    """Return a round number as an axis names it: without digits that say nothing."""
+    return quantity(value, unit).replace(".00 ", " ").replace(".0 ", " ") if value else "0"
 
 
 def _counts(rows: Sequence[Row]) -> str:

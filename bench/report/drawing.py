@@ -8,7 +8,8 @@ import re
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from html import escape
+from typing import TYPE_CHECKING, Any
 
 from vmctl import paths
 
@@ -26,7 +27,7 @@ _COLOURS = {
     PAPER: "var(--paper)",
     **{colour: f"var(--mode-{number + 1})" for number, colour in enumerate(MODES)},
 }
-_SETTINGS = {
+_SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: it can be selected, searched and read aloud
     "svg.hashsalt": "vmctl",  # the same result makes the same page
     "text.parse_math": False,  # a dollar in a name is a dollar
@@ -64,8 +65,11 @@ def marker(number: int) -> str:
     return MARKERS[number % len(MARKERS)]
 
 
-def svg(name: str, height_in: float, draw: Callable[[Figure], None]) -> str:
-    """Return what `draw` draws on a figure as an SVG element; `name` begins every identifier in it."""
+def svg(name: str, about: tuple[str, str], height_in: float, draw: Callable[[Figure], None]) -> str:
+    """Return what `draw` draws on a figure as an SVG element; `name` begins every identifier in it.
+
+    `about` is what a screen reader says of it: a title and a description.
+    """
     with _matplotlib():
         import matplotlib
         from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -78,7 +82,7 @@ def svg(name: str, height_in: float, draw: Callable[[Figure], None]) -> str:
             draw(figure)
             file = io.StringIO()
             figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
-    return _for_page(file.getvalue(), name)
+    return _for_page(file.getvalue(), name, *map(escape, about))
 
 
 @contextmanager
@@ -101,7 +105,7 @@ def _matplotlib() -> Iterator[None]:
             del os.environ["MPLCONFIGDIR"]
 
 
-def _for_page(text: str, name: str) -> str:
+def _for_page(text: str, name: str, title: str, description: str) -> str:
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'\bid="', f'id="{name}-', text)
@@ -109,11 +113,12 @@ def _for_page(text: str, name: str) -> str:
     text = re.sub(r"font: ([^;\"]*?)px [^;\"]*", r"font-size: \1px", text)  # the page's font, in that size
     for drawn, shown in _COLOURS.items():
         text = text.replace(drawn, shown)
-    # the caller gives it a size and a name; its own title would be read a second time
-    return re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', _OPENING.format(name=name), text, count=1)
+    opening = (
+        f'<svg viewBox="{_viewed(text)}" role="img" aria-labelledby="{name}-title {name}-desc">'
+        f'<title id="{name}-title">{title}</title><desc id="{name}-desc">{description}</desc>'
+    )
+    return opening + text[text.index(">") + 1 :].replace("xlink:href", "href")
 
 
-_OPENING = (
-    r'<svg xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="\1" role="img" '
-    r'aria-labelledby="{name}-title {name}-desc">'
-)
+def _viewed(text: str) -> str:
+    return text.partition('viewBox="')[2].partition('"')[0]

@@ -17,6 +17,14 @@ NOUNS = {"host": "a plain process", "container": "a container", "vm": "a VM"}
 _EMULATED = {"tcg": "TCG, emulated"}
 # unit -> how a difference is said when it is more, when it is less, and what a multiple is of
 _WORDS = {"s": ("longer", "shorter", "long"), "count": ("more", "fewer", "many")}
+# question -> what a mode does; for others there is a colon
+_DOES = {
+    "boot.answer_s": " answers after",
+    "boot.output_s": " gives its first output after",
+    "memory.marginal_bytes": " more costs",
+    "disk.marginal_bytes": " more takes",
+    "teardown.removal_s": " is gone after",
+}
 _TIMES = 2.0  # from here on "3.4 times" is said, not "240 %"
 
 
@@ -107,16 +115,16 @@ def sentences(result: Result, question: Question) -> list[str]:
 
 def _alone(result: Result, question: Question, one: Figure) -> str:
     certain = f"{_enough(question, one)}." if one.low is None or one.high is None else f"{_range(one)}."
-    value = quantity(one.value, one.unit)
-    return f"{_capital(noun(result, one.mode))}: {value} ({_statistic(question)}); {_count(question, one)}, {certain}"
+    who, value = _does(result, question, one.mode), quantity(one.value, one.unit)
+    return f"{who} {value} ({_statistic(question)}); {_count(question, one)}, {certain}"
 
 
 def _beside(result: Result, question: Question, one: Figure, base: Figure, ratio: Ratio | None) -> str:
     """Return one mode held against the first, in the words that the verdict allows."""
-    who, other = _capital(noun(result, one.mode)), noun(result, base.mode)
+    who, other = _does(result, question, one.mode), noun(result, base.mode)
     value = quantity(one.value, one.unit)
     if ratio is None:
-        return f"{who}: {value}. It cannot be divided by what {other} has."
+        return f"{who} {value}. It cannot be divided by what {other} has."
     between = "" if ratio.low is None or ratio.high is None else _times_between(ratio)
     said = {
         "more": _difference(one, base, ratio, other),
@@ -127,7 +135,7 @@ def _beside(result: Result, question: Question, one: Figure, base: Figure, ratio
         "few": f"{ratio.ratio:.3g} times what {other} has, from too few rounds to tell a difference",
         "invalid": f"better than {other}, so this is not valid: cache or durability differs",
     }[ratio.verdict]
-    return f"{who}: {value}, {said}{f'; {_count(question, one)}, {between}' if between else ''}."
+    return f"{who} {value}, {said}{f'; {_count(question, one)}, {between}' if between else ''}."
 
 
 def _difference(one: Figure, base: Figure, ratio: Ratio, other: str) -> str:
@@ -142,6 +150,10 @@ def _difference(one: Figure, base: Figure, ratio: Ratio, other: str) -> str:
 
 def _times_between(ratio: Ratio) -> str:
     return f"95 % interval {ratio.low:.3g} to {ratio.high:.3g} times"
+
+
+def _does(result: Result, question: Question, mode: str) -> str:
+    return _capital(f"{noun(result, mode)}{_DOES.get(question.key, ':')}")
 
 
 def _range(one: Figure) -> str:

@@ -1,0 +1,83 @@
+"""A result as one HTML file that needs nothing else: no script, nothing from the network, its raw data within."""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+from bench.model import Result
+from bench.report import charts, tables, words
+from bench.report.charts import Chart
+from bench.statistics import ENOUGH
+
+# what could end a script element, or begin a comment in it (HTML, 13.2.5.4); in JSON these stand only in strings
+_IN_SCRIPT = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"})
+_FOLDER = os.path.dirname(__file__)
+
+
+class Section(NamedTuple):
+    """One headline question: what is said to it, and its charts."""
+
+    name: str
+    heading: str
+    sentences: list[str]
+    meaning: str
+    charts: list[Chart]
+
+
+def page(result: Result) -> str:
+    """Return the page. The same result makes the same page, to the byte, with the same matplotlib."""
+    import jinja2
+    from markupsafe import Markup
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_FOLDER),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    with open(os.path.join(_FOLDER, "style.css"), encoding="utf-8") as file:
+        style = file.read()
+    return environment.get_template("page.html.j2").render(
+        result=result,
+        title=words.title(result),
+        host=words.host(result),
+        emulated=words.emulated(result),
+        few=result.plan.runs < ENOUGH,
+        enough=ENOUGH,
+        labels={mode: words.label(result, mode) for mode in result.plan.modes},
+        notes=list(words.notes(result)),
+        sections=sections(result),
+        tables=tables,
+        style=Markup(style),  # a file of ours
+        raw=Markup(embedded(result)),  # escaped there
+        svg=Markup,  # matplotlib escapes what it writes
+    )
+
+
+def sections(result: Result) -> list[Section]:
+    """Return a section per headline question, in the order of the metrics."""
+    found = []
+    for number, (kind, question) in enumerate(words.headlines(result), 1):
+        drawn = [charts.of(result, kind, question, f"q{number}")]
+        if question.metric == "boot":
+            drawn.append(charts.phases(result, kind, question, f"q{number}p"))
+        found.append(
+            Section(
+                f"question-{number}",
+                words.heading(result, question),
+                words.sentences(result, question),
+                question.meaning,
+                [chart for chart in drawn if chart is not None],
+            )
+        )
+    return found
+
+
+def embedded(result: Result) -> str:
+    """Return the result as JSON that can stand in a script element, whatever its texts say."""
+    import msgspec
+
+    text = msgspec.json.encode(result).decode()
+    return text.translate(_IN_SCRIPT)
