@@ -61,6 +61,13 @@ until [ "$(vmctl logs web)" ] || [ $((++tries)) = 50 ]; do sleep 0.2; done # the
 show logs vmctl logs web
 show exec vmctl exec web -- sh -c 'cat /proc/self/cgroup; exit 5'
 show ps vmctl ps -q
+show footprint python3 -c '
+from vmctl import instance, registry
+from vmctl.host.cgroups import Cgroup
+inst = instance.load("web")
+parts, found = Cgroup(inst.cgroup).memory_split(), registry.load("container").footprint(inst)
+print(sorted(parts), 0 < sum(parts.values()) < 2 * found.cgroup_bytes, sorted(found.pss_by_role))
+'
 show stop vmctl stop web
 show wait vmctl wait web
 show down vmctl down web
@@ -138,6 +145,7 @@ def boot(folder: Path, image: str) -> str:
         ("logs", 0, "here"),
         ("exec", 5, "0::/"),
         ("ps", 0, "web"),
+        ("footprint", 0, r"\['anon', 'file', 'kernel'\] True \['supervisor', 'workload'\]"),
         ("stop", 0, "web"),
         ("wait", 143, "143"),
         ("down", 0, "web"),

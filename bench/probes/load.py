@@ -18,20 +18,19 @@ PAGE_BYTES = 4096
 
 def _given_back(sample: Sample) -> list[float]:
     """Return which share of what the load took has come back."""
-    found = [sample.values.get(f"{state}_cgroup_bytes") for state in ("idle", "loaded", "freed")]
-    if None in found or found[1] <= found[0]:  # type: ignore[operator]
-        return []
-    idle, loaded, freed = (float(size) for size in found if size is not None)
-    return [(loaded - freed) / (loaded - idle)]
+    found = _values(sample, "idle_cgroup_bytes", "loaded_cgroup_bytes", "freed_cgroup_bytes")
+    return [(loaded - freed) / (loaded - idle) for idle, loaded, freed in found if loaded > idle]
 
 
 def _taken(sample: Sample) -> list[float]:
     """Return what the host lost per byte that the workload took."""
-    names = ("idle_cgroup_bytes", "loaded_cgroup_bytes", "set_bytes")
-    if any(name not in sample.values for name in names):
-        return []
-    idle, loaded, size = (sample.values[name] for name in names)
-    return [(loaded - idle) / size]
+    found = _values(sample, "idle_cgroup_bytes", "loaded_cgroup_bytes", "set_bytes")
+    return [(loaded - idle) / size for idle, loaded, size in found]
+
+
+def _values(sample: Sample, *names: str) -> list[list[float]]:
+    """Return the values of these names as the one entry of a list, or no entry where one was not observed."""
+    return [[sample.values[name] for name in names]] if sample.values.keys() >= set(names) else []
 
 
 QUESTIONS = (
@@ -64,7 +63,7 @@ QUESTIONS = (
         "share",
         _given_back,
         less_is_better=False,
-        meaning="Which share of that was no longer charged to the cgroup when its memory was flat again, after munmap(2).",
+        meaning="Which share of that was no longer charged to the cgroup after munmap(2), its memory being flat again.",
     ),
 )
 
