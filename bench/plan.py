@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from random import Random
 
@@ -49,7 +50,7 @@ def make(
     warm_ups = {kind: (0 if cold else WARM_UPS) if kind == kinds[0] else 1 for kind in kinds}
     steps = [step for kind in kinds for step in _steps(kind, modes, runs, warm_ups[kind], seed)]
     return Plan(
-        workload=named(work),
+        workload=json.loads(json.dumps(named(work))),  # plain numbers: msgspec takes no others
         workload_digest=work.digest(),
         modes=tuple(modes),
         metrics=tuple(metrics),
