@@ -89,8 +89,12 @@ def _started(work: Workload, mode: str) -> Iterator[tuple[Instance, Backend]]:
 
 
 def _line(inst: Instance) -> str:
-    with open(inst.stdout_log, encoding="ascii") as file:
-        return file.readline()
+    """Return the workload's first line; the log is made when there is something to write into it."""
+    try:
+        with open(inst.stdout_log, encoding="ascii") as file:
+            return file.readline()
+    except FileNotFoundError:
+        return ""
 
 
 def _free_port() -> int:

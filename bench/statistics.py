@@ -160,6 +160,24 @@ def change_interval(after: Sequence[Sequence[float]], before: Sequence[Sequence[
     return _middle(_divided(_medians(after, drawn[0]), _medians(before, drawn[1])), LEVEL)
 
 
+def ratios_change_interval(
+    after: tuple[Sequence[Sequence[float]], Sequence[Sequence[float]]],
+    before: tuple[Sequence[Sequence[float]], Sequence[Sequence[float]]],
+    seed: int,
+) -> Interval | None:
+    """Return the 95 % interval of (median/median)/(median/median): the ratio of two modes in one run, and in another.
+
+    Each run is drawn by itself, and in whole rounds.
+    """
+    if min(len(after[0]), len(before[0])) < ENOUGH:
+        return None
+    found = []
+    for number, (first, second) in enumerate((after, before)):
+        drawn = _draw(len(first), seed + number)
+        found.append(_divided(_medians(first, drawn), _medians(second, drawn)))
+    return _middle(_divided(found[0], found[1]), LEVEL)
+
+
 def _draw(count: int, seed: int) -> NDArray[int64]:
     """Return how often each round is drawn, one row per resample."""
     import numpy as np

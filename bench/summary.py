@@ -90,14 +90,14 @@ def _figure(question: Question, mode: str, samples: Sequence[Sample], steps: int
         return Figure(**told, value=value, why=statistics.lacking(percent, len(values)))
     interval = statistics.rounds_interval(list(found.values()), number)
     why = "" if interval else f"an interval needs {ENOUGH} rounds, there are {len(found)}"
-    return Figure(**told, value=statistics.median(values), **_ends(interval), why=why)
+    return Figure(**told, value=statistics.median(values), **ends(interval), why=why)
 
 
 def _slope(told: dict[str, Any], points: list[Sequence[tuple[float, float]]]) -> Figure:
     interval, count = statistics.slope_interval(points), sum(map(len, points))
     value = statistics.slope(points)
     why = "" if interval else f"an interval needs {ENOUGH_POINTS} points, there are {count}"
-    return Figure(**told, value=value, **_ends(interval), observations=count, why=why)
+    return Figure(**told, value=value, **ends(interval), observations=count, why=why)
 
 
 def _ratio(
@@ -136,7 +136,7 @@ def _slopes_ratio(
 def _told(question: Question, pair: tuple[str, str], ratio: float, interval: Interval | None, delta: float) -> Ratio:
     mode, base = pair
     verdict = statistics.verdict(interval)
-    return Ratio(key=question.key, mode=mode, base=base, ratio=ratio, **_ends(interval), delta=delta, verdict=verdict)
+    return Ratio(key=question.key, mode=mode, base=base, ratio=ratio, **ends(interval), delta=delta, verdict=verdict)
 
 
 def _valid(one: Ratio, question: Question, guests: set[str]) -> Ratio:
@@ -149,7 +149,7 @@ def _valid(one: Ratio, question: Question, guests: set[str]) -> Ratio:
     return Ratio(**{**values, "verdict": "invalid"}) if beats else one
 
 
-def _ends(interval: Interval | None) -> dict[str, Any]:
+def ends(interval: Interval | None) -> dict[str, Any]:
     """Return the ends as they stand in files: JSON knows no infinity."""
     if interval is None:
         return {"low": None, "high": None}

@@ -1,0 +1,212 @@
+"""Two results beside each other: what has changed from the first to the second, and whether that can be told at all.
+
+Only what was measured on the same host with the same accelerator is compared as it is. Of different hosts the ratios
+between the modes can be, each taken inside of one result. An emulated guest never stands beside a virtualised one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from bench import statistics, summary
+from bench.model import Result, Sample
+from bench.questions import KINDS, Question, asked, questions
+from bench.statistics import Interval
+from vmctl.errors import SpecError
+
+DENSITY = "density"  # its figures depend on how many instances were asked for
+
+
+class Change(NamedTuple):
+    """What one figure, or with a `base` one ratio of two modes, has become: `ratio` is after/before."""
+
+    key: str
+    title: str
+    unit: str  # see bench.model.Figure; of a ratio "ratio"
+    mode: str
+    base: str
+    before: float
+    after: float
+    ratio: float
+    low: float | None  # 95 %
+    high: float | None
+    delta: float | None  # Cliff's delta, -1 to 1; none for ratios
+    verdict: str  # a key of bench.statistics.VERDICTS
+    less_is_better: bool
+    headline: bool
+
+
+def compare(before: Result, after: Result, *, ratios: bool = False, other_workload: bool = False) -> list[Change]:
+    """Return what has become of every figure that both results have, or of every ratio between two modes.
+
+    Raises SpecError for results that may not be compared.
+    """
+    refuse(before, after, ratios=ratios, other_workload=other_workload)
+    modes = [mode for mode in before.plan.modes if mode in after.plan.modes]
+    changes: list[Change | None] = []
+    for question in _common(before, after):
+        for place, mode in enumerate(modes):
+            if ratios:
+                changes += [_ratio_change(before, after, question, (mode, base)) for base in modes[:place]]
+            else:
+                changes.append(change(before, after, question, mode))
+    return [one for one in changes if one is not None]
+
+
+def change(before: Result, after: Result, question: Question, mode: str) -> Change | None:
+    """Return what has become of one figure, None where a result has none, or one that is not above 0."""
+    kind = _kind(question)
+    number = summary.seed(after.plan, question.key, mode)
+    found = _figure(question, before.of(kind, mode), after.of(kind, mode), number)
+    return found and found._replace(mode=mode)
+
+
+def _ratio_change(before: Result, after: Result, question: Question, pair: tuple[str, str]) -> Change | None:
+    """Return what has become of one ratio, of (mode, base)."""
+    kind, (mode, base) = _kind(question), pair
+    ours, theirs = ((before.of(kind, each), after.of(kind, each)) for each in pair)
+    found = _ratio(question, ours, theirs, summary.seed(after.plan, question.key, mode))
+    return found and found._replace(mode=mode, base=base)
+
+
+def refuse(before: Result, after: Result, *, ratios: bool, other_workload: bool) -> None:
+    """Raise SpecError, with the reason, for results that may not be compared."""
+    for reason, hint in unlike(before, after):
+        if (ratios and reason.startswith(_HOST)) or (other_workload and reason.startswith(_WORKLOAD)):
+            continue
+        raise SpecError(reason, hint=hint)
+
+
+_HOST, _WORKLOAD = "these are results of different hosts", "these are results of different workloads"
+
+
+def unlike(before: Result, after: Result) -> Iterator[tuple[str, str]]:
+    """Yield (reason, hint) for everything that keeps two results from being compared as they are."""
+    modes = [mode for mode in before.plan.modes if mode in after.plan.modes]
+    if not modes:
+        yield "these results have no mode in common", "measure again with the same --modes"
+    for mode in modes:
+        first, second = (accelerator(one, mode) for one in (before, after))
+        if first != second:
+            yield (
+                f"in mode {mode} the first result's accelerator is {first or 'none'}, the second's {second or 'none'}",
+                "an emulated and a virtualised guest are never compared; measure again where both can be had",
+            )
+    if before.plan.cold != after.plan.cold:
+        yield "one result was measured cold, the other one warm", "measure again, both with --cold or both without"
+    if before.plan.workload_digest != after.plan.workload_digest:
+        names = [str(one.plan.workload.get("name", "?")) for one in (before, after)]
+        yield (
+            f"{_WORKLOAD}: {names[0]} and {names[1]}{', which has changed' if names[0] == names[1] else ''}",
+            "`--other-workload` compares them all the same",
+        )
+    if before.host.get("id") is None or before.host.get("id") != after.host.get("id"):
+        cpus = [str(one.host.get("cpu")) for one in (before, after)]
+        yield (
+            f"{_HOST}: {cpus[0]} and {cpus[1]}",
+            "`--ratios` compares what can be: the ratios between the modes, inside of each",
+        )
+
+
+def accelerator(result: Result, mode: str) -> str:
+    """Return what the guests of a mode were run by, empty for a mode without guests, or that nothing is known of."""
+    found = {one.texts["accelerator"] for one in result.samples if one.mode == mode and "accelerator" in one.texts}
+    return " and ".join(sorted(found))
+
+
+def left_out(before: Result, after: Result) -> list[str]:
+    """Return what is not compared although one of the results has it, in sentences."""
+    said = []
+    for one, other, name in ((before, after, "second"), (after, before, "first")):
+        missing = [mode for mode in one.plan.modes if mode not in other.plan.modes]
+        said += [f"the {name} result has no mode {mode}" for mode in missing]
+        metrics = [metric for metric in one.plan.metrics if metric not in other.plan.metrics]
+        said += [f"the {name} result has nothing of {metric}" for metric in metrics]
+    if before.plan.instances != after.plan.instances:
+        said.append(f"{DENSITY} is left out: {before.plan.instances} instances and {after.plan.instances}")
+    return said
+
+
+def _common(before: Result, after: Result) -> list[Question]:
+    """Return what both were asked."""
+    metrics = [metric for metric in before.plan.metrics if metric in after.plan.metrics]
+    if before.plan.instances != after.plan.instances and DENSITY in metrics:
+        metrics.remove(DENSITY)
+    services = ["ready" in one.plan.workload for one in (before, after)]
+    theirs = [question.key for _, question in asked(metrics, service=services[1])]
+    return [question for _, question in asked(metrics, service=services[0]) if question.key in theirs]
+
+
+def _kind(question: Question) -> str:
+    """Return the kind of sample that answers a question."""
+    return next(kind for kind in KINDS if question in questions(kind))
+
+
+def _figure(question: Question, before: Sequence[Sample], after: Sequence[Sample], number: int) -> Change | None:
+    if question.statistic == "slope":
+        old, new = (list(summary.ladders(question, one).values()) for one in (before, after))
+        first, second = statistics.slope(old), statistics.slope(new)
+        if first is None or second is None or first <= 0 or second < 0:
+            return None
+        return _change(question, first, second, statistics.slope_ratio_interval(new, old))
+    if question.statistic != "median":
+        return None
+    earlier, later = (list(summary.rounds(question, one).values()) for one in (before, after))
+    if not earlier or not later:
+        return None
+    values = [[value for each in side for value in each] for side in (earlier, later)]
+    first, second = map(statistics.median, values)
+    if first <= 0 or second < 0:
+        return None
+    interval = statistics.change_interval(later, earlier, number)
+    found = _change(question, first, second, interval)
+    return found._replace(delta=statistics.cliffs_delta(values[1], values[0]))
+
+
+Sides = tuple[Sequence[Sample], Sequence[Sample]]
+
+
+def _ratio(question: Question, mode: Sides, base: Sides, number: int) -> Change | None:
+    """Return what has become of the ratio of two modes, None where a result has none; of slopes without an interval."""
+    found, rounds = [], []
+    for ours, theirs in zip(mode, base, strict=True):
+        if question.statistic == "slope":
+            above, below = (statistics.slope(list(summary.ladders(question, one).values())) for one in (ours, theirs))
+        elif question.statistic == "median":
+            first, second = summary.rounds(question, ours), summary.rounds(question, theirs)
+            common = [each for each in first if each in second]
+            rounds.append(([first[each] for each in common], [second[each] for each in common]))
+            above, below = (_median_of(side) for side in rounds[-1])
+        else:
+            return None
+        if above is None or below is None or above <= 0 or below <= 0:
+            return None
+        found.append(above / below)
+    interval = statistics.ratios_change_interval(rounds[1], rounds[0], number) if rounds else None
+    return _change(question, found[0], found[1], interval)._replace(unit="ratio")
+
+
+def _median_of(side: Sequence[Sequence[float]]) -> float | None:
+    values = [value for each in side for value in each]
+    return statistics.median(values) if values else None
+
+
+def _change(question: Question, before: float, after: float, interval: Interval | None) -> Change:
+    ends = summary.ends(interval)
+    return Change(
+        key=question.key,
+        title=question.title,
+        unit=question.unit,
+        mode="",
+        base="",
+        before=before,
+        after=after,
+        ratio=after / before,
+        low=ends["low"],
+        high=ends["high"],
+        delta=None,
+        verdict=statistics.verdict(interval),
+        less_is_better=question.less_is_better,
+        headline=question.headline,
+    )

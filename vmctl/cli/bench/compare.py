@@ -1,0 +1,55 @@
+"""vmctl bench compare."""
+
+from __future__ import annotations
+
+import argparse
+
+from vmctl.cli import output
+from vmctl.named import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bench.compare import Change
+
+COLUMNS = ("what", "mode", "before", "after", "change", "verdict")
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("before", metavar="A.json", help="result.json, or the folder it is in")
+    parser.add_argument("after", metavar="B.json")
+    parser.add_argument("--ratios", action="store_true", help="compare the ratios between modes, also of other hosts")
+    parser.add_argument("--other-workload", action="store_true", help="although the workload is not the same")
+    output.add_format(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print what has changed from the first to the second, and how sure that is."""
+    from bench import compare, result
+
+    before, after = result.read(args.before), result.read(args.after)
+    changes = compare.compare(before, after, ratios=args.ratios, other_workload=args.other_workload)
+    if args.format != "table":
+        output.show([change._asdict() for change in changes], (), args.format)
+        return 0
+    output.print_table(COLUMNS, list(map(_row, changes)))
+    notes = [
+        "change: after/before, with its 95 % interval; a difference is called one where that excludes 1 and is not "
+        "wholly within 3 %",
+        *compare.left_out(before, after),
+    ]
+    output.note("\n" + "\n".join(notes))
+    return 0
+
+
+def _row(change: Change) -> tuple[str, ...]:
+    from bench import texts
+    from bench.statistics import VERDICTS
+
+    ratio = f"{change.ratio:.3g}"
+    if change.low is not None and change.high is not None:
+        ratio += f" ({change.low:.3g} to {change.high:.3g})"
+    sides = (
+        f"{value:.3g}" if change.base else texts.quantity(value, change.unit) for value in (change.before, change.after)
+    )
+    mode = f"{change.mode}/{change.base}" if change.base else change.mode
+    return (change.title, mode, *sides, ratio, VERDICTS[change.verdict])
