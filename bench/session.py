@@ -114,8 +114,9 @@ class Session:
     def _durations(self) -> dict[tuple[str, str], list[float]]:
         """Return the seconds from each sample's beginning to the next one's."""
         found: dict[tuple[str, str], list[float]] = {}
-        for one, following in zip(self.samples, [*(s.started for s in self.samples[1:]), time.time()], strict=True):
-            found.setdefault((one.kind, one.mode), []).append(following - one.started)
+        ends = [one.started for one in self.samples[1:]] + [time.time()]
+        for one, end in zip(self.samples, ends, strict=False):
+            found.setdefault((one.kind, one.mode), []).append(end - one.started)
         return found
 
 
