@@ -32,7 +32,7 @@ def facts() -> dict[str, Any]:
         "transparent_hugepages": _text(f"{_MM}/transparent_hugepage/enabled"),
         "ksm": _text(f"{_MM}/ksm/run"),
         "cgroup_version": hierarchy().version,
-        "load_average": os.getloadavg(),
+        "load_average": list(os.getloadavg()),
         "vmctl": __version__,
         "python": platform.python_version(),
         "qemu": _version(f"qemu-system-{uname.machine}"),
