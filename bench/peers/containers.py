@@ -81,6 +81,9 @@ def _others(root: Root) -> Iterator[tuple[str, list[str]]]:
     bundle = _bundle(root)
     for name, argv in _RUNTIMES.items():
         yield name, [*argv, "run", "--bundle", bundle, f"peers-{argv[0]}"]
+    plain = ("--register=no", "--keep-unit", "--link-journal=no", "--resolv-conf=off", "--timezone=off")
+    nspawn = ["systemd-nspawn", "--quiet", "--private-network", *plain, "--directory", root.path, "--", *PROGRAM]
+    yield "systemd-nspawn", nspawn
     unshare = [f"--unshare-{what}" for what in ("pid", "net", "ipc", "uts", "cgroup")]
     yield "bwrap", ["bwrap", *unshare, "--bind", root.path, "/", "--proc", "/proc", "--dev", "/dev", "--", *PROGRAM]
 

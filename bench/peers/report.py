@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from bench import manifest
-from bench.peers import claims, containers, guests
+from bench.export import markdown_table
+from bench.peers import claims, containers, engines, guests
 from bench.peers.claims import Verdict
 from bench.peers.root import Root, shared_root
 from bench.peers.study import Study, study
-from bench.export import markdown_table
 from bench.statistics import ENOUGH, median_interval
 from vmctl import registry
 from vmctl.errors import VmctlError
@@ -31,6 +31,8 @@ NOTES = (
     "prepared; others: just before they are executed) until the workload's first byte is seen.",
     "All run /bin/echo from the same EROFS layer, which an idle instance keeps mounted and warm; "
     "ours and the floor mount their overlay themselves, for the others it is there already.",
+    "docker gets the same files as an image of its own, its service runs already; podman takes the folder as it is.",
+    "virsh asks a libvirtd that runs already for the very domain that we ask the embedded driver for.",
     "Making the cgroup belongs to our preparation, outside T0; `vmctl run` as a whole command includes it.",
     "The floor is a C program: clone3 with the same namespaces, overlay, pivot_root, exec; no cgroup, no seccomp.",
 )
@@ -52,7 +54,8 @@ def measure(runs: int, seed: int, progress: Callable[[str], None]) -> Report:
         time.sleep(SETTLE_S)
         supervisor = processes.pss_bytes(root.keeper.state.keeper_pid or 0)
         image_bytes = registry.load("container").footprint(root.keeper).shared_disk_bytes
-        studies = [study(*each, runs, seed, progress) for each in _of_containers(root)]
+        with engines.contenders(root) as others:
+            studies = [study(*each, runs, seed, progress) for each in _of_containers(root, others)]
     guest = study(guests.TITLE, guests.contenders(), min(runs, GUEST_RUNS), seed, progress)
     starts, commands, interpreters = studies
     verdicts = (
@@ -77,8 +80,10 @@ def _disk_verdict(image_bytes: int) -> Verdict:
         return Verdict(claim, "less than the image", str(error), None)
 
 
-def _of_containers(root: Root) -> Iterator[tuple[str, dict[str, containers.Contender]]]:
-    yield "container start to first byte", containers.contenders(root)
+def _of_containers(
+    root: Root, others: dict[str, containers.Contender]
+) -> Iterator[tuple[str, dict[str, containers.Contender]]]:
+    yield "container start to first byte", {**containers.contenders(root), **others}
     yield "whole command to its end", containers.commands(root)
     yield "command line beside a bare interpreter", containers.interpreters()
 

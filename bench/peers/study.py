@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from statistics import median
 from typing import NamedTuple
 
-from bench.comparison import rounds
 from bench.peers.containers import Contender
+from bench.plan import rounds
 from vmctl.errors import VmctlError
 
 
