@@ -90,7 +90,9 @@ def notes(result: Result) -> Iterator[str]:
         yield "TCG: the guest's instructions were translated by software. With KVM its times would be very different."
     yield from (f"{one.mode}{f', {one.kind},' * bool(one.kind)} was left out: {one.reason}" for one in result.refusals)
     for digest, what in (("image_digest", "image"), ("page_digest", "page")):
-        yield from _same(what, {one.texts[digest] for one in result.samples if one.texts.get(digest)})
+        yield from _same(
+            what, {one.texts[digest] for one in result.samples if one.kind == "start" and one.texts.get(digest)}
+        )
     for one in result.samples:
         if one.error:
             yield f"Failed, {one.kind} {one.mode}, round {one.round}: {one.error.splitlines()[0]}"
