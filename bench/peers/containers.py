@@ -36,7 +36,7 @@ def contenders(root: Root) -> dict[str, Contender]:
     return {
         OURS_ATTACHED: lambda: ours("container", "attached"),
         OURS_DETACHED: lambda: ours("container", "detached"),
-        **{name: _to_first_byte(argv) for name, argv in _others(root)},
+        **{name: _to_first_byte(argv) for name, argv in others(root)},
         FLOOR: lambda: _floor(floor, root, ()),
         SAME_CALLS: lambda: _floor(floor, root, root.steps),
     }
@@ -53,7 +53,7 @@ def ours(mode: str, how: str) -> float:
 
 def commands(root: Root) -> dict[str, Contender]:
     """Return what a user types to run one program and be done, timed to its end."""
-    name, argv = next(_others(root))
+    name, argv = next(others(root))
     return {
         VMCTL_RUN: _to_exit([VMCTL, "run", "--mode", "container", "--network", "none", "tiny", "--", *PROGRAM]),
         name: _to_exit(argv),
@@ -77,7 +77,8 @@ def _to_first_byte(argv: list[str]) -> Contender:
     return lambda: time_command(argv).first_byte_s()
 
 
-def _others(root: Root) -> Iterator[tuple[str, list[str]]]:
+def others(root: Root) -> Iterator[tuple[str, list[str]]]:
+    """Yield what each of the others is called, and the command that starts the program; runc is the first."""
     bundle = _bundle(root)
     for name, argv in _RUNTIMES.items():
         yield name, [*argv, "run", "--bundle", bundle, f"peers-{argv[0]}"]

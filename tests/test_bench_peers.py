@@ -1,0 +1,114 @@
+"""Our own cost beside others': the same program from the same files, and what cannot run here says why."""
+
+import json
+import os
+
+import pytest
+from commands import ok
+
+from bench.peers import claims, containers, engines, guests, report
+from bench.peers.command import time_command
+from bench.peers.root import shared_root
+from bench.peers.study import Study, study
+from vmctl import instance
+from vmctl.errors import UnavailableError, VmctlError
+from vmctl.run import run, which
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root here")
+
+
+def silent(_):
+    pass
+
+
+def broken():
+    raise VmctlError("it is broken")
+
+
+def test_a_verdict_needs_a_measurement():
+    one = Study("title", {"a": [1.0, None], "b": [2.0, 3.0], "c": [None, None]}, {"c": "is broken"})
+    assert claims.ratio_verdict("", one, "a", "b", 0.5)[2:] == ("0.50", True)
+    assert claims.ratio_verdict("", one, "a", "b", 0.4).met is False
+    assert claims.ratio_verdict("", one, "a", "c", 1.0)[2:] == ("is broken", None)
+    assert claims.difference_verdict("", one, "b", "a", 1.0).met is False
+    assert claims.size_verdict("", None, 1).met is None
+
+
+def test_peers_start_the_same_program_and_leave_nothing(guest_root):
+    with shared_root(containers.workload()) as root:
+        with engines.contenders(root) as others:
+            contenders = {**containers.contenders(root), **others}
+            done = study("peers", {**contenders, "broken": broken}, 1, 1, silent)
+        assert os.path.ismount(root.path)
+    able = [containers.OURS_ATTACHED, containers.OURS_DETACHED, containers.FLOOR, containers.SAME_CALLS]
+    assert all(done.median_s(name) > 0 for name in able), done.failures
+    assert done.seconds["broken"] == [None]
+    assert done.failures["broken"] == "it is broken"
+    for name, seconds in done.seconds.items():
+        assert (seconds == [None]) == bool(done.failures.get(name)), name
+    assert not os.path.exists(root.folder)
+    assert instance.names() == []
+
+
+@pytest.mark.parametrize("program", ["systemd-nspawn", "podman"])
+def test_who_is_installed_can_do_it(guest_root, program):
+    """What we call does what it should, where the program is; elsewhere it would be listed with the reason."""
+    if which(program) is None:
+        pytest.skip(f"{program} is not installed")
+    with shared_root(containers.workload()) as root:
+        commands = {**dict(containers.others(root)), "podman": engines.podman(root.path)}
+        code, out, errors = run(commands[program], check=False)
+    assert (code, out.strip()) == (0, "hello"), errors
+
+
+def test_docker_without_a_service_is_listed_with_the_reason(guest_root, monkeypatch):
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{guest_root}/nobody")
+    with shared_root(containers.workload()) as root, engines.contenders(root) as others:
+        done = study("peers", {engines.DOCKER: others[engines.DOCKER]}, 1, 1, silent)
+    assert done.failures[engines.DOCKER].startswith("docker cannot be used here: ")
+    assert report.study_rows(done)[0][-1] == done.failures[engines.DOCKER]
+
+
+def test_a_program_that_is_not_installed_is_listed_with_the_reason():
+    done = study("peers", {"gone": lambda: time_command(["nobody-has-this"]).exit_s()}, 1, 1, silent)
+    assert done.failures["gone"] == "the program nobody-has-this is not installed"
+
+
+def test_virsh_without_a_daemon_is_refused_with_the_reason(guest_root, monkeypatch, tmp_path):
+    if which("virsh") is None:
+        pytest.skip("virsh is not installed")
+    nowhere = f"qemu+unix:///system?socket={tmp_path}/nobody"
+    monkeypatch.setattr(guests, "VIRSH", ("virsh", "--quiet", "--connect", nowhere))
+    with pytest.raises(UnavailableError, match="no libvirtd answers"):
+        guests.with_virsh()
+    assert instance.names() == []
+
+
+def test_virsh_gets_the_same_domain_under_another_name():
+    given = "<domain><name>a</name><uuid>1-2</uuid><source path='/there/stdout.log'/><memory>5</memory></domain>"
+    expected = "<domain><name>b</name><source path='/there/by-hand-stdout'/><memory>5</memory></domain>"
+    assert guests.as_another(given, "b") == expected
+
+
+def test_qemu_by_hand_gets_the_same_arguments_without_libvirts_descriptors():
+    given = ["qemu", "-S", "-chardev", "socket,id=charmonitor,fd=13,server=on", "-add-fd", "set=2,fd=11,opaque=x"]
+    given += ["-chardev", "file,id=charchannel1,path=/dev/fdset/2,append=on", "-m", "256"]
+    expected = ["qemu", "-chardev", "null,id=charmonitor"]
+    expected += ["-chardev", "file,id=charchannel1,path=/there/by-hand-charchannel1,append=on", "-m", "256"]
+    assert guests.without_libvirt(given, "/there") == expected
+
+
+def test_the_verb_writes_tables_and_every_sample(guest_root, tmp_path):
+    document = json.loads(
+        ok("bench", "--peers", "--runs", "1", "--seed", "4", "--out", str(tmp_path), "--format", "json")
+    )
+    assert document == json.loads((tmp_path / "peers.json").read_text())
+    starts, *_, guest = document["studies"]
+    assert set(starts["seconds"]) >= {"vmctl, attached", "runc run", "systemd-nspawn", "docker run", "podman run"}
+    assert set(guest["seconds"]) == {guests.OURS, guests.BY_HAND, guests.VIRSH_CREATE}
+    for study_of in document["studies"]:
+        for name, seconds in study_of["seconds"].items():
+            assert seconds != [None] or study_of["failures"][name]
+    text = (tmp_path / "peers.md").read_text()
+    assert all(f"| {name} |" in text for name in starts["seconds"])
+    assert instance.names() == []
