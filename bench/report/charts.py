@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import ceil, log2
 from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,7 +15,6 @@ from bench.texts import quantity
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 _LOG_BEYOND = 20.0  # modes whose medians differ more than that would be one dot each on a linear scale
@@ -226,7 +226,7 @@ def _logarithmic(groups: Sequence[Sequence[float]]) -> bool:
 
 
 def _scale(axes: Axes, direction: str, unit: str, *, log: bool) -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, MultipleLocator, NullLocator
 
     axis = axes.xaxis if direction == "x" else axes.yaxis
     if log:
@@ -234,6 +234,9 @@ def _scale(axes: Axes, direction: str, unit: str, *, log: bool) -> None:
         low, high = (axes.get_xlim if direction == "x" else axes.get_ylim)()
         axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 300 * low else (1.0,), numticks=12))
         axis.set_minor_locator(NullLocator())
+    elif unit.startswith("bytes"):  # round in KiB and MiB
+        low, high = (axes.get_xlim if direction == "x" else axes.get_ylim)()
+        axis.set_major_locator(MultipleLocator(2.0 ** ceil(log2((high - low) / 6))))
     else:
         axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     axis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value, unit)))

@@ -21,8 +21,8 @@ _WORDS = {"s": ("longer", "shorter", "long"), "count": ("more", "fewer", "many")
 _DOES = {
     "boot.answer_s": " answers after",
     "boot.output_s": " gives its first output after",
-    "memory.marginal_bytes": " more costs",
-    "disk.marginal_bytes": " more takes",
+    "memory.marginal_bytes": ": one more costs",
+    "disk.marginal_bytes": ": one more takes",
     "teardown.removal_s": " is gone after",
 }
 _TIMES = 2.0  # from here on "3.4 times" is said, not "240 %"
