@@ -133,7 +133,7 @@ def _common(before: Result, after: Result) -> list[Question]:
     metrics = [metric for metric in before.plan.metrics if metric in after.plan.metrics]
     if before.plan.instances != after.plan.instances and DENSITY in metrics:
         metrics.remove(DENSITY)
-    services = ["ready" in one.plan.workload for one in (before, after)]
+    services = [summary.is_service(one.plan) for one in (before, after)]
     theirs = [question.key for _, question in asked(metrics, service=services[1])]
     return [question for _, question in asked(metrics, service=services[0]) if question.key in theirs]
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from bench import compare
+from bench import compare, summary
 from bench.model import Figure, Result
 from bench.questions import Question, asked
 from bench.result import NAME, read
@@ -120,7 +120,7 @@ def _entry(path: str, result: Result, question: Question, figure: Figure, earlie
 
 
 def _headlines(result: Result) -> list[Question]:
-    pairs = asked(result.plan.metrics, service="ready" in result.plan.workload)
+    pairs = asked(result.plan.metrics, service=summary.is_service(result.plan))
     return [question for _, question in pairs if question.headline]
 
 

@@ -29,7 +29,7 @@ def summarise(plan: Plan, samples: Sequence[Sample]) -> tuple[tuple[Figure, ...]
     guests = {one.mode for one in samples if "accelerator" in one.texts}
     figures: list[Figure] = []
     ratios: list[Ratio] = []
-    for kind, question in asked(plan.metrics, service="ready" in plan.workload):
+    for kind, question in asked(plan.metrics, service=is_service(plan)):
         of_modes = {mode: counted.get((kind, mode), []) for mode in plan.modes}
         for mode, found in of_modes.items():
             steps = sum((step.kind, step.mode) == (kind, mode) and step.round > 0 for step in plan.steps)
@@ -41,6 +41,11 @@ def summarise(plan: Plan, samples: Sequence[Sample]) -> tuple[tuple[Figure, ...]
                 if found_ratio is not None:
                     ratios.append(_valid(found_ratio, question, guests))
     return tuple(figures), tuple(ratios)
+
+
+def is_service(plan: Plan) -> bool:
+    """Return whether the workload is one that gets ready, and not one that ends by itself."""
+    return bool(plan.workload.get("ready"))
 
 
 def seed(plan: Plan, *names: str) -> int:
