@@ -13,8 +13,7 @@ from commands import VMCTL, Terminal, free_port, get, ok, refused, start, vmctl,
 from host_state import host_state, left_behind
 
 from vmctl import __version__, instance, paths, registry
-from vmctl.cli import VERBS
-from vmctl.cli.image import ACTIONS
+from vmctl.cli import VERBS, bench, image
 from vmctl.run import which
 
 WEB = """
@@ -109,6 +108,10 @@ def test_no_verb_at_all():
         (("image", "kernel"), "required: ls|fetch|add|rm"),
         (("image", "kernel", "ls", "--frobnicate"), "usage: vmctl image kernel ls [-h]"),
         (("image", "rm"), "required: NAME"),
+        (("bench",), "bench needs a workload file"),
+        (("bench", "x.yaml", "--frobnicate"), "usage: vmctl bench run [-h]"),
+        (("bench", "compare", "x.json"), "required: B.json"),
+        (("bench", "--peers", "x"), "unrecognized arguments: x"),
         (("image", "history"), "required: NAME"),
         (("df", "x"), "unrecognized arguments: x"),
         (("prune", "--volumes"), "unrecognized arguments: --volumes"),
@@ -124,12 +127,14 @@ def test_wrong_calls(own_root, words, message):
     assert "Traceback" not in result.err
 
 
-@pytest.mark.parametrize("action", ACTIONS)
-def test_every_action_of_image_has_help(action):
-    said = ok("image", action, "--help")
-    assert said.startswith(f"usage: vmctl image {action} ")
-    assert ACTIONS[action].split()[0] in said.lower()
-    assert f"    {action} " in ok("image", "--help")
+@pytest.mark.parametrize(
+    ("verb", "action"), [("image", name) for name in image.ACTIONS] + [("bench", name) for name in bench.ACTIONS]
+)
+def test_every_action_has_help(verb, action):
+    said = ok(verb, action, "--help")
+    assert said.startswith(f"usage: vmctl {verb} {action} ")
+    assert {"image": image, "bench": bench}[verb].ACTIONS[action].split()[0] in said.lower()
+    assert re.search(rf"^    {action}\b", ok(verb, "--help"), re.MULTILINE)
 
 
 @pytest.mark.parametrize("verb", ["inspect", "logs", "stop", "kill", "wait", "rm", "shell", "diff"])
@@ -503,6 +508,9 @@ def test_completion_completes(web):
     assert complete("image hi", 2) == "history\n"
     assert complete("image rm ti", 3) == "tiny\n"
     assert "--no-trunc" in complete("image history --no", 3)
+    assert complete("bench ver", 2) == "verify\n"
+    assert "--other-workload" in complete("bench compare --o", 3)
+    assert "--allow-missing" in complete("bench web.yaml --al", 3)
     assert complete("commit we", 2) == "web\n"
     assert complete("logs we", 2) == "web\n"
     assert "--tail" in complete("logs --t", 2)

@@ -7,15 +7,16 @@ import argparse
 from vmctl.cli import VERBS
 
 # Names of instances complete from `vmctl ps -aq`, those of images from `vmctl image ls -q`; verbs and the actions of
-# `image` are known here; the rest are files.
+# `image` and `bench` are known here; the rest are files.
 _BASH = """_vmctl() {{
     local word=${{COMP_WORDS[COMP_CWORD]}} verb=${{COMP_WORDS[1]}}
-    [ "$verb" != image ] || [ "$COMP_CWORD" = 2 ] || verb="image ${{COMP_WORDS[2]}}"
+    case $COMP_CWORD:$verb in 2:*) ;; *:image | *:bench) verb="$verb ${{COMP_WORDS[2]}}" ;; esac
     case $COMP_CWORD:$verb:$word in
         1:*) COMPREPLY=($(compgen -W "{verbs}" -- "$word")) ;;
         *:*:--*) COMPREPLY=($(compgen -W "$(vmctl $verb --help 2>/dev/null | grep -oE -- '--[a-z-]+')" -- "$word")) ;;
         2:image:*) COMPREPLY=($(compgen -W "{actions}" -- "$word")) ;;
-        *:up:*|*:bench:*|*:spec:*|*:"image build":*|*:"image import":*) COMPREPLY=($(compgen -f -- "$word")) ;;
+        2:bench:*) COMPREPLY=($(compgen -W "{measures}" -- "$word") $(compgen -f -- "$word")) ;;
+        *:up:*|*:"bench "*|*:spec:*|*:"image build":*|*:"image import":*) COMPREPLY=($(compgen -f -- "$word")) ;;
         *:run:*|*:"image "*:*) COMPREPLY=($(compgen -W "$(vmctl image ls -q 2>/dev/null)" -- "$word")) ;;
         *) COMPREPLY=($(compgen -W "$(vmctl ps -aq 2>/dev/null)" -- "$word")) ;;
     esac
@@ -26,6 +27,7 @@ _ZSH = "autoload -U +X bashcompinit && bashcompinit\n" + _BASH
 _FISH = """complete -c vmctl -f
 complete -c vmctl -n __fish_use_subcommand -a "{verbs}"
 complete -c vmctl -n "__fish_seen_subcommand_from image" -a "{actions} (vmctl image ls -q)"
+complete -c vmctl -n "__fish_seen_subcommand_from bench" -a "{measures}"
 complete -c vmctl -n "__fish_seen_subcommand_from run" -a "(vmctl image ls -q)"
 complete -c vmctl -n "not __fish_use_subcommand; and not __fish_seen_subcommand_from up bench spec image run" \\
     -a "(vmctl ps -aq)"
@@ -40,8 +42,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the script; for instance `source <(vmctl completion bash)`."""
-    from vmctl.cli.image import ACTIONS
+    from vmctl.cli import bench, image
 
     template = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}[args.shell]
-    print(template.format(verbs=" ".join(VERBS), actions=" ".join(ACTIONS)), end="")
+    print(
+        template.format(verbs=" ".join(VERBS), actions=" ".join(image.ACTIONS), measures=" ".join(bench.ACTIONS)),
+        end="",
+    )
     return 0
