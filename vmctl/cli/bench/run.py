@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
+from contextlib import suppress
 
 from vmctl.cli import modes, output
 from vmctl.errors import SpecError, UnavailableError, VmctlError
@@ -132,7 +133,8 @@ def _exports(done: Result, folder: str) -> None:
 
     files = {"samples.csv": export.samples_csv, "report.md": export.markdown, "hyperfine.json": export.hyperfine}
     for name, make in {**files, "report.html": page.page}.items():
-        write_atomic(os.path.join(folder, name), make(done))
+        with suppress(SpecError):  # hyperfine's format is about start times, and there may be none
+            write_atomic(os.path.join(folder, name), make(done))
 
 
 def _show(done: Result, form: str) -> None:
