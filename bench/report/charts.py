@@ -66,8 +66,8 @@ def _strip(result: Result, kind: str, question: Question, name: str) -> Chart | 
         axes = figure.subplots()
         for height, row in enumerate(rows):
             _row(axes, result, question, row, height)
-        axes.set_yticks(range(len(rows)), [row.label for row in rows])
-        axes.set_ylim(len(rows) - 0.45, -0.62)
+        axes.set_yticks([])
+        axes.set_ylim(len(rows) - 0.6, -0.7)
         _scale(axes, "x", question.unit, log=log)
         if not log:
             axes.set_xlim(left=min(0.0, *(value for row in rows for value in row.values)))
@@ -85,13 +85,23 @@ def _row(axes: Axes, result: Result, question: Question, row: Row, height: int) 
     colour, figure = drawing.colour(row.place), words.figure(result, question.key, row.mode)
     heights = [height + 0.42 * ((number * _GOLDEN) % 1 - 0.5) for number in range(len(row.values))]
     if figure is not None and figure.low is not None and figure.high is not None:
-        axes.fill_betweenx([height - 0.3, height + 0.3], figure.low, figure.high, color=colour, alpha=0.22, linewidth=0)
+        axes.fill_betweenx(
+            [height - 0.26, height + 0.26], figure.low, figure.high, color=colour, alpha=0.22, linewidth=0
+        )
     points = axes.plot(row.values, heights, drawing.marker(row.place), color=colour, alpha=0.75)[0]
     points.set(gid=f"points-{row.place}", markersize=6.5, markeredgecolor=drawing.PAPER, markeredgewidth=0.5)
+    text = ""
     if figure is not None and figure.value is not None:
-        axes.plot([figure.value] * 2, [height - 0.3, height + 0.3], color=drawing.INK, linewidth=2.5)
+        axes.plot([figure.value] * 2, [height - 0.26, height + 0.26], color=drawing.INK, linewidth=2.5)
         text = quantity(figure.value, figure.unit)
-        axes.annotate(text, (figure.value, height - 0.32), ha="center", va="bottom", fontsize=13, fontweight="bold")
+    _name(axes, row.label, text, height - 0.34)
+
+
+def _name(axes: Axes, label: str, text: str, height: float) -> None:
+    """Write a mode's name and its figure above its row: beside it they would take the width of a telephone."""
+    where = {"transform": axes.get_yaxis_transform(), "va": "bottom"}
+    axes.text(0.0, height, label, ha="left", **where)
+    axes.text(1.0, height, text, ha="right", fontsize=13, fontweight="bold", **where)
 
 
 def _ladder(result: Result, kind: str, question: Question, name: str) -> Chart | None:
@@ -156,16 +166,17 @@ def phases(result: Result, kind: str, question: Question, name: str) -> Chart | 
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        for height, (place, _, spans) in enumerate(rows):
+        for height, (place, label, spans) in enumerate(rows):
             _stack(axes, height, place, spans)
-        axes.set_yticks(range(len(rows)), [label for _, label, _ in rows])
-        axes.set_ylim(len(rows) - 0.5, -0.6)
-        axes.set_xlim(0, 112)
+            _name(axes, label, quantity(sum(spans), "s"), height - 0.3)
+        axes.set_yticks([])
+        axes.set_ylim(len(rows) - 0.6, -0.7)
+        axes.set_xlim(0, 100)
         axes.set_xticks([0, 25, 50, 75, 100], ["0 %", "25 %", "50 %", "75 %", "100 %"])
         figure.legend(handles=_keys(used), loc="outside upper left", ncols=2, frameon=False, handlelength=2.4)
 
     text = (
-        "Where the time of a start goes, as shares of the whole, which stands at the right: bars of different modes "
+        "Where the time of a start goes, as shares of the whole, which stands above it: bars of different modes "
         "have different lengths in seconds. Each bar is one run, the one in the middle."
     )
     cells = tuple(
@@ -206,7 +217,6 @@ def _stack(axes: Axes, height: int, place: int, spans: Sequence[float]) -> None:
             box = {"facecolor": drawing.PAPER, "edgecolor": "none", "boxstyle": "round,pad=0.25"}
             axes.text(left + share / 2, height, quantity(span_s, "s"), ha="center", va="center", fontsize=11, bbox=box)
         left += share
-    axes.text(101, height, quantity(sum(spans), "s"), ha="left", va="center", fontsize=13, fontweight="bold")
 
 
 def _keys(used: Sequence[int]) -> list[object]:

@@ -16,7 +16,7 @@ from vmctl import paths
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-WIDTH_IN = 8.0
+WIDTH_IN = 6.4  # narrow, so that its text can be read where a telephone shows it at three quarters
 # what matplotlib draws with -> what stands in the page; style.css has a light and a dark value for each
 INK, FAINT, PAPER = "#010203", "#040506", "#070809"
 MODES = ("#a10001", "#a20002", "#a30003", "#a40004", "#a50005", "#a60006")
