@@ -153,6 +153,12 @@ def test_a_storm_gets_all_ready(nothing_left):
     assert (seen.values["first_s"], seen.values["median_s"], seen.values["last_s"]) == (first, middle, last)
 
 
+def test_a_warm_up_is_one_instance(nothing_left):
+    for probe in (ladder, storm):
+        seen = probe.observe(Request(PAGE, "test-warm", "container", look=True, instances=3))
+        assert len(seen.series["start_s" if probe is ladder else "ready_s"]) == 1
+
+
 def test_a_storm_waits_as_long_as_the_workload_takes(nothing_left):
     seen = storm_of(IDLE._replace(command=("sh", "-c", "sleep 0.5; echo up; sleep 1000")))
     assert seen.values["first_s"] >= 0.5

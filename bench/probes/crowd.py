@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
+from bench.probes import Request
 from vmctl import engine, instance, readiness, registry
 from vmctl.backend import Backend
 from vmctl.errors import NotFoundError, VmctlError
@@ -126,9 +127,10 @@ def _remove(name: str) -> VmctlError | None:
     return None
 
 
-def names(request_name: str, count: int) -> list[str]:
-    """Return what the instances of one sample are called."""
-    return [f"{request_name}-{number}" for number in range(1, count + 1)]
+def names(request: Request) -> list[str]:
+    """Return what the instances of one sample are called; for a warm-up one is enough."""
+    count = 1 if request.look else request.instances
+    return [f"{request.name}-{number}" for number in range(1, count + 1)]
 
 
 def without_ports(work: Workload) -> Workload:

@@ -23,7 +23,7 @@ ROUNDS = 2
 PERIOD_S = 0.05
 WINDOW = 6  # readings, 0.3 s
 FLAT_BYTES = 256 * 1024  # medians of two windows in a row that differ by less are called flat
-SETTLE_S = 4.0  # at most; then the last median counts, and the sample says so
+SETTLE_S = 3.0  # at most; then the last median counts, and the sample says so
 
 _FLAT = (
     f"MemAvailable (proc(5), meminfo), the median of {WINDOW} readings in {WINDOW * PERIOD_S:g} s once two of them "
@@ -106,7 +106,7 @@ def observe(request: Request) -> Seen:
     Raises VmctlError where not even the first one can be looked at.
     """
     backend = registry.load(request.mode)
-    names = crowd.names(request.name, request.instances)
+    names = crowd.names(request)
     ladder = Ladder(backend)
     with crowd.removed(names):
         for name in names:

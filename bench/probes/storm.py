@@ -9,6 +9,7 @@ from statistics import median
 from bench.probes import Request, Seen, crowd
 from bench.questions import Question, value
 from vmctl import registry
+from vmctl.backend import Backend
 from vmctl.errors import UnavailableError, VmctlError
 from vmctl.workload import Workload
 
@@ -38,15 +39,14 @@ def limit_s(work: Workload, instances: int) -> float:
 
 def observe(request: Request) -> Seen:
     """Start `request.instances` at once. Raises VmctlError unless all get ready: fewer would be another question."""
-    work, count = request.work, request.instances
-    _refuse(request)
-    names = crowd.names(request.name, count)
+    names = crowd.names(request)
+    _refuse(request.work, len(names), registry.load(request.mode))
     failures: list[str] = []
     ready_s: list[float] = []
     with crowd.removed(names), ExitStack() as stack:
         starters = []
         for name in names:
-            starters.append(crowd.Starter(work._replace(name=name), request.mode))
+            starters.append(crowd.Starter(request.work._replace(name=name), request.mode))
             stack.callback(starters[-1].close)
         for starter in starters:
             starter.wait()
@@ -56,8 +56,8 @@ def observe(request: Request) -> Seen:
         for starter in starters:
             _note(starter, began_ns, ready_s, failures)
     if failures:
-        raise VmctlError(f"{count - len(failures)} of {count} got ready: {failures[0]}")
-    if len(ready_s) < count:
+        raise VmctlError(f"{len(names) - len(failures)} of {len(names)} got ready: {failures[0]}")
+    if len(ready_s) < len(names):
         return Seen({}, {}, {}, {"unseen": "the workload has no `ready` and wrote nothing: nobody knows when it is up"})
     ready_s.sort()
     values = {"first_s": ready_s[0], "median_s": median(ready_s), "last_s": ready_s[-1]}
@@ -74,12 +74,9 @@ def _note(starter: crowd.Starter, began_ns: int, ready_s: list[float], failures:
         ready_s.append((ready_ns - began_ns) / 1e9)
 
 
-def _refuse(request: Request) -> None:
+def _refuse(work: Workload, count: int, backend: Backend) -> None:
     """Raise UnavailableError where so many cannot be there at once."""
-    backend = registry.load(request.mode)
-    why = crowd.only_once(request.work, backend)
-    if why and request.instances > 1:
-        raise UnavailableError(f"{request.instances} of {request.work.name} cannot run at once: {why}")
-    why = crowd.host_memory().left_by((request.work.resources.memory_bytes or 0) * request.instances)
+    once = crowd.only_once(work, backend) if count > 1 else ""
+    why = once or crowd.host_memory().left_by((work.resources.memory_bytes or 0) * count)
     if why:
-        raise UnavailableError(f"{request.instances} of {request.work.name} may take too much at once: {why}")
+        raise UnavailableError(f"{count} instances cannot run at once: {why}")
