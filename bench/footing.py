@@ -25,7 +25,8 @@ QUESTIONS = (
         "memory, its processes (PSS)",
         "bytes",
         value("pss_bytes"),
-        meaning=f"Sum of Pss (proc(5), smaps_rollup) over every process, {_HOST}; pages of the kernel are not in it.",
+        meaning=f"Sum of Pss (proc(5), smaps_rollup) over every process, {_HOST}; pages of the kernel are not in it."
+        " A guest tells its host of pages that its boot left free two seconds later only: they are in it still.",
     ),
     *(
         Question(f"memory.pss_{role}_bytes", f"  {title}", "bytes", value(f"pss_{role}_bytes"), meaning=meaning)
@@ -77,20 +78,19 @@ def kernel_bytes() -> int:
     return sum(memory.kernel().values())
 
 
-def charged_bytes(inst: Instance) -> int:
-    """Return the memory charged to the cgroup of an instance now, 0 where it has none."""
-    return Cgroup(inst.cgroup).memory_bytes() or 0
-
-
 def settle(inst: Instance, flat_s: float = FLAT_S) -> tuple[dict[str, float], dict[str, str]]:
     """Wait until an instance's memory has been flat for `flat_s`; return {"settled_s": how long that took} and texts.
 
-    Where it is not within LIMIT_S more, the texts say so and `settled_s` is absent.
+    Where that is not so within LIMIT_S more, or cannot be told, the texts say it and `settled_s` is absent.
     """
-    began = time.monotonic()
+    group, began = Cgroup(inst.cgroup), time.monotonic()
     last: deque[int] = deque(maxlen=round(flat_s / PERIOD_S) + 1)
     while (passed_s := time.monotonic() - began) < LIMIT_S + flat_s:
-        last.append(charged_bytes(inst))
+        charged = group.memory_bytes()
+        if charged is None:
+            time.sleep(flat_s)
+            return {}, {"settled": "nobody knows: it has no cgroup"}
+        last.append(charged)
         if len(last) == last.maxlen and max(last) - min(last) <= FLAT_BYTES:
             return {"settled_s": passed_s}, {}
         time.sleep(PERIOD_S)
