@@ -11,7 +11,7 @@ from typing import Any
 
 from bench.model import Result, Sample
 from bench.questions import Question
-from bench.report import tables, words  # the sentences and tables of the page
+from bench.report import tables, words
 from vmctl.errors import SpecError
 
 COLUMNS = ("kind", "mode", "round", "counts", "name", "position", "value", "unit", "error")

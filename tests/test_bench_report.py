@@ -66,7 +66,8 @@ function measure(frame, width) {
     charts: [...page.querySelectorAll("figure")].map(f => {
       const svg = f.querySelector("svg");
       const said = svg.getAttribute("aria-labelledby").split(" ").map(id => page.getElementById(id).textContent);
-      return {name: svg.querySelector("title").id.split("-")[0], role: svg.getAttribute("role"), said, rows: f.querySelectorAll("details table tbody tr").length};
+      const name = svg.querySelector("title").id.split("-")[0];
+      return {name, role: svg.getAttribute("role"), said, rows: f.querySelectorAll("details table tbody tr").length};
     }),
     tables: [...page.querySelectorAll("table")].map(t => [t.caption.textContent.length,
       t.querySelectorAll("th:not([scope])").length, t.querySelectorAll("tbody th").length]),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import ceil, log2
 from statistics import median
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bench.model import Result, Sample
 from bench.questions import Question
@@ -59,7 +59,9 @@ def _strip(result: Result, kind: str, question: Question, name: str) -> Chart | 
         return None
     log = _logarithmic([row.values for row in rows])
     what = "the median of one run" if many else "one run"
-    text = f"Each point is {what}; {_counts(rows)}. The bar is the {question.statistic}, the band its 95 % interval."
+    known = (words.figure(result, question.key, row.mode) for row in rows)
+    band = ", the band its 95 % interval" * any(one is not None and one.low is not None for one in known)
+    text = f"Each point is {what}; {_counts(rows)}. The bar is the {question.statistic}{band}."
     text += " The scale is logarithmic: each line stands for a multiple." if log else ""
 
     def draw(figure: Figure) -> None:
@@ -92,14 +94,14 @@ def _row(axes: Axes, result: Result, question: Question, row: Row, height: int) 
     points.set(gid=f"points-{row.place}", markersize=6.5, markeredgecolor=drawing.PAPER, markeredgewidth=0.5)
     text = ""
     if figure is not None and figure.value is not None:
-        axes.plot([figure.value] * 2, [height - 0.26, height + 0.26], color=drawing.INK, linewidth=2.5)
+        axes.plot([figure.value] * 2, [height - 0.26, height + 0.26], color=drawing.INK, linewidth=2.5, zorder=1.9)
         text = quantity(figure.value, figure.unit)
     _name(axes, row.label, text, height - 0.34)
 
 
 def _name(axes: Axes, label: str, text: str, height: float) -> None:
     """Write a mode's name and its figure above its row: beside it they would take the width of a telephone."""
-    where = {"transform": axes.get_yaxis_transform(), "va": "bottom"}
+    where: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "va": "bottom"}
     axes.text(0.0, height, label, ha="left", **where)
     axes.text(1.0, height, text, ha="right", fontsize=13, fontweight="bold", **where)
 
@@ -242,7 +244,7 @@ def _scale(axes: Axes, direction: str, unit: str, *, log: bool) -> None:
     if log:
         axes.set(**{f"{direction}scale": "log"})
         low, high = (axes.get_xlim if direction == "x" else axes.get_ylim)()
-        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 300 * low else (1.0,), numticks=12))
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 1500 * low else (1.0,), numticks=12))
         axis.set_minor_locator(NullLocator())
     elif unit.startswith("bytes"):  # round in KiB and MiB
         low, high = (axes.get_xlim if direction == "x" else axes.get_ylim)()
