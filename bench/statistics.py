@@ -152,6 +152,15 @@ def rounds_ratio_interval(
     return _middle(_divided(_medians(first, drawn), _medians(second, drawn)), LEVEL)
 
 
+def difference_interval(pairs: Pairs, seed: int = 0) -> Interval | None:
+    """Return the 95 % interval of median - median, None for fewer than 30 rounds, each a pair."""
+    if len(pairs) < ENOUGH:
+        return None
+    drawn = _draw(len(pairs), seed)
+    first, second = (_medians([[pair[side]] for pair in pairs], drawn) for side in (0, 1))
+    return _middle(first - second, LEVEL)
+
+
 def change_interval(after: Sequence[Sequence[float]], before: Sequence[Sequence[float]], seed: int) -> Interval | None:
     """Return the 95 % interval of median/median of two runs: their rounds are no pairs, each run is drawn by itself."""
     if min(len(after), len(before)) < ENOUGH:

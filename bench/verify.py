@@ -5,14 +5,17 @@ against the plan. What is found is said in sentences; a result that somebody has
 from __future__ import annotations
 
 import math
+import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
-from bench import summary
+from bench import export, summary
 from bench.model import CONTROL, Figure, Ratio, Result, Sample, Step
 from bench.questions import KINDS, METRICS
+from bench.report import page
 
 TOLERANCE = 1e-9  # relative: the last digits may depend on the processor and on numpy's version
 # What follows what. Not T4 after T1: after clone3 the child may run before the parent does.
@@ -25,6 +28,27 @@ def verify(result: Result) -> list[str]:
     if strange:  # no figures could be computed of it
         return strange
     return [*_steps(result), *_marks(result), *_numbers(result)]
+
+
+def verify_reports(result: Result, folder: str) -> list[str]:
+    """Return which reports in a folder do not say what the result does, in sentences; none has to be there.
+
+    They are written anew and compared, but for the charts: those differ from one version of matplotlib to the next.
+    """
+    wrong = []
+    for name, write in (("report.md", export.markdown), ("report.html", page.page)):
+        path = os.path.join(folder, name)
+        if not os.path.exists(path):
+            continue
+        with open(path, encoding="utf-8", errors="replace", newline="") as file:
+            said = file.read()
+        if _without_charts(said) != _without_charts(write(result)):
+            wrong.append(f"{name} is not what this version of vmctl writes of this result")
+    return wrong
+
+
+def _without_charts(text: str) -> str:
+    return re.sub(r"<svg\b.*?</svg>", "", text, flags=re.DOTALL)
 
 
 def _strange(result: Result) -> Iterator[str]:

@@ -8,7 +8,7 @@ import bench_results
 import pytest
 from bench_results import failed, finished, make, replaced
 
-from bench import questions, statistics, summary
+from bench import questions, statistics
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 
 from vmctl.cli import output
 
@@ -17,12 +18,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Compute every figure again; 0 where all of them follow from the samples, else 1."""
     from bench import result
-    from bench.verify import verify
+    from bench.verify import verify, verify_reports
 
     good = True
     for place in args.files:
         found = result.read(place)
         problems = verify(found)
+        problems += [] if problems else verify_reports(found, os.path.dirname(result.path_of(place)))
         good = good and not problems
         for problem in problems[:_SHOWN]:
             print(f"{place}: {problem}")

@@ -1,0 +1,129 @@
+"""`bench --self-test`: that it measures what it says, with few trials; how well a machine does is not for a test."""
+
+import json
+import signal
+import subprocess
+
+import pytest
+from commands import refused, start, vmctl
+
+from bench import harness, selftest, statistics
+from bench.probes import tool
+from vmctl import registry
+from vmctl.workload import Ready, Workload
+
+QUICK = [mode for mode in sorted(registry.modes()) if not registry.load(mode).features.own_kernel]
+
+
+def made(slower, runs=30, trials=40, noise=0.005):
+    """Return what a machine of known noise would have measured."""
+    import random
+
+    chance = random.Random(f"{slower} {noise}")
+    factors = {"A": 1.0, "A again": 1.0, "B": slower}
+    return {
+        "runs": runs,
+        "seed": 1,
+        "trials": [
+            {
+                name: [0.005 * factor * chance.lognormvariate(0, noise) for _ in range(runs)]
+                for name, factor in factors.items()
+            }
+            for _ in range(trials)
+        ],
+        "harness": {},
+    }
+
+
+def test_more_work_takes_longer():
+    work = selftest.calibrate()
+    assert work.more_steps > work.steps > 0
+    least = [min(selftest.spin_s(work.program, steps) for _ in range(15)) for steps in (work.steps, 4 * work.steps)]
+    assert least[1] > 2 * least[0]
+
+
+def test_a_trial_measures_each_contender_in_each_round():
+    work = selftest.calibrate()
+    found = selftest.trial(work, 3, seed=1)
+    assert {name: len(seconds) for name, seconds in found.items()} == {"A": 3, "A again": 3, "B": 3}
+    assert all(second > 0 for seconds in found.values() for second in seconds)
+
+
+def test_a_difference_of_three_percent_is_found_in_little_noise():
+    same, slower = selftest.lines(made(1.03))
+    assert (same.met, slower.met) == (True, True)
+    assert "of 40 trials" in slower.measured
+
+
+def test_in_much_noise_it_says_how_many_rounds_it_would_take():
+    same, slower = selftest.lines(made(1.03, noise=0.1))
+    assert (same.met, slower.met) == (True, False)
+    assert "rounds would do" in slower.measured
+
+
+def test_a_method_that_sees_differences_everywhere_does_not_pass():
+    done = made(1.03)
+    for trial in done["trials"]:
+        trial["A again"] = trial["B"]
+    assert selftest.lines(done)[0].met is False
+
+
+def test_few_rounds_are_no_test():
+    done = made(1.03, runs=10)
+    assert [line.met for line in selftest.lines(done)] == [None, None]
+    assert any("fewer than 30 rounds" in note for note in selftest.notes(done))
+
+
+def test_what_observing_adds_is_judged_by_its_interval():
+    done = {**made(1.03), "harness": {"host": {"cpu_share": {"log": 0.5}, "intervals_s": []}, "other": {"error": "no"}}}
+    for added_s, noise_s, met in ((0.00005, 1e-6, True), (0.005, 1e-6, False), (0.0002, 0.01, None)):
+        pairs = [(0.1 + added_s + noise_s * (n % 5 - 2), 0.1 + noise_s * (n % 7 - 3)) for n in range(35)]
+        done["harness"]["host"]["intervals_s"] = pairs
+        _, _, added, waiting, *other = selftest.lines(done)
+        assert added.met is met, added
+        assert waiting.met is False
+        assert [(line.measured, line.met) for line in other] == [("no", None)] * 2
+
+
+@pytest.mark.parametrize("mode", QUICK)
+def test_the_harness_measures_itself(own_root, mode):
+    """The workload is silent for a known time, and says on the same clock when it spoke."""
+    work = tool.with_program(Workload(name="", image="tiny"))
+    said = work._replace(command=(tool.PATH, "stamp", str(harness.QUIET_MS)), ready=Ready(log="^stamp"))
+    for watch in (False, True):
+        assert harness.interval_s(said, mode, watch=watch) >= harness.QUIET_MS / 1000
+    assert 0 < harness.cpu_share(said, mode) < 1
+
+
+# The command
+
+
+def test_the_command(own_root, tmp_path):
+    path = tmp_path / "self-test.json"
+    done = vmctl("bench", "--self-test", "--trials", "2", "--runs", "30", "--seed", "5", "--out", str(path))
+    assert done.code in (0, 1), done
+    assert "A called different from A" in done.out
+    assert "of 2 trials" in done.out
+    document = json.loads(path.read_text())
+    assert [len(trial["B"]) for trial in document["trials"]] == [30, 30]
+    assert set(document["harness"]) == set(QUICK)
+    lines = selftest.lines(document)
+    assert [line.measured in done.out for line in lines] == [True] * len(lines)
+    pairs = selftest.pairs(document["trials"][0], "B")
+    assert statistics.ratio(pairs) > 0
+
+
+def test_a_wrong_call():
+    assert "--trials and --runs have to be at least 1" in refused("bench", "--self-test", "--trials", "0")
+
+
+def test_ctrl_c_ends_it(own_root):
+    process = start("bench", "--self-test", "--trials", "100000")
+    with pytest.raises(subprocess.TimeoutExpired):  # it is measuring
+        process.wait(2)
+    process.send_signal(signal.SIGINT)
+    out, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert b"interrupted" in errors
+    assert b"Traceback" not in errors
+    assert out == b""

@@ -1,0 +1,182 @@
+"""`bench verify`: what is left as it was measured passes, and whatever is changed does not."""
+
+import json
+
+import pytest
+from bench_results import make, replaced
+from commands import ok, refused, vmctl
+
+from bench import export, texts
+from bench import result as results
+from bench.model import Figure, Step
+from bench.report import page
+from bench.verify import verify
+
+
+@pytest.fixture(scope="module")
+def result():
+    return make(metrics=("boot", "teardown"))
+
+
+@pytest.fixture
+def folder(result, tmp_path):
+    results.write(result, str(tmp_path))
+    return tmp_path
+
+
+def first(problems, *words):
+    """Return the first problem, which has to have all the words in it."""
+    assert problems
+    for word in words:
+        assert word in problems[0], problems
+    return problems[0]
+
+
+@pytest.mark.parametrize("metrics", [("boot",), ("boot", "memory", "disk", "teardown")], ids=" ".join)
+@pytest.mark.parametrize("runs", [1, 30])
+def test_a_result_passes(metrics, runs):
+    assert verify(make(runs=runs, metrics=metrics)) == []
+
+
+@pytest.mark.parametrize("field", [name for name in Figure.__struct_fields__ if name not in ("key", "mode")])
+def test_no_field_of_a_figure_can_be_changed(result, field):
+    known = result.figures[0]
+    value = getattr(known, field)
+    other = f"{value}x" if isinstance(value, str) else 1.0 if value is None else value * (1 + 1e-6) + (value == 0)
+    changed = replaced(result, figures=(replaced(known, **{field: other}), *result.figures[1:]))
+    first(verify(changed), "figure boot.answer_s host", f"{field} is stated as", "the samples give")
+    assert len(verify(changed)) == 1
+
+
+def test_the_last_digits_may_differ(result):
+    known = result.figures[0]
+    close = replaced(known, value=known.value * (1 + 1e-12))
+    assert verify(replaced(result, figures=(close, *result.figures[1:]))) == []
+
+
+def test_no_field_of_a_ratio_can_be_changed(result):
+    known = result.ratios[0]
+    for field, other in {"ratio": 9.0, "low": None, "high": 7.0, "delta": -1.0, "verdict": "equal"}.items():
+        changed = replaced(result, ratios=(replaced(known, **{field: other}), *result.ratios[1:]))
+        first(verify(changed), "ratio boot.answer_s container host", field)
+
+
+def test_figures_and_ratios_are_missing_strange_or_twice(result):
+    one, ratio = result.figures[0], result.ratios[0]
+    first(verify(replaced(result, figures=result.figures[1:])), "figure boot.answer_s host is missing")
+    first(verify(replaced(result, ratios=result.ratios[1:])), "ratio boot.answer_s container host is missing")
+    first(verify(replaced(result, figures=(*result.figures, one))), "stands there 2 times")
+    invented = replaced(ratio, key="boot.invented_s")
+    first(verify(replaced(result, ratios=(*result.ratios, invented))), "boot.invented_s", "does not follow from")
+
+
+@pytest.mark.parametrize("what", ["marks_ns", "round", "error"])
+def test_no_sample_can_be_changed(result, what):
+    place = next(n for n, one in enumerate(result.samples) if one.round == 5 and one.mode == "host")
+    known = result.samples[place]
+    other = {
+        "marks_ns": {**known.marks_ns, "T6": known.marks_ns["T6"] + 10**9},
+        "round": 6,
+        "error": "it failed",
+    }[what]
+    changed = (*result.samples[:place], replaced(known, **{what: other}), *result.samples[place + 1 :])
+    assert verify(replaced(result, samples=changed)) != []
+
+
+def test_each_step_has_one_sample(result):
+    samples, plan = result.samples, result.plan
+    name = f"round {samples[-1].round}: {samples[-1].kind}"
+    first(verify(replaced(result, samples=samples[:-1])), name, "is in the plan, and there is no sample")
+    first(verify(replaced(result, samples=(*samples, samples[-1]))), name, "was taken 2 times")
+    extra = replaced(samples[-1], round=99)
+    first(verify(replaced(result, samples=(*samples, extra))), "round 99", "a sample that is not in the plan")
+    swapped = (samples[1], samples[0], *samples[2:])
+    first(verify(replaced(result, samples=swapped)), "not in the order of the plan")
+    twice = replaced(plan, steps=(*plan.steps, plan.steps[-1]))
+    first(verify(replaced(result, plan=twice)), "stands in it 2 times")
+
+
+def test_marks_are_in_order_but_for_the_race_of_t1_and_t4(result):
+    def with_marks(**moved):
+        known = result.samples[0]
+        marks = {name: known.marks_ns[name] + moved.get(name, 0) for name in known.marks_ns}
+        return verify(replaced(result, samples=(replaced(known, marks_ns=marks), *result.samples[1:])))
+
+    known = result.samples[0].marks_ns
+    assert with_marks(T4=known["T1"] - known["T4"] - 50_000) == []
+    first(with_marks(T6=known["T0"] - known["T6"] - 5), "T6 is", "before T1")
+    first(with_marks(T8=known["T7"] - known["T8"] - 5), "T8 is 5 ns before T7")
+    first(with_marks(T4=known["T0"] - known["T4"] - 5), "T4 is 5 ns before T0")
+
+
+def test_a_plan_of_another_world(result):
+    plan = result.plan
+    first(verify(replaced(result, plan=replaced(plan, metrics=("boot", "luck")))), "there is no metric luck")
+    strange = replaced(plan, steps=(*plan.steps, Step(kind="luck", mode="host", round=1)))
+    first(verify(replaced(result, plan=strange)), "there is no kind of sample luck")
+    strange = replaced(plan, steps=(*plan.steps, Step(kind="start", mode="zone", round=1)))
+    first(verify(replaced(result, plan=strange)), "zone")
+
+
+# The command
+
+
+def test_the_command_says_what_it_has_checked(folder, result):
+    done = vmctl("bench", "verify", str(folder))
+    assert (done.code, done.out) == (0, "")
+    assert f"{len(result.figures)} figures and {len(result.ratios)} ratios" in done.err
+    assert "all as stated" in done.err
+
+
+def test_the_command_finds_an_edited_file(folder):
+    path = folder / "result.json"
+    document = json.loads(path.read_text())
+    document["figures"][0]["value"] *= 0.9
+    path.write_text(json.dumps(document))
+    done = vmctl("bench", "verify", str(path))
+    assert done.code == 1
+    assert "boot.answer_s host: value is stated as" in done.out
+    assert "1 wrong" in done.err
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("", "is damaged"),
+        ("{}", "is no result of this version"),
+        ('{"format": "vmctl bench 1"}', "is no result of this version"),
+        ('{"format": "vmctl bench 2"}', "is damaged"),
+    ],
+)
+def test_what_is_no_result_is_refused(tmp_path, content, said):
+    (tmp_path / "result.json").write_text(content)
+    assert said in refused("bench", "verify", str(tmp_path))
+
+
+def test_a_file_cut_short_is_refused(folder):
+    path = folder / "result.json"
+    path.write_bytes(path.read_bytes()[:-1000])
+    assert "is damaged" in refused("bench", "verify", str(path))
+
+
+def test_a_good_one_beside_a_bad_one(folder, tmp_path):
+    ok("bench", "verify", str(folder), str(folder / "result.json"))
+    assert "cannot be read" in refused("bench", "verify", str(tmp_path / "nowhere"), str(folder))
+    done = vmctl("bench", "verify", str(folder), str(tmp_path / "nowhere"))
+    assert done.code == 125
+    assert "all as stated" in done.err
+
+
+def test_a_number_changed_in_a_report_is_found(folder, result):
+    (folder / "report.md").write_text(export.markdown(result), encoding="utf-8")
+    (folder / "report.html").write_text(page.page(result), encoding="utf-8")
+    ok("bench", "verify", str(folder))
+    shown = texts.quantity(result.figures[2].value, "s")
+    for name in ("report.md", "report.html"):
+        good = (folder / name).read_text(encoding="utf-8")
+        assert shown in good
+        (folder / name).write_text(good.replace(shown, "1.23 s"), encoding="utf-8")
+        done = vmctl("bench", "verify", str(folder))
+        assert done.code == 1
+        assert f"{name} is not what" in done.out
+        (folder / name).write_text(good, encoding="utf-8")
