@@ -42,7 +42,7 @@ def _cell(one: Figure | None) -> str:
 
 def spread(result: Result) -> Table:
     """Return how far the observations of each figure lie apart."""
-    titles = {question.key: question.title.strip() for _, question in words.asked(result)}
+    titles = {question.key: words.heading(result, question) for _, question in words.asked(result)}
     rows = (
         (
             titles.get(one.key, one.key),
@@ -57,9 +57,10 @@ def spread(result: Result) -> Table:
     return Table("How far the observations lie apart", head, tuple(rows))
 
 
-def ratios(result: Result) -> Table:
-    """Return how the modes compare, with verdicts."""
-    titles = {question.key: question.title.strip() for _, question in words.asked(result)}
+def ratios(result: Result, *, headlines: bool = False) -> Table:
+    """Return how the modes compare, with verdicts: for every question, or for the headlines."""
+    wanted = {one.key for _, one in (words.headlines if headlines else words.asked)(result)}
+    titles = {question.key: words.heading(result, question) for _, question in words.asked(result)}
     rows = (
         (
             titles.get(one.key, one.key),
@@ -69,9 +70,10 @@ def ratios(result: Result) -> Table:
             VERDICTS.get(one.verdict, one.verdict),
         )
         for one in result.ratios
+        if one.key in wanted
     )
     head = ("question", "modes", "ratio (95 % interval)", "Cliff's delta", "verdict")
-    return Table("Modes side by side", head, tuple(rows))
+    return Table(f"Modes side by side, {'the main questions' if headlines else 'every question'}", head, tuple(rows))
 
 
 def troubles(result: Result) -> Table:
