@@ -11,7 +11,7 @@ from bench.questions import Question, value
 from vmctl import registry
 from vmctl.backend import Backend
 from vmctl.errors import UnavailableError, VmctlError
-from vmctl.workload import Workload
+from vmctl.workload import Seconds, Workload
 
 ROUNDS = 3
 
@@ -46,7 +46,7 @@ def observe(request: Request) -> Seen:
     with crowd.removed(names), ExitStack() as stack:
         starters = []
         for name in names:
-            starters.append(crowd.Starter(request.work._replace(name=name), request.mode))
+            starters.append(crowd.Starter(_patient(request.work, len(names))._replace(name=name), request.mode))
             stack.callback(starters[-1].close)
         for starter in starters:
             starter.wait()
@@ -72,6 +72,13 @@ def _note(starter: crowd.Starter, began_ns: int, ready_s: list[float], failures:
         return
     if ready_ns is not None:
         ready_s.append((ready_ns - began_ns) / 1e9)
+
+
+def _patient(work: Workload, count: int) -> Workload:
+    """Return the workload with as much more time to get ready as others get ready beside it."""
+    if work.ready is None:
+        return work
+    return work._replace(ready=work.ready._replace(timeout_s=Seconds(work.ready.timeout_s * count)))
 
 
 def _refuse(work: Workload, count: int, backend: Backend) -> None:
