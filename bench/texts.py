@@ -20,7 +20,8 @@ def quantity(value: float | None, unit: str) -> str:
         return f"{format_size(round(value))}/s"
     if unit == "share":
         return f"{value:.1%}"
-    return f"{value:,.0f}{'/s' if unit == '1/s' else ''}" if abs(value) >= 100 else f"{value:.3g}{unit[1:]}"
+    number = f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return number + "/s" * (unit == "1/s")
 
 
 def interval(figure: Figure) -> str:
