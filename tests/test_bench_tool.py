@@ -16,6 +16,7 @@ MODES = sorted(registry.modes())
 QUICK = [mode for mode in MODES if not registry.load(mode).features.own_kernel]
 EACH_QUICK_MODE = pytest.mark.parametrize("mode", QUICK)
 TINY = Workload(name="tool", image="tiny")
+PAUSES_S = 0.22  # of the program: before its first work, and before each
 
 
 def direct(*words):
@@ -56,9 +57,16 @@ def test_the_program_needs_no_library(tmp_path):
     ]
 
 
+def test_four_times_the_work_is_four_times_the_processor():
+    few_s, many_s = (
+        min(direct("work", f"integer:{count}")[2].ru_utime for _ in range(3)) for count in (100_000_000, 400_000_000)
+    )
+    assert 3.5 < many_s / few_s < 4.5
+
+
 def test_as_many_pages_are_touched_as_it_says():
     few, many = (direct("work", f"fault:{count}")[2].ru_minflt for count in (10, 50_010))
-    assert 50_000 <= many - few < 50_100
+    assert abs(many - few - 50_000) < 50  # the program's own pages vary by some
 
 
 def test_as_many_processes_are_made_as_it_says():
@@ -82,18 +90,22 @@ def test_what_it_does_not_know_is_an_error():
 
 
 @EACH_QUICK_MODE
-def test_the_time_of_work_is_that_of_its_processor(own_root, mode):
-    """Some try among ten is undisturbed: what the host's clock shows is then what the processor was used."""
-    script = f"{tool.PATH} work integer:300000000; times; echo over"
+def test_the_time_of_work_is_bounded_by_what_the_kernel_says(own_root, mode):
+    """Not less than the processor was used by it, not more than passed between its begin and its end, pauses off."""
+    program = f"{tool.PATH} work integer:800000000"
+    script = f"read begin _ </proc/uptime; {program}; read end _ </proc/uptime; times; echo over $begin $end"
     work = tool.with_program(TINY)._replace(command=("sh", "-c", script))
-    ratios = []
-    while len(ratios) < 10 and not any(0.95 < ratio < 1.1 for ratio in ratios):
+    below_s, above_s = [], []
+    for _ in range(3):
         with tool.running(work, mode) as (inst, backend):
             found = lines.follow(inst, backend, "over", 60.0)
+        span_s = lines.spans(found)["integer"].seconds
         minutes, _, seconds = found[-2][1].split()[0].removesuffix("s").partition("m")
-        used_s = int(minutes) * 60 + float(seconds)  # of the shell's children, in hundredths
-        ratios.append(lines.spans(found)["integer"].seconds / used_s)
-    assert any(0.95 < ratio < 1.1 for ratio in ratios), ratios
+        below_s.append(span_s - (int(minutes) * 60 + float(seconds)))  # of the shell's children
+        begin_s, end_s = map(float, found[-1][1].split()[1:])
+        above_s.append(end_s - begin_s - PAUSES_S - span_s)
+    assert sorted(below_s)[1] > -0.05, below_s
+    assert sorted(above_s)[1] > -0.05, above_s
 
 
 @EACH_QUICK_MODE
@@ -101,7 +113,7 @@ def test_a_sleep_of_300_ms_is_seen_as_such(own_root, mode):
     script = "sleep 0.2; for n in 1 2 3 4 5; do echo begin $n; sleep 0.3; echo end $n 7; sleep 0.05; done; echo done"
     naps = lines.spans(followed(mode, script)).values()
     assert [nap.times for nap in naps] == [7] * 5
-    assert 0.295 < sorted(nap.seconds for nap in naps)[2] < 0.33
+    assert 0.29 < sorted(nap.seconds for nap in naps)[2] < 0.36
 
 
 def test_lines_come_whole_and_in_order(own_root):
@@ -192,17 +204,6 @@ def test_each_question_gets_an_answer(own_root, mode):
         assert all(seconds > 0 for seconds in seen.values.values())
         assert seen.texts["processor"].isdigit()
         assert instance.names() == []
-
-
-def test_more_work_takes_longer(own_root):
-    """Four times the work: the least of some tries takes four times as long, within what a busy host adds."""
-    least_s = []
-    for count in (50_000_000, 200_000_000):
-        work = tool.working(TINY, {"integer": count})
-        spans = [tool.worked(Request(work, "tool-more", "container"))[0]["integer"] for _ in range(4)]
-        assert {span.times for span in spans} == {count}
-        least_s.append(min(span.seconds for span in spans))
-    assert 3 < least_s[1] / least_s[0] < 5
 
 
 def test_a_guest_answers_too(guest_root):
