@@ -3,6 +3,7 @@
 import os
 
 import pytest
+from commands import free_port
 
 from bench.probes import Request, start
 from vmctl import instance, registry
@@ -15,13 +16,15 @@ MODES = sorted(registry.modes())
 QUICK = [mode for mode in MODES if not registry.load(mode).features.own_kernel]
 EACH_QUICK_MODE = pytest.mark.parametrize("mode", QUICK)
 
+PORT = free_port()  # in mode host it is the host's
+
 PAGE = Workload(
     name="page",
     image="tiny",
-    command=("httpd", "-f", "-p", "8123", "-h", "/srv"),
+    command=("httpd", "-f", "-p", str(PORT), "-h", "/srv"),
     files=(File("/srv/index.html", "<p>same</p>"),),
-    ports=(Port("127.0.0.1", 1, 8123),),
-    ready=Ready(http=HttpProbe(8123)),
+    ports=(Port("127.0.0.1", 1, PORT),),
+    ready=Ready(http=HttpProbe(PORT)),
 )
 SPOKEN = Workload(name="spoken", image="tiny", command=("sh", "-c", "sleep 0.3; echo now; exit 3"))
 
@@ -87,12 +90,19 @@ def test_every_question_that_concerns_a_mode_is_answered(guest_root, mode):
 
 @EACH_QUICK_MODE
 def test_200_ms_are_seen_as_200_ms(guest_root, mode):
-    """The quickest of some, so that a busy machine does not decide."""
-    quickest = {
-        seconds: min(answers(take(late(seconds), mode))["boot.answer_s"][0] for _ in range(5)) for seconds in (0, 0.2)
-    }
-    assert quickest[0.2] >= 0.2
-    assert quickest[0.2] - quickest[0] == pytest.approx(0.2, rel=0.25)
+    """Never less, and no more than that beside a start without them; a busy machine gets more turns.
+
+    It may be less than both added up: the supervisor starts while the workload waits.
+    """
+    quickest = {0: 1000.0, 0.2: 1000.0}
+    for _ in range(25):
+        for seconds in quickest:
+            quickest[seconds] = min(quickest[seconds], answers(take(late(seconds), mode))["boot.answer_s"][0])
+        assert quickest[0.2] >= 0.2
+        if quickest[0.2] <= 0.2 + quickest[0]:
+            break
+    else:
+        pytest.fail(f"200 ms more were seen as {quickest[0.2] - quickest[0]} s")
 
 
 @EACH_QUICK_MODE
