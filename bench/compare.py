@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from bench import statistics, summary
 from bench.model import Result, Sample
-from bench.questions import KINDS, Question, asked, questions
+from bench.questions import KINDS, Question, asked, is_service, questions
 from bench.statistics import Interval
 from vmctl.errors import SpecError
 
@@ -133,7 +133,7 @@ def _common(before: Result, after: Result) -> list[Question]:
     metrics = [metric for metric in before.plan.metrics if metric in after.plan.metrics]
     if before.plan.instances != after.plan.instances and DENSITY in metrics:
         metrics.remove(DENSITY)
-    services = [summary.is_service(one.plan) for one in (before, after)]
+    services = [is_service(one.plan) for one in (before, after)]
     theirs = [question.key for _, question in asked(metrics, service=services[1])]
     return [question for _, question in asked(metrics, service=services[0]) if question.key in theirs]
 

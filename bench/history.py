@@ -6,9 +6,9 @@ import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from bench import compare, summary
+from bench import compare, questions
 from bench.model import Figure, Result
-from bench.questions import Question, asked
+from bench.questions import Question
 from bench.result import NAME, read
 from vmctl import paths
 from vmctl.errors import SpecError, VmctlError
@@ -120,7 +120,7 @@ def _entry(path: str, result: Result, question: Question, figure: Figure, earlie
 
 
 def _headlines(result: Result) -> list[Question]:
-    pairs = asked(result.plan.metrics, service=summary.is_service(result.plan))
+    pairs = questions.of(result.plan)
     return [question for _, question in pairs if question.headline]
 
 

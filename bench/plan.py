@@ -40,13 +40,14 @@ def make(
     cold: bool = False,
     instances: int = INSTANCES,
     time_limit_s: float | None = None,
+    quick: bool = False,
 ) -> Plan:
     """Return the plan. Every kind of sample is warmed up first; the kinds follow each other, each in rounds.
 
     A round of starts has the control in it, too: the same work as a plain process, which tells a change of the machine
-    from one of the workload.
+    from one of the workload. `quick` leaves it at the first kind: what the starts themselves show.
     """
-    kinds = questions.kinds(metrics)
+    kinds = questions.kinds(metrics)[: 1 if quick else None]
     warm_ups = {kind: (0 if cold else WARM_UPS) if kind == kinds[0] else 1 for kind in kinds}
     steps = [step for kind in kinds for step in _steps(kind, modes, runs, warm_ups[kind], seed)]
     return Plan(

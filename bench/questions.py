@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import NamedTuple
 
-from bench.model import Sample
+from bench.model import Plan, Sample
 
 # kind of sample -> the metrics of `--metrics` that need it
 KINDS: dict[str, tuple[str, ...]] = {
@@ -25,6 +25,7 @@ KINDS: dict[str, tuple[str, ...]] = {
 }
 METRICS = ("boot", "memory", "disk", "cpu", "syscall", "io", "net", "density", "teardown")
 DEFAULT_METRICS = ("boot", "memory", "disk", "teardown")
+BATCH_METRICS = ("boot", "teardown")  # what ends by itself is never idle
 
 
 class Question(NamedTuple):
@@ -88,6 +89,17 @@ def asked(metrics: Sequence[str], *, service: bool) -> list[tuple[str, Question]
         if question.metric in metrics and question.service in (None, service)
     ]
     return sorted(wanted, key=lambda pair: METRICS.index(pair[1].metric))
+
+
+def of(plan: Plan) -> list[tuple[str, Question]]:
+    """Return (kind, question) for all that is asked of the samples of a plan."""
+    planned = {step.kind for step in plan.steps}
+    return [pair for pair in asked(plan.metrics, service=is_service(plan)) if pair[0] in planned]
+
+
+def is_service(plan: Plan) -> bool:
+    """Return whether the workload is one that gets ready, and not one that ends by itself."""
+    return bool(plan.workload.get("ready"))
 
 
 def rounds(kind: str) -> int | None:

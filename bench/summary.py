@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 from zlib import crc32
 
-from bench import statistics
+from bench import questions, statistics
 from bench.model import Figure, Plan, Ratio, Sample
-from bench.questions import Question, asked
+from bench.questions import Question
 from bench.statistics import ENOUGH, ENOUGH_POINTS, INVALID_BEYOND, Interval
 
 DURABLE = "io"  # the metric in which a guest that beats its host writes into the host's page cache
@@ -29,7 +29,7 @@ def summarise(plan: Plan, samples: Sequence[Sample]) -> tuple[tuple[Figure, ...]
     guests = {one.mode for one in samples if "accelerator" in one.texts}
     figures: list[Figure] = []
     ratios: list[Ratio] = []
-    for kind, question in asked(plan.metrics, service=is_service(plan)):
+    for kind, question in questions.of(plan):
         of_modes = {mode: counted.get((kind, mode), []) for mode in plan.modes}
         for mode, found in of_modes.items():
             steps = sum((step.kind, step.mode) == (kind, mode) and step.round > 0 for step in plan.steps)
@@ -41,11 +41,6 @@ def summarise(plan: Plan, samples: Sequence[Sample]) -> tuple[tuple[Figure, ...]
                 if found_ratio is not None:
                     ratios.append(_valid(found_ratio, question, guests))
     return tuple(figures), tuple(ratios)
-
-
-def is_service(plan: Plan) -> bool:
-    """Return whether the workload is one that gets ready, and not one that ends by itself."""
-    return bool(plan.workload.get("ready"))
 
 
 def seed(plan: Plan, *names: str) -> int:

@@ -28,7 +28,7 @@ def accelerator(result: Result, mode: str) -> str:
 def rows(result: Result) -> Iterator[tuple[str, ...]]:
     """Yield the table's rows: a question, and each mode's answer."""
     figures = {(one.key, one.mode): one for one in result.figures}
-    for _, question in questions.asked(result.plan.metrics, service=bool(result.plan.workload.get("ready"))):
+    for _, question in questions.of(result.plan):
         answers = [figures.get((question.key, mode)) for mode in result.plan.modes]
         yield (question.title, *(quantity(one.value, one.unit) if one else UNKNOWN for one in answers))
         yield from _spread(question, answers)
@@ -68,7 +68,7 @@ def _shortened(text: str) -> str:
 
 def ratio_rows(result: Result) -> Iterator[tuple[str, str, str, str]]:
     """Yield how the modes compare, for the headline questions: question, modes, ratio with interval, verdict."""
-    asked = questions.asked(result.plan.metrics, service=bool(result.plan.workload.get("ready")))
+    asked = questions.of(result.plan)
     heads = {question.key: question.title.strip() for _, question in asked if question.headline}
     for one in result.ratios:
         if one.key in heads:

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from commands import VMCTL, ok, refused, start, vmctl, wait_for
 
-from bench import plan, result, session
+from bench import plan, questions, result, session
 from bench.model import CONTROL, Sample, Step
 from vmctl import instance
 from vmctl.errors import SpecError
@@ -245,3 +245,9 @@ def test_a_mode_that_cannot_run_is_an_error_unless_allowed(guest_root, tmp_path)
     assert done.plan.modes == ("container",)
     assert [one.mode for one in done.refusals] == ["host"]
     assert "none of these modes" in refused(*words, "--modes", "host", "--allow-missing", code=125)
+
+
+def test_a_quick_one_only_starts_and_asks_only_what_a_start_tells():
+    whole, quick = (plan.make(PAGE, ("host",), ("boot", "memory"), 3, 1, quick=each) for each in (False, True))
+    assert {step.kind for step in quick.steps} == {CONTROL, "start"} < {step.kind for step in whole.steps}
+    assert {kind for kind, _ in questions.of(quick)} == {"start"} < {kind for kind, _ in questions.of(whole)}

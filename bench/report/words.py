@@ -30,7 +30,7 @@ _TIMES = 2.0  # from here on "3.4 times" is said, not "240 %"
 
 def asked(result: Result) -> list[tuple[str, Question]]:
     """Return (kind, question) for everything this result was asked."""
-    return questions.asked(result.plan.metrics, service=bool(result.plan.workload.get("ready")))
+    return questions.of(result.plan)
 
 
 def headlines(result: Result) -> list[tuple[str, Question]]:

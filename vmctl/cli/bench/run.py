@@ -25,9 +25,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--metrics",
         default="",
         metavar="M,...",
-        help="default: boot,memory,disk,teardown; also cpu, syscall, io, net, density",
+        help="default: boot,memory,disk,teardown (boot,teardown without `ready`); also cpu, syscall, io, net, density",
     )
     parser.add_argument("--runs", type=int, default=30, help="counted rounds (default: 30, the least for an interval)")
+    parser.add_argument("--quick", action="store_true", help="only what the starts show: one instance at a time, idle")
     parser.add_argument("--cold", action="store_true", help="empty the page cache of what a start reads, before each")
     parser.add_argument("--instances", type=int, metavar="N", help="at most so many at once (default: 5)")
     parser.add_argument("--seed", type=int, help="of the random order (default: made up, and printed)")
@@ -73,17 +74,17 @@ def _resumed(args: argparse.Namespace) -> Session:
 
 def _begun(args: argparse.Namespace) -> Session:
     from bench import plan, session
-    from bench.questions import DEFAULT_METRICS
+    from bench.questions import BATCH_METRICS, DEFAULT_METRICS
     from vmctl import paths, spec
 
     if not args.spec or args.runs < 1 or (args.instances is not None and args.instances < 1):
         raise SpecError(
             "bench needs a workload file and at least one run and instance", hint="`vmctl bench run --help`"
         )
-    metrics = tuple(args.metrics.split(",")) if args.metrics else DEFAULT_METRICS
-    plan.check_metrics(metrics)
     modes.apply(args)
     work = spec.load(args.spec)._replace(ports=())  # a port that is taken is no matter of the measurement
+    metrics = tuple(args.metrics.split(",")) if args.metrics else DEFAULT_METRICS if work.ready else BATCH_METRICS
+    plan.check_metrics(metrics)
     present, refusals = _modes(work, args.modes.split(","), allow_missing=args.allow_missing)
     made = plan.make(
         work,
@@ -94,6 +95,7 @@ def _begun(args: argparse.Namespace) -> Session:
         cold=args.cold,
         instances=args.instances or plan.INSTANCES,
         time_limit_s=args.time_limit,
+        quick=args.quick,
     )
     moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     folder = args.out or os.path.join(paths.state_root(), "bench", f"{work.name}-{moment}-{os.urandom(2).hex()}")
@@ -126,9 +128,8 @@ def _modes(work: Workload, names: list[str], *, allow_missing: bool) -> tuple[li
 
 
 def _exports(done: Result, folder: str) -> None:
-    from bench.report import page
-
     from bench import export
+    from bench.report import page
     from vmctl.instance import write_atomic
 
     files = {"samples.csv": export.samples_csv, "report.md": export.markdown, "hyperfine.json": export.hyperfine}
