@@ -8,7 +8,7 @@ setup:                  ## packages, .venv, image tiny, kernel; can be repeated
 	.ci/setup
 
 demo: setup             ## one web workload as host process, container and VM, compared
-	$(as_root) $(bin)/vmctl bench configs/workloads/web.yaml --modes host,container,vm --runs 3
+	$(as_root) $(bin)/vmctl bench configs/workloads/web.yaml --modes host,container,vm --runs 3 --quick
 
 test:                   ## every test
 	.ci/setup --tests
@@ -19,11 +19,12 @@ lint: setup             ## formatting, lints, types
 	$(bin)/ruff check .
 	$(bin)/mypy
 
-bench:                  ## the demo with enough runs for intervals, our own cost beside others', an import beside tar
+bench:                  ## the demo with enough rounds for intervals, our own cost beside others', an import beside tar
 	.ci/setup --tests
-	$(as_root) $(bin)/vmctl bench configs/workloads/web.yaml --modes host,container,vm --runs 30 --out bench/results
-	$(as_root) $(bin)/vmctl bench --peers --runs 30 --out bench/results
-	$(as_root) $(bin)/vmctl bench --images --runs 5
+	rm -rf bench/results
+	$(as_root) $(bin)/vmctl bench configs/workloads/web.yaml --modes host,container,vm --runs 30 --out bench/results/web
+	$(as_root) $(bin)/vmctl bench peers --runs 30 --out bench/results
+	$(as_root) $(bin)/vmctl bench images --runs 5
 
 clean:                  ## forget what setup made in this checkout; the image store stays
 	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache *.egg-info

@@ -34,5 +34,9 @@ def interval(figure: Figure) -> str:
 def ratio(one: Ratio) -> str:
     """Return a ratio with its interval: "1.31 (1.28 to 1.35)"."""
     if one.low is None or one.high is None:
-        return f"{one.ratio:.3g}"
-    return f"{one.ratio:.3g} ({one.low:.3g} to {one.high:.3g})"
+        return _times(one.ratio)
+    return f"{_times(one.ratio)} ({_times(one.low)} to {_times(one.high)})"
+
+
+def _times(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
