@@ -10,7 +10,8 @@ from bench import export, texts
 from bench import result as results
 from bench.model import Figure, Step
 from bench.report import page
-from bench.verify import verify
+from bench.verify import verify, verify_reports
+from vmctl import __version__
 
 
 @pytest.fixture(scope="module")
@@ -168,6 +169,8 @@ def test_a_good_one_beside_a_bad_one(folder, tmp_path):
 
 
 def test_a_number_changed_in_a_report_is_found(folder, result):
+    result = replaced(result, host={**result.host, "vmctl": __version__})
+    results.write(result, str(folder))
     (folder / "report.md").write_text(export.markdown(result), encoding="utf-8")
     (folder / "report.html").write_text(page.page(result), encoding="utf-8")
     ok("bench", "verify", str(folder))
@@ -179,4 +182,5 @@ def test_a_number_changed_in_a_report_is_found(folder, result):
         done = vmctl("bench", "verify", str(folder))
         assert done.code == 1
         assert f"{name} is not what" in done.out
+        assert verify_reports(replaced(result, host={**result.host, "vmctl": "0.0.1"}), str(folder)) == []
         (folder / name).write_text(good, encoding="utf-8")
