@@ -29,6 +29,7 @@ SOME_STEPS, CALIBRATIONS = 3_000_000, 50
 AT_MOST_FALSE, AT_LEAST_FOUND = 0.05, 0.95
 AT_MOST_ADDED_S, AT_MOST_CPU = 0.0002, 0.01
 HARNESS_ROUNDS = 40
+FEWEST = 10  # joined trials; of fewer a share says little
 _FIRST, _AGAIN, _SLOWER = "A", "A again", "B"
 _NAMES = (_FIRST, _AGAIN, _SLOWER)
 
@@ -167,12 +168,25 @@ def _counted(words: Sequence[str], *wanted: str) -> str:
 
 
 def _more_runs(done: dict[str, Any], found: float) -> str:
-    """Return how many rounds it would take, as the trials see it on average, where these were too few."""
+    """Return how many rounds it would take where these were too few: tried with trials that follow each other as one.
+
+    Where even the longest of these do not find it, the number is estimated from all rounds together.
+    """
+    trials, runs, seed = done["trials"], done["runs"], done["seed"]
     if found >= AT_LEAST_FOUND:
         return ""
-    needed = [statistics.runs_needed(pairs(one, _AGAIN), done["seed"]) for one in done["trials"]]
-    known = [float(count) for count in needed if count is not None]
-    return f"; some {statistics.median(known):.0f} rounds would do" if known else ""
+    for count in range(2, len(trials) // FEWEST + 1):
+        share = _share(verdicts(joined(trials, count), _SLOWER, seed), "more")
+        if share >= AT_LEAST_FOUND:
+            return f"; with {runs * count} rounds {share:.1%} of {len(trials) // count}"
+    needed = statistics.runs_needed(_all(trials, _AGAIN), seed)
+    return f"; it would take some {needed} rounds" if needed else ""
+
+
+def joined(trials: Sequence[Trial], count: int) -> list[Trial]:
+    """Return each `count` trials as one; what is left at the end is left out."""
+    groups = [trials[start : start + count] for start in range(0, len(trials) - count + 1, count)]
+    return [{name: [value for one in group for value in one[name]] for name in _NAMES} for group in groups]
 
 
 # What measuring itself costs

@@ -1,6 +1,7 @@
 """`bench --self-test`: that it measures what it says, with few trials; how well a machine does is not for a test."""
 
 import json
+import re
 import signal
 import subprocess
 
@@ -55,10 +56,24 @@ def test_a_difference_of_three_percent_is_found_in_little_noise():
     assert "of 40 trials" in slower.measured
 
 
+def test_in_more_noise_it_says_how_many_rounds_have_done():
+    same, slower = selftest.lines(made(1.03, noise=0.035))
+    assert (same.met, slower.met) == (True, False)
+    assert re.search(r"; with (60|90|120) rounds [\d.]+% of (20|13|10)$", slower.measured), slower
+
+
 def test_in_much_noise_it_says_how_many_rounds_it_would_take():
     same, slower = selftest.lines(made(1.03, noise=0.1))
     assert (same.met, slower.met) == (True, False)
-    assert "rounds would do" in slower.measured
+    rounds = int(re.search(r"it would take some (\d+) rounds", slower.measured)[1])
+    assert 120 < rounds < 3000
+
+
+def test_joined_trials_are_longer_ones():
+    trials = made(1.03, trials=5)["trials"]
+    pairs = selftest.joined(trials, 2)
+    assert len(pairs) == 2
+    assert pairs[1]["B"] == trials[2]["B"] + trials[3]["B"]
 
 
 def test_a_method_that_sees_differences_everywhere_does_not_pass():
