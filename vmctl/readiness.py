@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from socket import socket
 
 PERIOD_S = 0.001
+ALIVE_S = 0.02  # whether it has ended meanwhile is dearer to find out than whether it is ready
 SETTLE_PERIOD_S = 0.01  # a system takes seconds to come up
 EXEC_PERIOD_S = 0.1
 EXEC_S = 10.0  # how long one command may take
@@ -57,14 +58,18 @@ def _wait_until_settled(inst: Instance, backend: Backend, show: Callable[[Instan
 
 def _wait_for_probe(inst: Instance, backend: Backend, ready: Ready, show: Callable[[Instance, str], None]) -> None:
     probe = _probe(ready, inst)
-    deadline = time.monotonic() + ready.timeout_s
+    alive_s = now_s = time.monotonic()
+    deadline_s = now_s + ready.timeout_s
     while True:
         phase = backend.observe(inst)
         if probe():
             return
-        if not backend.alive(inst):
-            raise _ended(inst, backend)
-        if time.monotonic() > deadline:
+        now_s = time.monotonic()
+        if now_s >= alive_s:
+            if not backend.alive(inst):
+                raise _ended(inst, backend)
+            alive_s = now_s + ALIVE_S
+        if now_s > deadline_s:
             raise DeadlineError(
                 f"{inst.name} was not ready within {format_seconds(ready.timeout_s)}; it got as far as: {phase}",
                 hint="a longer time is `ready: {timeout: ...}` in the workload file",
