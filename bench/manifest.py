@@ -37,8 +37,13 @@ def facts() -> dict[str, Any]:
         "python": platform.python_version(),
         "qemu": _version(f"qemu-system-{uname.machine}"),
         "libvirt": _version("libvirtd"),
-        "checks": {check.name: check.found for check in doctor.checks()},  # also how KVM was proved, or refuted
+        "checks": _checks(),
     }
+
+
+def _checks() -> dict[str, str]:
+    """Return what doctor finds, also how KVM was proved or refuted; but not where programs lie."""
+    return {check.name: check.found for check in doctor.checks() if not check.found.startswith("/")}
 
 
 def _identity() -> str:
