@@ -57,7 +57,7 @@ def test_the_writes_are_on_the_writable_layer(work, mode):
     assert job["write"]["io_bytes"] == 4096 * job["write"]["total_ios"]
     span_s, own_s = spans(found)["durable"].seconds, job["write"]["runtime"] / 1000
     assert own_s >= io.JOB_MS / 1000
-    assert own_s - 0.01 < span_s < own_s * 1.2 + 0.05  # no guest: fio's clock is the host's
+    assert own_s - 0.05 < span_s < own_s * 2 + 1  # no guest: fio's clock is the host's
 
 
 def test_operations_are_counted_per_job():

@@ -46,7 +46,7 @@ def test_a_server_that_answers_after_200_ms(work, mode):
         found_s = net.ping(inst, discarded=1, counted=4)
     assert len(found_s) == 4
     assert all(seconds >= 0.2 for seconds in found_s)
-    assert min(found_s) < 0.23
+    assert min(found_s) < 0.4
 
 
 @EACH_QUICK_MODE
