@@ -2,7 +2,7 @@
 as_root := $(if $(filter 0,$(shell id -u)),,sudo)
 bin := .venv/bin
 
-.PHONY: setup demo test lint bench clean
+.PHONY: setup demo test test-long lint bench clean
 
 setup:                  ## packages, .venv, image tiny, kernel; can be repeated
 	.ci/setup
@@ -10,9 +10,13 @@ setup:                  ## packages, .venv, image tiny, kernel; can be repeated
 demo: setup             ## one web workload as host process, container and VM, compared
 	$(as_root) $(bin)/vmctl bench configs/workloads/web.yaml --modes host,container,vm --runs 3 --quick
 
-test:                   ## every test
+test:                   ## every test but the long ones
 	.ci/setup --tests
 	$(as_root) $(bin)/python -m pytest
+
+test-long:              ## those that repeat in a guest, or whole, what a shorter one shows
+	.ci/setup --tests
+	$(as_root) $(bin)/python -m pytest -m long
 
 lint: setup             ## formatting, lints, types
 	$(bin)/ruff format --check .

@@ -28,7 +28,7 @@ WORK_S = 0.005
 SOME_STEPS, CALIBRATIONS = 3_000_000, 50
 AT_MOST_FALSE, AT_LEAST_FOUND = 0.05, 0.95
 AT_MOST_ADDED_S, AT_MOST_CPU = 0.0002, 0.01
-HARNESS_ROUNDS = 40
+HARNESS_ROUNDS = 40  # at most, and no more than trials
 FEWEST = 10  # joined trials; of fewer a share says little
 _FIRST, _AGAIN, _SLOWER = "A", "A again", "B"
 _NAMES = (_FIRST, _AGAIN, _SLOWER)
@@ -73,7 +73,7 @@ def measure(trials: int, runs: int, seed: int, progress: Progress) -> dict[str, 
         "runs": runs,
         "steps": {_FIRST: work.steps, _SLOWER: work.more_steps},
         "trials": measured,
-        "harness": _harness(progress),
+        "harness": _harness(min(HARNESS_ROUNDS, trials), progress),
     }
 
 
@@ -192,7 +192,7 @@ def joined(trials: Sequence[Trial], count: int) -> list[Trial]:
 # What measuring itself costs
 
 
-def _harness(progress: Progress) -> dict[str, Any]:
+def _harness(rounds: int, progress: Progress) -> dict[str, Any]:
     """Return, for each mode whose workloads read the host's clock, what observing adds and takes, or why not."""
     found: dict[str, Any] = {}
     for mode in registry.modes():
@@ -200,13 +200,13 @@ def _harness(progress: Progress) -> dict[str, Any]:
             continue
         progress(f"what measuring costs: {mode}")
         try:
-            found[mode] = _cost(mode)
+            found[mode] = _cost(mode, rounds)
         except VmctlError as error:
             found[mode] = {"error": str(error)}
     return found
 
 
-def _cost(mode: str) -> dict[str, Any]:
+def _cost(mode: str, rounds: int) -> dict[str, Any]:
     from json import dumps, loads
 
     work = tool.with_program(Workload(name="harness", image=IMAGE))
@@ -214,7 +214,7 @@ def _cost(mode: str) -> dict[str, Any]:
         "mode": mode,
         "image": work.image,
         "program": tool.PATH,
-        "rounds": HARNESS_ROUNDS,
+        "rounds": rounds,
     }
     try:
         said = run([sys.executable, "-m", "bench.harness"], stdin=dumps(request).encode(), timeout_s=300.0)[1]

@@ -185,6 +185,7 @@ def test_whoever_starts_one_ends_with_who_asked(nothing_left):
     wait_for(lambda: not processes.alive(pid, processes.start_time(pid)))
 
 
+@pytest.mark.long
 def test_two_guests_one_after_the_other(nothing_left):
     mode = next(mode for mode in registry.modes() if registry.load(mode).features.own_kernel)
     seen = climb(PAGE, mode, instances=2)

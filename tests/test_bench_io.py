@@ -101,6 +101,7 @@ def test_an_image_that_cannot_be_built(own_root, monkeypatch):
         io.prepare(Workload(name="io", image="tiny"))
 
 
+@pytest.mark.long
 def test_a_guest_answers_and_its_drives_cache_is_named(guest_root):
     mode = next(mode for mode in MODES if registry.load(mode).features.own_kernel)
     work = io.prepare(Workload(name="io", image="tiny", resources=Resources(memory_bytes=Bytes(256 * 1024**2))))

@@ -55,6 +55,7 @@ def test_less_is_taken_of_a_small_memory_and_that_is_said(guest_root, mode):
     assert "a quarter of the memory limit" in seen.texts["working_set"]
 
 
+@pytest.mark.long
 def test_a_guest_takes_it_of_the_host_and_reports_what_is_free_again(guest_root):
     (mode,) = set(MODES) - set(QUICK)
     seen = take(mode)

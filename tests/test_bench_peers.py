@@ -98,6 +98,7 @@ def test_qemu_by_hand_gets_the_same_arguments_without_libvirts_descriptors():
     assert guests.without_libvirt(given, "/there") == expected
 
 
+@pytest.mark.long
 def test_the_verb_writes_tables_and_every_sample(guest_root, tmp_path):
     document = json.loads(
         ok("bench", "--peers", "--runs", "1", "--seed", "4", "--out", str(tmp_path), "--format", "json")
