@@ -26,7 +26,6 @@ from images.streams import Watched
 from vmctl.errors import SpecError
 
 FORMS = ("oci", "docker")
-COMPRESSIONS = ("none", "gzip")
 _PART = 1 << 20
 _GZIP_LEVEL = 6
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from vmctl.cli.actions import Actions
 
 # action -> what it does, in the order of `vmctl bench --help`; its file has `arguments` and `run`, as a verb's has
@@ -28,3 +30,8 @@ def expand(words: list[str]) -> list[str]:
     if first.removeprefix("--") in ("self-test", "peers", "images"):
         return [first.removeprefix("--"), *words[1:]]
     return ["run", *words]
+
+
+def seed(asked: int | None) -> int:
+    """Return the seed that was asked for, else one made up."""
+    return int.from_bytes(os.urandom(2)) if asked is None else asked

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 
 from vmctl.cli import output
+from vmctl.cli.bench import seed
 from vmctl.errors import SpecError
 
 
@@ -24,10 +24,9 @@ def run(args: argparse.Namespace) -> int:
 
     if args.runs < 1:
         raise SpecError("--runs has to be at least 1")
-    seed = int.from_bytes(os.urandom(2)) if args.seed is None else args.seed
     progress = output.Progress()
     try:
-        done = report.measure(args.runs, seed, progress)
+        done = report.measure(args.runs, seed(args.seed), progress)
     finally:
         progress.clear()
     if args.out:

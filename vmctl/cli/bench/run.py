@@ -8,6 +8,7 @@ import time
 from contextlib import suppress
 
 from vmctl.cli import modes, output
+from vmctl.cli.bench import seed
 from vmctl.errors import SpecError, UnavailableError, VmctlError
 from vmctl.named import TYPE_CHECKING
 
@@ -91,7 +92,7 @@ def _begun(args: argparse.Namespace) -> Session:
         present,
         metrics,
         args.runs,
-        int.from_bytes(os.urandom(2)) if args.seed is None else args.seed,
+        seed(args.seed),
         cold=args.cold,
         instances=args.instances or plan.INSTANCES,
         time_limit_s=args.time_limit,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 
 from vmctl.cli import output
+from vmctl.cli.bench import seed
 from vmctl.errors import SpecError
 
 COLUMNS = ("what", "target", "measured", "met")
@@ -28,10 +28,9 @@ def run(args: argparse.Namespace) -> int:
 
     if args.trials < 1 or args.runs < 1:
         raise SpecError("--trials and --runs have to be at least 1")
-    seed = int.from_bytes(os.urandom(2)) if args.seed is None else args.seed
     progress = output.Progress()
     try:
-        done = selftest.measure(args.trials, args.runs, seed, progress)
+        done = selftest.measure(args.trials, args.runs, seed(args.seed), progress)
         progress("computing")
         lines, notes = selftest.lines(done), selftest.notes(done)
     finally:
