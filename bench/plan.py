@@ -44,12 +44,18 @@ def make(
 ) -> Plan:
     """Return the plan. Every kind of sample is warmed up first; the kinds follow each other, each in rounds.
 
-    A round of starts has the control in it, too: the same work as a plain process, which tells a change of the machine
-    from one of the workload. `quick` leaves it at the first kind: what the starts themselves show.
+    The first kind with as many rounds as asked for, starts as a rule, has the control in each of them: the same work as
+    a plain process, which tells a change of the machine from one of the workload. `quick` leaves it at the first
+    kind: what the starts themselves show.
     """
-    kinds = questions.kinds(metrics)[: 1 if quick else None]
+    by_http = work.ready is not None and work.ready.http is not None
+    fitting = [kind for kind in questions.kinds(metrics) if by_http or kind not in questions.HTTP_KINDS]
+    kinds = fitting[: 1 if quick else None]
+    endless = [kind for kind in kinds if questions.rounds(kind) is None]
     warm_ups = {kind: (0 if cold else WARM_UPS) if kind == kinds[0] else 1 for kind in kinds}
-    steps = [step for kind in kinds for step in _steps(kind, modes, runs, warm_ups[kind], seed)]
+    steps = [
+        step for kind in kinds for step in _steps(kind, modes, runs, warm_ups[kind], seed, control=kind in endless[:1])
+    ]
     return Plan(
         workload=json.loads(json.dumps(named(work))),  # plain numbers: msgspec takes no others
         workload_digest=work.digest(),
@@ -65,11 +71,11 @@ def make(
     )
 
 
-def _steps(kind: str, modes: Sequence[str], runs: int, warm_ups: int, seed: int) -> list[Step]:
-    """Return the steps of one kind. Only the first kind has the control, and more than one round of warming up."""
+def _steps(kind: str, modes: Sequence[str], runs: int, warm_ups: int, seed: int, *, control: bool) -> list[Step]:
+    """Return the steps of one kind."""
     limit = questions.rounds(kind)
     count = runs if limit is None else min(runs, limit)
-    things = [*modes, *([CONTROL] if limit is None else [])]
+    things = [*modes, *([CONTROL] if control else [])]
     turns = [tuple(modes)] * warm_ups + rounds(things, count, seed)
     return [
         Step(kind=CONTROL if thing == CONTROL else kind, mode="" if thing == CONTROL else thing, round=number)

@@ -21,8 +21,10 @@ KINDS: dict[str, tuple[str, ...]] = {
     "cpu": ("cpu",),
     "syscall": ("syscall",),
     "io": ("io",),
+    "service": ("net",),
     "net": ("net",),
 }
+HTTP_KINDS = ("service",)  # only for a workload with `ready: {http: ...}`
 METRICS = ("boot", "memory", "disk", "cpu", "syscall", "io", "net", "density", "teardown")
 DEFAULT_METRICS = ("boot", "memory", "disk", "teardown")
 BATCH_METRICS = ("boot", "teardown")  # what ends by itself is never idle

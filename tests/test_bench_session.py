@@ -54,6 +54,13 @@ def test_each_round_has_every_mode_and_the_control_once():
     assert {step.round for step in made.steps if step.round < 1} == {0, -1, -2}
 
 
+def test_the_control_is_there_once_per_round_however_many_kinds_there_are():
+    made = plan.make(PAGE, ("host", "container"), ("boot", "cpu", "net"), 4, 7)
+    assert len(steps_of(made)) == len(set(steps_of(made)))
+    assert [step.round for step in made.steps if step.kind == CONTROL] == [1, 2, 3, 4]
+    assert CONTROL not in {step.kind for step in plan.make(PAGE, ("host",), ("density",), 4, 7).steps}
+
+
 def test_the_order_is_the_seeds_and_differs_from_round_to_round():
     one, same, other = (plan.make(SPOKEN, ("host", "container", "vm"), ("boot",), 30, seed) for seed in (1, 1, 2))
     assert steps_of(one) == steps_of(same) != steps_of(other)

@@ -91,7 +91,7 @@ def observe(request: Request) -> Seen:
             raise DeadlineError(f"the server in {inst.name} did not answer within {ANSWER_S:g} s") from None
         except OSError as error:
             raise VmctlError(f"the connection to {inst.name} broke: {error.strerror or error}") from error
-        texts = {**tool.texts(inst), "path": _path(inst, backend)}
+        texts = {**tool.texts(inst), "path": way(inst, backend)}
     return Seen(dict(inst.timeline.marks_ns), values, {"latency_s": latencies_s}, texts)
 
 
@@ -168,8 +168,8 @@ def _connected(inst: Instance, wanted: bytes) -> socket.socket:
     return connection
 
 
-def _path(inst: Instance, backend: Backend) -> str:
-    """Return the way from the client to the instance and back, in words."""
+def way(inst: Instance, backend: Backend) -> str:
+    """Return the way from a client on the host's side to the instance and back, in words."""
     if (inst.state.address or "127.").startswith("127."):
         return "loopback of the host"
     return "bridge and tap, virtio-net" if backend.features.own_kernel else "bridge and veth pair"

@@ -1,0 +1,196 @@
+"""Requests to the user's own service: servers of a known delay and a known number of answers, and those that fail."""
+
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from statistics import median
+
+import pytest
+from commands import free_port
+
+from bench import plan, questions
+from bench.probes import Request, service, tool
+from vmctl import instance, registry
+from vmctl.errors import DeadlineError, VmctlError
+from vmctl.workload import File, FileMode, HttpProbe, Port, Ready, Seconds, Workload
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root here")
+
+MODES = sorted(registry.modes())
+QUICK = [mode for mode in MODES if not registry.load(mode).features.own_kernel]
+EACH_QUICK_MODE = pytest.mark.parametrize("mode", QUICK)
+DELAY_S = 0.2
+OK = "printf 'Content-Type: text/plain\\r\\n\\r\\nlate\\n'"
+
+
+def served(script=OK, name="served"):
+    """Return a web server whose page `/` is a file, and whose probe asks for what a script says."""
+    port = free_port()  # in mode host it is the host's
+    return Workload(
+        name=name,
+        image="tiny",
+        command=("httpd", "-f", "-p", str(port), "-h", "/srv"),
+        files=(
+            File("/srv/index.html", "<p>same</p>"),
+            File("/srv/cgi-bin/page", f"#!/bin/sh\n{script}\n", FileMode(0o755)),
+        ),
+        ports=(Port("127.0.0.1", 1, port),),
+        ready=Ready(http=HttpProbe(port, "/cgi-bin/page")),
+    )
+
+
+def take(work, mode="container"):
+    return service.observe(Request(service.prepare(work), work.name, mode))
+
+
+def once(script):
+    """Return a script that is all right when it is run for the first time, for the probe, and not any more then."""
+    return f"[ -e /seen ] || {{ : >/seen; {OK}; exit; }}\n{script}"
+
+
+def page(work):
+    """Return the workload with its probe at the file, which is served without a script."""
+    return work._replace(ready=Ready(http=HttpProbe(work.ready.http.port)))
+
+
+@EACH_QUICK_MODE
+def test_a_service_that_answers_after_200_ms(own_root, mode):
+    """Never less, and to 5 % no more beside the same script without the delay; a busy machine gets more turns."""
+    late = f"if [ -e /late ]; then sleep {DELAY_S}; else sleep 0; fi; {OK}"
+    with tool.running(service.prepare(served(late)), mode) as (inst, _):
+        target = service.target_of(inst)
+        at_once_s, late_s = [], []
+        for _ in range(25):
+            at_once_s += service.series(target, discarded=1, counted=3)
+            flag(inst, "touch")
+            late_s += service.series(target, discarded=1, counted=3)
+            flag(inst, "rm")
+            if median(late_s) <= 1.05 * DELAY_S + median(at_once_s):
+                break
+        else:
+            pytest.fail(f"{DELAY_S} s more were seen as {median(late_s) - median(at_once_s)} s")
+    assert min(late_s) >= DELAY_S
+
+
+def flag(inst, command):
+    """Switch the delay of the script on or off."""
+    from commands import ok
+
+    ok("exec", "--no-stdin", inst.name, "--", command, "/late")
+
+
+@EACH_QUICK_MODE
+def test_every_question_gets_an_answer(own_root, mode):
+    seen = take(page(served()), mode)
+    assert len(seen.series["service_s"]) == service.COUNTED
+    assert all(0 < seconds < 1 for seconds in seen.series["service_s"])
+    assert seen.values["service_per_s"] > 10
+    shared = not registry.load(mode).features.own_network
+    assert seen.texts["path"] == ("loopback of the host" if shared else "bridge and veth pair")
+    assert instance.names() == []
+
+
+def test_four_clients_are_served_at_once(own_root):
+    """Each waits for its own answer only: four times as many come as one client gets."""
+    with tool.running(service.prepare(served(f"sleep {DELAY_S}; {OK}")), "container") as (inst, _):
+        found = service.rate(service.target_of(inst))
+    assert 1 / DELAY_S < found <= service.CLIENTS / DELAY_S
+
+
+def test_slow_answers_are_fewer_and_the_first_does_not_count(own_root, monkeypatch):
+    monkeypatch.setattr(service, "SERIES_S", 0.5)
+    with tool.running(service.prepare(served(f"sleep 0.1; {OK}")), "container") as (inst, _):
+        assert 1 <= len(service.series(service.target_of(inst))) <= 5
+        monkeypatch.setattr(service, "SERIES_S", 0.0)
+        assert len(service.series(service.target_of(inst))) == 1
+
+
+def test_an_answer_of_many_parts_is_read_to_its_end(own_root):
+    """Ten MiB, announced and not; the second is over when the server closes."""
+    head = "printf 'Content-Type: text/plain\\r\\n%s\\r\\n'"
+    for length in ("Content-Length: 10485760\\r\\n", ""):
+        script = f"{head.replace('%s', length)}; head -c 10485760 /dev/zero"
+        with tool.running(service.prepare(served(script)), "container") as (inst, _):
+            assert service.series(service.target_of(inst), discarded=0, counted=2)
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        (
+            "printf 'Status: 503 Busy\\r\\n\\r\\n'",
+            "answered GET /cgi-bin/page with .*503.*, although it had been ready",
+        ),
+        ("printf 'Content-Length: 100\\r\\n\\r\\nshort'", r"with \d+ bytes where it had announced \d+"),
+        ("printf 'HTTP/1.1 200 OK\\r\\n'", r"with \d+ bytes that are no HTTP answer"),
+    ],
+    ids=["status", "short", "headless"],
+)
+def test_an_answer_that_is_none(own_root, script, said):
+    with pytest.raises(VmctlError, match=said):
+        take(served(once(script)))
+    assert instance.names() == []
+
+
+@pytest.mark.parametrize(
+    "script", ["sleep 60", f"{OK}; while :; do sleep 0.05; echo more; done"], ids=["mute", "endless"]
+)
+def test_an_answer_that_does_not_end(own_root, monkeypatch, script):
+    monkeypatch.setattr(service, "ANSWER_S", 0.7)
+    begin_s = time.monotonic()
+    with pytest.raises(DeadlineError, match=r"was ready, and then did not answer GET /cgi-bin/page within 0.7 s"):
+        take(served(once(script)))
+    assert time.monotonic() - begin_s < 60
+    assert instance.names() == []
+
+
+def test_a_service_that_goes_away(own_root):
+    port = free_port()
+    answer = "HTTP/1.1 200 OK\\r\\nContent-Length: 0\\r\\n\\r\\n"
+    command = ("sh", "-c", f"printf '{answer}' | nc -l -p {port}; sleep 1000")
+    gone = Workload(name="gone", image="tiny", command=command, ready=Ready(http=HttpProbe(port)))
+    with pytest.raises(VmctlError, match="gone broke the connection of a request: Connection refused"):
+        take(gone)
+    assert instance.names() == []
+
+
+def test_a_service_that_never_gets_ready(own_root):
+    deaf = served("printf 'Status: 404 None\\r\\n\\r\\n'", name="deaf")
+    deaf = deaf._replace(ready=deaf.ready._replace(timeout_s=Seconds(0.5)))
+    with pytest.raises(DeadlineError, match="deaf was not ready within"):
+        take(deaf)
+    assert instance.names() == []
+
+
+def test_an_answer_without_a_length_has_none():
+    assert service.length_of(b"HTTP/1.1 200 OK\r\nContent-Length: 5") is None
+    assert service.length_of(b"HTTP/1.1 200 OK\r\nX: 1\r\n\r\ncontent-length: 5\r\n") is None
+    assert service.length_of(b"HTTP/1.1 200 OK\r\ncontent-length:\t5\r\nX: 1\r\n\r\n") == 44 + 5
+
+
+def test_only_who_speaks_http_is_asked():
+    work = served()
+    others = (Ready(tcp=80), Ready(log="up"), None)
+    for ready, there in ((work.ready, True), *((other, False) for other in others)):
+        made = plan.make(work._replace(ready=ready), ("container",), ("net",), 2, 1)
+        asked = {question.key for _, question in questions.of(made)}
+        assert ("net.service_s" in asked) == ({step.kind for step in made.steps} >= {"service"}) == there
+        assert "net.latency_s" in asked
+
+
+def test_several_at_once_find_their_way(own_root):
+    """Each thread goes to the instance's network by itself, and comes back."""
+    here = os.readlink("/proc/self/ns/net")
+    with tool.running(service.prepare(page(served())), "container") as (inst, _), ThreadPoolExecutor(3) as pool:
+        target = service.target_of(inst)
+        counts = list(pool.map(lambda _: len(service.series(target, 1, 20)), range(3)))
+        assert counts == [20, 20, 20]
+        assert set(pool.map(lambda _: os.readlink("/proc/thread-self/ns/net"), range(3))) == {here}
+
+
+def test_a_guest_is_asked_through_its_tap(guest_root):
+    mode = next(mode for mode in MODES if registry.load(mode).features.own_kernel)
+    seen = take(page(served()), mode)
+    assert seen.texts["path"] == "bridge and tap, virtio-net"
+    assert seen.series["service_s"]
+    assert seen.values["service_per_s"] > 0
