@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from bench import statistics, summary
-from bench.model import Result, Sample
+from bench import machine, statistics, summary
+from bench.model import CONTROL, Result, Sample
 from bench.questions import KINDS, Question, asked, is_service, questions
-from bench.statistics import Interval
+from bench.statistics import BAND, Interval
 from vmctl.errors import SpecError
 
 DENSITY = "density"  # its figures depend on how many instances were asked for
@@ -60,6 +60,31 @@ def change(before: Result, after: Result, question: Question, mode: str) -> Chan
     number = summary.seed(after.plan, question.key, mode)
     found = _figure(question, before.of(kind, mode), after.of(kind, mode), number)
     return found and found._replace(mode=mode)
+
+
+def control(before: Result, after: Result) -> Change | None:
+    """Return what has become of the control, which is no mode: the same work as a plain process, in both results.
+
+    It says something only of results of the same host; None where one of them has no control.
+    """
+    question = machine.question()
+    number = summary.seed(after.plan, question.key)
+    return _figure(question, before.of(CONTROL, ""), after.of(CONTROL, ""), number)
+
+
+def moved(change: Change) -> str:
+    """Return what a change of the control means for all others, in a sentence; "" where none of 3 % is shown.
+
+    Of too few rounds for an interval the ratio itself is held against the 3 %.
+    """
+    few = change.verdict == "few"
+    if not (abs(change.ratio - 1) > BAND if few else change.verdict in ("more", "less")):
+        return ""
+    return (
+        f"the control, the same work as a plain process, took {change.ratio:.3g} times as long as in the first result"
+        f"{', by too few rounds to be sure,' * few}: the machine was not in the same state both times, and a change of "
+        "that size may be the machine's"
+    )
 
 
 def _ratio_change(before: Result, after: Result, question: Question, pair: tuple[str, str]) -> Change | None:

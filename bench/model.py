@@ -10,7 +10,8 @@ from typing import Any
 
 import msgspec
 
-FORMAT = "vmctl bench 2"
+FORMAT = "vmctl bench 3"
+WITHOUT_CONTROL = "vmctl bench 2"  # what was written before: the same, but for the control's figure
 
 CONTROL = "control"  # the kind of sample that belongs to no mode: fixed work as a plain process, once per round
 
@@ -72,7 +73,7 @@ class Figure(Struct, frozen=True):
     """One answer for one mode. `value` is what the `statistic` gives; everything printed of it stands here."""
 
     key: str  # of the question; see bench/questions.py
-    mode: str
+    mode: str  # "" for that of CONTROL
     statistic: str  # median | slope | p95 | p99
     unit: str  # s | bytes | 1/s | bytes/s | count | share
     value: float | None  # None: too few observations, `why` says so, or none at all

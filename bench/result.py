@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from bench.model import FORMAT, Result
+from bench.model import FORMAT, WITHOUT_CONTROL, Result
 from vmctl.errors import SpecError
 from vmctl.instance import write_atomic
 
@@ -32,7 +32,7 @@ def read(place: str) -> Result:
     try:
         document = msgspec.json.decode(content)
         found = document.get("format") if isinstance(document, dict) else None
-        if found != FORMAT:
+        if found not in (FORMAT, WITHOUT_CONTROL):
             raise SpecError(
                 f"{path} is no result of this version: its format is {found!r}, not {FORMAT!r}",
                 hint="measure again, or read it with the vmctl that wrote it",

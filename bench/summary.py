@@ -8,7 +8,7 @@ from typing import Any
 from zlib import crc32
 
 from bench import questions, statistics
-from bench.model import Figure, Plan, Ratio, Sample
+from bench.model import CONTROL, Figure, Plan, Ratio, Sample
 from bench.questions import Question
 from bench.statistics import ENOUGH, ENOUGH_POINTS, INVALID_BEYOND, Interval
 
@@ -22,8 +22,9 @@ Ladders = dict[int, Sequence[tuple[float, float]]]
 def summarise(plan: Plan, samples: Sequence[Sample]) -> tuple[tuple[Figure, ...], tuple[Ratio, ...]]:
     """Return one figure per question and mode, also where nothing was observed, and the ratios of the modes.
 
-    Depends on its arguments only. A ratio is there for every pair of modes, the earlier one of the plan being the
-    base, where both figures are above 0 and the statistic is a median or a slope.
+    The last figure is the control's, where the plan has one. Depends on its arguments only. A ratio is there for every
+    pair of modes, the earlier one of the plan being the base, where both figures are above 0 and the statistic is a
+    median or a slope.
     """
     counted = _counted(samples)
     guests = {one.mode for one in samples if "accelerator" in one.texts}
@@ -32,15 +33,23 @@ def summarise(plan: Plan, samples: Sequence[Sample]) -> tuple[tuple[Figure, ...]
     for kind, question in questions.of(plan):
         of_modes = {mode: counted.get((kind, mode), []) for mode in plan.modes}
         for mode, found in of_modes.items():
-            steps = sum((step.kind, step.mode) == (kind, mode) and step.round > 0 for step in plan.steps)
-            figures.append(_figure(question, mode, found, steps, seed(plan, question.key, mode)))
+            figures.append(_figure(question, mode, found, _steps(plan, kind, mode), seed(plan, question.key, mode)))
         for place, base in enumerate(plan.modes):
             for mode in plan.modes[place + 1 :]:
                 number = seed(plan, question.key, mode, base)
                 found_ratio = _ratio(question, (mode, base), (of_modes[mode], of_modes[base]), number)
                 if found_ratio is not None:
                     ratios.append(_valid(found_ratio, question, guests))
+    if steps := _steps(plan, CONTROL, ""):
+        (question,) = questions.questions(CONTROL)
+        number = seed(plan, question.key)
+        figures.append(_figure(question, "", counted.get((CONTROL, ""), []), steps, number))
     return tuple(figures), tuple(ratios)
+
+
+def _steps(plan: Plan, kind: str, mode: str) -> int:
+    """Return how many samples of a kind in a mode were to count."""
+    return sum((step.kind, step.mode) == (kind, mode) and step.round > 0 for step in plan.steps)
 
 
 def seed(plan: Plan, *names: str) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from bench import questions
+from bench import machine, questions
 from bench.model import Figure, Result
 from bench.questions import Question
 from bench.statistics import ENOUGH, VERDICTS
@@ -84,6 +84,7 @@ def notes(result: Result) -> Iterator[str]:
     )
     if plan.runs < ENOUGH:
         yield f"Fewer than {ENOUGH} rounds: no interval is given, and small differences mean nothing."
+    yield from filter(None, [machine.sentence(result)])
     if plan.cold:
         yield "Cold: before every start the page cache was emptied of what the start reads."
     if any(one.texts.get("accelerator") == "tcg" for one in result.samples):

@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import Any
 
 from bench import export, summary
-from bench.model import CONTROL, Figure, Ratio, Result, Sample, Step
+from bench.model import CONTROL, WITHOUT_CONTROL, Figure, Ratio, Result, Sample, Step
 from bench.questions import KINDS, METRICS
 from bench.report import page
 from vmctl import __version__
@@ -99,6 +99,8 @@ def _marks(result: Result) -> Iterator[str]:
 def _numbers(result: Result) -> Iterator[str]:
     """Yield every figure and ratio that does not follow from the samples, is missing, or stands there twice."""
     figures, ratios = summary.summarise(result.plan, result.samples)
+    if result.format == WITHOUT_CONTROL:
+        figures = tuple(one for one in figures if one.mode)
     yield from _differences("figure", figures, result.figures, ("key", "mode"))
     yield from _differences("ratio", ratios, result.ratios, ("key", "mode", "base"))
 

@@ -9,6 +9,7 @@ from commands import ok, refused, vmctl
 from bench import compare
 from bench import result as results
 from bench.compare import left_out
+from bench.model import CONTROL
 from vmctl.errors import SpecError
 
 
@@ -123,6 +124,53 @@ def test_a_change_of_one_mode_is_one_of_its_ratios(before):
     assert change(changes, "boot.answer_s", "container", "host").verdict in ("equal", "undecided", "small")
 
 
+# The control
+
+
+def with_control(result, factor):
+    """Return the result as of a machine on which the control takes that many times as long."""
+
+    def sample(one):
+        values = {name: value * factor for name, value in one.values.items()}
+        return replaced(one, values=values) if one.kind == CONTROL else one
+
+    return finished(result, samples=tuple(map(sample, result.samples)))
+
+
+def test_a_control_that_stays_is_not_spoken_of(before, after):
+    found = compare.control(before, after)
+    assert (found.mode, found.unit) == ("", "s")
+    assert found.verdict in ("equal", "small", "undecided")
+    assert compare.moved(found) == ""
+
+
+@pytest.mark.parametrize("factor", [1.3, 0.7])
+def test_a_control_that_has_changed_is_the_machine(before, after, factor, tmp_path):
+    found = compare.control(before, with_control(after, factor))
+    assert found.verdict == ("more" if factor > 1 else "less")
+    assert f"{found.ratio:.3g} times as long" in compare.moved(found)
+    folders = write(tmp_path, before, with_control(after, factor))
+    said = vmctl("bench", "compare", *folders)
+    assert "the machine was not in the same state both times" in said.err
+    assert "the control: fixed work as a plain process" in said.out
+    listed = json.loads(ok("bench", "compare", *folders, "--format", "json"))
+    assert [one["mode"] for one in listed if one["key"] == "control.work_s"] == [""]
+    assert "control" not in ok("bench", "compare", "--ratios", *folders)
+
+
+def test_a_control_of_few_rounds_is_spoken_of_with_care():
+    few, slow = make(runs=5, seed=1), with_control(make(runs=5, seed=2), 1.5)
+    assert "too few rounds to be sure" in compare.moved(compare.control(few, slow))
+    assert compare.moved(compare.control(few, few)) == ""
+
+
+def test_results_without_a_control_are_compared_all_the_same(before):
+    """Those of `--metrics density` alone have none."""
+    none = make(metrics=("density",))
+    assert compare.control(before, none) is None
+    assert compare.control(none, none) is None
+
+
 @pytest.mark.parametrize("ratios", [False, True])
 def test_emulated_and_virtualised_guests_never_meet(before, after, ratios):
     with pytest.raises(SpecError, match="accelerator is tcg, the second's kvm"):
@@ -172,7 +220,8 @@ def test_the_command(before, tmp_path):
     assert "1.2" in line
     assert "95 % interval" in done.err
     rows = json.loads(ok("bench", "compare", "--format", "json", *folders))
-    assert [row["key"] for row in rows] == [one.key for one in compare.compare(before, make(seed=3, factor=1.2))]
+    keys = [one.key for one in compare.compare(before, make(seed=3, factor=1.2))]
+    assert [row["key"] for row in rows] == [*keys, "control.work_s"]
     assert {"low", "high", "verdict", "delta", "before", "after"} <= set(rows[0])
 
 

@@ -71,6 +71,24 @@ def test_figures_and_ratios_are_missing_strange_or_twice(result):
     first(verify(replaced(result, ratios=(*result.ratios, invented))), "boot.invented_s", "does not follow from")
 
 
+def test_the_controls_figure_is_one_of_them(result):
+    *others, known = result.figures
+    assert (known.key, known.mode) == ("control.work_s", "")
+    better = replaced(known, value=known.value * 0.99)
+    first(verify(replaced(result, figures=(*others, better))), "figure control.work_s", "value is stated as")
+    first(verify(replaced(result, figures=tuple(others))), "figure control.work_s", "is missing")
+
+
+def test_a_result_of_before_has_no_figure_of_the_control(result, tmp_path):
+    old = replaced(result, format="vmctl bench 2", figures=result.figures[:-1])
+    path = results.write(old, str(tmp_path))
+    assert results.read(path) == old
+    assert verify(old) == []
+    first(verify(replaced(old, figures=old.figures[1:])), "figure boot.answer_s host is missing")
+    first(verify(replaced(old, figures=result.figures)), "figure control.work_s", "does not follow from")
+    ok("bench", "verify", str(tmp_path))
+
+
 @pytest.mark.parametrize("what", ["marks_ns", "round", "error"])
 def test_no_sample_can_be_changed(result, what):
     place = next(n for n, one in enumerate(result.samples) if one.round == 5 and one.mode == "host")
@@ -147,6 +165,7 @@ def test_the_command_finds_an_edited_file(folder):
         ("{}", "is no result of this version"),
         ('{"format": "vmctl bench 1"}', "is no result of this version"),
         ('{"format": "vmctl bench 2"}', "is damaged"),
+        ('{"format": "vmctl bench 3"}', "is damaged"),
     ],
 )
 def test_what_is_no_result_is_refused(tmp_path, content, said):

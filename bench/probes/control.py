@@ -10,10 +10,19 @@ import sys
 from time import monotonic_ns
 
 from bench.probes import Request, Seen
-from bench.questions import Question
+from bench.questions import Question, value
 from vmctl.workload import Workload
 
-QUESTIONS: tuple[Question, ...] = ()
+QUESTIONS = (
+    Question(
+        "control.work_s",
+        "the control: fixed work as a plain process",
+        "s",
+        value("work_s"),
+        meaning="A fresh Python interpreter that adds up 200,000 numbers, from its start to its end; the same in every "
+        "round, whatever the workload.",
+    ),
+)
 ROUNDS = None
 _WORK = "n = 0\nfor i in range(200_000): n += i * i % 7"  # some 15 ms
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from bench import machine
 from bench.model import Figure, Result
 from bench.questions import Question
 from bench.report import words
@@ -42,7 +43,8 @@ def _cell(one: Figure | None) -> str:
 
 def spread(result: Result) -> Table:
     """Return how far the observations of each figure lie apart."""
-    titles = {question.key: words.heading(result, question) for _, question in words.asked(result)}
+    asked = [*(question for _, question in words.asked(result)), machine.question()]
+    titles = {question.key: words.heading(result, question) for question in asked}
     rows = (
         (
             titles.get(one.key, one.key),
@@ -80,7 +82,7 @@ def troubles(result: Result) -> Table:
     """Return what was refused, and what failed, with the reasons."""
     refused = [(words.label(result, one.mode), one.kind or "all", "refused", one.reason) for one in result.refusals]
     failed = [
-        (words.label(result, one.mode) or "control", one.kind, _round(one.round), one.error)
+        (words.label(result, one.mode), one.kind, _round(one.round), one.error)
         for one in result.samples
         if one.error is not None
     ]

@@ -12,7 +12,7 @@ from bench.texts import quantity
 from vmctl.units import format_size
 
 # mode -> how it is called in a heading and in a sentence; one that is not here is called by its name
-NAMES = {"vm": "VM"}
+NAMES = {"vm": "VM", "": "control"}  # the control has no mode
 NOUNS = {"host": "a plain process", "container": "a container", "vm": "a VM"}
 _EMULATED = {"tcg": "TCG, emulated"}
 # unit -> how a difference is said when it is more, when it is less, and what a multiple is of

@@ -28,6 +28,8 @@ def run(args: argparse.Namespace) -> int:
 
     before, after = result.read(args.before), result.read(args.after)
     changes = compare.compare(before, after, ratios=args.ratios, other_workload=args.other_workload)
+    control = None if args.ratios else compare.control(before, after)
+    changes += [control] if control else []
     if args.format != "table":
         output.show([change._asdict() for change in changes], (), args.format)
         return 0
@@ -35,6 +37,7 @@ def run(args: argparse.Namespace) -> int:
     notes = [
         "change: after/before, with its 95 % interval; a difference is called one where that excludes 1 and is not "
         "wholly within 3 %",
+        *filter(None, [compare.moved(control) if control else ""]),
         *compare.left_out(before, after),
     ]
     output.note("\n" + "\n".join(notes))
@@ -52,4 +55,4 @@ def _row(change: Change) -> tuple[str, ...]:
         f"{value:.3g}" if change.base else texts.quantity(value, change.unit) for value in (change.before, change.after)
     )
     mode = f"{change.mode}/{change.base}" if change.base else change.mode
-    return (change.title, mode, *sides, ratio, VERDICTS[change.verdict])
+    return (change.title, mode or "-", *sides, ratio, VERDICTS[change.verdict])

@@ -1,0 +1,55 @@
+"""What the control says of the machine: how quiet it was while something else was measured."""
+
+from __future__ import annotations
+
+from bench.model import CONTROL, Figure, Result
+from bench.questions import Question, questions
+from bench.statistics import ENOUGH_POINTS, TO_SIGMA
+from bench.texts import quantity
+
+# of the control's scaled MAD, as a share of its median
+QUIET_SHARE = 0.05  # the median of 30 rounds that scatter so is known to 2.2 %
+BUSY_SHARE = 0.15
+STRAY_SHARE = 0.2  # so many rounds far out are no exceptions any more
+
+
+def question() -> Question:
+    """Return what the control is asked."""
+    (found,) = questions(CONTROL)
+    return found
+
+
+def figure(result: Result) -> Figure | None:
+    """Return the control's figure, None where there is none: no kind of sample had one, or the result is an old one."""
+    return next((one for one in result.figures if one.key == question().key), None)
+
+
+def scatter_share(one: Figure) -> float | None:
+    """Return the scaled MAD as a share of the median, None where nothing was observed."""
+    return TO_SIGMA * one.mad / one.value if one.value and one.mad is not None else None
+
+
+def sentence(result: Result) -> str:
+    """Return what the control took, how that scattered, and what it means; "" for a result without its figure."""
+    one = figure(result)
+    if one is None:
+        return ""
+    share = scatter_share(one)
+    if share is None:
+        return f"The control, the same work as a plain process in every round, gave nothing: {one.why}."
+    took = f"The control, the same work as a plain process in every round, took {quantity(one.value, one.unit)}"
+    failed = f", {one.failures} failed" * bool(one.failures)
+    if one.observations < ENOUGH_POINTS:
+        few = f"fewer than {ENOUGH_POINTS} do not tell how quiet the machine was"
+        return f"{took} (median of {one.observations}{failed}): {few}."
+    scatter = f"scaled MAD {share * 100:.2g} %, {one.outliers} of {one.observations} far out{failed}"
+    return f"{took} (median; {scatter}): {_judged(one, share)}."
+
+
+def _judged(one: Figure, share: float) -> str:
+    stray = one.outliers / one.observations
+    if share > BUSY_SHARE or stray > STRAY_SHARE:
+        return "the machine was busy with other things, and small differences between the modes may be its doing"
+    if share > QUIET_SHARE:
+        return "the machine was not quite at rest, so differences of a few per cent need many rounds"
+    return "the machine was quiet"

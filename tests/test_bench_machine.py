@@ -1,0 +1,77 @@
+"""What the control says of the machine, from quiet to busy, and where it says nothing."""
+
+import random
+
+import pytest
+from bench_results import finished, make, replaced
+
+from bench import export, machine, table
+from bench.model import CONTROL
+from bench.report import page
+
+
+def with_work_s(result, seconds):
+    """Return the result with these times as those of the control; None for a round that failed."""
+    left = iter(seconds)
+
+    def sample(one):
+        if one.kind != CONTROL:
+            return one
+        took_s = next(left)
+        if took_s is None:
+            return replaced(one, error="no memory", values={})
+        return replaced(one, values={"work_s": took_s})
+
+    return finished(result, samples=tuple(map(sample, result.samples)))
+
+
+def scattered(share, count=32):
+    """Return times near 15 ms whose scaled median absolute deviation is near that share of them."""
+    chance = random.Random(3)
+    return [0.015 * (1 + share * chance.gauss(0, 1)) for _ in range(count)]
+
+
+@pytest.fixture(scope="module")
+def result():
+    return make(metrics=("boot",), faults=False)
+
+
+def test_the_figure_is_that_of_its_samples(result):
+    found = machine.figure(with_work_s(result, [0.010, 0.011, 0.012, 0.013] * 8))
+    assert (found.value, found.mode, found.observations) == (0.0115, "", 32)
+    assert machine.scatter_share(found) == pytest.approx(1.4826 * 0.001 / 0.0115)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (scattered(0.01), "the machine was quiet"),
+        (scattered(0.09), "the machine was not quite at rest"),
+        (scattered(0.4), "the machine was busy with other things"),
+        ([*scattered(0.01, 24), *[0.1] * 8], "8 of 32 far out): the machine was busy with other things"),
+        ([0.015] * 30 + [None] * 2, "scaled MAD 0 %, 0 of 30 far out, 2 failed): the machine was quiet"),
+        ([0.0152] * 5 + [None] * 27, "took 15.2 ms (median of 5, 27 failed): fewer than 10 do not tell"),
+        ([None] * 32, "gave nothing: no memory."),
+    ],
+    ids=["quiet", "uneasy", "busy", "strays", "failed", "few", "none"],
+)
+def test_what_is_said(result, seconds, said):
+    changed = with_work_s(result, seconds)
+    sentence = machine.sentence(changed)
+    assert said in sentence
+    assert sentence in list(table.notes(changed))
+    assert sentence in export.markdown(changed)
+    assert sentence in page.page(changed)
+
+
+def test_the_page_has_a_row_of_it(result):
+    assert "The control: fixed work as a plain process" in page.page(result)
+
+
+def test_a_result_without_a_control_says_nothing_of_it(result):
+    old = replaced(result, format="vmctl bench 2", figures=result.figures[:-1])
+    for one in (old, make(metrics=("density",))):
+        assert machine.figure(one) is None
+        assert machine.sentence(one) == ""
+        assert "control" not in " ".join(table.notes(one))
+        assert page.page(one)
