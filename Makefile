@@ -28,7 +28,7 @@ bench:                  ## the demo with enough rounds for intervals, our own co
 	rm -rf bench/results
 	$(as_root) $(bin)/vmctl bench configs/workloads/web.yaml --modes host,container,vm --runs 30 --out bench/results/web
 	$(as_root) $(bin)/vmctl bench peers --runs 30 --out bench/results
-	$(as_root) $(bin)/vmctl bench images --runs 5
+	$(as_root) $(bin)/vmctl bench images --runs 5 --out bench/results
 
 clean:                  ## forget what setup made in this checkout; the image store stays
 	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache *.egg-info

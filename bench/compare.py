@@ -112,7 +112,7 @@ def unlike(before: Result, after: Result) -> Iterator[tuple[str, str]]:
     if not modes:
         yield "these results have no mode in common", "measure again with the same --modes"
     for mode in modes:
-        first, second = (accelerator(one, mode) for one in (before, after))
+        first, second = (one.accelerator(mode) for one in (before, after))
         if first != second:
             yield (
                 f"in mode {mode} the first result's accelerator is {first or 'none'}, the second's {second or 'none'}",
@@ -132,12 +132,6 @@ def unlike(before: Result, after: Result) -> Iterator[tuple[str, str]]:
             f"{_HOST}: {cpus[0]} and {cpus[1]}",
             "`--ratios` compares what can be: the ratios between the modes, inside of each",
         )
-
-
-def accelerator(result: Result, mode: str) -> str:
-    """Return what the guests of a mode were run by, empty for a mode without guests, or that nothing is known of."""
-    found = {one.texts["accelerator"] for one in result.samples if one.mode == mode and "accelerator" in one.texts}
-    return " and ".join(sorted(found))
 
 
 def left_out(before: Result, after: Result) -> list[str]:

@@ -109,7 +109,7 @@ def _entry(path: str, result: Result, question: Question, figure: Figure, earlie
         created=result.created,
         workload=named(result),
         host=result.host.get("id"),
-        accelerator=compare.accelerator(result, figure.mode),
+        accelerator=result.accelerator(figure.mode),
         key=question.key,
         title=question.title.strip(),
         unit=question.unit,

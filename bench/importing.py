@@ -16,11 +16,15 @@ from tempfile import TemporaryDirectory
 from time import monotonic
 from typing import Any, NamedTuple
 
+from bench import folder as folders
+from bench import manifest
+from bench.export import markdown_table
 from vmctl.errors import UnavailableError
 from vmctl.host import disk
 from vmctl.run import run
 from vmctl.units import format_seconds, format_size
 
+FORMAT = "vmctl images 1"
 IMAGE_BYTES = 450 * 10**6
 AT_MOST = 2.5  # times the same by hand
 MEMORY_AT_MOST_BYTES = 150 * 10**6
@@ -46,6 +50,9 @@ class Result(NamedTuple):
     files: int
     unpacked_bytes: int
     packed_bytes: int
+    runs: int
+    seed: int
+    host: dict[str, Any]
 
     def of(self, kind: str) -> list[Sample]:
         """Return the samples of one kind."""
@@ -70,12 +77,16 @@ def measure(runs: int, seed: int, progress: Progress, image_bytes: int = IMAGE_B
                 found = list(once(folder))
                 samples += found if number else []
         packed_bytes = os.path.getsize(os.path.join(folder, "layer.tar.gz"))
-    return Result(tuple(samples), files, unpacked_bytes, packed_bytes)
+    return Result(tuple(samples), files, unpacked_bytes, packed_bytes, runs, seed, manifest.facts())
 
 
 def document(result: Result) -> dict[str, Any]:
-    """Return all of it for JSON."""
+    """Return a result as the content of `images.json`, every raw sample in it."""
     return {
+        "format": FORMAT,
+        "runs": result.runs,
+        "seed": result.seed,
+        "host": result.host,
         "files": result.files,
         "unpacked_bytes": result.unpacked_bytes,
         "packed_bytes": result.packed_bytes,
@@ -104,7 +115,15 @@ def notes(result: Result) -> list[str]:
         f"{format_size(result.packed_bytes)} as a gzipped layer",
         f"an import takes {result.ratio():.2f} times as long as tar and mkfs.erofs (at most {AT_MOST:g})",
         f"memory {format_size(memory)} (at most {format_size(MEMORY_AT_MOST_BYTES)})",
+        f"rounds: {result.runs} after one discarded, in random order, seed {result.seed}; {result.host['cpu']}, "
+        f"{result.host['cpus']} CPUs, Linux {result.host['kernel']}",
     ]
+
+
+def write(result: Result, folder: str) -> None:
+    """Write `images.json` and `images.md` into a folder."""
+    lines = ["# An import beside the same by hand", "", *markdown_table(COLUMNS, rows(result)), ""]
+    folders.write(folder, "images", document(result), [*lines, *(f"- {note}" for note in notes(result))])
 
 
 def _median(samples: list[Sample]) -> float:

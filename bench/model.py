@@ -128,3 +128,8 @@ class Result(Struct, frozen=True):
         """Return the samples of a kind in a mode that count, failed ones included, in the order of their rounds."""
         found = [one for one in self.samples if (one.kind, one.mode) == (kind, mode) and one.round > 0]
         return sorted(found, key=lambda one: one.round)
+
+    def accelerator(self, mode: str) -> str:
+        """Return what the guests of a mode were run by, "" for a mode without guests, or that nothing is known of."""
+        found = {one.texts["accelerator"] for one in self.samples if one.mode == mode and "accelerator" in one.texts}
+        return " and ".join(sorted(found))

@@ -15,6 +15,7 @@ from statistics import median
 
 import msgspec
 
+from bench import folder as folders
 from bench import manifest, summary
 from bench.model import CONTROL, Plan, Refusal, Result, Sample, Step, Struct
 from bench.probes import Request
@@ -49,12 +50,17 @@ class Session:
         self._unprepared: dict[str, str] = {}  # kind -> why it could not be prepared
 
     def follow(self, progress: Progress) -> None:
-        """Take every sample that is still missing. Raises VmctlError where an instance cannot be removed."""
-        done = {(one.kind, one.mode, one.round) for one in self.samples}
-        left = [step for step in self.head.plan.steps if (step.kind, step.mode, step.round) not in done]
-        for number, step in enumerate(left):
-            progress(f"{_describe(step)}, {self._left(left[number:])}")
-            self._keep(self._take(step))
+        """Take every sample that is still missing.
+
+        Raises VmctlError where an instance cannot be removed, ConflictError where somebody else measures there now,
+        OSError where a sample cannot be kept.
+        """
+        with folders.held(self.folder):
+            done = {(one.kind, one.mode, one.round) for one in self.samples}
+            left = [step for step in self.head.plan.steps if (step.kind, step.mode, step.round) not in done]
+            for number, step in enumerate(left):
+                progress(f"{_describe(step)}, {self._left(left[number:])}")
+                self._keep(self._take(step))
 
     def result(self) -> Result:
         """Return the measurement with its figures."""
@@ -89,7 +95,7 @@ class Session:
             )
             return msgspec.convert({**told, **msgspec.json.decode(seen)}, Sample)
         except CommandError as error:
-            return Sample(**told, error=str(error))  # type: ignore[arg-type]
+            return Sample(**told, error=_why(error, limit_s))  # type: ignore[arg-type]
         except msgspec.MsgspecError as error:
             return Sample(**told, error=f"the process that measures wrote no sample: {error}")  # type: ignore[arg-type]
         finally:
@@ -121,15 +127,28 @@ class Session:
 
 
 def begin(folder: str, work: Workload, plan: Plan, refusals: tuple[Refusal, ...]) -> Session:
-    """Make the folder of a new measurement. Raises SpecError where it holds one already."""
-    os.makedirs(folder, exist_ok=True)
-    path = os.path.join(folder, PLAN)
-    if os.path.exists(path):
-        raise SpecError(
-            f"{folder} holds a measurement already", hint="--resume takes it up again; --out DIR names another folder"
-        )
+    """Make the folder of a new measurement. Raises SpecError where it holds one already, or cannot be written to."""
+    folders.make(folder)
+    with folders.held(folder):
+        path = os.path.join(folder, PLAN)
+        if os.path.exists(path):
+            raise SpecError(
+                f"{folder} holds a measurement already",
+                hint=f"`vmctl bench --resume {folder}` goes on with it; --out DIR names another folder",
+            )
+        head = _head(work, plan, refusals)
+        try:
+            write_atomic(path, msgspec.json.format(msgspec.json.encode({"work": work.to_json(), "head": head})))
+        except OSError as error:
+            raise VmctlError(
+                f"{path} cannot be written: {error.strerror}", hint="`--out DIR` names another folder"
+            ) from None
+    return Session(folder, work, head, [])
+
+
+def _head(work: Workload, plan: Plan, refusals: tuple[Refusal, ...]) -> Head:
     explained = {mode: _explained(work, mode) for mode in plan.modes}
-    head = Head(
+    return Head(
         id=os.urandom(4).hex(),
         created=time.time(),
         host=manifest.facts(),
@@ -137,24 +156,25 @@ def begin(folder: str, work: Workload, plan: Plan, refusals: tuple[Refusal, ...]
         plan=plan,
         refusals=refusals,
     )
-    write_atomic(path, msgspec.json.format(msgspec.json.encode({"work": work.to_json(), "head": head})))
-    return Session(folder, work, head, [])
 
 
 def resume(folder: str) -> Session:
     """Return the measurement that was interrupted in a folder. Raises SpecError where there is none.
 
-    The last line may be half of one: the machine went down while it was written.
+    The last line may be half of one: the machine went down while it was written. So nobody may be writing it now,
+    else ConflictError.
     """
     try:
-        with open(os.path.join(folder, PLAN), "rb") as file:
+        with folders.held(folder), open(os.path.join(folder, PLAN), "rb") as file:
             told = msgspec.json.decode(file.read())
-        head, work = msgspec.convert(told["head"], Head), Workload.from_json(told["work"])
-    except FileNotFoundError:
-        raise SpecError(f"{folder} holds no measurement to resume", hint="it was begun with `--out DIR`") from None
+            head, work = msgspec.convert(told["head"], Head), Workload.from_json(told["work"])
+            return Session(folder, work, head, _samples(os.path.join(folder, SAMPLES)))
+    except (FileNotFoundError, NotADirectoryError):
+        raise SpecError(
+            f"{folder} holds no measurement to resume", hint="`--resume` takes the folder that has plan.json in it"
+        ) from None
     except (msgspec.MsgspecError, KeyError, TypeError, ValueError) as error:
         raise SpecError(f"{folder}/{PLAN} is damaged: {error}", hint="begin again in another folder") from None
-    return Session(folder, work, head, _samples(os.path.join(folder, SAMPLES)))
 
 
 def _samples(path: str) -> list[Sample]:
@@ -179,6 +199,16 @@ def _explained(work: Workload, mode: str) -> list[list[str]]:
 
 def _describe(step: Step) -> str:
     return f"{'warming up' if step.round < 1 else f'round {step.round}'}: {step.kind} {step.mode}".rstrip()
+
+
+def _why(error: CommandError, limit_s: float) -> str:
+    """Return why the process that measures gave no sample."""
+    if error.output.startswith("did not end within"):
+        return f"the sample did not end within {limit_s:g} s, its time limit"
+    if error.returncode < 0:
+        return f"the process that measures was killed by signal {-error.returncode}"
+    last = (error.output.strip().splitlines() or ["no message"])[-1]
+    return f"the process that measures failed with code {error.returncode}: {last}"
 
 
 def _remove(name: str) -> None:

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from bench import machine, questions
+from bench import machine, questions, stops
 from bench.model import Figure, Result
 from bench.questions import Question
 from bench.statistics import ENOUGH, VERDICTS
 from bench.texts import UNKNOWN, quantity, ratio
 
 ANSWER_CHARACTERS = 28
+SHOWN_FAILURES = 5  # of each kind in each mode
 
 
 def titles(result: Result) -> list[str]:
     """Return the columns' names: each mode, and how a guest's code was run."""
-    return [f"{mode} ({name})" if (name := accelerator(result, mode)) else mode for mode in result.plan.modes]
-
-
-def accelerator(result: Result, mode: str) -> str:
-    """Return what ran the instructions of a mode with processors of its own, "" for the host's."""
-    return next(
-        (one.texts["accelerator"] for one in result.samples if one.mode == mode and one.texts.get("accelerator")), ""
-    )
+    return [f"{mode} ({name})" if (name := result.accelerator(mode)) else mode for mode in result.plan.modes]
 
 
 def rows(result: Result) -> Iterator[tuple[str, ...]]:
@@ -51,7 +46,8 @@ def _spread(question: Question, answers: Sequence[Figure | None]) -> Iterator[tu
 
 def _looks(result: Result) -> Iterator[tuple[str, ...]]:
     """Yield what the instances answered in the rounds of warming up."""
-    for name, title in (("page", "its page"), ("kernel", "uname -r"), ("exit_code", "code of `exit 7`")):
+    code = "code of `exit 7`" if questions.is_service(result.plan) else "its exit code"
+    for name, title in (("page", "its page"), ("kernel", "uname -r"), ("exit_code", code)):
         found = [_text(result, mode, name) for mode in result.plan.modes]
         if any(text is not None for text in found):
             yield (title, *(UNKNOWN if text is None else _shortened(text) for text in found))
@@ -79,7 +75,8 @@ def notes(result: Result) -> Iterator[str]:
     """Yield the sentences that belong to the table."""
     plan = result.plan
     yield (
-        f"Medians of {plan.runs} rounds, every mode once in each, in random order (seed {plan.seed}), "
+        f"Medians of {plan.runs} round{'s' * (plan.runs > 1)}, every mode once in each, in random order "
+        f"(seed {plan.seed}), "
         f"after {plan.warm_ups} discarded."
     )
     if plan.runs < ENOUGH:
@@ -90,13 +87,29 @@ def notes(result: Result) -> Iterator[str]:
     if any(one.texts.get("accelerator") == "tcg" for one in result.samples):
         yield "TCG: the guest's instructions were translated by software. With KVM its times would be very different."
     yield from (f"{one.mode}{f', {one.kind},' * bool(one.kind)} was left out: {one.reason}" for one in result.refusals)
+    yield from (f"{sentence}." for sentence in stops.sentences(result))
     for digest, what in (("image_digest", "image"), ("page_digest", "page")):
         yield from _same(
             what, {one.texts[digest] for one in result.samples if one.kind == "start" and one.texts.get(digest)}
         )
+    yield from _failed(result)
+
+
+def _failed(result: Result) -> Iterator[str]:
+    """Yield why samples failed, of each kind in each mode the first ones; the report has all of them."""
+    said: Counter[tuple[str, str]] = Counter()
     for one in result.samples:
-        if one.error:
-            yield f"Failed, {one.kind} {one.mode}, round {one.round}: {one.error.splitlines()[0]}"
+        if one.error is None:
+            continue
+        said[one.kind, one.mode] += 1
+        if said[one.kind, one.mode] <= SHOWN_FAILURES:
+            name = " ".join(filter(None, (one.kind, one.mode)))
+            when = f"round {one.round}" if one.round > 0 else "warming up"
+            yield f"Failed, {name}, {when}: {(one.error.splitlines() or ['no reason'])[0]}"
+    for (kind, mode), count in said.items():
+        if count > SHOWN_FAILURES:
+            name = " ".join(filter(None, (kind, mode)))
+            yield f"Failed, {name}: {count - SHOWN_FAILURES} more, all of them in report.md."
 
 
 def _same(what: str, digests: set[str]) -> Iterator[str]:

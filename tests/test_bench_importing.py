@@ -1,5 +1,9 @@
+import json
 import os
 import tempfile
+
+import pytest
+from commands import refused
 
 from bench import importing
 
@@ -16,3 +20,28 @@ def test_an_import_is_measured_beside_tar_and_mkfs_erofs(monkeypatch, tmp_path):
     assert f"an image of {done.files} files" in importing.notes(done)[0]
     assert "round 1 of 1: import" in told
     assert os.listdir(tmp_path) == []
+    importing.write(done, str(tmp_path))
+    assert sorted(os.listdir(tmp_path)) == ["images.json", "images.md"]
+    told = json.loads((tmp_path / "images.json").read_text())
+    assert told == json.loads(json.dumps(importing.document(done)))
+    assert [one["kind"] for one in told["samples"]] == [one.kind for one in done.samples]
+    assert (told["format"], told["runs"], told["seed"]) == (importing.FORMAT, 1, 1)
+    lines = (tmp_path / "images.md").read_text().splitlines()
+    assert [line.split(" | ")[0] for line in lines if line.startswith("|")][2:] == [
+        "| by hand",
+        "| import",
+        "| import again",
+    ]
+    assert f"- {importing.notes(done)[1]}" in lines
+
+
+@pytest.mark.parametrize("action", ["images", "peers"])
+def test_where_nothing_can_be_written_nothing_is_measured(tmp_path, action):
+    taken = tmp_path / "taken"
+    taken.write_text("mine")
+    for place, why in ((str(taken), "File exists"), ("/proc/nowhere", "No such file or directory")):
+        said = refused("bench", action, "--out", place)
+        assert f"{place} cannot be the folder of what is measured: {why}" in said
+        assert "--out DIR" in said
+    assert "--runs has to be from 1 to 10,000, not 0" in refused("bench", action, "--runs", "0")
+    assert taken.read_text() == "mine"

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import time
 
 import msgspec
@@ -191,6 +192,62 @@ def test_there_is_one_measurement_in_a_folder_and_none_in_others(guest_root, tmp
         session.resume(str(tmp_path / "nowhere"))
 
 
+def test_one_at_a_time_measures_into_a_folder(guest_root, tmp_path):
+    folder = tmp_path / "out"
+    words = ("bench", write_spec(tmp_path), "--modes", "host", "--metrics", "boot", "--out", str(folder))
+    process = start(*words, "--runs", "1000")
+    try:
+        wait_for((folder / session.SAMPLES).exists)
+        assert "another vmctl measures into" in refused("bench", "--resume", str(folder))
+        assert f"another vmctl measures into {folder} now" in refused(*words)
+    finally:
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert f"`vmctl bench --resume {folder}` goes on" in said.decode()
+    assert "holds a measurement already" in refused(*words)
+    lines = (folder / session.SAMPLES).read_bytes().splitlines()
+    assert len(session.resume(str(folder)).samples) == len(lines)
+
+
+def test_a_worker_that_is_killed_is_a_failed_sample_and_leaves_nothing(guest_root, tmp_path):
+    spec = tmp_path / "long.yaml"
+    spec.write_text("image: tiny\ncommand: [sleep, '1000']\nready: {log: never, timeout: 500s}\n")
+    words = ("--modes", "container", "--metrics", "boot", "--runs", "1", "--out", str(tmp_path / "out"))
+    process = start("bench", str(spec), *words)
+    path = tmp_path / "out" / session.SAMPLES
+    for number in range(5):  # three of warming up, one that counts, and the control, which is let go
+        wait_for(lambda n=number: instance.names() or (path.exists() and len(path.read_text().splitlines()) > n))
+        for worker in workers(process.pid):
+            os.kill(worker, signal.SIGKILL)
+        wait_for(lambda n=number: path.exists() and len(path.read_text().splitlines()) > n)
+    assert process.wait(60) == 1
+    done = result.read(str(tmp_path / "out"))
+    errors = {one.error for one in done.samples if one.kind == "start"}
+    assert errors == {"the process that measures was killed by signal 9"}
+    assert instance.names() == []
+
+
+def workers(parent):
+    """Return the processes that `vmctl bench` has started to measure instances in."""
+    with open(f"/proc/{parent}/task/{parent}/children") as file:
+        return [int(word) for word in file.read().split()]
+
+
+def test_a_disk_that_is_full_is_named_and_what_was_measured_goes_on(guest_root, tmp_path):
+    """A file system of 64 KiB, in a mount namespace of its own, has no room for the samples."""
+    place = tmp_path / "small"
+    place.mkdir()
+    words = f"{VMCTL} bench {write_spec(tmp_path)} --modes host --metrics boot --runs 300 --out {place}/out"
+    script = f"mount -t tmpfs -o size=64k small {place} && {words}; code=$?; ls {place}/out >&2; exit $code"
+    done = subprocess.run(["unshare", "-m", "sh", "-c", script], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 125, done
+    assert f"{place}/out" in done.stderr
+    assert "cannot be written: No space left on device" in done.stderr
+    assert f"--resume {place}/out" in done.stderr
+    assert ".new" not in done.stderr
+    assert instance.names() == []
+
+
 def test_a_measurement_that_is_done_is_only_computed_again(guest_root, tmp_path):
     done = measured(tmp_path, SPOKEN, ("host",), runs=1)
     again = session.resume(str(tmp_path))
@@ -228,14 +285,23 @@ def test_refusals_of_the_command_line(guest_root, tmp_path):
     spec = write_spec(tmp_path)
     for words, message in [
         ((), "needs a workload file"),
-        ((spec, "--runs", "0"), "at least one run"),
-        ((spec, "--instances", "0"), "at least one run"),
+        ((spec, "--runs", "0"), "--runs has to be from 1 to 10,000, not 0"),
+        ((spec, "--runs", "1000000000"), "--runs has to be from 1 to 10,000, not 1000000000"),
+        ((spec, "--runs", "-1"), "not -1"),
+        ((spec, "--instances", "0"), "--instances has to be from 1"),
         ((spec, "--metrics", "speed"), "there is no metric speed"),
-        ((spec, "--metrics", "boot,boot"), "named twice"),
+        ((spec, "--metrics", "boot, boot"), "named twice"),
+        ((spec, "--metrics", ""), "--metrics '' has an empty name"),
+        ((spec, "--modes", "host,"), "--modes 'host,' has an empty name"),
         ((spec, "--modes", "host,host"), "named twice"),
         ((spec, "--modes", "nowhere"), "nowhere"),
         (("--resume", str(tmp_path / "nowhere")), "holds no measurement"),
-        ((spec, "--resume", str(tmp_path)), "what was asked for then"),
+        (("--resume", spec), "holds no measurement"),
+        ((spec, "--resume", str(tmp_path)), "a workload file cannot be changed"),
+        (("--resume", str(tmp_path), "--runs", "5", "--time-limit", "1s"), "--runs, --time-limit cannot be changed"),
+        ((spec, "--out", spec), f"{spec} cannot be the folder of what is measured: File exists"),
+        ((spec, "--out", "/proc/nowhere"), "/proc/nowhere cannot be the folder"),
+        (("verfy",), "did you mean `vmctl bench verify`?"),
         ((str(tmp_path / "none.yaml"),), "none.yaml"),
     ]:
         assert message in refused("bench", *words, code=125), words

@@ -170,9 +170,14 @@ class Instance:
 def write_atomic(path: str, content: str | bytes) -> None:
     """Replace a file's content so that a reader, or a crash, sees the old or the new one, never a part."""
     temporary = f"{path}.{os.getpid()}.new"
-    with open(temporary, "wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+        os.replace(temporary, path)
+    except OSError:  # a full disk, a folder in the place of the file
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise
 
 
 def check_name(name: str) -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from bench import manifest
+from bench import folder, manifest
 from bench.export import markdown_table
 from bench.peers import claims, containers, engines, guests
 from bench.peers.claims import Verdict
@@ -18,7 +16,6 @@ from bench.statistics import ENOUGH, median_interval
 from vmctl import registry
 from vmctl.errors import VmctlError
 from vmctl.host import processes
-from vmctl.instance import write_atomic
 from vmctl.units import format_seconds
 
 FORMAT = "vmctl peers 1"
@@ -133,12 +130,10 @@ def document(report: Report) -> dict[str, Any]:
     }
 
 
-def write(report: Report, folder: str) -> None:
-    """Write `peers.json` and `peers.md` into a folder, which is made where it is missing."""
-    os.makedirs(folder, exist_ok=True)
-    write_atomic(os.path.join(folder, "peers.json"), json.dumps(document(report), indent=1) + "\n")
+def write(report: Report, place: str) -> None:
+    """Write `peers.json` and `peers.md` into a folder."""
     lines = ["# Our own cost, beside that of others", "", *markdown_table(VERDICT_COLUMNS, verdict_rows(report))]
     for one in report.studies:
         lines += ["", f"## {one.title.capitalize()}", "", *markdown_table(STUDY_COLUMNS, study_rows(one))]
     lines += ["", *(f"- {note}" for note in notes(report))]
-    write_atomic(os.path.join(folder, "peers.md"), "\n".join(lines) + "\n")
+    folder.write(place, "peers", document(report), lines)

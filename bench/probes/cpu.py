@@ -10,7 +10,7 @@ ROUNDS = None
 COUNTS = {"sort": 3000, "integer": 200_000_000, "memory": 2_000_000}  # some 0.2 s each without emulation
 
 _CLOCK = (
-    "From the line `begin` to the line `end` of its output, as the host sees them, looking every millisecond. "
+    "From the line `begin` to the line `end` of its output, as the host sees them, woken by each. "
     "The program stays on the highest processor it may use; a guest's is a thread that the host may still move."
 )
 
@@ -46,9 +46,7 @@ def prepare(work: Workload) -> Workload:
     return tool.working(work, COUNTS)
 
 
-def limit_s(work: Workload, instances: int) -> float:
-    """Return after how many seconds a sample is given up."""
-    return tool.LIMIT_S
+limit_s = tool.limit_s
 
 
 def observe(request: Request) -> Seen:

@@ -11,7 +11,7 @@ COUNTS = {"getppid": 1_000_000, "open_close": 100_000, "spawn": 300, "fault": 10
 
 _CLOCK = (
     "Of a loop of {count:,}, timed by the host from the line `begin` to the line `end` of the program's output, which "
-    "it looks for every millisecond, and divided by their number."
+    "wake it, and divided by their number."
 )
 
 
@@ -39,9 +39,7 @@ def prepare(work: Workload) -> Workload:
     return tool.working(work, COUNTS)
 
 
-def limit_s(work: Workload, instances: int) -> float:
-    """Return after how many seconds a sample is given up."""
-    return tool.LIMIT_S
+limit_s = tool.limit_s
 
 
 def observe(request: Request) -> Seen:

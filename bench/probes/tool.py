@@ -122,6 +122,11 @@ def working(work: Workload, counts: Mapping[str, int]) -> Workload:
     return with_program(work)._replace(command=command)
 
 
+def limit_s(work: Workload, instances: int) -> float:
+    """Return after how many seconds a sample is given up."""
+    return LIMIT_S
+
+
 def worked(request: Request) -> tuple[dict[str, Span], Seen]:
     """Return what each thing took that `working` asks for, and the sample so far. Raises errors of vmctl.errors."""
     with running(request.work._replace(name=request.name), request.mode) as (inst, backend):

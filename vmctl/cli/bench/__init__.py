@@ -5,6 +5,13 @@ from __future__ import annotations
 import os
 
 from vmctl.cli.actions import Actions
+from vmctl.errors import SpecError
+from vmctl.named import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import argparse
+
+MOST = 10_000  # rounds, trials, instances: more would be planned for hours before the first sample, or never end
 
 # action -> what it does, in the order of `vmctl bench --help`; its file has `arguments` and `run`, as a verb's has
 ACTIONS = {
@@ -30,6 +37,22 @@ def expand(words: list[str]) -> list[str]:
     if first.removeprefix("--") in ("self-test", "peers", "images"):
         return [first.removeprefix("--"), *words[1:]]
     return ["run", *words]
+
+
+def check_counts(args: argparse.Namespace, *names: str) -> None:
+    """Raise SpecError for a flag that counts something and says less than 1 or more than MOST."""
+    for name in names:
+        count = getattr(args, name)
+        if count is not None and not 1 <= count <= MOST:
+            raise SpecError(f"--{name} has to be from 1 to {MOST:,}, not {count}")
+
+
+def items(flag: str, text: str) -> list[str]:
+    """Return the names that a flag lists, commas between them. Raises SpecError where one of them is empty."""
+    found = [name.strip() for name in text.split(",")]
+    if not all(found):
+        raise SpecError(f"{flag} {text!r} has an empty name", hint="names with commas between them, such as a,b")
+    return found
 
 
 def seed(asked: int | None) -> int:

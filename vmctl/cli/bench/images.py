@@ -3,34 +3,23 @@
 from __future__ import annotations
 
 import argparse
-import json
 
 from vmctl.cli import output
-from vmctl.cli.bench import seed
-from vmctl.errors import SpecError
+from vmctl.cli.bench import measured
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("--runs", type=int, default=3, help="counted rounds (default: 3)")
-    parser.add_argument("--seed", type=int, help="of the random order (default: made up)")
-    parser.add_argument("--format", choices=("table", "json"), default="table", help="default: table")
+    measured.arguments(parser, "images", 3)
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print."""
     from bench import importing
 
-    if args.runs < 1:
-        raise SpecError("--runs has to be at least 1")
-    progress = output.Progress()
-    try:
-        done = importing.measure(args.runs, seed(args.seed), progress)
-    finally:
-        progress.clear()
+    done = measured.take(args, importing.measure, importing.write)
     if args.format == "json":
-        print(json.dumps(importing.document(done), indent=1))
-        return 0
+        return measured.show_json(importing.document(done))
     output.print_table(importing.COLUMNS, importing.rows(done))
     output.note("\n" + "\n".join(importing.notes(done)))
     return 0

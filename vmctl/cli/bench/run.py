@@ -8,7 +8,7 @@ import time
 from contextlib import suppress
 
 from vmctl.cli import modes, output
-from vmctl.cli.bench import seed
+from vmctl.cli.bench import ACTIONS, check_counts, items, seed
 from vmctl.errors import SpecError, UnavailableError, VmctlError
 from vmctl.named import TYPE_CHECKING
 
@@ -17,18 +17,35 @@ if TYPE_CHECKING:
     from bench.session import Session
     from vmctl.workload import Workload
 
+MODES, RUNS = "host,container,vm", 30
+# what is laid down once and for all, and what it is where nothing is said
+_PLANNED = {
+    "spec": None,
+    "modes": MODES,
+    "metrics": None,
+    "runs": RUNS,
+    "quick": False,
+    "cold": False,
+    "instances": None,
+    "seed": None,
+    "time_limit": None,
+    "allow_missing": False,
+    "out": None,
+}
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("spec", metavar="SPEC", nargs="?", help="workload file")
-    parser.add_argument("--modes", default="host,container,vm", help="default: host,container,vm")
+    parser.add_argument("--modes", default=MODES, metavar="M,...", help=f"default: {MODES}")
     parser.add_argument(
         "--metrics",
-        default="",
         metavar="M,...",
         help="default: boot,memory,disk,teardown (boot,teardown without `ready`); also cpu, syscall, io, net, density",
     )
-    parser.add_argument("--runs", type=int, default=30, help="counted rounds (default: 30, the least for an interval)")
+    parser.add_argument(
+        "--runs", type=int, default=RUNS, help="counted rounds (default: 30, the least for an interval)"
+    )
     parser.add_argument("--quick", action="store_true", help="only what the starts show: one instance at a time, idle")
     parser.add_argument("--cold", action="store_true", help="empty the page cache of what a start reads, before each")
     parser.add_argument("--instances", type=int, metavar="N", help="at most so many at once (default: 5)")
@@ -47,17 +64,21 @@ def run(args: argparse.Namespace) -> int:
 
     session = _resumed(args) if args.resume else _begun(args)
     progress = output.Progress()
+    again = f"`vmctl bench --resume {session.folder}` goes on"
     try:
         session.follow(progress)
+        done = session.result()
+        path = result.write(done, session.folder)
+        _exports(done, session.folder)
     except KeyboardInterrupt:
         progress.clear()
-        output.note(f"the samples so far are kept: `vmctl bench --resume {session.folder}` goes on")
+        output.note(f"the samples so far are kept: {again}")
         raise
+    except OSError as error:  # a full disk, a folder that somebody has removed
+        where = error.filename or session.folder
+        raise VmctlError(f"{where} cannot be written: {error.strerror}", hint=f"when that is mended, {again}") from None
     finally:
         progress.clear()
-    done = session.result()
-    path = result.write(done, session.folder)
-    _exports(done, session.folder)
     _show(done, args.format)
     output.note(f"\n{path}\n{os.path.join(session.folder, 'report.html')}")
     counted = {one.mode for one in done.samples if one.counts}
@@ -67,8 +88,12 @@ def run(args: argparse.Namespace) -> int:
 def _resumed(args: argparse.Namespace) -> Session:
     from bench import session
 
-    if args.spec or args.out:
-        raise SpecError("--resume goes on with what was asked for then", hint="vmctl bench --resume DIR")
+    said = [name for name, usual in _PLANNED.items() if getattr(args, name) != usual]
+    if said:
+        words = ", ".join("a workload file" if name == "spec" else f"--{name.replace('_', '-')}" for name in said)
+        raise SpecError(
+            f"--resume goes on with what was asked for then; {words} cannot be changed", hint="vmctl bench --resume DIR"
+        )
     modes.apply(args)
     return session.resume(args.resume)
 
@@ -76,17 +101,15 @@ def _resumed(args: argparse.Namespace) -> Session:
 def _begun(args: argparse.Namespace) -> Session:
     from bench import plan, session
     from bench.questions import BATCH_METRICS, DEFAULT_METRICS
-    from vmctl import paths, spec
+    from vmctl import paths
 
-    if not args.spec or args.runs < 1 or (args.instances is not None and args.instances < 1):
-        raise SpecError(
-            "bench needs a workload file and at least one run and instance", hint="`vmctl bench run --help`"
-        )
+    check_counts(args, "runs", "instances")
     modes.apply(args)
-    work = spec.load(args.spec)._replace(ports=())  # a port that is taken is no matter of the measurement
-    metrics = tuple(args.metrics.split(",")) if args.metrics else DEFAULT_METRICS if work.ready else BATCH_METRICS
+    work = _work(args.spec)._replace(ports=())  # a port that is taken is no matter of the measurement
+    usual = DEFAULT_METRICS if work.ready else BATCH_METRICS
+    metrics = usual if args.metrics is None else tuple(items("--metrics", args.metrics))
     plan.check_metrics(metrics)
-    present, refusals = _modes(work, args.modes.split(","), allow_missing=args.allow_missing)
+    present, refusals = _modes(work, items("--modes", args.modes), allow_missing=args.allow_missing)
     made = plan.make(
         work,
         present,
@@ -101,6 +124,19 @@ def _begun(args: argparse.Namespace) -> Session:
     moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     folder = args.out or os.path.join(paths.state_root(), "bench", f"{work.name}-{moment}-{os.urandom(2).hex()}")
     return session.begin(folder, work, made, refusals)
+
+
+def _work(path: str | None) -> Workload:
+    """Return the workload of a file. Raises SpecError, also for an action that is misspelt."""
+    from difflib import get_close_matches
+
+    from vmctl import spec
+
+    if not path:
+        raise SpecError("bench needs a workload file", hint="vmctl bench SPEC; `vmctl bench --help` has more")
+    if not os.path.exists(path) and (near := get_close_matches(path, ACTIONS, 1)):
+        raise SpecError(f"there is no workload file {path}", hint=f"did you mean `vmctl bench {near[0]}`?")
+    return spec.load(path)
 
 
 def _modes(work: Workload, names: list[str], *, allow_missing: bool) -> tuple[list[str], tuple[Refusal, ...]]:

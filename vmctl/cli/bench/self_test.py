@@ -6,8 +6,7 @@ import argparse
 import json
 
 from vmctl.cli import output
-from vmctl.cli.bench import seed
-from vmctl.errors import SpecError
+from vmctl.cli.bench import check_counts, seed
 
 COLUMNS = ("what", "target", "measured", "met")
 
@@ -23,11 +22,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print; 0 where every target is met, 1 where one is not."""
-    from bench import selftest
+    from bench import folder, selftest
     from vmctl.instance import write_atomic
 
-    if args.trials < 1 or args.runs < 1:
-        raise SpecError("--trials and --runs have to be at least 1")
+    check_counts(args, "trials", "runs")
+    if args.out:
+        folder.check_file(args.out)
     progress = output.Progress()
     try:
         done = selftest.measure(args.trials, args.runs, seed(args.seed), progress)
