@@ -11,6 +11,7 @@ from vmctl.backend import Command, Exit, Features, Footprint, Problem, Step, Wri
 from vmctl.errors import StateError, VmctlError
 from vmctl.host import processes
 from vmctl.host.cgroups import Cgroup
+from vmctl.host.events import Events
 from vmctl.instance import Instance, write_atomic
 from vmctl.named import TYPE_CHECKING
 from vmctl.workload import Workload
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from containers.launch import Launch
+    from containers.start import Ears
 
 # the signals by which people ask a process to end; their default action is to end it (signal(7))
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
@@ -36,7 +38,7 @@ class ContainerBackend:
 
     def __init__(self) -> None:
         self._launches: dict[str, Launch] = {}
-        self._streams: dict[str, list[int]] = {}
+        self._ears: dict[str, Ears] = {}
         self._master: int | None = None  # of an attached workload's terminal
 
     def check(self, work: Workload) -> list[Problem]:
@@ -71,18 +73,26 @@ class ContainerBackend:
         if attached:
             self._master = start.start_attached(inst, launch)
         else:
-            self._streams[inst.name] = start.start_detached(inst, launch)
+            self._ears[inst.name] = start.start_detached(inst, launch)
 
     def observe(self, inst: Instance) -> str:
         """See Backend."""
         if "T5" in inst.timeline.marks_ns:
             return "output"
         # our copies of the pipes show bytes that the supervisor has not taken yet, its logs show those it has
-        streams = self._streams.get(inst.name, [])
-        waiting = bool(streams) and any(select.select(streams, [], [], 0)[0])
+        ears = self._ears.get(inst.name)
+        waiting = ears is not None and any(select.select(ears.streams, [], [], 0)[0])
         if waiting or any(_size(path) for path in (inst.stdout_log, inst.stderr_log)):
             inst.timeline.mark("T5")
         return "started"
+
+    def events(self, inst: Instance, *more: int) -> Events:
+        """See Backend: the first byte, what the supervisor has written, and both their ends."""
+        ears = self._ears.get(inst.name)
+        pids = (inst.state.pid, inst.state.keeper_pid)
+        if ears is None:  # another process has started it
+            return Events((), more, pids, often=True)
+        return Events((ears.bell,), (*more, *ears.streams), pids)
 
     def settled(self, inst: Instance) -> bool:
         """See Backend: nothing comes up around the workload."""

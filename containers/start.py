@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 EXIT_FILE = "exit"
 
 
+class Ears(NamedTuple):
+    """How the process that starts a container hears of its first output, and of more in its logs."""
+
+    streams: tuple[int, int]  # copies of both reading ends, to be polled only
+    bell: int  # eventfd(2): the supervisor has written a log
+
+
 class Pipe(NamedTuple):
     """pipe(2)."""
 
@@ -27,7 +34,7 @@ class Pipe(NamedTuple):
 
 
 class Pipes:
-    """The pipes of one start; what is still open at the end of the `with` block is closed."""
+    """The pipes of one start, and its bell; what is still open at the end of the `with` block is closed."""
 
     def __init__(self) -> None:
         self._open: set[int] = set()
@@ -37,6 +44,8 @@ class Pipes:
         self.born = self._pipe()  # the child's pid, and when it was made
         self.stdout = self._pipe()
         self.stderr = self._pipe()
+        self.bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._open.add(self.bell)
 
     def _pipe(self) -> Pipe:
         pipe = Pipe(*os.pipe())
@@ -56,8 +65,8 @@ class Pipes:
         self.close(*self._open)
 
 
-def start_detached(inst: Instance, launch: Launch) -> list[int]:
-    """Start the container below a supervisor and return copies of both streams' reading ends, to be polled only.
+def start_detached(inst: Instance, launch: Launch) -> Ears:
+    """Start the container below a supervisor and return what is heard of it, for the caller to close.
 
     Marks T1 and T4, sets `inst.state.pid`. Raises what prevented the start.
     """
@@ -75,7 +84,7 @@ def start_detached(inst: Instance, launch: Launch) -> list[int]:
             raise revive(_read_all(pipes.report.read).partition(b"\n")[2], inst.name)
         inst.timeline.mark("T1", int(born[1]))
         _await_exec(inst, launch, int(born[0]), pipes)
-        return [os.dup(pipe.read) for pipe in (pipes.stdout, pipes.stderr)]
+        return Ears((os.dup(pipes.stdout.read), os.dup(pipes.stderr.read)), os.dup(pipes.bell))
 
 
 def _keeper(inst: Instance, launch: Launch, pipes: Pipes) -> NoReturn:
@@ -97,7 +106,7 @@ def _keeper(inst: Instance, launch: Launch, pipes: Pipes) -> NoReturn:
         os.read(pipes.go.read, 1)  # until vmctl closes it: our own start shall not compete with the container's
         from containers.supervisor import become_supervisor  # `prepare` has imported it, unless nobody will need it
 
-        become_supervisor(pid, *ends, inst.stdout_log, inst.stderr_log, inst.path(EXIT_FILE))
+        become_supervisor(pid, pipes.bell, *ends, inst.stdout_log, inst.stderr_log, inst.path(EXIT_FILE))
     except BaseException as error:
         os.write(pipes.report.write, b"0\n" + describe(error))
     finally:

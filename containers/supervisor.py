@@ -23,21 +23,24 @@ _BOOT = "import sys; sys.path.append(sys.argv[1]); from containers.supervisor im
 
 
 def become_supervisor(
-    child: int, stdout: int, stderr: int, stdout_log: str, stderr_log: str, exit_file: str
+    child: int, bell: int, stdout: int, stderr: int, stdout_log: str, stderr_log: str, exit_file: str
 ) -> NoReturn:
-    """Turn this process, the parent of `child`, into its supervisor; `stdout` and `stderr` are what it writes to."""
+    """Turn this process, the parent of `child`, into its supervisor; `stdout` and `stderr` are what it writes to.
+
+    `bell` is an eventfd(2), rung when something has been added to a log.
+    """
     null = os.open("/dev/null", os.O_RDWR)
     for fd in (0, 1, 2):
         os.dup2(null, fd)
-    for fd in (stdout, stderr):
+    for fd in (bell, stdout, stderr):
         os.set_inheritable(fd, True)
-    arguments = (_ROOT, str(child), str(stdout), str(stderr), stdout_log, stderr_log, exit_file)
+    arguments = (_ROOT, str(child), str(bell), str(stdout), str(stderr), stdout_log, stderr_log, exit_file)
     # LC_ALL=C: a locale is 130 KiB of tables that nothing here looks at
     python = sys.executable
     os.execve(python, (python, "-I", "-S", "-X", "utf8", "-c", _BOOT, *arguments), {"LC_ALL": "C"})
 
 
-def main(child: str, stdout: str, stderr: str, stdout_log: str, stderr_log: str, exit_file: str) -> None:
+def main(child: str, bell: str, stdout: str, stderr: str, stdout_log: str, stderr_log: str, exit_file: str) -> None:
     """Copy both streams to their logs until the child ends, then write `CODE SOURCE` to the exit file."""
     for signum in (_signal.SIGINT, _signal.SIGHUP, _signal.SIGTERM):  # it ends when its child does
         _signal.signal(signum, _signal.SIG_IGN)
@@ -50,7 +53,9 @@ def main(child: str, stdout: str, stderr: str, stdout_log: str, stderr_log: str,
     while True:
         ready = [fd for fd, _ in poller.poll()]
         for fd in logs.keys() & set(ready):
-            if not _copy(fd, logs[fd]):
+            if _copy(fd, logs[fd]):
+                os.eventfd_write(int(bell), 1)
+            else:
                 poller.unregister(fd)
                 del logs[fd]
         if pidfd in ready:

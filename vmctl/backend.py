@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from vmctl.host.events import Events
 from vmctl.instance import Instance
 from vmctl.named import TYPE_CHECKING, NamedTuple
 from vmctl.workload import Workload
@@ -105,7 +106,10 @@ class Backend(Protocol):
         """Start the workload, mark T1, set `inst.state.pid`. Attached: its standard streams are this process's own."""
 
     def observe(self, inst: Instance) -> str:
-        """Mark T4 and T5 if they have happened and return the phase reached, in a word. Called every millisecond."""
+        """Mark T4 and T5 if they have happened and return the phase reached, in a word."""
+
+    def events(self, inst: Instance, *more: int) -> Events:
+        """Return what wakes who waits for a running instance to say something or to end; more descriptors too."""
 
     def settled(self, inst: Instance) -> bool:
         """Return whether the system around the workload has come up, where there is one; raises where it could not."""

@@ -1,7 +1,8 @@
 """When a workload counts as ready: probes from the host's side, the same for every mode.
 
-A probe is tried every millisecond, once the system around the workload, where there is one, is up. Its connection is
-made inside the switch, so no forwarder stands in its way.
+Nothing is asked where an event tells: what the workload writes, its end, and, where it runs on the host's kernel, that
+it listens on its port. Only a guest's port has to be knocked at every millisecond, once its init runs. Connections are
+made inside the switch, so no forwarder stands in their way.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ import re
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 
 from vmctl.backend import Backend
 from vmctl.errors import DeadlineError, VmctlError
+from vmctl.host.events import PERIOD_S
 from vmctl.host.reach import Knock
 from vmctl.instance import Instance
 from vmctl.named import TYPE_CHECKING
@@ -24,8 +27,9 @@ from vmctl.workload import Ready
 if TYPE_CHECKING:
     from socket import socket
 
-PERIOD_S = 0.001
-ALIVE_S = 0.02  # whether it has ended meanwhile is dearer to find out than whether it is ready
+    from vmctl.host.listening import Listening
+
+LOOK_S = 0.1  # how often it is looked without any event: some things have none
 SETTLE_PERIOD_S = 0.01  # a system takes seconds to come up
 EXEC_PERIOD_S = 0.1
 EXEC_S = 10.0  # how long one command may take
@@ -46,6 +50,17 @@ def wait_until_ready(inst: Instance, backend: Backend, progress: Callable[[Insta
     backend.observe(inst)
 
 
+def wait_until(done: Callable[[], bool], inst: Instance, backend: Backend, timeout_s: float) -> bool:
+    """Return True when `done` does, which is asked after each event of the instance; False after `timeout_s`."""
+    deadline_s = time.monotonic() + timeout_s
+    with backend.events(inst) as happened:
+        while not done():
+            if time.monotonic() > deadline_s:
+                return False
+            happened.wait(LOOK_S)
+    return True
+
+
 def _wait_until_settled(inst: Instance, backend: Backend, show: Callable[[Instance, str], None]) -> None:
     while not backend.settled(inst):
         phase = backend.observe(inst)
@@ -57,26 +72,55 @@ def _wait_until_settled(inst: Instance, backend: Backend, show: Callable[[Instan
 
 
 def _wait_for_probe(inst: Instance, backend: Backend, ready: Ready, show: Callable[[Instance, str], None]) -> None:
+    look_s, deadline_s = 0.0, time.monotonic() + ready.timeout_s
     probe = _probe(ready, inst)
-    alive_s = now_s = time.monotonic()
-    deadline_s = now_s + ready.timeout_s
-    while True:
-        phase = backend.observe(inst)
-        if probe():
-            return
-        now_s = time.monotonic()
-        if now_s >= alive_s:
-            if not backend.alive(inst):
+    if not backend.features.own_kernel and probe():
+        return  # before all the rest has been set up, which takes a millisecond or two
+    with ExitStack() as stack:
+        heard = []
+        if listening := _listening(inst, backend, ready):
+            heard = [stack.enter_context(listening).fd]
+            probe.period_s = LOOK_S
+        happened = stack.enter_context(backend.events(inst, *heard))
+        running, phase, can_answer = True, "", False
+        while True:
+            now_s = time.monotonic()
+            if now_s >= look_s:
+                look_s = now_s + LOOK_S
+                running = backend.alive(inst)  # before all else: it may have become ready, and ended, since
+                phase = backend.observe(inst)
+                can_answer = "T4" in inst.timeline.marks_ns or not backend.features.own_kernel
+            if can_answer and probe():
+                return
+            if not running:
                 raise _ended(inst, backend)
-            alive_s = now_s + ALIVE_S
-        if now_s > deadline_s:
-            raise DeadlineError(
-                f"{inst.name} was not ready within {format_seconds(ready.timeout_s)}; it got as far as: {phase}",
-                hint="a longer time is `ready: {timeout: ...}` in the workload file",
-                detail=tail(inst),
-            )
-        show(inst, phase)
-        time.sleep(PERIOD_S)
+            if now_s > deadline_s:
+                raise _late(inst, ready, phase)
+            show(inst, phase)
+            period_s = probe.period_s if can_answer else LOOK_S
+            if happened.wait(max(0.0, now_s + period_s - time.monotonic())):
+                look_s = 0.0
+
+
+def _late(inst: Instance, ready: Ready, phase: str) -> DeadlineError:
+    return DeadlineError(
+        f"{inst.name} was not ready within {format_seconds(ready.timeout_s)}; it got as far as: {phase}",
+        hint="a longer time is `ready: {timeout: ...}` in the workload file",
+        detail=tail(inst),
+    )
+
+
+def _listening(inst: Instance, backend: Backend, ready: Ready) -> Listening | None:
+    """Return what tells when the workload's port is listened on, None where it is not asked for or cannot be told."""
+    port = ready.http.port if ready.http else ready.tcp
+    if port is None or backend.features.own_kernel:
+        return None
+    from vmctl.host.listening import Listening
+
+    try:
+        return Listening(inst.cgroup, port)
+    except (OSError, VmctlError):  # an older kernel, no group of v2, or rights that a container has not been given
+        return None
 
 
 def tail(inst: Instance, lines: int = 15) -> str:
@@ -99,8 +143,8 @@ def _ended(inst: Instance, backend: Backend) -> VmctlError:
     return VmctlError(f"{inst.name} ended{how} before it was ready", detail=tail(inst))
 
 
-def _probe(ready: Ready, inst: Instance) -> Callable[[], bool]:
-    """Return the workload's probe: a function that says whether it is ready now."""
+def _probe(ready: Ready, inst: Instance) -> _Probe:
+    """Return the workload's probe."""
     if ready.http is not None:
         return _HttpProbe(inst, ready.http.port, ready.http.path)
     if ready.tcp is not None:
@@ -110,16 +154,28 @@ def _probe(ready: Ready, inst: Instance) -> Callable[[], bool]:
     return _ExecProbe(inst, ready.exec or ())
 
 
-class _TcpProbe:
+class _Probe:
+    """Says, called, whether the workload is ready now; to be asked after each event, and after `period_s` without."""
+
+    period_s = LOOK_S
+
+    def __call__(self) -> bool:
+        raise NotImplementedError
+
+
+class _TcpProbe(_Probe):
     """Something accepts connections."""
+
+    period_s = PERIOD_S
 
     def __init__(self, inst: Instance, port: int) -> None:
         self.knock = Knock(inst.state.address or "127.0.0.1", port)
 
     def __call__(self) -> bool:
-        connection = self.knock.poll()
+        connection = self.knock.poll(PERIOD_S)
         if connection is None:
             return False
+        self.period_s = PERIOD_S  # it listens: no event will tell when its answer gets better
         with connection:
             return self.check(connection)
 
@@ -146,7 +202,7 @@ class _HttpProbe(_TcpProbe):
         return version.startswith(b"HTTP/") and status[:3].isdigit() and int(status[:3]) < 400
 
 
-class _LogProbe:
+class _LogProbe(_Probe):
     """A line of the workload's output matches."""
 
     def __init__(self, inst: Instance, pattern: str) -> None:
@@ -162,7 +218,7 @@ class _LogProbe:
         return any(self.pattern.search(_content(path)) for path in self.paths)
 
 
-class _ExecProbe:
+class _ExecProbe(_Probe):
     """A command inside ends with 0. Its start is work for the workload's processors, hence the longer period.
 
     It goes through a vmctl of its own: nobody wants its output, and entering namespaces changes who enters them.

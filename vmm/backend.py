@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 from vmctl.backend import Command, Exit, Features, Footprint, Problem, Step, Writable
 from vmctl.errors import EXIT_VMCTL, StateError
 from vmctl.host import disk, processes
+from vmctl.host.events import Events
 from vmctl.instance import Instance, State
 from vmctl.named import TYPE_CHECKING
 from vmctl.workload import Workload
@@ -75,6 +76,10 @@ class VmBackend:
         from vmm.watch import Watch
 
         return self._watches.setdefault(inst.directory, Watch()).look(inst)
+
+    def events(self, inst: Instance, *more: int) -> Events:
+        """Return what wakes: each write of QEMU to a file of the instance, and its end."""
+        return Events((), more, (inst.state.pid,), folder=inst.directory)
 
     def settled(self, inst: Instance) -> bool:
         """Return whether cloud-init has finished, where the guest boots a system; raises when that takes too long."""

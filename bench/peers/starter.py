@@ -3,7 +3,7 @@
     python -m bench.peers.starter MODE attached|detached WORKLOAD
 
 Attached, the workload's output is this process's own, and the caller sees the byte arrive. Detached, the moment is
-when this process sees it, looking ten times per millisecond. The marks go to standard error, as JSON.
+when this process sees it, woken by it. The marks go to standard error, as JSON.
 """
 
 from __future__ import annotations
@@ -11,15 +11,14 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 
-from vmctl import engine, registry
+from vmctl import engine, readiness, registry
 from vmctl.backend import Backend
 from vmctl.errors import VmctlError
 from vmctl.instance import Instance
 from vmctl.workload import Workload
 
-PERIOD_S = 0.0001
+LIMIT_S = 60.0
 
 
 def main() -> None:
@@ -39,12 +38,13 @@ def main() -> None:
 
 
 def _watch(inst: Instance, backend: Backend) -> None:
-    while "T5" not in inst.timeline.marks_ns:
+    def spoken() -> bool:
         running = backend.alive(inst)
         backend.observe(inst)
-        if not running and "T5" not in inst.timeline.marks_ns:
-            raise VmctlError(f"{inst.name} wrote nothing")
-        time.sleep(PERIOD_S)
+        return "T5" in inst.timeline.marks_ns or not running
+
+    if not readiness.wait_until(spoken, inst, backend, LIMIT_S) or "T5" not in inst.timeline.marks_ns:
+        raise VmctlError(f"{inst.name} wrote nothing")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ import os
 import signal
 import socket
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
@@ -189,13 +188,14 @@ def _write(fd: int, message: dict[str, Any]) -> None:
 
 def _watched(inst: Instance, backend: Backend) -> dict[str, int]:
     """Return the marks; a workload without `ready` is watched until its first output, for some seconds."""
-    deadline_s = time.monotonic() + FIRST_BYTE_S
-    while not inst.work.ready and "T5" not in inst.timeline.marks_ns and time.monotonic() < deadline_s:
+
+    def spoken() -> bool:
         running = backend.alive(inst)
         backend.observe(inst)
-        if not running:
-            break
-        time.sleep(readiness.PERIOD_S)
+        return "T5" in inst.timeline.marks_ns or not running
+
+    if not inst.work.ready:
+        readiness.wait_until(spoken, inst, backend, FIRST_BYTE_S)
     return inst.timeline.marks_ns
 
 

@@ -55,7 +55,7 @@ echo done
 _MEANING = (
     f"Blocks of 4 KiB at random places of a file of {FILE_BYTES >> 20} MiB on the writable layer, with O_DIRECT where "
     f"its file system has that, for {JOB_MS} ms. Count by fio, time by the host, from the output of fio's exec_prerun "
-    "to that of its exec_postrun, looked for every millisecond; a shell for each is in it. A guest's disk is a file in "
+    "to that of its exec_postrun, which wake it; a shell for each is in it. A guest's disk is a file in "
     "the page cache of the host."
 )
 

@@ -10,9 +10,7 @@ from typing import NamedTuple
 from vmctl.backend import Backend
 from vmctl.errors import DeadlineError, VmctlError
 from vmctl.instance import Instance
-from vmctl.readiness import PERIOD_S, tail
-
-_LOOK_S = 0.05  # the instance itself is looked at less often than its output
+from vmctl.readiness import tail, wait_until
 
 
 class Span(NamedTuple):
@@ -25,23 +23,23 @@ class Span(NamedTuple):
 def follow(inst: Instance, backend: Backend, until: str, timeout_s: float) -> list[tuple[int, str]]:
     """Return the lines of its standard output so far, each with the moment (monotonic_ns) the host saw it.
 
-    It is looked every millisecond, until a line begins with `until`. Raises DeadlineError after `timeout_s`, and
+    Each write to its log wakes us, until a line begins with `until`. Raises DeadlineError after `timeout_s`, and
     VmctlError when the workload ends before.
     """
     found = _Lines(inst.stdout_log)
-    now_s = time.monotonic()
-    deadline_s, look_s = now_s + timeout_s, now_s
-    while not found.has(until):
-        now_s = time.monotonic()
-        if now_s > deadline_s:
-            raise DeadlineError(f"{inst.name} did not say {until!r} within {timeout_s:g} s", detail=tail(inst))
-        if now_s >= look_s:
-            look_s = now_s + _LOOK_S
-            backend.observe(inst)
-            if not backend.alive(inst) and not (found.read() or found.has(until)):
-                raise _ended(inst, backend, until)
-        time.sleep(PERIOD_S)
-        found.read()
+
+    def said() -> bool:
+        found.read()  # before all else: its moment is the one that counts
+        if found.has(until):
+            return True
+        running = backend.alive(inst)
+        backend.observe(inst)
+        if not running and not found.read():
+            raise _ended(inst, backend, until)
+        return found.has(until)
+
+    if not wait_until(said, inst, backend, timeout_s):
+        raise DeadlineError(f"{inst.name} did not say {until!r} within {timeout_s:g} s", detail=tail(inst))
     return found.lines
 
 

@@ -32,10 +32,11 @@ class Limits(NamedTuple):
 
 
 class Hierarchy(NamedTuple):
-    """How this host has cgroups: the version that has the controllers, and each controller's mount point."""
+    """How this host has cgroups: the version that has the controllers, and the mount points."""
 
     version: int
-    mounts: dict[str, str]
+    mounts: dict[str, str]  # of each controller
+    unified: str  # of v2, "" where it is not mounted
 
 
 @cache
@@ -51,10 +52,10 @@ def hierarchy() -> Hierarchy:
             elif fstype == "cgroup":
                 v1.update((name, target) for name in options.split(",") if name in CONTROLLERS)
     if v2 and "memory" in _read(f"{v2}/cgroup.controllers").split():
-        return Hierarchy(2, dict.fromkeys(CONTROLLERS, v2))
+        return Hierarchy(2, dict.fromkeys(CONTROLLERS, v2), v2)
     if not v1:
         raise UnavailableError("no cgroup controller is mounted", hint="mount cgroup2 on /sys/fs/cgroup")
-    return Hierarchy(1, v1)
+    return Hierarchy(1, v1, v2)
 
 
 class Cgroup:

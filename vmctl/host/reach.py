@@ -38,7 +38,7 @@ def connect(address: str, port: int, timeout_s: float) -> socket:
 
 
 class Knock:
-    """Attempts to connect to one TCP port, for as long as it takes. Call `poll` every millisecond; it never blocks.
+    """Attempts to connect to one TCP port, for as long as it takes. Call `poll` again and again.
 
     A refusal is answered by the next attempt at the next `poll`. A segment sent to a guest whose interface is not up
     yet vanishes, and TCP repeats it after a whole second only: so another attempt is made beside a silent one.
@@ -49,12 +49,15 @@ class Knock:
         self._attempts: dict[socket, float] = {}  # oldest first, with the monotonic second of its begin
         self._latest_s = 0.0
 
-    def poll(self) -> socket | None:
-        """Return a connected, non-blocking socket as soon as there is one; it is then the caller's to close."""
+    def poll(self, wait_s: float = 0.0) -> socket | None:
+        """Return a connected, non-blocking socket, the caller's to close; None where there is none after `wait_s`.
+
+        A refusal ends the waiting too.
+        """
         now_s = time.monotonic()
         if not self._attempts or now_s - self._latest_s >= SILENCE_S:
             self._begin(now_s)
-        return self._finished(now_s)
+        return self._finished(now_s, wait_s)
 
     def close(self) -> None:
         """Give up the attempts under way."""
@@ -71,14 +74,14 @@ class Knock:
         else:
             attempt.close()
 
-    def _finished(self, now_s: float) -> socket | None:
+    def _finished(self, now_s: float, wait_s: float) -> socket | None:
         import select
 
         poller = select.poll()
         by_fd = {attempt.fileno(): attempt for attempt in self._attempts}
         for fd in by_fd:
             poller.register(fd, select.POLLOUT)
-        for fd, events in poller.poll(0):
+        for fd, events in poller.poll(1000 * wait_s):
             if events == select.POLLOUT:
                 winner = by_fd[fd]
                 del self._attempts[winner]

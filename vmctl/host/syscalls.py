@@ -10,6 +10,11 @@ from __future__ import annotations
 import ctypes
 import os
 
+from vmctl.named import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Any
+
 # mount(2)
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 0x1, 0x2, 0x4, 0x8, 0x20
 MS_BIND, MS_REC, MS_PRIVATE, MS_RELATIME, MS_STRICTATIME = 0x1000, 0x4000, 0x40000, 0x200000, 0x1000000
@@ -24,6 +29,12 @@ SECCOMP_MODE_FILTER = 2
 _LINUX_CAPABILITY_VERSION_3 = 0x20080522
 # close_range(2)
 CLOSE_RANGE_CLOEXEC = 4
+# inotify(7)
+IN_MODIFY, IN_MOVED_TO, IN_CREATE = 0x2, 0x80, 0x100
+# bpf(2), linux/bpf.h
+_BPF_MAP_CREATE, _BPF_PROG_LOAD, _BPF_LINK_CREATE = 0, 5, 28
+_BPF_MAP_TYPE_RINGBUF, _BPF_PROG_TYPE_SOCK_OPS, _BPF_CGROUP_SOCK_OPS = 27, 13, 3
+_BPF_ATTR_BYTES = 72  # up to and with what is used of it; the kernel takes the rest for zero
 # openat2(2)
 RESOLVE_NO_MAGICLINKS = 2
 # open_tree(2), mount_setattr(2), move_mount(2)
@@ -41,6 +52,7 @@ _SYS_MOUNT_SETATTR, _SYS_CACHESTAT = 442, 451
 _SYS_FSOPEN, _SYS_FSCONFIG, _SYS_FSMOUNT = 430, 431, 432
 _AT_FDCWD = -100
 _SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}.get(os.uname().machine, 41)
+_SYS_BPF = {"x86_64": 321, "aarch64": 280}.get(os.uname().machine, 280)
 
 _libc = ctypes.PyDLL(None, use_errno=True)
 _int, _long, _text, _pointer = ctypes.c_int, ctypes.c_ulong, ctypes.c_char_p, ctypes.c_void_p
@@ -52,6 +64,8 @@ for _name, _types in {
     "sethostname": (_text, _long),
     "prctl": (_int, _long, _long, _long, _long),
     "capset": (_pointer, _pointer),
+    "inotify_init1": (_int,),
+    "inotify_add_watch": (_int, _text, ctypes.c_uint32),
 }.items():
     getattr(_libc, _name).argtypes = _types
 _syscall = _libc.syscall
@@ -199,3 +213,36 @@ def seccomp_filter(program: bytes) -> None:
     """Install a BPF program of 8-byte instructions as this thread's system call filter (seccomp(2))."""
     fprog = _SockFprog(len(program) // 8, program)
     prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.addressof(fprog))
+
+
+def inotify_init() -> int:
+    """Return a descriptor for `inotify_add_watch`, non-blocking (inotify_init1(2))."""
+    return _checked(_libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK), "inotify_init1")
+
+
+def inotify_add_watch(fd: int, path: str, mask: int) -> int:
+    """inotify_add_watch(2)."""
+    return _checked(_libc.inotify_add_watch(fd, os.fsencode(path), mask), "inotify_add_watch", path)
+
+
+def bpf_ring(size_bytes: int) -> int:
+    """Return a ring that programs of the kernel write and poll(2) waits for (bpf(2), Linux 5.8)."""
+    return _bpf(_BPF_MAP_CREATE, (ctypes.c_uint32 * 4)(_BPF_MAP_TYPE_RINGBUF, 0, 0, size_bytes))
+
+
+def bpf_sock_ops(program: bytes) -> int:
+    """Return a program of 8-byte instructions, checked by the kernel, that is run at events of sockets (bpf(2))."""
+    text, terms = ctypes.create_string_buffer(program, len(program)), ctypes.create_string_buffer(b"GPL")
+    head = (ctypes.c_uint32 * 2)(_BPF_PROG_TYPE_SOCK_OPS, len(program) // 8)
+    where = (ctypes.c_uint64 * 2)(ctypes.addressof(text), ctypes.addressof(terms))
+    return _bpf(_BPF_PROG_LOAD, head, where)
+
+
+def bpf_link_sock_ops(program: int, cgroup_fd: int) -> int:
+    """Return a link between such a program and a group of v2; they are apart when it is closed (bpf(2), Linux 5.7)."""
+    return _bpf(_BPF_LINK_CREATE, (ctypes.c_uint32 * 4)(program, cgroup_fd, _BPF_CGROUP_SOCK_OPS, 0))
+
+
+def _bpf(command: int, *parts: ctypes.Array[Any]) -> int:
+    attributes = ctypes.create_string_buffer(b"".join(map(bytes, parts)), _BPF_ATTR_BYTES)
+    return _checked(_syscall(_SYS_BPF, command, attributes, ctypes.c_size_t(_BPF_ATTR_BYTES)), "bpf")
