@@ -13,7 +13,8 @@ def quantity(value: float | None, unit: str) -> str:
     if value is None:
         return UNKNOWN
     if unit == "s":
-        return format_seconds(value)
+        # what a table compares needs more than the one digit of 0.2 ms
+        return f"{value * 1e6:.3g} µs" if 1e-4 <= abs(value) < 9.995e-4 else format_seconds(value)
     if unit == "bytes":
         return format_size(round(value))
     if unit == "bytes/s":

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from bench import machine
+from bench import machine, stops
 from bench.model import Figure, Result
 from bench.questions import Question
 from bench.report import words
@@ -27,10 +27,18 @@ def figures(result: Result) -> Table:
     """Return every figure: question by mode, with interval and number of observations."""
     labels = tuple(words.label(result, mode) for mode in result.plan.modes)
     rows = (
-        (question.title, *(_cell(words.figure(result, question.key, mode)) for mode in result.plan.modes))
+        (question.title, *(_answer(result, question, mode) for mode in result.plan.modes))
         for _, question in words.asked(result)
     )
     return Table("Figures: median or slope, 95 % interval, number of observations", ("question", *labels), tuple(rows))
+
+
+def _answer(result: Result, question: Question, mode: str) -> str:
+    """Return a mode's figure, and why it is none, or another one than its question says."""
+    one, stopped = words.figure(result, question.key, mode), stops.beside(result, question, mode)
+    if one is not None and one.value is None and stopped:
+        return f"{UNKNOWN} ({stopped})"
+    return f"{_cell(one)}{f' ({stopped})' * bool(stopped)}"
 
 
 def _cell(one: Figure | None) -> str:

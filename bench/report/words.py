@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bench import questions, table
+from bench import questions, stops, table
 from bench.model import Figure, Ratio, Result
 from bench.questions import Question
 from bench.statistics import ENOUGH
@@ -66,7 +66,7 @@ def noun(result: Result, mode: str) -> str:
 
 
 def _accelerator(result: Result, mode: str) -> str:
-    name = table.accelerator(result, mode)
+    name = result.accelerator(mode)
     return f" ({_EMULATED.get(name, name.upper())})" if name else ""
 
 
@@ -110,7 +110,7 @@ def sentences(result: Result, question: Question) -> list[str]:
             (r for r in result.ratios if (r.key, r.mode, r.base) == (question.key, one.mode, known[0].mode)), None
         )
         found.append(_beside(result, question, one, known[0], ratio))
-    return [*found, *_lacking(result, question)]
+    return [*found, *_lacking(result, question), *_cut_short(result, question)]
 
 
 def _alone(result: Result, question: Question, one: Figure) -> str:
@@ -183,6 +183,13 @@ def _lacking(result: Result, question: Question) -> Iterator[str]:
             yield f"{who}: no answer ({one.why.splitlines()[0] if one and one.why else 'not measured'})."
         elif one.failures:
             yield f"{who}: {one.failures} run{'s' * (one.failures != 1)} failed and had no part in it."
+
+
+def _cut_short(result: Result, question: Question) -> Iterator[str]:
+    """Yield which slopes are of fewer instances than were asked for, and why."""
+    for mode in result.plan.modes:
+        if why := stops.beside(result, question, mode):
+            yield f"{_capital(noun(result, mode))}: {why}."
 
 
 def _capital(text: str) -> str:

@@ -1,0 +1,70 @@
+"""A ladder that was cut short: the reason stands wherever its figures are read."""
+
+import pytest
+from bench_results import finished, make, replaced
+
+from bench import export, stops, table
+from bench.questions import of
+from bench.report import page, words
+
+WHY = "before instance 2: instances share the host's network in mode host, and it has port 8000 only once"
+ALONE = f"of the first instance alone; stopped {WHY}"
+
+
+def cut(result, mode, count, why=WHY):
+    """Return the result with its ladders in a mode stopped after so many instances."""
+
+    def sample(one):
+        if (one.kind, one.mode) != ("ladder", mode):
+            return one
+        series = {name: values[: count + (len(values) > 5)] for name, values in one.series.items()}
+        values = {**one.values, "instances": float(count)}
+        return replaced(one, values=values, series=series, texts={**one.texts, "stopped": why})
+
+    return finished(result, samples=tuple(map(sample, result.samples)))
+
+
+def question(result, key):
+    return next(one for _, one in of(result.plan) if one.key == key)
+
+
+@pytest.fixture(scope="module")
+def whole():
+    return make(runs=3, metrics=("boot", "memory", "density"), faults=False)
+
+
+@pytest.fixture(scope="module")
+def short(whole):
+    return cut(whole, "host", 1)
+
+
+def test_a_whole_ladder_needs_no_word(whole):
+    assert list(stops.sentences(whole)) == []
+    assert {stops.beside(whole, one, mode) for _, one in of(whole.plan) for mode in whole.plan.modes} == {""}
+
+
+def test_the_first_instance_alone_is_called_so(short):
+    assert stops.beside(short, question(short, "memory.marginal_bytes"), "host") == ALONE
+    assert stops.beside(short, question(short, "density.start_slope_s"), "host") == f"stopped {WHY}"
+    assert stops.beside(short, question(short, "memory.marginal_bytes"), "container") == ""
+    assert stops.beside(short, question(short, "boot.answer_s"), "host") == ""
+
+
+def test_it_stands_in_the_sentences_the_tables_and_the_notes(short):
+    assert f"A plain process: {ALONE}." in words.sentences(short, question(short, "memory.marginal_bytes"))
+    rows = [line for line in export.markdown(short).splitlines() if WHY in line]
+    assert [row.split("|")[1].replace("&nbsp;", "").strip() for row in rows if row.startswith("|")] == [
+        "memory for one more instance",
+        "more than the one before",
+    ]
+    note = f"host: 1 of 5 instances at the same time; stopped {WHY}, so what one more costs is there what the first one"
+    assert any(line.startswith(note) for line in table.notes(short))
+    assert page.page(short).count("of the first instance alone") >= 2
+
+
+def test_one_that_got_further_has_a_slope_of_what_ran(whole):
+    found = cut(whole, "vm", 3, "before instance 4: the host has 1 GiB of memory available")
+    assert stops.beside(found, question(found, "memory.marginal_bytes"), "vm").startswith("stopped before instance 4")
+    (note,) = stops.sentences(found)
+    assert note.startswith("vm: 3 of 5 instances at the same time; stopped before instance 4: the host has 1 GiB")
+    assert "first one" not in note
