@@ -265,7 +265,7 @@ def test_the_first_run_is_shown_apart(result):
     assert "The very first run" in text
     first = min((one for one in result.samples if one.kind == "start" and one.mode == "vm"), key=lambda one: one.round)
     assert first.round < 1
-    assert f"<td>{first.between_s('T0', 'T6'):.2f} s</td>" in text
+    assert f"<td>{first.between_s('T0', 'T6'):.2f}\N{NO-BREAK SPACE}s</td>" in text
 
 
 def test_a_result_without_charts_has_its_tables():

@@ -70,10 +70,10 @@ def _strip(result: Result, kind: str, question: Question, name: str) -> Chart | 
             _row(axes, result, question, row, height)
         axes.set_yticks([])
         axes.set_ylim(len(rows) - 0.6, -0.7)
+        axes.margins(x=0.04)
         _scale(axes, "x", question.unit, log=log)
         if not log:
             axes.set_xlim(left=min(0.0, *(value for row in rows for value in row.values)))
-        axes.margins(x=0.04)
         axes.set_xlabel("logarithmic scale" if log else "")
 
     title = words.heading(result, question)
@@ -85,23 +85,25 @@ def _strip(result: Result, kind: str, question: Question, name: str) -> Chart | 
 
 def _row(axes: Axes, result: Result, question: Question, row: Row, height: int) -> None:
     colour, figure = drawing.colour(row.place), words.figure(result, question.key, row.mode)
-    heights = [height + 0.42 * ((number * _GOLDEN) % 1 - 0.5) for number in range(len(row.values))]
+    heights = [height + 0.36 * ((number * _GOLDEN) % 1 - 0.5) for number in range(len(row.values))]
     if figure is not None and figure.low is not None and figure.high is not None:
         axes.fill_betweenx(
             [height - 0.26, height + 0.26], figure.low, figure.high, color=colour, alpha=0.22, linewidth=0
         )
     points = axes.plot(row.values, heights, drawing.marker(row.place), color=colour, alpha=0.75)[0]
-    points.set(gid=f"points-{row.place}", markersize=6.5, markeredgecolor=drawing.PAPER, markeredgewidth=0.5)
-    text = ""
+    points.set(gid=f"points-{row.place}", markersize=6.5, mec=drawing.PAPER, mew=0.5, clip_on=False)
+    text = "no answer"
     if figure is not None and figure.value is not None:
-        axes.plot([figure.value] * 2, [height - 0.26, height + 0.26], color=drawing.INK, linewidth=2.5, zorder=1.9)
+        # under the points, so that it hides none, and longer than they reach, so that many do not hide it
+        axes.plot([figure.value] * 2, [height - 0.31, height + 0.31], color=drawing.INK, linewidth=2.5, zorder=1.9)
         text = quantity(figure.value, figure.unit)
     _name(axes, row.label, text, height - 0.34)
 
 
 def _name(axes: Axes, label: str, text: str, height: float) -> None:
     """Write a mode's name and its figure above its row: beside it they would take the width of a telephone."""
-    where: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "va": "bottom"}
+    box = {"facecolor": drawing.PAPER, "edgecolor": "none", "pad": 1.0}  # no line of the grid through a figure
+    where: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "va": "bottom", "bbox": box}
     axes.text(0.0, height, label, ha="left", **where)
     axes.text(1.0, height, text, ha="right", fontsize=13, fontweight="bold", **where)
 
@@ -116,7 +118,10 @@ def _ladder(result: Result, kind: str, question: Question, name: str) -> Chart |
     if not any(everything):
         return None
     log = _logarithmic(everything)
+    most = max(count for ladders in found.values() for each in ladders for count, _ in each)
     text = "Each point is one number of instances in one run; the line has the slope that the figure states."
+    text += " Points of different modes stand a little beside each other." if len(found) > 1 else ""
+    keys = [_key(result, question, mode, place) for place, mode in enumerate(found)]
     text += " The vertical scale is logarithmic, so lines are bent." if log else ""
 
     def draw(figure: Figure) -> None:
@@ -124,12 +129,15 @@ def _ladder(result: Result, kind: str, question: Question, name: str) -> Chart |
 
         axes = figure.subplots()
         for place, (mode, ladders) in enumerate(found.items()):
-            _line(axes, result, question, (mode, place), [pair for each in ladders for pair in each])
+            aside = 0.012 * most * (place - (len(found) - 1) / 2)
+            _line(axes, result, question, (mode, place), [pair for each in ladders for pair in each], aside)
         axes.grid(True, axis="both")
         _scale(axes, "y", question.unit, log=log)
         axes.xaxis.set_major_locator(MaxNLocator(10, integer=True))
         axes.set_xlabel("number of instances")
-        figure.legend(loc="outside upper left", ncols=3, frameon=False)
+        if not log:
+            axes.set_ylim(bottom=min(0.0, *(height for each in everything for height in each)))
+        _legend(figure, keys)
 
     columns = [
         [f"{count:g}: {quantity(value, question.unit)}" for each in ladders for count, value in each]
@@ -138,24 +146,47 @@ def _ladder(result: Result, kind: str, question: Question, name: str) -> Chart |
     labels = [words.label(result, mode) for mode in found]
     table = tables.observed("Every point: number of instances and what there was", labels, columns)
     title = words.heading(result, question)
-    return Chart(name, title, text, drawing.svg(name, (title, text), 4.0, draw), table)
+    return Chart(name, title, text, drawing.svg(name, (title, text), 3.6 + 0.24 * len(found), draw), table)
+
+
+def _key(result: Result, question: Question, mode: str, place: int) -> tuple[int, str]:
+    """Return a mode's place and what the legend says of it: its name, and the slope."""
+    figure, name = words.figure(result, question.key, mode), words.label(result, mode)
+    known = figure is not None and figure.value is not None
+    return place, f"{name}: {quantity(figure.value, figure.unit)} each" if figure and known else name
+
+
+def _legend(figure: Figure, keys: Sequence[tuple[int, str]]) -> None:
+    from matplotlib.lines import Line2D
+
+    shown = [
+        Line2D([], [], color=drawing.colour(n), marker=drawing.marker(n), ls=drawing.dashes(n), ms=7, label=text)
+        for n, text in keys
+    ]
+    figure.legend(handles=shown, loc="outside upper left", frameon=False, handlelength=3.2)
 
 
 def _line(
-    axes: Axes, result: Result, question: Question, mode: tuple[str, int], points: Sequence[tuple[float, float]]
+    axes: Axes,
+    result: Result,
+    question: Question,
+    mode: tuple[str, int],
+    points: Sequence[tuple[float, float]],
+    aside: float,
 ) -> None:
+    """Draw a mode's points, `aside` instances beside their place, so that equal ones of other modes are seen too."""
     if not points:
         return
     name, place = mode
-    colour, marker, label = drawing.colour(place), drawing.marker(place), words.label(result, name)
-    counts, values = [count for count, _ in points], [value for _, value in points]
-    drawn = axes.plot(counts, values, marker, color=colour, alpha=0.8, markersize=7, label=label)[0]
-    drawn.set(gid=f"points-{place}", markeredgecolor=drawing.PAPER, markeredgewidth=0.5)
+    colour, marker = drawing.colour(place), drawing.marker(place)
+    counts, values = [count + aside for count, _ in points], [value for _, value in points]
+    drawn = axes.plot(counts, values, marker, color=colour, alpha=0.8, markersize=7)[0]
+    drawn.set(gid=f"points-{place}", markeredgecolor=drawing.PAPER, markeredgewidth=0.5, clip_on=False)
     figure = words.figure(result, question.key, name)
     if figure is not None and figure.value is not None:
-        start = median(value - figure.value * count for count, value in points)
+        start = median(value - figure.value * (count + aside) for count, value in points)
         ends = [min(counts) + (max(counts) - min(counts)) * part / 40 for part in range(41)]
-        axes.plot(ends, [start + figure.value * count for count in ends], color=colour, linewidth=1.8)
+        axes.plot(ends, [start + figure.value * count for count in ends], drawing.dashes(place), color=colour, lw=1.8)
 
 
 def phases(result: Result, kind: str, question: Question, name: str) -> Chart | None:

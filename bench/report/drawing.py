@@ -21,6 +21,7 @@ WIDTH_IN = 6.4  # narrow, so that its text can be read where a telephone shows i
 INK, FAINT, PAPER = "#010203", "#040506", "#070809"
 MODES = ("#a10001", "#a20002", "#a30003", "#a40004", "#a50005", "#a60006")
 MARKERS = ("o", "s", "^", "D", "v", "P")
+DASHES = ("-", "--", "-.", ":")  # lines that lie upon each other, or have no colour on paper, are told apart
 _COLOURS = {
     INK: "var(--ink)",
     FAINT: "var(--line)",
@@ -63,6 +64,11 @@ def colour(number: int) -> str:
 def marker(number: int) -> str:
     """Return the marker of the mode at a place in the plan."""
     return MARKERS[number % len(MARKERS)]
+
+
+def dashes(number: int) -> str:
+    """Return the style of line of the mode at a place in the plan."""
+    return DASHES[number % len(DASHES)]
 
 
 def svg(name: str, about: tuple[str, str], height_in: float, draw: Callable[[Figure], None]) -> str:

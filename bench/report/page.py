@@ -6,8 +6,9 @@ import os
 from typing import NamedTuple
 
 from bench.model import Result
-from bench.report import charts, tables, words
+from bench.report import charts, glance, tables, words
 from bench.report.charts import Chart
+from bench.report.glance import Cell
 from bench.statistics import ENOUGH
 
 # what could end a script element, or begin a comment in it (HTML, 13.2.5.4); in JSON these stand only in strings
@@ -16,10 +17,12 @@ _FOLDER = os.path.dirname(__file__)
 
 
 class Section(NamedTuple):
-    """One headline question: what is said to it, and its charts."""
+    """One headline question: what is said to it, in a figure per mode and in sentences, and its charts."""
 
     name: str
     heading: str
+    better: str  # which way, where that is not the usual one
+    cells: list[Cell]
     sentences: list[str]
     meaning: str
     charts: list[Chart]
@@ -37,6 +40,7 @@ def page(result: Result) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters.update(tight=glance.tight, stacked=glance.stacked, coded=glance.coded)
     with open(os.path.join(_FOLDER, "style.css"), encoding="utf-8") as file:
         style = file.read()
     return environment.get_template("page.html.j2").render(
@@ -67,6 +71,8 @@ def sections(result: Result) -> list[Section]:
             Section(
                 f"question-{number}",
                 words.heading(result, question),
+                "" if question.less_is_better else "more is better",
+                glance.cells(result, question),
                 words.sentences(result, question),
                 question.meaning,
                 [chart for chart in drawn if chart is not None],
