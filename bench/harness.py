@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from vmctl import engine, readiness, registry
 from vmctl.backend import Backend
@@ -41,30 +41,49 @@ def main() -> None:
 
 def _answer(mode: str, image: str, program: str, rounds: int) -> dict[str, Any]:
     said = Workload(name="", image=image, command=(program, STAMP, str(QUIET_MS)), ready=Ready(log=f"^{STAMP}"))
-    pairs = [(interval_s(said, mode, watch=True), interval_s(said, mode, watch=False)) for _ in range(rounds)]
+    pairs = [(watched(said, mode), unwatched_s(said, mode)) for _ in range(rounds)]
+    late = {name: [one.late_s[name] for one, _ in pairs] for name in pairs[0][0].late_s}
     quiet = f"sleep {WAIT_S:g};"
     log = said._replace(command=("sh", "-c", f"{quiet} echo {STAMP}; exec sleep 100"))
     port = _free_port()
     serve = f"{quiet} exec httpd -f -p {port} -h /etc"
     http = log._replace(command=("sh", "-c", serve), ready=Ready(http=HttpProbe(port, "/passwd")))
-    return {"intervals_s": pairs, "cpu_share": {"log": cpu_share(log, mode), "http": cpu_share(http, mode)}}
+    intervals = [(one.interval_s, other) for one, other in pairs]
+    return {
+        "late_s": late,
+        "intervals_s": intervals,
+        "cpu_share": {"log": cpu_share(log, mode), "http": cpu_share(http, mode)},
+    }
 
 
-def interval_s(work: Workload, mode: str, *, watch: bool) -> float:
-    """Return the seconds from T0 to the workload's first line: as observed, or unobserved as the workload says itself.
+class Watched(NamedTuple):
+    """A start that was observed until the workload spoke."""
 
-    Raises VmctlError where the line never comes.
-    """
+    interval_s: float  # from T0 to the observed line
+    late_s: dict[str, float]  # how much later than the workload spoke that was seen: its first byte, its line
+
+
+def watched(work: Workload, mode: str) -> Watched:
+    """Return what was observed of a start, beside what the workload itself says. Raises VmctlError."""
     with _started(work, mode) as (inst, backend):
-        if watch:
-            readiness.wait_until_ready(inst, backend)
-            return inst.timeline.between_s("T0", "T6") or 0.0
+        readiness.wait_until_ready(inst, backend)
+        said_ns, marks_ns = _said_ns(inst), inst.timeline.marks_ns
+    late = {name: (marks_ns[mark] - said_ns) / 1e9 for name, mark in (("output", "T5"), ("line", "T6"))}
+    return Watched((marks_ns["T6"] - marks_ns["T0"]) / 1e9, late)
+
+
+def unwatched_s(work: Workload, mode: str) -> float:
+    """Return the seconds from T0 until the workload spoke, as it says itself; nobody looked at it meanwhile.
+
+    Raises VmctlError where it never does.
+    """
+    with _started(work, mode) as (inst, _):
         deadline = time.monotonic() + 60.0
-        while not (line := _line(inst)).endswith("\n"):
+        while not _line(inst).endswith("\n"):
             if time.monotonic() > deadline:
                 raise VmctlError(f"{inst.name} never said a word")
             time.sleep(QUIET_MS / 1000 * 2)  # when it speaks, nobody is looking
-        return (int(line.split()[1]) - inst.timeline.marks_ns["T0"]) / 1e9
+        return (_said_ns(inst) - inst.timeline.marks_ns["T0"]) / 1e9
 
 
 def cpu_share(work: Workload, mode: str) -> float:
@@ -86,6 +105,11 @@ def _started(work: Workload, mode: str) -> Iterator[tuple[Instance, Backend]]:
             yield inst, backend
         finally:
             engine.remove(inst, backend)
+
+
+def _said_ns(inst: Instance) -> int:
+    """Return when the workload spoke, which is all it says (CLOCK_MONOTONIC)."""
+    return int(_line(inst).split()[1])
 
 
 def _line(inst: Instance) -> str:

@@ -21,7 +21,7 @@ from vmctl.errors import UnavailableError, VmctlError
 from vmctl.run import CommandError, run
 from vmctl.workload import Workload
 
-FORMAT = "vmctl bench self-test 1"
+FORMAT = "vmctl bench self-test 2"
 TRIALS, RUNS = 200, 30
 IMAGE = "tiny"  # what the harness is measured with
 WORK_S = 0.005
@@ -227,17 +227,29 @@ def _cost(mode: str, rounds: int) -> dict[str, Any]:
 def _harness_lines(harness: dict[str, Any]) -> list[Line]:
     found = []
     for mode, cost in harness.items():
-        added, waiting = f"added to an interval, {mode}", f"CPU while waiting, {mode}"
+        added, waiting = f"what watching adds, {mode}", f"CPU while waiting, {mode}"
         targets = f"<= {AT_MOST_ADDED_S * 1000:g} ms", f"<= {AT_MOST_CPU:.0%}"
         if "error" in cost:
             found += [Line(added, targets[0], cost["error"], None), Line(waiting, targets[1], cost["error"], None)]
             continue
-        found.append(_added(added, targets[0], cost["intervals_s"]))
+        for name, what in (("output", "its first byte"), ("line", "a line in its log")):
+            found.append(_late(f"{what} seen late, {mode}", targets[0], cost["late_s"][name]))
+        found.append(_added(f"a start watched beside unwatched, {mode}", targets[0], cost["intervals_s"]))
         found += [
             Line(f"{waiting}, {probe}", targets[1], f"{share:.1%}", share <= AT_MOST_CPU)
             for probe, share in cost["cpu_share"].items()
         ]
     return found
+
+
+def _late(what: str, target: str, seconds: Sequence[float]) -> Line:
+    """Judge by the median how much later something is seen than it happens."""
+    median_s, interval = statistics.median(seconds), statistics.median_interval(seconds)
+    if interval is None:
+        return Line(what, target, f"{median_s * 1000:.2f} ms, too few rounds", None)
+    ends = f"{interval.low * 1000:.2f} to {interval.high * 1000:.2f}"
+    met = median_s <= AT_MOST_ADDED_S
+    return Line(what, target, f"{median_s * 1000:.2f} ms ({ends}), {len(seconds)} rounds", met)
 
 
 def _added(what: str, target: str, intervals: Pairs) -> Line:

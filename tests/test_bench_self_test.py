@@ -89,12 +89,18 @@ def test_few_rounds_are_no_test():
     assert any("fewer than 30 rounds" in note for note in selftest.notes(done))
 
 
+COST = {"cpu_share": {"log": 0.5}, "intervals_s": [], "late_s": {}}
+
+
 def test_what_observing_adds_is_judged_by_its_interval():
-    done = {**made(1.03), "harness": {"host": {"cpu_share": {"log": 0.5}, "intervals_s": []}, "other": {"error": "no"}}}
+    done = {**made(1.03), "harness": {"host": dict(COST), "other": {"error": "no"}}}
     for added_s, noise_s, met in ((0.00005, 1e-6, True), (0.005, 1e-6, False), (0.0002, 0.01, None)):
         pairs = [(0.1 + added_s + noise_s * (n % 5 - 2), 0.1 + noise_s * (n % 7 - 3)) for n in range(35)]
         done["harness"]["host"]["intervals_s"] = pairs
-        _, _, added, waiting, *other = selftest.lines(done)
+        done["harness"]["host"]["late_s"] = {"output": [added_s] * 35, "line": [added_s] * 5}
+        _, _, output, line, added, waiting, *other = selftest.lines(done)
+        assert output.met is (added_s <= 0.0002), output
+        assert (line.met, "too few rounds" in line.measured) == (None, True)
         assert added.met is met, added
         assert waiting.met is False
         assert [(line.measured, line.met) for line in other] == [("no", None)] * 2
@@ -105,8 +111,10 @@ def test_the_harness_measures_itself(own_root, mode):
     """The workload is silent for a known time, and says on the same clock when it spoke."""
     work = tool.with_program(Workload(name="", image="tiny"))
     said = work._replace(command=(tool.PATH, "stamp", str(harness.QUIET_MS)), ready=Ready(log="^stamp"))
-    for watch in (False, True):
-        assert harness.interval_s(said, mode, watch=watch) >= harness.QUIET_MS / 1000
+    assert harness.unwatched_s(said, mode) >= harness.QUIET_MS / 1000
+    seen = harness.watched(said, mode)
+    assert seen.interval_s >= harness.QUIET_MS / 1000
+    assert 0 < seen.late_s["output"] <= seen.late_s["line"] < seen.interval_s
     assert 0 < harness.cpu_share(said, mode) < 1
 
 

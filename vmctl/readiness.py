@@ -82,17 +82,17 @@ def _wait_for_probe(inst: Instance, backend: Backend, ready: Ready, show: Callab
             heard = [stack.enter_context(listening).fd]
             probe.period_s = LOOK_S
         happened = stack.enter_context(backend.events(inst, *heard))
-        running, phase, can_answer = True, "", False
         while True:
             now_s = time.monotonic()
-            if now_s >= look_s:
+            if woken := now_s >= look_s:
                 look_s = now_s + LOOK_S
-                running = backend.alive(inst)  # before all else: it may have become ready, and ended, since
                 phase = backend.observe(inst)
                 can_answer = "T4" in inst.timeline.marks_ns or not backend.features.own_kernel
             if can_answer and probe():
                 return
-            if not running:
+            if woken and not backend.alive(inst):
+                if can_answer and probe():  # it became ready, and ended, since
+                    return
                 raise _ended(inst, backend)
             if now_s > deadline_s:
                 raise _late(inst, ready, phase)
