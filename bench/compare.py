@@ -82,7 +82,7 @@ def moved(change: Change) -> str:
         return ""
     return (
         f"the control, the same work as a plain process, took {change.ratio:.3g} times as long as in the first result"
-        f"{', by too few rounds to be sure,' * few}: the machine was not in the same state both times, and a change of "
+        f"{', by too few rounds to be sure' * few}: the machine was not in the same state both times, and a change of "
         "that size may be the machine's"
     )
 
@@ -123,11 +123,11 @@ def unlike(before: Result, after: Result) -> Iterator[tuple[str, str]]:
     if before.plan.workload_digest != after.plan.workload_digest:
         names = [str(one.plan.workload.get("name", "?")) for one in (before, after)]
         yield (
-            f"{_WORKLOAD}: {names[0]} and {names[1]}{', which has changed' if names[0] == names[1] else ''}",
+            f"{_WORKLOAD}: {names[0]} and {names[1]}{', which has changed in between' if names[0] == names[1] else ''}",
             "`--other-workload` compares them all the same",
         )
     if before.host.get("id") is None or before.host.get("id") != after.host.get("id"):
-        cpus = [str(one.host.get("cpu")) for one in (before, after)]
+        cpus = [f"{one.host.get('cpu')} ({one.host.get('id') or 'without an id'})" for one in (before, after)]
         yield (
             f"{_HOST}: {cpus[0]} and {cpus[1]}",
             "`--ratios` compares what can be: the ratios between the modes, inside of each",

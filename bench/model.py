@@ -6,14 +6,22 @@ it is read. Names carry their unit; what was not observed is null or absent, nev
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+
+from bench.statistics import VERDICTS
 
 FORMAT = "vmctl bench 3"
 WITHOUT_CONTROL = "vmctl bench 2"  # what was written before: the same, but for the control's figure
 
 CONTROL = "control"  # the kind of sample that belongs to no mode: fixed work as a plain process, once per round
+
+
+# What a file is held against when it is read. A moment: seconds since the epoch, before the year 9999.
+Moment = Annotated[float, msgspec.Meta(ge=0, le=253_000_000_000)]
+Count = Annotated[int, msgspec.Meta(ge=1)]
+Verdict = Annotated[str, msgspec.Meta(pattern=f"^({'|'.join(VERDICTS)})$")]  # a key of bench.statistics.VERDICTS
 
 
 class Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -35,11 +43,11 @@ class Plan(Struct, frozen=True):
     workload_digest: str
     modes: tuple[str, ...]
     metrics: tuple[str, ...]
-    runs: int
+    runs: Count
     warm_ups: int
     seed: int
     cold: bool
-    instances: int  # at most that many at once: ladder, storm
+    instances: Count  # at most that many at once: ladder, storm
     time_limit_s: float | None  # per sample; None: what its kind takes for enough
     steps: tuple[Step, ...]
 
@@ -50,7 +58,7 @@ class Sample(Struct, frozen=True):
     kind: str
     mode: str
     round: int
-    started: float  # seconds since the epoch: when, not how long
+    started: Moment  # seconds since the epoch: when, not how long
     error: str | None = None
     marks_ns: dict[str, int] = {}  # CLOCK_MONOTONIC of the host; see vmctl/timeline.py
     values: dict[str, float] = {}
@@ -99,7 +107,7 @@ class Ratio(Struct, frozen=True):
     low: float | None  # 95 % bootstrap interval over rounds
     high: float | None
     delta: float  # Cliff's delta, -1 to 1
-    verdict: str  # a key of bench.statistics.VERDICTS
+    verdict: Verdict
 
 
 class Refusal(Struct, frozen=True):
@@ -114,7 +122,7 @@ class Result(Struct, frozen=True):
     """One measurement, whole."""
 
     id: str  # of this measurement, made up
-    created: float  # seconds since the epoch
+    created: Moment  # seconds since the epoch
     host: dict[str, Any]  # bench.manifest.facts()
     explained: dict[str, list[list[str]]]  # mode -> [what, raw] of every host step: mounts, cgroup, QEMU's argv, XML
     plan: Plan

@@ -38,7 +38,7 @@ def read(place: str) -> Result:
                 hint="measure again, or read it with the vmctl that wrote it",
             )
         return msgspec.convert(document, Result)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise SpecError(f"{path} is damaged: {error}", hint="`--resume DIR` makes it again from the samples") from None
 
 

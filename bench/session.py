@@ -115,7 +115,8 @@ class Session:
         times = self._durations()
         if any((step.kind, step.mode) not in times for step in steps):
             return f"{len(steps)} samples left"
-        return f"about {format_seconds(sum(median(times[step.kind, step.mode]) for step in steps))} left"
+        left_s = sum(median(times[step.kind, step.mode]) for step in steps)
+        return f"about {format_seconds(left_s)} left" if left_s >= 1 else "less than 1 s left"
 
     def _durations(self) -> dict[tuple[str, str], list[float]]:
         """Return the seconds from each sample's beginning to the next one's."""

@@ -65,6 +65,9 @@ def _strange(result: Result) -> Iterator[str]:
         yield f"plan: there is no kind of sample {kind}"
     for mode in sorted({step.mode for step in plan.steps} - {*plan.modes, ""}):
         yield f"plan: it has a step in mode {mode}, which is none of its modes"
+    rounds = max((step.round for step in plan.steps), default=0)
+    if rounds > plan.runs:
+        yield f"plan: it has {rounds} rounds, and is said to have {plan.runs}"
 
 
 def _steps(result: Result) -> Iterator[str]:

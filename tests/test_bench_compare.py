@@ -185,7 +185,7 @@ def test_cold_and_warm_never_meet(before, after, ratios):
 
 def test_another_workload_is_refused_unless_it_is_wanted(before, after):
     other = replaced(after, plan=replaced(after.plan, workload_digest="sha256:other"))
-    with pytest.raises(SpecError, match="different workloads: web and web, which has changed"):
+    with pytest.raises(SpecError, match="different workloads: web and web, which has changed in between"):
         compare.compare(before, other)
     assert compare.compare(before, other, other_workload=True)
 
@@ -227,8 +227,17 @@ def test_the_command(before, tmp_path):
 
 def test_the_command_refuses_with_a_hint(before, after, tmp_path):
     folders = write(tmp_path, before, with_host(after, id="other"))
+    cpu = before.host["cpu"]
+    assert f"{cpu} ({before.host['id']}) and {cpu} (other)" in refused("bench", "compare", *folders)
     assert "hint: `--ratios` compares what can be" in refused("bench", "compare", *folders)
     assert "vm/host" in ok("bench", "compare", "--ratios", *folders)
+
+
+def test_two_results_without_a_figure_in_common(tmp_path):
+    some = make(modes=("host", "container"), metrics=("boot",))
+    done = vmctl("bench", "compare", *write(tmp_path, some, finished(some, samples=())))
+    assert (done.code, done.out) == (0, "")
+    assert "there is nothing that was observed in both" in done.err
 
 
 def test_the_command_refuses_another_version(before, tmp_path):

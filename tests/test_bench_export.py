@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import re
 import shutil
 import statistics
@@ -10,7 +11,7 @@ import subprocess
 
 import pytest
 from bench_results import make, replaced
-from commands import ok, refused
+from commands import VMCTL, ok, refused, vmctl
 
 from bench import export
 from bench import result as results
@@ -163,3 +164,13 @@ def test_the_command_refuses_what_is_no_result(tmp_path):
 def test_the_command_says_where_it_cannot_write(folder):
     said = refused("bench", "report", str(folder), "--format", "csv", "--out", str(folder / "no" / "such.csv"))
     assert "cannot be written: No such file or directory" in said
+
+
+def test_a_report_on_stdout_is_the_file_whatever_the_locale(tmp_path):
+    done = make(metrics=("boot", "teardown"))
+    results.write(done, str(tmp_path))
+    env = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    words = [VMCTL, "bench", "report", str(tmp_path), "--format", "md", "--out", "-"]
+    assert subprocess.run(words, capture_output=True, env=env, check=True).stdout == export.markdown(done).encode()
+    said = vmctl("bench", "compare", str(tmp_path), str(tmp_path), env=env)
+    assert (said.code, " \\xb5s " in said.out) == (0, True), said

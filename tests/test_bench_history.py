@@ -117,6 +117,9 @@ def test_the_command(three, tmp_path):
     assert len(lines) == 1 + 3 * 3 * 2
     rows = json.loads(ok("bench", "history", "--format", "json", *three[1]))
     assert len(rows) == 3 * 3 * 2
+    done = vmctl("bench", "history", "wbe", *three[1])
+    assert (done.code, done.out) == (0, "")
+    assert "there are results of web" in done.err
     spec = tmp_path / "web.yaml"
     spec.write_text("image: tiny\ncommand: [sleep, '1']\n")
     assert ok("bench", "history", str(spec), *three[1]).splitlines() == lines

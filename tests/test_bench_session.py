@@ -268,6 +268,7 @@ def test_what_is_left_is_estimated_from_what_was_needed():
     ]
     done = session.Session("/nowhere", SPOKEN, head, samples)
     assert done._left([Step(kind="start", mode="host", round=9)] * 5).startswith("about 10.")
+    assert done._left(list(made.steps)[:0]) == "less than 1 s left"
     assert (
         session.Session("/nowhere", SPOKEN, head, samples[:1])._left(list(made.steps))
         == f"{len(made.steps)} samples left"

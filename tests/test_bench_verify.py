@@ -179,10 +179,18 @@ def test_a_file_cut_short_is_refused(folder):
     assert "is damaged" in refused("bench", "verify", str(path))
 
 
+def test_the_number_of_rounds_is_held_against_the_plan(result):
+    fewer = replaced(result, plan=replaced(result.plan, runs=result.plan.runs - 1))
+    first(verify(fewer), f"plan: it has {result.plan.runs} rounds, and is said to have {result.plan.runs - 1}")
+
+
 def test_a_good_one_beside_a_bad_one(folder, tmp_path):
     ok("bench", "verify", str(folder), str(folder / "result.json"))
     assert "cannot be read" in refused("bench", "verify", str(tmp_path / "nowhere"), str(folder))
     done = vmctl("bench", "verify", str(folder), str(tmp_path / "nowhere"))
+    assert done.code == 125
+    assert "all as stated" in done.err
+    done = vmctl("bench", "verify", str(tmp_path / "nowhere"), str(folder))  # what cannot be read stops nothing
     assert done.code == 125
     assert "all as stated" in done.err
 
@@ -194,7 +202,7 @@ def test_a_number_changed_in_a_report_is_found(folder, result):
     (folder / "report.html").write_text(page.page(result), encoding="utf-8")
     ok("bench", "verify", str(folder))
     shown = texts.quantity(result.figures[2].value, "s")
-    for name in ("report.md", "report.html"):
+    for name, shown in (("report.md", shown), ("report.html", shown.replace(" ", "\N{NO-BREAK SPACE}"))):
         good = (folder / name).read_text(encoding="utf-8")
         assert shown in good
         (folder / name).write_text(good.replace(shown, "1.23 s"), encoding="utf-8")

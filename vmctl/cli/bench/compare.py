@@ -33,7 +33,10 @@ def run(args: argparse.Namespace) -> int:
     if args.format != "table":
         output.show([change._asdict() for change in changes], (), args.format)
         return 0
-    output.print_table(COLUMNS, list(map(_row, changes)))
+    if changes:
+        output.print_table(COLUMNS, list(map(_row, changes)))
+    else:
+        output.note("there is nothing that was observed in both")
     notes = [
         "change: after/before, with its 95 % interval; a difference is called one where that excludes 1 and is not "
         "wholly within 3 %",

@@ -38,6 +38,8 @@ def run(args: argparse.Namespace) -> int:
     else:
         of = f" of {name}" if name else ""
         output.note(f"there is no result{of} in {', '.join((history.root(), *folders))}")
+        if others := sorted({history.named(one) for _, one in found.results}):
+            output.note(f"there are results of {', '.join(others)}")
     return 0
 
 

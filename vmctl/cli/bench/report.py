@@ -27,7 +27,9 @@ def run(args: argparse.Namespace) -> int:
     source = results.path_of(args.result)
     text = _text(source, args.format)
     if args.out == "-":
-        sys.stdout.write(text)
+        sys.stdout.flush()
+        sys.stdout.buffer.write(text.encode())  # a file's content, whatever the locale of the terminal
+        sys.stdout.buffer.flush()
         return 0
     path = args.out or os.path.join(os.path.dirname(source), _FILES[args.format])
     if os.path.exists(path) and os.path.samefile(path, source):

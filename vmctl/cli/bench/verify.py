@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 
-from vmctl.cli import output
+from vmctl.cli import each, output
 
 _SHOWN = 20
 
@@ -17,21 +18,30 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compute every figure again; 0 where all of them follow from the samples, else 1."""
+    wrong = 0
+
+    def hold(place: str) -> None:
+        nonlocal wrong
+        wrong += _wrong(place)
+
+    return each(args.files, hold, say=False) or int(bool(wrong))
+
+
+def _wrong(place: str) -> int:
+    """Print what is wrong with one result and return how much that is. Raises SpecError for what is none."""
     from bench import result
     from bench.verify import verify, verify_reports
 
-    good = True
-    for place in args.files:
-        found = result.read(place)
-        problems = verify(found)
-        problems += [] if problems else verify_reports(found, os.path.dirname(result.path_of(place)))
-        good = good and not problems
-        for problem in problems[:_SHOWN]:
-            print(f"{place}: {problem}")
-        if len(problems) > _SHOWN:
-            print(f"{place}: and {len(problems) - _SHOWN} more")
-        output.note(
-            f"{place}: {len(found.figures)} figures and {len(found.ratios)} ratios computed again from "
-            f"{len(found.samples)} samples: {f'{len(problems)} wrong' if problems else 'all as stated'}"
-        )
-    return 0 if good else 1
+    found = result.read(place)
+    problems = verify(found)
+    problems += [] if problems else verify_reports(found, os.path.dirname(result.path_of(place)))
+    for problem in problems[:_SHOWN]:
+        print(f"{place}: {problem}")
+    if len(problems) > _SHOWN:
+        print(f"{place}: and {len(problems) - _SHOWN} more")
+    sys.stdout.flush()
+    output.note(
+        f"{place}: {len(found.figures)} figures and {len(found.ratios)} ratios computed again from "
+        f"{len(found.samples)} samples: {f'{len(problems)} wrong' if problems else 'all as stated'}"
+    )
+    return len(problems)
