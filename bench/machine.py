@@ -1,4 +1,7 @@
-"""What the control says of the machine: how quiet it was while something else was measured."""
+"""What the control says of the machine: how steady it was while something else was measured.
+
+Not how idle: a machine that is always equally busy is slow, and steady.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,8 @@ from bench.statistics import ENOUGH_POINTS, TO_SIGMA
 from bench.texts import quantity
 
 # of the control's scaled MAD, as a share of its median
-QUIET_SHARE = 0.05  # the median of 30 rounds that scatter so is known to 2.2 %
-BUSY_SHARE = 0.15
+STEADY_SHARE = 0.05  # the median of 30 rounds that scatter so is known to 2.2 %
+UNSTEADY_SHARE = 0.15
 STRAY_SHARE = 0.2  # so many rounds far out are no exceptions any more
 
 
@@ -40,7 +43,7 @@ def sentence(result: Result) -> str:
     took = f"The control, the same work as a plain process in every round, took {quantity(one.value, one.unit)}"
     failed = f", {one.failures} failed" * bool(one.failures)
     if one.observations < ENOUGH_POINTS:
-        few = f"fewer than {ENOUGH_POINTS} do not tell how quiet the machine was"
+        few = f"fewer than {ENOUGH_POINTS} do not tell how steady the machine was"
         return f"{took} (median of {one.observations}{failed}): {few}."
     scatter = f"scaled MAD {share * 100:.2g} %, {one.outliers} of {one.observations} far out{failed}"
     return f"{took} (median; {scatter}): {_judged(one, share)}."
@@ -48,8 +51,8 @@ def sentence(result: Result) -> str:
 
 def _judged(one: Figure, share: float) -> str:
     stray = one.outliers / one.observations
-    if share > BUSY_SHARE or stray > STRAY_SHARE:
-        return "the machine was busy with other things, and small differences between the modes may be its doing"
-    if share > QUIET_SHARE:
-        return "the machine was not quite at rest, so differences of a few per cent need many rounds"
-    return "the machine was quiet"
+    if share > UNSTEADY_SHARE or stray > STRAY_SHARE:
+        return "the machine was not steady, and small differences between the modes may be its doing"
+    if share > STEADY_SHARE:
+        return "the machine was not quite steady, so differences of a few per cent need many rounds"
+    return "the machine was steady"

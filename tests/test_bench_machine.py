@@ -1,4 +1,4 @@
-"""What the control says of the machine, from quiet to busy, and where it says nothing."""
+"""What the control says of the machine, from steady to not at all, and where it says nothing."""
 
 import random
 
@@ -45,15 +45,15 @@ def test_the_figure_is_that_of_its_samples(result):
 @pytest.mark.parametrize(
     ("seconds", "said"),
     [
-        (scattered(0.01), "the machine was quiet"),
-        (scattered(0.09), "the machine was not quite at rest"),
-        (scattered(0.4), "the machine was busy with other things"),
-        ([*scattered(0.01, 24), *[0.1] * 8], "8 of 32 far out): the machine was busy with other things"),
-        ([0.015] * 30 + [None] * 2, "scaled MAD 0 %, 0 of 30 far out, 2 failed): the machine was quiet"),
+        (scattered(0.01), "the machine was steady"),
+        (scattered(0.09), "the machine was not quite steady"),
+        (scattered(0.4), "the machine was not steady"),
+        ([*scattered(0.01, 24), *[0.1] * 8], "8 of 32 far out): the machine was not steady"),
+        ([0.015] * 30 + [None] * 2, "scaled MAD 0 %, 0 of 30 far out, 2 failed): the machine was steady"),
         ([0.0152] * 5 + [None] * 27, "took 15.2 ms (median of 5, 27 failed): fewer than 10 do not tell"),
         ([None] * 32, "gave nothing: no memory."),
     ],
-    ids=["quiet", "uneasy", "busy", "strays", "failed", "few", "none"],
+    ids=["steady", "not quite", "unsteady", "strays", "failed", "few", "none"],
 )
 def test_what_is_said(result, seconds, said):
     changed = with_work_s(result, seconds)
