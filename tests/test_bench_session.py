@@ -248,6 +248,17 @@ def test_a_disk_that_is_full_is_named_and_what_was_measured_goes_on(guest_root, 
     assert instance.names() == []
 
 
+def test_a_folder_that_somebody_removes_is_named(guest_root, tmp_path):
+    folder = tmp_path / "out"
+    words = ("--modes", "host", "--metrics", "boot", "--runs", "1000", "--out", str(folder))
+    process = start("bench", write_spec(tmp_path), *words)
+    wait_for((folder / session.SAMPLES).exists)
+    os.rename(folder, tmp_path / "elsewhere")
+    assert process.wait(60) == 125
+    assert f"{folder}, where the samples are kept, has been removed" in process.communicate()[1].decode()
+    assert instance.names() == []
+
+
 def test_a_measurement_that_is_done_is_only_computed_again(guest_root, tmp_path):
     done = measured(tmp_path, SPOKEN, ("host",), runs=1)
     again = session.resume(str(tmp_path))

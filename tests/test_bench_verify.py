@@ -201,8 +201,8 @@ def test_a_number_changed_in_a_report_is_found(folder, result):
     (folder / "report.md").write_text(export.markdown(result), encoding="utf-8")
     (folder / "report.html").write_text(page.page(result), encoding="utf-8")
     ok("bench", "verify", str(folder))
-    shown = texts.quantity(result.figures[2].value, "s")
-    for name, shown in (("report.md", shown), ("report.html", shown.replace(" ", "\N{NO-BREAK SPACE}"))):
+    text = texts.quantity(result.figures[2].value, "s")
+    for name, shown in (("report.md", text), ("report.html", text.replace(" ", "\N{NO-BREAK SPACE}"))):
         good = (folder / name).read_text(encoding="utf-8")
         assert shown in good
         (folder / name).write_text(good.replace(shown, "1.23 s"), encoding="utf-8")

@@ -75,6 +75,8 @@ def run(args: argparse.Namespace) -> int:
         output.note(f"the samples so far are kept: {again}")
         raise
     except OSError as error:  # a full disk, a folder that somebody has removed
+        if not os.path.isdir(session.folder):
+            raise VmctlError(f"{session.folder}, where the samples are kept, has been removed") from None
         where = error.filename or session.folder
         raise VmctlError(f"{where} cannot be written: {error.strerror}", hint=f"when that is mended, {again}") from None
     finally:
