@@ -77,7 +77,7 @@ def _strip(result: Result, kind: str, question: Question, name: str) -> Chart | 
         axes.set_xlabel("logarithmic scale" if log else "")
 
     title = words.heading(result, question)
-    svg = drawing.svg(name, (title, text), 0.9 + 0.95 * len(rows), draw)
+    svg = drawing.svg(name, title, 0.9 + 0.95 * len(rows), draw)
     columns = [[quantity(value, question.unit) for value in row.values] for row in rows]
     table = tables.observed("Every sample that counts, in its order", [row.label for row in rows], columns)
     return Chart(name, title, text, svg, table)
@@ -136,7 +136,8 @@ def _ladder(result: Result, kind: str, question: Question, name: str) -> Chart |
         axes.xaxis.set_major_locator(MaxNLocator(10, integer=True))
         axes.set_xlabel("number of instances")
         if not log:
-            axes.set_ylim(bottom=min(0.0, *(height for each in everything for height in each)))
+            low, top = min(0.0, *(height for each in everything for height in each)), axes.get_ylim()[1]
+            axes.set_ylim(low - 0.04 * (top - low), top)  # points at the bottom stay off the axis' numbers
         _legend(figure, keys)
 
     columns = [
@@ -146,7 +147,7 @@ def _ladder(result: Result, kind: str, question: Question, name: str) -> Chart |
     labels = [words.label(result, mode) for mode in found]
     table = tables.observed("Every point: number of instances and what there was", labels, columns)
     title = words.heading(result, question)
-    return Chart(name, title, text, drawing.svg(name, (title, text), 3.6 + 0.24 * len(found), draw), table)
+    return Chart(name, title, text, drawing.svg(name, title, 3.6 + 0.24 * len(found), draw), table)
 
 
 def _key(result: Result, question: Question, mode: str, place: int) -> tuple[int, str]:
@@ -218,7 +219,7 @@ def phases(result: Result, kind: str, question: Question, name: str) -> Chart | 
     )
     table = Table("Phases of the middle run", ("mode", *(_PHASE_NAMES[number] for number in used), "together"), cells)
     title = "Where the time goes"
-    return Chart(name, title, text, drawing.svg(name, (title, text), 1.6 + 0.8 * len(rows), draw), table)
+    return Chart(name, title, text, drawing.svg(name, title, 1.6 + 0.8 * len(rows), draw), table)
 
 
 def _middle(result: Result, kind: str, mode: str, question: Question) -> Sample | None:

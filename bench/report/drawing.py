@@ -29,7 +29,7 @@ _COLOURS = {
     **{colour: f"var(--mode-{number + 1})" for number, colour in enumerate(MODES)},
 }
 _SETTINGS: dict[Any, Any] = {
-    "svg.fonttype": "none",  # text stays text: it can be selected, searched and read aloud
+    "svg.fonttype": "none",  # text stays text: it can be selected, searched and enlarged
     "svg.hashsalt": "vmctl",  # the same result makes the same page
     "text.parse_math": False,  # a dollar in a name is a dollar
     "font.family": "sans-serif",
@@ -71,10 +71,10 @@ def dashes(number: int) -> str:
     return DASHES[number % len(DASHES)]
 
 
-def svg(name: str, about: tuple[str, str], height_in: float, draw: Callable[[Figure], None]) -> str:
+def svg(name: str, title: str, height_in: float, draw: Callable[[Figure], None]) -> str:
     """Return what `draw` draws on a figure as an SVG element; `name` begins every identifier in it.
 
-    `about` is what a screen reader says of it: a title and a description.
+    A screen reader says the title for it; what more there is to say stands beside it on the page, to be said once.
     """
     with _matplotlib():
         import matplotlib
@@ -88,7 +88,7 @@ def svg(name: str, about: tuple[str, str], height_in: float, draw: Callable[[Fig
             draw(figure)
             file = io.StringIO()
             figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
-    return _for_page(file.getvalue(), name, *map(escape, about))
+    return _for_page(file.getvalue(), name, escape(title))
 
 
 @contextmanager
@@ -111,17 +111,19 @@ def _matplotlib() -> Iterator[None]:
             del os.environ["MPLCONFIGDIR"]
 
 
-def _for_page(text: str, name: str, title: str, description: str) -> str:
+def _for_page(text: str, name: str, title: str) -> str:
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    # numbers of an axis mean nothing when read aloud one by one; Chromium reads them although this is one image
+    text = text.replace('<g id="figure_1">', '<g id="figure_1" aria-hidden="true">')
     text = re.sub(r'\bid="', f'id="{name}-', text)
     text = re.sub(r'((?:xlink:)?href="#|url\(#)', rf"\g<1>{name}-", text)
     text = re.sub(r"font: ([^;\"]*?)px [^;\"]*", r"font-size: \1px", text)  # the page's font, in that size
     for drawn, shown in _COLOURS.items():
         text = text.replace(drawn, shown)
     opening = (
-        f'<svg viewBox="{_viewed(text)}" role="img" aria-labelledby="{name}-title {name}-desc">'
-        f'<title id="{name}-title">{title}</title><desc id="{name}-desc">{description}</desc>'
+        f'<svg viewBox="{_viewed(text)}" role="img" aria-labelledby="{name}-title">'
+        f'<title id="{name}-title">{title}</title>'
     )
     return opening + text[text.index(">") + 1 :].replace("xlink:href", "href")
 

@@ -1,0 +1,211 @@
+"""The page as it is looked at, printed and read aloud, in a real browser, and the table on its first screen."""
+
+import base64
+import re
+
+import pytest
+from bench_results import finished, make, replaced
+from browser import chromium, opened
+
+from bench.report import glance, words
+from bench.report.page import page, sections
+
+needs_browser = pytest.mark.skipif(chromium() is None, reason="chromium is not installed")
+METRICS = ("boot", "memory", "disk", "cpu", "syscall", "io", "net", "density", "teardown")
+
+# text elements of charts that reach out of their chart, and pairs that lie upon each other, in pixels
+OVERLAPS = """
+[...document.querySelectorAll("figure svg")].flatMap(svg => {
+  const all = svg.getBoundingClientRect(), found = [];
+  const boxes = [...svg.querySelectorAll("text")].map(e => [e.textContent, e.getBoundingClientRect()]);
+  boxes.forEach(([text, box], n) => {
+    if (box.left < all.left - 1 || box.right > all.right + 1 || box.top < all.top - 1 || box.bottom > all.bottom + 1)
+      found.push(["cut", text]);
+    for (const [other, its] of boxes.slice(n + 1)) {
+      const wide = Math.min(box.right, its.right) - Math.max(box.left, its.left);
+      const high = Math.min(box.bottom, its.bottom) - Math.max(box.top, its.top);
+      if (wide > 1 && high > 0.25 * Math.min(box.height, its.height)) found.push([text, other]);
+    }
+  });
+  return found;
+})"""
+GLANCE = """
+({bottom: document.querySelector(".glance tbody").getBoundingClientRect().bottom,
+  too_wide: [...document.querySelectorAll(".glance .wide")].filter(e => e.scrollWidth > e.clientWidth).length,
+  texts: [...document.querySelectorAll(".glance tbody strong")].map(e => parseFloat(getComputedStyle(e).fontSize))})"""
+
+
+def worded(ask, script):
+    """Return what a script makes of the page."""
+    found = ask("Runtime.evaluate", expression=script, returnByValue=True)
+    assert "exceptionDetails" not in found, found
+    return found["result"].get("value")
+
+
+@pytest.fixture
+def show(tmp_path):
+    """`with show(result, width, height) as ask`: a result's page, opened."""
+
+    def shown(result, width=1280, height=720):
+        path = tmp_path / "page.html"
+        path.write_text(page(result))
+        return opened(tmp_path, f"file://{path}", width, height)
+
+    return shown
+
+
+def read(ask):
+    """Return what a screen reader gets, in its order: (role, name, names of the roles around it)."""
+    nodes = {one["nodeId"]: one for one in ask("Accessibility.getFullAXTree")["nodes"]}
+    found = []
+
+    def walk(number, around):
+        one = nodes.get(number)
+        if one is None:
+            return
+        role = one.get("role", {}).get("value", "")
+        if not one["ignored"]:
+            found.append((role, one.get("name", {}).get("value", ""), around))
+            around = (*around, role)
+        for child in one.get("childIds", ()):
+            walk(child, around)
+
+    walk(next(iter(nodes)), ())
+    return found
+
+
+def pages(ask):
+    """Return how many pages the browser prints."""
+    text = base64.b64decode(ask("Page.printToPDF", paperWidth=8.27, paperHeight=11.69, preferCSSPageSize=True)["data"])
+    return len(re.findall(rb"/Type\s*/Page\b", text))
+
+
+@needs_browser
+@pytest.mark.parametrize(("width", "height"), [(1280, 720), (390, 844)], ids=["projector", "telephone"])
+def test_the_first_screen_has_the_answers(show, width, height):
+    with show(make(metrics=("boot", "memory", "teardown"), faults=False), width, height) as ask:
+        seen = worded(ask, GLANCE)
+    assert seen["bottom"] <= height
+    assert seen["too_wide"] == 0
+    assert len(seen["texts"]) == 9
+    assert min(seen["texts"]) >= (24 if width > 1000 else 15)
+
+
+@needs_browser
+@pytest.mark.parametrize("runs", [2, 32])
+def test_no_text_of_a_chart_is_cut_or_covered(show, runs):
+    with show(make(runs=runs, metrics=METRICS)) as ask:
+        assert worded(ask, "document.querySelectorAll('figure svg text').length") > 100
+        assert worded(ask, OVERLAPS) == []
+        worded(ask, "const t = document.querySelector('figure svg text'); t.parentNode.append(t.cloneNode(true))")
+        assert worded(ask, OVERLAPS)  # so it would have been seen
+
+
+@needs_browser
+def test_a_screen_reader_gets_the_page_in_its_order(show):
+    result = make(metrics=("boot", "memory", "disk", "teardown"))
+    with show(result) as ask:
+        seen = read(ask)
+    headings = [name for role, name, _ in seen if role == "heading"]
+    asked = [one.heading for one in sections(result)]
+    assert headings[:3] == [words.title(result), "At a glance", asked[0]]
+    assert [one for one in headings if one in asked] == asked
+    assert {"banner", "main", "contentinfo"} <= {role for role, _, _ in seen}
+    tables = [name for role, name, _ in seen if role == "table"]
+    assert len(tables) > 5
+    assert all(tables)
+
+
+@needs_browser
+def test_a_chart_is_one_image_with_its_numbers_after_it(show):
+    result = make(metrics=("boot", "memory"))
+    with show(result) as ask:
+        seen = read(ask)
+    drawn = [chart for section in sections(result) for chart in section.charts]
+    images = [(number, name) for number, (role, name, _) in enumerate(seen) if role in ("image", "img")]
+    assert [name for _, name in images] == [chart.title for chart in drawn]
+    assert not [one for one in seen if set(one[2]) & {"image", "img"}]  # nothing within is read on its own
+    for (number, _), chart in zip(images, drawn, strict=True):
+        after = [name for role, name, _ in seen[number:] if role == "DisclosureTriangle"]
+        assert after[0] == f"The numbers behind the chart: {chart.title}"
+
+
+@needs_browser
+def test_what_is_folded_takes_no_paper_until_it_is_opened(show):
+    with show(make(metrics=("boot", "memory", "disk", "teardown"))) as ask:
+        closed = pages(ask)
+        worded(ask, "document.querySelectorAll('details').forEach(e => { e.open = true })")
+        assert 3 <= closed < pages(ask)
+
+
+@needs_browser
+def test_on_paper_nothing_is_wider_than_the_sheet(show):
+    with show(make(metrics=METRICS), 690, 1000) as ask:  # A4 without its margins, in the pixels of CSS
+        ask("Emulation.setEmulatedMedia", media="print")
+        assert worded(ask, "document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
+        wide = "[...document.querySelectorAll('table, svg')].map(e => e.getBoundingClientRect().right)"
+        assert max(worded(ask, wide)) <= 690
+        heights = worded(ask, "[...document.querySelectorAll('.question')].map(e => e.offsetHeight)")
+    assert max(heights) <= 1000  # a question is never parted from its chart
+
+
+def test_the_table_at_a_glance_has_the_figures():
+    result = make(metrics=("boot",), faults=False)
+    ((_, question),) = words.headlines(result)
+    host, container, vm = glance.cells(result, question)
+    assert re.fullmatch(r"1\d\d\.\d ms", host.value)
+    assert host.beside == ""
+    assert re.fullmatch(r"1\.0\d times", container.beside)
+    assert vm.value.endswith(" s")
+    assert re.fullmatch(r"2\d\.\d times", vm.beside)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "said"),
+    [
+        ("more", r"[\d.]+ times"),
+        ("less", r"[\d.]+ times"),
+        ("equal", "equal within 3 %"),
+        ("small", "a difference, below 3 %"),
+        ("undecided", "no difference shown"),
+        ("few", r"[\d.]+ times, too few rounds"),
+        ("invalid", "not valid"),
+    ],
+)
+def test_a_verdict_decides_what_stands_below_a_figure(verdict, said):
+    result = make(metrics=("boot",))
+    changed = replaced(result, ratios=tuple(replaced(one, verdict=verdict) for one in result.ratios))
+    for cell in glance.cells(changed, words.headlines(result)[0][1])[1:]:
+        assert re.fullmatch(said, cell.beside)
+
+
+def test_a_mode_without_an_answer_says_so():
+    result = make(runs=2, metrics=("boot",))
+    left = finished(result, samples=tuple(one for one in result.samples if one.mode != "host"))
+    cells = glance.cells(left, words.headlines(left)[0][1])
+    assert cells[0] == ("", "no answer")
+    assert cells[1].beside == ""  # it is the first now
+    assert cells[2].beside.endswith("too few rounds")
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("after 2.30 s, 95 % of 4 KiB", "after 2.30_s, 95_% of 4_KiB"),
+        ("in 3 seconds, 5 minutes, 1 Boat", "in 3 seconds, 5 minutes, 1 Boat"),
+    ],
+)
+def test_a_number_stays_with_its_unit(text, found):
+    assert glance.tight(text).replace("\N{NO-BREAK SPACE}", "_") == found
+
+
+def test_a_cell_has_its_interval_on_a_line_of_its_own():
+    assert glance.stacked("10 ms (9 ms to 11 ms), n=30, 2 failed") == glance.tight(
+        "10 ms\n9 ms to 11 ms, n=30, 2 failed"
+    )
+    assert glance.stacked("- (not observed in this mode)") == "- (not observed in this mode)"
+    assert glance.stacked("1.02 (0.95 to 1.07)") == "1.02 (0.95 to 1.07)"
+
+
+def test_code_in_a_text_is_marked_and_nothing_else():
+    assert glance.coded("the line `<b>` & <i>") == "the line <code>&lt;b&gt;</code> &amp; &lt;i&gt;"
