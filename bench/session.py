@@ -16,7 +16,7 @@ from statistics import median
 import msgspec
 
 from bench import folder as folders
-from bench import manifest, summary
+from bench import leftovers, manifest, summary
 from bench.model import CONTROL, Plan, Refusal, Result, Sample, Step, Struct
 from bench.probes import Request
 from vmctl import engine, instance, registry
@@ -56,6 +56,8 @@ class Session:
         OSError where a sample cannot be kept.
         """
         with folders.held(self.folder):
+            for name in leftovers.end(self.head.id):  # of a `vmctl bench` that was killed, its worker not
+                _remove(name)
             done = {(one.kind, one.mode, one.round) for one in self.samples}
             left = [step for step in self.head.plan.steps if (step.kind, step.mode, step.round) not in done]
             for number, step in enumerate(left):
@@ -89,16 +91,19 @@ class Session:
         del values["work"]
         probe = import_module(f"bench.probes.{step.kind}")
         limit_s = plan.time_limit_s or probe.limit_s(work, plan.instances)
+        argv, whole = [sys.executable, "-m", "bench.worker"], False
         try:
-            _, seen, _ = run(
-                [sys.executable, "-m", "bench.worker"], stdin=msgspec.json.encode(values), timeout_s=limit_s
-            )
+            env = leftovers.marked(self.head.id, name)
+            _, seen, _ = run(argv, stdin=msgspec.json.encode(values), env=env, timeout_s=limit_s)
+            whole = True
             return msgspec.convert({**told, **msgspec.json.decode(seen)}, Sample)
         except CommandError as error:
             return Sample(**told, error=_why(error, limit_s))  # type: ignore[arg-type]
         except msgspec.MsgspecError as error:
             return Sample(**told, error=f"the process that measures wrote no sample: {error}")  # type: ignore[arg-type]
         finally:
+            if not whole:  # before the instances, which it might be making
+                leftovers.end(self.head.id, name)
             _remove(name)
 
     def _work(self, kind: str) -> Workload | None:
