@@ -92,6 +92,19 @@ def test_the_first_screen_has_the_answers(show, width, height):
 
 
 @needs_browser
+def test_on_a_telephone_facts_are_read_without_scrolling(show):
+    result = make(runs=2, metrics=("boot",))
+    with show(replaced(result, host={**result.host, "kernel_command_line": "x" * 400}), 390, 844) as ask:
+        seen = worded(
+            ask,
+            "[...document.querySelectorAll('.wide')].filter(e => e.querySelector('thead tr').children.length === 2)"
+            ".map(e => [e.textContent.length, e.scrollWidth - e.clientWidth])",
+        )
+    assert any(length > 400 for length, _ in seen)
+    assert {aside for length, aside in seen if length} <= {0}
+
+
+@needs_browser
 @pytest.mark.parametrize("runs", [2, 32])
 def test_no_text_of_a_chart_is_cut_or_covered(show, runs):
     with show(make(runs=runs, metrics=METRICS)) as ask:
@@ -177,6 +190,19 @@ def test_a_verdict_decides_what_stands_below_a_figure(verdict, said):
     changed = replaced(result, ratios=tuple(replaced(one, verdict=verdict) for one in result.ratios))
     for cell in glance.cells(changed, words.headlines(result)[0][1])[1:]:
         assert re.fullmatch(said, cell.beside)
+
+
+@pytest.mark.parametrize(("cold", "said"), [(True, "cold: the page cache emptied"), (False, "warm")])
+def test_the_table_at_a_glance_says_what_its_figures_are_of(cold, said):
+    result = make(runs=2, metrics=("boot",))
+    text = page(finished(result, plan=replaced(result.plan, cold=cold)))
+    assert f"Medians and slopes of 2 rounds, {said}" in text
+
+
+def test_more_is_better_is_said_where_it_is():
+    found = {one.heading: one.better for one in sections(make(runs=2, metrics=("boot", "io")))}
+    assert found["Start to first answer"] == ""
+    assert found["Disk: reads"] == "more is better"
 
 
 def test_a_mode_without_an_answer_says_so():

@@ -22,8 +22,8 @@ _MEANING = (
 
 QUESTIONS = (
     Question("density.storm_first_s", "all at once: the first is ready", "s", value("first_s"), meaning=_MEANING),
-    Question("density.storm_median_s", "  half of them are", "s", value("median_s"), meaning=_MEANING),
-    Question("density.storm_last_s", "  all of them are", "s", value("last_s"), headline=True, meaning=_MEANING),
+    Question("density.storm_median_s", "  half of them are ready", "s", value("median_s"), meaning=_MEANING),
+    Question("density.storm_last_s", "  all of them are ready", "s", value("last_s"), headline=True, meaning=_MEANING),
 )
 
 
