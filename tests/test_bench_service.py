@@ -8,8 +8,10 @@ from statistics import median
 import pytest
 from commands import free_port
 
-from bench import plan, questions
+from bench import plan, questions, summary
+from bench.model import Result, Sample
 from bench.probes import Request, service, tool
+from bench.report import words
 from vmctl import instance, registry
 from vmctl.errors import DeadlineError, VmctlError
 from vmctl.workload import File, FileMode, HttpProbe, Port, Ready, Seconds, Workload
@@ -194,3 +196,16 @@ def test_a_guest_is_asked_through_its_tap(guest_root):
     assert seen.texts["path"] == "bridge and tap, virtio-net"
     assert seen.series["service_s"]
     assert seen.values["service_per_s"] > 0
+
+
+def test_a_sentence_counts_requests_and_not_runs():
+    made = plan.make(served(), ("container",), ("net",), 2, 1)
+    told = [{"kind": step.kind, "mode": step.mode, "round": step.round, "started": 0.0} for step in made.steps]
+    samples = tuple(Sample(**one, series={"service_s": [0.001, 0.002, 0.003]}) for one in told)
+    figures, ratios = summary.summarise(made, samples)
+    done = Result(
+        id="1", created=0.0, host={}, explained={}, plan=made, samples=samples, figures=figures, ratios=ratios
+    )
+    question = next(one for one in service.QUESTIONS if one.headline)
+    said = words.sentences(done, question)[0]
+    assert said.startswith("A container answers a request after 2.0 ms (median); 6 requests,")

@@ -43,9 +43,9 @@ def _latencies(sample: Sample) -> list[float]:
 
 
 QUESTIONS = (
-    Question("net.latency_s", "request latency", "s", _latencies, headline=True, meaning=_REQUEST),
-    Question("net.latency_p95_s", "  95 % of requests within", "s", _latencies, statistic="p95", meaning=_REQUEST),
-    Question("net.latency_p99_s", "  99 % of requests within", "s", _latencies, statistic="p99", meaning=_REQUEST),
+    Question("net.latency_s", f"round trip of {MESSAGE_BYTES} bytes", "s", _latencies, headline=True, meaning=_REQUEST),
+    Question("net.latency_p95_s", "  95 % of them within", "s", _latencies, statistic="p95", meaning=_REQUEST),
+    Question("net.latency_p99_s", "  99 % of them within", "s", _latencies, statistic="p99", meaning=_REQUEST),
     Question(
         "net.from_bytes_s",
         "throughput from the instance",

@@ -49,7 +49,7 @@ def _latencies(sample: Sample) -> list[float]:
 QUESTIONS = (
     Question(
         "net.service_s",
-        "the service's own answer",
+        "request latency of the service",
         "s",
         _latencies,
         headline=True,
@@ -58,7 +58,7 @@ QUESTIONS = (
     ),
     Question(
         "net.service_p95_s",
-        "  95 % of answers within",
+        "  95 % of requests within",
         "s",
         _latencies,
         statistic="p95",
@@ -67,7 +67,7 @@ QUESTIONS = (
     ),
     Question(
         "net.service_p99_s",
-        "  99 % of answers within",
+        "  99 % of requests within",
         "s",
         _latencies,
         statistic="p99",
@@ -76,7 +76,7 @@ QUESTIONS = (
     ),
     Question(
         "net.service_per_s",
-        f"  answers to {CLIENTS} clients at once",
+        f"  requests answered to {CLIENTS} clients at once",
         "1/s",
         value("service_per_s"),
         less_is_better=False,

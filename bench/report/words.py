@@ -21,10 +21,12 @@ _WORDS = {"s": ("longer", "shorter", "long"), "count": ("more", "fewer", "many")
 _DOES = {
     "boot.answer_s": " answers after",
     "boot.output_s": " gives its first output after",
+    "net.service_s": " answers a request after",
     "memory.marginal_bytes": ": one more costs",
     "disk.marginal_bytes": ": one more takes",
     "teardown.removal_s": " is gone after",
 }
+_COUNTED = {"net.service_s": "request", "net.latency_s": "request"}  # what is observed many times in a run
 _TIMES = 2.0  # from here on "3.4 times" is said, not "240 %"
 
 
@@ -167,7 +169,7 @@ def _enough(question: Question, one: Figure) -> str:
 
 
 def _count(question: Question, one: Figure) -> str:
-    what = "point" if question.statistic == "slope" else "run"
+    what = "point" if question.statistic == "slope" else _COUNTED.get(question.key, "run")
     return f"{one.observations} {what}{'s' * (one.observations != 1)}"
 
 

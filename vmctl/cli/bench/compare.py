@@ -29,13 +29,14 @@ def run(args: argparse.Namespace) -> int:
     before, after = result.read(args.before), result.read(args.after)
     changes = compare.compare(before, after, ratios=args.ratios, other_workload=args.other_workload)
     control = None if args.ratios else compare.control(before, after)
+    common = bool(changes)
     changes += [control] if control else []
     if args.format != "table":
         output.show([change._asdict() for change in changes], (), args.format)
         return 0
     if changes:
         output.print_table(COLUMNS, list(map(_row, changes)))
-    else:
+    if not common:
         output.note("there is nothing that was observed in both")
     notes = [
         "change: after/before, with its 95 % interval; a difference is called one where that excludes 1 and is not "
