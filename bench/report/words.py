@@ -100,7 +100,10 @@ def notes(result: Result) -> Iterator[str]:
     yield from table.notes(result)
     outliers = sum(one.outliers for one in result.figures)
     yield f"{outliers} observations lie far out; they are flagged, and none is taken out."
-    yield "Times are read from the host's monotonic clock, a guest's too; probes ask every millisecond."
+    yield (
+        "Times are read from the host's monotonic clock, a guest's too; only a guest's port is asked, every "
+        "millisecond."
+    )
 
 
 def sentences(result: Result, question: Question) -> list[str]:
