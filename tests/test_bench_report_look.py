@@ -105,6 +105,20 @@ def test_on_a_telephone_facts_are_read_without_scrolling(show):
 
 
 @needs_browser
+def test_a_long_reason_takes_no_width_from_other_modes(show):
+    result = make(metrics=("boot", "memory"))
+    reason = "it was stopped before instance 2: " + "instances share the network of the host " * 5
+    figures = tuple(
+        replaced(one, value=None, low=None, high=None, why=reason) if one.mode == "host" else one
+        for one in result.figures
+    )
+    with show(replaced(result, figures=figures)) as ask:
+        widths = worded(ask, "[...document.querySelectorAll('.even thead th')].slice(1).map(e => e.offsetWidth)")
+    assert len(widths) == 3
+    assert max(widths) <= 1.15 * min(widths)
+
+
+@needs_browser
 @pytest.mark.parametrize("runs", [2, 32])
 def test_no_text_of_a_chart_is_cut_or_covered(show, runs):
     with show(make(runs=runs, metrics=METRICS)) as ask:
