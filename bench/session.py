@@ -27,6 +27,7 @@ from vmctl.units import format_seconds
 from vmctl.workload import Workload
 
 PLAN, SAMPLES = "plan.json", "samples.jsonl"
+_CHOICES = ("VMCTL_ACCEL", "VMCTL_CONNECT")  # how guests are run; half of a measurement must not be of another kind
 Progress = Callable[[str], None]
 
 
@@ -144,7 +145,9 @@ def begin(folder: str, work: Workload, plan: Plan, refusals: tuple[Refusal, ...]
             )
         head = _head(work, plan, refusals)
         try:
-            write_atomic(path, msgspec.json.format(msgspec.json.encode({"work": work.to_json(), "head": head})))
+            choices = {name: os.environ[name] for name in _CHOICES if name in os.environ}
+            told = {"work": work.to_json(), "head": head, "choices": choices}
+            write_atomic(path, msgspec.json.format(msgspec.json.encode(told)))
         except OSError as error:
             raise VmctlError(
                 f"{path} cannot be written: {error.strerror}", hint="`--out DIR` names another folder"
@@ -167,19 +170,23 @@ def _head(work: Workload, plan: Plan, refusals: tuple[Refusal, ...]) -> Head:
 def resume(folder: str) -> Session:
     """Return the measurement that was interrupted in a folder. Raises SpecError where there is none.
 
-    The last line may be half of one: the machine went down while it was written. So nobody may be writing it now,
-    else ConflictError.
+    Its choice of accelerator and libvirt is this process's from now on. The last line may be half of one: the machine
+    went down while it was written. So nobody may be writing it now, else ConflictError.
     """
     try:
         with folders.held(folder), open(os.path.join(folder, PLAN), "rb") as file:
             told = msgspec.json.decode(file.read())
             head, work = msgspec.convert(told["head"], Head), Workload.from_json(told["work"])
+            choices = msgspec.convert(told.get("choices", {}), dict[str, str])
+            for name in _CHOICES:
+                os.environ.pop(name, None)
+            os.environ.update({name: text for name, text in choices.items() if name in _CHOICES})
             return Session(folder, work, head, _samples(os.path.join(folder, SAMPLES)))
     except (FileNotFoundError, NotADirectoryError):
         raise SpecError(
             f"{folder} holds no measurement to resume", hint="`--resume` takes the folder that has plan.json in it"
         ) from None
-    except (msgspec.MsgspecError, KeyError, TypeError, ValueError) as error:
+    except (msgspec.MsgspecError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise SpecError(f"{folder}/{PLAN} is damaged: {error}", hint="begin again in another folder") from None
 
 

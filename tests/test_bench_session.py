@@ -162,6 +162,17 @@ def test_a_measurement_that_was_interrupted_is_taken_up_again(guest_root, tmp_pa
     assert instance.names() == []
 
 
+def test_guests_are_run_as_before_when_a_measurement_goes_on(guest_root, tmp_path, monkeypatch):
+    monkeypatch.setenv("VMCTL_ACCEL", "tcg")
+    monkeypatch.delenv("VMCTL_CONNECT", raising=False)
+    session.begin(str(tmp_path), SPOKEN, plan.make(SPOKEN, ("host",), ("boot",), 1, 1), ())
+    monkeypatch.setenv("VMCTL_ACCEL", "kvm")
+    monkeypatch.setenv("VMCTL_CONNECT", "qemu:///system")
+    session.resume(str(tmp_path))
+    assert (os.environ.get("VMCTL_ACCEL"), os.environ.get("VMCTL_CONNECT")) == ("tcg", None)
+    assert "--accel cannot be changed" in refused("bench", "--resume", str(tmp_path), "--accel", "kvm")
+
+
 def test_half_a_line_is_measured_again(guest_root, tmp_path):
     measured(tmp_path, SPOKEN, ("host",), runs=1)
     path = tmp_path / session.SAMPLES

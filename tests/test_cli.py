@@ -509,6 +509,8 @@ def test_completion_completes(web):
     assert complete("image rm ti", 3) == "tiny\n"
     assert "--no-trunc" in complete("image history --no", 3)
     assert complete("bench ver", 2) == "verify\n"
+    assert "--self-test" in complete("bench --se", 2)
+    assert "--resume" in complete("bench --re", 2)
     assert "--other-workload" in complete("bench compare --o", 3)
     assert "--allow-missing" in complete("bench web.yaml --al", 3)
     assert complete("commit we", 2) == "web\n"

@@ -13,6 +13,8 @@ _BASH = """_vmctl() {{
     case $COMP_CWORD:$verb in 2:*) ;; *:image | *:bench) verb="$verb ${{COMP_WORDS[2]}}" ;; esac
     case $COMP_CWORD:$verb:$word in
         1:*) COMPREPLY=($(compgen -W "{verbs}" -- "$word")) ;;
+        2:bench:--*) COMPREPLY=($(compgen -W "--self-test --peers --images \
+            $(vmctl bench run --help 2>/dev/null | grep -oE -- '--[a-z-]+')" -- "$word")) ;;
         *:*:--*) COMPREPLY=($(compgen -W "$(vmctl $verb --help 2>/dev/null | grep -oE -- '--[a-z-]+')" -- "$word")) ;;
         2:image:*) COMPREPLY=($(compgen -W "{actions}" -- "$word")) ;;
         2:bench:*) COMPREPLY=($(compgen -W "{measures}" -- "$word") $(compgen -f -- "$word")) ;;

@@ -30,6 +30,8 @@ _PLANNED = {
     "seed": None,
     "time_limit": None,
     "allow_missing": False,
+    "accel": None,
+    "connect": None,
     "out": None,
 }
 
@@ -96,7 +98,6 @@ def _resumed(args: argparse.Namespace) -> Session:
         raise SpecError(
             f"--resume goes on with what was asked for then; {words} cannot be changed", hint="vmctl bench --resume DIR"
         )
-    modes.apply(args)
     return session.resume(args.resume)
 
 
