@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from contextlib import suppress
 from functools import cache
 
 from vmctl.errors import UnavailableError, VmctlError
@@ -149,13 +150,12 @@ class Cgroup:
             if time.monotonic() > deadline:
                 raise VmctlError(f"the cgroup {self.folders['memory']} cannot be emptied: {self.pids()} stay")
             for pid in self.pids():
-                os.kill(pid, signal.SIGKILL)
+                with suppress(ProcessLookupError):  # it has ended since it was listed
+                    os.kill(pid, signal.SIGKILL)
             time.sleep(0.001)
         for folder in set(self.folders.values()):
-            try:  # the parent goes with its last child
+            with suppress(OSError):  # the parent goes with its last child
                 os.rmdir(os.path.dirname(folder))
-            except OSError:
-                pass
 
 
 def split(version: int, stat: str, kmem: str = "") -> dict[str, int]:
