@@ -92,10 +92,10 @@ def notes(result: Result) -> Iterator[str]:
         yield from _same(
             what, {one.texts[digest] for one in result.samples if one.kind == "start" and one.texts.get(digest)}
         )
-    yield from _failed(result)
+    yield from failed(result)
 
 
-def _failed(result: Result) -> Iterator[str]:
+def failed(result: Result) -> Iterator[str]:
     """Yield why samples failed, of each kind in each mode the first ones; the report has all of them."""
     said: Counter[tuple[str, str]] = Counter()
     for one in result.samples:

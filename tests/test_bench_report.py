@@ -12,7 +12,7 @@ from commands import ok
 
 from bench import result as results
 from bench.model import Refusal, Result
-from bench.report import words
+from bench.report import tables, words
 from bench.report.page import embedded, page, sections
 
 needs_browser = pytest.mark.skipif(chromium() is None, reason="chromium is not installed")
@@ -258,6 +258,26 @@ def test_a_verdict_decides_the_words(verdict):
     assert ("longer than a plain process" in text) == (verdict in ("more", "less"))
     assert ("nor that there is none" in text) == (verdict == "undecided")
     assert ("not valid" in text) == (verdict == "invalid")
+
+
+@pytest.mark.parametrize(
+    ("ratio", "said"),
+    [
+        (0.8212, "0.821 times as long as a plain process, from too few rounds"),
+        (1.0001, ", as long as a plain process,"),
+    ],
+)
+def test_too_few_rounds_tell_a_multiple_and_no_difference(ratio, said):
+    result = make(runs=3, metrics=("boot",))
+    changed = replaced(result, ratios=tuple(replaced(one, ratio=ratio) for one in result.ratios))
+    assert said in " ".join(words.sentences(changed, words.headlines(result)[0][1]))
+
+
+def test_failures_stand_in_their_table_alone(result):
+    failures = [one.error for one in result.samples if one.error]
+    assert len(failures) > 1
+    assert not [one for one in words.notes(result) if failures[0] in one]
+    assert [row[-1] for row in tables.troubles(result).rows].count(failures[0]) == len(failures)
 
 
 def test_the_first_run_is_shown_apart(result):

@@ -129,6 +129,19 @@ def test_no_text_of_a_chart_is_cut_or_covered(show, runs):
 
 
 @needs_browser
+def test_an_axis_that_begins_at_nothing_has_few_numbers(show):
+    """The points lie close together and far from 0: 44 KiB more for each instance, above an image of 2 MiB."""
+    result = make(runs=2, modes=("host", "container"), metrics=("disk",), faults=False)
+    taken = [2e6 + 45056 * number for number in range(6)]
+    samples = tuple(
+        replaced(one, series={**one.series, "disk_bytes": taken}) if one.kind == "ladder" else one
+        for one in result.samples
+    )
+    with show(finished(result, samples=samples)) as ask:
+        assert worded(ask, OVERLAPS) == []
+
+
+@needs_browser
 def test_a_screen_reader_gets_the_page_in_its_order(show):
     result = make(metrics=("boot", "memory", "disk", "teardown"))
     with show(result) as ask:

@@ -132,12 +132,12 @@ def _ladder(result: Result, kind: str, question: Question, name: str) -> Chart |
             aside = 0.012 * most * (place - (len(found) - 1) / 2)
             _line(axes, result, question, (mode, place), [pair for each in ladders for pair in each], aside)
         axes.grid(True, axis="both")
-        _scale(axes, "y", question.unit, log=log)
         axes.xaxis.set_major_locator(MaxNLocator(10, integer=True))
         axes.set_xlabel("number of instances")
         if not log:
             low, top = min(0.0, *(height for each in everything for height in each)), axes.get_ylim()[1]
             axes.set_ylim(low - 0.04 * (top - low), top)  # points at the bottom stay off the axis' numbers
+        _scale(axes, "y", question.unit, log=log)  # after the limits: they decide how far its lines are apart
         _legend(figure, keys)
 
     columns = [

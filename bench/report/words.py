@@ -17,6 +17,7 @@ NOUNS = {"host": "a plain process", "container": "a container", "vm": "a VM"}
 _EMULATED = {"tcg": "TCG, emulated"}
 # unit -> how a difference is said when it is more, when it is less, and what a multiple is of
 _WORDS = {"s": ("longer", "shorter", "long"), "count": ("more", "fewer", "many")}
+_USUAL = ("more", "less", "much")
 # question -> what a mode does; for others there is a colon
 _DOES = {
     "boot.answer_s": " answers after",
@@ -90,14 +91,15 @@ def host(result: Result) -> str:
     memory = facts.get("memory_bytes")
     parts = [facts.get("cpu") or "unknown CPU", f"{facts.get('cpus', '?')} CPUs"]
     parts += [format_size(memory)] if isinstance(memory, (int, float)) else []
-    parts += [f"Linux {facts.get('kernel', '?')}", f"vmctl {facts.get('vmctl', '?')}"]
+    parts += [f"Linux {str(facts.get('kernel', '?')).partition(' #')[0]}", f"vmctl {facts.get('vmctl', '?')}"]
     guest = "itself a virtual machine" if facts.get("under_a_hypervisor") else ""
     return ", ".join([str(part) for part in parts] + [guest] * bool(guest))
 
 
 def notes(result: Result) -> Iterator[str]:
     """Yield what has to be known to read the figures."""
-    yield from table.notes(result)
+    failures = set(table.failed(result))  # the page has a table of all of them
+    yield from (one for one in table.notes(result) if one not in failures)
     outliers = sum(one.outliers for one in result.figures)
     yield f"{outliers} observations lie far out; they are flagged, and none is taken out."
     yield (
@@ -130,14 +132,14 @@ def _beside(result: Result, question: Question, one: Figure, base: Figure, ratio
     value = quantity(one.value, one.unit)
     if ratio is None:
         return f"{who} {value}. It cannot be divided by what {other} has."
-    between = "" if ratio.low is None or ratio.high is None else _times_between(ratio)
+    between = "" if ratio.low is None or ratio.high is None else _times_between(one, ratio)
     said = {
         "more": _difference(one, base, ratio, other),
         "less": _difference(one, base, ratio, other),
         "equal": f"the same as {other} within 3 %",
         "small": f"a difference to {other} that is there, but below 3 %",
         "undecided": f"no difference to {other} is shown, nor that there is none",
-        "few": f"{ratio.ratio:.3g} times what {other} has, from too few rounds to tell a difference",
+        "few": f"{_multiple(one, ratio)} as {other}, from too few rounds to tell a difference",
         "invalid": f"better than {other}, so this is not valid: cache or durability differs",
     }[ratio.verdict]
     return f"{who} {value}, {said}{f'; {_count(question, one)}, {between}' if between else ''}."
@@ -146,15 +148,21 @@ def _beside(result: Result, question: Question, one: Figure, base: Figure, ratio
 def _difference(one: Figure, base: Figure, ratio: Ratio, other: str) -> str:
     """Return "1.5 ms (12 %) longer than a plain process", "2.9 s longer than ... (240 times as long)"."""
     difference = (one.value or 0.0) - (base.value or 0.0)
-    more, less, multiple = _WORDS.get(one.unit, ("more", "less", "much"))
+    more, less, _ = _WORDS.get(one.unit, _USUAL)
     text, word = quantity(abs(difference), one.unit), more if difference > 0 else less
     if ratio.ratio >= _TIMES:
-        return f"{text} {word} than {other} ({ratio.ratio:.3g} times as {multiple})"
+        return f"{text} {word} than {other} ({_multiple(one, ratio)})"
     return f"{text} ({abs(ratio.ratio - 1) * 100:.0f} %) {word} than {other}"
 
 
-def _times_between(ratio: Ratio) -> str:
-    return f"95 % interval {ratio.low:.3g} to {ratio.high:.3g} times"
+def _multiple(one: Figure, ratio: Ratio) -> str:
+    """Return "240 times as long", "as much" for a ratio that three digits do not tell from 1."""
+    word, times = _WORDS.get(one.unit, _USUAL)[2], f"{ratio.ratio:.3g}"
+    return f"as {word}" if times == "1" else f"{times} times as {word}"
+
+
+def _times_between(one: Figure, ratio: Ratio) -> str:
+    return f"95 % interval {ratio.low:.3g} to {ratio.high:.3g} times as {_WORDS.get(one.unit, _USUAL)[2]}"
 
 
 def _does(result: Result, question: Question, mode: str) -> str:
