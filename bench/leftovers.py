@@ -10,6 +10,9 @@ import signal
 import time
 from contextlib import suppress
 
+from vmctl import engine, instance
+from vmctl.errors import NotFoundError, VmctlError
+
 _MARK = "VMCTL_BENCH_SAMPLE"
 _GONE_S = 5.0
 
@@ -33,6 +36,20 @@ def end(measurement: str, name: str = "") -> set[str]:
             break
         time.sleep(0.01)
     return names
+
+
+def remove(name: str) -> None:
+    """Remove the instances that are called `name` or `name-...`. Raises VmctlError where one cannot be removed."""
+    for found in instance.names():
+        if found == name or found.startswith(f"{name}-"):
+            try:
+                engine.rm(found, force=True)
+            except NotFoundError:
+                continue
+            except VmctlError as error:
+                raise VmctlError(
+                    f"the instance {found} is left behind: {error}", hint=f"vmctl rm -f {found}"
+                ) from error
 
 
 def _running(wanted: bytes, *, exact: bool) -> dict[int, bytes]:

@@ -19,8 +19,8 @@ from bench import folder as folders
 from bench import leftovers, manifest, summary
 from bench.model import CONTROL, Plan, Refusal, Result, Sample, Step, Struct
 from bench.probes import Request
-from vmctl import engine, instance, registry
-from vmctl.errors import NotFoundError, SpecError, VmctlError
+from vmctl import registry
+from vmctl.errors import SpecError, VmctlError
 from vmctl.instance import write_atomic
 from vmctl.run import CommandError, run
 from vmctl.units import format_seconds
@@ -58,7 +58,7 @@ class Session:
         """
         with folders.held(self.folder):
             for name in leftovers.end(self.head.id):  # of a `vmctl bench` that was killed, its worker not
-                _remove(name)
+                leftovers.remove(name)
             done = {(one.kind, one.mode, one.round) for one in self.samples}
             left = [step for step in self.head.plan.steps if (step.kind, step.mode, step.round) not in done]
             for number, step in enumerate(left):
@@ -105,7 +105,7 @@ class Session:
         finally:
             if not whole:  # before the instances, which it might be making
                 leftovers.end(self.head.id, name)
-            _remove(name)
+            leftovers.remove(name)
 
     def _work(self, kind: str) -> Workload | None:
         """Return what is measured for a kind of sample, made ready once; None where that failed."""
@@ -222,17 +222,3 @@ def _why(error: CommandError, limit_s: float) -> str:
         return f"the process that measures was killed by signal {-error.returncode}"
     last = (error.output.strip().splitlines() or ["no message"])[-1]
     return f"the process that measures failed with code {error.returncode}: {last}"
-
-
-def _remove(name: str) -> None:
-    """Remove what a worker that was killed has left: what is called `name` or `name-...`."""
-    for found in instance.names():
-        if found == name or found.startswith(f"{name}-"):
-            try:
-                engine.rm(found, force=True)
-            except NotFoundError:
-                continue
-            except VmctlError as error:
-                raise VmctlError(
-                    f"the instance {found} is left behind: {error}", hint=f"vmctl rm -f {found}"
-                ) from error
