@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from vmctl.errors import ConflictError, SpecError
+from vmctl.errors import ConflictError, SpecError, VmctlError
 from vmctl.instance import write_atomic
 
 
@@ -56,6 +56,14 @@ def held(folder: str) -> Iterator[None]:
 
 
 def write(folder: str, name: str, document: Mapping[str, Any], lines: Sequence[str]) -> None:
-    """Write NAME.json, which has every raw sample, and NAME.md, which has the tables, into a folder."""
-    write_atomic(os.path.join(folder, f"{name}.json"), json.dumps(document, indent=1) + "\n")
-    write_atomic(os.path.join(folder, f"{name}.md"), "\n".join(lines) + "\n")
+    """Write NAME.json, which has every raw sample, and NAME.md, which has the tables, into a folder.
+
+    Raises VmctlError where that cannot be: a disk that has become full meanwhile.
+    """
+    texts = {f"{name}.json": json.dumps(document, indent=1), f"{name}.md": "\n".join(lines)}
+    for file, text in texts.items():
+        path = os.path.join(folder, file)
+        try:
+            write_atomic(path, f"{text}\n")
+        except OSError as error:
+            raise VmctlError(f"{path} cannot be written: {error.strerror}", hint="`--out DIR` names another") from None

@@ -5,7 +5,8 @@ import tempfile
 import pytest
 from commands import refused
 
-from bench import importing
+from bench import folder, importing
+from vmctl.errors import VmctlError
 
 
 def test_an_import_is_measured_beside_tar_and_mkfs_erofs(monkeypatch, tmp_path):
@@ -33,6 +34,14 @@ def test_an_import_is_measured_beside_tar_and_mkfs_erofs(monkeypatch, tmp_path):
         "| import again",
     ]
     assert f"- {importing.notes(done)[1]}" in lines
+
+
+def test_a_file_that_cannot_be_written_is_named_and_nothing_half_made_stays(tmp_path):
+    (tmp_path / "images.md").mkdir()
+    with pytest.raises(VmctlError, match=f"{tmp_path}/images.md cannot be written: Is a directory"):
+        folder.write(str(tmp_path), "images", {"samples": [1.5]}, ["# title"])
+    assert sorted(os.listdir(tmp_path)) == ["images.json", "images.md"]
+    assert json.loads((tmp_path / "images.json").read_text()) == {"samples": [1.5]}
 
 
 @pytest.mark.parametrize("action", ["images", "peers"])
