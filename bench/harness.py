@@ -39,8 +39,8 @@ def main() -> None:
     os.write(1, json.dumps(answer).encode())
 
 
-def _answer(mode: str, image: str, program: str, rounds: int) -> dict[str, Any]:
-    said = Workload(name="", image=image, command=(program, STAMP, str(QUIET_MS)), ready=Ready(log=f"^{STAMP}"))
+def _answer(name: str, mode: str, image: str, program: str, rounds: int) -> dict[str, Any]:
+    said = Workload(name=name, image=image, command=(program, STAMP, str(QUIET_MS)), ready=Ready(log=f"^{STAMP}"))
     pairs = [(watched(said, mode), unwatched_s(said, mode)) for _ in range(rounds)]
     late = {name: [one.late_s[name] for one, _ in pairs] for name in pairs[0][0].late_s}
     quiet = f"sleep {WAIT_S:g};"
@@ -98,7 +98,7 @@ def cpu_share(work: Workload, mode: str) -> float:
 def _started(work: Workload, mode: str) -> Iterator[tuple[Instance, Backend]]:
     """Lend an instance that has just been started, not yet ready."""
     backend = registry.load(mode)
-    inst = engine.create(work._replace(name=f"bench-harness-{os.urandom(3).hex()}"), backend)
+    inst = engine.create(work._replace(name=f"{work.name or 'bench-harness'}-{os.urandom(3).hex()}"), backend)
     with inst.locked():
         try:
             engine.bring_up(inst, backend, wait=False)

@@ -7,11 +7,12 @@ share is counted that calls A and A different, and the share that finds B slower
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from bench import manifest, statistics
+from bench import leftovers, manifest, statistics
 from bench.peers.command import time_command
 from bench.plan import rounds
 from bench.probes import tool
@@ -29,7 +30,7 @@ SOME_STEPS, CALIBRATIONS = 3_000_000, 50
 AT_MOST_FALSE, AT_LEAST_FOUND = 0.05, 0.95
 AT_MOST_ADDED_S, AT_MOST_CPU = 0.0002, 0.01
 HARNESS_ROUNDS = 40  # at most, and no more than trials
-FEWEST = 10  # joined trials; of fewer a share says little
+FEWEST = 10  # trials, joined ones too; of fewer a share says little
 _FIRST, _AGAIN, _SLOWER = "A", "A again", "B"
 _NAMES = (_FIRST, _AGAIN, _SLOWER)
 
@@ -118,7 +119,7 @@ def lines(done: dict[str, Any]) -> list[Line]:
     trials, seed = done["trials"], done["seed"]
     same, slower = (verdicts(trials, name, seed) for name in (_AGAIN, _SLOWER))
     false, found = _share(same, "more", "less"), _share(slower, "more")
-    enough = done["runs"] >= statistics.ENOUGH
+    enough = done["runs"] >= statistics.ENOUGH and len(trials) >= FEWEST
     return [
         Line(
             "A called different from A",
@@ -152,6 +153,8 @@ def notes(done: dict[str, Any]) -> list[str]:
         said.append(f"{name} beside A: " + ", ".join(f"{VERDICTS[w]} {found.count(w)}" for w in VERDICTS if w in found))
     if done["runs"] < statistics.ENOUGH:
         said.append(f"fewer than {statistics.ENOUGH} rounds have no interval, and so no verdict")
+    if len(trials) < FEWEST:
+        said.append(f"fewer than {FEWEST} trials are too few for a share")
     return said
 
 
@@ -210,16 +213,22 @@ def _cost(mode: str, rounds: int) -> dict[str, Any]:
     from json import dumps, loads
 
     work = tool.with_program(Workload(name="harness", image=IMAGE))
+    name = f"bench-harness-{os.urandom(3).hex()}"
     request = {
+        "name": name,
         "mode": mode,
         "image": work.image,
         "program": tool.PATH,
         "rounds": rounds,
     }
     try:
-        said = run([sys.executable, "-m", "bench.harness"], stdin=dumps(request).encode(), timeout_s=300.0)[1]
+        env = leftovers.marked("self-test", name)
+        said = run([sys.executable, "-m", "bench.harness"], stdin=dumps(request).encode(), env=env, timeout_s=300.0)[1]
     except CommandError as error:
         raise UnavailableError(str(error), detail=error.output) from error
+    finally:  # Ctrl-C kills the process that measures, which then cannot remove what it has started
+        leftovers.end("self-test", name)
+        leftovers.remove(name)
     answer: dict[str, Any] = loads(said)
     return answer
 

@@ -4,13 +4,14 @@ import json
 import re
 import signal
 import subprocess
+import time
 
 import pytest
 from commands import refused, start, vmctl
 
 from bench import harness, selftest, statistics
 from bench.probes import tool
-from vmctl import registry
+from vmctl import instance, registry
 from vmctl.workload import Ready, Workload
 
 QUICK = [mode for mode in sorted(registry.modes()) if not registry.load(mode).features.own_kernel]
@@ -150,3 +151,18 @@ def test_ctrl_c_ends_it(own_root):
     assert b"interrupted" in errors
     assert b"Traceback" not in errors
     assert out == b""
+
+
+def test_ctrl_c_while_the_harness_is_measured_leaves_nothing(own_root):
+    process = start("bench", "--self-test", "--trials", "40", "--runs", "1")
+    deadline = time.monotonic() + 60
+    while not any(name.startswith("bench-harness-") for name in instance.names()):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    out, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert b"interrupted" in errors
+    assert out == b""
+    assert instance.names() == []
