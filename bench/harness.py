@@ -26,6 +26,7 @@ from vmctl.workload import HttpProbe, Ready, Workload
 
 QUIET_MS = 100  # how long the workload of a round is silent
 WAIT_S = 2.0  # how long a workload takes to get ready while the CPU is looked at
+SAID_S = 60.0  # at most until a workload has said when it spoke
 STAMP = "stamp"
 
 
@@ -40,15 +41,20 @@ def main() -> None:
 
 
 def _answer(name: str, mode: str, image: str, program: str, rounds: int) -> dict[str, Any]:
-    said = Workload(name=name, image=image, command=(program, STAMP, str(QUIET_MS)), ready=Ready(log=f"^{STAMP}"))
-    pairs = [(watched(said, mode), unwatched_s(said, mode)) for _ in range(rounds)]
-    late = {name: [one.late_s[name] for one, _ in pairs] for name in pairs[0][0].late_s}
+    command, port = (program, STAMP, str(QUIET_MS)), _free_port()
+    said = Workload(name=name, image=image, command=command, ready=Ready(log=f"^{STAMP}"))
+    listening = said._replace(command=(*command, str(port)), ready=Ready(tcp=port))
+    rows = [(watched(said, mode), watched(listening, mode), unwatched_s(listening, mode)) for _ in range(rounds)]
+    late = {
+        "output": [line.output_late_s for line, _, _ in rows],
+        "line": [line.late_s for line, _, _ in rows],
+        "port": [port.late_s for _, port, _ in rows],
+    }
+    intervals = [(port.interval_s, other) for _, port, other in rows]
     quiet = f"sleep {WAIT_S:g};"
     log = said._replace(command=("sh", "-c", f"{quiet} echo {STAMP}; exec sleep 100"))
-    port = _free_port()
     serve = f"{quiet} exec httpd -f -p {port} -h /etc"
     http = log._replace(command=("sh", "-c", serve), ready=Ready(http=HttpProbe(port, "/passwd")))
-    intervals = [(one.interval_s, other) for one, other in pairs]
     return {
         "late_s": late,
         "intervals_s": intervals,
@@ -59,17 +65,20 @@ def _answer(name: str, mode: str, image: str, program: str, rounds: int) -> dict
 class Watched(NamedTuple):
     """A start that was observed until the workload spoke."""
 
-    interval_s: float  # from T0 to the observed line
-    late_s: dict[str, float]  # how much later than the workload spoke that was seen: its first byte, its line
+    interval_s: float  # from T0 to T6
+    late_s: float  # how much later than the moment that the workload says T6 was
+    output_late_s: float  # and T5
 
 
 def watched(work: Workload, mode: str) -> Watched:
     """Return what was observed of a start, beside what the workload itself says. Raises VmctlError."""
     with _started(work, mode) as (inst, backend):
         readiness.wait_until_ready(inst, backend)
+        readiness.wait_until(lambda: _line(inst).endswith("\n"), inst, backend, SAID_S)
+        backend.observe(inst)
         said_ns, marks_ns = _said_ns(inst), inst.timeline.marks_ns
-    late = {name: (marks_ns[mark] - said_ns) / 1e9 for name, mark in (("output", "T5"), ("line", "T6"))}
-    return Watched((marks_ns["T6"] - marks_ns["T0"]) / 1e9, late)
+    first_ns, ready_ns = marks_ns["T5"], marks_ns["T6"]
+    return Watched((ready_ns - marks_ns["T0"]) / 1e9, (ready_ns - said_ns) / 1e9, (first_ns - said_ns) / 1e9)
 
 
 def unwatched_s(work: Workload, mode: str) -> float:
@@ -78,7 +87,7 @@ def unwatched_s(work: Workload, mode: str) -> float:
     Raises VmctlError where it never does.
     """
     with _started(work, mode) as (inst, _):
-        deadline = time.monotonic() + 60.0
+        deadline = time.monotonic() + SAID_S
         while not _line(inst).endswith("\n"):
             if time.monotonic() > deadline:
                 raise VmctlError(f"{inst.name} never said a word")

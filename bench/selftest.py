@@ -241,9 +241,9 @@ def _harness_lines(harness: dict[str, Any]) -> list[Line]:
         if "error" in cost:
             found += [Line(added, targets[0], cost["error"], None), Line(waiting, targets[1], cost["error"], None)]
             continue
-        for name, what in (("output", "its first byte"), ("line", "a line in its log")):
-            found.append(_late(f"{what} seen late, {mode}", targets[0], cost["late_s"][name]))
-        found.append(_added(f"a start watched beside unwatched, {mode}", targets[0], cost["intervals_s"]))
+        for name, what in (("output", "a first byte"), ("port", "an open port"), ("line", "a line in its log")):
+            found.append(_late(f"{what}, seen late, {mode}", targets[0], cost["late_s"][name]))
+        found.append(_added(f"start to open port, watched less unwatched, {mode}", targets[0], cost["intervals_s"]))
         found += [
             Line(f"{waiting}, {probe}", targets[1], f"{share:.1%}", share <= AT_MOST_CPU)
             for probe, share in cost["cpu_share"].items()

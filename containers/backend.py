@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import select
 import signal
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from vmctl.backend import Command, Exit, Features, Footprint, Problem, Step, Wri
 from vmctl.errors import StateError, VmctlError
 from vmctl.host import processes
 from vmctl.host.cgroups import Cgroup
+from vmctl.host.disk import size_bytes
 from vmctl.host.events import Events
 from vmctl.instance import Instance, write_atomic
 from vmctl.named import TYPE_CHECKING
@@ -82,7 +82,7 @@ class ContainerBackend:
         # our copies of the pipes show bytes that the supervisor has not taken yet, its logs show those it has
         ears = self._ears.get(inst.name)
         waiting = ears is not None and any(select.select(ears.streams, [], [], 0)[0])
-        if waiting or any(_size(path) for path in (inst.stdout_log, inst.stderr_log)):
+        if waiting or any(size_bytes(path) for path in (inst.stdout_log, inst.stderr_log)):
             inst.timeline.mark("T5")
         return "started"
 
@@ -188,10 +188,3 @@ class HostBackend(ContainerBackend):
     mode = "host"
     features = Features(volumes=True)
     namespaced = False
-
-
-def _size(path: str) -> int:
-    try:
-        return os.stat(path).st_size
-    except FileNotFoundError:
-        return 0

@@ -98,9 +98,10 @@ def test_what_observing_adds_is_judged_by_its_interval():
     for added_s, noise_s, met in ((0.00005, 1e-6, True), (0.005, 1e-6, False), (0.0002, 0.01, None)):
         pairs = [(0.1 + added_s + noise_s * (n % 5 - 2), 0.1 + noise_s * (n % 7 - 3)) for n in range(35)]
         done["harness"]["host"]["intervals_s"] = pairs
-        done["harness"]["host"]["late_s"] = {"output": [added_s] * 35, "line": [added_s] * 5}
-        _, _, output, line, added, waiting, *other = selftest.lines(done)
+        done["harness"]["host"]["late_s"] = {"output": [added_s] * 35, "port": [1] * 35, "line": [added_s] * 5}
+        _, _, output, port, line, added, waiting, *other = selftest.lines(done)
         assert output.met is (added_s <= 0.0002), output
+        assert port.met is False
         assert (line.met, "too few rounds" in line.measured) == (None, True)
         assert added.met is met, added
         assert waiting.met is False
@@ -115,7 +116,10 @@ def test_the_harness_measures_itself(own_root, mode):
     assert harness.unwatched_s(said, mode) >= harness.QUIET_MS / 1000
     seen = harness.watched(said, mode)
     assert seen.interval_s >= harness.QUIET_MS / 1000
-    assert 0 < seen.late_s["output"] <= seen.late_s["line"] < seen.interval_s
+    assert 0 < seen.output_late_s < seen.interval_s
+    assert 0 < seen.late_s < seen.interval_s
+    open_port = said._replace(command=(*said.command, "8000"), ready=Ready(tcp=8000))
+    assert harness.watched(open_port, mode).late_s > 0
     assert 0 < harness.cpu_share(said, mode) < 1
 
 

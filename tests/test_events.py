@@ -77,8 +77,10 @@ def test_what_somebody_else_reads_wakes_once_and_stays_unread():
 def test_the_end_of_a_process_wakes_once(process):
     with Events((), (), (None, process.pid)) as events:
         assert not events.wait(SHORT_S)
+        assert not events.ended
         process.kill()
         assert events.wait(LONG_S)
+        assert events.ended
         assert not events.wait(SHORT_S)
 
 
@@ -86,6 +88,7 @@ def test_a_process_that_is_no_more_is_none_to_wait_for(process):
     process.kill()
     process.wait()
     with Events((), (), (process.pid,)) as events:
+        assert events.ended
         assert not events.wait(SHORT_S)
 
 

@@ -7,15 +7,15 @@ made inside the switch, so no forwarder stands in their way.
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 
 from vmctl.backend import Backend
 from vmctl.errors import DeadlineError, VmctlError
+from vmctl.host.disk import size_bytes
 from vmctl.host.events import PERIOD_S
 from vmctl.host.reach import Knock
 from vmctl.instance import Instance
@@ -46,7 +46,7 @@ def wait_until_ready(inst: Instance, backend: Backend, progress: Callable[[Insta
     _wait_until_settled(inst, backend, show)
     if inst.work.ready:
         _wait_for_probe(inst, backend, inst.work.ready, show)
-    inst.timeline.mark("T6")
+    inst.timeline.mark("T6")  # where there is no probe
     backend.observe(inst)
 
 
@@ -73,24 +73,27 @@ def _wait_until_settled(inst: Instance, backend: Backend, show: Callable[[Instan
 
 def _wait_for_probe(inst: Instance, backend: Backend, ready: Ready, show: Callable[[Instance, str], None]) -> None:
     look_s, deadline_s = 0.0, time.monotonic() + ready.timeout_s
-    probe = _probe(ready, inst)
-    if not backend.features.own_kernel and probe():
-        return  # before all the rest has been set up, which takes a millisecond or two
+    can_answer = not backend.features.own_kernel  # a guest does not before its init runs
     with ExitStack() as stack:
+        probe = stack.enter_context(closing(_probe(ready, inst)))
+        if can_answer and probe():
+            return  # before all the rest has been set up, which takes a millisecond or two
         heard = []
         if listening := _listening(inst, backend, ready):
             heard = [stack.enter_context(listening).fd]
             probe.period_s = LOOK_S
         happened = stack.enter_context(backend.events(inst, *heard))
+        woken = True
         while True:
             now_s = time.monotonic()
-            if woken := now_s >= look_s:
+            if due := now_s >= look_s:
                 look_s = now_s + LOOK_S
-                phase = backend.observe(inst)
-                can_answer = "T4" in inst.timeline.marks_ns or not backend.features.own_kernel
-            if can_answer and probe():
+            if can_answer and probe():  # before all else: it marks the moment
                 return
-            if woken and not backend.alive(inst):
+            if woken or due:
+                phase = backend.observe(inst)
+                can_answer = can_answer or "T4" in inst.timeline.marks_ns
+            if (happened.ended or due) and not backend.alive(inst):
                 if can_answer and probe():  # it became ready, and ended, since
                     return
                 raise _ended(inst, backend)
@@ -98,8 +101,7 @@ def _wait_for_probe(inst: Instance, backend: Backend, ready: Ready, show: Callab
                 raise _late(inst, ready, phase)
             show(inst, phase)
             period_s = probe.period_s if can_answer else LOOK_S
-            if happened.wait(max(0.0, now_s + period_s - time.monotonic())):
-                look_s = 0.0
+            woken = happened.wait(max(0.0, now_s + period_s - time.monotonic()))
 
 
 def _late(inst: Instance, ready: Ready, phase: str) -> DeadlineError:
@@ -155,12 +157,25 @@ def _probe(ready: Ready, inst: Instance) -> _Probe:
 
 
 class _Probe:
-    """Says, called, whether the workload is ready now; to be asked after each event, and after `period_s` without."""
+    """To be called after each event, and after `period_s` without any."""
 
     period_s = LOOK_S
 
+    def __init__(self, inst: Instance) -> None:
+        self.inst = inst
+
     def __call__(self) -> bool:
+        """Return whether the workload is ready now; if so, mark T6 before anything else."""
+        ready = self.succeeds()
+        if ready:
+            self.inst.timeline.mark("T6")
+        return ready
+
+    def succeeds(self) -> bool:
         raise NotImplementedError
+
+    def close(self) -> None:
+        """Let go of what it has opened: after the mark, since that takes time too."""
 
 
 class _TcpProbe(_Probe):
@@ -169,15 +184,25 @@ class _TcpProbe(_Probe):
     period_s = PERIOD_S
 
     def __init__(self, inst: Instance, port: int) -> None:
+        super().__init__(inst)
+        self.answered: socket | None = None
         self.knock = Knock(inst.state.address or "127.0.0.1", port)
 
-    def __call__(self) -> bool:
+    def succeeds(self) -> bool:
         connection = self.knock.poll(PERIOD_S)
         if connection is None:
             return False
         self.period_s = PERIOD_S  # it listens: no event will tell when its answer gets better
-        with connection:
-            return self.check(connection)
+        if self.check(connection):
+            self.answered = connection
+            return True
+        connection.close()
+        return False
+
+    def close(self) -> None:
+        self.knock.close()
+        if self.answered:
+            self.answered.close()
 
     def check(self, connection: socket) -> bool:
         return True
@@ -206,12 +231,13 @@ class _LogProbe(_Probe):
     """A line of the workload's output matches."""
 
     def __init__(self, inst: Instance, pattern: str) -> None:
+        super().__init__(inst)
         self.pattern = re.compile(pattern.encode(), re.MULTILINE)
         self.paths = (inst.stdout_log, inst.stderr_log)
         self.seen_bytes = -1
 
-    def __call__(self) -> bool:
-        size = sum(os.path.getsize(path) for path in self.paths if os.path.exists(path))
+    def succeeds(self) -> bool:
+        size = sum(map(size_bytes, self.paths))
         if size == self.seen_bytes:
             return False
         self.seen_bytes = size
@@ -225,10 +251,11 @@ class _ExecProbe(_Probe):
     """
 
     def __init__(self, inst: Instance, command: tuple[str, ...]) -> None:
+        super().__init__(inst)
         self.argv = [sys.executable, "-m", "vmctl", "exec", "--no-stdin", inst.name, "--", *command]
         self.next_s = 0.0
 
-    def __call__(self) -> bool:
+    def succeeds(self) -> bool:
         now_s = time.monotonic()
         if now_s < self.next_s:
             return False

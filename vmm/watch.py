@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 
 from vmctl import console
@@ -18,6 +17,7 @@ from vmctl.errors import (
     VmctlError,
 )
 from vmctl.host import processes
+from vmctl.host.disk import size_bytes
 from vmctl.instance import Instance
 from vmctl.units import format_seconds
 from vmm import boot, files
@@ -53,15 +53,15 @@ class Watch:
         return self.phase
 
     def _look_at_output(self, inst: Instance) -> None:
-        if "T5" not in inst.timeline.marks_ns and (_size(inst.stdout_log) or _size(inst.stderr_log)):
+        if "T5" not in inst.timeline.marks_ns and (size_bytes(inst.stdout_log) or size_bytes(inst.stderr_log)):
             inst.timeline.mark("T5")
 
     def _look_at_marks(self, inst: Instance) -> None:
-        size_bytes = _size(files.marks(inst))
-        if size_bytes == self._seen_bytes:
+        found_bytes = size_bytes(files.marks(inst))
+        if found_bytes == self._seen_bytes:
             return
         inst.timeline.mark("T4")
-        self._seen_bytes = size_bytes
+        self._seen_bytes = found_bytes
         for line in marks(inst):
             self.phase = line.split(" ", 1)[0]
             if self.phase == "error":
@@ -150,10 +150,3 @@ def _tail(path: str) -> str:
             return "\n".join(console.lines(file.read()[-65536:])[-CONSOLE_TAIL_LINES:])
     except FileNotFoundError:
         return ""
-
-
-def _size(path: str) -> int:
-    try:
-        return os.stat(path).st_size
-    except FileNotFoundError:
-        return 0

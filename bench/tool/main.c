@@ -27,7 +27,7 @@ static const struct {
     {"hold", hold, "BYTES"},
     {"serve", serve, "PORT [DELAY_MS]"},
     {"spin", spin, "STEPS"},
-    {"stamp", stamp, "[MILLISECONDS]"},
+    {"stamp", stamp, "[MILLISECONDS [PORT]]"},
     {"work", work, "NAME:COUNT..."},
     {"nothing", nothing, ""},
 };

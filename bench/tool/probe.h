@@ -13,6 +13,9 @@ int spin(int argc, char **argv);
 int stamp(int argc, char **argv);
 int work(int argc, char **argv);
 
+/* Return a TCP socket that has the port and does not listen yet; it ends the program where that cannot be. */
+int bound(long port);
+
 extern const char *self; /* the path by which this program was executed */
 
 /* Write one line to standard output at once, in one write(2): whoever reads it takes the time. */

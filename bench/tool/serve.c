@@ -68,17 +68,23 @@ static void attend(int client, long delay_ms)
         take(client);
 }
 
-int serve(int argc, char **argv)
+int bound(long port)
 {
-    struct sockaddr_in address = {.sin_family = AF_INET};
-    long delay_ms = argc > 2 ? number(argv[2]) : 0;
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port)};
     int yes = 1, server = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
-    address.sin_port = htons(argc > 1 ? number(argv[1]) : 0);
     if (server < 0 || setsockopt(server, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes) != 0)
         die("socket");
     if (bind(server, (struct sockaddr *)&address, sizeof address) != 0)
         die("bind");
+    return server;
+}
+
+int serve(int argc, char **argv)
+{
+    long delay_ms = argc > 2 ? number(argv[2]) : 0;
+    int server = bound(argc > 1 ? number(argv[1]) : 0);
+
     if (listen(server, 16) != 0)
         die("listen");
     for (;;) {

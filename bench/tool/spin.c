@@ -1,10 +1,13 @@
-// spin COUNT: fixed work for one processor, then one byte. stamp [MILLISECONDS]: wait, then say what time it is.
+/* spin COUNT: fixed work for one processor, then one byte.
+ * stamp [MILLISECONDS [PORT]]: wait, take the time, listen on the port, say what time it was, and stay.
+ */
 #include "probe.h"
 
 #include <errno.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -18,10 +21,14 @@ int spin(int argc, char **argv) {
 }
 
 int stamp(int argc, char **argv) {
-    long wait = argc > 1 ? strtol(argv[1], NULL, 10) : 0;
-    struct timespec pause = {wait / 1000, wait % 1000 * 1000000}, now;
-    while (nanosleep(&pause, &pause) != 0 && errno == EINTR)
+    long wait = argc > 1 ? number(argv[1]) : 0;
+    struct timespec left = {wait / 1000, wait % 1000 * 1000000}, now;
+    int server = argc > 2 ? bound(number(argv[2])) : -1;
+    while (nanosleep(&left, &left) != 0 && errno == EINTR)
         ;
     clock_gettime(CLOCK_MONOTONIC, &now);
-    return dprintf(1, "stamp %lld\n", (long long)now.tv_sec * 1000000000LL + now.tv_nsec) < 0;
+    if (server >= 0 && listen(server, 16) != 0)
+        die("listen");
+    say("stamp %lld", (long long)now.tv_sec * 1000000000LL + now.tv_nsec);
+    return pause(); // an end would be work for the host at the very moment that is measured
 }

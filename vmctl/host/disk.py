@@ -73,3 +73,11 @@ def _empty(name: str, top: int) -> None:
                     os.rename(inner, moved, src_dir_fd=folder, dst_dir_fd=top)
     finally:
         os.close(folder)
+
+
+def size_bytes(path: str) -> int:
+    """Return how long a file is, 0 where there is none."""
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return 0

@@ -36,13 +36,17 @@ class Events:
         folder: str | None = None,
         often: bool = False,
     ) -> None:
+        self.ended = False  # one of the processes has
         self._often = often
         self._poller = select.poll()
         self._own: list[int] = []
         self._bells = set(bells)
         for pid in filter(None, pids):
-            with suppress(ProcessLookupError):  # it has ended, as the waiter will see at its first look
+            try:
                 self._own.append(os.pidfd_open(pid))
+            except ProcessLookupError:
+                self.ended = True
+        self._pidfds = frozenset(self._own)
         if folder:
             self._watch(folder)
         for fd in {*self._bells, *once, *self._own}:
@@ -61,6 +65,7 @@ class Events:
         """Return whether something may have happened, after `timeout_s` at the latest."""
         found = self._poller.poll(1000 * (min(timeout_s, PERIOD_S) if self._often else timeout_s))
         for fd, _ in found:
+            self.ended |= fd in self._pidfds
             if fd in self._bells:
                 with suppress(BlockingIOError):
                     os.read(fd, 65536)

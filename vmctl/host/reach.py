@@ -48,6 +48,7 @@ class Knock:
         self._target = (address, port)
         self._attempts: dict[socket, float] = {}  # oldest first, with the monotonic second of its begin
         self._latest_s = 0.0
+        self._next: socket | None = None  # made ahead: that takes longer than to connect it
 
     def poll(self, wait_s: float = 0.0) -> socket | None:
         """Return a connected, non-blocking socket, the caller's to close; None where there is none after `wait_s`.
@@ -57,16 +58,22 @@ class Knock:
         now_s = time.monotonic()
         if not self._attempts or now_s - self._latest_s >= SILENCE_S:
             self._begin(now_s)
-        return self._finished(now_s, wait_s)
+        winner = self._finished(now_s, wait_s)
+        if not winner and not self._attempts and not self._next:
+            self._next = _new_socket(self._target[0])
+        return winner
 
     def close(self) -> None:
-        """Give up the attempts under way."""
+        """Give up the attempts under way; another `poll` would begin anew."""
         for attempt in self._attempts:
             attempt.close()
         self._attempts.clear()
+        if self._next:
+            self._next.close()
+            self._next = None
 
     def _begin(self, now_s: float) -> None:
-        attempt = _new_socket(self._target[0])
+        attempt, self._next = self._next or _new_socket(self._target[0]), None
         attempt.setblocking(False)
         code = attempt.connect_ex(self._target)
         if code in (0, errno.EINPROGRESS):
