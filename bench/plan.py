@@ -42,7 +42,7 @@ def make(
     time_limit_s: float | None = None,
     quick: bool = False,
 ) -> Plan:
-    """Return the plan. Every kind of sample is warmed up first; the kinds follow each other, each in rounds.
+    """Return the plan. The kinds of sample follow each other, each in rounds; what is timed is warmed up first.
 
     The first kind with as many rounds as asked for, starts as a rule, has the control in each of them: the same work as
     a plain process, which tells a change of the machine from one of the workload. `quick` leaves it at the first
@@ -52,7 +52,8 @@ def make(
     fitting = [kind for kind in questions.kinds(metrics) if by_http or kind not in questions.HTTP_KINDS]
     kinds = fitting[: 1 if quick else None]
     endless = [kind for kind in kinds if questions.rounds(kind) is None]
-    warm_ups = {kind: (0 if cold else WARM_UPS) if kind == kinds[0] else 1 for kind in kinds}
+    warm_ups = {kind: 1 if kind in endless else 0 for kind in kinds}  # few rounds are for what takes long, and no time
+    warm_ups[kinds[0]] = 0 if cold else WARM_UPS
     steps = [
         step for kind in kinds for step in _steps(kind, modes, runs, warm_ups[kind], seed, control=kind in endless[:1])
     ]
