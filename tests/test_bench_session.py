@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from commands import VMCTL, ok, refused, start, vmctl, wait_for
 
-from bench import plan, questions, result, session
+from bench import manifest, plan, questions, result, session
 from bench.model import CONTROL, Sample, Step
 from vmctl import instance
 from vmctl.errors import SpecError
@@ -67,6 +67,13 @@ def test_the_order_is_the_seeds_and_differs_from_round_to_round():
     assert steps_of(one) == steps_of(same) != steps_of(other)
     orders = {tuple(step.mode for step in one.steps if step.round == number) for number in range(1, 31)}
     assert len(orders) > 10
+
+
+def test_a_result_tells_the_kernels_parameters_and_not_those_of_init():
+    line = "root=/dev/vda ro rdinit=/one init=/sbin/two quiet mitigations=off -- --token secret"
+    assert manifest.kernel_parameters(line) == "root=/dev/vda ro quiet mitigations=off"
+    assert manifest.kernel_parameters("ro") == "ro"
+    assert " -- " not in manifest.facts()["kernel_command_line"]
 
 
 def test_each_mode_is_first_as_often_as_any_other():
