@@ -61,6 +61,17 @@ def wait_until(done: Callable[[], bool], inst: Instance, backend: Backend, timeo
     return True
 
 
+def wait_for_output(inst: Instance, backend: Backend, timeout_s: float) -> None:
+    """Return when T5 is marked or the instance has ended, after `timeout_s` at the latest."""
+
+    def over() -> bool:
+        running = backend.alive(inst)  # before the look: what it said last is still to be seen
+        backend.observe(inst)
+        return "T5" in inst.timeline.marks_ns or not running
+
+    wait_until(over, inst, backend, timeout_s)
+
+
 def _wait_until_settled(inst: Instance, backend: Backend, show: Callable[[Instance, str], None]) -> None:
     while not backend.settled(inst):
         phase = backend.observe(inst)

@@ -38,12 +38,8 @@ def main() -> None:
 
 
 def _watch(inst: Instance, backend: Backend) -> None:
-    def spoken() -> bool:
-        running = backend.alive(inst)
-        backend.observe(inst)
-        return "T5" in inst.timeline.marks_ns or not running
-
-    if not readiness.wait_until(spoken, inst, backend, LIMIT_S) or "T5" not in inst.timeline.marks_ns:
+    readiness.wait_for_output(inst, backend, LIMIT_S)
+    if "T5" not in inst.timeline.marks_ns:
         raise VmctlError(f"{inst.name} wrote nothing")
 
 

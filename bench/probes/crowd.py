@@ -188,14 +188,8 @@ def _write(fd: int, message: dict[str, Any]) -> None:
 
 def _watched(inst: Instance, backend: Backend) -> dict[str, int]:
     """Return the marks; a workload without `ready` is watched until its first output, for some seconds."""
-
-    def spoken() -> bool:
-        running = backend.alive(inst)
-        backend.observe(inst)
-        return "T5" in inst.timeline.marks_ns or not running
-
     if not inst.work.ready:
-        readiness.wait_until(spoken, inst, backend, FIRST_BYTE_S)
+        readiness.wait_for_output(inst, backend, FIRST_BYTE_S)
     return inst.timeline.marks_ns
 
 
