@@ -256,9 +256,7 @@ def _late(what: str, target: str, seconds: Sequence[float]) -> Line:
     median_s, interval = statistics.median(seconds), statistics.median_interval(seconds)
     if interval is None:
         return Line(what, target, f"{median_s * 1000:.2f} ms, too few rounds", None)
-    ends = f"{interval.low * 1000:.2f} to {interval.high * 1000:.2f}"
-    met = median_s <= AT_MOST_ADDED_S
-    return Line(what, target, f"{median_s * 1000:.2f} ms ({ends}), {len(seconds)} rounds", met)
+    return Line(what, target, _milliseconds(median_s, interval, len(seconds)), median_s <= AT_MOST_ADDED_S)
 
 
 def _added(what: str, target: str, intervals: Pairs) -> Line:
@@ -268,5 +266,9 @@ def _added(what: str, target: str, intervals: Pairs) -> Line:
     if interval is None:
         return Line(what, target, f"{seconds * 1000:.2f} ms, too few rounds", None)
     met = True if interval.high <= AT_MOST_ADDED_S else False if interval.low > AT_MOST_ADDED_S else None
+    return Line(what, target, _milliseconds(seconds, interval, len(intervals)), met)
+
+
+def _milliseconds(seconds: float, interval: statistics.Interval, rounds: int) -> str:
     ends = f"{interval.low * 1000:.2f} to {interval.high * 1000:.2f}"
-    return Line(what, target, f"{seconds * 1000:.2f} ms ({ends}), {len(intervals)} rounds", met)
+    return f"{seconds * 1000:.2f} ms ({ends}), {rounds} rounds"

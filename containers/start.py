@@ -66,7 +66,7 @@ class Pipes:
 
 
 def start_detached(inst: Instance, launch: Launch) -> Ears:
-    """Start the container below a supervisor and return what is heard of it, for the caller to close.
+    """Start the container below a supervisor and return how it is heard; open until this process ends.
 
     Marks T1 and T4, sets `inst.state.pid`. Raises what prevented the start.
     """

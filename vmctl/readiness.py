@@ -224,8 +224,7 @@ class _HttpProbe(_TcpProbe):
 
     def __init__(self, inst: Instance, port: int, path: str) -> None:
         super().__init__(inst, port)
-        host = f"{inst.state.address}:{port}"
-        self.request = f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode()
+        self.request = http_request(inst.state.address or "127.0.0.1", port, path)
 
     def check(self, connection: socket) -> bool:
         connection.settimeout(ANSWER_S)
@@ -234,8 +233,19 @@ class _HttpProbe(_TcpProbe):
             answer = connection.makefile("rb").readline(64)
         except OSError:
             return False
-        version, _, status = answer.partition(b" ")
-        return version.startswith(b"HTTP/") and status[:3].isdigit() and int(status[:3]) < 400
+        status = http_status(answer)
+        return status is not None and status < 400
+
+
+def http_request(address: str, port: int, path: str) -> bytes:
+    """Return a GET for a connection of its own (RFC 9112)."""
+    return f"GET {path} HTTP/1.1\r\nHost: {address}:{port}\r\nConnection: close\r\n\r\n".encode()
+
+
+def http_status(answer: bytes) -> int | None:
+    """Return the status of an answer that begins so (RFC 9112), None for what is no HTTP."""
+    version, _, status = answer[:64].partition(b" ")
+    return int(status[:3]) if version.startswith(b"HTTP/") and status[:3].isdigit() else None
 
 
 class _LogProbe(_Probe):

@@ -160,12 +160,17 @@ def _connected(inst: Instance, wanted: bytes) -> socket.socket:
     port = inst.work.ready.tcp if inst.work.ready else None
     connection = reach.connect(inst.state.address or "127.0.0.1", port or 0, timeout_s=ANSWER_S)
     connection.setblocking(True)
-    limit = struct.pack("ll", int(ANSWER_S), 0)
-    for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-        connection.setsockopt(socket.SOL_SOCKET, option, limit)
+    limit(connection, ANSWER_S)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.sendall(wanted)
     return connection
+
+
+def limit(connection: socket.socket, limit_s: float) -> None:
+    """Let calls block for so long at most, in the call itself: with Python's time-out each would begin with a poll."""
+    span = struct.pack("ll", int(limit_s), int(limit_s % 1 * 1e6))
+    for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+        connection.setsockopt(socket.SOL_SOCKET, option, span)
 
 
 def way(inst: Instance, backend: Backend) -> str:

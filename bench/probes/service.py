@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import socket
-import struct
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -16,6 +15,7 @@ from typing import NamedTuple
 
 from bench.probes import Request, Seen, net, start, tool
 from bench.questions import Question, value
+from vmctl import readiness
 from vmctl.errors import DeadlineError, VmctlError
 from vmctl.host import reach
 from vmctl.instance import Instance
@@ -97,8 +97,7 @@ class Target(NamedTuple):
 
     def request(self) -> bytes:
         """Return the bytes that are sent: the same as those of the readiness probe."""
-        host = f"{self.address}:{self.port}"
-        return f"GET {self.path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode()
+        return readiness.http_request(self.address, self.port, self.path)
 
 
 def prepare(work: Workload) -> Workload:
@@ -172,14 +171,14 @@ def get(target: Target) -> float:
     """
     request = target.request()
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as connection:
-        _limit(connection, ANSWER_S)
+        net.limit(connection, ANSWER_S)
         begin_ns = time.monotonic_ns()
         connection.connect((target.address, target.port))
         connection.sendall(request)
         head, wanted, received = _receive(connection, begin_ns / 1e9 + ANSWER_S)
         end_ns = time.monotonic_ns()
         _check(target, head, wanted, received)
-        _limit(connection, CLOSE_S)
+        net.limit(connection, CLOSE_S)
         with suppress(OSError):
             connection.recv(1)
     return (end_ns - begin_ns) / 1e9
@@ -211,21 +210,14 @@ def length_of(head: bytes) -> int | None:
 def _check(target: Target, head: bytes, wanted: int | None, received: int) -> None:
     """Raise VmctlError for what is no whole answer with a status below 400 (RFC 9110)."""
     asked = f"{target.name} answered GET {target.path}"
-    version, _, status = head[:64].partition(b" ")
-    if not version.startswith(b"HTTP/") or not status[:3].isdigit() or b"\r\n\r\n" not in head:
+    status = readiness.http_status(head)
+    if status is None or b"\r\n\r\n" not in head:
         raise VmctlError(f"{asked} with {received} bytes that are no HTTP answer")
-    if int(status[:3]) >= 400:
+    if status >= 400:
         line = head.partition(b"\r\n")[0].decode(errors="replace")
         raise VmctlError(f"{asked} with {line!r}, although it had been ready before")
     if wanted is not None and received < wanted:
         raise VmctlError(f"{asked} with {received} bytes where it had announced {wanted}")
-
-
-def _limit(connection: socket.socket, limit_s: float) -> None:
-    """Let calls block for so long at most, in the call itself: with Python's time-out each would begin with a poll."""
-    limit = struct.pack("ll", int(limit_s), int(limit_s % 1 * 1e6))
-    for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-        connection.setsockopt(socket.SOL_SOCKET, option, limit)
 
 
 def target_of(inst: Instance) -> Target:
