@@ -12,7 +12,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from vmctl.host import syscalls
+from vmctl.linux import syscalls
 
 
 class Evicted(NamedTuple):

@@ -20,7 +20,7 @@ from bench import folder as folders
 from bench import manifest
 from bench.export import markdown_table
 from vmctl.errors import UnavailableError
-from vmctl.host import disk
+from vmctl.linux import filetree
 from vmctl.run import run
 from vmctl.units import format_seconds, format_size
 
@@ -172,7 +172,7 @@ def _by_hand(folder: str) -> Iterator[Sample]:
     run(["tar", "-x", "-z", "-f", os.path.join(folder, "layer.tar.gz"), "-C", tree], timeout_s=_HOUR_S)
     run(["mkfs.erofs", "--quiet", made, tree], timeout_s=_HOUR_S)
     yield Sample("by hand", monotonic() - start)
-    disk.remove_tree(tree)
+    filetree.remove_tree(tree)
     os.unlink(made)
 
 
@@ -189,7 +189,7 @@ def _import(folder: str) -> Iterator[Sample]:
         words = [sys.executable, "-m", "vmctl", "image", "import", os.path.join(folder, "image.tar"), "--name", "bench"]
         run(words, env={**os.environ, "VMCTL_ROOT": root}, timeout_s=_HOUR_S, tick=watch)
         yield Sample(kind, monotonic() - start, most)
-    disk.remove_tree(root)
+    filetree.remove_tree(root)
 
 
 def _resident_bytes(pid: int) -> int:

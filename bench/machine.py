@@ -5,10 +5,10 @@ Not how idle: a machine that is always equally busy is slow, and steady.
 
 from __future__ import annotations
 
+from bench.formatting import quantity
 from bench.model import CONTROL, Figure, Result
 from bench.questions import Question, questions
 from bench.statistics import ENOUGH_POINTS, TO_SIGMA
-from bench.texts import quantity
 
 # of the control's scaled MAD, as a share of its median
 STEADY_SHARE = 0.05  # the median of 30 rounds that scatter so is known to 2.2 %

@@ -7,9 +7,8 @@ import platform
 from hashlib import sha256
 from typing import Any
 
-from vmctl import __version__
-from vmctl.host import doctor
-from vmctl.host.cgroups import hierarchy
+from vmctl import __version__, doctor
+from vmctl.linux.cgroups import hierarchy
 from vmctl.run import run, which
 
 _CPU = "/sys/devices/system/cpu"

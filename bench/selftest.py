@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 
 from bench import leftovers, manifest, statistics
 from bench.peers.command import time_command
-from bench.plan import rounds
 from bench.probes import tool
+from bench.schedule import rounds
 from bench.statistics import BAND, VERDICTS, Pairs
-from vmctl import registry
+from vmctl import backends
 from vmctl.errors import UnavailableError, VmctlError
 from vmctl.run import CommandError, run
 from vmctl.workload import Workload
@@ -198,8 +198,8 @@ def joined(trials: Sequence[Trial], count: int) -> list[Trial]:
 def _harness(rounds: int, progress: Progress) -> dict[str, Any]:
     """Return, for each mode whose workloads read the host's clock, what observing adds and takes, or why not."""
     found: dict[str, Any] = {}
-    for mode in registry.modes():
-        if registry.load(mode).features.own_kernel:
+    for mode in backends.modes():
+        if backends.load(mode).features.own_kernel:
             continue
         progress(f"what measuring costs: {mode}")
         try:
@@ -223,7 +223,7 @@ def _cost(mode: str, rounds: int) -> dict[str, Any]:
     }
     try:
         env = leftovers.marked("self-test", name)
-        said = run([sys.executable, "-m", "bench.harness"], stdin=dumps(request).encode(), env=env, timeout_s=300.0)[1]
+        said = run([sys.executable, "-m", "bench.overhead"], stdin=dumps(request).encode(), env=env, timeout_s=300.0)[1]
     except CommandError as error:
         raise UnavailableError(str(error), detail=error.output) from error
     finally:  # Ctrl-C kills the process that measures, which then cannot remove what it has started

@@ -19,7 +19,7 @@ from bench import folder as folders
 from bench import leftovers, manifest, summary
 from bench.model import CONTROL, Plan, Refusal, Result, Sample, Step, Struct
 from bench.probes import Request
-from vmctl import registry
+from vmctl import backends
 from vmctl.errors import SpecError, VmctlError
 from vmctl.instance import write_atomic
 from vmctl.run import CommandError, run
@@ -207,7 +207,7 @@ def _samples(path: str) -> list[Sample]:
 
 def _explained(work: Workload, mode: str) -> list[list[str]]:
     """Return every host step of a start in this mode, as `up --explain` has them."""
-    return [[step.what, step.raw] for step in registry.load(mode).explain(work)]
+    return [[step.what, step.raw] for step in backends.load(mode).explain(work)]
 
 
 def _describe(step: Step) -> str:

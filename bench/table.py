@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from bench import machine, questions, stops
+from bench import cutshort, machine, questions
+from bench.formatting import UNKNOWN, quantity, ratio
 from bench.model import Figure, Result
 from bench.questions import Question
 from bench.statistics import ENOUGH, VERDICTS
-from bench.texts import UNKNOWN, quantity, ratio
 
 ANSWER_CHARACTERS = 28
 SHOWN_FAILURES = 5  # of each kind in each mode
@@ -87,7 +87,7 @@ def notes(result: Result) -> Iterator[str]:
     if any(one.texts.get("accelerator") == "tcg" for one in result.samples):
         yield "TCG: the guest's instructions were translated by software. With KVM its times would be very different."
     yield from (f"{one.mode}{f', {one.kind},' * bool(one.kind)} was left out: {one.reason}" for one in result.refusals)
-    yield from (f"{sentence}." for sentence in stops.sentences(result))
+    yield from (f"{sentence}." for sentence in cutshort.sentences(result))
     for digest, what in (("image_digest", "image"), ("page_digest", "page")):
         yield from _same(
             what, {one.texts[digest] for one in result.samples if one.kind == "start" and one.texts.get(digest)}

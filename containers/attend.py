@@ -7,9 +7,9 @@ import signal
 from contextlib import nullcontext
 
 from vmctl.backend import Exit
-from vmctl.host import processes
-from vmctl.host.streams import signals_to
 from vmctl.instance import Instance
+from vmctl.linux import processes
+from vmctl.linux.stdio import signals_to
 
 
 def attend(inst: Instance, master: int | None) -> Exit:
@@ -28,7 +28,7 @@ def attend(inst: Instance, master: int | None) -> Exit:
 
     with signals_to(pass_on) if inst.streams is None else nullcontext():
         if master is not None:
-            from vmctl.host import terminal
+            from vmctl.linux import terminal
 
             terminal.relay(master)
         status = os.waitpid(pid, 0)[1]

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 
 from vmctl.backend import Command, Exit, Features, Footprint, Problem, Step, Writable
 from vmctl.errors import StateError, VmctlError
-from vmctl.host import processes
-from vmctl.host.cgroups import Cgroup
-from vmctl.host.disk import size_bytes
-from vmctl.host.events import Events
 from vmctl.instance import Instance, write_atomic
+from vmctl.linux import processes
+from vmctl.linux.cgroups import Cgroup
+from vmctl.linux.events import Events
+from vmctl.linux.filetree import size_bytes
 from vmctl.named import TYPE_CHECKING
 from vmctl.workload import Workload
 
@@ -162,7 +162,8 @@ class ContainerBackend:
 
     def reads(self, work: Workload) -> list[str]:
         """See Backend: the layers, and what is read through their mounts where other instances keep them."""
-        from images import mounts, store
+        from images.layer import mounts
+        from images.store import store
 
         layers = store.find(work.image).layers
         return [path for layer in layers for path in (layer.path, mounts.mount_point(layer.key))]
@@ -175,7 +176,7 @@ class ContainerBackend:
 
     def undo(self, inst: Instance, entry: dict[str, Any]) -> None:
         """See Backend."""
-        from images import mounts
+        from images.layer import mounts
 
         if entry["kind"] != mounts.KIND:
             raise VmctlError(f"the journal of {inst.name} has an entry of an unknown kind: {entry['kind']}")

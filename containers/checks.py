@@ -6,11 +6,11 @@ import os
 from collections.abc import Iterator
 
 from containers import identity, preparation
-from images import store
-from images.image import architecture, process
+from images.store import store
+from images.store.image import architecture, process
 from vmctl.backend import Problem
 from vmctl.errors import NotFoundError, VmctlError
-from vmctl.host.cgroups import hierarchy
+from vmctl.linux.cgroups import hierarchy
 from vmctl.workload import Port, Workload
 
 
@@ -41,7 +41,7 @@ def _taken_ready_port(work: Workload) -> Iterator[Problem]:
         return
     port = work.ready.http.port if work.ready.http else work.ready.tcp
     if port is not None:
-        from vmctl.host import ports
+        from vmctl.net import ports
 
         yield from ports.check_free([Port("127.0.0.1", port, port)])
 
@@ -52,11 +52,11 @@ def _own_users(work: Workload, *, namespaced: bool) -> Iterator[Problem]:
         return
     if work.network == "host":
         yield Problem("userns: auto has no power over the host's network", hint="use network: bridge or none")
-    from containers import mapped
+    from containers import idmap
 
     try:
         if layers := store.find(work.image).layers:
-            mapped.check(layers[0])
+            idmap.check(layers[0])
     except NotFoundError:
         pass  # said already
     except VmctlError as error:

@@ -9,8 +9,8 @@ from containers import identity
 from containers.launch import Launch, Streams, describe, execute, redirect, revive
 from containers.terminals import open_terminal, own_terminal
 from vmctl.backend import Command
-from vmctl.host import processes, syscalls, terminal
 from vmctl.instance import Instance
+from vmctl.linux import processes, syscalls, terminal
 from vmctl.named import TYPE_CHECKING
 
 if TYPE_CHECKING:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from containers import identity, mapped, preparation, userns
+from containers import identity, idmap, preparation, userns
 from containers.launch import Launch
-from images import mounts, store
+from images.layer import mounts
+from images.store import store
 from vmctl import paths
 from vmctl.backend import Step
-from vmctl.host import syscalls
-from vmctl.host.cgroups import Cgroup
+from vmctl.linux import syscalls
+from vmctl.linux.cgroups import Cgroup
 from vmctl.workload import Workload
 
 _WHY = {
@@ -37,9 +38,9 @@ def steps(work: Workload, *, namespaced: bool) -> Iterator[Step]:
     yield from _cgroup(launch, work)
     if flags & syscalls.CLONE_NEWUSER:
         first_id = userns.lowest_free()
-        views = mapped.views(launch, layers, os.path.join(paths.run_root(), "ID"), first_id)
+        views = idmap.views(launch, layers, os.path.join(paths.run_root(), "ID"), first_id)
         yield from _views(views)
-        launch = mapped.inside(launch, views, first_id)
+        launch = idmap.inside(launch, views, first_id)
     yield from _clone(launch)
     layered = "the layers below, the instance's own folder on top"
     yield Step("root", str(launch.root), layered if launch.first_id is None else "a mount of its own: not locked")
@@ -62,7 +63,7 @@ def _cgroup(launch: Launch, work: Workload) -> Iterator[Step]:
         yield Step("limit", f"echo {value} > {os.path.join(launch.cgroup.folders[controller], file)}")
 
 
-def _views(views: mapped.Views) -> Iterator[Step]:
+def _views(views: idmap.Views) -> Iterator[Step]:
     for view in (*views.layers, *views.volumes):
         yield Step("owners", str(view), "0 on disk is root inside; what cannot be mapped is nobody's there")
     yield Step("root", str(views.root), "mounted by the host's root: only its overlay knows all that layers can say")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from images import store
+from images.store import store
 from vmctl.backend import Footprint
-from vmctl.host import disk, memory
-from vmctl.host.cgroups import Cgroup
 from vmctl.instance import Instance
+from vmctl.linux import filetree, memory
+from vmctl.linux.cgroups import Cgroup
 
 
 def footprint(inst: Instance) -> Footprint:
@@ -17,8 +17,8 @@ def footprint(inst: Instance) -> Footprint:
     return Footprint(
         pss_bytes=sum(pss.values()) if pss else None,
         cgroup_bytes=cgroup.memory_bytes(),
-        disk_bytes=disk.allocated_bytes(inst.directory),
-        shared_disk_bytes=sum(map(disk.allocated_bytes, shared)),
+        disk_bytes=filetree.allocated_bytes(inst.directory),
+        shared_disk_bytes=sum(map(filetree.allocated_bytes, shared)),
         pss_by_role=pss,
         shared_files=shared,
     )

@@ -6,7 +6,7 @@ import errno
 import os
 
 from vmctl.errors import SpecError
-from vmctl.host import syscalls
+from vmctl.linux import syscalls
 from vmctl.named import NamedTuple
 
 # capabilities(7), in the order of the kernel's numbers (linux/capability.h).

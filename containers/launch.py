@@ -13,13 +13,14 @@ import signal
 from collections.abc import Mapping
 from time import monotonic_ns
 
-from containers import identity, inside
-from containers.plan import Mount, Overlay, Step
-from images.image import Process
+from containers import identity, imagepath
+from containers.mountplan import Mount, Overlay, Step
+from images.store.image import Process
 from vmctl.errors import CommandNotExecutableError, CommandNotFoundError, SpecError, VmctlError
-from vmctl.host import network, syscalls
-from vmctl.host.cgroups import Cgroup
+from vmctl.linux import syscalls
+from vmctl.linux.cgroups import Cgroup
 from vmctl.named import TYPE_CHECKING, NamedTuple
+from vmctl.net import network
 from vmctl.workload import File, Volume
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ _IGNORED = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGHUP, signal.SIGINT, signal
 
 
 def enter_root(launch: Launch) -> None:
-    """Mount the root, move into it, and mount the rest from inside.
+    """Mount the root, move into it, and mount the rest from imagepath.
 
     The old root stays reachable below `old` until the host's files that the container shows have been bound.
     """
@@ -196,7 +197,7 @@ def _refuse_links() -> None:
 def _bind(source: int, target: str, flags: int) -> None:
     """Bind what a descriptor of the host stands for; the path inside is made where it is missing."""
     path = f"/proc/self/fd/{source}"
-    place = inside.place(target, is_folder=os.path.isdir(path))
+    place = imagepath.place(target, is_folder=os.path.isdir(path))
     try:
         syscalls.mount(path, f"/proc/self/fd/{place}", None, syscalls.MS_BIND | syscalls.MS_REC)
     finally:
@@ -206,7 +207,7 @@ def _bind(source: int, target: str, flags: int) -> None:
 
 
 def _write_file(file: File) -> None:
-    fd = inside.file(file.path)
+    fd = imagepath.file(file.path)
     with os.fdopen(fd, "w", encoding="utf-8") as stream:
         stream.write(file.content)
         os.fchmod(fd, file.mode)
@@ -225,14 +226,14 @@ def execute(process: Process, user: identity.User, capabilities: int | None, sec
     Raises CommandNotFoundError, CommandNotExecutableError or OSError.
     """
     env = {"HOME": user.home, **process.env}
-    workdir = inside.folder(process.workdir)
+    workdir = imagepath.folder(process.workdir)
     os.fchdir(workdir)
     os.close(workdir)
     for signum in _IGNORED:
         signal.signal(signum, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     for path in _candidates(process.argv[0], env):
-        inside.check_program(path)
+        imagepath.check_program(path)
     identity.become(user, capabilities)
     # after the change of user, which clears it (prctl(2)); and before the filter, which may refuse it
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)

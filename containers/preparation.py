@@ -5,19 +5,21 @@ from __future__ import annotations
 import os
 import stat
 
-from containers import identity, plan, seccomp
+from containers import identity, mountplan, seccomp
 from containers.launch import NAMESPACES, Launch
-from images import mounts, store
-from images.image import Image, process
+from images.layer import mounts
+from images.store import store
+from images.store.image import Image, process
 from vmctl.errors import SpecError, UnavailableError
-from vmctl.host import network, syscalls
-from vmctl.host.cgroups import Cgroup, Limits
 from vmctl.instance import Instance
+from vmctl.linux import syscalls
+from vmctl.linux.cgroups import Cgroup, Limits
+from vmctl.net import network
 from vmctl.workload import Workload
 
 
 def prepare(inst: Instance, *, namespaced: bool) -> Launch:
-    """Make the layers' mounts, the writable layer, the cgroup and the address; return the finished plan.
+    """Make the layers' mounts, the writable layer, the cgroup and the address; return the finished mountplan.
 
     Raises errors of vmctl.errors, or OSError. What it makes is in the journal.
     """
@@ -40,9 +42,9 @@ def prepare(inst: Instance, *, namespaced: bool) -> Launch:
     ready = launch(inst.work, image, layers, inst.directory, cgroup, link, flags)._replace(tty=inst.tty)
     if not flags & syscalls.CLONE_NEWUSER:
         return ready
-    from containers import mapped
+    from containers import idmap
 
-    return mapped.mount(inst, ready, layers)
+    return idmap.mount(inst, ready, layers)
 
 
 def _make_folders(inst: Instance, top: str) -> None:
@@ -81,7 +83,7 @@ def launch(
     return Launch(
         namespaces=flags,
         cgroup=cgroup,
-        root=plan.root(layers, directory),
+        root=mountplan.root(layers, directory),
         steps=tuple(_steps(cgroup, flags)),
         volumes=tuple(volume._replace(source=os.path.abspath(volume.source)) for volume in work.volumes),
         files=work.files,
@@ -125,9 +127,9 @@ def check_volumes(work: Workload) -> None:
             raise SpecError(f"the volume's source {volume.source} does not exist", hint="make it, or correct the path")
 
 
-def _steps(cgroup: Cgroup, flags: int) -> list[plan.Step]:
-    steps = list(plan.kernel_file_systems(own_users=bool(flags & syscalls.CLONE_NEWUSER)))
+def _steps(cgroup: Cgroup, flags: int) -> list[mountplan.Step]:
+    steps = list(mountplan.kernel_file_systems(own_users=bool(flags & syscalls.CLONE_NEWUSER)))
     if flags:
-        steps += plan.cgroup_file_systems(cgroup.layout.version, sorted(cgroup.folders))
-        steps += plan.protections()
+        steps += mountplan.cgroup_file_systems(cgroup.layout.version, sorted(cgroup.folders))
+        steps += mountplan.protections()
     return steps

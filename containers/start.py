@@ -9,9 +9,10 @@ from time import monotonic_ns
 
 from containers.launch import Launch, Streams, clone, describe, revive
 from vmctl.errors import VmctlError
-from vmctl.host import network, processes
 from vmctl.instance import Instance
+from vmctl.linux import processes
 from vmctl.named import TYPE_CHECKING, NamedTuple
+from vmctl.net import network
 
 if TYPE_CHECKING:
     from typing import NoReturn

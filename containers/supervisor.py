@@ -12,7 +12,7 @@ import os
 import select
 import sys
 
-from vmctl.host import slim
+from vmctl.linux import slim
 
 TYPE_CHECKING = False  # `typing` would be 1 MB more
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from containers.launch import Launch, Streams
-from vmctl.host import terminal
+from vmctl.linux import terminal
 
 
 def open_terminal(launch: Launch, pid: int) -> tuple[int, str]:

@@ -13,9 +13,9 @@ from contextlib import contextmanager, suppress
 
 from vmctl import instance, paths
 from vmctl.errors import ConflictError, NotFoundError
-from vmctl.host import kernelfile, syscalls
-from vmctl.host.locks import folder_locked
 from vmctl.instance import Instance
+from vmctl.linux import kernelfile, syscalls
+from vmctl.linux.locks import folder_locked
 from vmctl.named import TYPE_CHECKING
 
 if TYPE_CHECKING:

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
 from containers import userns
+from vmctl import freezer
 from vmctl.backend import Writable
 from vmctl.errors import UnavailableError
-from vmctl.host import freezer, syscalls
 from vmctl.instance import Instance
+from vmctl.linux import syscalls
 
 # where every container has a file system of the kernel's (plan.py)
 _MOUNT_POINTS = ("/dev", "/proc", "/sys")

@@ -3,9 +3,9 @@ import signal
 from tempfile import TemporaryDirectory
 
 import pytest
-from images_made import Shipped, add
+from support.images_made import Shipped, add
 
-from images import store
+from images.store import store
 from vmctl import paths
 
 

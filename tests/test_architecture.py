@@ -21,8 +21,8 @@ ALLOWED = {
 }
 DOORS = {  # module -> the only files that may import it, at any depth
     "libvirt": {"vmm/connection.py"},
-    "ctypes": {"vmctl/host/syscalls.py"},
-    "_ctypes": {"vmctl/host/slim.py"},
+    "ctypes": {"vmctl/linux/syscalls.py"},
+    "_ctypes": {"vmctl/linux/slim.py"},
     "subprocess": set(),
     "multiprocessing": set(),
     "asyncio": set(),

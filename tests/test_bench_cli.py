@@ -4,7 +4,7 @@ import json
 import os
 
 import pytest
-from commands import ok, refused, vmctl
+from support.commands import ok, refused, vmctl
 
 from bench import result
 from vmctl import instance, paths

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from bench import cold
-from vmctl import registry
+from vmctl import backends
 from vmctl.workload import Workload
 
 MIB = 1024**2
@@ -52,9 +52,9 @@ def test_what_is_mapped_by_a_running_program_stays_and_is_said_to():
     assert 0 < found.bytes_after <= found.bytes_before
 
 
-@pytest.mark.parametrize("mode", sorted(registry.modes()))
+@pytest.mark.parametrize("mode", sorted(backends.modes()))
 def test_each_mode_names_what_a_start_reads(guest_root, mode):
-    backend = registry.load(mode)
+    backend = backends.load(mode)
     paths = backend.reads(WORK)
     assert any(path.endswith(".erofs") and os.path.exists(path) for path in paths)
     if backend.features.own_kernel:

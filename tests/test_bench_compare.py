@@ -3,8 +3,8 @@
 import json
 
 import pytest
-from bench_results import finished, make, replaced
-from commands import ok, refused, vmctl
+from support.bench_results import finished, make, replaced
+from support.commands import ok, refused, vmctl
 
 from bench import compare
 from bench import result as results

@@ -5,13 +5,13 @@ import subprocess
 import sys
 
 import pytest
-from commands import wait_for
+from support.commands import wait_for
 
 from bench.probes import Request, crowd, ladder, storm
 from bench.statistics import slope
-from vmctl import instance, registry
+from vmctl import backends, instance
 from vmctl.errors import UnavailableError, VmctlError
-from vmctl.host import processes
+from vmctl.linux import processes
 from vmctl.workload import File, HttpProbe, Ready, Resources, Volume, Workload
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root here")
@@ -92,7 +92,7 @@ def test_disk_of_one_more_instance_leaves_out_what_they_share(nothing_left):
     some, none = (climb(IDLE._replace(command=command)) for command in (written, IDLE.command))
     rise = [slope([points(one, "disk.marginal_bytes")]) for one in (some, none)]
     assert abs(rise[0] - rise[1] - 8 * MIB) < MIB / 4
-    shared = registry.load("container").reads(IDLE)[0]
+    shared = backends.load("container").reads(IDLE)[0]
     assert some.series["disk_bytes"][0] == os.stat(shared).st_blocks * 512
     assert rise[1] < some.series["disk_bytes"][0]
 
@@ -137,7 +137,7 @@ def test_the_reserve_of_the_host_stops_a_ladder_and_a_storm(nothing_left, monkey
 
 def test_a_port_of_the_host_is_there_only_once(nothing_left):
     """Else the first instance would answer for all of them."""
-    shared = [mode for mode in registry.modes() if not registry.load(mode).features.own_network]
+    shared = [mode for mode in backends.modes() if not backends.load(mode).features.own_network]
     assert shared
     for mode in shared:
         assert "port 8123 only once" in climb(PAGE, mode).texts["stopped"]
@@ -187,7 +187,7 @@ def test_whoever_starts_one_ends_with_who_asked(nothing_left):
 
 @pytest.mark.long
 def test_two_guests_one_after_the_other(nothing_left):
-    mode = next(mode for mode in registry.modes() if registry.load(mode).features.own_kernel)
+    mode = next(mode for mode in backends.modes() if backends.load(mode).features.own_kernel)
     seen = climb(PAGE, mode, instances=2)
     assert seen.values["instances"] == 2, seen.texts
     assert len(seen.series["start_s"]) == 2

@@ -10,8 +10,8 @@ import statistics
 import subprocess
 
 import pytest
-from bench_results import make, replaced
-from commands import VMCTL, ok, refused, vmctl
+from support.bench_results import make, replaced
+from support.commands import VMCTL, ok, refused, vmctl
 
 from bench import export
 from bench import result as results

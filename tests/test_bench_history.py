@@ -3,8 +3,8 @@
 import json
 
 import pytest
-from bench_results import make, replaced
-from commands import ok, refused, vmctl
+from support.bench_results import make, replaced
+from support.commands import ok, refused, vmctl
 
 from bench import history
 from bench import result as results

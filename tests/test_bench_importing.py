@@ -3,7 +3,7 @@ import os
 import tempfile
 
 import pytest
-from commands import refused
+from support.commands import refused
 
 from bench import folder, importing
 from vmctl.errors import VmctlError

@@ -7,13 +7,13 @@ import pytest
 
 from bench.probes import Request, io, tool
 from bench.probes.lines import follow, spans
-from vmctl import instance, registry
+from vmctl import backends, instance
 from vmctl.errors import VmctlError
-from vmctl.host import disk
+from vmctl.linux import filetree
 from vmctl.workload import Bytes, Resources, Workload
 
-MODES = sorted(registry.modes())
-QUICK = [mode for mode in MODES if not registry.load(mode).features.own_kernel]
+MODES = sorted(backends.modes())
+QUICK = [mode for mode in MODES if not backends.load(mode).features.own_kernel]
 EACH_QUICK_MODE = pytest.mark.parametrize("mode", QUICK)
 KEYS = {question.key.partition(".")[2] for question in io.QUESTIONS}
 SMALL_BYTES = 1024**2  # of metadata, logs and the JSON
@@ -48,7 +48,7 @@ def test_the_writes_are_on_the_writable_layer(work, mode):
         with backend.writable(inst, pause=False) as writable:
             path = os.path.join(writable.folder, "bench.io")
             assert os.stat(path).st_size == io.FILE_BYTES
-            assert io.FILE_BYTES <= disk.allocated_bytes(path) < io.FILE_BYTES + SMALL_BYTES
+            assert io.FILE_BYTES <= filetree.allocated_bytes(path) < io.FILE_BYTES + SMALL_BYTES
             with open(os.path.join(writable.folder, "durable.json"), encoding="utf-8") as file:
                 text = file.read()
     job = json.loads(text[text.index("{") :])["jobs"][0]
@@ -103,7 +103,7 @@ def test_an_image_that_cannot_be_built(own_root, monkeypatch):
 
 @pytest.mark.long
 def test_a_guest_answers_and_its_drives_cache_is_named(guest_root):
-    mode = next(mode for mode in MODES if registry.load(mode).features.own_kernel)
+    mode = next(mode for mode in MODES if backends.load(mode).features.own_kernel)
     work = io.prepare(Workload(name="io", image="tiny", resources=Resources(memory_bytes=Bytes(256 * 1024**2))))
     seen = io.observe(Request(work, "io-guest", mode))
     assert set(seen.values) > KEYS

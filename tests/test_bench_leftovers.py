@@ -5,7 +5,7 @@ import signal
 import subprocess
 
 import pytest
-from commands import ok, start, wait_for
+from support.commands import ok, start, wait_for
 
 from bench import leftovers, result, session
 from vmctl import instance

@@ -6,7 +6,7 @@ import pytest
 
 from bench.model import Sample
 from bench.probes import Request, load, tool
-from vmctl import instance, registry
+from vmctl import backends, instance
 from vmctl.errors import VmctlError
 from vmctl.workload import Resources, Workload
 
@@ -14,8 +14,8 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root 
 
 MIB = 1024**2
 SHARED_BYTES = MIB // 2  # page tables, and pages of programs: whoever else maps them now changes each one's part
-MODES = sorted(registry.modes())
-QUICK = [mode for mode in MODES if not registry.load(mode).features.own_kernel]
+MODES = sorted(backends.modes())
+QUICK = [mode for mode in MODES if not backends.load(mode).features.own_kernel]
 EACH_QUICK_MODE = pytest.mark.parametrize("mode", QUICK)
 WORK = Workload(name="any", image="tiny", command=("httpd", "-f"))
 

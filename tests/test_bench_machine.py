@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from bench_results import finished, make, replaced
+from support.bench_results import finished, make, replaced
 
 from bench import export, machine, table
 from bench.model import CONTROL

@@ -6,15 +6,15 @@ import struct
 import subprocess
 
 import pytest
-from commands import free_port, wait_for
+from support.commands import free_port, wait_for
 
 from bench.probes import Request, net, tool
-from vmctl import instance, registry
+from vmctl import backends, instance
 from vmctl.errors import DeadlineError, SpecError, VmctlError
 from vmctl.workload import Ready, Seconds, Workload
 
-MODES = sorted(registry.modes())
-QUICK = [mode for mode in MODES if not registry.load(mode).features.own_kernel]
+MODES = sorted(backends.modes())
+QUICK = [mode for mode in MODES if not backends.load(mode).features.own_kernel]
 EACH_QUICK_MODE = pytest.mark.parametrize("mode", QUICK)
 TINY = Workload(name="net", image="tiny")
 
@@ -56,7 +56,7 @@ def test_every_question_gets_an_answer(work, mode):
     assert all(0 < seconds < 1 for seconds in seen.series["latency_s"])
     assert seen.values.keys() == {"from_bytes_s", "to_bytes_s"}
     assert all(rate > 1e6 for rate in seen.values.values())
-    shared = not registry.load(mode).features.own_network
+    shared = not backends.load(mode).features.own_network
     assert seen.texts["path"] == ("loopback of the host" if shared else "bridge and veth pair")
     assert instance.names() == []
 
@@ -128,7 +128,7 @@ def test_no_network_cannot_be_measured(own_root):
 
 
 def test_a_guest_is_reached_through_its_tap(guest_root):
-    mode = next(mode for mode in MODES if registry.load(mode).features.own_kernel)
+    mode = next(mode for mode in MODES if backends.load(mode).features.own_kernel)
     seen = net.observe(Request(net.prepare(TINY), "net-guest", mode))
     assert seen.texts["path"] == "bridge and tap, virtio-net"
     assert len(seen.series["latency_s"]) == net.COUNTED

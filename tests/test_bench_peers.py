@@ -4,7 +4,7 @@ import json
 import os
 
 import pytest
-from commands import ok
+from support.commands import ok
 
 from bench.peers import claims, containers, engines, guests, report
 from bench.peers.command import time_command

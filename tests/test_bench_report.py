@@ -6,9 +6,9 @@ import re
 
 import msgspec
 import pytest
-from bench_results import finished, make, replaced
-from browser import browse, chromium
-from commands import ok
+from support.bench_results import finished, make, replaced
+from support.browser import browse, chromium
+from support.commands import ok
 
 from bench import result as results
 from bench.model import Refusal, Result

@@ -4,8 +4,8 @@ import base64
 import re
 
 import pytest
-from bench_results import finished, make, replaced
-from browser import chromium, opened
+from support.bench_results import finished, make, replaced
+from support.browser import chromium, opened
 
 from bench.report import glance, words
 from bench.report.page import page, sections

@@ -6,7 +6,7 @@ import os
 import jsonschema
 import msgspec
 import pytest
-from bench_results import make
+from support.bench_results import make
 
 from bench import result
 from vmctl.errors import SpecError

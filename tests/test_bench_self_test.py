@@ -7,14 +7,14 @@ import subprocess
 import time
 
 import pytest
-from commands import refused, start, vmctl
+from support.commands import refused, start, vmctl
 
-from bench import harness, selftest, statistics
+from bench import overhead, selftest, statistics
 from bench.probes import tool
-from vmctl import instance, registry
+from vmctl import backends, instance
 from vmctl.workload import Ready, Workload
 
-QUICK = [mode for mode in sorted(registry.modes()) if not registry.load(mode).features.own_kernel]
+QUICK = [mode for mode in sorted(backends.modes()) if not backends.load(mode).features.own_kernel]
 
 
 def made(slower, runs=30, trials=40, noise=0.005):
@@ -112,15 +112,15 @@ def test_what_observing_adds_is_judged_by_its_interval():
 def test_the_harness_measures_itself(own_root, mode):
     """The workload is silent for a known time, and says on the same clock when it spoke."""
     work = tool.with_program(Workload(name="", image="tiny"))
-    said = work._replace(command=(tool.PATH, "stamp", str(harness.QUIET_MS)), ready=Ready(log="^stamp"))
-    assert harness.unwatched_s(said, mode) >= harness.QUIET_MS / 1000
-    seen = harness.watched(said, mode)
-    assert seen.interval_s >= harness.QUIET_MS / 1000
+    said = work._replace(command=(tool.PATH, "stamp", str(overhead.QUIET_MS)), ready=Ready(log="^stamp"))
+    assert overhead.unwatched_s(said, mode) >= overhead.QUIET_MS / 1000
+    seen = overhead.watched(said, mode)
+    assert seen.interval_s >= overhead.QUIET_MS / 1000
     assert 0 < seen.output_late_s < seen.interval_s
     assert 0 < seen.late_s < seen.interval_s
     open_port = said._replace(command=(*said.command, "8000"), ready=Ready(tcp=8000))
-    assert harness.watched(open_port, mode).late_s > 0
-    assert 0 < harness.cpu_share(said, mode) < 1
+    assert overhead.watched(open_port, mode).late_s > 0
+    assert 0 < overhead.cpu_share(said, mode) < 1
 
 
 # The command

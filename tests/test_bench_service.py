@@ -6,20 +6,20 @@ from concurrent.futures import ThreadPoolExecutor
 from statistics import median
 
 import pytest
-from commands import free_port
+from support.commands import free_port
 
-from bench import plan, questions, summary
+from bench import questions, schedule, summary
 from bench.model import Result, Sample
 from bench.probes import Request, service, tool
 from bench.report import words
-from vmctl import instance, registry
+from vmctl import backends, instance
 from vmctl.errors import DeadlineError, VmctlError
 from vmctl.workload import File, FileMode, HttpProbe, Port, Ready, Seconds, Workload
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root here")
 
-MODES = sorted(registry.modes())
-QUICK = [mode for mode in MODES if not registry.load(mode).features.own_kernel]
+MODES = sorted(backends.modes())
+QUICK = [mode for mode in MODES if not backends.load(mode).features.own_kernel]
 EACH_QUICK_MODE = pytest.mark.parametrize("mode", QUICK)
 DELAY_S = 0.2
 OK = "printf 'Content-Type: text/plain\\r\\n\\r\\nlate\\n'"
@@ -76,7 +76,7 @@ def test_a_service_that_answers_after_200_ms(own_root, mode):
 
 def flag(inst, command):
     """Switch the delay of the script on or off."""
-    from commands import ok
+    from support.commands import ok
 
     ok("exec", "--no-stdin", inst.name, "--", command, "/late")
 
@@ -87,7 +87,7 @@ def test_every_question_gets_an_answer(own_root, mode):
     assert len(seen.series["service_s"]) == service.COUNTED
     assert all(0 < seconds < 1 for seconds in seen.series["service_s"])
     assert seen.values["service_per_s"] > 10
-    shared = not registry.load(mode).features.own_network
+    shared = not backends.load(mode).features.own_network
     assert seen.texts["path"] == ("loopback of the host" if shared else "bridge and veth pair")
     assert instance.names() == []
 
@@ -174,7 +174,7 @@ def test_only_who_speaks_http_is_asked():
     work = served()
     others = (Ready(tcp=80), Ready(log="up"), None)
     for ready, there in ((work.ready, True), *((other, False) for other in others)):
-        made = plan.make(work._replace(ready=ready), ("container",), ("net",), 2, 1)
+        made = schedule.make(work._replace(ready=ready), ("container",), ("net",), 2, 1)
         asked = {question.key for _, question in questions.of(made)}
         assert ("net.service_s" in asked) == ({step.kind for step in made.steps} >= {"service"}) == there
         assert "net.latency_s" in asked
@@ -191,7 +191,7 @@ def test_several_at_once_find_their_way(own_root):
 
 
 def test_a_guest_is_asked_through_its_tap(guest_root):
-    mode = next(mode for mode in MODES if registry.load(mode).features.own_kernel)
+    mode = next(mode for mode in MODES if backends.load(mode).features.own_kernel)
     seen = take(page(served()), mode)
     assert seen.texts["path"] == "bridge and tap, virtio-net"
     assert seen.series["service_s"]
@@ -199,7 +199,7 @@ def test_a_guest_is_asked_through_its_tap(guest_root):
 
 
 def test_a_sentence_counts_requests_and_not_runs():
-    made = plan.make(served(), ("container",), ("net",), 2, 1)
+    made = schedule.make(served(), ("container",), ("net",), 2, 1)
     told = [{"kind": step.kind, "mode": step.mode, "round": step.round, "started": 0.0} for step in made.steps]
     samples = tuple(Sample(**one, series={"service_s": [0.001, 0.002, 0.003]}) for one in told)
     figures, ratios = summary.summarise(made, samples)

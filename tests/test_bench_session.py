@@ -1,4 +1,4 @@
-"""A measurement under way: its plan, samples that are kept at once, interruptions, failures, limits."""
+"""A measurement under way: its schedule, samples that are kept at once, interruptions, failures, limits."""
 
 import json
 import os
@@ -8,9 +8,9 @@ import time
 
 import msgspec
 import pytest
-from commands import VMCTL, ok, refused, start, vmctl, wait_for
+from support.commands import VMCTL, ok, refused, start, vmctl, wait_for
 
-from bench import manifest, plan, questions, result, session
+from bench import manifest, questions, result, schedule, session
 from bench.model import CONTROL, Sample, Step
 from vmctl import instance
 from vmctl.errors import SpecError
@@ -34,7 +34,7 @@ def silent(_):
 
 def measured(folder, work, modes=("host", "container"), metrics=("boot",), runs=2, **options):
     """Return the result of a small measurement."""
-    made = plan.make(work, modes, metrics, runs, 1, **options)
+    made = schedule.make(work, modes, metrics, runs, 1, **options)
     under_way = session.begin(str(folder), work, made, ())
     under_way.follow(silent)
     return under_way.result()
@@ -48,7 +48,7 @@ def steps_of(made):
 
 
 def test_each_round_has_every_mode_and_the_control_once():
-    made = plan.make(SPOKEN, ("host", "container", "vm"), ("boot",), 30, 7)
+    made = schedule.make(SPOKEN, ("host", "container", "vm"), ("boot",), 30, 7)
     for number in range(1, 31):
         turn = [(step.kind, step.mode) for step in made.steps if step.round == number]
         assert sorted(turn) == [(CONTROL, ""), ("start", "container"), ("start", "host"), ("start", "vm")]
@@ -56,14 +56,14 @@ def test_each_round_has_every_mode_and_the_control_once():
 
 
 def test_the_control_is_there_once_per_round_however_many_kinds_there_are():
-    made = plan.make(PAGE, ("host", "container"), ("boot", "cpu", "net"), 4, 7)
+    made = schedule.make(PAGE, ("host", "container"), ("boot", "cpu", "net"), 4, 7)
     assert len(steps_of(made)) == len(set(steps_of(made)))
     assert [step.round for step in made.steps if step.kind == CONTROL] == [1, 2, 3, 4]
-    assert CONTROL not in {step.kind for step in plan.make(PAGE, ("host",), ("density",), 4, 7).steps}
+    assert CONTROL not in {step.kind for step in schedule.make(PAGE, ("host",), ("density",), 4, 7).steps}
 
 
 def test_the_order_is_the_seeds_and_differs_from_round_to_round():
-    one, same, other = (plan.make(SPOKEN, ("host", "container", "vm"), ("boot",), 30, seed) for seed in (1, 1, 2))
+    one, same, other = (schedule.make(SPOKEN, ("host", "container", "vm"), ("boot",), 30, seed) for seed in (1, 1, 2))
     assert steps_of(one) == steps_of(same) != steps_of(other)
     orders = {tuple(step.mode for step in one.steps if step.round == number) for number in range(1, 31)}
     assert len(orders) > 10
@@ -77,14 +77,14 @@ def test_a_result_tells_the_kernels_parameters_and_not_those_of_init():
 
 
 def test_each_mode_is_first_as_often_as_any_other():
-    made = plan.make(SPOKEN, ("host", "container", "vm"), ("boot",), 3000, 5)
+    made = schedule.make(SPOKEN, ("host", "container", "vm"), ("boot",), 3000, 5)
     counted = [step for step in made.steps if step.round > 0 and step.mode]
     firsts = [counted[index].mode for index in range(0, len(counted), 3)]
     assert all(900 < firsts.count(mode) < 1100 for mode in made.modes)
 
 
 def test_costly_kinds_get_fewer_rounds_and_none_of_warming_up_behind_others():
-    made = plan.make(PAGE, ("host",), ("boot", "memory", "density"), 30, 1)
+    made = schedule.make(PAGE, ("host",), ("boot", "memory", "density"), 30, 1)
     rounds = {kind: [step.round for step in made.steps if step.kind == kind] for kind in ("start", "ladder", "load")}
     assert max(rounds["start"]) == 30
     assert min(rounds["start"]) == -2
@@ -95,7 +95,7 @@ def test_costly_kinds_get_fewer_rounds_and_none_of_warming_up_behind_others():
 @pytest.mark.parametrize("metrics", [("speed",), (), ("boot", "boot"), ("",)])
 def test_wrong_metrics(metrics):
     with pytest.raises(SpecError):
-        plan.check_metrics(metrics)
+        schedule.check_metrics(metrics)
 
 
 # Samples
@@ -111,7 +111,7 @@ def test_a_service_and_a_batch_in_two_modes(guest_root, tmp_path):
 
 
 def test_every_sample_is_on_disk_before_the_next_one_is_taken(guest_root, tmp_path):
-    made = plan.make(SPOKEN, ("host",), ("boot",), 1, 1)
+    made = schedule.make(SPOKEN, ("host",), ("boot",), 1, 1)
     seen = []
 
     def count(_):
@@ -172,7 +172,7 @@ def test_a_measurement_that_was_interrupted_is_taken_up_again(guest_root, tmp_pa
 def test_guests_are_run_as_before_when_a_measurement_goes_on(guest_root, tmp_path, monkeypatch):
     monkeypatch.setenv("VMCTL_ACCEL", "tcg")
     monkeypatch.delenv("VMCTL_CONNECT", raising=False)
-    session.begin(str(tmp_path), SPOKEN, plan.make(SPOKEN, ("host",), ("boot",), 1, 1), ())
+    session.begin(str(tmp_path), SPOKEN, schedule.make(SPOKEN, ("host",), ("boot",), 1, 1), ())
     monkeypatch.setenv("VMCTL_ACCEL", "kvm")
     monkeypatch.setenv("VMCTL_CONNECT", "qemu:///system")
     session.resume(str(tmp_path))
@@ -288,7 +288,7 @@ def test_a_measurement_that_is_done_is_only_computed_again(guest_root, tmp_path)
 
 
 def test_what_is_left_is_estimated_from_what_was_needed():
-    made = plan.make(SPOKEN, ("host",), ("boot",), 3, 1)
+    made = schedule.make(SPOKEN, ("host",), ("boot",), 3, 1)
     head = session.Head(id="x", created=0.0, host={}, explained={}, plan=made, refusals=())
     now = time.time()
     samples = [
@@ -351,6 +351,6 @@ def test_a_mode_that_cannot_run_is_an_error_unless_allowed(guest_root, tmp_path)
 
 
 def test_a_quick_one_only_starts_and_asks_only_what_a_start_tells():
-    whole, quick = (plan.make(PAGE, ("host",), ("boot", "memory"), 3, 1, quick=each) for each in (False, True))
+    whole, quick = (schedule.make(PAGE, ("host",), ("boot", "memory"), 3, 1, quick=each) for each in (False, True))
     assert {step.kind for step in quick.steps} == {CONTROL, "start"} < {step.kind for step in whole.steps}
     assert {kind for kind, _ in questions.of(quick)} == {"start"} < {kind for kind, _ in questions.of(whole)}

@@ -3,17 +3,17 @@
 import os
 
 import pytest
-from commands import free_port
+from support.commands import free_port
 
 from bench.probes import Request, start
-from vmctl import instance, registry
+from vmctl import backends, instance
 from vmctl.errors import DeadlineError, VmctlError
 from vmctl.workload import File, HttpProbe, Port, Ready, Seconds, Workload
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root here")
 
-MODES = sorted(registry.modes())
-QUICK = [mode for mode in MODES if not registry.load(mode).features.own_kernel]
+MODES = sorted(backends.modes())
+QUICK = [mode for mode in MODES if not backends.load(mode).features.own_kernel]
 EACH_QUICK_MODE = pytest.mark.parametrize("mode", QUICK)
 
 PORT = free_port()  # in mode host it is the host's

@@ -1,9 +1,9 @@
 """A ladder that was cut short: the reason stands wherever its figures are read."""
 
 import pytest
-from bench_results import finished, make, replaced
+from support.bench_results import finished, make, replaced
 
-from bench import export, stops, table
+from bench import cutshort, export, table
 from bench.questions import of
 from bench.report import page, words
 
@@ -39,15 +39,15 @@ def short(whole):
 
 
 def test_a_whole_ladder_needs_no_word(whole):
-    assert list(stops.sentences(whole)) == []
-    assert {stops.beside(whole, one, mode) for _, one in of(whole.plan) for mode in whole.plan.modes} == {""}
+    assert list(cutshort.sentences(whole)) == []
+    assert {cutshort.beside(whole, one, mode) for _, one in of(whole.plan) for mode in whole.plan.modes} == {""}
 
 
 def test_the_first_instance_alone_is_called_so(short):
-    assert stops.beside(short, question(short, "memory.marginal_bytes"), "host") == ALONE
-    assert stops.beside(short, question(short, "density.start_slope_s"), "host") == f"stopped {WHY}"
-    assert stops.beside(short, question(short, "memory.marginal_bytes"), "container") == ""
-    assert stops.beside(short, question(short, "boot.answer_s"), "host") == ""
+    assert cutshort.beside(short, question(short, "memory.marginal_bytes"), "host") == ALONE
+    assert cutshort.beside(short, question(short, "density.start_slope_s"), "host") == f"stopped {WHY}"
+    assert cutshort.beside(short, question(short, "memory.marginal_bytes"), "container") == ""
+    assert cutshort.beside(short, question(short, "boot.answer_s"), "host") == ""
 
 
 def test_it_stands_in_the_sentences_the_tables_and_the_notes(short):
@@ -64,7 +64,9 @@ def test_it_stands_in_the_sentences_the_tables_and_the_notes(short):
 
 def test_one_that_got_further_has_a_slope_of_what_ran(whole):
     found = cut(whole, "vm", 3, "before instance 4: the host has 1 GiB of memory available")
-    assert stops.beside(found, question(found, "memory.marginal_bytes"), "vm").startswith("stopped before instance 4")
-    (note,) = stops.sentences(found)
+    assert cutshort.beside(found, question(found, "memory.marginal_bytes"), "vm").startswith(
+        "stopped before instance 4"
+    )
+    (note,) = cutshort.sentences(found)
     assert note.startswith("vm: 3 of 5 instances at the same time; stopped before instance 4: the host has 1 GiB")
     assert "first one" not in note

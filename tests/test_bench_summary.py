@@ -4,9 +4,9 @@ import statistics as standard
 import subprocess
 import sys
 
-import bench_results
 import pytest
-from bench_results import failed, finished, make, replaced
+from support import bench_results
+from support.bench_results import failed, finished, make, replaced
 
 from bench import questions, statistics
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.texts import quantity
+from bench.formatting import quantity
 
 
 @pytest.mark.parametrize(

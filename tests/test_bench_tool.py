@@ -5,15 +5,15 @@ import subprocess
 import time
 
 import pytest
-from commands import ok, vmctl
+from support.commands import ok, vmctl
 
 from bench.probes import Request, cpu, lines, syscall, tool
-from vmctl import instance, registry
+from vmctl import backends, instance
 from vmctl.errors import DeadlineError, UnavailableError, VmctlError
 from vmctl.workload import File, Port, Ready, Workload
 
-MODES = sorted(registry.modes())
-QUICK = [mode for mode in MODES if not registry.load(mode).features.own_kernel]
+MODES = sorted(backends.modes())
+QUICK = [mode for mode in MODES if not backends.load(mode).features.own_kernel]
 EACH_QUICK_MODE = pytest.mark.parametrize("mode", QUICK)
 TINY = Workload(name="tool", image="tiny")
 PAUSES_S = 0.22  # of the program: before its first work, and before each
@@ -209,7 +209,7 @@ def test_each_question_gets_an_answer(own_root, mode):
 def test_a_guest_answers_too(guest_root):
     """One boot: what the program does in a guest is seen by the host."""
     counts = {"integer": 20_000_000, "getppid": 50_000, "open_close": 2_000, "spawn": 10, "fault": 5_000}
-    mode = next(mode for mode in MODES if registry.load(mode).features.own_kernel)
+    mode = next(mode for mode in MODES if backends.load(mode).features.own_kernel)
     spans, seen = tool.worked(Request(tool.working(TINY, counts), "tool-guest", mode))
     assert {name: span.times for name, span in spans.items()} == counts
     assert all(span.seconds > 0 for span in spans.values())

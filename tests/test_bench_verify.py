@@ -3,10 +3,10 @@
 import json
 
 import pytest
-from bench_results import make, replaced
-from commands import ok, refused, vmctl
+from support.bench_results import make, replaced
+from support.commands import ok, refused, vmctl
 
-from bench import export, texts
+from bench import export, formatting
 from bench import result as results
 from bench.model import Figure, Step
 from bench.report import page
@@ -201,7 +201,7 @@ def test_a_number_changed_in_a_report_is_found(folder, result):
     (folder / "report.md").write_text(export.markdown(result), encoding="utf-8")
     (folder / "report.html").write_text(page.page(result), encoding="utf-8")
     ok("bench", "verify", str(folder))
-    text = texts.quantity(result.figures[2].value, "s")
+    text = formatting.quantity(result.figures[2].value, "s")
     for name, shown in (("report.md", text), ("report.html", text.replace(" ", "\N{NO-BREAK SPACE}"))):
         good = (folder / name).read_text(encoding="utf-8")
         assert shown in good

@@ -6,15 +6,15 @@ import pytest
 
 from bench.model import Sample
 from bench.probes import Request, writes
-from vmctl import instance, registry
+from vmctl import backends, instance
 from vmctl.errors import VmctlError
 from vmctl.workload import Workload
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root here")
 
 MIB = 1024**2
-MODES = sorted(registry.modes())
-QUICK = [mode for mode in MODES if not registry.load(mode).features.own_kernel]
+MODES = sorted(backends.modes())
+QUICK = [mode for mode in MODES if not backends.load(mode).features.own_kernel]
 EACH_QUICK_MODE = pytest.mark.parametrize("mode", QUICK)
 
 

@@ -9,14 +9,15 @@ import tarfile
 import time
 
 import pytest
-from commands import ok, refused, start, vmctl, wait_for
-from host_state import host_state, left_behind
-from images_made import held
+from support.commands import ok, refused, start, vmctl, wait_for
+from support.host_state import host_state, left_behind
+from support.images_made import held
 
-from images import lookup, store
-from images.build import tarstream
-from images.stage import staging
-from images.tree import Attributes
+from images.layer import lookup
+from images.layer.tree import Attributes
+from images.recipes import tarstream
+from images.store import store
+from images.store.staging import staging
 from vmctl import instance
 from vmctl.errors import VmctlError
 

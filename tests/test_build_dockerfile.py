@@ -2,23 +2,10 @@
 
 import pytest
 
-from images.build import dockerfile, settings
-from images.build.expand import expand
-from images.build.lines import parse, words
-from images.build.steps import (
-    Arg,
-    Cmd,
-    Copy,
-    Entrypoint,
-    Env,
-    Expose,
-    Inline,
-    Label,
-    Run,
-    Shell,
-    Stored,
-    Volume,
-)
+from images.recipes import dockerfile, settings
+from images.recipes.expand import expand
+from images.recipes.lines import parse, words
+from images.recipes.steps import Arg, Cmd, Copy, Entrypoint, Env, Expose, Inline, Label, Run, Shell, Stored, Volume
 from vmctl.errors import SpecError
 
 

@@ -5,12 +5,12 @@ import os
 import tarfile
 
 import pytest
-import trees
-from commands import ok
-from others import Buildah
-from overlays import mounted
+from support import trees
+from support.commands import ok
+from support.others import Buildah
+from support.overlays import mounted
 
-from images import store
+from images.store import store
 
 pytestmark = pytest.mark.usefixtures("own_store")
 

@@ -7,14 +7,15 @@ import shutil
 import signal
 
 import pytest
-from commands import free_port, ok, start, vmctl, wait_for
-from host_state import host_state, left_behind
+from support.commands import free_port, ok, start, vmctl, wait_for
+from support.host_state import host_state, left_behind
 
-from images import lookup, store
-from images import shipped as recipes
-from images.build import debian
-from images.build.steps import Packages
-from images.stage import staging
+from images.layer import lookup
+from images.recipes import debian
+from images.recipes.steps import Packages
+from images.store import shipped as recipes
+from images.store import store
+from images.store.staging import staging
 from vmctl import instance
 
 pytestmark = [pytest.mark.usefixtures("own_store"), pytest.mark.timeout(1200)]

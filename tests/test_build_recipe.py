@@ -5,11 +5,11 @@ import shutil
 
 import jsonschema
 import pytest
-from commands import ok
+from support.commands import ok
 
-from images import shipped
-from images.build import choice, ignore, recipe
-from images.build.steps import Cmd, Copy, Env, Expose, Inline, Packages, Run, Shell, User, Workdir
+from images.recipes import choice, ignore, recipe
+from images.recipes.steps import Cmd, Copy, Env, Expose, Inline, Packages, Run, Shell, User, Workdir
+from images.store import shipped
 from vmctl import yamlfile
 from vmctl.errors import SpecError
 

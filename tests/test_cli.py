@@ -9,10 +9,10 @@ import tempfile
 import time
 
 import pytest
-from commands import VMCTL, Terminal, free_port, get, ok, refused, start, vmctl, wait_for
-from host_state import host_state, left_behind
+from support.commands import VMCTL, Terminal, free_port, get, ok, refused, start, vmctl, wait_for
+from support.host_state import host_state, left_behind
 
-from vmctl import __version__, instance, paths, registry
+from vmctl import __version__, backends, instance, paths
 from vmctl.cli import VERBS, bench, image
 from vmctl.run import which
 
@@ -323,10 +323,10 @@ def test_arguments_that_are_no_text(own_root):
     assert subprocess.run(words, capture_output=True, check=True).stdout == b"\xfe \xff\n"
 
 
-@pytest.mark.parametrize("mode", registry.modes())
+@pytest.mark.parametrize("mode", backends.modes())
 def test_state_in_a_folder_with_an_odd_name(tmp_path, monkeypatch, mode):
     """Each of these characters means something to mount, overlayfs, mountinfo, libvirt's URI or QEMU's arguments."""
-    comma = "" if registry.load(mode).features.own_kernel else ","  # libvirt's probe of QEMU does not escape it
+    comma = "" if backends.load(mode).features.own_kernel else ","  # libvirt's probe of QEMU does not escape it
     with tempfile.TemporaryDirectory(prefix=f"a b{comma}c:d\\e%f#g&é-") as root:
         images = paths.images_root()
         monkeypatch.setenv("VMCTL_ROOT", root)

@@ -7,18 +7,19 @@ import sys
 import time
 
 import pytest
-from commands import ok, refused, start, vmctl, wait_for
-from host_state import host_state, left_behind
-from images_made import add
-from trees import read
+from support.commands import ok, refused, start, vmctl, wait_for
+from support.host_state import host_state, left_behind
+from support.images_made import add
+from support.trees import read
 
-from images import lookup, store
-from vmctl import instance, paths, registry
-from vmctl.host import syscalls
+from images.layer import lookup
+from images.store import store
+from vmctl import backends, instance, paths
+from vmctl.linux import syscalls
 from vmctl.run import run
 
-MODES = sorted(registry.modes())
-QUICK = [mode for mode in MODES if not registry.load(mode).features.own_kernel]
+MODES = sorted(backends.modes())
+QUICK = [mode for mode in MODES if not backends.load(mode).features.own_kernel]
 CAPABILITY = bytes.fromhex("0100000200200000000000000000000000000000")  # cap_net_raw=ep, as setcap(8) stores it
 
 # Everything but where the kernel's file systems are mounted: names, modes, owners, times, contents, link targets.
@@ -129,7 +130,7 @@ def first(base):
 def up(image, mode, name="box", text=""):
     path = os.path.join(os.environ["VMCTL_ROOT"], f"{name}.yaml")
     with open(path, "w", encoding="utf-8") as file:
-        network = "bridge" if registry.load(mode).features.own_network else "host"
+        network = "bridge" if backends.load(mode).features.own_network else "host"
         file.write(f"image: {image}\ncommand: [sleep, '1000']\nnetwork: {network}\n{text}\n")
     ok("up", path, "--mode", mode)
 
@@ -230,7 +231,7 @@ def test_the_configuration_is_inherited_and_changed(box):
 # as setcap(8) inside would: the kernel adds whose root it is that the capability is good for
 SET_CAPABILITY = """
 import os, sys
-from vmctl.host import syscalls
+from vmctl.linux import syscalls
 file = os.open(f"/proc/{sys.argv[1]}/root/etc/mine", os.O_RDWR)
 syscalls.setns(os.open(f"/proc/{sys.argv[1]}/ns/user", os.O_RDONLY))
 os.setxattr(file, "security.capability", bytes.fromhex(sys.argv[2]))
@@ -308,7 +309,7 @@ def test_no_link_of_the_workloads_leads_anywhere(box):
     """It could be put in the place of a file that is about to be read as the host's root."""
     inside(box, "ln -s /etc /folder; ln -s /etc/shadow /file")
     inst = instance.load(box)
-    with registry.load("container").writable(inst, pause=False) as writable:
+    with backends.load("container").writable(inst, pause=False) as writable:
         assert os.readlink(f"{writable.folder}/file") == "/etc/shadow"
         with pytest.raises(OSError, match="Too many levels of symbolic links"):
             os.listdir(f"{writable.folder}/folder")

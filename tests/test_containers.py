@@ -7,14 +7,14 @@ import os
 import subprocess
 
 import pytest
-from commands import VMCTL, ok, refused, vmctl
-from golden import compare
-from images_made import add
+from support.commands import VMCTL, ok, refused, vmctl
+from support.golden import compare
+from support.images_made import add
 
-from containers import identity, plan, seccomp
-from images import store
+from containers import identity, mountplan, seccomp
+from images.store import store
 from vmctl.errors import SpecError
-from vmctl.host import cgroups, syscalls
+from vmctl.linux import cgroups, syscalls
 from vmctl.run import which
 
 PROBE = """
@@ -51,8 +51,8 @@ def _environment(masked, read_only):
     return "MASKED=" + " ".join(masked), "READONLY=" + " ".join(read_only)
 
 
-MASKED = [*(f"/proc/{name}" for name in plan.MASKED), "/sys/firmware"]
-READ_ONLY = [f"/proc/{name}" for name in plan.READ_ONLY]
+MASKED = [*(f"/proc/{name}" for name in mountplan.MASKED), "/sys/firmware"]
+READ_ONLY = [f"/proc/{name}" for name in mountplan.READ_ONLY]
 
 
 @pytest.fixture(scope="module")
@@ -79,10 +79,10 @@ def capabilities(facts):
 def test_mount_plan_on_either_cgroup_version():
     for version in (1, 2):
         steps = [
-            plan.root(["/layers/base", "/layers/top"], "/i"),
-            *plan.kernel_file_systems(),
-            *plan.cgroup_file_systems(version, ["cpu", "memory"]),
-            *plan.protections(),
+            mountplan.root(["/layers/base", "/layers/top"], "/i"),
+            *mountplan.kernel_file_systems(),
+            *mountplan.cgroup_file_systems(version, ["cpu", "memory"]),
+            *mountplan.protections(),
         ]
         compare(f"containers/mounts-cgroup-v{version}", "\n".join(map(str, steps)) + "\n")
 
@@ -102,10 +102,10 @@ def test_an_image_of_127_layers_runs(own_root, tmp_path, monkeypatch):
 
 
 def test_nothing_but_the_plan_is_mounted(ours):
-    targets = {step.target for step in plan.kernel_file_systems() if isinstance(step, plan.Mount)}
+    targets = {step.target for step in mountplan.kernel_file_systems() if isinstance(step, mountplan.Mount)}
     layout = cgroups.hierarchy()
-    targets |= {step.target for step in plan.cgroup_file_systems(layout.version, sorted(layout.mounts))}
-    covers = {step.path for step in plan.protections()}
+    targets |= {step.target for step in mountplan.cgroup_file_systems(layout.version, sorted(layout.mounts))}
+    covers = {step.path for step in mountplan.protections()}
     found = set(mounts(ours["mounts"]))
     assert targets | {"/"} <= found <= targets | covers | {"/"}
 

@@ -5,13 +5,13 @@ import os
 import signal
 
 import pytest
-from commands import free_port, get, inspect, ok, refused, start, vmctl, wait_for
+from support.commands import free_port, get, inspect, ok, refused, start, vmctl, wait_for
 
-from images import store
-from vmctl import instance, registry, spec
-from vmctl.host.reach import connect
+from images.store import store
+from vmctl import backends, instance, spec
+from vmctl.net.connect import connect
 
-MODES = sorted(registry.modes())
+MODES = sorted(backends.modes())
 EACH_MODE = pytest.mark.parametrize("mode", MODES)
 PAGE = "<h1>it's the same</h1>\n"
 # The port inside is the host's own in a mode without a network of its own, hence not always 8000.
@@ -31,7 +31,7 @@ ready: {{http: {inner}/}}
 
 
 def features(mode):
-    return registry.load(mode).features
+    return backends.load(mode).features
 
 
 class Web:

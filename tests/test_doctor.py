@@ -5,8 +5,8 @@ import signal
 
 import pytest
 
-from vmctl import paths
-from vmctl.host import abilities, doctor, syscalls
+from vmctl import doctor, paths
+from vmctl.linux import abilities, syscalls
 
 
 def by_name():

@@ -12,11 +12,11 @@ from contextlib import ExitStack, closing, contextmanager
 
 import pytest
 
-from vmctl import engine, registry
-from vmctl.host import syscalls
-from vmctl.host.cgroups import Cgroup, Limits
-from vmctl.host.events import Events
-from vmctl.host.listening import Listening
+from vmctl import backends, engine
+from vmctl.linux import syscalls
+from vmctl.linux.cgroups import Cgroup, Limits
+from vmctl.linux.events import Events
+from vmctl.linux.listening import Listening
 from vmctl.workload import HttpProbe, Ready, Workload
 
 QUIET_S = 1.0
@@ -165,7 +165,7 @@ def test_no_server_is_listened_for_in_a_group_that_is_not_there():
 
 @contextmanager
 def started(work, mode):
-    backend = registry.load(mode)
+    backend = backends.load(mode)
     inst = engine.create(work, backend)
     with inst.locked():
         try:

@@ -4,10 +4,10 @@ import mmap
 import os
 
 import pytest
-from commands import free_port, inspect, ok
+from support.commands import free_port, inspect, ok
 
-from vmctl.host import memory
-from vmctl.host.cgroups import split
+from vmctl.linux import memory
+from vmctl.linux.cgroups import split
 from vmm.footprint import beside_guest_bytes
 
 MIB = 1024**2

@@ -7,19 +7,18 @@ import sys
 import time
 
 import pytest
-from commands import ok, vmctl, wait_for
+from support.commands import ok, vmctl, wait_for
 
-from vmctl import instance, registry
-from vmctl.host import freezer
+from vmctl import backends, freezer, instance
 from vmctl.journal import Journal
 
-QUICK = [mode for mode in sorted(registry.modes()) if not registry.load(mode).features.own_kernel]
+QUICK = [mode for mode in sorted(backends.modes()) if not backends.load(mode).features.own_kernel]
 # a process that has children all the time, each of which writes
 BUSY = "while :; do date +%s%N > /clock; done"
 HOLD = """
 import sys, time
 from vmctl import instance
-from vmctl.host import freezer
+from vmctl import freezer
 with freezer.frozen(instance.load("busy")):
     print("held", flush=True)
     time.sleep(1000)

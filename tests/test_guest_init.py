@@ -5,7 +5,7 @@ import socket
 import threading
 
 import pytest
-from guest_boot import ADDRESS, MAC, Guest
+from support.guest_boot import ADDRESS, MAC, Guest
 
 from vmm import guest
 from vmm.seed import SeedFile

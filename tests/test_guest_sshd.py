@@ -4,7 +4,7 @@ import socket
 
 import paramiko
 import pytest
-from guest_boot import ADDRESS, MAC, PATH, Guest
+from support.guest_boot import ADDRESS, MAC, PATH, Guest
 
 from vmm.seed import SeedFile, workload_words
 

@@ -3,10 +3,10 @@
 import os
 
 import pytest
-from commands import ok
-from host_state import host_state, left_behind
+from support.commands import ok
+from support.host_state import host_state, left_behind
 
-from vmctl.host import disk
+from vmctl.linux import filetree
 
 
 def deep(folder, levels):
@@ -28,25 +28,25 @@ def test_a_tree_is_removed_and_what_its_links_lead_to_is_not(tree, tmp_path):
     for name in ("a/b/c", "a/d/e/f", "a/b2/c"):
         (tree / name).mkdir(parents=True)
     (tree / "a/b/link").symlink_to("..")
-    disk.remove_tree(str(tree))
+    filetree.remove_tree(str(tree))
     assert not tree.exists()
     assert (tmp_path / "kept/file").read_text() == "kept"
-    disk.remove_tree(str(tree))  # nothing there
+    filetree.remove_tree(str(tree))  # nothing there
 
 
 def test_a_link_is_no_tree(tmp_path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "link").symlink_to("folder")
     with pytest.raises(OSError, match="Not a directory"):
-        disk.remove_tree(str(tmp_path / "link"))
+        filetree.remove_tree(str(tmp_path / "link"))
     assert (tmp_path / "folder").exists()
 
 
 def test_a_tree_deeper_than_a_path_is_long(tmp_path):
     (tmp_path / "top").mkdir()
     deep(tmp_path / "top", 1500)
-    assert disk.allocated_bytes(str(tmp_path / "top")) > 500 * 4096
-    disk.remove_tree(str(tmp_path / "top"))
+    assert filetree.allocated_bytes(str(tmp_path / "top")) > 500 * 4096
+    filetree.remove_tree(str(tmp_path / "top"))
     assert os.listdir(tmp_path) == []
 
 

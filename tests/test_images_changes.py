@@ -7,14 +7,14 @@ import stat
 from contextlib import contextmanager
 
 import pytest
-from overlays import mounted
-from trees import of
+from support.overlays import mounted
+from support.trees import of
 
-from images import changes, layers, lookup
-from images.image import Image, ImageConfig
-from images.stage import staging
+from images.layer import changes, layers, lookup
+from images.store.image import Image, ImageConfig
+from images.store.staging import staging
 from vmctl.backend import Writable
-from vmctl.host import disk, syscalls
+from vmctl.linux import filetree, syscalls
 
 pytestmark = pytest.mark.usefixtures("empty_root")
 
@@ -226,7 +226,7 @@ def test_a_deep_tree(stage, tmp_path):
         deep = layers.from_folder(stage, upper, overlay=True)
     with lookup.View([*made, deep]) as view:
         assert view.find("/a" * 350) is not None
-    disk.remove_tree(str(tmp_path / "run"))  # pytest's own removal calls itself
+    filetree.remove_tree(str(tmp_path / "run"))  # pytest's own removal calls itself
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -10,8 +10,8 @@ import sys
 import pytest
 import zstandard
 
-from images import compression
-from images.image import ImageError
+from images.layer import compression
+from images.store.image import ImageError
 
 DATA = random.Random(1).randbytes(200_000) + bytes(range(256)) * 3000 + bytes(1 << 20)
 PACKERS = {

@@ -7,13 +7,14 @@ import lzma
 import os
 import subprocess
 
-import others
 import pytest
-import trees
-from overlays import mounted
+from support import others, trees
+from support.overlays import mounted
 
-from images import importing, partitions, store
-from images.image import ImageError
+from images.disks import partitions
+from images.store import store
+from images.store.image import ImageError
+from images.transfer import importing
 from vmctl.run import run
 
 pytestmark = pytest.mark.usefixtures("empty_root")

@@ -5,16 +5,17 @@ import os
 import subprocess
 import tarfile
 
-import others
 import pytest
-import trees
-from archives import Layout, docker_files, sha256
-from commands import VMCTL, Terminal, ok, refused
-from overlays import mounted
-from tars import folder, tar_of
+from support import others, trees
+from support.archives import Layout, docker_files, sha256
+from support.commands import VMCTL, Terminal, ok, refused
+from support.overlays import mounted
+from support.tars import folder, tar_of
 
-from images import importing, layers, store
-from images.image import ImageError
+from images.layer import layers
+from images.store import store
+from images.store.image import ImageError
+from images.transfer import importing
 
 pytestmark = pytest.mark.usefixtures("empty_root")
 

@@ -6,16 +6,17 @@ import lzma
 import os
 import shutil
 
-import others
 import pytest
-import trees
 import zstandard
-from archives import CONTAINERD_NAME, PACKERS, Layout, docker_files, dump, sha256
-from overlays import mounted
-from tars import folder, tar_of
+from support import others, trees
+from support.archives import CONTAINERD_NAME, PACKERS, Layout, docker_files, dump, sha256
+from support.overlays import mounted
+from support.tars import folder, tar_of
 
-from images import importing, lookup, store
-from images.image import ImageError, architecture
+from images.layer import lookup
+from images.store import store
+from images.store.image import ImageError, architecture
+from images.transfer import importing
 from vmctl.errors import NotFoundError, SpecError
 
 pytestmark = pytest.mark.usefixtures("empty_root")

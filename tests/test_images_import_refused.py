@@ -8,13 +8,14 @@ import zlib
 from contextlib import suppress
 
 import pytest
-from archives import CONFIG, INDEX, LAYER, MANIFEST, Layout, blob_name, docker_files, dump, only_layer, sha256
-from tars import folder, hard, link, tar_of
+from support.archives import CONFIG, INDEX, LAYER, MANIFEST, Layout, blob_name, docker_files, dump, only_layer, sha256
+from support.tars import folder, hard, link, tar_of
 
-from images import importing, store
-from images.image import ImageError
+from images.store import store
+from images.store.image import ImageError
+from images.transfer import importing
 from vmctl.errors import VmctlError
-from vmctl.host import syscalls
+from vmctl.linux import syscalls
 
 pytestmark = pytest.mark.usefixtures("empty_root")
 

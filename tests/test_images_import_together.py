@@ -8,11 +8,12 @@ import subprocess
 import time
 
 import pytest
-from archives import Layout, sha256
-from commands import VMCTL, ok, refused, start, wait_for
-from tars import tar_of
+from support.archives import Layout, sha256
+from support.commands import VMCTL, ok, refused, start, wait_for
+from support.tars import tar_of
 
-from images import importing, store
+from images.store import store
+from images.transfer import importing
 
 pytestmark = pytest.mark.usefixtures("empty_root")
 

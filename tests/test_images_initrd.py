@@ -2,11 +2,11 @@ import lzma
 import os
 import shutil
 
-import judges
 import pytest
+from support import judges
 
-from images import initrd, kernel, modules
-from images.kernel import Kernel
+from images.kernels import initrd, kernel, modules
+from images.kernels.kernel import Kernel
 from vmctl.errors import NotFoundError, VmctlError
 from vmctl.run import run
 

@@ -3,9 +3,11 @@ import os
 import struct
 
 import pytest
-from commands import ok, refused, vmctl
+from support.commands import ok, refused, vmctl
 
-from images import deb, initrd, kept_kernels, kernel, modules, store
+from images.kernels import initrd, inventory, kernel, modules
+from images.packages import deb
+from images.store import store
 from vmctl.errors import ConflictError, NotFoundError, SpecError, UnavailableError, VmctlError
 from vmctl.run import run
 
@@ -86,33 +88,33 @@ def own_kernels(small, monkeypatch, tmp_path):
 
 def test_a_kernel_is_added_with_its_modules_and_found_by_its_name(own_kernels):
     root, release = own_kernels
-    found = kept_kernels.add(str(root / "boot/my-linux"), modules=str(root), name="mine")
+    found = inventory.add(str(root / "boot/my-linux"), modules=str(root), name="mine")
     assert found == kernel.find("mine")
     assert (found.name, found.release) == ("mine", release)
     assert found.vmlinuz.startswith(store.path("kernels", "mine"))
     assert sorted(os.listdir(found.modules))[0] == "kernel"  # without `build`, which leads out of the store
     names = [os.path.basename(file) for file in modules.load_order(found, ["overlay"])]  # depmod has been run
     assert names == ["overlay.ko"]
-    assert [kept.kernel for kept in kept_kernels.ls() if kept.origin != "host"] == [found]
-    assert kept_kernels.names() == ["mine"]
+    assert [kept.kernel for kept in inventory.ls() if kept.origin != "host"] == [found]
+    assert inventory.names() == ["mine"]
 
 
 def test_modules_are_found_in_a_folder_of_any_depth(own_kernels):
     root, release = own_kernels
     for number, folder in enumerate((root, root / "lib/modules", root / "lib/modules" / release)):
-        kept_kernels.add(str(root / "boot/my-linux"), modules=str(folder), name=f"n{number}")
+        inventory.add(str(root / "boot/my-linux"), modules=str(folder), name=f"n{number}")
     with pytest.raises(NotFoundError, match="no modules of the kernel"):
-        kept_kernels.add(str(root / "boot/my-linux"), modules=str(root / "boot"))
+        inventory.add(str(root / "boot/my-linux"), modules=str(root / "boot"))
 
 
 def test_an_added_kernel_is_called_by_its_release_unless_named(own_kernels):
     root, release = own_kernels
-    assert kept_kernels.add(str(root / "boot/my-linux"), modules=str(root)).name == release
+    assert inventory.add(str(root / "boot/my-linux"), modules=str(root)).name == release
     with pytest.raises(ConflictError, match="there is a kernel"):
-        kept_kernels.add(str(root / "boot/my-linux"), modules=str(root))
+        inventory.add(str(root / "boot/my-linux"), modules=str(root))
     for name in ("debian", "host", "../up", "a/b", ".hidden", "x" * 200):
         with pytest.raises(SpecError, match="cannot be added under the name"):
-            kept_kernels.add(str(root / "boot/my-linux"), modules=str(root), name=name)
+            inventory.add(str(root / "boot/my-linux"), modules=str(root), name=name)
     assert os.listdir(store.path("kernels")) == [release]
 
 
@@ -120,7 +122,7 @@ def test_a_kernel_whose_modules_are_incomplete_leaves_nothing(own_kernels):
     root, release = own_kernels
     os.unlink(root / "lib/modules" / release / "modules.builtin")
     with pytest.raises(VmctlError):
-        kept_kernels.add(str(root / "boot/my-linux"), modules=str(root), name="mine")
+        inventory.add(str(root / "boot/my-linux"), modules=str(root), name="mine")
     assert os.listdir(store.path("kernels")) == []
 
 
@@ -132,7 +134,7 @@ def test_a_header_that_lies_about_the_release_is_refused(own_root, tmp_path):
         image[0x300 : 0x300 + len(text)] = text
         (tmp_path / "vmlinuz").write_bytes(image)
         with pytest.raises(NotFoundError, match="no kernel image that says its release"):
-            kept_kernels.add(str(tmp_path / "vmlinuz"))
+            inventory.add(str(tmp_path / "vmlinuz"))
 
 
 def test_kernels_on_the_command_line(own_kernels):
@@ -151,12 +153,12 @@ def test_kernels_on_the_command_line(own_kernels):
 
 def test_the_initrd_of_an_added_kernel_is_built_once(own_kernels):
     root, _ = own_kernels
-    found = kept_kernels.add(str(root / "boot/my-linux"), modules=str(root), name="mine")
+    found = inventory.add(str(root / "boot/my-linux"), modules=str(root), name="mine")
     init = root / "init"
     init.write_text("#!/bin/busybox sh\n")
     first = initrd.build(found, [(str(init), "init", 0o755)], ["overlay"])
     assert initrd.build(kernel.find("mine"), [(str(init), "init", 0o755)], ["overlay"]) == first
-    kept_kernels.remove("mine")
+    inventory.remove("mine")
     assert initrd.stale() == [first, first + ".inputs"]
 
 

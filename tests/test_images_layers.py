@@ -9,14 +9,14 @@ import struct
 import tarfile
 
 import pytest
-from tars import folder, hard, link, tar_of
-from trees import facts, of, read
+from support.tars import folder, hard, link, tar_of
+from support.trees import facts, of, read
 
-from images import layers, lookup, mounts, pack
-from images.image import ImageError
-from images.stage import staging
+from images.layer import layers, lookup, mounts, pack
+from images.store.image import ImageError
+from images.store.staging import staging
 from vmctl.errors import VmctlError
-from vmctl.host import syscalls
+from vmctl.linux import syscalls
 from vmctl.run import run
 
 pytestmark = pytest.mark.usefixtures("empty_root")

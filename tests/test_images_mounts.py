@@ -1,11 +1,11 @@
 import os
 
 import pytest
-from images_made import put
+from support.images_made import put
 
-from images import mounts
+from images.layer import mounts
 from vmctl import instance
-from vmctl.host import syscalls
+from vmctl.linux import syscalls
 from vmctl.run import run
 from vmctl.workload import Workload
 

@@ -1,15 +1,15 @@
-"""One image, both modes, one copy: what running it costs the disk, and that both see the same bytes."""
+"""One image, both modes, one copy: what running it costs the filetree, and that both see the same bytes."""
 
 import os
 
 import pytest
-from commands import ok
-from images_made import add
-from trees import read
+from support.commands import ok
+from support.images_made import add
+from support.trees import read
 
-from images import store
+from images.store import store
 from vmctl import paths
-from vmctl.host import disk
+from vmctl.linux import filetree
 
 # of every file: type and mode, owner, size, time; of files also the digest. What the modes put there is left out.
 LISTING = (
@@ -47,7 +47,7 @@ def test_both_modes_see_the_same_files_and_the_store_has_them_once(image):
     assert "./data/owned 81a4 70000:4000000000" in seen["vm"]
     layers = sum(os.stat(layer.path).st_blocks * 512 for layer in image.layers)
     assert layers > 20 << 20
-    assert disk.allocated_bytes(paths.images_root()) <= 1.05 * layers
+    assert filetree.allocated_bytes(paths.images_root()) <= 1.05 * layers
     assert sum(len(read(layer.path)) for layer in image.layers) <= 1.05 * layers
 
 
@@ -60,6 +60,6 @@ def test_an_idle_instance_takes_little(image, tmp_path, mode, limit_bytes):
     work.write_text("image: large\ncommand: [sleep, '1000']\nnetwork: none\n")
     ok("up", str(work), "--mode", mode)
     try:
-        assert disk.allocated_bytes(os.path.join(paths.instances_root(), "idle")) <= limit_bytes
+        assert filetree.allocated_bytes(os.path.join(paths.instances_root(), "idle")) <= limit_bytes
     finally:
         ok("down", "idle")

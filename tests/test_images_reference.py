@@ -1,6 +1,6 @@
 import pytest
 
-from images import reference
+from images.store import reference
 from vmctl.errors import SpecError
 
 

@@ -6,19 +6,20 @@ import os
 import random
 import signal
 
-import others
 import pytest
-from archives import Layout, sha256
-from commands import ok, refused, start, vmctl, wait_for
-from registries import Proxy, certificates, registry
-from tars import folder, tar_of
+from support import others
+from support.archives import Layout, sha256
+from support.commands import ok, refused, start, vmctl, wait_for
+from support.registries import Proxy, certificates, registry
+from support.tars import folder, tar_of
 
-from images import downloads, importing, pulling, store
-from images import registry as door
-from images.image import ImageError, architecture
-from images.registry import Access
+from images.store import store
+from images.store.image import ImageError, architecture
+from images.transfer import downloads, importing, pulling
+from images.transfer import registry as door
+from images.transfer.registry import Access
 from vmctl.errors import DeadlineError, NotFoundError, VmctlError
-from vmctl.host import syscalls
+from vmctl.linux import syscalls
 
 pytestmark = pytest.mark.usefixtures("empty_root")
 

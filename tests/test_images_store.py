@@ -4,10 +4,10 @@ import os
 import threading
 
 import pytest
-from images_made import CONFIG, CREATED, put
+from support.images_made import CONFIG, CREATED, put
 
-from images import store
-from images.image import ImageConfig, process
+from images.store import store
+from images.store.image import ImageConfig, process
 from vmctl import instance
 from vmctl.errors import ConflictError, NotFoundError, SpecError, VmctlError
 from vmctl.workload import Workload

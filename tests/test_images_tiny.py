@@ -5,7 +5,12 @@ import threading
 
 import pytest
 
-from images import busybox, deb, defaults, kernel, mounts, store, tiny
+from images.kernels import kernel
+from images.layer import mounts
+from images.packages import busybox, deb
+from images.recipes import tiny
+from images.store import store
+from images.upkeep import defaults
 from vmctl.errors import UnavailableError
 from vmctl.journal import Journal
 from vmctl.run import run

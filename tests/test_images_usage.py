@@ -1,4 +1,4 @@
-"""What images, instances, kernels and caches take of the disk, and the removal of what nobody needs."""
+"""What images, instances, kernels and caches take of the filetree, and the removal of what nobody needs."""
 
 import json
 import os
@@ -7,13 +7,17 @@ import sys
 import time
 
 import pytest
-from commands import Terminal, ok, refused, start, vmctl, wait_for
-from images_made import CONFIG, put
+from support.commands import Terminal, ok, refused, start, vmctl, wait_for
+from support.images_made import CONFIG, put
 
-from images import downloads, initrd, kernel, layers, moduledisk, store, totals
-from images.stage import staging
+from images.kernels import initrd, kernel, moduledisk
+from images.layer import layers
+from images.store import store
+from images.store.staging import staging
+from images.transfer import downloads
+from images.upkeep import totals
 from vmctl import instance, paths
-from vmctl.host import disk, processes
+from vmctl.linux import filetree, processes
 from vmctl.units import format_age
 from vmctl.workload import Workload
 
@@ -308,14 +312,14 @@ def test_prune_removes_what_nobody_refers_to(two, trees, own_kernel):
     (trees[2] / "more").write_bytes(bytes(7 << 10))
     put(".build/" + "c" * 64, trees[0], trees[2])
     killed_while_staging()
-    before = disk.allocated_bytes(paths.state_root())
+    before = filetree.allocated_bytes(paths.state_root())
     removed = rows("image", "prune", "-f")
     assert {(row["kind"], row["name"]) for row in removed} == {
         ("build step", ".build/" + "c" * 64),
         ("file", stray),
         *own_kernel[0],
     }
-    assert sum(row["size_bytes"] for row in removed) <= before - disk.allocated_bytes(paths.state_root())
+    assert sum(row["size_bytes"] for row in removed) <= before - filetree.allocated_bytes(paths.state_root())
     assert os.listdir(store.path("stages")) == []
     assert [image.name for image in store.ls(hidden=True)] == [
         ".build/" + "a" * 64,
@@ -363,7 +367,7 @@ def own_kernel(empty_root, tmp_path):
 def killed_while_staging():
     script = """
 import os
-from images.stage import staging
+from images.store.staging import staging
 with staging() as stage:
     open(stage.path("x"), "w").write("x")
     os.kill(os.getpid(), 9)

@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from vmctl.host import syscalls
 from vmctl.journal import Journal, append_line, read_lines
+from vmctl.linux import syscalls
 
 
 def test_entries_come_back_in_order_without_those_struck(tmp_path):

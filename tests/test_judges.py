@@ -1,4 +1,4 @@
-import judges
+from support import judges
 
 
 def test_cloud_init_accepts_what_is_right_and_refuses_what_is_not(tmp_path):

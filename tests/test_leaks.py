@@ -7,20 +7,20 @@ import subprocess
 import time
 
 import pytest
-from commands import free_port, inspect, ok, refused, start, vmctl, wait_for
-from host_state import PREFIX, host_state, left_behind
+from support.commands import free_port, inspect, ok, refused, start, vmctl, wait_for
+from support.host_state import PREFIX, host_state, left_behind
 
 from containers import start as start_of_container
-from vmctl import engine, instance, registry, spec
+from vmctl import backends, engine, instance, spec
 from vmctl.errors import ConflictError
-from vmctl.host import processes, syscalls
-from vmctl.host.cgroups import Cgroup
 from vmctl.journal import Journal
+from vmctl.linux import processes, syscalls
+from vmctl.linux.cgroups import Cgroup
 from vmctl.workload import Workload
 
-MODES = sorted(registry.modes())
+MODES = sorted(backends.modes())
 EACH_MODE = pytest.mark.parametrize("mode", MODES)
-QUICK = [mode for mode in MODES if not registry.load(mode).features.own_kernel]  # those that start in milliseconds
+QUICK = [mode for mode in MODES if not backends.load(mode).features.own_kernel]  # those that start in milliseconds
 EACH_QUICK_MODE = pytest.mark.parametrize("mode", QUICK)
 
 
@@ -48,7 +48,7 @@ def test_the_state_shows_what_runs(before, tmp_path, mode):
     ok("up", "--mode", mode, write_spec(tmp_path))
     changed = left_behind(before)
     assert {"mounts", "processes", "cgroups", "files"} <= set(changed)
-    assert ("switch_links" in changed) == registry.load(mode).features.own_network
+    assert ("switch_links" in changed) == backends.load(mode).features.own_network
     ok("down", "leak")
     assert left_behind(before) == {}
 
@@ -123,7 +123,7 @@ def test_nothing_is_left_where_the_port_is_taken_meanwhile(before, tmp_path, mod
     path = write_spec(tmp_path, text="command: [sleep, '1000']\nready: {exec: ['true']}\n")
     work = spec.load(path)
     with socket.socket() as other:
-        backend = registry.load(mode)
+        backend = backends.load(mode)
         inst = engine.create(work, backend)
         other.bind(("127.0.0.1", work.ports[0].host_port))
         other.listen()
@@ -434,7 +434,7 @@ def test_many_at_once_with_names_of_their_own(before, tmp_path, mode):
         process.communicate(timeout=60)
     assert [process.returncode for process in started] == [0] * 4
     addresses = [inspect(name)["address"] for name in names]
-    assert len(set(addresses)) == (4 if registry.load(mode).features.own_network else 1)
+    assert len(set(addresses)) == (4 if backends.load(mode).features.own_network else 1)
     ending = [start("down", "-t", "0", name) for name in names]
     for process in ending:
         process.communicate(timeout=60)

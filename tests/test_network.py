@@ -8,11 +8,12 @@ import time
 from contextlib import closing
 
 import pytest
-from networks import Resident, echo_server, host_view, resident
+from support.networks import Resident, echo_server, host_view, resident
 
 from vmctl import instance
 from vmctl.errors import StateError, UnavailableError
-from vmctl.host import network, reach, switch, syscalls
+from vmctl.linux import syscalls
+from vmctl.net import connect, network, switch
 from vmctl.run import run
 from vmctl.workload import Workload
 
@@ -104,11 +105,11 @@ def test_a_container_is_reached_from_inside_the_switch(new):
     one = new("one")
     link = network.attach(one)
     with resident(one, link, echo_server(8000)):
-        with reach.connect(link.address, 8000, timeout_s=5) as connection:
+        with connect.connect(link.address, 8000, timeout_s=5) as connection:
             connection.sendall(b"hello")
             assert connection.recv(10) == b"hello"
         with pytest.raises(ConnectionRefusedError):
-            reach.connect(link.address, 8001, timeout_s=5)
+            connect.connect(link.address, 8001, timeout_s=5)
 
 
 def test_containers_reach_each_other(new):
@@ -140,7 +141,7 @@ def test_the_cable_of_a_dead_run_gives_way_to_the_next(new):
     network.plug(one, link, dead.pid)
     try:
         with resident(one, link, echo_server(8000)):
-            reach.connect(link.address, 8000, timeout_s=5).close()
+            connect.connect(link.address, 8000, timeout_s=5).close()
     finally:
         dead.end()
 
@@ -163,7 +164,7 @@ def test_a_guest_gets_its_first_packet_without_arp(new):
         tap = os.open("/dev/net/tun", os.O_RDWR)
         flags = network.IFF_TAP | network.IFF_NO_PI | network.IFF_VNET_HDR
         fcntl.ioctl(tap, network.TUNSETIFF, struct.pack("16sH22x", link.device.encode(), flags))
-    with closing(reach.Knock(link.address, 8000)) as knock:
+    with closing(connect.Knock(link.address, 8000)) as knock:
         frame = b""
         while frame[12:14] != b"\x08\x00":  # IPv4; a kernel with IPv6 may send some of that first
             assert knock.poll() is None
@@ -183,7 +184,7 @@ def test_removing_one_leaves_the_other_connected(new):
         assert removed.device not in links()
         with switch.entered():
             assert removed.mac not in run(["ip", "neigh", "show", "nud", "permanent"])[1]
-        reach.connect(kept.address, 8000, timeout_s=5).close()
+        connect.connect(kept.address, 8000, timeout_s=5).close()
 
 
 def test_undoing_twice_or_what_never_was_is_nothing(new, empty_root):
@@ -239,7 +240,7 @@ def test_a_switch_unmounted_by_hand_is_made_anew(new):
     run(["umount", switch.path()])
     link = network.attach(two)
     with resident(two, link, echo_server(8000)):
-        reach.connect(link.address, 8000, timeout_s=5).close()
+        connect.connect(link.address, 8000, timeout_s=5).close()
 
 
 def test_an_instance_removed_by_hand_does_not_keep_the_switch(new):
@@ -298,7 +299,7 @@ def test_a_knock_is_answered_once_there_is_a_listener(new):
         echo_server(8000)(lambda: None)
 
     answers = []
-    with closing(reach.Knock(link.address, 8000)) as knock:
+    with closing(connect.Knock(link.address, 8000)) as knock:
         assert knock.poll() is None  # nobody is there at all
         with resident(one, link, late):
             until(lambda: answers.append(knock.poll()) or answers[-1])
@@ -309,12 +310,12 @@ def test_a_knock_is_answered_once_there_is_a_listener(new):
 def test_a_silent_address_times_out(new):
     link = network.attach(new("one"))
     with pytest.raises(OSError) as caught:  # noqa: PT011 - a time-out or, from the kernel, no route
-        reach.connect(link.address, 8000, timeout_s=0.1)
+        connect.connect(link.address, 8000, timeout_s=0.1)
     assert isinstance(caught.value, TimeoutError) or caught.value.errno == errno.EHOSTUNREACH
 
 
 def test_a_loopback_address_is_the_host_s_own(empty_root):
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        reach.connect("127.0.0.1", listener.getsockname()[1], timeout_s=5).close()
+        connect.connect("127.0.0.1", listener.getsockname()[1], timeout_s=5).close()
     with pytest.raises(StateError, match="cannot be entered"):
-        reach.connect("10.77.0.2", 80, timeout_s=1)
+        connect.connect("10.77.0.2", 80, timeout_s=1)

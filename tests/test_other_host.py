@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from images import initrd, kernel, store
+from images.kernels import initrd, kernel
+from images.store import store
 from vmctl.run import run
 
 ROOT = Path(__file__).parent.parent
@@ -63,7 +64,7 @@ show exec vmctl exec web -- sh -c 'cat /proc/self/cgroup; exit 5'
 show ps vmctl ps -q
 show footprint python3 -c '
 from vmctl import instance, registry
-from vmctl.host.cgroups import Cgroup
+from vmctl.linux.cgroups import Cgroup
 inst = instance.load("web")
 parts, found = Cgroup(inst.cgroup).memory_split(), registry.load("container").footprint(inst)
 print(sorted(parts), 0 < sum(parts.values()) < 2 * found.cgroup_bytes, sorted(found.pss_by_role))

@@ -9,11 +9,12 @@ import time
 from contextlib import ExitStack, contextmanager
 
 import pytest
-from networks import echo_server, forwarders, host_view, resident
+from support.networks import echo_server, forwarders, host_view, resident
 
 from vmctl import instance
 from vmctl.errors import ConflictError, StateError, UnavailableError
-from vmctl.host import forwarder, network, ports, processes
+from vmctl.linux import processes
+from vmctl.net import forwarder, network, ports
 from vmctl.run import run
 from vmctl.workload import Port, Workload
 

@@ -8,12 +8,12 @@ import sys
 import tempfile
 
 import pytest
-from commands import VMCTL, free_port, ok, refused, vmctl
-from host_state import host_state, left_behind
+from support.commands import VMCTL, free_port, ok, refused, vmctl
+from support.host_state import host_state, left_behind
 
-from vmctl import paths, registry
+from vmctl import backends, paths
 
-MODES = sorted(registry.modes())
+MODES = sorted(backends.modes())
 EACH_MODE = pytest.mark.parametrize("mode", MODES)
 NOBODY = 65534
 

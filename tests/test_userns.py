@@ -8,15 +8,16 @@ import struct
 import time
 
 import pytest
-from commands import Terminal, ok, refused, start, vmctl, wait_for
-from images_made import add
-from networks import host_view
+from support.commands import Terminal, ok, refused, start, vmctl, wait_for
+from support.images_made import add
+from support.networks import host_view
 
 from containers import identity, userns
-from images import store
+from images.store import store
 from vmctl import instance
 from vmctl.errors import ConflictError
-from vmctl.host import cgroups, reach, syscalls
+from vmctl.linux import cgroups, syscalls
+from vmctl.net import connect
 from vmctl.workload import ContainerOptions, Workload
 
 AUTO = ("--userns", "auto", "--network", "none")
@@ -207,7 +208,7 @@ def test_network_of_its_own_answers(own_root, tmp_path):
     )
     ok("up", workload(tmp_path, text=text, network="bridge"))
     try:
-        with reach.connect(instance.load("box").state.address, 80, 5) as connection:
+        with connect.connect(instance.load("box").state.address, 80, 5) as connection:
             connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
             assert connection.makefile("rb").read().endswith(b"hello")
     finally:

@@ -5,7 +5,8 @@ import os
 
 import pytest
 
-from images import defaults, kernel
+from images.kernels import kernel
+from images.upkeep import defaults
 from vmctl import paths
 from vmctl.errors import UnavailableError
 from vmctl.run import run

@@ -3,17 +3,18 @@
 import json
 import os
 
-import images_made
-import judges
 import pytest
-from golden import compare
+from support import images_made, judges
+from support.golden import compare
 
-from images import busybox, kernel, lookup, moduledisk
-from images.image import ImageConfig
+from images.kernels import kernel, moduledisk
+from images.layer import lookup
+from images.packages import busybox
+from images.store.image import ImageConfig
 from vmctl.errors import SpecError
 from vmctl.run import run
 from vmctl.workload import Resources, VmOptions, Workload
-from vmm import boot, configure, disk, extra, guest, seed, system
+from vmm import boot, configure, disk, guest, seed, system, userdata
 from vmm.backend import VmBackend
 
 IDENTITY = seed.Identity(
@@ -102,13 +103,13 @@ def test_user_data_that_is_wrong_is_refused_with_file_and_line(tmp_path, text, m
     path = tmp_path / "user-data"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(SpecError, match=message) as error:
-        extra.load(str(path))
+        userdata.load(str(path))
     assert str(path) in str(error.value)
 
 
 def test_user_data_that_is_not_there(tmp_path):
     with pytest.raises(SpecError, match="No such file"):
-        extra.load(str(tmp_path / "none"))
+        userdata.load(str(tmp_path / "none"))
 
 
 @pytest.mark.parametrize(("name", "command"), [("command", COMMAND), ("none", None)])
@@ -121,7 +122,7 @@ def merged(tmp_path, text=None, name="extra"):
     added = None
     if text is not None:
         (tmp_path / name).write_text(text)
-        added = extra.load(str(tmp_path / name))
+        added = userdata.load(str(tmp_path / name))
     (tmp_path / "user-data").write_text(system.user_data(IDENTITY, FILES, COMMAND, added))
     return judges.merged_user_data(str(tmp_path / "user-data"))
 
@@ -203,7 +204,7 @@ def test_modules_are_packed_once_and_found_where_a_guest_looks(own_store):
     before = os.stat(path)
     assert moduledisk.build(own) == path
     assert os.stat(path).st_ino == before.st_ino
-    from images.image import Layer
+    from images.store.image import Layer
 
     with lookup.View([Layer("", path, 0)]) as view:
         place = f"/lib/modules/{own.release}/modules.dep"
@@ -226,7 +227,7 @@ def test_overlay_of_a_disk_is_small_and_not_smaller_than_it(tmp_path):
 
 
 def test_the_seed_of_a_disk_is_that_of_a_system():
-    from images.image import Image
+    from images.store.image import Image
     from vmctl.instance import Instance, State
 
     whole = Image("cloud", "sha256:0", "amd64", (), ImageConfig(), "", disk="/cloud.qcow2")

@@ -10,7 +10,8 @@ import pytest
 from vmctl import engine, instance, paths
 from vmctl.backend import Exit
 from vmctl.errors import UnavailableError, VmctlError
-from vmctl.host import processes, switch, syscalls
+from vmctl.linux import processes, syscalls
+from vmctl.net import switch
 from vmctl.workload import Workload
 from vmm import domain, files, launcher, qemu
 from vmm.backend import VmBackend

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from vmctl.host.disk import allocated_bytes
+from vmctl.linux.filetree import allocated_bytes
 from vmctl.run import CommandError, run
 from vmm import disk
 

@@ -1,7 +1,7 @@
 """The domain XML: as in the golden files, and right in the eyes of libvirt's schema and parser."""
 
 import pytest
-from golden import compare
+from support.golden import compare
 
 from vmctl.run import run
 from vmm import domain

@@ -7,10 +7,10 @@ import time
 
 import pytest
 
-from vmctl import engine, instance, registry
+from vmctl import backends, engine, instance
 from vmctl.backend import Command, Exit
 from vmctl.errors import CommandNotFoundError, VmctlError
-from vmctl.host.cgroups import Cgroup
+from vmctl.linux.cgroups import Cgroup
 from vmctl.workload import File, Resources, Workload
 from vmm import files
 from vmm.backend import VmBackend
@@ -158,7 +158,7 @@ def test_footprint_counts_what_is_there(guest):
 
 
 def test_term_reaches_the_workload_and_its_code_comes_back(guest):
-    backend = registry.load("vm")
+    backend = backends.load("vm")
     assert backend.result(guest) is None
     backend.signal(guest, signal.SIGTERM)
     wait_for(lambda: not backend.alive(guest))

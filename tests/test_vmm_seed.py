@@ -2,9 +2,9 @@
 
 import shlex
 
-import judges
 import pytest
-from golden import compare
+from support import judges
+from support.golden import compare
 
 from vmctl.run import run
 from vmm import keys, seed

@@ -5,13 +5,13 @@ import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
-import disk_made
 import pytest
-from commands import inspect, ok, start, vmctl, wait_for
+from support import disk_made
+from support.commands import inspect, ok, start, vmctl, wait_for
 
-from images import store
+from images.store import store
 from vmctl import instance
-from vmctl.host.disk import allocated_bytes
+from vmctl.linux.filetree import allocated_bytes
 from vmm import watch
 from vmm.backend import VmBackend
 

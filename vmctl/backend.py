@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from vmctl.host.events import Events
 from vmctl.instance import Instance
+from vmctl.linux.events import Events
 from vmctl.named import TYPE_CHECKING, NamedTuple
 from vmctl.workload import Workload
 

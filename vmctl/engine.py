@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from vmctl import instance, registry
+from vmctl import backends, instance
 from vmctl.backend import Backend, Command, Exit, Problem
 from vmctl.errors import NotFoundError, StateError, UnavailableError, VmctlError
 from vmctl.instance import Instance
@@ -34,14 +34,14 @@ def check(work: Workload, backend: Backend) -> None:
 def _port_problems(work: Workload, backend: Backend) -> list[Problem]:
     if not work.ports:
         return []
-    from vmctl.host import ports
+    from vmctl.net import ports
 
     return list(ports.check_free(work.ports))
 
 
 def up(work: Workload, mode: str, *, wait: bool = True, progress: Progress | None = None) -> Instance:
     """Start a workload and return its instance, ready. After any failure nothing of it is left."""
-    backend = registry.load(mode)
+    backend = backends.load(mode)
     inst = create(work, backend)
     try:
         with inst.locked():
@@ -104,7 +104,7 @@ def bring_up(
         readiness.wait_until_ready(inst, backend, progress)
         inst.save()
     if inst.work.ports:  # only now: the forwarder's own start shall not be in the way of the workload's
-        from vmctl.host import ports
+        from vmctl.net import ports
 
         ports.publish(inst, inst.state.address or "127.0.0.1")
 
@@ -120,7 +120,7 @@ def attached(
     work: Workload, mode: str, *, tty: bool = False, streams: tuple[int, int, int] | None = None
 ) -> Iterator[tuple[Instance, Backend]]:
     """Lend an instance that runs, on this process's streams or others, and its backend; it is removed at the end."""
-    backend = registry.load(mode)
+    backend = backends.load(mode)
     if tty and not backend.features.tty:
         raise UnavailableError(
             f"a terminal for the workload itself is not available in mode {mode}",
@@ -141,7 +141,7 @@ def attached(
 
 def status(inst: Instance, backend: Backend | None = None) -> str:
     """Return created, running, exited or failed, after a look at the kernel; the exit is recorded when first seen."""
-    backend = backend or registry.load(inst.state.mode)
+    backend = backend or backends.load(inst.state.mode)
     if inst.state.status == "running":
         if backend.alive(inst):
             return "running"
@@ -157,7 +157,7 @@ def status(inst: Instance, backend: Backend | None = None) -> str:
 
 def wait(inst: Instance, timeout_s: float | None = None) -> Exit | None:
     """Return how the workload ended, None where it still runs after `timeout_s`."""
-    backend = registry.load(inst.state.mode)
+    backend = backends.load(inst.state.mode)
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     while status(inst, backend) in ("running", "created"):
         if deadline is not None and time.monotonic() > deadline:
@@ -170,7 +170,7 @@ def wait(inst: Instance, timeout_s: float | None = None) -> Exit | None:
 
 def stop(inst: Instance, timeout_s: float | None = None, signum: int = signal.SIGTERM) -> None:
     """Ask the workload to end; kill it after `timeout_s`, by default what the instance takes for enough."""
-    backend = registry.load(inst.state.mode)
+    backend = backends.load(inst.state.mode)
     with inst.locked():
         if status(inst, backend) != "running":
             return
@@ -186,7 +186,7 @@ def stop(inst: Instance, timeout_s: float | None = None, signum: int = signal.SI
 
 def kill(inst: Instance, signum: int) -> None:
     """Send a signal to the workload. Raises StateError where it does not run."""
-    backend = registry.load(inst.state.mode)
+    backend = backends.load(inst.state.mode)
     if status(inst, backend) != "running":
         raise StateError(f"{inst.name} is not running")
     backend.signal(inst, signum)
@@ -194,7 +194,7 @@ def kill(inst: Instance, signum: int) -> None:
 
 def exec_command(inst: Instance, command: Command) -> int:
     """Run one more command in a running instance, on this process's streams, and return its exit code."""
-    backend = registry.load(inst.state.mode)
+    backend = backends.load(inst.state.mode)
     if status(inst, backend) != "running":
         raise StateError(f"{inst.name} is not running", hint=f"`vmctl logs {inst.name}` shows what it said last")
     return backend.exec(inst, command)
@@ -203,7 +203,7 @@ def exec_command(inst: Instance, command: Command) -> int:
 def rm(name: str, *, force: bool = False) -> None:
     """Remove an instance; a running one only with `force`. Raises NotFoundError, StateError."""
     inst = instance.load(name)
-    backend = registry.load(inst.state.mode)
+    backend = backends.load(inst.state.mode)
     if not force and status(inst, backend) == "running":
         raise StateError(f"{name} is running", hint=f"`vmctl stop {name}` first, or `vmctl rm -f {name}`")
     with inst.locked():
@@ -227,7 +227,7 @@ def remove(inst: Instance, backend: Backend) -> None:
 
     Every entry is tried, so that one that resists leaves nothing else behind; then the first failure is raised.
     """
-    from vmctl.host.undo import UNDO
+    from vmctl.undo import UNDO
 
     failures: list[Exception] = []
     for entry in reversed(inst.journal.entries()):

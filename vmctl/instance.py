@@ -12,8 +12,8 @@ from contextlib import contextmanager, suppress
 
 from vmctl import paths
 from vmctl.errors import ConflictError, NotFoundError, SpecError, VmctlError
-from vmctl.host import disk
 from vmctl.journal import Journal, append_line, read_lines
+from vmctl.linux import filetree
 from vmctl.named import TYPE_CHECKING
 from vmctl.timeline import Timeline
 from vmctl.workload import Workload
@@ -112,16 +112,16 @@ class Instance:
 
         Raises VmctlError where something is mounted in it still: what is removed there would be somebody else's.
         """
-        from vmctl.host import mountinfo  # ctypes comes along
+        from vmctl.linux import mountinfo  # ctypes comes along
 
         if mounts := mountinfo.below(self.directory):
             raise VmctlError(
                 f"{self.name} cannot be removed: {mounts[-1]} is still mounted", hint=f"umount {mounts[-1]}"
             )
-        disk.remove_tree(self.run_dir)
+        filetree.remove_tree(self.run_dir)
         doomed = _unfinished(self.name)
         os.rename(self.directory, doomed)
-        disk.remove_tree(doomed)
+        filetree.remove_tree(doomed)
 
     @contextmanager
     def locked(self, timeout_s: float = 30.0) -> Iterator[None]:
@@ -174,7 +174,7 @@ def write_atomic(path: str, content: str | bytes) -> None:
         with open(temporary, "wb") as file:
             file.write(content.encode() if isinstance(content, str) else content)
         os.replace(temporary, path)
-    except OSError:  # a full disk, a folder in the place of the file
+    except OSError:  # a full filetree, a folder in the place of the file
         with suppress(OSError):
             os.unlink(temporary)
         raise
@@ -206,7 +206,7 @@ def create(work: Workload, mode: str) -> Instance:
         os.close(inst._open_lock())  # now: on a full disk it could not be made later, to remove the rest
         os.rename(temporary, final)
     except BaseException as error:
-        disk.remove_tree(temporary)
+        filetree.remove_tree(temporary)
         if isinstance(error, OSError) and error.errno in (errno.EEXIST, errno.ENOTEMPTY):
             raise taken(work.name) from None
         raise
@@ -225,7 +225,7 @@ def remove_unfinished() -> None:
     for folder in filter(_is_unfinished, _listing()):
         if not os.path.exists(f"/proc/{folder.rpartition('.')[2]}"):
             with suppress(FileNotFoundError):  # another command is at it, too
-                disk.remove_tree(os.path.join(paths.instances_root(), folder))
+                filetree.remove_tree(os.path.join(paths.instances_root(), folder))
 
 
 def _unfinished(name: str) -> str:

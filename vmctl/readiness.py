@@ -15,11 +15,11 @@ from contextlib import ExitStack, closing
 
 from vmctl.backend import Backend
 from vmctl.errors import DeadlineError, VmctlError
-from vmctl.host.disk import size_bytes
-from vmctl.host.events import PERIOD_S
-from vmctl.host.reach import Knock
 from vmctl.instance import Instance
+from vmctl.linux.events import PERIOD_S
+from vmctl.linux.filetree import size_bytes
 from vmctl.named import TYPE_CHECKING
+from vmctl.net.connect import Knock
 from vmctl.run import CommandError, run
 from vmctl.units import format_seconds
 from vmctl.workload import Ready
@@ -27,7 +27,7 @@ from vmctl.workload import Ready
 if TYPE_CHECKING:
     from socket import socket
 
-    from vmctl.host.listening import Listening
+    from vmctl.linux.listening import Listening
 
 LOOK_S = 0.1  # how often it is looked without any event: some things have none
 SETTLE_PERIOD_S = 0.01  # a system takes seconds to come up
@@ -128,7 +128,7 @@ def _listening(inst: Instance, backend: Backend, ready: Ready) -> Listening | No
     port = ready.http.port if ready.http else ready.tcp
     if port is None or backend.features.own_kernel:
         return None
-    from vmctl.host.listening import Listening
+    from vmctl.linux.listening import Listening
 
     try:
         return Listening(inst.cgroup, port)

@@ -11,8 +11,8 @@ import json
 import os
 import time
 
-from images import kernel as kernels
-from images.kernel import Kernel
+from images.kernels import kernel as kernels
+from images.kernels.kernel import Kernel
 from vmctl import paths
 from vmctl.errors import UnavailableError
 from vmctl.instance import write_atomic

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
-from vmctl.host.streams import signals_to, write_all
+from vmctl.linux.stdio import signals_to, write_all
 
 CHUNK_BYTES = 65536
 FIRST_BYTE_PERIOD_S = 0.001  # until the first byte has been seen, since that is a mark of the timeline

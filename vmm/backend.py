@@ -12,9 +12,9 @@ from contextlib import AbstractContextManager, nullcontext
 
 from vmctl.backend import Command, Exit, Features, Footprint, Problem, Step, Writable
 from vmctl.errors import EXIT_VMCTL, StateError
-from vmctl.host import disk, processes
-from vmctl.host.events import Events
 from vmctl.instance import Instance, State
+from vmctl.linux import filetree, processes
+from vmctl.linux.events import Events
 from vmctl.named import TYPE_CHECKING
 from vmctl.workload import Workload
 from vmm import files
@@ -53,7 +53,7 @@ class VmBackend:
         return explain.steps(work)
 
     def prepare(self, inst: Instance) -> None:
-        """Make disk, seed, tap and cgroup and open libvirt; sets image digest, accelerator, address and MAC."""
+        """Make filetree, seed, tap and cgroup and open libvirt; sets image digest, accelerator, address and MAC."""
         from vmm import preparation
 
         self._forget(inst)
@@ -140,7 +140,7 @@ class VmBackend:
 
     def reads(self, work: Workload) -> list[str]:
         """Return what a guest is made of, and QEMU with its libraries and firmware."""
-        from images import store
+        from images.store import store
         from vmm import preparation, qemu
 
         image = store.find(work.image)
@@ -158,7 +158,7 @@ class VmBackend:
         if entry["kind"] == "domain":
             self._forget(inst)
             self._end(inst)
-            disk.remove_tree(files.libvirt_root(inst))
+            filetree.remove_tree(files.libvirt_root(inst))
 
     def _end(self, inst: Instance) -> None:
         """End QEMU by its pid: with an embedded driver nobody else could, and a daemon notices by itself."""

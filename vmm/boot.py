@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import stat
 
-from images import lookup
-from images.image import Image, Process, process
+from images.layer import lookup
+from images.store.image import Image, Process, process
 from vmctl.workload import Workload
 
 DIRECT, SYSTEM, DISK = "direct", "system", "disk"

@@ -7,14 +7,14 @@ import re
 from collections.abc import Callable, Iterator
 from importlib import import_module
 
-from images import kernel as kernels
-from images import store
-from images.image import Image, architecture
+from images.kernels import kernel as kernels
+from images.store import store
+from images.store.image import Image, architecture
 from vmctl.backend import Problem
 from vmctl.errors import VmctlError
 from vmctl.run import which
 from vmctl.workload import Workload
-from vmm import accelerator, boot, disk, extra, files, qemu
+from vmm import accelerator, boot, disk, files, qemu, userdata
 from vmm.uri import daemon_uri
 
 LEAST_MEMORY_BYTES = 96 * 1024**2  # with less, Debian's kernel and the initrd do not fit
@@ -107,7 +107,7 @@ def _system_keys(work: Workload, image: Image) -> Iterator[Problem]:
         yield Problem("resources.pids limits a command, and here is none", "name a `command`, or leave it out")
     if work.vm.cloud_init:
         path = work.vm.cloud_init
-        yield from _refusal(lambda: extra.load(path))
+        yield from _refusal(lambda: userdata.load(path))
 
 
 def _disk(work: Workload, image: Image) -> Iterator[Problem]:

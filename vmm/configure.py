@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from images.image import Image
-from vmctl.host.network import Link
+from images.store.image import Image
 from vmctl.instance import Instance
+from vmctl.net.network import Link
 from vmctl.workload import Workload
-from vmm import boot, extra, files, keys, seed, system
+from vmm import boot, files, keys, seed, system, userdata
 
 
 def seed_of(inst: Instance, image: Image, link: Link | None) -> seed.Seed:
@@ -35,7 +35,7 @@ def _direct(work: Workload, image: Image, identity: seed.Identity) -> str:
 
 
 def _system(work: Workload, image: Image, identity: seed.Identity) -> str:
-    added = extra.load(work.vm.cloud_init) if work.vm.cloud_init else None
+    added = userdata.load(work.vm.cloud_init) if work.vm.cloud_init else None
     command = system.Command(words, work.resources.pids) if (words := _words(work, image)) else None
     return system.user_data(identity, _files(work), command, added)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import time
 
-from images import store
-from images.image import process
+from images.store import store
+from images.store.image import process
 from vmctl.backend import Command
 from vmctl.errors import DeadlineError, StateError
 from vmctl.instance import Instance

@@ -7,12 +7,13 @@ import shlex
 from collections.abc import Iterator
 from tempfile import TemporaryDirectory
 
-from images import kernel as kernels
-from images import moduledisk, store
-from images.image import Image
+from images.kernels import kernel as kernels
+from images.kernels import moduledisk
+from images.store import store
+from images.store.image import Image
 from vmctl.backend import Step
-from vmctl.host.network import Link
 from vmctl.instance import Instance, State
+from vmctl.net.network import Link
 from vmctl.workload import Workload
 from vmm import accelerator, boot, configure, disk, domain, files, guest, launcher, preparation, seed
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from vmctl.backend import Footprint
-from vmctl.host import disk, memory
-from vmctl.host.cgroups import Cgroup
 from vmctl.instance import Instance
+from vmctl.linux import filetree, memory
+from vmctl.linux.cgroups import Cgroup
 from vmctl.named import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ def footprint(inst: Instance) -> Footprint:
     return Footprint(
         pss_bytes=sum(pss.values()) if "qemu" in pss else None,
         cgroup_bytes=Cgroup(inst.cgroup).memory_bytes(),
-        disk_bytes=disk.allocated_bytes(inst.directory),
-        shared_disk_bytes=sum(map(disk.allocated_bytes, shared)),
+        disk_bytes=filetree.allocated_bytes(inst.directory),
+        shared_disk_bytes=sum(map(filetree.allocated_bytes, shared)),
         pss_by_role=pss,
         vmm_bytes=_vmm_bytes(inst),
         shared_files=shared,

@@ -87,8 +87,8 @@ def _serve(peer: socket.socket, uri: str, emulator: str, domain_type: str) -> No
 
 def _launch(connection: Connection, order: Order) -> dict[str, int]:
     """Start QEMU from within its cgroup and, for a guest with a network, from within the switch's namespace."""
-    from vmctl.host import switch
-    from vmctl.host.cgroups import Cgroup
+    from vmctl.linux.cgroups import Cgroup
+    from vmctl.net import switch
 
     Cgroup(order.cgroup).join()
     with switch.entered() if order.in_switch else nullcontext():

@@ -6,14 +6,15 @@ import os
 from contextlib import ExitStack, suppress
 from typing import NamedTuple
 
-from images import kernel as kernels
-from images import moduledisk, store
-from images.image import Image
-from images.kernel import Kernel
+from images.kernels import kernel as kernels
+from images.kernels import moduledisk
+from images.kernels.kernel import Kernel
+from images.store import store
+from images.store.image import Image
 from vmctl.errors import UnavailableError, VmctlError
-from vmctl.host import network
-from vmctl.host.cgroups import Cgroup, Limits
 from vmctl.instance import Instance, write_atomic
+from vmctl.linux.cgroups import Cgroup, Limits
+from vmctl.net import network
 from vmm import accelerator, boot, configure, disk, domain, files, guest, qemu, seed
 from vmm.launcher import Launcher
 from vmm.uri import daemon_uri

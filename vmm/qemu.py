@@ -8,7 +8,7 @@ import re
 import struct
 
 from vmctl.errors import VmctlError
-from vmctl.host import processes
+from vmctl.linux import processes
 from vmctl.run import run, which
 
 _FLOCK = "hhqqi4x"  # struct flock: l_type, l_whence, l_start, l_len, l_pid

@@ -11,8 +11,9 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from vmctl.errors import DeadlineError, VmctlError
-from vmctl.host import reach, terminal
-from vmctl.host.streams import signals_to, write_all
+from vmctl.linux import terminal
+from vmctl.linux.stdio import signals_to, write_all
+from vmctl.net import connect
 from vmm import keys
 from vmm.attend import CHUNK_BYTES
 
@@ -94,7 +95,7 @@ def _connect(guest: Guest) -> socket.socket:
     deadline = time.monotonic() + CONNECT_TIMEOUT_S
     while True:
         try:
-            return reach.connect(guest.address, PORT, timeout_s=max(1.0, deadline - time.monotonic()))
+            return connect.connect(guest.address, PORT, timeout_s=max(1.0, deadline - time.monotonic()))
         except ConnectionRefusedError:
             if time.monotonic() > deadline:
                 raise DeadlineError(f"the guest {guest.name} does not take SSH connections") from None

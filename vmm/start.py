@@ -5,8 +5,8 @@ from __future__ import annotations
 import socket
 
 from vmctl.errors import VmctlError
-from vmctl.host import processes
 from vmctl.instance import Instance, write_atomic
+from vmctl.linux import processes
 from vmm import domain, files, qemu, watch
 from vmm.launcher import Order
 from vmm.preparation import Prepared

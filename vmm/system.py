@@ -16,8 +16,8 @@ from email.mime.multipart import MIMEMultipart
 from typing import NamedTuple
 
 from vmm import seed
-from vmm.extra import Extra, text_part
 from vmm.seed import Identity, SeedFile
+from vmm.userdata import Extra, text_part
 
 UNITS = "/run/systemd/system"
 APPEND = "list(append)+dict(no_replace,recurse_list)+str()"  # cloud-init's "Merging user-data sections"

@@ -16,9 +16,9 @@ from vmctl.errors import (
     DeadlineError,
     VmctlError,
 )
-from vmctl.host import processes
-from vmctl.host.disk import size_bytes
 from vmctl.instance import Instance
+from vmctl.linux import processes
+from vmctl.linux.filetree import size_bytes
 from vmctl.units import format_seconds
 from vmm import boot, files
 

@@ -14,12 +14,12 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
-from images.loops import detached, loop_device
-from images.stage import staging
+from images.store.staging import staging
 from vmctl.backend import Writable
 from vmctl.errors import DeadlineError, UnavailableError, VmctlError
-from vmctl.host import processes
 from vmctl.instance import Instance
+from vmctl.linux import processes
+from vmctl.linux.loops import detached, loop_device
 from vmctl.run import run
 from vmm import boot, files, keys, watch
 

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 
 from bench.peers.command import spawn
 from bench.peers.containers import PROGRAM, Contender, ours, workload
-from vmctl import engine, registry
+from vmctl import backends, engine
 from vmctl.errors import DeadlineError, UnavailableError, VmctlError
 from vmctl.instance import write_atomic
 from vmctl.run import CommandError, run
@@ -40,7 +40,7 @@ def own_disk_bytes() -> int:
     idle = workload()._replace(name=_name(), command=command, ready=Ready(log="idle"))
     inst = engine.up(idle, "vm")
     try:
-        return registry.load("vm").footprint(inst).disk_bytes
+        return backends.load("vm").footprint(inst).disk_bytes
     finally:
         engine.rm(inst.name, force=True)
 
@@ -90,7 +90,7 @@ def by_hand() -> float:
 @contextmanager
 def _prepared() -> Iterator[tuple[list[str], str]]:
     """Lend a guest's command line and a copy of its files as they were before anything had booted from them."""
-    backend = registry.load("vm")
+    backend = backends.load("vm")
     inst = engine.create(workload()._replace(name=_name()), backend)
     with TemporaryDirectory(prefix="vmctl-guest-") as folder, inst.locked():
         try:

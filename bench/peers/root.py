@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
-from vmctl import engine, registry
-from vmctl.host import syscalls
+from vmctl import backends, engine
 from vmctl.instance import Instance
+from vmctl.linux import syscalls
 from vmctl.workload import Workload
 
 
@@ -29,7 +29,7 @@ class Root(NamedTuple):
 def shared_root(work: Workload) -> Iterator[Root]:
     """Start an instance that keeps the image's layers mounted and in the page cache, and put an overlay on them."""
     asleep = work._replace(name=f"peers-{os.urandom(3).hex()}", command=("sleep", "1000000"))
-    explained = list(registry.load("container").explain(asleep))
+    explained = list(backends.load("container").explain(asleep))
     root = next(step.raw for step in explained if step.what == "root")
     match = re.search(r"cd (\S+) .*lowerdir=([^, ]+)", root)
     assert match, root

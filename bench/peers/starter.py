@@ -12,7 +12,7 @@ import json
 import os
 import sys
 
-from vmctl import engine, readiness, registry
+from vmctl import backends, engine, readiness
 from vmctl.backend import Backend
 from vmctl.errors import VmctlError
 from vmctl.instance import Instance
@@ -25,7 +25,7 @@ def main() -> None:
     """Start, wait for the end of what was started, remove, write the marks."""
     mode, how, text = sys.argv[1:]
     work = Workload.from_json(text)
-    backend = registry.load(mode)
+    backend = backends.load(mode)
     inst = engine.create(work, backend)
     attached = how == "attached"
     with inst.locked():

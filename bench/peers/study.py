@@ -7,7 +7,7 @@ from statistics import median
 from typing import NamedTuple
 
 from bench.peers.containers import Contender
-from bench.plan import rounds
+from bench.schedule import rounds
 from vmctl.errors import VmctlError
 
 

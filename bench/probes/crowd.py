@@ -19,11 +19,11 @@ from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 from bench.probes import Request
-from vmctl import engine, instance, readiness, registry
+from vmctl import backends, engine, instance, readiness
 from vmctl.backend import Backend
 from vmctl.errors import NotFoundError, VmctlError
-from vmctl.host import memory
 from vmctl.instance import Instance
+from vmctl.linux import memory
 from vmctl.units import format_size
 from vmctl.workload import Workload
 
@@ -155,7 +155,7 @@ def start_limit_s(work: Workload) -> float:
 
 def main() -> None:
     """Start one instance, as `vmctl up` does, and say when it was ready."""
-    from vmctl.host import syscalls
+    from vmctl.linux import syscalls
 
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)  # else a start would go on behind the removal's back
     lines, say = sys.stdin, _speaker()
@@ -163,7 +163,7 @@ def main() -> None:
     if request is None:
         return
     work = Workload.from_json(request["workload"])
-    backend = registry.load(request["mode"])
+    backend = backends.load(request["mode"])
     say({"waiting": work.name})
     if not lines.readline():
         return

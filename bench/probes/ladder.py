@@ -14,7 +14,7 @@ from statistics import median
 from bench.model import Sample
 from bench.probes import Request, Seen, crowd
 from bench.questions import Question, value
-from vmctl import instance, registry
+from vmctl import backends, instance
 from vmctl.backend import Backend
 from vmctl.errors import VmctlError
 from vmctl.workload import Workload
@@ -105,7 +105,7 @@ def observe(request: Request) -> Seen:
 
     Raises VmctlError where not even the first one can be looked at.
     """
-    backend = registry.load(request.mode)
+    backend = backends.load(request.mode)
     names = crowd.names(request)
     ladder = Ladder(backend)
     with crowd.removed(names):

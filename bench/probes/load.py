@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench import footing
+from bench import atrest
 from bench.model import Sample
 from bench.probes import Request, Seen, tool
 from bench.probes.driven import START_S, STEP_S, Driven, driven
@@ -104,7 +104,7 @@ def observe(request: Request) -> Seen:
 def _look(one: Driven, state: str, values: dict[str, float], texts: dict[str, str]) -> None:
     """Add what an instance that has come to rest takes, under the name of the state."""
     reports = one.backend.features.own_kernel and state != "loaded"
-    more, said = footing.settle(one.inst, REPORT_S if reports else footing.FLAT_S)
-    more.update(footing.read(one.inst, one.backend.footprint(one.inst)))
+    more, said = atrest.settle(one.inst, REPORT_S if reports else atrest.FLAT_S)
+    more.update(atrest.read(one.inst, one.backend.footprint(one.inst)))
     values.update({f"{state}_{name}": size for name, size in more.items()})
     texts.update({f"{state}_{name}": text for name, text in said.items()})

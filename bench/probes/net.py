@@ -14,9 +14,9 @@ from bench.probes import Request, Seen, tool
 from bench.questions import Question, value
 from vmctl.backend import Backend
 from vmctl.errors import DeadlineError, SpecError, VmctlError
-from vmctl.host import reach
 from vmctl.instance import Instance
 from vmctl.named import TYPE_CHECKING
+from vmctl.net import connect
 from vmctl.workload import Ready, Workload
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ def _connected(inst: Instance, wanted: bytes) -> socket.socket:
     It blocks in the call itself, for ANSWER_S at most: with Python's own time-out each call would begin with a poll.
     """
     port = inst.work.ready.tcp if inst.work.ready else None
-    connection = reach.connect(inst.state.address or "127.0.0.1", port or 0, timeout_s=ANSWER_S)
+    connection = connect.connect(inst.state.address or "127.0.0.1", port or 0, timeout_s=ANSWER_S)
     connection.setblocking(True)
     limit(connection, ANSWER_S)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -17,9 +17,9 @@ from bench.probes import Request, Seen, net, start, tool
 from bench.questions import Question, value
 from vmctl import readiness
 from vmctl.errors import DeadlineError, VmctlError
-from vmctl.host import reach
 from vmctl.instance import Instance
 from vmctl.named import TYPE_CHECKING
+from vmctl.net import connect
 from vmctl.workload import Workload
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def series(target: Target, discarded: int = DISCARDED, counted: int = COUNTED) -
     """
     found: list[float] = []
     deadline_s = time.monotonic() + SERIES_S
-    with reach.vantage(target.address):
+    with connect.vantage(target.address):
         while len(found) < discarded + counted and (len(found) < 2 or time.monotonic() < deadline_s):
             found.append(get(target))
     return found[discarded:] or found[1:]
@@ -156,7 +156,7 @@ def rate(target: Target) -> float:
 def _repeat(target: Target, deadline_s: float) -> int:
     """Return the number of requests until a moment; the last one is waited for."""
     answers = 0
-    with reach.vantage(target.address):
+    with connect.vantage(target.address):
         while not answers or time.monotonic() < deadline_s:
             get(target)
             answers += 1

@@ -5,10 +5,10 @@ from __future__ import annotations
 import signal
 import sys
 
-from bench import footing
+from bench import atrest
 from bench.probes import Request, Seen, tool
 from bench.questions import Question, between, value
-from vmctl import engine, readiness, registry
+from vmctl import backends, engine, readiness
 from vmctl.backend import Backend
 from vmctl.errors import DeadlineError, VmctlError
 from vmctl.instance import Instance
@@ -71,7 +71,7 @@ QUESTIONS = (
         service=False,
         meaning="T4 to T5: mounts, the workload's own start, and the way of its first byte to the host.",
     ),
-    *footing.QUESTIONS,
+    *atrest.QUESTIONS,
     Question(
         "disk.own_bytes",
         "disk of its own",
@@ -129,8 +129,8 @@ def observe(request: Request) -> Seen:
     T7, T8 and T9 are marked for an instance that is removed after it has been looked at: a batch has then ended by
     itself, so there is no T8.
     """
-    backend = registry.load(request.mode)
-    before = footing.kernel_bytes()
+    backend = backends.load(request.mode)
+    before = atrest.kernel_bytes()
     inst = engine.create(request.work, backend)
     with inst.locked():
         try:
@@ -154,13 +154,13 @@ def end(inst: Instance, backend: Backend) -> None:
 
 def _service(request: Request, inst: Instance, backend: Backend, before: int) -> Seen:
     """Look at an instance that has just become ready."""
-    values, texts = footing.settle(inst)
+    values, texts = atrest.settle(inst)
     found = backend.footprint(inst)
-    values.update(footing.read(inst, found), **footing.disk(found))
-    values["kernel_bytes"] = footing.kernel_bytes() - before
+    values.update(atrest.read(inst, found), **atrest.disk(found))
+    values["kernel_bytes"] = atrest.kernel_bytes() - before
     texts.update(tool.texts(inst))
     if request.look:
-        values.update(footing.inside(inst, backend))
+        values.update(atrest.inside(inst, backend))
         texts.update(_answer(inst))
     return Seen({}, values, {}, texts)
 
@@ -180,7 +180,7 @@ def _batch(inst: Instance, backend: Backend) -> Seen:
         )
     result = engine.wait(inst)
     code = {"exit_code": str(result.code)} if result else {}
-    return Seen({}, footing.disk(backend.footprint(inst)), {}, {**tool.texts(inst), **code})
+    return Seen({}, atrest.disk(backend.footprint(inst)), {}, {**tool.texts(inst), **code})
 
 
 def _answer(inst: Instance) -> dict[str, str]:
@@ -202,12 +202,12 @@ def _page(inst: Instance) -> bytes | None:
     """Return the body of what the workload's probe asks for, fetched from where the probe is."""
     from http.client import HTTPConnection
 
-    from vmctl.host import reach
+    from vmctl.net import connect
 
     if inst.work.ready is None or inst.work.ready.http is None:
         return None
     probe, address = inst.work.ready.http, inst.state.address or "127.0.0.1"
     http = HTTPConnection(address, probe.port)
-    http.sock = reach.connect(address, probe.port, timeout_s=10.0)
+    http.sock = connect.connect(address, probe.port, timeout_s=10.0)
     http.request("GET", probe.path)
     return http.getresponse().read()

@@ -8,7 +8,7 @@ from statistics import median
 
 from bench.probes import Request, Seen, crowd
 from bench.questions import Question, value
-from vmctl import registry
+from vmctl import backends
 from vmctl.backend import Backend
 from vmctl.errors import UnavailableError, VmctlError
 from vmctl.workload import Seconds, Workload
@@ -40,7 +40,7 @@ def limit_s(work: Workload, instances: int) -> float:
 def observe(request: Request) -> Seen:
     """Start `request.instances` at once. Raises VmctlError unless all get ready: fewer would be another question."""
     names = crowd.names(request)
-    _refuse(request.work, len(names), registry.load(request.mode))
+    _refuse(request.work, len(names), backends.load(request.mode))
     failures: list[str] = []
     ready_s: list[float] = []
     with crowd.removed(names), ExitStack() as stack:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 from bench.probes import Request, Seen
 from bench.probes.lines import Span, follow, spans
-from vmctl import engine, paths, registry
+from vmctl import backends, engine, paths
 from vmctl.backend import Backend
 from vmctl.errors import UnavailableError, VmctlError
 from vmctl.instance import Instance
@@ -99,7 +99,7 @@ def bare(work: Workload) -> Workload:
 @contextmanager
 def running(work: Workload, mode: str) -> Iterator[tuple[Instance, Backend]]:
     """Lend an instance that has been started, ready where the workload has a probe; it is removed at the end."""
-    backend = registry.load(mode)
+    backend = backends.load(mode)
     inst = engine.create(work, backend)
     with inst.locked():
         try:

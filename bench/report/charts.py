@@ -7,11 +7,11 @@ from math import ceil, log2
 from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from bench.formatting import quantity
 from bench.model import Result, Sample
 from bench.questions import Question
 from bench.report import drawing, tables, words
 from bench.report.tables import Table
-from bench.texts import quantity
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

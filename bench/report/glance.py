@@ -6,11 +6,11 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
+from bench.formatting import quantity
 from bench.model import Ratio, Result
 from bench.questions import Question
 from bench.report import words
 from bench.statistics import VERDICTS
-from bench.texts import quantity
 
 if TYPE_CHECKING:
     from markupsafe import Markup

@@ -6,12 +6,12 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from bench import machine, stops
+from bench import cutshort, machine
+from bench.formatting import UNKNOWN, interval, quantity, ratio
 from bench.model import Figure, Result
 from bench.questions import Question
 from bench.report import words
 from bench.statistics import VERDICTS
-from bench.texts import UNKNOWN, interval, quantity, ratio
 from vmctl.units import format_size
 
 
@@ -35,7 +35,7 @@ def figures(result: Result) -> Table:
 
 def _answer(result: Result, question: Question, mode: str) -> str:
     """Return a mode's figure, and why it is none, or another one than its question says."""
-    one, stopped = words.figure(result, question.key, mode), stops.beside(result, question, mode)
+    one, stopped = words.figure(result, question.key, mode), cutshort.beside(result, question, mode)
     if one is not None and one.value is None and stopped:
         return f"{UNKNOWN} ({stopped})"
     return f"{_cell(one)}{f' ({stopped})' * bool(stopped)}"

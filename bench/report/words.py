@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bench import questions, stops, table
+from bench import cutshort, questions, table
+from bench.formatting import quantity
 from bench.model import Figure, Ratio, Result
 from bench.questions import Question
 from bench.statistics import ENOUGH
-from bench.texts import quantity
 from vmctl.units import format_size
 
 # mode -> how it is called in a heading and in a sentence; one that is not here is called by its name
@@ -201,7 +201,7 @@ def _lacking(result: Result, question: Question) -> Iterator[str]:
 def _cut_short(result: Result, question: Question) -> Iterator[str]:
     """Yield which slopes are of fewer instances than were asked for, and why."""
     for mode in result.plan.modes:
-        if why := stops.beside(result, question, mode):
+        if why := cutshort.beside(result, question, mode):
             yield f"{_capital(noun(result, mode))}: {why}."
 
 

@@ -24,8 +24,7 @@ def run(args: argparse.Namespace) -> int:
     """Make the image and print its digest."""
     from functools import reduce
 
-    from images import commit
-    from images.build import settings
+    from images.recipes import commit, settings
 
     inst = instance.load(args.name)
     progress = output.Progress()

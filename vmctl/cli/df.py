@@ -13,8 +13,8 @@ from vmctl.units import format_size
 if TYPE_CHECKING:
     from typing import Any
 
-    from images.totals import Total
-    from images.usage import InstanceUse
+    from images.upkeep.totals import Total
+    from images.upkeep.usage import InstanceUse
 
 COLUMNS = ("kind", "total", "active", "size_bytes", "shared_bytes", "reclaimable_bytes")
 OF_IMAGES = ("name", "tag", "id", "created", "size_bytes", "shared_bytes", "unique_bytes", "instances")
@@ -29,7 +29,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print what everything takes of the disk; each file is counted once."""
-    from images import totals, usage
+    from images.upkeep import totals, usage
     from vmctl.cli.image import ls
 
     if not args.verbose:

@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 
-from vmctl import instance, registry
+from vmctl import backends, instance
 from vmctl.cli import output
 
 
@@ -18,11 +18,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print a line for each path that differs from the image: A(dded), C(hanged) or D(eleted)."""
-    from images import changes, commit
+    from images.layer import changes
+    from images.recipes import commit
 
     inst = instance.load(args.name)
     image = commit.image_of(inst)
-    with registry.load(inst.state.mode).writable(inst, pause=False) as writable:
+    with backends.load(inst.state.mode).writable(inst, pause=False) as writable:
         found = changes.changes(image.layers, writable)
     if args.format != "table":
         output.show([change._asdict() for change in found], (), args.format)

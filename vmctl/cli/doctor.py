@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from vmctl import doctor
 from vmctl.cli import output
-from vmctl.host import doctor
 
 WORDS = {True: "ok", False: "MISSING", None: "note"}
 

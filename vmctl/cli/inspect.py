@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import Any
 
-from vmctl import instance, registry
+from vmctl import backends, instance
 from vmctl.cli.ps import describe
 from vmctl.instance import Instance
 from vmctl.workload import named
@@ -39,5 +39,5 @@ def _document(inst: Instance) -> dict[str, Any]:
         footprint=None,
     )
     if document["status"] == "running":
-        document["footprint"] = registry.load(inst.state.mode).footprint(inst)._asdict()
+        document["footprint"] = backends.load(inst.state.mode).footprint(inst)._asdict()
     return document

@@ -9,8 +9,8 @@ from contextlib import suppress
 
 from vmctl import engine, instance
 from vmctl.errors import NotFoundError, SpecError
-from vmctl.host.streams import write_all
 from vmctl.instance import Instance
+from vmctl.linux.stdio import write_all
 
 POLL_S = 0.05
 

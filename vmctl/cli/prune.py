@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-    from images.prune import Item
+    from images.upkeep.prune import Item
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +34,7 @@ def add_choices(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Remove stopped instances and what nobody needs in the image store, and say what it was."""
-    from images import prune as pruning
+    from images.upkeep import prune as pruning
 
     stopped = pruning.stopped()
     unused = pruning.unused(everything=args.all, without=[item.name for item in stopped])
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
 
 def prune(items: Sequence[Item], args: argparse.Namespace) -> int:
     """Ask, remove, and print what was removed; 1 where the answer was no."""
-    from images import prune as pruning
+    from images.upkeep import prune as pruning
 
     if items and not args.force and not _agreed(items):
         output.note("nothing was removed")

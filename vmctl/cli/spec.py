@@ -32,6 +32,6 @@ def run(args: argparse.Namespace) -> int:
 def _schema(of: str) -> dict[str, Any]:
     if of == "workload":
         return spec.schema()
-    from images.build import recipe
+    from images.recipes import recipe
 
     return recipe.schema()

@@ -7,7 +7,7 @@ import os
 import time
 from contextlib import suppress
 
-from vmctl import console, engine, registry, spec
+from vmctl import backends, console, engine, spec
 from vmctl.cli import modes, output
 from vmctl.instance import Instance
 from vmctl.units import format_seconds
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     if args.explain or args.dry_run:
         explain(work, args.mode)
     if args.dry_run:
-        engine.check(work, registry.load(args.mode))
+        engine.check(work, backends.load(args.mode))
         return 0
     progress = output.Progress()
     try:
@@ -78,7 +78,7 @@ def _last_line(path: str) -> str:
 
 def explain(work: Workload, mode: str) -> None:
     """Print every step of a start."""
-    for number, step in enumerate(registry.load(mode).explain(work), 1):
+    for number, step in enumerate(backends.load(mode).explain(work), 1):
         print(f"{number:3}. {step.what}{f': {step.why}' if step.why else ''}")
         for line in step.raw.splitlines():
             print(f"       {line}")

@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import os
 
-from images import initrd as archive
-from images.kernel import Kernel
+from images.kernels import initrd as archive
+from images.kernels.kernel import Kernel
 from vmm.guest.sshd import sshd_files
 
 # panic=-1: a guest that panics restarts at once, which for its domain is the end. The crypto self-tests take 0.4 s of

@@ -49,14 +49,15 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _row(change: Change) -> tuple[str, ...]:
-    from bench import texts
+    from bench import formatting
     from bench.statistics import VERDICTS
 
     ratio = f"{change.ratio:.3g}"
     if change.low is not None and change.high is not None:
         ratio += f" ({change.low:.3g} to {change.high:.3g})"
     sides = (
-        f"{value:.3g}" if change.base else texts.quantity(value, change.unit) for value in (change.before, change.after)
+        f"{value:.3g}" if change.base else formatting.quantity(value, change.unit)
+        for value in (change.before, change.after)
     )
     mode = f"{change.mode}/{change.base}" if change.base else change.mode
     return (change.title, mode or "-", *sides, ratio, VERDICTS[change.verdict])

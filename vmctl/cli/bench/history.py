@@ -57,11 +57,11 @@ def _meant(first: str | None, folders: list[str]) -> tuple[str, list[str]]:
 
 
 def _row(entry: Entry) -> tuple[str, ...]:
-    from bench import texts
+    from bench import formatting
     from bench.statistics import VERDICTS
 
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.created))
-    value = texts.quantity(entry.value, entry.unit)
+    value = formatting.quantity(entry.value, entry.unit)
     change = "-" if entry.change is None else f"{entry.change:.3g}"
     if entry.low is not None and entry.high is not None:
         change += f" ({entry.low:.3g} to {entry.high:.3g})"

@@ -102,7 +102,7 @@ def _resumed(args: argparse.Namespace) -> Session:
 
 
 def _begun(args: argparse.Namespace) -> Session:
-    from bench import plan, session
+    from bench import schedule, session
     from bench.questions import BATCH_METRICS, DEFAULT_METRICS
     from vmctl import paths
 
@@ -111,16 +111,16 @@ def _begun(args: argparse.Namespace) -> Session:
     work = _work(args.spec)._replace(ports=())  # a port that is taken is no matter of the measurement
     usual = DEFAULT_METRICS if work.ready else BATCH_METRICS
     metrics = usual if args.metrics is None else tuple(items("--metrics", args.metrics))
-    plan.check_metrics(metrics)
+    schedule.check_metrics(metrics)
     present, refusals = _modes(work, items("--modes", args.modes), allow_missing=args.allow_missing)
-    made = plan.make(
+    made = schedule.make(
         work,
         present,
         metrics,
         args.runs,
         seed(args.seed),
         cold=args.cold,
-        instances=args.instances or plan.INSTANCES,
+        instances=args.instances or schedule.INSTANCES,
         time_limit_s=args.time_limit,
         quick=args.quick,
     )
@@ -145,14 +145,14 @@ def _work(path: str | None) -> Workload:
 def _modes(work: Workload, names: list[str], *, allow_missing: bool) -> tuple[list[str], tuple[Refusal, ...]]:
     """Return the modes that can run here, and why the others cannot. Raises UnavailableError unless that is allowed."""
     from bench.model import Refusal
-    from vmctl import engine, registry
+    from vmctl import backends, engine
 
     if len(set(names)) < len(names):
         raise SpecError(f"a mode is named twice: {', '.join(names)}")
     refusals = []
     for mode in names:
         try:
-            engine.check(work, registry.load(mode))
+            engine.check(work, backends.load(mode))
         except SpecError:
             raise
         except VmctlError as error:

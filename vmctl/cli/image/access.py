@@ -7,7 +7,7 @@ import argparse
 from vmctl.named import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from images.registry import Access
+    from images.transfer.registry import Access
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +29,7 @@ def add_authfile(parser: argparse.ArgumentParser) -> None:
 
 def chosen(args: argparse.Namespace) -> Access:
     """Return what the flags say."""
-    from images.registry import Access
+    from images.transfer.registry import Access
 
     verify = getattr(args, "tls_verify", None)
     return Access(None if verify is None else verify == "true", args.authfile)

@@ -11,7 +11,7 @@ from vmctl.errors import SpecError
 from vmctl.named import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from images.image import Image
+    from images.store.image import Image
 
 _TEXT_COLUMNS = 120
 
@@ -31,15 +31,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Build an image and print its digest."""
-    from images import tiny
+    from images.recipes import tiny
 
     print((tiny.build() if args.what == tiny.NAME and not args.file else _build(args)).digest)
     return 0
 
 
 def _build(args: argparse.Namespace) -> Image:
-    from images import reference
-    from images.build import builder, choice
+    from images.recipes import builder, choice
+    from images.store import reference
 
     chosen = choice.choose(args.what, args.file, [_pair(text, "--set") for text in args.set])
     options = builder.Options(
@@ -91,13 +91,13 @@ class _Report:
         self._in_line = False  # what a command wrote last did not end its line
 
     def step(self, number: int, total: int, text: str) -> None:
-        """See images.build.builder.Reporter."""
+        """See images.recipes.builder.Reporter."""
         text = text if len(text) <= _TEXT_COLUMNS else text[: _TEXT_COLUMNS - 3] + "..."
         self._head, self._shown = f"[{number}/{total}] {text}", False
         self.progress("")
 
     def done(self, how: str) -> None:
-        """See images.build.builder.Reporter."""
+        """See images.recipes.builder.Reporter."""
         self._end_line()
         if self._shown:
             self._say(f"      {how}" if how else "")
@@ -105,7 +105,7 @@ class _Report:
             self._say(f"{self._head}  {how}".rstrip())
 
     def output(self, data: bytes) -> None:
-        """See images.build.builder.Reporter."""
+        """See images.recipes.builder.Reporter."""
         if self._quiet:
             return
         if not self._shown:
@@ -116,12 +116,12 @@ class _Report:
         self._in_line = not data.endswith(b"\n")
 
     def progress(self, text: str) -> None:
-        """See images.build.builder.Reporter."""
+        """See images.recipes.builder.Reporter."""
         if not self._quiet:
             self._progress(f"{self._head}  {text}".rstrip())
 
     def warn(self, text: str) -> None:
-        """See images.build.builder.Reporter."""
+        """See images.recipes.builder.Reporter."""
         self._say(f"warning: {text}")
 
     def end(self) -> None:

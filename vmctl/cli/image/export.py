@@ -1,4 +1,4 @@
-"""vmctl image export."""
+"""vmctl image exporting."""
 
 from __future__ import annotations
 
@@ -22,17 +22,18 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write an archive, whole or not at all."""
-    from images import export, store
-    from images.stage import staging
+    from images.store import store
+    from images.store.staging import staging
+    from images.transfer import exporting
 
     if args.output == "-" and sys.stdout.isatty():
         raise SpecError("an archive is nothing for a terminal", hint="-o FILE, or a pipe")
     image = store.find(args.name)
-    export.check(image)
+    exporting.check(image)
     progress = output.Progress()
     try:
         with _target(args.output) as file, staging() as stage:
-            export.write_archive(image, file, stage, progress, form=args.format, compress=args.compress)
+            exporting.write_archive(image, file, stage, progress, form=args.format, compress=args.compress)
     except _OutputError as error:
         if isinstance(error.__cause__, BrokenPipeError):
             raise error.__cause__ from None  # the reader has enough: the end of any program in a pipe

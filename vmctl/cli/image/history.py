@@ -11,7 +11,7 @@ from vmctl.units import format_size
 if TYPE_CHECKING:
     from typing import Any
 
-    from images.image import Image
+    from images.store.image import Image
 
 COLUMNS = ("created", "created_by", "size_bytes", "comment")
 SHOWN = 60  # characters of what made a layer
@@ -26,7 +26,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """List what an image was made by, the newest first."""
-    from images import store
+    from images.store import store
 
     rows = _rows(store.find(args.name))
 
@@ -44,8 +44,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _rows(image: Image) -> list[dict[str, Any]]:
     """Return the lines of the history, each with its layer; layers that it does not mention have one, too."""
-    from images import store
-    from vmctl.host import disk
+    from images.store import store
+    from vmctl.linux import filetree
 
     lines = list(store.document(image).get("history") or [])
     untold = len(image.layers) - sum(1 for line in lines if not line.get("empty_layer"))
@@ -58,7 +58,7 @@ def _rows(image: Image) -> list[dict[str, Any]]:
             {
                 "created": line.get("created", ""),
                 "created_by": line.get("created_by", ""),
-                "size_bytes": disk.allocated_bytes(layer.path) if layer else 0,
+                "size_bytes": filetree.allocated_bytes(layer.path) if layer else 0,
                 "comment": line.get("comment", ""),
                 "author": line.get("author", ""),
                 "diff_id": layer.digest if layer else None,

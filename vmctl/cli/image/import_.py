@@ -10,7 +10,7 @@ from vmctl.named import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from images.image import Image
+    from images.store.image import Image
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +36,7 @@ def add_max_size(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Import the images and print their names."""
-    from images import importing
+    from images.transfer import importing
 
     progress = output.Progress()
     options = importing.Options(args.name, args.as_layer, args.platform, args.max_size)
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
 
 def say(images: Iterable[Image]) -> None:
     """Print the images' names, and which of them cannot run here."""
-    from images.image import architecture
+    from images.store.image import architecture
 
     for image in images:
         print(image.name)

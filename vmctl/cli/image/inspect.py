@@ -11,7 +11,7 @@ from vmctl.named import TYPE_CHECKING
 if TYPE_CHECKING:
     from typing import Any
 
-    from images.image import Image
+    from images.store.image import Image
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,14 +21,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print a JSON array."""
-    from images import store
+    from images.store import store
 
     print(json.dumps([_document(store.find(name)) for name in args.names], indent=2))
     return 0
 
 
 def _document(image: Image) -> dict[str, Any]:
-    from images import store, usage
+    from images.store import store
+    from images.upkeep import usage
 
     manifest, config = store.manifest(image), store.document(image)
     use = next(use for use in usage.images(hidden=True) if use.image == image)
@@ -44,8 +45,8 @@ def _document(image: Image) -> dict[str, Any]:
 
 
 def _layers(image: Image) -> list[dict[str, Any]]:
-    from images import usage
-    from vmctl.host import disk
+    from images.upkeep import usage
+    from vmctl.linux import filetree
 
     owners = usage.layer_owners(layer.path for layer in image.layers)
     return [
@@ -53,7 +54,7 @@ def _layers(image: Image) -> list[dict[str, Any]]:
             "diff_id": layer.digest,
             "path": layer.path,
             "tar_bytes": layer.size_bytes,
-            "allocated_bytes": disk.allocated_bytes(layer.path),
+            "allocated_bytes": filetree.allocated_bytes(layer.path),
             "shared_with": [name for name in owners[layer.path] if name != image.name],
         }
         for layer in image.layers

@@ -42,10 +42,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _ls(args: argparse.Namespace) -> int:
-    from images import kept_kernels
+    from images.kernels import inventory
 
     if args.quiet:
-        for kept in kept_kernels.ls():
+        for kept in inventory.ls():
             print(kept.kernel.name)
         return 0
     rows = [
@@ -58,7 +58,7 @@ def _ls(args: argparse.Namespace) -> int:
             "modules": kept.kernel.modules,
             "instances": kept.users,
         }
-        for kept in kept_kernels.ls()
+        for kept in inventory.ls()
     ]
     output.show(rows, COLUMNS, args.format, _cell)
     return 0
@@ -71,20 +71,20 @@ def _cell(name: str, value: Any) -> str:
 
 
 def _fetch(_: argparse.Namespace) -> int:
-    from images import kernel
+    from images.kernels import kernel
 
     print(kernel.fetch_debian().release)
     return 0
 
 
 def _add(args: argparse.Namespace) -> int:
-    from images import kept_kernels
+    from images.kernels import inventory
 
-    print(kept_kernels.add(args.path, modules=args.modules, name=args.name).name)
+    print(inventory.add(args.path, modules=args.modules, name=args.name).name)
     return 0
 
 
 def _rm(args: argparse.Namespace) -> int:
-    from images import kept_kernels
+    from images.kernels import inventory
 
-    return each(args.names, lambda name: kept_kernels.remove(name, force=args.force))
+    return each(args.names, lambda name: inventory.remove(name, force=args.force))

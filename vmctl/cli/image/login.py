@@ -20,7 +20,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Try a password and keep it."""
-    from images import registry
+    from images.transfer import registry
 
     registry.login(args.registry, *_credentials(args), access.chosen(args))
     output.note(f"vmctl: logged in to {args.registry}")

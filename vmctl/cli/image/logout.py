@@ -16,7 +16,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Forget the password for a registry."""
-    from images import registry
+    from images.transfer import registry
 
     registry.logout(args.registry, access.chosen(args))
     output.note(f"vmctl: logged out of {args.registry}")

@@ -11,7 +11,7 @@ from vmctl.units import format_size
 if TYPE_CHECKING:
     from typing import Any
 
-    from images.usage import ImageUse
+    from images.upkeep.usage import ImageUse
 
 COLUMNS = ("name", "tag", "id", "kind", "size_bytes", "created")
 
@@ -27,14 +27,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """List the images."""
-    from images import store
+    from images.store import store
 
     if args.quiet:
         for image in store.ls(hidden=args.all, unnamed=args.all):
             if _wanted(image.name, args.name):
                 print(image.name or image.digest)
         return 0
-    from images import usage
+    from images.upkeep import usage
 
     uses = (use for use in usage.images(hidden=args.all) if use.image.name or args.all)
     rows = [row(use) for use in uses if _wanted(use.image.name, args.name)]

@@ -14,6 +14,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Remove what nobody needs, but no instance, and say what it was."""
-    from images import prune
+    from images.upkeep import prune
 
     return prune_verb.prune(prune.unused(everything=args.all), args)

@@ -18,7 +18,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Fetch an image and print its name."""
-    from images import pulling
+    from images.transfer import pulling
 
     progress = output.Progress()
     try:

@@ -17,7 +17,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Send an image and print the digest it has there."""
-    from images import pushing
+    from images.transfer import pushing
 
     progress = output.Progress()
     try:

@@ -15,6 +15,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Remove each and print its name; one that cannot be removed keeps none of the others from it."""
-    from images import store
+    from images.store import store
 
     return each(args.names, lambda name: store.remove(name, force=args.force))

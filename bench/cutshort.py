@@ -1,0 +1,43 @@
+"""Why fewer instances ran at the same time than were asked for: what has to stand beside every figure of a ladder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from bench.formatting import UNKNOWN
+from bench.model import Result, Sample
+from bench.questions import Question, of
+
+KIND = "ladder"
+
+
+def beside(result: Result, question: Question, mode: str) -> str:
+    """Return what has to be known of a slope: that its ladder was cut short, and why; "" where it was not.
+
+    With one instance alone the slope is that of the first one, who pays for what others would share with it.
+    """
+    if question.statistic != "slope" or all(question.key != one.key for kind, one in of(result.plan) if kind == KIND):
+        return ""
+    found = _stopped(result, mode)
+    if found is None:
+        return ""
+    alone = found.values.get("instances") == 1 and bool(question.points and len(question.points(found)) > 1)
+    return f"{'of the first instance alone; ' * alone}stopped {found.texts['stopped']}"
+
+
+def sentences(result: Result) -> Iterator[str]:
+    """Yield a sentence for every mode in which fewer instances than planned ran at the same time."""
+    for mode in result.plan.modes:
+        found = _stopped(result, mode)
+        if found is not None:
+            ran = found.values.get("instances")
+            count = UNKNOWN if ran is None else f"{ran:g}"
+            yield (
+                f"{mode}: {count} of {result.plan.instances} instances at the same time; stopped "
+                f"{found.texts['stopped']}{', so what one more costs is there what the first one costs' * (ran == 1)}"
+            )
+
+
+def _stopped(result: Result, mode: str) -> Sample | None:
+    """Return the first sample that counts and was cut short."""
+    return next((one for one in result.of(KIND, mode) if one.counts and "stopped" in one.texts), None)

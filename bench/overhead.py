@@ -1,0 +1,147 @@
+"""What measuring itself costs: how much later an observed moment is than the true one, and the CPU that waiting takes.
+
+    python -m bench.overhead
+
+A process of its own, as a sample has one. Only modes without a kernel of their own can be asked: there the workload
+reads the very clock that the host reads, and says when it spoke.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from vmctl import backends, engine, readiness
+from vmctl.backend import Backend
+from vmctl.errors import VmctlError
+from vmctl.instance import Instance
+from vmctl.workload import HttpProbe, Ready, Workload
+
+QUIET_MS = 100  # how long the workload of a round is silent
+WAIT_S = 2.0  # how long a workload takes to get ready while the CPU is looked at
+SAID_S = 60.0  # at most until a workload has said when it spoke
+STAMP = "stamp"
+
+
+def main() -> None:
+    """Read a request from stdin, write the answer to stdout."""
+    request = json.load(sys.stdin)
+    try:
+        answer = _answer(**request)
+    except VmctlError as error:
+        answer = {"error": str(error)}
+    os.write(1, json.dumps(answer).encode())
+
+
+def _answer(name: str, mode: str, image: str, program: str, rounds: int) -> dict[str, Any]:
+    command, port = (program, STAMP, str(QUIET_MS)), _free_port()
+    said = Workload(name=name, image=image, command=command, ready=Ready(log=f"^{STAMP}"))
+    listening = said._replace(command=(*command, str(port)), ready=Ready(tcp=port))
+    rows = [(watched(said, mode), watched(listening, mode), unwatched_s(listening, mode)) for _ in range(rounds)]
+    late = {
+        "output": [line.output_late_s for line, _, _ in rows],
+        "line": [line.late_s for line, _, _ in rows],
+        "port": [port.late_s for _, port, _ in rows],
+    }
+    intervals = [(port.interval_s, other) for _, port, other in rows]
+    quiet = f"sleep {WAIT_S:g};"
+    log = said._replace(command=("sh", "-c", f"{quiet} echo {STAMP}; exec sleep 100"))
+    serve = f"{quiet} exec httpd -f -p {port} -h /etc"
+    http = log._replace(command=("sh", "-c", serve), ready=Ready(http=HttpProbe(port, "/passwd")))
+    return {
+        "late_s": late,
+        "intervals_s": intervals,
+        "cpu_share": {"log": cpu_share(log, mode), "http": cpu_share(http, mode)},
+    }
+
+
+class Watched(NamedTuple):
+    """A start that was observed until the workload spoke."""
+
+    interval_s: float  # from T0 to T6
+    late_s: float  # how much later than the moment that the workload says T6 was
+    output_late_s: float  # and T5
+
+
+def watched(work: Workload, mode: str) -> Watched:
+    """Return what was observed of a start, beside what the workload itself says. Raises VmctlError."""
+    with _started(work, mode) as (inst, backend):
+        readiness.wait_until_ready(inst, backend)
+        readiness.wait_until(lambda: _line(inst).endswith("\n"), inst, backend, SAID_S)
+        backend.observe(inst)
+        said_ns, marks_ns = _said_ns(inst), inst.timeline.marks_ns
+    first_ns, ready_ns = marks_ns["T5"], marks_ns["T6"]
+    return Watched((ready_ns - marks_ns["T0"]) / 1e9, (ready_ns - said_ns) / 1e9, (first_ns - said_ns) / 1e9)
+
+
+def unwatched_s(work: Workload, mode: str) -> float:
+    """Return the seconds from T0 until the workload spoke, as it says itself; nobody looked at it meanwhile.
+
+    Raises VmctlError where it never does.
+    """
+    with _started(work, mode) as (inst, _):
+        deadline = time.monotonic() + SAID_S
+        while not _line(inst).endswith("\n"):
+            if time.monotonic() > deadline:
+                raise VmctlError(f"{inst.name} never said a word")
+            time.sleep(QUIET_MS / 1000 * 2)  # when it speaks, nobody is looking
+        return (_said_ns(inst) - inst.timeline.marks_ns["T0"]) / 1e9
+
+
+def cpu_share(work: Workload, mode: str) -> float:
+    """Return the share of one processor that waiting for readiness takes, children's included (getrusage(2))."""
+    with _started(work, mode) as (inst, backend):
+        begun_s, used_s = time.monotonic(), _used_s()
+        readiness.wait_until_ready(inst, backend)
+        return (_used_s() - used_s) / (time.monotonic() - begun_s)
+
+
+@contextmanager
+def _started(work: Workload, mode: str) -> Iterator[tuple[Instance, Backend]]:
+    """Lend an instance that has just been started, not yet ready."""
+    backend = backends.load(mode)
+    inst = engine.create(work._replace(name=f"{work.name or 'bench-harness'}-{os.urandom(3).hex()}"), backend)
+    with inst.locked():
+        try:
+            engine.bring_up(inst, backend, wait=False)
+            yield inst, backend
+        finally:
+            engine.remove(inst, backend)
+
+
+def _said_ns(inst: Instance) -> int:
+    """Return when the workload spoke, which is all it says (CLOCK_MONOTONIC)."""
+    return int(_line(inst).split()[1])
+
+
+def _line(inst: Instance) -> str:
+    """Return the workload's first line; the log is made when there is something to write into it."""
+    try:
+        with open(inst.stdout_log, encoding="ascii") as file:
+            return file.readline()
+    except FileNotFoundError:
+        return ""
+
+
+def _free_port() -> int:
+    """Return a port that nobody has now, for the mode that shares the host's network."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _used_s() -> float:
+    spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in spent)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Whole disks as images, and the file systems on them."""

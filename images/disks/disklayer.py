@@ -1,0 +1,94 @@
+"""The root file system of a disk as a layer: found by its content, mounted read-only, read like any folder.
+
+As root by the kernel, which gets the file system nosuid, nodev, noexec and attached nowhere; for other users by
+libguestfs, whose virtual machine reads it instead.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+
+from images.disks import diskimage
+from images.disks.partitions import Partition, of_disk
+from images.layer import layers
+from images.store.image import ImageError, Layer
+from images.store.staging import Stage
+from images.transfer.ingest import Progress
+from vmctl.errors import UnavailableError
+from vmctl.linux.loops import detached, loop_device
+from vmctl.run import CommandError, run, which
+from vmctl.units import format_size
+
+_SIGNS = ("etc/os-release", "usr/lib/os-release", "sbin/init", "bin/sh", "usr/bin/sh")
+_SUBVOLUMES = (".", "root", "@", "@rootfs")  # of btrfs, as Fedora, Ubuntu and Debian call them
+_OF_THE_DISK = ("lost+found",)  # mke2fs(8) makes it
+_MOUNTED = ("ext4", "xfs", "btrfs", "erofs", "squashfs")
+_LIBGUESTFS_S = 3600.0
+
+
+def read(stage: Stage, path: str, kind: str, progress: Progress) -> Layer:
+    """Return a layer with the root file system of a disk.
+
+    Raises ImageError where there is none, UnavailableError where this user cannot read one.
+    """
+    diskimage.check(path, kind)
+    if os.geteuid() != 0 or not os.path.exists("/dev/loop-control"):
+        return _by_libguestfs(stage, path, kind, progress)
+    raw = stage.path("disk.raw")
+    diskimage.convert(path, kind, raw, "raw", progress)
+    parts = of_disk(raw)
+    for part in parts:
+        with _mounted(raw, part) as folder:
+            if folder and (root := _root_in(folder)):
+                progress(f"reading the root file system, {format_size(part.size_bytes)}")
+                return layers.from_folder(stage, root, skip=_OF_THE_DISK)
+    there = ", ".join(f"{part.kind or 'unknown'} of {format_size(part.size_bytes)}" for part in parts) or "nothing"
+    raise ImageError(f"no root file system was found on {path}: it has {there}")
+
+
+@contextmanager
+def _mounted(raw: str, part: Partition) -> Iterator[str]:
+    """Lend a folder with a partition's content; "" for what cannot be mounted."""
+    with ExitStack() as stack:
+        folder = ""
+        if part.kind in _MOUNTED:
+            place = {"offset": part.offset, "size_bytes": part.size_bytes}
+            # writable: the kernel replays a journal even for a read-only mount, and the copy is ours
+            device = stack.enter_context(loop_device(raw, **place, writable=True))
+            with suppress(OSError):
+                folder = stack.enter_context(detached(device, part.kind))
+        yield folder
+
+
+def _root_in(folder: str) -> str:
+    for place in _SUBVOLUMES:
+        root = os.path.join(folder, place)
+        if any(os.path.lexists(os.path.join(root, sign)) for sign in _SIGNS):
+            return root
+    return ""
+
+
+def _by_libguestfs(stage: Stage, path: str, kind: str, progress: Progress) -> Layer:
+    if which("guestfish") is None:
+        raise UnavailableError(
+            f"the file system on {path} cannot be read by this user",
+            hint="as root it can; for others, libguestfs has to be installed (Debian: guestfish)",
+        )
+    tar = stage.path("root.tar")
+
+    def tell(_: int) -> None:
+        written = os.path.getsize(tar) if os.path.exists(tar) else 0
+        progress(f"libguestfs reads the root file system: {format_size(written)}")
+
+    words = ["tar-out", "/", tar, "xattrs:true", "acls:true", "numericowner:true"]
+    argv = ["guestfish", "--ro", f"--format={kind}", "-a", os.path.abspath(path), "-i", *words]
+    try:
+        run(argv, timeout_s=_LIBGUESTFS_S, tick=tell)
+    except CommandError as error:
+        said = [line for line in error.output.splitlines() if line.startswith(("guestfish: ", "libguestfs: error: "))]
+        reason = (said or error.output.strip().splitlines() or ["no reason given"])[0]
+        raise ImageError(f"libguestfs cannot read {path}: {reason.partition(': ')[2] or reason}") from None
+    with open(tar, "rb") as stream:
+        return layers.from_tar(stage, stream)

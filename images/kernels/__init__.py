@@ -1,0 +1,1 @@
+"""Kernels for guests, their modules, and the initrd."""

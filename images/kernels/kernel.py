@@ -1,0 +1,136 @@
+"""Kernels for guests: Debian's cloud kernel, unpacked without installing it, the host's own, or one of the user's.
+
+In the store each is a folder `kernels/NAME` with boot/vmlinuz-RELEASE and lib/modules/RELEASE, as a package has them.
+A kernel of Debian's is called by its release, and `debian` is a link to the newest.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+from contextlib import suppress
+from typing import NamedTuple
+
+from images.packages import deb
+from images.store import store
+from images.store.image import architecture
+from vmctl.errors import NotFoundError
+from vmctl.run import run
+
+DEBIAN, HOST = "debian", "host"
+NEW = ".new"  # a folder that is not a kernel yet
+IMAGE = "boot/vmlinuz-"  # and its release
+FETCH = "`vmctl image kernel fetch` fetches"
+
+
+class Kernel(NamedTuple):
+    """A kernel that can be booted directly, and its modules."""
+
+    name: str  # as the workload asks for it: debian, host, one in the store, or a path
+    release: str  # as `uname -r` shows it
+    vmlinuz: str
+    modules: str  # the folder .../lib/modules/<release>, with modules.dep
+
+
+def find(name: str) -> Kernel:
+    """Return a kernel: `host`, the name of one in the store, or the path of a kernel image. Raises NotFoundError."""
+    if name == HOST:
+        release = os.uname().release
+        return _kernel(name, _first(f"/boot/vmlinuz-{release}", f"/lib/modules/{release}/vmlinuz"), release)
+    if "/" in name:
+        return _kernel(name, os.path.abspath(name), release_of(name))
+    if release := _release_in_store(name):
+        return _kernel(name, os.path.join(folder(name), IMAGE + release), release)
+    if name == DEBIAN:
+        raise NotFoundError("Debian's kernel is not in the store", hint=f"{FETCH} it; `kernel: host` is the host's")
+    raise NotFoundError(
+        f"there is no kernel {name}", hint="`vmctl image kernel ls` lists them; `host` and a path will do, too"
+    )
+
+
+def folder(name: str) -> str:
+    """Return where the store has a kernel of this name, or would have it; not the link that `debian` is."""
+    path = store.path("kernels", name)
+    return store.path("kernels", os.readlink(path)) if os.path.islink(path) else path
+
+
+def fetch_debian() -> Kernel:
+    """Fetch the newest kernel behind Debian's linux-image-cloud package, unless it is there, and return it.
+
+    Raises UnavailableError where packages cannot be fetched.
+    """
+    package = deb.dependency(f"linux-image-cloud-{architecture()}", "linux-image-")
+    release = package.removeprefix("linux-image-")
+    with store.locked("kernel.lock"):
+        if not os.path.isdir(folder(release)):
+            _unpack(package, release)
+        link, name = (store.path("kernels", f"{dot}{DEBIAN}") for dot in (".", ""))
+        with suppress(FileNotFoundError):
+            os.unlink(link)  # left by a crash
+        os.symlink(release, link)
+        os.replace(link, name)
+    return find(DEBIAN)
+
+
+def _unpack(package: str, release: str) -> None:
+    """Make the folder kernels/<release> whole or not at all."""
+    from shutil import rmtree
+
+    temporary = folder(NEW)
+    rmtree(temporary, ignore_errors=True)  # left by a crash
+    try:
+        os.makedirs(temporary)
+        deb.fetch(package, temporary)
+        if not os.path.exists(os.path.join(temporary, "lib")):  # packages since Debian 13
+            os.symlink("usr/lib", os.path.join(temporary, "lib"))
+        run(["depmod", "-b", temporary, release])  # the package has no modules.dep: it is made at installation
+        os.rename(temporary, folder(release))
+    finally:
+        rmtree(temporary, ignore_errors=True)
+
+
+def _release_in_store(name: str) -> str:
+    """Return the release of a kernel in the store, empty where there is none of this name."""
+    if name.startswith("."):
+        return ""  # one that is being made
+    with suppress(FileNotFoundError, NotADirectoryError):
+        for file in sorted(os.listdir(os.path.join(folder(name), os.path.dirname(IMAGE)))):
+            if file.startswith(os.path.basename(IMAGE)):
+                return file.removeprefix(os.path.basename(IMAGE))
+    return ""
+
+
+def _kernel(name: str, vmlinuz: str, release: str) -> Kernel:
+    """Return the kernel, with the modules from the same tree as its image, else the host's."""
+    if not os.path.isfile(vmlinuz):
+        raise NotFoundError(f"there is no kernel image {vmlinuz}", hint=f"{FETCH} Debian's")
+    tree = os.path.dirname(os.path.dirname(vmlinuz))
+    folders = [os.path.join(root, "lib/modules", release) for root in (tree, "/")]
+    modules = _first(*folders)
+    if not os.path.exists(os.path.join(modules, "modules.dep")):
+        raise NotFoundError(
+            f"the kernel {vmlinuz} has no modules", hint=f"modules.dep was looked for in {' and '.join(folders)}"
+        )
+    return Kernel(name, release, vmlinuz, modules)
+
+
+def _first(*places: str) -> str:
+    """Return the first of the paths that exists, else the first."""
+    return next((path for path in places if os.path.exists(path)), places[0])
+
+
+def release_of(vmlinuz: str) -> str:
+    """Return the release an x86 kernel image states in its header (Linux: arch/x86/boot.rst), else its file name."""
+    try:
+        with open(vmlinuz, "rb") as file:
+            head = file.read(0x8000)
+    except OSError as error:
+        raise NotFoundError(f"the kernel image {vmlinuz} cannot be read: {error.strerror}") from None
+    release = os.path.basename(vmlinuz).partition("-")[2]
+    if head[0x202:0x206] == b"HdrS":
+        offset = struct.unpack_from("<H", head, 0x20E)[0] + 0x200
+        release = head[offset:].split(b"\0")[0].decode(errors="replace").partition(" ")[0]
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+~-]*", release):  # it names a folder
+        raise NotFoundError(f"{vmlinuz} is no kernel image that says its release", hint="such as vmlinuz-6.1.0-1-amd64")
+    return release

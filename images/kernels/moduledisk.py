@@ -1,0 +1,93 @@
+"""A kernel's modules as one EROFS file, for guests that boot a system: a layer below those of an image.
+
+Made once per kernel and kept until its modules change; guests share it, an instance costs nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tarfile
+from collections.abc import Iterator
+from shutil import copyfile
+
+from images.kernels.kernel import Kernel
+from images.layer import layers, tarindex
+from images.store.staging import staging
+from vmctl import paths
+
+FOLDER = "usr/lib/modules"  # /lib is a link to usr/lib in images of our days
+_LINK = "lib/modules"  # where it is none
+
+
+def build(kernel: Kernel) -> str:
+    """Return the path of the EROFS file with /usr/lib/modules/RELEASE, made unless it is there.
+
+    Raises ImageError, VmctlError where the store cannot be written.
+    """
+    path = _path(kernel)
+    if not os.path.exists(path):
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with staging() as stage:
+            layer = layers.from_tar(stage, tarindex.Pieces.file(_tar(kernel)))
+            temporary = f"{path}.{os.getpid()}.new"
+            try:
+                copyfile(layer.path, temporary)  # the cache may be on another file system
+                os.rename(temporary, path)
+            finally:
+                if os.path.exists(temporary):
+                    os.unlink(temporary)
+    return path
+
+
+def stale(kernels: Iterator[Kernel]) -> list[str]:
+    """Return the files that none of the kernels asks for."""
+    try:
+        names = os.listdir(_folder())
+    except FileNotFoundError:
+        return []
+    kept = {os.path.basename(_path(kernel)) for kernel in kernels}
+    stale = (name for name in names if name not in kept and not _is_being_made(name))
+    return sorted(os.path.join(_folder(), name) for name in stale)
+
+
+def _is_being_made(name: str) -> bool:
+    pid = name.removesuffix(".new").rpartition(".")[2]
+    return name.endswith(".new") and os.path.exists(f"/proc/{pid}")
+
+
+def _path(kernel: Kernel) -> str:
+    """As make(1) does, this trusts size and time of what depmod(8) writes last."""
+    status = os.stat(os.path.join(kernel.modules, "modules.dep"))
+    state = repr((kernel.modules, status.st_ino, status.st_size, status.st_mtime_ns))
+    return os.path.join(_folder(), f"{kernel.release}-{hashlib.sha256(state.encode()).hexdigest()[:16]}.erofs")
+
+
+def _folder() -> str:
+    return os.path.join(paths.cache_root(), "modules")
+
+
+def _tar(kernel: Kernel) -> Iterator[bytes]:
+    """Yield a tar of the modules, below FOLDER, everything root's."""
+    yield _header(tarfile.TarInfo(_LINK), type=tarfile.SYMTYPE, linkname=os.path.relpath(FOLDER, "lib"))
+    for folder, folders, files in os.walk(kernel.modules):
+        folders.sort()
+        for name in sorted(files):
+            yield from _file(kernel, os.path.join(folder, name))
+    yield bytes(2 * tarfile.BLOCKSIZE)
+
+
+def _file(kernel: Kernel, path: str) -> Iterator[bytes]:
+    with open(path, "rb") as file:
+        content = file.read()
+    name = os.path.join(FOLDER, kernel.release, os.path.relpath(path, kernel.modules))
+    info = tarfile.TarInfo(name)
+    info.mtime = int(os.stat(path).st_mtime)
+    yield _header(info, size=len(content), mode=0o644)
+    yield content + bytes(-len(content) % tarfile.BLOCKSIZE)
+
+
+def _header(info: tarfile.TarInfo, **values: object) -> bytes:
+    for name, value in values.items():
+        setattr(info, name, value)
+    return info.tobuf(tarfile.GNU_FORMAT)

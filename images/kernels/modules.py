@@ -1,0 +1,86 @@
+"""A kernel's modules: which files, in which order, and their plain content."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from images.kernels.kernel import Kernel
+from vmctl.errors import NotFoundError, VmctlError
+from vmctl.run import run
+
+
+def load_order(kernel: Kernel, names: Sequence[str]) -> list[str]:
+    """Return the files of the modules and of all they depend on, each after its dependencies.
+
+    What is built into the kernel is left out. Raises NotFoundError for a module that this kernel does not have.
+    """
+    dependencies = _dependencies(kernel)
+    builtin = _builtin(kernel)
+    order: dict[str, None] = {}
+    for name in names:
+        if (wanted := _key(name)) in builtin:
+            continue
+        if wanted not in dependencies:
+            raise NotFoundError(f"the kernel {kernel.release} has no module {name}", hint=f"see {kernel.modules}")
+        own, *needed = dependencies[wanted]
+        # modules.dep lists what a module needs, directly or not, so that loading goes from right to left: depmod(8)
+        order.update(dict.fromkeys([*reversed(needed), own]))
+    return [os.path.join(kernel.modules, file) for file in order]
+
+
+def plain_name(path: str) -> str:
+    """Return the file name of a module once it is decompressed, with `_` as the kernel has it in the module's name."""
+    return _key(path) + ".ko"
+
+
+def content(path: str) -> bytes:
+    """Return a file's content; a compressed module is decompressed, so that the guest need not."""
+    if path.endswith(".ko.xz"):
+        import lzma
+
+        with lzma.open(path) as file:
+            return file.read()
+    if path.endswith(".ko.gz"):
+        import gzip
+
+        with gzip.open(path) as file:
+            return file.read()
+    if path.endswith(".ko.zst"):
+        return _from_zstd(path)
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def _from_zstd(path: str) -> bytes:
+    from tempfile import TemporaryDirectory
+
+    with TemporaryDirectory(prefix="vmctl-module-") as work:
+        plain = os.path.join(work, "plain.ko")
+        run(["zstd", "-q", "-d", path, "-o", plain])
+        with open(plain, "rb") as file:
+            return file.read()
+
+
+def _dependencies(kernel: Kernel) -> dict[str, list[str]]:
+    """Return module -> its own file and those it needs, relative to the kernel's folder."""
+    lines = _lines(kernel, "modules.dep")
+    return {_key(own): [own, *needed.split()] for own, _, needed in (line.partition(":") for line in lines)}
+
+
+def _builtin(kernel: Kernel) -> set[str]:
+    return {_key(line) for line in _lines(kernel, "modules.builtin")}
+
+
+def _lines(kernel: Kernel, name: str) -> list[str]:
+    path = os.path.join(kernel.modules, name)
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read().splitlines()
+    except OSError as error:
+        raise VmctlError(f"{path} cannot be read: {error.strerror}", hint="depmod(8) makes it") from None
+
+
+def _key(file: str) -> str:
+    """Return a module's name as the kernel has it: no folder, no suffix, `_` and `-` the same."""
+    return os.path.basename(file).partition(".ko")[0].replace("-", "_")

@@ -1,0 +1,260 @@
+"""What is at a path of an image, read from the layers' EROFS files: no mount, no privilege.
+
+Layers are searched from the top, by the rules of overlayfs (tree.py). Reads files that erofs.py writes, and those of
+mkfs.erofs without compression.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import struct
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+
+from images.layer import erofs
+from images.layer.tree import LINKS_MAX, OPAQUE, Attributes
+from images.store.image import Image, ImageError, Layer
+from vmctl.named import NamedTuple
+
+_INITS = ("/lib/systemd/systemd", "/usr/lib/systemd/systemd")  # busybox has an init, too, and it boots no system
+_FOLDERS_REMEMBERED = 64
+_COMPACT = struct.Struct("<HHHHIIIIHHI")
+_PREFIXES = {index: name for name, index in erofs.XATTR_PREFIXES.items()}
+
+
+class Node(NamedTuple):
+    """What is at a path."""
+
+    attributes: Attributes
+    size_bytes: int
+    links: int
+    device: int = 0
+    target: bytes = b""  # of a symbolic link
+
+
+class _Inode(NamedTuple):
+    number: int
+    layout: int
+    where: int
+    behind: int  # offset of what follows inode and attributes
+    attributes: Attributes
+    size_bytes: int
+    links: int
+
+
+class Reader:
+    """An EROFS file, open. Raises ImageError where it is damaged."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._children: dict[int, dict[bytes, int]] = {}
+        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        magic, root = struct.unpack("<I10xH", self._bytes(erofs.SUPERBLOCK_AT, 16))
+        if magic != erofs.MAGIC:
+            raise self._damaged()
+        self.root = self.inode(root)
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._fd)
+
+    def inode(self, number: int) -> _Inode:
+        """Return an inode by its number."""
+        place = number * erofs.SLOT
+        head = self._bytes(place, erofs.INODE.size)
+        form, extra, mode = struct.unpack_from("<HHH", head)
+        if form & 1:
+            _, _, _, _, size, where, _, uid, gid, seconds, nanoseconds, links = erofs.INODE.unpack(head)
+            length = erofs.INODE.size
+        else:
+            _, _, _, links, size, _, where, _, uid, gid, _ = _COMPACT.unpack_from(head)
+            seconds = nanoseconds = 0
+            length = _COMPACT.size
+        if seconds >= 1 << 63:
+            seconds -= 1 << 64
+        xattrs_bytes = 12 + 4 * (extra - 1) if extra else 0
+        xattrs = self._xattrs(place + length, xattrs_bytes)
+        attributes = Attributes(mode, uid, gid, seconds * 10**9 + nanoseconds, xattrs)
+        return _Inode(number, form >> 1 & 7, where, place + length + xattrs_bytes, attributes, size, links)
+
+    def children(self, folder: _Inode) -> dict[bytes, int]:
+        """Return name -> inode number of what is in a folder; remembered, for a path is looked up from the root on."""
+        if (known := self._children.get(folder.number)) is not None:
+            return known
+        data = b"".join(self.content(folder))
+        found: dict[bytes, int] = {}
+        for start in range(0, len(data), erofs.BLOCK):
+            found.update(_entries(data[start : start + erofs.BLOCK]))
+        if len(self._children) >= _FOLDERS_REMEMBERED:
+            self._children.clear()
+        self._children[folder.number] = {name: at for name, at in found.items() if name not in (b".", b"..")}
+        return self._children[folder.number]
+
+    def content(self, inode: _Inode) -> Iterator[bytes]:
+        """Yield the content of a file, folder or symbolic link."""
+        for offset, length in self._extents(inode):
+            for start in range(0, length, 1 << 20):
+                part = min(1 << 20, length - start)
+                yield bytes(part) if offset < 0 else self._bytes(offset + start, part)
+
+    def _extents(self, inode: _Inode) -> erofs.Extents:
+        size = inode.size_bytes
+        if inode.layout == erofs.PLAIN:
+            return [(inode.where * erofs.BLOCK, size)]
+        if inode.layout == erofs.INLINE:
+            whole = (size - 1) // erofs.BLOCK * erofs.BLOCK
+            return [(inode.where * erofs.BLOCK, whole), (inode.behind, size - whole)]
+        if inode.layout != erofs.CHUNKS:
+            raise self._damaged()
+        chunk = erofs.BLOCK << (inode.where & 31)
+        count = -(-size // chunk)
+        blocks = struct.unpack(f"<{count}I", self._bytes(inode.behind, 4 * count))
+        lengths = [chunk] * (count - 1) + [size - chunk * (count - 1)]
+        places = zip(blocks, lengths, strict=True)
+        return [(-1 if block == erofs.HOLE else block * erofs.BLOCK, length) for block, length in places]
+
+    def _xattrs(self, place: int, length: int) -> dict[str, bytes]:
+        found: dict[str, bytes] = {}
+        data, offset = self._bytes(place, length), 12
+        while offset + 4 <= length:
+            name_length, index, value_length = struct.unpack_from("<BBH", data, offset)
+            value_at = offset + 4 + name_length
+            name = _PREFIXES.get(index, "") + os.fsdecode(data[offset + 4 : value_at])
+            found[name] = data[value_at : value_at + value_length]
+            offset = value_at + value_length + (-(value_at + value_length) % 4)
+        return found
+
+    def _bytes(self, offset: int, length: int) -> bytes:
+        data = os.pread(self._fd, length, offset)
+        if len(data) < length:
+            raise self._damaged()
+        return data
+
+    def _damaged(self) -> ImageError:
+        return ImageError(f"the layer {self._path} is damaged", hint="remove the image and get it again")
+
+
+def _entries(block: bytes) -> Iterator[tuple[bytes, int]]:
+    count = struct.unpack_from("<QH", block)[1] // erofs.DIRENT.size
+    heads = [erofs.DIRENT.unpack_from(block, erofs.DIRENT.size * number) for number in range(count)]
+    ends = [head[1] for head in heads[1:]] + [len(block)]
+    for (number, start, _), end in zip(heads, ends, strict=True):
+        yield block[start:end].rstrip(b"\0"), number
+
+
+Place = tuple[Reader, _Inode]
+
+
+class View:
+    """Layers as overlayfs would show them; a context manager, since it has their files open."""
+
+    def __init__(self, layers: Sequence[Layer]) -> None:
+        self._layers = layers
+        self._stack = ExitStack()
+        self._root: list[Place] = []
+
+    def __enter__(self) -> View:
+        for layer in reversed(self._layers):
+            reader = Reader(layer.path)
+            self._stack.callback(reader.close)
+            self._root.append((reader, reader.root))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def find(self, path: str | bytes, *, follow: bool = True) -> Node | None:
+        """Return what is at a path, None where nothing is; `follow`: the last name, too, if it is a symbolic link."""
+        places = self._resolve(os.fsencode(path), follow)
+        return _node(*places[0]) if places else None
+
+    def names(self, path: str | bytes) -> list[bytes]:
+        """Return the names in a folder, sorted; none where it is not a folder."""
+        found: dict[bytes, bool] = {}
+        for reader, folder in self._resolve(os.fsencode(path), True):
+            if stat.S_ISDIR(folder.attributes.mode):
+                for name, number in reader.children(folder).items():
+                    found.setdefault(name, not _is_whiteout(reader.inode(number)))
+        return sorted(name for name, there in found.items() if there)
+
+    def content(self, path: str | bytes) -> Iterator[bytes]:
+        """Yield the content of the file at a path; nothing where there is none."""
+        for reader, inode in self._resolve(os.fsencode(path), True)[:1]:
+            if stat.S_ISREG(inode.attributes.mode):
+                yield from reader.content(inode)
+
+    def _resolve(self, path: bytes, follow: bool) -> list[Place]:
+        """Return the places that make up what is at a path: several for a folder that several layers have."""
+        waiting = _pieces(path)
+        way = [self._root]
+        followed = 0
+        while waiting:
+            name = waiting.pop()
+            if name == b"..":
+                way = way[:-1] or way
+                continue
+            places = _below(way[-1], name)
+            if not places:
+                return []
+            reader, inode = places[0]
+            if stat.S_ISLNK(inode.attributes.mode) and (waiting or follow):
+                target = b"".join(reader.content(inode))
+                followed += 1
+                if followed > LINKS_MAX:
+                    return []
+                way = [self._root] if target.startswith(b"/") else way
+                waiting += _pieces(target)
+            else:
+                way.append(places)
+        return way[-1]
+
+
+def find(layers: Sequence[Layer], path: str | bytes, *, follow: bool = True) -> Node | None:
+    """Return what overlayfs would show at a path, None where nothing is. Raises ImageError, OSError."""
+    with View(layers) as view:
+        return view.find(path, follow=follow)
+
+
+def has_init(image: Image) -> bool:
+    """Return whether the image has an init system of its own: systemd."""
+    with View(image.layers) as view:
+        return any(
+            (node := view.find(path)) is not None and bool(node.attributes.mode & stat.S_IXUSR) for path in _INITS
+        )
+
+
+def _pieces(path: bytes) -> list[bytes]:
+    return [piece for piece in reversed(path.split(b"/")) if piece not in (b"", b".")]
+
+
+def _below(places: list[Place], name: bytes) -> list[Place]:
+    """Return what a folder of several layers has under a name: the uppermost one decides."""
+    found: list[Place] = []
+    for reader, folder in places:
+        if not stat.S_ISDIR(folder.attributes.mode):
+            break
+        number = reader.children(folder).get(name)
+        if number is None:
+            continue
+        inode = reader.inode(number)
+        if _is_whiteout(inode):
+            break
+        if not stat.S_ISDIR(inode.attributes.mode):
+            return found or [(reader, inode)]
+        found.append((reader, inode))
+        if OPAQUE in inode.attributes.xattrs:
+            break
+    return found
+
+
+def _is_whiteout(inode: _Inode) -> bool:
+    return stat.S_ISCHR(inode.attributes.mode) and inode.where == 0
+
+
+def _node(reader: Reader, inode: _Inode) -> Node:
+    mode, where = inode.attributes.mode, inode.where
+    device = os.makedev(where >> 8 & 0xFFF, where & 0xFF | where >> 12 & 0xFFF00)
+    target = b"".join(reader.content(inode)) if stat.S_ISLNK(mode) else b""
+    is_device = stat.S_ISCHR(mode) or stat.S_ISBLK(mode)
+    return Node(inode.attributes, inode.size_bytes, inode.links, device if is_device else 0, target)

@@ -1,0 +1,205 @@
+"""A layer's tar, read in one pass into a tree of names and an EROFS file of contents.
+
+The tar itself is read by the standard library (pax, GNU long names and sparse files, numbers of any size: tar(5)); what
+a layer may say in it is in layer.md of the OCI image specification.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import tarfile
+from collections.abc import Iterator
+from decimal import Decimal, InvalidOperation
+from typing import IO, cast
+
+from images.layer.erofs import Extents, Writer
+from images.layer.tarindex import Recorder
+from images.layer.tree import Attributes, Leaf, Tree
+from images.store.image import ImageError
+
+ENTRIES_MAX = 2_000_000
+SIZE_MAX_BYTES = 1 << 43  # of a file; block numbers of 32 bits end at twice that
+XATTR = "SCHILY.xattr."  # of pax records, as GNU tar, Go and libarchive write them
+# the host's policy, not the image's; and what would have overlayfs do more than the layer says
+_HOSTS_OWN = "security.selinux"
+_OVERLAY = ("trusted.overlay.", "user.overlay.")
+_KINDS = {
+    tarfile.CHRTYPE: stat.S_IFCHR,
+    tarfile.BLKTYPE: stat.S_IFBLK,
+    tarfile.FIFOTYPE: stat.S_IFIFO,
+    tarfile.SYMTYPE: stat.S_IFLNK,
+    tarfile.DIRTYPE: stat.S_IFDIR,
+}
+
+
+def store_entries(source: Recorder, tree: Tree, writer: Writer) -> None:
+    """Put every entry of a tar into the tree, and its content into the file.
+
+    Raises ImageError for a tar that is damaged, or that no layer may be.
+    """
+    for count, info in enumerate(_entries(source)):
+        if count >= ENTRIES_MAX:
+            raise ImageError(f"the layer has more than {ENTRIES_MAX} entries")
+        try:
+            _store(info, source, tree, writer)
+        except ImageError as error:
+            if info.name in str(error):
+                raise
+            raise ImageError(f"{error}: {info.name[:200]!r}", hint=error.hint) from None
+    source.finish()
+
+
+def _entries(source: Recorder) -> Iterator[tarfile.TarInfo]:
+    """Yield the headers; whoever is given one reads its content from the source, or leaves it."""
+    try:
+        # not "r|", which would read ahead, and so mix headers and contents
+        with tarfile.open(
+            fileobj=cast(IO[bytes], source), mode="r:", encoding="utf-8", errors="surrogateescape"
+        ) as tar:
+            while (info := tar.next()) is not None:
+                tar.members = []  # type: ignore[attr-defined]  # it would keep them all
+                yield info
+                _skip(source, tar.offset - source.tell())
+    except tarfile.TarError as error:
+        if source.size_bytes == 0:
+            return  # an empty tar: as some builders write it for a layer without files
+        raise ImageError(f"the tar is damaged near byte {source.size_bytes}: {error}") from None
+
+
+def _skip(source: Recorder, length: int) -> None:
+    """Read on to the next header."""
+    if length < 0:
+        raise ImageError(f"the tar is damaged near byte {source.size_bytes}: an entry has a size that cannot be")
+    while length > 0:
+        part = min(length, 1 << 20)
+        if len(source.read(part)) < part:
+            raise ImageError(f"the tar ends in the middle of an entry, after {source.size_bytes} bytes")
+        length -= part
+
+
+def _store(info: tarfile.TarInfo, source: Recorder, tree: Tree, writer: Writer) -> None:
+    path = _bytes(info.name)
+    if info.size < 0:
+        raise ImageError("an entry has a negative size")
+    if tree.add_marker(path):
+        return
+    if info.islnk():
+        tree.add_link(path, _bytes(info.linkname))
+    elif info.isdir():
+        tree.add_folder(path, _attributes(info, stat.S_IFDIR))
+    elif info.isreg():
+        tree.add_leaf(path, _regular(info, source, writer))
+    elif info.type in _KINDS:
+        tree.add_leaf(path, _special(info, writer))
+    elif info.type.isupper():  # a vendor's own, as GNU's volume label is; POSIX says of others: treat it as a file
+        return
+    else:
+        raise ImageError(f"an entry is of the unknown type {info.type!r}")
+
+
+def _regular(info: tarfile.TarInfo, source: Recorder, writer: Writer) -> Leaf:
+    attributes = _attributes(info, stat.S_IFREG)
+    source.expect(info.size)
+    if info.size > SIZE_MAX_BYTES:
+        raise ImageError("a file is larger than a layer can hold")
+    if info.sparse is None:
+        number, extents = writer.regular(attributes, info.size, source.content)
+    else:
+        pieces = [piece for piece in cast(list[tuple[int, int]], info.sparse) if piece[1]]
+        expanded = _Expanded(source, pieces, info.size)
+        number, extents = writer.regular(attributes, info.size, expanded.read)
+        extents = [place for offset, length in pieces for place in _cut(extents, offset, length)]
+    source.lies_at(extents)
+    return Leaf(number, stat.S_IFREG)
+
+
+def _special(info: tarfile.TarInfo, writer: Writer) -> Leaf:
+    kind = _KINDS[info.type]
+    attributes, target = _attributes(info, kind), _bytes(info.linkname)
+    if kind == stat.S_IFLNK:
+        attributes = attributes._replace(mode=stat.S_IFLNK | 0o777)  # it has no others: symlink(7)
+        if not target or b"\0" in target:
+            raise ImageError("a symbolic link leads nowhere")
+        return Leaf(writer.other(attributes, target=target), kind, target)
+    device = 0
+    if kind != stat.S_IFIFO:
+        if not (0 <= info.devmajor < 1 << 12 and 0 <= info.devminor < 1 << 20):
+            raise ImageError("a device has a number that cannot be")
+        device = os.makedev(info.devmajor, info.devminor)
+        if kind == stat.S_IFCHR and device == 0:
+            raise ImageError("the layer has a character device 0:0, which is overlayfs's sign of a deleted file")
+    return Leaf(writer.other(attributes, device=device), kind)
+
+
+def _attributes(info: tarfile.TarInfo, kind: int) -> Attributes:
+    if not (0 <= info.uid < 1 << 32 and 0 <= info.gid < 1 << 32):
+        raise ImageError("an entry has an owner that cannot be")
+    xattrs = {
+        name.removeprefix(XATTR): _bytes(value)
+        for name, value in info.pax_headers.items()
+        if name.startswith(XATTR) and name != XATTR + _HOSTS_OWN
+    }
+    if names := [name for name in xattrs if name.startswith(_OVERLAY)]:
+        raise ImageError(f"an entry has the attribute {names[0]}, which is for overlayfs alone")
+    return Attributes(kind | info.mode & 0o7777, info.uid, info.gid, _mtime_ns(info), xattrs)
+
+
+def _mtime_ns(info: tarfile.TarInfo) -> int:
+    """Return the time of last change; a float, as the library has it, would lose the last digits."""
+    try:
+        stated = info.pax_headers.get("mtime")
+        mtime_ns = int(Decimal(stated if stated is not None else int(info.mtime)) * 10**9)
+    except (InvalidOperation, ValueError, OverflowError):
+        mtime_ns = 1 << 100
+    if not -(1 << 62) < mtime_ns < 1 << 63:
+        raise ImageError("an entry has a time that cannot be")
+    return mtime_ns
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+class _Expanded:
+    """A sparse file of GNU tar, with its holes: the archive has only the pieces, one behind the other."""
+
+    def __init__(self, source: Recorder, pieces: list[tuple[int, int]], size_bytes: int) -> None:
+        position = 0
+        for offset, length in pieces:
+            if offset < position or length < 0 or offset + length > size_bytes:
+                raise ImageError("a sparse file has pieces that cannot be")
+            position = offset + length
+        self._source = source
+        self._pieces = iter([*pieces, (size_bytes, 0)])
+        self._position = 0
+        self._offset, self._left = next(self._pieces)
+
+    def read(self, length: int) -> bytes:
+        """Return the next bytes of the whole file."""
+        data = b""
+        while len(data) < length:
+            missing = length - len(data)
+            if self._position < self._offset:
+                data += bytes(gap := min(missing, self._offset - self._position))
+                self._position += gap
+            elif self._left:
+                part = self._source.content(min(missing, self._left))
+                data += part
+                self._left -= len(part)
+                self._offset += len(part)
+                self._position += len(part)
+            else:
+                self._offset, self._left = next(self._pieces)
+        return data
+
+
+def _cut(extents: Extents, offset: int, length: int) -> Extents:
+    """Return where a part of a content lies."""
+    found, position = [], 0
+    for place, size in extents:
+        start, end = max(position, offset), min(position + size, offset + length)
+        if start < end:
+            found.append((-1 if place < 0 else place + start - position, end - start))
+        position += size
+    return found

@@ -1,0 +1,60 @@
+"""Debian packages without installing them: fetched and unpacked into a folder."""
+
+from __future__ import annotations
+
+import os
+from shutil import rmtree
+
+from images.store import store
+from vmctl.errors import UnavailableError
+from vmctl.run import CommandError, run, which
+
+
+def available() -> bool:
+    """Return whether this host can fetch and unpack Debian packages."""
+    return which("apt-get") is not None and which("dpkg-deb") is not None
+
+
+def fetch(package: str, folder: str) -> None:
+    """Unpack the newest version of a package into `folder`.
+
+    The signature is checked by apt-get(8), which also knows mirrors and proxies. Raises UnavailableError where
+    packages cannot be had: not Debian, no network, package lists never fetched.
+    """
+    from tempfile import TemporaryDirectory
+
+    if not available():
+        raise UnavailableError(f"the Debian package {package} cannot be fetched", hint="this host has no apt-get")
+    with TemporaryDirectory(prefix="vmctl-deb-") as work:
+        try:
+            # apt's own unprivileged user could not write into a folder of ours
+            run(["apt-get", "-q", "-o", "APT::Sandbox::User=root", "download", package], cwd=work, timeout_s=600)
+        except CommandError as error:
+            raise UnavailableError(
+                f"the Debian package {package} could not be fetched",
+                hint="is the network there? has `apt-get update` been run?",
+                detail=error.output,
+            ) from error
+        run(["dpkg-deb", "-x", os.path.join(work, os.listdir(work)[0]), folder], timeout_s=600)
+
+
+def keep(package: str) -> str:
+    """Unpack the newest version of a package into the store, in place of an older one, and return the folder."""
+    folder, new = store.path("packages", package), store.path("packages", f".{package}.new")
+    with store.locked("packages.lock"):
+        rmtree(new, ignore_errors=True)  # left by a crash
+        os.makedirs(new)
+        fetch(package, new)
+        rmtree(folder, ignore_errors=True)
+        os.rename(new, folder)
+    return folder
+
+
+def dependency(package: str, prefix: str) -> str:
+    """Return the package beginning with `prefix` that the newest version of `package` depends on."""
+    output = run(["apt-cache", "depends", "--important", package], check=False)[1]
+    for line in output.splitlines():
+        relation, _, name = line.strip().partition(": ")
+        if relation == "Depends" and name.startswith(prefix):
+            return name
+    raise UnavailableError(f"apt does not know the Debian package {package}", hint="run `apt-get update`")

@@ -1,0 +1,318 @@
+"""From a plan to an image, step by step.
+
+What a step makes is kept in the store as an image without a public name (`.build/...`): the build cache, and what the
+next step's container is started from. What names it is all that the step depends on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+from typing import NamedTuple, Protocol
+
+from images.layer import layers, lookup
+from images.recipes import debian, dockerfile, ignore, runstep, settings
+from images.recipes.copystep import Addition
+from images.recipes.files import Context, Files, Layers
+from images.recipes.filling import Filling
+from images.recipes.stages import Bases, platform
+from images.recipes.state import State
+from images.recipes.steps import SCRATCH, Arg, Copy, Instruction, Packages, Plan, Run, Workdir
+from images.store import store
+from images.store.image import Image, ImageError, Layer, architecture
+from images.store.staging import Stage as Folder
+from images.store.staging import staging
+from vmctl.errors import NotFoundError, SpecError, VmctlError
+
+HIDDEN = ".build/"
+_VERSION = 1  # of what steps do; part of every key
+_NANO = 10**9
+# what --build-arg may set without an ARG, and what makes no difference to the result
+PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")
+_PROXIES = frozenset((*PROXIES, *map(str.lower, PROXIES)))
+
+
+class Options(NamedTuple):
+    """What the command line says of a build."""
+
+    name: str  # of the image
+    context: str  # the folder that COPY reads
+    arguments: Mapping[str, str] = {}
+    target: str = ""  # a stage
+    cache: bool = True
+    network: str = "bridge"
+    epoch_s: int | None = None  # SOURCE_DATE_EPOCH
+
+
+class Reporter(Protocol):
+    """Who is told how a build goes."""
+
+    def step(self, number: int, total: int, text: str) -> None:
+        """Hear that a step begins."""
+
+    def done(self, how: str) -> None:
+        """Hear how it ended: `CACHED`, or the layer's size."""
+
+    def output(self, data: bytes) -> None:
+        """Hear what a command writes."""
+
+    def progress(self, text: str) -> None:
+        """Hear how far a step is."""
+
+    def warn(self, text: str) -> None:
+        """Hear what the user should know."""
+
+
+def build(plan: Plan, options: Options, reporter: Reporter) -> Image:
+    """Build an image, store it under its name and return it. After a failure only cached steps are new in the store.
+
+    Raises SpecError, and what a step, the engine and the store raise.
+    """
+    for warning in plan.warnings:
+        reporter.warn(warning)
+    runstep.remove_abandoned()
+    with staging() as folder:
+        return _Build(folder, plan, options, reporter, Filling(plan.escape, quotes=plan.quotes)).image()
+
+
+class _Build:
+    """One build."""
+
+    def __init__(self, folder: Folder, plan: Plan, options: Options, reporter: Reporter, filling: Filling) -> None:
+        self._folder, self._plan, self._options, self._reporter = folder, plan, options, reporter
+        self._filling = filling
+        self._bases = Bases(plan, options.arguments, filling)
+        self._states: dict[int, State] = {}
+        self._declared = set(plan.arguments)
+        self._number = self._total = 0
+
+    def image(self) -> Image:
+        target = self._bases.target(self._options.target)
+        needed = self._bases.needed(target)
+        self._total = sum(1 + len(self._plan.stages[index].steps) for index in needed)
+        for index in needed:
+            self._states[index] = self._stage(index)
+        for name in sorted(set(self._options.arguments) - self._declared - _PROXIES):
+            self._reporter.warn(f"--build-arg {name}: no ARG in {self._plan.file} takes it")
+        state = self._states[target]
+        return store.add(self._folder, self._options.name, state.layers, state.document())
+
+    def _stage(self, index: int) -> State:
+        stage = self._plan.stages[index]
+        self._begin(stage.text)
+        try:
+            state = self._base(index)
+        except VmctlError as error:
+            raise _located(error, stage.where) from error
+        triggers = state.settings.pop("OnBuild", None) or []
+        steps = [*dockerfile.instructions(triggers, f"ONBUILD of {stage.base}"), *stage.steps]
+        self._total += len(triggers)
+        for step in steps:
+            self._begin(step.text)
+            try:
+                self._reporter.done(self._step(state, step, index))
+            except ValueError as error:
+                raise SpecError(f"{step.where}: {_short(step.text)}: {error}") from None
+            except VmctlError as error:
+                raise self._failed(error, step) from error
+        return state
+
+    def _begin(self, text: str) -> None:
+        self._number += 1
+        self._reporter.step(self._number, self._total, _short(text))
+
+    def _failed(self, error: VmctlError, step: Instruction) -> VmctlError:
+        """Return an error that says which step it was."""
+        text = f"{step.where}: step {self._number} of {self._total} failed: {_short(step.text)}: {error}"
+        return VmctlError(text, hint=error.hint, detail=error.detail)
+
+    def _base(self, index: int) -> State:
+        base = self._bases.bases[index]
+        if isinstance(base, Packages):
+            return self._packages(base)
+        if base == SCRATCH:
+            self._reporter.done("")
+            return State(epoch_s=self._options.epoch_s)
+        before = None if base.isdigit() else self._bases.stage(base, index)
+        if before is not None:
+            self._reporter.done("")
+            return self._states[before].copied()
+        image = store.find(base)
+        if image.disk:
+            raise SpecError(f"the image {base} is a disk, and nothing can be built on it", hint="import it as a layer")
+        if image.architecture != architecture():
+            raise SpecError(f"the image {base} is for {image.architecture}, and images are built for {architecture()}")
+        self._reporter.done("")
+        return State(self._held(image), store.document(image), epoch_s=self._options.epoch_s)
+
+    def _held(self, image: Image) -> list[Layer]:
+        """Return the layers of an image, linked into our own folder: nobody can take them away meanwhile."""
+        held: list[Layer] = []
+        for layer in image.layers:
+            known = layers.known(self._folder, layer.digest, held)
+            if known is None:
+                raise ImageError(f"the image {image.name} lacks a layer", hint="remove it and get it again")
+            held.append(known)
+        return held
+
+    def _packages(self, base: Packages) -> State:
+        key = _key(["base", self._options.epoch_s, *debian.key(base)])
+        if (cached := self._cached(key)) is not None:
+            self._reporter.done("CACHED")
+            state = State(self._held(cached), store.document(cached))
+        else:
+            built = debian.build(self._folder, base, self._options.epoch_s, self._reporter.progress)
+            state = State(epoch_s=built.epoch_s)
+            state.note(f"packages of {base.suite}: {' '.join((base.variant, *base.include))}", layer=built.layer)
+            self._keep(state, key)
+            self._reporter.done(_size(built.layer))
+        state.name = HIDDEN + key
+        return state
+
+    def _cached(self, key: str) -> Image | None:
+        if not self._options.cache:
+            return None
+        try:
+            return store.find(HIDDEN + key)
+        except NotFoundError:
+            return None
+
+    def _keep(self, state: State, key: str) -> None:
+        """Put the layers so far into the store, under a hidden name."""
+        state.name = HIDDEN + key
+        with suppress(NotFoundError):
+            if [layer.digest for layer in store.find(state.name).layers] == [layer.digest for layer in state.layers]:
+                return
+        image = store.add(self._folder, state.name, state.layers, state.document())
+        state.layers = tuple(self._held(image))
+
+    def _step(self, state: State, step: Instruction, index: int) -> str:
+        """Take a step and return how it went."""
+        action = self._filling.action(step.action, state.lookup)
+        match action:
+            case Arg():
+                self._declare(state, action)
+            case Run():
+                return self._run(state, action, step.text)
+            case Copy():
+                return self._copy(state, action, step.text, index)
+            case Workdir():
+                return self._workdir(state, action, step.text)
+            case _:
+                state.apply(action)
+        state.note(step.text)
+        return ""
+
+    def _declare(self, state: State, action: Arg) -> None:
+        given = {**platform(), **self._options.arguments}
+        for name, default in action.defaults:
+            self._declared.add(name)
+            if name in given:
+                value: str | None = given[name]
+            elif default is not None:
+                value = self._filling.text(default, state.lookup)
+            else:
+                value = self._bases.arguments.get(name)
+            if value is not None:
+                state.arguments[name] = value
+
+    def _run(self, state: State, action: Run, text: str) -> str:
+        if not state.layers:
+            raise SpecError("there is nothing to run in an empty image", hint="COPY a program into it first")
+        proxies = {name: value for name, value in self._options.arguments.items() if name in _PROXIES}
+        variables = {"SOURCE_DATE_EPOCH": str(state.epoch_s), **state.arguments, **settings.environment(state.settings)}
+        command = runstep.Command(
+            tuple(settings.argv_of(action.command, state.settings)),
+            variables,
+            state.settings.get("WorkingDir") or "/",
+            state.settings.get("User") or "",
+            action.network or self._options.network,
+        )
+        below = [layer.key for layer in state.layers]
+        key = _key(["run", _VERSION, below, *command, state.epoch_s])
+        with runstep.alone(runstep.name_of(key)):
+            if (cached := self._cached(key)) is not None:
+                return self._take_cached(state, cached, text, key)
+            if not state.name:
+                self._keep(state, _key(["state", below]))
+            layer = runstep.run(
+                self._folder,
+                state.name,
+                command._replace(env={**proxies, **variables}),
+                runstep.name_of(key),
+                state.epoch_s * _NANO,
+                self._reporter.output,
+            )
+            state.note(text, layer=layer)
+            self._keep(state, key)
+        return _size(layer)
+
+    def _take_cached(self, state: State, cached: Image, text: str, key: str) -> str:
+        held = self._held(cached)
+        state.note(text, layer=held[-1] if len(held) > len(state.layers) else None)
+        state.name = HIDDEN + key
+        return "CACHED"
+
+    def _copy(self, state: State, action: Copy, text: str, index: int) -> str:
+        with ExitStack() as stack:
+            origin = self._origin(state, action, index, stack)
+            with Addition(state.layers, state.epoch_s) as addition:
+                addition.copy(action, origin, state.settings.get("WorkingDir", ""))
+                return self._add(state, addition, text)
+
+    def _origin(self, state: State, action: Copy, index: int, stack: ExitStack) -> Files:
+        if not action.origin:
+            return Context(self._options.context, ignore.read(self._options.context, self._plan.file))
+        before = self._bases.stage(action.origin, index)
+        if before is not None:
+            other = self._states[before]
+            state.epoch_s = max(state.epoch_s, other.epoch_s) if self._options.epoch_s is None else state.epoch_s
+            found, what = list(other.layers), f"the stage {action.origin}"
+        else:
+            found, what = self._held(store.find(action.origin)), f"the image {action.origin}"
+        return Layers(stack.enter_context(lookup.View(found)), what)
+
+    def _workdir(self, state: State, action: Workdir, text: str) -> str:
+        state.apply(action)
+        with Addition(state.layers, state.epoch_s) as addition:
+            path = state.settings["WorkingDir"]
+            if addition.has_folder(path):
+                state.note(text)
+                return ""
+            addition.folder(path, state.settings.get("User") or "")
+            return self._add(state, addition, text)
+
+    def _add(self, state: State, addition: Addition, text: str) -> str:
+        """Add a layer of files; one that the store has already is taken from there."""
+        digest = addition.digest()
+        layer = layers.known(self._folder, digest, state.layers) if self._options.cache else None
+        how = "CACHED"
+        if layer is None:
+            layer = addition.layer(self._folder, digest)
+            how = _size(layer)
+        state.note(text, layer=layer)
+        self._keep(state, _key(["state", [layer.key for layer in state.layers]]))
+        return how
+
+
+def _key(parts: list[object]) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _size(layer: Layer | None) -> str:
+    from vmctl.units import format_size
+
+    return "nothing changed" if layer is None else format_size(layer.size_bytes)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 120 else text[:117] + "..."
+
+
+def _located(error: VmctlError, where: str) -> VmctlError:
+    """Return the same error, with where in the file it arose."""
+    located = VmctlError(f"{where}: {error}", hint=error.hint, detail=error.detail)
+    located.exit_code = error.exit_code
+    return located

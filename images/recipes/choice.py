@@ -1,0 +1,68 @@
+"""What `image build` was given: a recipe, a Dockerfile, a folder with one, or the name of a shipped recipe."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from images.recipes import dockerfile, recipe
+from images.recipes.steps import Plan
+from images.store import shipped
+from vmctl.errors import SpecError
+
+_RECIPES = (".yaml", ".yml")
+TINY = "tiny"  # made by images/recipes/tiny.py
+
+
+class Choice(NamedTuple):
+    """What to build."""
+
+    plan: Plan
+    context: str  # the folder that COPY reads
+    name: str  # of the image, where nobody says another one
+
+
+def choose(what: str, file: str = "", changes: Sequence[tuple[str, str]] = ()) -> Choice:
+    """Return what to build. `file` is a build file for the folder `what`. Raises SpecError."""
+    path = file or what
+    context = what
+    if not file and what in shipped.names() and "/" not in what:
+        path = shipped.path(what)
+        context = os.path.dirname(path)
+    elif not file and os.path.isdir(what):
+        path = _in_folder(what)
+    elif not file:
+        if not os.path.exists(what):
+            raise SpecError(f"there is no recipe, Dockerfile or folder {what}", hint=_known(what))
+        context = os.path.dirname(what) or "."
+    if not os.path.isdir(context):
+        raise SpecError(f"the context {context} is not a folder")
+    if path.endswith(_RECIPES):
+        plan = recipe.load(path, tuple(changes))
+        return Choice(plan, context, plan.name)
+    if changes:
+        raise SpecError(f"--set changes keys of a recipe, and {path} is a Dockerfile", hint="use --build-arg")
+    return Choice(dockerfile.load(path), context, _name(context))
+
+
+def _in_folder(folder: str) -> str:
+    for name in dockerfile.NAMES:
+        path = os.path.join(folder, name)
+        if os.path.exists(path):
+            return path
+    raise SpecError(f"{folder} has no {' or '.join(dockerfile.NAMES)}", hint="-f names another file")
+
+
+def _name(context: str) -> str:
+    """Return the name of an image that nobody has named: the folder's."""
+    return os.path.basename(os.path.abspath(context)).lower()
+
+
+def _known(what: str) -> str:
+    from difflib import get_close_matches
+
+    names = [TINY, *shipped.names()]
+    if near := get_close_matches(what, names, 1, 0.6):
+        return f"did you mean {near[0]}?"
+    return f"shipped recipes: {', '.join(names)}"

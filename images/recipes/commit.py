@@ -1,0 +1,118 @@
+"""An instance's writable layer as one more layer on its image: a new image, which runs in every mode."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from images.layer import changes, layers
+from images.store import reference, store
+from images.store.image import Image, Layer
+from images.store.staging import Stage, staging
+from vmctl import backends, instance
+from vmctl.errors import NotFoundError, SpecError, StateError
+from vmctl.instance import Instance
+from vmctl.units import format_size
+
+# what docker keeps in a configuration of the one container it came from; OCI has none of it
+_OF_A_CONTAINER = ("container", "container_config", "docker_version", "id", "parent")
+
+Settings = Mapping[str, Any]  # the part `config` of an OCI image configuration
+
+
+def commit(
+    inst: Instance,
+    name: str,
+    *,
+    message: str = "",
+    author: str = "",
+    change: Callable[[Settings], Settings] = lambda settings: settings,
+    pause: bool = True,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Image:
+    """Add an image made of an instance's image and what it has written since, and return it.
+
+    It replaces one of the same name. `change` gives the new image its configuration; message and author are for its
+    history. Raises SpecError for a name that no image can have, StateError for an instance without layers, VmctlError;
+    then the store is as it was.
+    """
+    name = _checked(name)
+    base = image_of(inst)
+    settings = change(dict(store.document(base).get("config") or {}))
+    with staging() as stage:
+        below = _hold(stage, base)
+        layer = _layer(stage, inst, base, pause, lambda size: progress(f"{inst.name}: {format_size(size)}"))
+        document = _document(store.document(base), [*below, layer], settings, _history(inst, message, author))
+        return store.add(stage, name, [*below, layer], document)
+
+
+def image_of(inst: Instance) -> Image:
+    """Return the image that an instance was started from, whatever its name stands for by now.
+
+    Raises NotFoundError, StateError where it has no layers: what a guest writes to a disk image is blocks of a disk.
+    """
+    image = store.find(inst.state.image_digest or inst.work.image)
+    if image.disk:
+        raise StateError(
+            f"{inst.name} was started from the disk image {image.name}, which has no layers to compare it with",
+            hint="`vmctl image import --as-layer` makes one of it that has",
+        )
+    return image
+
+
+def _checked(name: str) -> str:
+    if reference.parse(name).digest:
+        raise SpecError(f"{name[:300]!r} names one certain image, not a new one", hint="such as web or web:1.2")
+    return reference.familiar(name)
+
+
+def _hold(stage: Stage, image: Image) -> list[Layer]:
+    """Return the image's layers, which from now on nobody can take away. Raises NotFoundError."""
+    held: list[Layer] = []
+    for layer in image.layers:
+        found = layers.known(stage, layer.digest, held)
+        if found is None:
+            raise NotFoundError(f"the image {image.name} lacks its layer {layer.digest}", hint="get the image again")
+        held.append(found)
+    return held
+
+
+def _layer(stage: Stage, inst: Instance, base: Image, pause: bool, progress: Callable[[int], None]) -> Layer:
+    with backends.load(inst.state.mode).writable(inst, pause=pause) as writable:
+        skip = changes.own(base.layers, writable)
+        try:
+            layer = layers.from_folder(stage, writable.folder, overlay=True, skip=skip, progress=progress)
+        except OSError as error:
+            if not str(error.filename).startswith(writable.folder):
+                raise
+            instance.load(inst.name)
+            path = str(error.filename).removeprefix(writable.folder)
+            raise StateError(
+                f"{path} of {inst.name} changed while it was read: {error.strerror}",
+                hint="try again, without --no-pause",
+            ) from None
+    instance.load(inst.name)  # or it was removed meanwhile, and what was read is not all
+    return layer
+
+
+def _history(inst: Instance, message: str, author: str) -> dict[str, Any]:
+    words = {"created_by": f"vmctl commit {inst.name}", "comment": message, "author": author}
+    return {"created": store.timestamp(time.time()), **{key: text for key, text in words.items() if text}}
+
+
+def _document(
+    base: Mapping[str, Any], stack: Sequence[Layer], settings: Settings, entry: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the new image's OCI configuration: the base's, with a layer and a line of history more."""
+    document = {key: value for key, value in base.items() if key not in _OF_A_CONTAINER}
+    history = list(base.get("history") or [])
+    told = sum(1 for line in history if not line.get("empty_layer"))
+    history += [{"created": base.get("created", "")}] * (len(stack) - 1 - told)  # each layer has its line
+    document |= {
+        "created": entry["created"],
+        "config": dict(settings),
+        "rootfs": {"type": "layers", "diff_ids": [layer.digest for layer in stack]},
+        "history": [*history, dict(entry)],
+    }
+    return document

@@ -1,0 +1,89 @@
+"""COPY, ADD and WORKDIR: files that are added without running anything."""
+
+from __future__ import annotations
+
+import hashlib
+import posixpath
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+
+from images.layer import layers
+from images.layer.lookup import Node, View
+from images.layer.tarindex import Pieces
+from images.layer.tree import Attributes
+from images.recipes import accounts, files, unpack, words
+from images.recipes.files import Files
+from images.recipes.placement import Owner, Placement
+from images.recipes.steps import Copy
+from images.store.image import Layer
+from images.store.staging import Stage
+
+_NANO = 10**9
+
+
+class Addition:
+    """The files that one step adds, placed: a context manager, since sources are open meanwhile."""
+
+    def __init__(self, below: Sequence[Layer], epoch_s: int) -> None:
+        self._below = below
+        self._newest_ns = epoch_s * _NANO
+        self._stack = ExitStack()
+        self._placement: Placement | None = None
+
+    def __enter__(self) -> Addition:
+        self._view = self._stack.enter_context(View(self._below))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def has_folder(self, path: str) -> bool:
+        """Return whether the image has a folder at an absolute path."""
+        return self._place(None, None).is_folder(path)
+
+    def folder(self, path: str, user: str) -> None:
+        """Add a folder that belongs to a user. Raises ValueError, and SpecError where a file is in its place."""
+        self._placement = self._place(accounts.owner(self._view, user) if user else None, None)
+        self._placement.folder(path)
+
+    def copy(self, copy: Copy, origin: Files, workdir: str) -> None:
+        """Add what a COPY whose variables are filled in says. Raises ValueError, SpecError."""
+        owner = accounts.owner(self._view, copy.owner) if copy.owner else None
+        self._placement = placement = self._place(owner, int(copy.mode, 8) if copy.mode else None)
+        found = [source for pattern in copy.sources for source in files.find(origin, pattern)]
+        target = words.absolute(copy.target, workdir)
+        several = len(found) + len(copy.inline) > 1
+        if several and not target.endswith("/"):
+            raise ValueError(f"several sources go into a folder: {copy.target} has to end with /")
+        into_folder = target.endswith("/") or placement.is_folder(target)
+        for source in found:
+            path = files.host_path(origin, source.path) if copy.extract else None
+            if path is not None and stat.S_ISREG(source.node.attributes.mode) and unpack.is_archive(path):
+                unpack.unpack(placement, path, target, self._stack)
+                continue
+            named = into_folder and not stat.S_ISDIR(source.node.attributes.mode)
+            placement.copy(origin, source, posixpath.join(target, source.name) if named else target)
+        for part in copy.inline:
+            data = part.content.encode("utf-8", "surrogateescape")
+            attributes = Attributes(stat.S_IFREG | 0o644, 0, 0, self._newest_ns)
+            where = posixpath.join(target, part.name) if into_folder else target
+            placement.place(where, Node(attributes, len(data), 1), lambda data=data: iter((data,)))  # type: ignore[misc]
+
+    def _place(self, owner: Owner | None, mode: int | None) -> Placement:
+        return Placement(self._view, owner=owner, mode=mode, newest_ns=self._newest_ns)
+
+    def digest(self) -> str:
+        """Return the digest that the layer is going to have."""
+        sha256 = hashlib.sha256()
+        for piece in self._pieces():
+            sha256.update(piece)
+        return "sha256:" + sha256.hexdigest()
+
+    def layer(self, stage: Stage, diff_id: str) -> Layer:
+        """Write the layer into the stage. Raises ImageError where a source has changed since `digest`."""
+        return layers.from_tar(stage, Pieces.file(self._pieces()), below=self._below, diff_id=diff_id)
+
+    def _pieces(self) -> Iterator[bytes]:
+        assert self._placement is not None
+        return self._placement.pieces()

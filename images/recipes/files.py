@@ -1,0 +1,235 @@
+"""Where COPY takes files from: a folder of the host (the context), or the layers of a stage or an image."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
+
+from images.layer.lookup import Node, View
+from images.layer.tree import LINKS_MAX, Attributes
+from images.recipes.ignore import NAME, Ignore, translate
+from vmctl.errors import SpecError
+
+_PART = 1 << 20
+
+
+class Files(Protocol):
+    """A tree of files. Paths are relative to its root, which is ''; none of them has `.` or `..` in it."""
+
+    what: str  # for errors
+    has_outside: bool  # `..` at the root leads out, and does not stay there
+
+    def node(self, path: str) -> Node | None:
+        """Return what is at a path, not following the last name; None where nothing is, or it is left out."""
+
+    def names(self, path: str) -> list[str]:
+        """Return the names in a folder, sorted."""
+
+    def content(self, path: str) -> Iterator[bytes]:
+        """Yield the content of a file."""
+
+    def inside(self, target: str) -> str:
+        """Return an absolute link's target as a path of this tree. Raises SpecError for one that leads out."""
+
+
+class Context:
+    """A folder of the host, without what its .dockerignore names. Everything in it counts as root's."""
+
+    has_outside = True
+
+    def __init__(self, folder: str, ignore: Ignore) -> None:
+        self.what = f"the context {folder}"
+        self._root = os.path.realpath(folder)
+        self._ignore = ignore
+
+    def node(self, path: str) -> Node | None:
+        """See Files."""
+        try:
+            status = os.lstat(self.host(path))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except ValueError as error:
+            raise SpecError(f"{path!r} is no path: {error}") from None
+        is_folder = stat.S_ISDIR(status.st_mode)
+        if stat.S_ISSOCK(status.st_mode) or (
+            path and self._ignore(path) and not (is_folder and self._keeps_below(path))
+        ):
+            return None
+        target = os.fsencode(os.readlink(self.host(path))) if stat.S_ISLNK(status.st_mode) else b""
+        attributes = Attributes(status.st_mode, 0, 0, status.st_mtime_ns)
+        return Node(attributes, status.st_size, 1, status.st_rdev, target)
+
+    def _keeps_below(self, path: str) -> bool:
+        """Return whether a folder that is left out has something in it that is not."""
+        if not self._ignore.may_keep_below:
+            return False
+        return any(self.node(f"{path}/{name}") is not None for name in self.names(path))
+
+    def names(self, path: str) -> list[str]:
+        """See Files."""
+        return sorted(os.listdir(self.host(path)), key=os.fsencode)
+
+    def content(self, path: str) -> Iterator[bytes]:
+        """See Files."""
+        with open(self.host(path), "rb", buffering=0) as file:
+            while data := file.read(_PART):
+                yield data
+
+    def inside(self, target: str) -> str:
+        """See Files."""
+        real = os.path.normpath(target)
+        if real != self._root and not real.startswith(self._root.rstrip("/") + "/"):
+            raise SpecError(f"a symbolic link to {target} leads out of {self.what}", hint="copy the file into it")
+        return os.path.relpath(real, self._root)
+
+    def host(self, path: str) -> str:
+        """Return the path on the host."""
+        return os.path.join(self._root, path)
+
+
+class Layers:
+    """What the layers of a stage or an image show, read from their files: nothing is mounted."""
+
+    has_outside = False
+
+    def __init__(self, view: View, what: str) -> None:
+        self.what = what
+        self._view = view
+
+    def node(self, path: str) -> Node | None:
+        """See Files."""
+        return self._view.find(path, follow=False)
+
+    def names(self, path: str) -> list[str]:
+        """See Files."""
+        return list(map(os.fsdecode, self._view.names(path)))
+
+    def content(self, path: str) -> Iterator[bytes]:
+        """See Files."""
+        return self._view.content(path)
+
+    def inside(self, target: str) -> str:
+        """See Files."""
+        return target
+
+
+class Source(NamedTuple):
+    """One thing to copy: where it is, links resolved, and the name it was asked for by."""
+
+    path: str
+    name: str
+    node: Node
+
+
+def find(files: Files, pattern: str) -> list[Source]:
+    """Return what a source of COPY names, sorted; it may have *, ? and [...] in it. Raises SpecError for nothing."""
+    parts = [part for part in pattern.split("/") if part not in ("", ".")]
+    if _climbs(parts):
+        raise SpecError(f"the source {pattern} leads out of {files.what}", hint="copy the file into it")
+    found = [path for path in _matches(files, "", parts) if path is not None]
+    sources = []
+    for path in found:
+        resolved = resolve(files, path)
+        node = files.node(resolved) if resolved is not None else None
+        if node is not None and resolved is not None:
+            sources.append(Source(resolved, os.path.basename(path), node))
+    if not sources:
+        raise SpecError(f"nothing in {files.what} is {pattern}", hint=_hint(files, pattern))
+    return sources
+
+
+def _climbs(parts: list[str]) -> bool:
+    depth = 0
+    for part in parts:
+        depth += -1 if part == ".." else 1
+        if depth < 0:
+            return True
+    return False
+
+
+def _hint(files: Files, pattern: str) -> str:
+    from difflib import get_close_matches
+
+    folder, _, name = pattern.rstrip("/").rpartition("/")
+    resolved = resolve(files, folder)
+    node = files.node(resolved) if resolved is not None else None
+    if resolved is None or node is None or not stat.S_ISDIR(node.attributes.mode):
+        return ""
+    names = files.names(resolved)
+    if name in names:
+        return f"{NAME} leaves it out"
+    near = get_close_matches(name, [one for one in names if files.node(_joined(resolved, one))], 1, 0.5)
+    return f"did you mean {_joined(folder, near[0])}?" if near else ""
+
+
+def _matches(files: Files, base: str, parts: list[str]) -> Iterator[str]:
+    """Yield the paths that the parts of a pattern lead to from `base`."""
+    if not parts:
+        yield base
+        return
+    part, rest = parts[0], parts[1:]
+    if part == "..":
+        yield from _matches(files, os.path.dirname(base), rest)
+        return
+    if not re.search(r"[*?\[\\]", part):
+        yield from _matches(files, _joined(base, part), rest)
+        return
+    folder = resolve(files, base)
+    node = files.node(folder) if folder is not None else None
+    if folder is None or node is None or not stat.S_ISDIR(node.attributes.mode):
+        return
+    try:
+        fits = re.compile(translate(part), re.DOTALL).fullmatch
+    except (ValueError, re.error):
+        raise SpecError(f"{part} is no pattern") from None
+    for name in files.names(folder):
+        if fits(name) and files.node(_joined(folder, name)) is not None:
+            yield from _matches(files, _joined(base, name), rest)
+
+
+def resolve(files: Files, path: str) -> str | None:
+    """Return where a path leads, every symbolic link followed; None where it leads nowhere.
+
+    Raises SpecError where it leads out of the tree.
+    """
+    waiting = pieces(path)
+    way: list[str] = []
+    followed = 0
+    while waiting:
+        name = waiting.pop()
+        if name == "..":
+            if not way and files.has_outside:
+                raise SpecError(f"{path} leads out of {files.what}", hint="copy the file into it")
+            way = way[:-1]
+            continue
+        node = files.node("/".join([*way, name]))
+        if node is None:
+            return None
+        if not node.target:
+            way.append(name)
+            continue
+        followed += 1
+        if followed > LINKS_MAX:
+            return None
+        target = os.fsdecode(node.target)
+        if target.startswith("/"):
+            way, target = [], files.inside(target)
+        waiting += pieces(target)
+    return "/".join(way)
+
+
+def pieces(path: str) -> list[str]:
+    """Return the names of a path, the last one first."""
+    return [piece for piece in reversed(path.split("/")) if piece not in ("", ".")]
+
+
+def _joined(folder: str, name: str) -> str:
+    return f"{folder}/{name}" if folder else name
+
+
+def host_path(files: Files, path: str) -> str | None:
+    """Return where the host has a file, None where it is in layers."""
+    return files.host(path) if isinstance(files, Context) else None

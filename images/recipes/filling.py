@@ -1,0 +1,66 @@
+"""A step with its variables filled in, as Docker does: which texts have any, and which keep their dollars."""
+
+from __future__ import annotations
+
+from images.recipes.expand import Lookup, expand, expand_keeping_quotes
+from images.recipes.steps import Action, Copy, Env, Expose, Label, StopSignal, User, Volume, Workdir
+
+
+class Filling:
+    """The rules of one build file: what takes a character's meaning, and whether quotes mean anything."""
+
+    def __init__(self, escape: str, *, quotes: bool) -> None:
+        self._escape = escape
+        self._expand = expand if quotes else expand_keeping_quotes
+
+    def text(self, text: str, lookup: Lookup) -> str:
+        """Return a text with its variables filled in. Raises ValueError."""
+        return self._expand(text, lookup, self._escape)
+
+    def action(self, action: Action, lookup: Lookup) -> Action:
+        """Return a step with its variables filled in. Raises ValueError.
+
+        Commands are left alone: their variables are the shell's.
+        """
+
+        def fill(text: str) -> str:
+            return self._expand(text, lookup, self._escape)
+
+        match action:
+            case Env(pairs) | Label(pairs):
+                return type(action)(tuple((fill(name), fill(value)) for name, value in pairs))
+            case Workdir(path):
+                return Workdir(_not_empty(fill(path), "the path"))
+            case User(user):
+                return User(_not_empty(fill(user), "the user"))
+            case StopSignal(signal):
+                return StopSignal(_not_empty(fill(signal), "the signal"))
+            case Expose(ports):
+                return Expose(tuple(port for text in ports for port in fill(text).split()))
+            case Volume(paths):
+                return Volume(tuple(_not_empty(fill(path), "the path") for path in paths))
+            case Copy():
+                return self._copy(action, lookup)
+        return action
+
+    def _copy(self, copy: Copy, lookup: Lookup) -> Copy:
+        def fill(text: str) -> str:
+            return self._expand(text, lookup, self._escape)
+
+        inline = (
+            part._replace(content=expand_keeping_quotes(part.content, lookup, self._escape)) if part.expand else part
+            for part in copy.inline
+        )
+        return copy._replace(
+            sources=tuple(_not_empty(fill(source), "the source") for source in copy.sources),
+            target=_not_empty(fill(copy.target), "the target"),
+            owner=fill(copy.owner),
+            mode=fill(copy.mode),
+            inline=tuple(inline),
+        )
+
+
+def _not_empty(text: str, what: str) -> str:
+    if not text:
+        raise ValueError(f"{what} is empty")
+    return text

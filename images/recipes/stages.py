@@ -1,0 +1,85 @@
+"""Which stages a build needs, and in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from images.recipes.filling import Filling
+from images.recipes.steps import SCRATCH, Copy, Packages, Plan, Stage
+from images.store.image import architecture
+from vmctl.errors import SpecError
+
+
+class Bases:
+    """The plan's stages with the variables of their FROM lines filled in. Raises SpecError."""
+
+    def __init__(self, plan: Plan, given: Mapping[str, str], filling: Filling) -> None:
+        self._plan = plan
+        self.arguments = _arguments(plan, given, filling)
+        self.bases = [self._base(stage, filling) for stage in plan.stages]
+
+    def _base(self, stage: Stage, filling: Filling) -> str | Packages:
+        if isinstance(stage.base, Packages):
+            return stage.base
+        try:
+            base = filling.text(stage.base, self.arguments.get)
+        except ValueError as error:
+            raise SpecError(f"{stage.where}: FROM: {error}") from None
+        if not base:
+            raise SpecError(f"{stage.where}: {stage.base} stands for nothing", hint="--build-arg sets such a variable")
+        return base
+
+    def stage(self, name: str, before: int) -> int | None:
+        """Return the index of the stage of that name or number that comes before another one, None for an image."""
+        for index, stage in enumerate(self._plan.stages[:before]):
+            if name.lower() == stage.name or name == str(index):
+                return index
+        return None
+
+    def target(self, name: str) -> int:
+        """Return the index of the stage to build; without a name it is the last one. Raises SpecError."""
+        stages = self._plan.stages
+        if not name:
+            return len(stages) - 1
+        index = self.stage(name, len(stages))
+        if index is None:
+            known = ", ".join(stage.name for stage in stages if stage.name) or "none has a name"
+            raise SpecError(f"{self._plan.file} has no stage {name}", hint=f"stages: {known}")
+        return index
+
+    def needed(self, target: int) -> list[int]:
+        """Return the indexes of all stages that a stage needs, and its own, in order."""
+        found: set[int] = set()
+        waiting = [target]
+        while waiting:
+            index = waiting.pop()
+            if index not in found:
+                found.add(index)
+                waiting.extend(self._uses(index))
+        return sorted(found)
+
+    def _uses(self, index: int) -> list[int]:
+        origins = [step.action.origin for step in self._plan.stages[index].steps if isinstance(step.action, Copy)]
+        base = self.bases[index]
+        if isinstance(base, str) and base != SCRATCH and not base.isdigit():
+            origins.append(base)
+        return [used for origin in filter(None, origins) if (used := self.stage(origin, index)) is not None]
+
+
+def _arguments(plan: Plan, given: Mapping[str, str], filling: Filling) -> dict[str, str]:
+    """Return the variables that FROM lines know: those declared before them, and what the platform is."""
+    known = platform()
+    for name, default in plan.arguments.items():
+        value = given.get(name, default)
+        if value is not None:
+            try:
+                known[name] = value if name in given else filling.text(value, known.get)
+            except ValueError as error:
+                raise SpecError(f"{plan.file}: ARG {name}: {error}") from None
+    return known
+
+
+def platform() -> dict[str, str]:
+    """Return the variables that say for what, and on what, is built: both are this machine."""
+    parts = {"PLATFORM": f"linux/{architecture()}", "OS": "linux", "ARCH": architecture(), "VARIANT": ""}
+    return {f"{side}{name}": value for side in ("TARGET", "BUILD") for name, value in parts.items()}

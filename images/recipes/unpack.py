@@ -1,0 +1,72 @@
+"""ADD of an archive: what is in it comes to lie in the target folder, with the owners and modes it has there."""
+
+from __future__ import annotations
+
+import posixpath
+import tarfile
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+
+from images.recipes import tarstream
+from images.recipes.placement import Placement
+from vmctl.errors import SpecError
+
+_PART = 1 << 20
+# the compressions that Docker unpacks, by their first bytes
+_COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")
+
+
+def is_archive(path: str) -> bool:
+    """Return whether a file of the host is a tar, plain or compressed by gzip, bzip2 or xz; see tar(5)."""
+    with open(path, "rb") as file:
+        head = file.read(tarfile.BLOCKSIZE)
+    if head[257:262] == b"ustar":
+        return True
+    if not head.startswith(_COMPRESSED):
+        return False
+    try:
+        with tarfile.open(path) as tar:
+            return tar.next() is not None
+    except (tarfile.TarError, OSError, EOFError):
+        return False
+
+
+def unpack(placement: Placement, path: str, target: str, stack: ExitStack) -> None:
+    """Place what is in an archive of the host into the folder `target`; it stays open as long as the stack.
+
+    Raises SpecError.
+    """
+    place = placement.folder(target)
+    try:
+        tar = stack.enter_context(closing(tarfile.open(path, encoding="utf-8", errors="surrogateescape")))  # noqa: SIM115
+        while (info := tar.next()) is not None:
+            _place(placement, tar, place, info)
+    except SpecError as error:
+        raise SpecError(f"{path}: {error}") from None
+    except (tarfile.TarError, EOFError) as error:
+        raise SpecError(f"{path} is a damaged archive: {error}") from None
+
+
+def _place(placement: Placement, tar: tarfile.TarFile, place: str, info: tarfile.TarInfo) -> None:
+    target = posixpath.join(place, _inside(info.name))
+    if info.islnk():
+        placement.place_link(target, posixpath.join(place, _inside(info.linkname)))
+    elif (node := tarstream.node(info)) is not None:
+        if info.isdir():
+            placement.place_folder(target, node.attributes, as_is=True)
+        else:
+            placement.place(target, node, lambda: _content(tar, info), as_is=True)
+
+
+def _inside(name: str) -> str:
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    if ".." in parts:
+        raise SpecError(f"an entry leads out of it: {name!r}")
+    return "/".join(parts)
+
+
+def _content(tar: tarfile.TarFile, info: tarfile.TarInfo) -> Iterator[bytes]:
+    """Yield a file's content; in the archive's order, or each would be looked for from the beginning."""
+    file = tar.extractfile(info) if info.isreg() else None
+    while file is not None and (data := file.read(_PART)):
+        yield data

@@ -1,0 +1,261 @@
+"""What each instruction of a Dockerfile says: its words, flags and JSON forms, as an action."""
+
+from __future__ import annotations
+
+import json
+import posixpath
+import re
+from collections.abc import Callable, Sequence
+
+from images.recipes import lines
+from images.recipes.lines import Heredoc, Line
+from images.recipes.lines import words as split
+from images.recipes.steps import (
+    Action,
+    Arg,
+    Cmd,
+    Command,
+    Copy,
+    Entrypoint,
+    Env,
+    Expose,
+    Inline,
+    Label,
+    Run,
+    Shell,
+    StopSignal,
+    Stored,
+    User,
+    Volume,
+    Workdir,
+)
+from vmctl import units
+
+# keys of the configuration that we store for others: what to tell the user
+UNHEEDED = {
+    "Healthcheck": "is stored in the image; vmctl's own probe is `ready` of the workload file",
+    "Maintainer": "is stored as the author; a LABEL org.opencontainers.image.authors is what others read",
+}
+
+_VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*"
+
+
+def flags(text: str, known: Sequence[str]) -> tuple[dict[str, str], str]:
+    """Return the flags that a text begins with, and the rest. Raises ValueError for a flag that is not known."""
+    found: dict[str, str] = {}
+    while match := re.match(r"--([a-z-]+)(?:=(\S*))?(?:\s+|$)", text):
+        name, text = match[1], text[match.end() :]
+        if name not in known:
+            raise ValueError(f"the flag --{name} is not supported; supported: {_listed(known)}")
+        if name in found:
+            raise ValueError(f"the flag --{name} stands twice")
+        found[name] = match[2] if match[2] is not None else "true"
+    return found, text
+
+
+def _listed(known: Sequence[str]) -> str:
+    return ", ".join(f"--{name}" for name in known) or "none"
+
+
+def command(text: str) -> Command:
+    """Return a program and its arguments where the text is a JSON list of texts, else the line for the shell."""
+    return words if (words := _json(text)) is not None else text
+
+
+def _json(text: str) -> tuple[str, ...] | None:
+    if not text.startswith("["):
+        return None
+    try:
+        words = json.loads(text)
+    except ValueError:
+        return None
+    return tuple(words) if all(isinstance(word, str) for word in words) else None
+
+
+def _run(line: Line, _: str) -> Action:
+    found, rest = flags(line.rest, ("network",))
+    network = {"default": "", "none": "none", "host": "host"}.get(found.get("network", "default"))
+    if network is None:
+        raise ValueError(f"--network: expected default, none or host, got {found['network']}")
+    if not rest:
+        raise ValueError("no command")
+    return Run(_with_heredocs(rest, line.heredocs) if line.heredocs else command(rest), network)
+
+
+def _with_heredocs(rest: str, heredocs: tuple[Heredoc, ...]) -> str:
+    """Return the line for the shell, which understands here-documents itself; one that stands alone is the script."""
+    first, *_ = heredocs
+    if len(heredocs) == 1 and len(rest.split()) == 1:
+        if not first.content.startswith("#!"):
+            return first.content
+        interpreter = first.content[2:].partition("\n")[0].strip()
+        rest = f"cat >/dev/shm/{first.name} <<'{first.name}' && exec {interpreter} /dev/shm/{first.name}"
+    return "\n".join((rest, *(f"{part.content}{part.name}" for part in heredocs))) + "\n"
+
+
+def _copy(line: Line, escape: str, *, extract: bool = False) -> Action:
+    known = ("chown", "chmod", "link") if extract else ("from", "chown", "chmod", "link")
+    found, rest = flags(line.rest, known)
+    words = _json(rest) or tuple(rest.split())
+    if len(words) < 2:
+        raise ValueError("expected at least one source and a target")
+    texts = iter(line.heredocs)
+    sources, inline = [], []
+    for word in words[:-1]:
+        if line.heredocs and lines.HEREDOC.match(word):
+            part = next(texts)
+            inline.append(Inline(part.name, part.content, part.expand))
+        else:
+            sources.append(word)
+    if extract and any(re.match(r"(https?|ftp|git)://|git@", source) for source in sources):
+        raise ValueError("ADD from the network is not supported: fetch the file and COPY it")
+    mode = found.get("chmod", "")
+    if mode and not re.fullmatch(r"0?[0-7]{3,4}|\$.*", mode):
+        raise ValueError(f"--chmod: expected an octal mode such as 0644, got {mode}")
+    return Copy(tuple(sources), words[-1], found.get("from", ""), found.get("chown", ""), mode, extract, tuple(inline))
+
+
+def _add(line: Line, escape: str) -> Action:
+    return _copy(line, escape, extract=True)
+
+
+def pairs(text: str, escape: str) -> tuple[tuple[str, str], ...]:
+    """Return NAME=VALUE pairs, quotes and variables in them; or the one pair of the old form `NAME the rest`."""
+    words = split(text, escape)
+    if "=" not in words[0]:
+        first, *rest = text.split(maxsplit=1)
+        if not rest:
+            raise ValueError(f"expected NAME=VALUE, got {first}")
+        return ((first, rest[0]),)
+    found = []
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or not name:
+            raise ValueError(f"expected NAME=VALUE, got {word}")
+        found.append((name, value))
+    return tuple(found)
+
+
+def _env(line: Line, escape: str) -> Action:
+    return Env(pairs(line.rest, escape))
+
+
+def _label(line: Line, escape: str) -> Action:
+    return Label(pairs(line.rest, escape))
+
+
+def _maintainer(line: Line, _: str) -> Action:
+    return Stored("Maintainer", line.rest)
+
+
+def _one(text: str, what: str) -> str:
+    words = split(text)
+    if len(words) != 1:
+        raise ValueError(f"expected {what}, got {text}")
+    return text
+
+
+def _arg(line: Line, escape: str) -> Action:
+    found: list[tuple[str, str | None]] = []
+    for word in split(line.rest, escape):
+        name, equals, value = word.partition("=")
+        if not re.fullmatch(_VARIABLE, name):
+            raise ValueError(f"{name!r} cannot be the name of a variable")
+        found.append((name, value if equals else None))
+    return Arg(tuple(found))
+
+
+def _workdir(line: Line, _: str) -> Action:
+    return Workdir(line.rest)
+
+
+def _user(line: Line, _: str) -> Action:
+    return User(_one(line.rest, "USER or USER:GROUP"))
+
+
+def _shell(line: Line, _: str) -> Action:
+    argv = _json(line.rest)
+    if not argv:
+        raise ValueError('expected a list such as ["/bin/bash", "-c"]')
+    return Shell(argv)
+
+
+def _entrypoint(line: Line, _: str) -> Action:
+    return Entrypoint(command(line.rest) if line.rest else ())
+
+
+def _cmd(line: Line, _: str) -> Action:
+    return Cmd(command(line.rest) if line.rest else ())
+
+
+def _expose(line: Line, _: str) -> Action:
+    return Expose(tuple(line.rest.split()))
+
+
+def _volume(line: Line, _: str) -> Action:
+    paths = _json(line.rest) or tuple(line.rest.split())
+    if not all(path.strip() for path in paths):
+        raise ValueError("a path is empty")
+    return Volume(paths)
+
+
+def _stop_signal(line: Line, _: str) -> Action:
+    return StopSignal(_one(line.rest, "one signal"))
+
+
+def _onbuild(line: Line, _: str) -> Action:
+    word = line.rest.split()[0].upper()
+    if word in ("ONBUILD", "FROM", "MAINTAINER"):
+        raise ValueError(f"{word} cannot be put off")
+    return Stored("OnBuild", line.rest)
+
+
+def _healthcheck(line: Line, _: str) -> Action:
+    known = {"interval": "Interval", "timeout": "Timeout", "start-period": "StartPeriod", "retries": "Retries"}
+    found, rest = flags(line.rest, (*known, "start-interval"))
+    word, *command_text = rest.split(maxsplit=1)
+    if word.upper() == "NONE":
+        return Stored("Healthcheck", {"Test": ["NONE"]})
+    if word.upper() != "CMD" or not command_text:
+        raise ValueError("expected CMD and a command, or NONE")
+    test = command(command_text[0])
+    check: dict[str, object] = {"Test": ["CMD-SHELL", test] if isinstance(test, str) else ["CMD", *test]}
+    for flag, value in found.items():
+        key = known.get(flag, "StartInterval")
+        check[key] = int(value) if flag == "retries" and value.isdigit() else _nanoseconds(flag, value)
+    return Stored("Healthcheck", check)
+
+
+def _nanoseconds(flag: str, value: str) -> int:
+    try:
+        return int(units.parse_duration(value) * 10**9)
+    except ValueError as error:
+        raise ValueError(f"--{flag}: expected {error}") from None
+
+
+def absolute(path: str, workdir: str) -> str:
+    """Return a path of an image that may be relative to its working directory; a final slash stays."""
+    joined = posixpath.join(workdir or "/", path)
+    slash = "/" if joined.endswith("/") or path in (".", "..") or path.endswith("/.") else ""
+    return posixpath.normpath("/" + joined.lstrip("/")).rstrip("/") + (slash or "") or "/"
+
+
+READERS: dict[str, Callable[[Line, str], Action]] = {
+    "RUN": _run,
+    "COPY": _copy,
+    "ADD": _add,
+    "ENV": _env,
+    "ARG": _arg,
+    "WORKDIR": _workdir,
+    "USER": _user,
+    "CMD": _cmd,
+    "ENTRYPOINT": _entrypoint,
+    "EXPOSE": _expose,
+    "VOLUME": _volume,
+    "LABEL": _label,
+    "SHELL": _shell,
+    "STOPSIGNAL": _stop_signal,
+    "HEALTHCHECK": _healthcheck,
+    "ONBUILD": _onbuild,
+    "MAINTAINER": _maintainer,
+}

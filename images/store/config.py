@@ -1,0 +1,58 @@
+"""What an image says of the process to run, as OCI writes it (image-spec, config.md), and as it is used here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+
+from images.store.image import ImageConfig, Layer, architecture
+from vmctl.named import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def config_document(
+    layers: Sequence[Layer], config: ImageConfig, created: str, history: Sequence[Mapping[str, Any]] = ()
+) -> dict[str, Any]:
+    """Return the OCI image configuration of an image made here."""
+    settings = {
+        "Entrypoint": config.entrypoint,
+        "Cmd": config.cmd,
+        "Env": config.env,
+        "WorkingDir": config.workdir,
+        "User": config.user,
+        "StopSignal": config.stop_signal,
+        "ExposedPorts": {port: {} for port in config.exposed_ports},
+        "Volumes": {volume: {} for volume in config.volumes},
+        "Labels": dict(config.labels),
+    }
+    return {
+        "created": created,
+        "architecture": architecture(),
+        "os": "linux",
+        "config": {key: value for key, value in settings.items() if value},
+        "rootfs": {"type": "layers", "diff_ids": [layer.digest for layer in layers]},
+        **({"history": list(history)} if history else {}),
+    }
+
+
+def read_config(document: Mapping[str, Any]) -> ImageConfig:
+    """Return what an OCI image configuration says of the process to run."""
+    settings = document.get("config") or {}
+    return ImageConfig(
+        entrypoint=tuple(settings.get("Entrypoint") or ()),
+        cmd=tuple(settings.get("Cmd") or ()),
+        env=tuple(settings.get("Env") or ()),
+        workdir=settings.get("WorkingDir", ""),
+        user=settings.get("User", ""),
+        stop_signal=settings.get("StopSignal", ""),
+        exposed_ports=tuple(settings.get("ExposedPorts") or ()),
+        volumes=tuple(settings.get("Volumes") or ()),
+        labels=settings.get("Labels") or {},
+    )
+
+
+def timestamp(seconds: float) -> str:
+    """Return seconds since the epoch as RFC 3339, the form of `created`."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))

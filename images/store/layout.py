@@ -1,0 +1,83 @@
+"""The files that an OCI image layout is made of: the index that names images, and blobs by their digest.
+
+See image-layout.md of the OCI image specification. What is here reads and writes; what the store means by it is in
+store.py.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+
+from vmctl import instance, paths
+from vmctl.errors import VmctlError
+from vmctl.named import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Any
+
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+CONFIG = "application/vnd.oci.image.config.v1+json"
+INDEX = "application/vnd.oci.image.index.v1+json"
+REF_NAME = "org.opencontainers.image.ref.name"
+
+
+def path(*parts: str) -> str:
+    """Return a path inside the store."""
+    return os.path.join(paths.images_root(), *parts)
+
+
+def index() -> list[dict[str, Any]]:
+    """Return the descriptors of all images. Raises VmctlError where the file is damaged."""
+    try:
+        with open(path("index.json"), encoding="utf-8") as file:
+            return [{**descriptor, "digest": str(descriptor["digest"])} for descriptor in json.load(file)["manifests"]]
+    except FileNotFoundError:
+        return []
+    except (ValueError, KeyError, TypeError) as error:
+        raise VmctlError(
+            f"{path('index.json')} is damaged: {error}", hint="remove it and build the images again"
+        ) from None
+
+
+def write_index(descriptors: list[dict[str, Any]]) -> None:
+    """Replace the index, whole or not at all. Raises OSError."""
+    instance.write_atomic(path("oci-layout"), '{"imageLayoutVersion": "1.0.0"}')
+    document = {"schemaVersion": 2, "mediaType": INDEX, "manifests": descriptors}
+    instance.write_atomic(path("index.json"), json.dumps(document, indent=1))
+
+
+def name_of(descriptor: Mapping[str, Any]) -> str:
+    """Return the name of an image in the index; empty for one that only instances still have."""
+    return str(descriptor.get("annotations", {}).get(REF_NAME, ""))
+
+
+def blob_path(digest: str) -> str:
+    """Return where a blob is kept, whether it is there or not."""
+    return path("blobs", *digest.split(":"))
+
+
+def put(media_type: str, content: bytes) -> dict[str, Any]:
+    """Store a blob under its digest and return its descriptor. Raises OSError."""
+    import hashlib
+
+    digest = "sha256:" + hashlib.sha256(content).hexdigest()
+    os.makedirs(path("blobs", "sha256"), exist_ok=True)
+    instance.write_atomic(blob_path(digest), content)
+    return {"mediaType": media_type, "digest": digest, "size": len(content)}
+
+
+def get(digest: str) -> dict[str, Any]:
+    """Return a blob that is a JSON document. Raises VmctlError."""
+    try:
+        with open(blob_path(digest), encoding="utf-8") as file:
+            document: dict[str, Any] = json.load(file)
+    except (OSError, ValueError) as error:
+        raise VmctlError(f"the image store lacks {digest}: {error}", hint="remove the image and get it again") from None
+    return document
+
+
+def encoded(document: Mapping[str, Any]) -> bytes:
+    """Return a document as JSON in the one form that gives the same digest for the same content."""
+    return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()

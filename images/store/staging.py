@@ -1,0 +1,92 @@
+"""Where a command makes what it is going to put into the store: unseen by others until it is complete.
+
+A stage is a locked folder of the store. A command that was killed leaves one behind whose lock is free; the next one
+that opens a stage removes it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from vmctl import paths
+from vmctl.errors import VmctlError
+
+
+class Stage:
+    """A folder of one command's own, on the file system of the store."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+
+    def path(self, *parts: str) -> str:
+        """Return a path in the stage."""
+        return os.path.join(self.folder, *parts)
+
+
+@contextmanager
+def staging() -> Iterator[Stage]:
+    """Lend a stage; what is in it at the end goes. Raises VmctlError where the disk is full."""
+    from shutil import rmtree
+
+    remove_abandoned()
+    try:
+        folder, fd = _make()
+    except OSError as error:
+        raise VmctlError(f"the image store {paths.images_root()} cannot be written: {error.strerror}") from None
+    try:
+        yield Stage(folder)
+    except OSError as error:
+        raise VmctlError(f"the image store could not be written: {error}") from error
+    finally:
+        rmtree(folder, ignore_errors=True)
+        os.close(fd)
+
+
+def remove_abandoned() -> int:
+    """Remove the stages of commands that are gone and return how many bytes of the disk that freed."""
+    from shutil import rmtree
+
+    from vmctl.linux import filetree
+
+    freed_bytes = 0
+    for name in _names():
+        folder = os.path.join(_root(), name)
+        with suppress(FileNotFoundError):  # its owner, or another command, is done with it
+            fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                freed_bytes += filetree.allocated_bytes(folder)
+                rmtree(folder, ignore_errors=True)
+            except BlockingIOError:
+                pass
+            finally:
+                os.close(fd)
+    return freed_bytes
+
+
+def _make() -> tuple[str, int]:
+    """Return a new folder and the descriptor by which it is locked."""
+    os.makedirs(_root(), mode=0o700, exist_ok=True)
+    while True:
+        folder = os.path.join(_root(), os.urandom(6).hex())
+        os.mkdir(folder, mode=0o700)
+        with suppress(FileNotFoundError):  # somebody took it for an abandoned one before it was locked
+            fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            if os.path.exists(folder):
+                return folder, fd
+            os.close(fd)
+
+
+def _root() -> str:
+    return os.path.join(paths.images_root(), "stages")
+
+
+def _names() -> list[str]:
+    try:
+        return os.listdir(_root())
+    except FileNotFoundError:
+        return []

@@ -1,0 +1,1 @@
+"""Images on their way in and out: archives, layouts and registries."""

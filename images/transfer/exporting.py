@@ -1,0 +1,208 @@
+"""Images on their way out: as an OCI archive, as one that docker loads, or as a layout for skopeo to push.
+
+The layers are the tars they came as, so their digests are what they were, and the configuration's bytes are kept; the
+same image gives the same archive. Docker's form is the OCI one plus the `manifest.json` that `docker load` reads, as
+docker itself writes it since version 25.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from functools import partial
+from io import BytesIO
+from typing import Any, NamedTuple, Protocol
+
+from images.layer import layers
+from images.layer.readers import Watched
+from images.store import layout, reference, store
+from images.store.image import Image, Layer
+from images.store.staging import Stage
+from images.transfer import oci
+from images.transfer.ingest import Progress, meter
+from vmctl.errors import SpecError
+
+FORMS = ("oci", "docker")
+_PART = 1 << 20
+_GZIP_LEVEL = 6
+
+
+class Target(Protocol):
+    """What an archive is written to."""
+
+    def write(self, data: bytes, /) -> int:
+        """Take all of it and return how much that is."""
+
+
+class _Content(Protocol):
+    """What a file of an archive consists of."""
+
+    def read(self, size: int, /) -> bytes: ...
+    def close(self) -> None: ...
+
+
+class _File(NamedTuple):
+    """A file of an archive."""
+
+    name: str
+    size_bytes: int
+    open: Callable[[], _Content]
+
+
+def check(image: Image) -> None:
+    """Raise SpecError for an image that has no layers to give out."""
+    if image.disk:
+        raise SpecError(
+            f"the image {image.name} is a disk and has no layers",
+            hint=f"it is the file {image.disk}; `vmctl image import --as-layer` makes a layer of its file system",
+        )
+
+
+def write_archive(
+    image: Image, file: Target, stage: Stage, progress: Progress, *, form: str = "oci", compress: str = "none"
+) -> None:
+    """Write an archive of the image to an open file. Raises ImageError where a layer in the store is damaged."""
+    written = 0
+    for name in ("blobs/", "blobs/sha256/"):
+        written += file.write(_header(name, tarfile.DIRTYPE, 0o755, 0))
+    for item in _files(image, stage, form, compress, progress):
+        written += file.write(_header(item.name, tarfile.REGTYPE, 0o644, item.size_bytes))
+        written += _copy(item, file)
+        written += file.write(bytes(-written % tarfile.BLOCKSIZE))
+    file.write(bytes(2 * tarfile.BLOCKSIZE))
+
+
+def write_layout(image: Image, folder: str, stage: Stage, progress: Progress) -> int:
+    """Write an OCI layout of the image into a new folder and return its size in bytes."""
+    os.makedirs(os.path.join(folder, "blobs", "sha256"))
+    written = 0
+    for item in _files(image, stage, "oci", "none", progress):
+        with open(os.path.join(folder, item.name), "xb") as file:
+            written += _copy(item, file)
+    return written
+
+
+def _files(image: Image, stage: Stage, form: str, compress: str, progress: Progress) -> Iterator[_File]:
+    """Yield the files of an archive, what is named before what names it."""
+    check(image)
+    descriptors: dict[str, dict[str, Any]] = {}
+    for number, layer in enumerate(image.layers, 1):
+        if layer.digest in descriptors:
+            continue
+        told = meter(progress, f"layer {number} of {len(image.layers)}", layer.size_bytes)
+        file, descriptors[layer.digest] = _layer(layer, stage, compress, told)
+        yield file
+    config = store.raw_config(image)
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": layout.MANIFEST,
+        "config": _descriptor(layout.CONFIG, config),
+        "layers": [descriptors[layer.digest] for layer in image.layers],
+        **({"annotations": kept} if (kept := store.manifest(image).get("annotations")) else {}),
+    }
+    manifest_bytes = _json(manifest)
+    names = _names(image)
+    index_entry = {
+        **_descriptor(layout.MANIFEST, manifest_bytes),
+        "platform": {"architecture": image.architecture, "os": "linux"},
+        "annotations": names.annotations,
+    }
+    index = {"schemaVersion": 2, "mediaType": layout.INDEX, "manifests": [index_entry]}
+    yield _memory(_blob_name(_digest(config)), config)
+    yield _memory(_blob_name(_digest(manifest_bytes)), manifest_bytes)
+    yield _memory("index.json", _json(index))
+    if form == "docker":
+        blobs = [_blob_name(descriptors[layer.digest]["digest"]) for layer in image.layers]
+        saved = {"Config": _blob_name(_digest(config)), "RepoTags": names.tags, "Layers": blobs}
+        yield _memory("manifest.json", json.dumps([saved], separators=(",", ":")).encode())
+    yield _memory("oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
+
+
+class _Names(NamedTuple):
+    annotations: dict[str, str]
+    tags: list[str]
+
+
+def _names(image: Image) -> _Names:
+    """Return the image's name as docker writes it in archives: in full, and the tag alone."""
+    try:
+        ref = reference.parse(image.name)
+    except SpecError:  # a name that only the store knows
+        return _Names({oci.REF_NAME: image.name}, [])
+    if ref.digest:
+        return _Names({oci.CONTAINERD_NAME: ref.full}, [])
+    short = ref.familiar if ref.tag != reference.LATEST else f"{ref.familiar}:{reference.LATEST}"
+    return _Names({oci.CONTAINERD_NAME: ref.full, oci.REF_NAME: ref.tag}, [short])
+
+
+def _layer(layer: Layer, stage: Stage, compress: str, told: Callable[[int], None]) -> tuple[_File, dict[str, Any]]:
+    """Return a layer's file and its descriptor in the manifest."""
+    digest, size_bytes, media_type = layer.digest, layer.size_bytes, store.TAR
+    opener: Callable[[], _Content] = partial(_tar, layer, told)
+    if compress == "gzip":
+        path = stage.path(f"{layer.key}.tar.gz")
+        digest, size_bytes = _gzip(layer, path, told)
+        media_type, opener = store.TAR + "+gzip", lambda: open(path, "rb")  # noqa: SIM115  # who calls it closes it
+    return _File(_blob_name(digest), size_bytes, opener), {
+        "mediaType": media_type,
+        "digest": digest,
+        "size": size_bytes,
+    }
+
+
+def _tar(layer: Layer, told: Callable[[int], None]) -> Watched:
+    what = f"the layer {layer.digest} in the store"
+    return Watched(layers.open_tar(layer), what, digest=layer.digest, size_bytes=layer.size_bytes, progress=told)
+
+
+def _gzip(layer: Layer, path: str, told: Callable[[int], None]) -> tuple[str, int]:
+    """Write a layer's tar gzipped and return digest and size; no time and no name in it, so it is always the same."""
+    state, size_bytes = hashlib.sha256(), 0
+    deflate = zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, 31)
+    with open(path, "xb") as file, closing(_tar(layer, told)) as tar:
+        while True:
+            data = tar.read(_PART)
+            packed = deflate.compress(data) if data else deflate.flush()
+            state.update(packed)
+            size_bytes += file.write(packed)
+            if not data:
+                return f"sha256:{state.hexdigest()}", size_bytes
+
+
+def _copy(item: _File, target: Target) -> int:
+    written = 0
+    with closing(item.open()) as content:
+        while data := content.read(_PART):
+            written += target.write(data)
+    return written
+
+
+def _memory(name: str, data: bytes) -> _File:
+    return _File(name, len(data), lambda: BytesIO(data))
+
+
+def _header(name: str, kind: bytes, mode: int, size_bytes: int) -> bytes:
+    info = tarfile.TarInfo(name)  # owner root, the epoch as time
+    info.type, info.mode, info.size = kind, mode, size_bytes
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+def _descriptor(media_type: str, data: bytes) -> dict[str, Any]:
+    return {"mediaType": media_type, "digest": _digest(data), "size": len(data)}
+
+
+def _digest(data: bytes) -> str:
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def _blob_name(digest: str) -> str:
+    return "blobs/" + digest.replace(":", "/")
+
+
+def _json(document: dict[str, Any]) -> bytes:
+    return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()

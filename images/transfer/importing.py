@@ -1,0 +1,198 @@
+"""Images from files: archives, layouts, tarballs and folders of a root file system, disks.
+
+What a file is, its content says, not its name. Everything is made in a stage first, so that the store has all the
+images of a file or none.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import BinaryIO, NamedTuple
+
+from images.disks import diskimage, disklayer
+from images.layer import compression, layers
+from images.layer.tarheaders import HEADER_BYTES, is_header
+from images.store import reference, store
+from images.store.image import Image, ImageConfig, ImageError, Layer
+from images.store.staging import Stage, staging
+from images.transfer import oci, sources
+from images.transfer.archive import Archive, Folder, Tar, holds_images
+from images.transfer.ingest import Bringer, Progress, limit_bytes, meter
+from vmctl.errors import NotFoundError, SpecError
+from vmctl.units import format_size
+
+STDIN = "-"
+_PART = 1 << 20
+
+
+class Options(NamedTuple):
+    """What the user says beside the path."""
+
+    name: str = ""  # instead of the archive's
+    as_layer: bool = False  # take the root file system out of a disk; take any tar for a root file system
+    platform: str = ""  # of several, this one: `arm64`, `linux/arm/v7`; "" is this host's
+    max_layer_bytes: int | None = None
+
+
+class Source(NamedTuple):
+    """What is imported."""
+
+    path: str
+    where: str  # for messages and names
+    mtime: float
+
+
+def import_path(path: str, options: Options, progress: Progress) -> list[Image]:
+    """Store the images that a file or folder holds and return them, each under each of its names.
+
+    `-` is standard input. Raises ImageError for what is damaged or no image, NotFoundError, SpecError for a name that
+    is no name of an image; the store is then as it was.
+    """
+    if options.name:
+        options = options._replace(name=reference.familiar(options.name))
+    with staging() as stage:
+        if path != STDIN and os.path.isdir(path):
+            return _from_folder(stage, path, options, progress)
+        with _regular_file(stage, path, progress) as (file, source):
+            if _is_disk(file, source.where):
+                return [_from_disk(stage, file, source, options, progress)]
+            return _from_tar(stage, file, source, options, progress)
+
+
+def _from_folder(stage: Stage, path: str, options: Options, progress: Progress) -> list[Image]:
+    archive = Folder(path)
+    if not options.as_layer and any(name in archive for name in ("oci-layout", "index.json", "manifest.json")):
+        return _images(stage, archive, options, progress)
+    progress(f"reading {path}")
+    layer = layers.from_folder(stage, path)
+    return [_single(stage, [layer], Source(path, path, os.stat(path).st_mtime), options)]
+
+
+def _is_disk(file: BinaryIO, where: str) -> bool:
+    """Return whether a file, compressed or not, is a disk; it is then at its begin again."""
+    head = compression.plain(file, where).read(diskimage.HEAD_BYTES)
+    file.seek(0)
+    return not is_header(head[:HEADER_BYTES]) and bool(diskimage.recognise(head, where))
+
+
+def _from_disk(stage: Stage, file: BinaryIO, source: Source, options: Options, progress: Progress) -> Image:
+    path, name = source.path, options.name or reference.from_file(source.where)
+    if compression.recognise(file.read(compression.HEAD_BYTES)):
+        path = stage.path("disk.plain")
+        file.seek(0)
+        _decompress(file, path, source.where, options, progress)
+    with open(path, "rb") as disk:
+        kind = diskimage.recognise(disk.read(diskimage.HEAD_BYTES), source.where)
+    if options.as_layer:
+        return _single(stage, [disklayer.read(stage, path, kind, progress)], source, options)
+    return store.add_disk(stage, name, diskimage.take(stage, path, kind, progress))
+
+
+def _from_tar(stage: Stage, file: BinaryIO, source: Source, options: Options, progress: Progress) -> list[Image]:
+    size_bytes = os.fstat(file.fileno()).st_size
+    if not options.as_layer and _begins_like_images(file, source.where):
+        with _uncompressed(stage, file, source.where, options, progress) as tar:
+            return _images(stage, Tar(tar, source.where), options, progress)
+    told = meter(progress, f"reading {source.where}", size_bytes)
+    layer = layers.from_tar(
+        stage,
+        compression.plain(file, source.where),
+        limit_bytes=limit_bytes(size_bytes, options.max_layer_bytes),
+        progress=lambda _: told(file.tell()),
+    )
+    return [_single(stage, [layer], source, options)]
+
+
+def _begins_like_images(file: BinaryIO, where: str) -> bool:
+    """Return whether a tar, compressed or not, is an archive of images; the file is then at its begin again."""
+    packed = bool(compression.recognise(file.read(compression.HEAD_BYTES)))
+    file.seek(0)  # a plain one is then skipped through, not read
+    found = holds_images(compression.plain(file, where) if packed else file, where)
+    file.seek(0)
+    return found
+
+
+def _images(stage: Stage, archive: Archive, options: Options, progress: Progress) -> list[Image]:
+    want = oci.wanted(options.platform)
+    found = sources.images_in(archive, want, strict=bool(options.platform))
+    names = [name for image in found for name in image.names]
+    if options.name and len(found) > 1:
+        raise SpecError(f"{archive.where} has {len(found)} images: {', '.join(names)}", hint="import it without --name")
+    bringer = Bringer(stage, options.max_layer_bytes, progress)
+    ready = [(image, bringer.layers(image)) for image in found]
+    return [
+        store.add(stage, name, its_layers, image.config_bytes, annotations=image.annotations)
+        for image, its_layers in ready
+        for name in ([options.name] if options.name else image.names)
+    ]
+
+
+def _single(stage: Stage, its_layers: list[Layer], source: Source, options: Options) -> Image:
+    """Store an image of a file system, which says nothing of what to run, as docker-import(1) does.
+
+    It counts as made when its file was changed last, so that the same file gives the same image.
+    """
+    document = store.config_document(its_layers, ImageConfig(), store.timestamp(source.mtime))
+    document["architecture"] = oci.wanted(options.platform).architecture
+    return store.add(stage, options.name or reference.from_file(source.where), its_layers, document)
+
+
+@contextmanager
+def _regular_file(stage: Stage, path: str, progress: Progress) -> Iterator[tuple[BinaryIO, Source]]:
+    """Lend the file, open; what comes through a pipe is kept in the stage first. Raises NotFoundError, ImageError."""
+    try:
+        fd = os.dup(0) if path == STDIN else os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise NotFoundError(f"there is no file {path}") from None
+    except OSError as error:
+        raise ImageError(f"{path} cannot be read: {error.strerror}") from None
+    with os.fdopen(fd, "rb") as file:
+        status = os.fstat(fd)
+        where = "standard input" if path == STDIN else path
+        if stat.S_ISREG(status.st_mode) and path != STDIN:
+            yield file, Source(path, where, status.st_mtime)
+        elif stat.S_ISFIFO(status.st_mode) or stat.S_ISREG(status.st_mode):
+            kept = stage.path("input")
+            _keep(file, kept, lambda count: progress(f"reading {where}: {format_size(count)}"))
+            with open(kept, "rb") as copy:
+                yield copy, Source(kept, where, status.st_mtime)
+        else:
+            raise ImageError(f"{where} is neither a file nor a folder nor a pipe")
+
+
+@contextmanager
+def _uncompressed(stage: Stage, file: BinaryIO, where: str, options: Options, progress: Progress) -> Iterator[BinaryIO]:
+    """Lend an archive whose members can be read in any order: one that is compressed as a whole is kept plain."""
+    packed = bool(compression.recognise(file.read(compression.HEAD_BYTES)))
+    file.seek(0)
+    if not packed:
+        yield file
+        return
+    kept = stage.path("archive.tar")
+    _decompress(file, kept, where, options, progress)
+    with open(kept, "rb") as tar:
+        yield tar
+
+
+def _decompress(file: BinaryIO, path: str, where: str, options: Options, progress: Progress) -> None:
+    size_bytes = os.fstat(file.fileno()).st_size
+    told = meter(progress, f"decompressing {where}", size_bytes)
+    limit = limit_bytes(size_bytes, options.max_layer_bytes)
+    _keep(compression.plain(file, where), path, lambda _: told(file.tell()), limit, where)
+
+
+def _keep(stream: BinaryIO, path: str, told: Callable[[int], None], limit: int | None = None, where: str = "") -> None:
+    count = 0
+    with open(path, "xb", buffering=0) as file:
+        while data := stream.read(_PART):
+            file.write(data)
+            count += len(data)
+            if limit is not None and count > limit:
+                raise ImageError(
+                    f"{where} unpacks to more than {format_size(limit)}, the limit for a file of its size",
+                    hint="`--max-size` raises the limit, if you trust where it comes from",
+                )
+            told(count)

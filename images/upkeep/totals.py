@@ -1,0 +1,85 @@
+"""What all images, instances, kernels and caches take of the disk together, and what of it could be had back."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from images.kernels import inventory
+from images.store import store
+from images.upkeep import prune
+from images.upkeep.usage import InstanceUse, allocated_bytes, images, instances
+from vmctl import paths
+from vmctl.linux import filetree
+
+
+class Total(NamedTuple):
+    """All of one kind: how many, how many of them in use, and what `prune -a` would give back."""
+
+    kind: str
+    total: int
+    active: int
+    size_bytes: int
+    shared_bytes: int  # of that, what several of the kind have
+    reclaimable_bytes: int
+
+
+def totals() -> list[Total]:
+    """Return one line for each kind."""
+    return [_images(), _instances(), _kernels(), _cache()]
+
+
+def _images() -> Total:
+    uses = {use.image.digest: use for use in images()}.values()  # once, however many names it has
+    files = {use.image.digest: store.files(use.image) for use in uses}
+    owners = Counter(file for some in files.values() for file in some)
+    needed = set().union(*(files[use.image.digest] for use in uses if use.users))
+    return Total(
+        "images",
+        len(uses),
+        sum(1 for use in uses if use.users),
+        allocated_bytes(owners),
+        allocated_bytes(file for file, count in owners.items() if count > 1),
+        allocated_bytes(owners.keys() - needed),
+    )
+
+
+def _instances() -> Total:
+    uses = instances()
+    stopped = [use for use in uses if use.status in prune.STOPPED]
+    running = sum(1 for use in uses if use.status == "running")
+    return Total("instances", len(uses), running, _sum(uses), 0, _sum(stopped))
+
+
+def _kernels() -> Total:
+    kept = [one for one in inventory.ls() if one.origin != "host"]
+    outdated = inventory.outdated()
+    reclaimable = sum(one.size_bytes for one in kept if one.kernel.name in outdated)
+    reclaimable += sum(item.size_bytes for item in prune.stale_of_kernels())
+    size_bytes = sum(one.size_bytes for one in kept) + _made_of_kernels()
+    return Total("kernels", len(kept), sum(1 for one in kept if one.users), size_bytes, 0, reclaimable)
+
+
+def _cache() -> Total:
+    """Return the steps of builds, downloads, and what can be made again: packages, probes' verdicts."""
+    builds = _of_builds() - {file for image in store.ls(unnamed=True) for file in store.files(image)}
+    leftovers = allocated_bytes(builds) + prune.leftover_bytes()
+    folders = (store.path("packages"), paths.cache_root())
+    kept = sum(map(filetree.allocated_bytes, folders)) - _made_of_kernels()
+    steps = [image for image in store.ls(hidden=True) if image.name.startswith(".")]
+    return Total("cache", len(steps), 0, leftovers + kept, 0, leftovers)
+
+
+def _made_of_kernels() -> int:
+    return sum(filetree.allocated_bytes(os.path.join(paths.cache_root(), name)) for name in ("initrd", "modules"))
+
+
+def _of_builds() -> set[str]:
+    hidden = (image for image in store.ls(hidden=True) if image.name.startswith("."))
+    return {file for image in hidden for file in store.files(image)}
+
+
+def _sum(uses: Iterable[InstanceUse]) -> int:
+    return sum(use.size_bytes for use in uses)

@@ -1,0 +1,115 @@
+"""All that vmctl could leave on a host, read from the kernel, to be compared before and after.
+
+The host may have other work to do meanwhile, so only what belongs to this VMCTL_ROOT, or to instances named `leak...`,
+is looked at where it can be told apart. Links, routing rules and the firewall are compared whole: nobody's may change.
+"""
+
+import os
+import socket
+from typing import NamedTuple
+
+from vmctl import paths
+from vmctl.linux import cgroups
+from vmctl.net import switch
+from vmctl.run import run, which
+
+PREFIX = "leak"
+
+
+class HostState(NamedTuple):
+    """What there is now."""
+
+    mounts: frozenset
+    processes: frozenset
+    cgroups: frozenset
+    links: frozenset
+    switch_links: frozenset
+    rules: tuple
+    loop_devices: frozenset
+    files: frozenset
+
+
+def host_state():
+    """Return the state of the host."""
+    return HostState(
+        _mounts(), _processes(), _cgroups(), _links(), _switch_links(), _rules(), _loop_devices(), _files()
+    )
+
+
+def left_behind(before):
+    """Return what there is more, or less, than before: empty when all is as it was."""
+    after = host_state()
+    changed = {}
+    for name in HostState._fields:
+        old, new = set(getattr(before, name)), set(getattr(after, name))
+        if old != new:
+            changed[name] = {"more": sorted(new - old), "less": sorted(old - new)}
+    return changed
+
+
+def _root():
+    return os.environ["VMCTL_ROOT"]
+
+
+def _mounts():
+    with open("/proc/self/mountinfo", encoding="utf-8") as file:
+        return frozenset(line.split(" ", 4)[4].strip() for line in file if _root() in line)
+
+
+def _read(path):
+    try:
+        with open(path, "rb") as file:
+            return file.read().decode(errors="replace")
+    except OSError:  # gone, or a thread of the kernel
+        return ""
+
+
+def _processes():
+    found = set()
+    for name in os.listdir("/proc"):
+        if not name.isdigit() or int(name) == os.getpid():
+            continue
+        command, environment = _read(f"/proc/{name}/cmdline"), _read(f"/proc/{name}/environ")
+        ours = _root() in command or f"VMCTL_ROOT={_root()}" in environment
+        if ours or f"/{cgroups.PARENT}/{PREFIX}" in _read(f"/proc/{name}/cgroup"):
+            found.add(f"{name}: {command.replace(chr(0), ' ')[:200]}")
+    return frozenset(found)
+
+
+def _cgroups():
+    parents = {f"{mount}/{cgroups.PARENT}" for mount in cgroups.hierarchy().mounts.values()}
+    found = {os.path.join(parent, name) for parent in parents if os.path.isdir(parent) for name in os.listdir(parent)}
+    return frozenset(path for path in found if os.path.basename(path).startswith(PREFIX))
+
+
+def _links():
+    return frozenset(name for _, name in socket.if_nameindex())
+
+
+def _switch_links():
+    if not switch.exists():
+        return frozenset()
+    with switch.entered():
+        return _links()
+
+
+def _rules():
+    questions = [["ip", "rule"], ["ip", "route", "show", "table", "all"], ["nft", "list", "ruleset"], ["iptables-save"]]
+    answers = (run(question, check=False)[1] for question in questions if which(question[0]))
+    return tuple(line for answer in answers for line in answer.splitlines() if not line.startswith(("#", ":")))
+
+
+def _loop_devices():
+    devices = (name for name in os.listdir("/sys/block") if name.startswith("loop"))
+    return frozenset(filter(None, (_read(f"/sys/block/{name}/loop/backing_file").strip() for name in devices)))
+
+
+def _files():
+    kept = {paths.images_root(), paths.cache_root(), os.path.join(paths.run_root(), "layers", "lock")}
+    found = set()
+    for folder, folders, files in os.walk(_root()):
+        folders[:] = [name for name in folders if os.path.join(folder, name) not in kept]
+        found |= {os.path.join(folder, name) for name in (*folders, *files)}
+    # folders that stand for good; the switch's is its lock, and goes with the next instance that had a link
+    standing = {paths.run_root(), os.path.join(paths.run_root(), "layers"), paths.instances_root(), switch.folder()}
+    return frozenset(found - kept - standing)

@@ -1,0 +1,112 @@
+"""Processes with a network namespace of their own, as containers have, and what the host looks like from outside."""
+
+import asyncio
+import os
+import signal
+from contextlib import contextmanager
+
+from vmctl.linux import syscalls
+from vmctl.net import network
+from vmctl.run import run, which
+
+
+class Resident:
+    """A process in a new network namespace; on `settle` it configures its end of the cable and runs `work`."""
+
+    def __init__(self, link, work=None):
+        here, there = os.pipe()
+        wait, self.go = os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            self._live(link, work, there, wait)
+        os.close(there)
+        os.close(wait)
+        self.said = here
+        assert os.read(self.said, 1) == b"n"  # the namespace is there
+
+    def _live(self, link, work, there, wait):
+        try:
+            syscalls.unshare(syscalls.CLONE_NEWNET)
+            os.write(there, b"n")
+            os.read(wait, 1)
+            network.configure_inside(link)
+            if work:
+                work(lambda: os.write(there, b"r"))
+            os.write(there, b"r")
+            signal.pause()
+        finally:
+            os._exit(1)
+
+    def settle(self):
+        """Let it configure its network and wait until its work is under way."""
+        os.write(self.go, b"g")
+        assert os.read(self.said, 1) == b"r"
+
+    def end(self):
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+        os.close(self.go)
+        os.close(self.said)
+
+
+@contextmanager
+def resident(inst, link, work=None):
+    """A process plugged into the switch as `inst`, at work; gone afterwards."""
+    process = Resident(link, work)
+    try:
+        network.plug(inst, link, process.pid)
+        process.settle()
+        yield process
+    finally:
+        process.end()
+
+
+def echo_server(port, protocol="tcp", address="0.0.0.0"):
+    """Return work that answers every byte or datagram with itself, and a half-close with a half-close."""
+
+    async def talk(reader, writer):
+        while data := await reader.read(1 << 16):
+            writer.write(data)
+            await writer.drain()
+        writer.write_eof()
+        writer.close()
+
+    class Datagrams(asyncio.DatagramProtocol):
+        def connection_made(self, transport):
+            self.transport = transport
+
+        def datagram_received(self, data, sender):
+            self.transport.sendto(data, sender)
+
+    async def serve(ready):
+        if protocol == "udp":
+            await asyncio.get_running_loop().create_datagram_endpoint(Datagrams, local_addr=(address, port))
+        else:
+            await asyncio.start_server(talk, address, port, backlog=1024)
+        ready()
+        await asyncio.Event().wait()
+
+    return lambda ready: asyncio.run(serve(ready))
+
+
+def host_view(root):
+    """What the host's side shows: links, routes, rules, our mounts, our files, our forwarders."""
+    commands = [["ip", "-o", "link"], ["ip", "-o", "address"], ["ip", "route"], ["nft", "list", "ruleset"]]
+    texts = [run(command, check=False)[1] for command in commands if which(command[0])]
+    with open("/proc/self/mounts", encoding="utf-8") as file:
+        mounts = [line for line in file if str(root) in line]
+    files = sorted(os.path.join(folder, name) for folder, _, names in os.walk(root / "run") for name in names)
+    return [*texts, mounts, files, os.readlink("/proc/thread-self/ns/net"), forwarders(root)]
+
+
+def forwarders(root):
+    """Return the pids of processes whose standard error goes to a file below `root`."""
+    found = []
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            target = os.readlink(f"/proc/{name}/fd/2")
+        except OSError:
+            continue
+        if target.startswith(str(root)):
+            found.append(int(name))
+    return found

@@ -1,0 +1,129 @@
+"""Debian's docker-registry on the loopback, with and without TLS and passwords, and a proxy that cuts connections."""
+
+import os
+import select
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from contextlib import contextmanager, suppress
+
+import bcrypt
+import yaml
+from support import judges
+from support.commands import free_port
+
+from vmctl.run import run
+
+
+@contextmanager
+def registry(folder, *, tls=None, users=None):
+    """Run a registry that keeps its images in `folder`, and lend HOST:PORT.
+
+    `tls` is (certificate, key); `users` maps names to passwords.
+    """
+    os.makedirs(folder, exist_ok=True)
+    port = free_port()
+    settings = {
+        "version": "0.1",
+        "log": {"level": "warn", "accesslog": {"disabled": True}},
+        "storage": {"filesystem": {"rootdirectory": f"{folder}/images"}, "delete": {"enabled": True}},
+        "http": {"addr": f"127.0.0.1:{port}", "secret": "of the test"},
+    }
+    if tls:
+        settings["http"]["tls"] = {"certificate": tls[0], "key": tls[1]}
+    if users:
+        lines = [f"{name}:{bcrypt.hashpw(word.encode(), bcrypt.gensalt(4)).decode()}\n" for name, word in users.items()]
+        with open(f"{folder}/htpasswd", "w") as file:
+            file.writelines(lines)
+        settings["auth"] = {"htpasswd": {"realm": "test", "path": f"{folder}/htpasswd"}}
+    with open(f"{folder}/config.yml", "w") as file:
+        yaml.safe_dump(settings, file)
+    program = os.path.join(judges.unpacked("docker-registry"), "usr/bin/docker-registry")
+    with open(f"{folder}/log", "w") as log:
+        process = subprocess.Popen([program, "serve", f"{folder}/config.yml"], stdout=log, stderr=log)
+    try:
+        _wait_for(port, process)
+        yield f"localhost:{port}"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _wait_for(port, process):
+    deadline = time.monotonic() + 30
+    while True:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5):
+            return
+        assert process.poll() is None, "the registry did not start"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def certificates(folder):
+    """Make an authority and a certificate for localhost; return (certificate, key) and the authority's certificate."""
+    os.makedirs(folder, exist_ok=True)
+    make = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+        "-days",
+        "2",
+    ]
+    ca = ["-keyout", f"{folder}/ca.key", "-out", f"{folder}/ca.crt"]
+    run([*make, "-subj", "/CN=An authority", "-addext", "keyUsage=keyCertSign", *ca])
+    signed = ["-CA", f"{folder}/ca.crt", "-CAkey", f"{folder}/ca.key", "-addext", "subjectAltName=DNS:localhost"]
+    own = ["-addext", "basicConstraints=critical,CA:FALSE", "-keyout", f"{folder}/own.key", "-out", f"{folder}/own.crt"]
+    run([*make, "-subj", "/CN=localhost", *signed, *own])
+    ssl.create_default_context(cafile=f"{folder}/ca.crt")
+    return (f"{folder}/own.crt", f"{folder}/own.key"), f"{folder}/ca.crt"
+
+
+class Proxy:
+    """Passes connections on to a registry, and can be told to do that badly."""
+
+    def __init__(self, target):
+        self.target = int(target.rpartition(":")[2])
+        self.limit_bytes = None  # a connection that has brought more than this ends
+        self.stop_after_bytes = None  # one that has brought this much brings no more, and does not end
+        self.pause_s = 0.0  # between one part and the next
+        self.passed_bytes = 0
+        self.requests = []
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.address = f"localhost:{self._listening.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self):
+        self._listening.close()
+
+    def _accept(self):
+        with suppress(OSError):
+            while True:
+                client, _ = self._listening.accept()
+                threading.Thread(target=self._pass, args=(client,), daemon=True).start()
+
+    def _pass(self, client):
+        with suppress(OSError), client, socket.create_connection(("127.0.0.1", self.target)) as server:
+            brought = 0
+            while True:
+                stopped = self.stop_after_bytes is not None and brought >= self.stop_after_bytes
+                for source in select.select([client] if stopped else [client, server], [], [])[0]:
+                    data = source.recv(65536)
+                    if not data:
+                        return
+                    if source is client:
+                        self.requests += [line for line in data.split(b"\r\n") if line.endswith(b"HTTP/1.1")]
+                        server.sendall(data)
+                        continue
+                    brought += len(data)
+                    self.passed_bytes += len(data)
+                    client.sendall(data)
+                    time.sleep(self.pause_s)
+                    if self.limit_bytes is not None and brought > self.limit_bytes:
+                        return

@@ -1,0 +1,107 @@
+"""What this kernel lets us do, found by doing it: in a child whose namespaces take everything along when it ends."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+
+from vmctl.linux import netlink, syscalls
+from vmctl.net import network
+
+NAMESPACES = {
+    "mnt": syscalls.CLONE_NEWNS,
+    "pid": syscalls.CLONE_NEWPID,
+    "net": syscalls.CLONE_NEWNET,
+    "ipc": syscalls.CLONE_NEWIPC,
+    "uts": syscalls.CLONE_NEWUTS,
+    "cgroup": syscalls.CLONE_NEWCGROUP,
+    "user": syscalls.CLONE_NEWUSER,
+}
+_ALLOW_ALL = bytes.fromhex("060000000000ff7f")  # BPF_RET | BPF_K, SECCOMP_RET_ALLOW
+_KVM_GET_API_VERSION = 0xAE00
+
+
+def failure_of(action: Callable[[], None]) -> OSError | None:
+    """Return the OSError that `action` ends with in a child, None where it succeeds."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        _report(action, writer)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as file:
+        number, _, text = file.read().decode().partition(" ")
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if number:
+        return OSError(int(number), text)
+    return None if code == 0 else OSError(errno.EPERM, f"the attempt ended with code {code}")
+
+
+def refused_namespaces() -> dict[str, OSError]:
+    """Return the kinds of namespace that cannot be made, each with the reason."""
+    results = {name: failure_of(lambda flag=flag: syscalls.unshare(flag)) for name, flag in NAMESPACES.items()}  # type: ignore[misc]
+    return {name: error for name, error in results.items() if error}
+
+
+def mount_overlay() -> None:
+    """Mount an overlay on a memory file system. Raises OSError."""
+    _private_tmp()
+    for name in ("lower", "upper", "work", "merged"):
+        os.mkdir(f"/tmp/{name}")
+    data = "lowerdir=/tmp/lower,upperdir=/tmp/upper,workdir=/tmp/work"
+    syscalls.mount("overlay", "/tmp/merged", "overlay", 0, data)
+
+
+def mount_erofs() -> None:
+    """Offer a file that is no EROFS image as one; how it is refused tells what the kernel can do. Raises OSError.
+
+    ENODEV: there is no EROFS. ENOTBLK: only on a block device, so through a loop device. Else: directly from a file.
+    """
+    source = os.path.abspath(__file__)
+    _private_tmp()
+    syscalls.mount(source, "/tmp", "erofs", syscalls.MS_RDONLY)
+
+
+def filter_system_calls() -> None:
+    """Install a filter that allows everything. Raises OSError."""
+    syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
+    syscalls.seccomp_filter(_ALLOW_ALL)
+
+
+def build_switch() -> None:
+    """Make a bridge with a cable on it. Raises OSError."""
+    syscalls.unshare(syscalls.CLONE_NEWNET)
+    mac = "52:54:00:4d:00:01"
+    netlink.apply(netlink.new_bridge("bridge0", 7, mac), netlink.new_veth("port0", 7, "eth0", mac, os.getpid()))
+
+
+def make_tap() -> None:
+    """Make a tap as guests get it. Raises OSError."""
+    syscalls.unshare(syscalls.CLONE_NEWNET)
+    network.new_tap("tap0")
+
+
+def ask_kvm() -> None:
+    """Open /dev/kvm and ask for its version. Raises OSError."""
+    import fcntl
+
+    fd = os.open("/dev/kvm", os.O_RDWR | os.O_CLOEXEC)
+    fcntl.ioctl(fd, _KVM_GET_API_VERSION)
+
+
+def _private_tmp() -> None:
+    syscalls.unshare(syscalls.CLONE_NEWNS)
+    syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
+    syscalls.mount("tmpfs", "/tmp", "tmpfs")
+
+
+def _report(action: Callable[[], None], writer: int) -> None:
+    """Be the child: do it, say how it failed, and end without what the parent has registered for its own end."""
+    code = 1
+    try:
+        action()
+        code = 0
+    except OSError as error:
+        os.write(writer, f"{error.errno or errno.EPERM} {error.strerror or error}".encode())
+    finally:
+        os._exit(code)

@@ -1,0 +1,26 @@
+"""What is mounted in this namespace (proc_pid_mountinfo(5))."""
+
+from __future__ import annotations
+
+import re
+
+from vmctl.linux.syscalls import MNT_DETACH, umount2
+
+_ESCAPE = re.compile(r"\\([0-7]{3})")  # \040 is a space
+
+
+def below(path: str) -> list[str]:
+    """Return the mount points at and below `path`, in the order they were mounted."""
+    found = []
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        for line in file:
+            point = _ESCAPE.sub(lambda match: chr(int(match[1], 8)), line.split(" ")[4])
+            if point == path or point.startswith(path + "/"):
+                found.append(point)
+    return found
+
+
+def unmount_all(path: str) -> None:
+    """Unmount everything at and below `path`, the youngest first. Raises OSError."""
+    for point in reversed(below(path)):
+        umount2(point, MNT_DETACH)

@@ -1,0 +1,1 @@
+"""The instances' network: the switch, addresses, cables and published ports."""

@@ -1,0 +1,80 @@
+"""Who holds a port of this host: from the kernel's socket tables to a process, and to the instance it serves.
+
+Sources: /proc/net/tcp and its siblings (proc(5)): address and port in hexadecimal, state, inode; /proc/PID/fd.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+
+from vmctl.net import forwarder
+from vmctl.workload import Port
+
+_HOLDING = {"tcp": "0A", "udp": "07"}  # TCP_LISTEN, and what an unconnected UDP socket shows
+
+
+def holder_of(port: Port) -> str:
+    """Return who holds `port` in this network namespace, in words: an instance, else a process with its pid."""
+    sockets = {f"socket:[{inode}]" for inode in _inodes(port)}
+    pid = next(_processes_with(sockets), None) if sockets else None
+    return _describe(pid) if pid else "another process"
+
+
+def _inodes(port: Port) -> Iterator[str]:
+    for table in (port.protocol, f"{port.protocol}6"):
+        try:
+            with open(f"/proc/thread-self/net/{table}", encoding="ascii") as file:
+                lines = file.read().splitlines()[1:]
+        except FileNotFoundError:  # a kernel without IPv6
+            continue
+        for fields in map(str.split, lines):
+            address, _, number = fields[1].partition(":")
+            ours = int(number, 16) == port.host_port and fields[3] == _HOLDING[port.protocol]
+            if ours and _overlap(_decode(address), port.address):
+                yield fields[9]
+
+
+def _overlap(held: str, wanted: str) -> bool:
+    any_address = ("0.0.0.0", "::")
+    return held == wanted or held in any_address or wanted in any_address
+
+
+def _decode(address: str) -> str:
+    from socket import AF_INET, AF_INET6, inet_ntop
+
+    words = [int(address[index : index + 8], 16) for index in range(0, len(address), 8)]
+    return inet_ntop(AF_INET if len(words) == 1 else AF_INET6, struct.pack(f"={len(words)}I", *words))
+
+
+def _processes_with(sockets: set[str]) -> Iterator[int]:
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        try:
+            if any(_link(f"/proc/{name}/fd/{fd}") in sockets for fd in os.listdir(f"/proc/{name}/fd")):
+                yield int(name)
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue
+
+
+def _link(path: str) -> str:
+    try:
+        return os.readlink(path)
+    except OSError:
+        return ""
+
+
+def _describe(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/cmdline", encoding="utf-8", errors="replace") as file:
+            words = file.read().split("\0")
+        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
+            command = file.read().strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return "a process that has just ended"
+    for number, word in enumerate(words[:-1]):
+        if word in forwarder.program_files():
+            return f"the instance {words[number + 1]}"
+    return f"{command} (process {pid})"

@@ -1,0 +1,44 @@
+"""Unmake what the journal announces, for the kinds that belong to the host and not to one mode."""
+
+from __future__ import annotations
+
+from vmctl.errors import VmctlError
+from vmctl.instance import Instance
+from vmctl.named import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def _process(_: Instance, entry: dict[str, Any]) -> None:
+    from vmctl.linux import processes
+
+    if not processes.end(entry["pid"], entry["start"]):
+        raise VmctlError(f"process {entry['pid']} does not end, not even by SIGKILL")
+
+
+def _cgroup(_: Instance, entry: dict[str, Any]) -> None:
+    from vmctl.linux.cgroups import Cgroup
+
+    Cgroup(entry["name"]).remove()
+
+
+def _frozen(_: Instance, entry: dict[str, Any]) -> None:
+    from vmctl import freezer
+
+    freezer.thaw(freezer.find(entry["name"]))
+
+
+def _mount(_: Instance, entry: dict[str, Any]) -> None:
+    from vmctl.linux import mountinfo
+
+    mountinfo.unmount_all(entry["path"])
+
+
+def _link(inst: Instance, entry: dict[str, Any]) -> None:
+    from vmctl.net import network
+
+    network.undo(inst, entry)
+
+
+UNDO = {"process": _process, "cgroup": _cgroup, "frozen": _frozen, "mount": _mount, "link": _link}
