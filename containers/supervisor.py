@@ -12,7 +12,7 @@ import os
 import select
 import sys
 
-from vmctl.linux import slim
+from vmctl.linux import madvise
 
 TYPE_CHECKING = False  # `typing` would be 1 MB more
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def main(child: str, bell: str, stdout: str, stderr: str, stdout_log: str, stder
     poller = select.poll()
     for fd in (pidfd, *logs):
         poller.register(fd, select.POLLIN)
-    slim.forget_start_up()
+    madvise.drop_clean_pages()
     while True:
         ready = [fd for fd, _ in poller.poll()]
         for fd in logs.keys() & set(ready):

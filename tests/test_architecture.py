@@ -22,7 +22,7 @@ ALLOWED = {
 DOORS = {  # module -> the only files that may import it, at any depth
     "libvirt": {"vmm/connection.py"},
     "ctypes": {"vmctl/linux/syscalls.py"},
-    "_ctypes": {"vmctl/linux/slim.py"},
+    "_ctypes": {"vmctl/linux/madvise.py"},
     "subprocess": set(),
     "multiprocessing": set(),
     "asyncio": set(),

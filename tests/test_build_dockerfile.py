@@ -127,7 +127,7 @@ def test_stages(load):
         ("FROM tiny\nONBUILD ONBUILD RUN a", ":2: ONBUILD: ONBUILD cannot be put off", ""),
         ("FROM tiny\nRUN <<EOF\na\n", ":2: the text that ends with a line EOF never ends", ""),
         ("# escape=x\nFROM tiny", ":1: escape: expected", ""),
-        (b"FROM tiny\nRUN \xff", ":2: this is not UTF-8", "Dockerfile"),
+        (b"FROM tiny\nRUN \xff", ":2: not UTF-8", "Dockerfile"),
         (b"FROM tiny\n\0", ":2: a NUL character", ""),
         (b"#" * (1 << 21), "larger than 1.0 MiB", ""),
     ],

@@ -151,9 +151,9 @@ def test_wrong_recipes(load, lines, message, hint):
         ("from: {packages: {include: [a]}}", "the key from.packages.suite is missing"),
         ("from: {packages: {suite: x, variant: tiny}}", "from.packages.variant: expected essential, apt"),
         ("from: {packages: {suite: x, files: [{path: x}]}}", "from.packages.files[0].path: expected the absolute"),
-        ("- a", "does not hold a mapping"),
+        ("- a", "does not contain a mapping"),
         ("a: [", "is not YAML"),
-        ("from: " + "[" * 1000, "nested more than 50 levels deep: this is no recipe"),
+        ("from: " + "[" * 1000, "nested more than 50 levels deep, too deep for a recipe"),
     ],
 )
 def test_wrong_bases(load, text, message):

@@ -1,4 +1,4 @@
-"""Waiting without asking: each thing that can wake a waiter does, and nothing else does."""
+"""Waiting without polling: each kind of event wakes the waiter, and nothing else does."""
 
 import errno
 import os
@@ -24,7 +24,7 @@ LONG_S, SHORT_S = 20.0, 0.05
 
 
 @pytest.fixture
-def bell():
+def eventfd():
     fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
     yield fd
     os.close(fd)
@@ -52,19 +52,19 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def test_a_bell_wakes_each_time_it_is_rung_also_before_the_waiting(bell):
-    os.eventfd_write(bell, 1)
-    with Events((bell,), (), ()) as events:
+def test_an_eventfd_wakes_after_each_write_also_after_one_before_the_wait(eventfd):
+    os.eventfd_write(eventfd, 1)
+    with Events((eventfd,), (), ()) as events:
         assert events.wait(LONG_S)
         assert not events.wait(SHORT_S)
-        os.eventfd_write(bell, 1)
-        os.eventfd_write(bell, 1)
+        os.eventfd_write(eventfd, 1)
+        os.eventfd_write(eventfd, 1)
         assert events.wait(LONG_S)
         assert not events.wait(SHORT_S)
-    os.eventfd_write(bell, 1)  # it is still open
+    os.eventfd_write(eventfd, 1)  # it is still open
 
 
-def test_what_somebody_else_reads_wakes_once_and_stays_unread():
+def test_a_descriptor_that_is_not_drained_wakes_once_and_keeps_its_data():
     reading, writing = os.pipe()
     with open(reading, "rb", buffering=0) as source, open(writing, "wb", buffering=0) as target:
         with Events((), (reading,), ()) as events:
@@ -84,7 +84,7 @@ def test_the_end_of_a_process_wakes_once(process):
         assert not events.wait(SHORT_S)
 
 
-def test_a_process_that_is_no_more_is_none_to_wait_for(process):
+def test_a_process_that_has_ended_before_does_not_wake(process):
     process.kill()
     process.wait()
     with Events((), (), (process.pid,)) as events:
@@ -107,12 +107,12 @@ def test_each_change_in_a_folder_wakes(tmp_path):
 
 
 def take_every_watch(stack):
-    """Make as many as the kernel allows this user."""
+    """Create as many inotify instances as the kernel allows this user."""
     while True:
         stack.callback(os.close, syscalls.inotify_init())
 
 
-def test_without_a_watch_to_be_had_it_wakes_every_millisecond(tmp_path):
+def test_if_no_watch_is_available_it_wakes_every_millisecond(tmp_path):
     with ExitStack() as stack:
         with pytest.raises(OSError, match="inotify_init1") as caught:
             take_every_watch(stack)
@@ -121,15 +121,15 @@ def test_without_a_watch_to_be_had_it_wakes_every_millisecond(tmp_path):
             assert all(events.wait(LONG_S) for _ in range(10))
 
 
-def test_nothing_stays_open(tmp_path, bell, process):
+def test_no_descriptor_stays_open(tmp_path, eventfd, process):
     before = sorted(os.listdir("/proc/self/fd"))
-    with Events((bell,), (), (process.pid,), folder=str(tmp_path)):
+    with Events((eventfd,), (), (process.pid,), folder=str(tmp_path)):
         assert len(os.listdir("/proc/self/fd")) == len(before) + 2
     assert sorted(os.listdir("/proc/self/fd")) == before
 
 
 def listens(group, port):
-    """Have a process in the group listen on a TCP port, and end."""
+    """Run a process in the group that listens on a TCP port and exits."""
     code = f"import socket; socket.create_server(('127.0.0.1', {port}))"
     done = subprocess.run([sys.executable, "-c", code], preexec_fn=lambda: Cgroup(group).join(), check=False)
     assert done.returncode == 0
@@ -145,7 +145,7 @@ def test_a_server_that_listens_on_the_port_wakes(group):
         assert events.wait(LONG_S)
 
 
-def test_a_program_of_the_kernel_goes_with_its_descriptors(group):
+def test_the_bpf_program_is_removed_with_its_descriptors(group):
     before = sorted(os.listdir("/proc/self/fd"))
     with closing(Listening(group, 80)) as listening:
         assert len(os.listdir("/proc/self/fd")) == len(before) + 3
@@ -153,12 +153,12 @@ def test_a_program_of_the_kernel_goes_with_its_descriptors(group):
         assert sorted(os.listdir("/proc/self/fd")) == before
 
 
-def test_no_server_is_listened_for_in_a_group_that_is_not_there():
+def test_a_group_that_does_not_exist_is_refused_on_v2():
     before = sorted(os.listdir("/proc/self/fd"))
     if Cgroup("none").layout.version == 2:
         with pytest.raises(FileNotFoundError):
             Listening("none", 80)
-    else:  # the root of v2 is listened to
+    else:  # on v1 the program is attached to the root of v2
         Listening("none", 80).close()
     assert sorted(os.listdir("/proc/self/fd")) == before
 
@@ -176,22 +176,22 @@ def started(work, mode):
 
 
 def late(how):
-    """Return a workload that gets ready after QUIET_S in the way that its `ready` names."""
+    """Return a workload that becomes ready after QUIET_S, with the probe `how`."""
     port = free_port()
-    told = {"http": Ready(http=HttpProbe(port, "/passwd")), "tcp": Ready(tcp=port), "log": Ready(log="^now")}
+    probes = {"http": Ready(http=HttpProbe(port, "/passwd")), "tcp": Ready(tcp=port), "log": Ready(log="^now")}
     script = f"sleep {QUIET_S}; echo now; exec httpd -f -p {port} -h /etc"
-    return Workload(name=f"late-{how}", image="tiny", command=("sh", "-c", script), ready=told[how])
+    return Workload(name=f"late-{how}", image="tiny", command=("sh", "-c", script), ready=probes[how])
 
 
 @pytest.mark.parametrize("mode", ["container", "host"])
 @pytest.mark.parametrize("how", ["http", "tcp", "log"])
-def test_waiting_for_a_workload_of_this_kernel_is_sleeping(own_root, mode, how):
+def test_waiting_for_a_workload_on_this_kernel_does_not_poll(own_root, mode, how):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw
     with started(late(how), mode) as inst:
         took_s = inst.timeline.between_s("T0", "T6")
         slept = resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw - before
     assert took_s >= QUIET_S
-    assert slept < QUIET_S * 1000 / 4  # asking every millisecond would be a thousand times and more
+    assert slept < QUIET_S * 1000 / 4  # polling every millisecond would sleep more than a thousand times
 
 
 REFUSE_BPF = b"".join(
@@ -206,7 +206,7 @@ REFUSE_BPF = b"".join(
 
 
 @pytest.mark.parametrize("mode", ["container", "host"])
-def test_where_the_kernels_programs_are_forbidden_the_port_is_knocked_at(own_root, mode):
+def test_if_bpf_is_forbidden_the_port_is_polled(own_root, mode):
     pid = os.fork()
     if pid == 0:
         code = 1
@@ -222,7 +222,7 @@ def test_where_the_kernels_programs_are_forbidden_the_port_is_knocked_at(own_roo
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
-def test_a_workload_that_ends_while_it_is_waited_for_is_noticed_at_once(own_root):
+def test_the_end_of_a_workload_is_noticed_at_once_while_waiting(own_root):
     begun_s = time.monotonic()
     work = late("http")._replace(command=("sh", "-c", "sleep 0.3; exit 7"))
     with pytest.raises(engine.VmctlError, match="ended with code 7"), started(work, "container"):

@@ -1,4 +1,4 @@
-"""Holding an instance still: every process of it, only meanwhile, and never longer than whoever asked for it lives."""
+"""Freezing an instance: all its processes, only during the block, and no longer than the freezing command lives."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ from vmctl import backends, freezer, instance
 from vmctl.journal import Journal
 
 QUICK = [mode for mode in sorted(backends.modes()) if not backends.load(mode).features.own_kernel]
-# a process that has children all the time, each of which writes
+# a process that starts children all the time; each of them writes
 BUSY = "while :; do date +%s%N > /clock; done"
 HOLD = """
 import sys, time
@@ -27,7 +27,7 @@ with freezer.frozen(instance.load("busy")):
 
 @pytest.fixture(params=QUICK)
 def busy(request, own_root, tmp_path):
-    """An instance in which something happens all the time."""
+    """An instance whose processes write all the time."""
     path = tmp_path / "busy.yaml"
     path.write_text(f"image: tiny\ncommand: [sh, -c, '{BUSY}']\n")
     ok("up", "--mode", request.param, str(path))
@@ -42,23 +42,23 @@ def clock(inst):
         return file.read()
 
 
-def goes_on(inst):
+def is_running(inst):
     before = clock(inst)
     return wait_for(lambda: clock(inst) != before, 10)
 
 
-def test_nothing_is_written_while_it_is_held_and_it_goes_on_afterwards(busy):
-    assert goes_on(busy)
+def test_nothing_is_written_while_it_is_frozen_and_it_runs_afterwards(busy):
+    assert is_running(busy)
     for _ in range(3):
         with freezer.frozen(busy):
             seen = clock(busy)
             time.sleep(0.1)
             assert clock(busy) == seen
-        assert goes_on(busy)
+        assert is_running(busy)
     assert [entry for entry in busy.journal.entries() if entry["kind"] == freezer.KIND] == []
 
 
-def test_it_goes_on_when_whoever_holds_it_is_killed(busy, tmp_path):
+def test_it_is_thawed_if_the_freezing_command_is_killed(busy, tmp_path):
     process = start_python(HOLD, tmp_path)
     assert process.stdout.readline() == b"held\n"
     seen = clock(busy)
@@ -66,17 +66,17 @@ def test_it_goes_on_when_whoever_holds_it_is_killed(busy, tmp_path):
     assert clock(busy) == seen
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    assert goes_on(busy)
+    assert is_running(busy)
 
 
-def test_it_can_be_removed_where_not_even_the_guard_is_left(busy):
-    """SIGKILL does not reach a process that is held by the freezer of v1."""
+def test_it_can_be_removed_if_the_guard_was_killed_too(busy):
+    """SIGKILL does not reach a process that the v1 freezer has frozen."""
     group = freezer.find(busy.cgroup)
     Journal(busy.journal.path).record(freezer.KIND, name=busy.cgroup)
     freezer._gather(group, freezer.Cgroup(busy.cgroup))
-    group.turn(group.on)
+    group.request(group.freeze)
     ok("rm", "-f", "busy")
-    assert not group.own or not os.path.exists(group.folder)
+    assert not group.temporary or not os.path.exists(group.folder)
 
 
 def start_python(script, tmp_path):

@@ -1,4 +1,4 @@
-"""Our NamedTuple behaves as typing's, for everything the project does with one."""
+"""Our NamedTuple behaves like that of `typing` in everything that the project uses."""
 
 import copy
 import pickle
@@ -10,7 +10,7 @@ from vmctl.named import NamedTuple
 
 
 class Ours(NamedTuple):
-    """One."""
+    """A tuple of ours."""
 
     a: int
     b: str = "x"
@@ -27,7 +27,7 @@ class Theirs(TypingsNamedTuple):
     c: tuple[int, ...] = ()
 
 
-def test_it_is_made_and_read_as_typings():
+def test_it_is_made_and_read_like_that_of_typing():
     for values, named in (((1,), {}), ((1, "y"), {}), ((), {"a": 1, "c": (2,)}), ((1, "y", (3,)), {})):
         assert tuple(Ours(*values, **named)) == tuple(Theirs(*values, **named))
         assert Ours(*values, **named)._asdict() == Theirs(*values, **named)._asdict()
@@ -55,7 +55,7 @@ def test_a_wrong_call_is_refused_by_both(make):
             make(kind)
 
 
-def test_it_is_frozen_and_has_no_room_for_more():
+def test_its_attributes_cannot_be_set():
     for name in ("a", "new"):
         with pytest.raises(AttributeError):
             setattr(Ours(1), name, 2)

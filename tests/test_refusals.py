@@ -45,7 +45,7 @@ SLEEP = "command: [sleep, '1000']"
     [
         ("comand: [sh]", "the key comand is unknown"),
         ("command: sh", "the key command: expected a list, got a text"),
-        ("image: other", "the key image stands twice"),
+        ("image: other", "the key image is given twice"),
         ("ports: ['80']", "the key ports[0]: expected a port"),
     ],
 )

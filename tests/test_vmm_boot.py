@@ -93,10 +93,10 @@ def test_a_system_without_systemd_or_cloud_init_is_refused(own_store, tmp_path):
     ("text", "message"),
     [
         ("packages: [htop]\n", "no user-data"),
-        ("#cloud-config\n- a list\n", "does not hold a mapping"),
+        ("#cloud-config\n- a list\n", "does not contain a mapping"),
         ("#cloud-config\nusers: alice\n", "the key users: expected a list"),
         ("#cloud-config\na: 1\na: 2\n", "line 3"),
-        (b"#!/bin/sh\necho \xff\n", ":2: this is not UTF-8 text"),
+        (b"#!/bin/sh\necho \xff\n", ":2: not UTF-8 text"),
     ],
 )
 def test_user_data_that_is_wrong_is_refused_with_file_and_line(tmp_path, text, message):

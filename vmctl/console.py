@@ -1,4 +1,4 @@
-"""What a guest wrote to its console, made fit for a terminal: it may have sent anything."""
+"""Make the output of a guest's console safe for a terminal: the guest may have written any bytes."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ _SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\
 
 
 def lines(text: str) -> list[str]:
-    """Return the lines, without colours and whatever else is not to be printed."""
+    """Return the lines without escape sequences and other characters that cannot be printed."""
     return ["".join(filter(str.isprintable, _SEQUENCE.sub("", line))) for line in text.splitlines()]

@@ -1,6 +1,6 @@
-"""Errors as values: what failed, on which object, and what the user can do about it.
+"""Errors: what failed, on which object, and what the user can do about it.
 
-Libraries raise these; only the command line prints and exits.
+Libraries raise them; only the command line prints and exits.
 The exit codes are those of docker-run(1) and env(1), plus 124 as in timeout(1).
 """
 
@@ -13,18 +13,18 @@ EXIT_NOT_FOUND = 127
 
 
 class VmctlError(Exception):
-    """One sentence that names the object, an optional hint, and the exit code of the command line."""
+    """A sentence that names the object, an optional hint, and the exit code of the command line."""
 
     exit_code = EXIT_VMCTL
 
     def __init__(self, message: str, *, hint: str = "", detail: str = "") -> None:
         super().__init__(message)
         self.hint = hint
-        self.detail = detail  # evidence to print below the sentence, for instance a console's tail
+        self.detail = detail  # printed below the sentence, for instance the last lines of a console
 
 
 class SpecError(VmctlError):
-    """The workload file, or a flag that stands for one of its keys, is wrong."""
+    """The workload file, or a flag of the command line, is wrong."""
 
 
 class UnavailableError(VmctlError):
@@ -50,12 +50,12 @@ class CommandNotFoundError(VmctlError):
 
 
 class CommandNotExecutableError(VmctlError):
-    """The command is in the image and cannot be executed."""
+    """The command is in the image but cannot be executed."""
 
     exit_code = EXIT_NOT_EXECUTABLE
 
 
 class DeadlineError(VmctlError):
-    """A time limit of ours passed."""
+    """A time limit of vmctl has passed."""
 
     exit_code = EXIT_TIMEOUT

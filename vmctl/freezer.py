@@ -1,7 +1,7 @@
-"""Hold every process of an instance's cgroup for a moment, so that what they write does not change meanwhile.
+"""Freeze all processes of an instance for a moment, so that its files do not change meanwhile.
 
-v2: `cgroup.freeze` of the group itself (cgroup-v2.rst). v1 has a controller of its own for it (freezer-subsystem.rst):
-the processes are moved into a group of its hierarchy, and back into the root of it afterwards.
+v2: `cgroup.freeze` of the instance's group (cgroup-v2.rst). v1 has a separate controller (freezer-subsystem.rst): the
+processes are moved into a group of its hierarchy, and afterwards into the root group of that hierarchy.
 """
 
 from __future__ import annotations
@@ -20,47 +20,47 @@ from vmctl.linux import kernelfile
 from vmctl.linux.cgroups import PARENT, Cgroup
 from vmctl.named import NamedTuple
 
-KIND = "frozen"  # of the journal's entry
+KIND = "frozen"  # kind of the journal entry
 
 TIMEOUT_S = 10.0
 
 
 class Group(NamedTuple):
-    """The group that is frozen, and how its files are called in this version of cgroups."""
+    """A group that can be frozen, with the names and values of its files in this version of cgroups."""
 
     folder: str
-    own: bool  # v1: made for this, and removed afterwards
-    switch: str
-    on: str
-    off: str
-    progress: str  # says when all are held
-    held: str
+    temporary: bool  # v1: created for the freeze, removed afterwards
+    control_file: str
+    freeze: str  # written to `control_file`
+    thaw: str
+    state_file: str
+    frozen: str  # the line of `state_file` once all processes are frozen
 
-    def is_held(self) -> bool:
-        """Return whether every process in it is held."""
-        with open(os.path.join(self.folder, self.progress), encoding="ascii") as file:
-            return self.held in file.read().splitlines()
+    def is_frozen(self) -> bool:
+        """Return whether all processes in the group are frozen."""
+        with open(os.path.join(self.folder, self.state_file), encoding="ascii") as file:
+            return self.frozen in file.read().splitlines()
 
-    def turn(self, value: str) -> None:
-        """Write to the switch. Raises OSError."""
-        kernelfile.write(os.path.join(self.folder, self.switch), value)
+    def request(self, value: str) -> None:
+        """Write `freeze` or `thaw` to the control file. Raises OSError."""
+        kernelfile.write(os.path.join(self.folder, self.control_file), value)
 
 
 @contextmanager
 def frozen(inst: Instance) -> Iterator[None]:
-    """Hold the processes of an instance. Raises UnavailableError where no freezer is mounted, VmctlError.
+    """Freeze the processes of an instance. Raises UnavailableError if no freezer is mounted, VmctlError.
 
-    They go on with the end of this block, and with the end of this process however it ends: a guard sees to that.
-    One command at a time holds them, a second one waits for the first.
+    They are thawed at the end of this block, and when this process ends, even by SIGKILL: a guard process does it.
+    One command at a time can freeze an instance; a second one waits for the first.
     """
     group = find(inst.cgroup)
-    with _alone(inst):
-        inst.journal.record(KIND, name=inst.cgroup)  # should the guard be killed, too
+    with _locked(inst):
+        inst.journal.record(KIND, name=inst.cgroup)  # in case the guard is killed too
         try:
             with _guard(group):
                 _gather(group, Cgroup(inst.cgroup))
-                group.turn(group.on)
-                _wait_until_held(group, inst.name)
+                group.request(group.freeze)
+                _wait_until_frozen(group, inst.name)
                 yield
         finally:
             with suppress(FileNotFoundError):  # the instance has been removed meanwhile
@@ -68,7 +68,7 @@ def frozen(inst: Instance) -> Iterator[None]:
 
 
 def find(name: str) -> Group:
-    """Return how the processes of an instance can be held. Raises UnavailableError where they cannot."""
+    """Return the group that freezes the cgroup `name`. Raises UnavailableError if no freezer is mounted."""
     cgroup = Cgroup(name)
     if cgroup.layout.version == 2:
         return Group(cgroup.folders["memory"], False, "cgroup.freeze", "1", "0", "cgroup.events", "frozen 1")
@@ -77,12 +77,12 @@ def find(name: str) -> Group:
             if fstype == "cgroup" and "freezer" in options.split(","):
                 folder = f"{target}/{PARENT}/{name}"
                 return Group(folder, True, "freezer.state", "FROZEN", "THAWED", "freezer.state", "FROZEN")
-    raise UnavailableError(f"{name} cannot be paused: no cgroup freezer is mounted", hint="--no-pause does without")
+    raise UnavailableError(f"{name} cannot be paused: no cgroup freezer is mounted", hint="use --no-pause")
 
 
 @contextmanager
-def _alone(inst: Instance) -> Iterator[None]:
-    """Hold a lock of the instance's for this alone: the other one belongs to an attached run for as long as it runs."""
+def _locked(inst: Instance) -> Iterator[None]:
+    """Hold a lock that is for freezing only: an attached run holds the instance's own lock as long as it runs."""
     try:
         fd = os.open(inst.path("paused"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except FileNotFoundError:
@@ -95,16 +95,16 @@ def _alone(inst: Instance) -> Iterator[None]:
 
 
 def thaw(group: Group) -> None:
-    """Let the processes of a group go on; nothing happens where there is none. Raises OSError."""
+    """Thaw the processes of a group; does nothing if the group does not exist. Raises OSError."""
     with suppress(FileNotFoundError):
-        group.turn(group.off)
-        if group.own:
+        group.request(group.thaw)
+        if group.temporary:
             _dissolve(group.folder)
 
 
 def _gather(group: Group, cgroup: Cgroup) -> None:
-    """v1: move all processes into the group, and those that they made meanwhile."""
-    if not group.own:
+    """On v1, move all processes into the group, also those that they create meanwhile."""
+    if not group.temporary:
         return
     os.makedirs(group.folder, exist_ok=True)
     while missing := set(cgroup.pids()) - _pids(group.folder):
@@ -114,7 +114,7 @@ def _gather(group: Group, cgroup: Cgroup) -> None:
 
 
 def _dissolve(folder: str) -> None:
-    """Move the processes of a v1 group into its hierarchy's root, and remove the group; its parent goes with it."""
+    """Move the processes of a v1 group into the root of its hierarchy, and remove the group and its empty parent."""
     root = os.path.dirname(os.path.dirname(folder))
     deadline = time.monotonic() + TIMEOUT_S
     while True:
@@ -124,11 +124,11 @@ def _dissolve(folder: str) -> None:
         try:
             os.rmdir(folder)
             break
-        except OSError as error:  # one that is just ending, or that a commit has gathered meanwhile, is in it
+        except OSError as error:  # it contains a process that is exiting, or that another commit has moved here
             if error.errno != errno.EBUSY or time.monotonic() > deadline:
                 raise
             time.sleep(0.001)
-    with suppress(OSError):  # another instance's group is in it
+    with suppress(OSError):  # it contains the group of another instance
         os.rmdir(os.path.dirname(folder))
 
 
@@ -137,40 +137,40 @@ def _pids(folder: str) -> set[int]:
         return {int(pid) for pid in file.read().split()}
 
 
-def _wait_until_held(group: Group, name: str) -> None:
+def _wait_until_frozen(group: Group, name: str) -> None:
     deadline = time.monotonic() + TIMEOUT_S
-    while not group.is_held():
+    while not group.is_frozen():
         if time.monotonic() > deadline:
-            raise VmctlError(f"{name} could not be paused within {TIMEOUT_S:g} s", hint="--no-pause does without")
+            raise VmctlError(f"{name} could not be paused within {TIMEOUT_S:g} s", hint="use --no-pause")
         time.sleep(0.001)
 
 
 @contextmanager
 def _guard(group: Group) -> Iterator[None]:
-    """Thaw the group at the end of this block; where this process ends before, a child of it does that."""
-    alive, ours = os.pipe()
+    """Thaw the group at the end of this block; if this process ends earlier, its child thaws it."""
+    reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
-        _thaw_after(alive, ours, group)
-    os.close(alive)
+        _thaw_after_parent(reader, writer, group)
+    os.close(reader)
     try:
         yield
     finally:
         thaw(group)
-        os.close(ours)
+        os.close(writer)
         os.waitpid(child, 0)
 
 
-def _thaw_after(alive: int, ours: int, group: Group) -> None:
-    """Wait for the end of the parent, or its word, and thaw; never returns."""
+def _thaw_after_parent(reader: int, writer: int, group: Group) -> None:
+    """Wait until the parent closes its end of the pipe or exits, and thaw the group; never returns."""
     try:
-        os.setsid()  # out of reach of a terminal's Ctrl-C
+        os.setsid()  # Ctrl-C in the terminal must not reach this process
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(signum, signal.SIG_IGN)
-        os.close(ours)
-        for fd in range(3):  # or whoever reads our output would wait for it
+        os.close(writer)
+        for fd in range(3):  # a reader of the parent's output would otherwise wait for this process
             os.close(fd)
-        os.read(alive, 1)
+        os.read(reader, 1)
         thaw(group)
     finally:
         os._exit(0)

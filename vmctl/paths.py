@@ -1,6 +1,6 @@
-"""Where vmctl keeps things: one root that lasts (images, instances) and one that a reboot may empty.
+"""The folders of vmctl: a persistent one (images, instances), and one that a reboot may empty.
 
-Root's are /var/lib/vmctl and /run/vmctl; other users have theirs in the XDG base directories;
+For root they are /var/lib/vmctl and /run/vmctl, for other users folders in the XDG base directories.
 VMCTL_ROOT moves both below one folder.
 """
 
@@ -34,10 +34,10 @@ def images_root() -> str:
 
 
 def instances_root() -> str:
-    """Return the folder that holds one folder per instance."""
+    """Return the folder that contains one folder per instance."""
     return os.path.join(state_root(), "instances")
 
 
 def cache_root() -> str:
-    """Return the folder of what can be made again (accelerator probe, QEMU's capabilities)."""
+    """Return the folder of files that can be created again (accelerator probe, QEMU's capabilities)."""
     return os.path.join(state_root(), "cache")

@@ -1,7 +1,7 @@
-"""The one door to other programs.
+"""Run other programs: every call of a program goes through here.
 
-A command is a list, never a shell line. Output goes to memory files instead of pipes: nothing can fill up and
-block, no reader thread is needed, and `subprocess` (15 ms to import) stays out of the start path.
+A command is a list, never a shell line. Output goes to memory files, not to pipes: nothing can fill up and block, no
+reader thread is needed, and `subprocess` (15 ms to import) is not imported on the start path.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class CommandError(VmctlError):
-    """A program ended with a code other than 0, or did not end in time."""
+    """A program exited with a code other than 0, or did not end in time."""
 
     def __init__(self, argv: list[str], returncode: int, output: str) -> None:
         tail = output.strip().splitlines()[-1:] or ["no message"]
@@ -30,7 +30,7 @@ class CommandError(VmctlError):
 
 
 def which(program: str) -> str | None:
-    """Return the path of `program`, looking in PATH and in the sbin directories, or None."""
+    """Return the path of `program` from PATH or the sbin directories, or None if it is not installed."""
     if "/" in program:
         return program if os.access(program, os.X_OK) else None
     folders = [*os.environ.get("PATH", os.defpath).split(os.pathsep), "/usr/local/sbin", "/usr/sbin", "/sbin"]
@@ -51,21 +51,21 @@ def run(
     cwd: str | None = None,
     tick: Callable[[int], None] | None = None,
 ) -> tuple[int, str, str]:
-    """Run a program to its end and return (code, stdout, stderr); the code is -n when signal n ended it.
+    """Run a program to its end and return (code, stdout, stderr); the code is -n if signal n ended it.
 
-    `tick` is called with its pid some times a second while it runs, to show how far it is; what it raises ends it.
-    Raises UnavailableError where the program is not installed, CommandError where `check` is set and it failed
-    or outlived `timeout_s` (it is then killed).
+    `tick` is called with the pid five times a second while the program runs, to show progress; an exception in it
+    kills the program. Raises UnavailableError if the program is not installed, CommandError if it fails and `check` is
+    set, or if it still runs after `timeout_s` (then it is killed).
     """
     path = which(argv[0])
     if path is None:
-        raise UnavailableError(f"the program {argv[0]} is not installed", hint="`vmctl doctor` says how to get it")
+        raise UnavailableError(f"the program {argv[0]} is not installed", hint="`vmctl doctor` shows how to install it")
     files = [os.memfd_create(name) for name in ("stdin", "stdout", "stderr")]
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)  # else one between spawn and wait would leave it behind
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)  # a signal between spawn and wait would leave it running
     try:
         os.write(files[0], stdin)
         os.lseek(files[0], 0, os.SEEK_SET)
-        if cwd is not None:  # posix_spawn has no working directory; env(1) has
+        if cwd is not None:  # posix_spawn cannot set the working directory; env(1) can
             argv, path = ["env", "-C", cwd, path, *argv[1:]], which("env") or "/usr/bin/env"
         pid = os.posix_spawn(
             path,
@@ -91,7 +91,7 @@ def run(
 def _wait(
     pid: int, timeout_s: float, tick: Callable[[int], None] | None, mask: set[int | signal.Signals]
 ) -> int | None:
-    """Return the code, None after a time-out; `mask` is the signal mask to wait with."""
+    """Return the exit code, or None after a timeout; `mask` is the signal mask to wait with."""
     pidfd = os.pidfd_open(pid)
     try:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)

@@ -1,4 +1,4 @@
-"""A program whose output is read while it runs: as `run`, for output that is too much for memory."""
+"""Run a program and read its output while it runs: like `run`, for output that does not fit into memory."""
 
 from __future__ import annotations
 
@@ -13,33 +13,35 @@ from vmctl.run import CommandError, which
 
 _PART = 1 << 16
 _TAIL_LINES = 20
-_PATIENCE_S = 10.0  # for a program that has been asked to end
+_TERM_TIMEOUT_S = 10.0  # between SIGTERM and SIGKILL
 
 
 class Output:
-    """The standard output of a program that runs, forward only; what it says on standard error goes line by line."""
+    """The standard output of a running program; each line of its standard error is given to `on_error_line`."""
 
-    def __init__(self, argv: list[str], pidfd: int, stdout: int, stderr: int, said: Callable[[str], None]) -> None:
+    def __init__(
+        self, argv: list[str], pidfd: int, stdout: int, stderr: int, on_error_line: Callable[[str], None]
+    ) -> None:
         self._argv = argv
         self._pidfd = pidfd
         self._stdout, self._stderr = stdout, stderr
-        self._said = said
+        self._on_error_line = on_error_line
         self._line = b""
         self._tail: list[str] = []
         self._open = {stdout, stderr}
 
     def read(self, size: int = _PART) -> bytes:
-        """Return up to `size` bytes, none at the end. Raises CommandError at the end of a program that has failed."""
+        """Return up to `size` bytes, none at the end. Raises CommandError at the end if the program has failed."""
         while self._open:
-            for fd in sorted(self._readable(), key=lambda fd: fd == self._stdout):  # what was said comes first
+            for fd in sorted(self._readable(), key=lambda fd: fd == self._stdout):  # standard error first
                 data = os.read(fd, min(size, _PART))
                 if not data:
                     self._open.remove(fd)
                 elif fd == self._stdout:
                     return data
                 else:
-                    self._hear(data)
-        self._hear(b"\n" if self._line else b"")
+                    self._read_error_lines(data)
+        self._read_error_lines(b"\n" if self._line else b"")
         code = os.waitstatus_to_exitcode(_waited(self._pidfd))
         if code != 0:
             raise CommandError(self._argv, code, "\n".join(self._tail))
@@ -51,30 +53,32 @@ class Output:
             poller.register(fd, select.POLLIN)
         return [fd for fd, _ in poller.poll()]
 
-    def _hear(self, data: bytes) -> None:
+    def _read_error_lines(self, data: bytes) -> None:
         *lines, self._line = (self._line + data).split(b"\n")
         for line in lines:
             text = line.decode(errors="replace").rstrip("\r")
             self._tail = [*self._tail, text][-_TAIL_LINES:]
-            self._said(text)
+            self._on_error_line(text)
 
 
 def _waited(pidfd: int) -> int:
-    """Return the status of the child that `pidfd` stands for, which has ended or will."""
+    """Wait for the child of `pidfd` and return its wait status."""
     found = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOWAIT)
     assert found is not None
     return os.waitpid(found.si_pid, 0)[1]
 
 
 @contextmanager
-def stream(argv: list[str], env: Mapping[str, str], said: Callable[[str], None] = lambda _: None) -> Iterator[Output]:
-    """Run a program and lend its standard output; whoever leaves before its end ends it.
+def stream(
+    argv: list[str], env: Mapping[str, str], on_error_line: Callable[[str], None] = lambda _: None
+) -> Iterator[Output]:
+    """Run a program and yield its standard output; leaving the block before the program's end ends the program.
 
-    Raises UnavailableError where it is not installed.
+    Raises UnavailableError if it is not installed.
     """
     path = which(argv[0])
     if path is None:
-        raise UnavailableError(f"the program {argv[0]} is not installed", hint="`vmctl doctor` says how to get it")
+        raise UnavailableError(f"the program {argv[0]} is not installed", hint="`vmctl doctor` shows how to install it")
     null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
     ends = [null]
     try:
@@ -90,7 +94,7 @@ def stream(argv: list[str], env: Mapping[str, str], said: Callable[[str], None] 
             os.close(fd)
             ends.remove(fd)
         try:
-            yield Output(argv, pidfd, stdout, stderr, said)
+            yield Output(argv, pidfd, stdout, stderr, on_error_line)
         finally:
             _end(pid, pidfd)
     finally:
@@ -99,15 +103,15 @@ def stream(argv: list[str], env: Mapping[str, str], said: Callable[[str], None] 
 
 
 def _end(pid: int, pidfd: int) -> None:
-    """Ask a program to end, so that it can tidy up; kill it when it does not; nothing where it has ended."""
+    """Send SIGTERM to a program, so that it can clean up, then SIGKILL; does nothing if it was waited for."""
     try:
         os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
-        return  # waited for already
+        return  # it was waited for already
     poller = select.poll()
     poller.register(pidfd, select.POLLIN)
     for signum in (signal.SIGTERM, signal.SIGKILL):
-        os.killpg(pid, signum)  # its children, too
-        if poller.poll(_PATIENCE_S * 1000):
+        os.killpg(pid, signum)  # the children too
+        if poller.poll(_TERM_TIMEOUT_S * 1000):
             break
     os.waitpid(pid, 0)

@@ -1,4 +1,4 @@
-"""Small files that people write: read whole, with one sentence for whatever is wrong with them."""
+"""Read small text files that users write, with a clear error if one is not readable, too large or not UTF-8."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ MAX_BYTES = 1 << 20
 
 
 def read(path: str, what: str) -> bytes:
-    """Return a file's content. Raises SpecError where it cannot be read, or is too large to be `what` it should be."""
+    """Return a file's content; `what` names the kind of file in errors. Raises SpecError if unreadable or too large."""
     try:
         with open(path, "rb") as file:
             raw = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise SpecError(f"the {what} {path} cannot be read: {error.strerror}") from None
     if len(raw) > MAX_BYTES:
-        raise SpecError(f"{path} is larger than {format_size(MAX_BYTES)}: this is no {what}")
+        raise SpecError(f"{path} is larger than {format_size(MAX_BYTES)}, too large for a {what}")
     return raw
 
 
 def decoded(raw: bytes, path: str, what: str) -> str:
-    """Return a content as text, without a byte order mark. Raises SpecError with FILE:LINE where it is not UTF-8."""
+    """Return content as text without a byte order mark. Raises SpecError with FILE:LINE if it is not UTF-8."""
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
-        raise SpecError(f"{path}:{line}: this is not UTF-8 text", hint=f"is this a {what}?") from None
+        raise SpecError(f"{path}:{line}: not UTF-8 text", hint=f"is this a {what}?") from None

@@ -1,8 +1,8 @@
-"""Marks on the host's monotonic clock: when each step of a start or a stop was observed.
+"""Marks on the host's monotonic clock: the time at which each step of a start or a stop was observed.
 
-The names are those of the measurement rules: T0 asked to start, T1 the process exists, T4 our init runs,
-T5 first byte of the workload's output, T6 first correct answer, T7 asked to stop, T8 gone, T9 released.
-A mark that nobody observed is absent, never guessed.
+The names are those of the measurement rules: T0 start requested, T1 the process exists, T4 our init runs,
+T5 first byte of the workload's output, T6 first correct answer, T7 stop requested, T8 process gone, T9 all released.
+A mark that was not observed is absent, never estimated.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from time import monotonic_ns
 
 
 class Timeline:
-    """Marks in nanoseconds of CLOCK_MONOTONIC, each kept as first observed."""
+    """Marks in nanoseconds of CLOCK_MONOTONIC; the first observation of each is kept."""
 
     def __init__(self, marks_ns: dict[str, int] | None = None) -> None:
         self.marks_ns: dict[str, int] = dict(marks_ns or {})
 
     def mark(self, name: str, at_ns: int | None = None) -> None:
-        """Record `name` now, or at a moment observed earlier; a second observation changes nothing."""
+        """Record `name` with the time now or at `at_ns`; a second observation changes nothing."""
         self.marks_ns.setdefault(name, monotonic_ns() if at_ns is None else at_ns)
 
     def between_s(self, first: str, last: str) -> float | None:
-        """Return the seconds between two marks, or None where one was not observed."""
+        """Return the seconds between two marks, or None if one was not observed."""
         if first not in self.marks_ns or last not in self.marks_ns:
             return None
         return (self.marks_ns[last] - self.marks_ns[first]) / 1e9

@@ -1,4 +1,4 @@
-"""Sizes and durations: text at the border, bytes and seconds inside."""
+"""Sizes and durations: text for users, bytes and seconds in the code."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def parse_size(text: str) -> int:
-    """Return bytes; units are B, K/KiB, M/MiB, G/GiB, T/TiB, all of 1024. Raises ValueError."""
+    """Return bytes; units are B, K/KiB, M/MiB, G/GiB, T/TiB, all powers of 1024. Raises ValueError."""
     match = re.fullmatch(_SIZE, text.strip())
     if not match:
         raise ValueError(f"a size such as 256M or 1.5GiB, not {text!r}")
@@ -27,7 +27,7 @@ def parse_size(text: str) -> int:
 
 
 def parse_duration(text: str) -> float:
-    """Return seconds; units are ms, s, m, h and must be given. Raises ValueError."""
+    """Return seconds; the unit (ms, s, m, h) is required. Raises ValueError."""
     match = re.fullmatch(_DURATION, text.strip())
     if not match:
         raise ValueError(f"a duration such as 500ms, 60s or 2m, not {text!r}")
@@ -35,7 +35,7 @@ def parse_duration(text: str) -> float:
 
 
 def format_size(size_bytes: float) -> str:
-    """Return a size for people, such as '1.5 MiB'."""
+    """Return a readable size such as '1.5 MiB'."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if abs(size_bytes) < 1024:
             return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
@@ -44,7 +44,7 @@ def format_size(size_bytes: float) -> str:
 
 
 def format_seconds(seconds: float) -> str:
-    """Return a duration for people, such as '41 ns', '3.2 ms', '5.7 s' or '2m 03s'."""
+    """Return a readable duration such as '41 ns', '3.2 ms', '5.7 s' or '2m 03s'."""
     if 0 < seconds < 1e-4:
         return f"{seconds * 1e9:.0f} ns" if seconds < 1e-6 else f"{seconds * 1e6:.1f} µs"
     if seconds < 1:
@@ -57,7 +57,7 @@ def format_seconds(seconds: float) -> str:
 
 
 def format_age(seconds: float) -> str:
-    """Return a time span for people in the largest unit of which there are two, as docker does: '3 weeks'."""
+    """Return a readable age such as '3 weeks', in the largest unit that it contains twice, as docker does."""
     for unit, length in _AGES:
         if seconds >= 2 * length:
             return f"{int(seconds // length)} {unit}s"

@@ -1,4 +1,4 @@
-"""Reading YAML that a person wrote, or somebody who means harm: bounded in size, after aliases too."""
+"""Read YAML from users and from untrusted sources: size and depth are limited, also after aliases are expanded."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from vmctl import textfile
 from vmctl.errors import SpecError
 
 MAX_NODES = 10_000  # after aliases are expanded
-MAX_DEPTH = 50  # libyaml builds a document by recursion in C, and at some depth takes the whole process down
+MAX_DEPTH = 50  # libyaml builds a document by recursion in C, and crashes the process at some depth
 
 
 class _Loader(yaml.CSafeLoader):
-    """YAML as people mean it: the core schema of YAML 1.2, in which `no` is a word and 22:22 is not a number."""
+    """The core schema of YAML 1.2: `no` is a string and 22:22 is not a number."""
 
 
 _Loader.yaml_implicit_resolvers = {}
@@ -29,12 +29,12 @@ for _tag, _pattern, _first in (
 
 
 def _mapping(loader: Any, node: Any) -> dict[Any, Any]:
-    """Build a mapping; YAML forbids what PyYAML lets pass: the same key twice."""
+    """Build a mapping; refuse a key that is given twice, which YAML forbids and PyYAML accepts."""
     seen: set[Any] = set()
     for key_node, _ in node.value:
         key = getattr(key_node, "value", None)
         if isinstance(key, str) and key in seen:
-            raise yaml.constructor.ConstructorError(None, None, f"the key {key} stands twice", key_node.start_mark)
+            raise yaml.constructor.ConstructorError(None, None, f"the key {key} is given twice", key_node.start_mark)
         seen.add(key if isinstance(key, str) else id(key_node))
     return dict(loader.construct_mapping(node, deep=True))
 
@@ -49,28 +49,30 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _integer)
 
 
 def read_mapping(path: str, what: str = "workload file", example: str = "image: tiny") -> dict[str, Any]:
-    """Return the mapping that a YAML file holds; `what` it ought to be, for the error. Raises SpecError."""
+    """Return the mapping in a YAML file; `what` names the kind of file in errors. Raises SpecError."""
     raw = textfile.read(path, what)
     try:
         if _depth(raw) > MAX_DEPTH:
-            raise SpecError(f"{path} is nested more than {MAX_DEPTH} levels deep: this is no {what}")
+            raise SpecError(f"{path} is nested more than {MAX_DEPTH} levels deep, too deep for a {what}")
         document = yaml.load(raw, _Loader)
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
         raise SpecError(f"{path} is not YAML: {_where(error)}") from None
     if _nodes(document, {}) > MAX_NODES:
         raise SpecError(
-            f"{path} expands to more than {MAX_NODES} values", hint="aliases (*name) multiply what they name"
+            f"{path} expands to more than {MAX_NODES} values", hint="aliases (*name) repeat the values they name"
         )
     if not isinstance(document, dict):
-        raise SpecError(f"{path} does not hold a mapping", hint=f"a {what} is `key: value` lines, such as {example}")
+        raise SpecError(
+            f"{path} does not contain a mapping", hint=f"a {what} consists of `key: value` lines, such as {example}"
+        )
     return document
 
 
 def value(text: str) -> Any:
-    """Return what a text of one line stands for in YAML. Raises SpecError."""
+    """Return the value of a YAML text of one line. Raises SpecError."""
     try:
         if len(text) > textfile.MAX_BYTES or _depth(text.encode()) > MAX_DEPTH:
-            raise ValueError("too much for one value")
+            raise ValueError("too large for one value")
         return yaml.load(text, _Loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise SpecError(f"{text} is not YAML: {_where(error)}") from None
@@ -83,7 +85,7 @@ def _where(error: Exception) -> str:
 
 
 def _depth(raw: bytes) -> int:
-    """Return how deep a document's lists and mappings are nested; beyond MAX_DEPTH nobody counts on."""
+    """Return how deep a document's lists and mappings are nested; counting stops beyond MAX_DEPTH."""
     depth = deepest = 0
     try:
         for event in yaml.parse(raw, yaml.CSafeLoader):
@@ -92,18 +94,18 @@ def _depth(raw: bytes) -> int:
             if deepest > MAX_DEPTH:
                 break
     except yaml.MarkedYAMLError as error:
-        if "nesting depth" in (error.problem or ""):  # libyaml since 0.2.6 has a limit of its own, a thousand levels
+        if "nesting depth" in (error.problem or ""):  # libyaml has its own limit of 1000 levels since 0.2.6
             return MAX_DEPTH + 1
         raise
     return deepest
 
 
 def _nodes(value: Any, known: dict[int, int]) -> int:
-    """Return how many values a document has when each alias is replaced by what it names, without replacing any."""
+    """Return how many values a document has if each alias is expanded, without expanding any."""
     if not isinstance(value, dict | list):
         return 1
     if id(value) not in known:
-        known[id(value)] = MAX_NODES + 1  # an alias to itself: endless
+        known[id(value)] = MAX_NODES + 1  # an alias to itself would be endless
         parts = [*value.values()] if isinstance(value, dict) else value
         known[id(value)] = 1 + sum(_nodes(part, known) for part in parts)
     return known[id(value)]

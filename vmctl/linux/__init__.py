@@ -1,1 +1,1 @@
-"""What this machine offers to any mode."""
+"""Interfaces of the Linux kernel, used by every mode."""

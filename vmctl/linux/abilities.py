@@ -1,4 +1,4 @@
-"""What this kernel lets us do, found by doing it: in a child whose namespaces take everything along when it ends."""
+"""What this kernel lets us do, found by trying it in a child: all that the child made ends with its namespaces."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _KVM_GET_API_VERSION = 0xAE00
 
 
 def failure_of(action: Callable[[], None]) -> OSError | None:
-    """Return the OSError that `action` ends with in a child, None where it succeeds."""
+    """Run `action` in a child; return the OSError it raises, or None if it succeeds."""
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -34,17 +34,17 @@ def failure_of(action: Callable[[], None]) -> OSError | None:
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     if number:
         return OSError(int(number), text)
-    return None if code == 0 else OSError(errno.EPERM, f"the attempt ended with code {code}")
+    return None if code == 0 else OSError(errno.EPERM, f"the attempt exited with code {code}")
 
 
 def refused_namespaces() -> dict[str, OSError]:
-    """Return the kinds of namespace that cannot be made, each with the reason."""
+    """Return the kinds of namespace that cannot be created, each with the reason."""
     results = {name: failure_of(lambda flag=flag: syscalls.unshare(flag)) for name, flag in NAMESPACES.items()}  # type: ignore[misc]
     return {name: error for name, error in results.items() if error}
 
 
 def mount_overlay() -> None:
-    """Mount an overlay on a memory file system. Raises OSError."""
+    """Mount an overlay on a tmpfs. Raises OSError."""
     _private_tmp()
     for name in ("lower", "upper", "work", "merged"):
         os.mkdir(f"/tmp/{name}")
@@ -53,9 +53,10 @@ def mount_overlay() -> None:
 
 
 def mount_erofs() -> None:
-    """Offer a file that is no EROFS image as one; how it is refused tells what the kernel can do. Raises OSError.
+    """Try to mount a file that is not an EROFS image; the error shows what the kernel supports. Raises OSError.
 
-    ENODEV: there is no EROFS. ENOTBLK: only on a block device, so through a loop device. Else: directly from a file.
+    ENODEV: the kernel has no EROFS. ENOTBLK: it mounts EROFS from a block device only, which may be a loop device.
+    Any other error: it mounts EROFS directly from a file.
     """
     source = os.path.abspath(__file__)
     _private_tmp()
@@ -63,26 +64,26 @@ def mount_erofs() -> None:
 
 
 def filter_system_calls() -> None:
-    """Install a filter that allows everything. Raises OSError."""
+    """Install a seccomp filter that allows every system call. Raises OSError."""
     syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
     syscalls.seccomp_filter(_ALLOW_ALL)
 
 
 def build_switch() -> None:
-    """Make a bridge with a cable on it. Raises OSError."""
+    """Create a bridge with a veth pair on it. Raises OSError."""
     syscalls.unshare(syscalls.CLONE_NEWNET)
     mac = "52:54:00:4d:00:01"
     netlink.apply(netlink.new_bridge("bridge0", 7, mac), netlink.new_veth("port0", 7, "eth0", mac, os.getpid()))
 
 
 def make_tap() -> None:
-    """Make a tap as guests get it. Raises OSError."""
+    """Create a tap device like that of a guest. Raises OSError."""
     syscalls.unshare(syscalls.CLONE_NEWNET)
     network.new_tap("tap0")
 
 
 def ask_kvm() -> None:
-    """Open /dev/kvm and ask for its version. Raises OSError."""
+    """Open /dev/kvm and query the API version. Raises OSError."""
     import fcntl
 
     fd = os.open("/dev/kvm", os.O_RDWR | os.O_CLOEXEC)
@@ -96,7 +97,7 @@ def _private_tmp() -> None:
 
 
 def _report(action: Callable[[], None], writer: int) -> None:
-    """Be the child: do it, say how it failed, and end without what the parent has registered for its own end."""
+    """Run the action in the child and write its error to the pipe. Exits without the parent's atexit handlers."""
     code = 1
     try:
         action()

@@ -1,6 +1,6 @@
-"""One control group per instance, on the unified hierarchy (v2) or on one hierarchy per controller (v1, hybrid).
+"""One control group per instance: in the unified hierarchy (v2), or in one hierarchy per controller (v1, hybrid).
 
-See cgroups(7), Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/ of the kernel.
+See cgroups(7), and Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/ in the kernel's source.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ CONTROLLERS = ("memory", "cpu", "pids")
 CPU_PERIOD_US = 100_000
 
 KMEM_V1 = "memory.kmem.usage_in_bytes"
-# what `kernel` of memory.stat sums up; before Linux 5.18 only the parts are there (cgroup-v2.rst)
+# the parts that `kernel` in memory.stat adds up; before Linux 5.18 the file has only these parts (cgroup-v2.rst)
 KERNEL_V2 = ("kernel_stack", "pagetables", "sec_pagetables", "percpu", "vmalloc", "slab")
 
 
 class Limits(NamedTuple):
-    """What a group may take at most; None is no limit."""
+    """The limits of a group; None means no limit."""
 
     cpus: float | None = None
     memory_bytes: int | None = None
@@ -33,16 +33,16 @@ class Limits(NamedTuple):
 
 
 class Hierarchy(NamedTuple):
-    """How this host has cgroups: the version that has the controllers, and the mount points."""
+    """The cgroup hierarchies of this host: the version that has the controllers, and the mount points."""
 
     version: int
-    mounts: dict[str, str]  # of each controller
-    unified: str  # of v2, "" where it is not mounted
+    mounts: dict[str, str]  # mount point of each controller
+    unified: str  # mount point of v2, "" if it is not mounted
 
 
 @cache
 def hierarchy() -> Hierarchy:
-    """Return the host's layout. Raises UnavailableError where no controller is mounted."""
+    """Return the host's cgroup hierarchies. Raises UnavailableError if no controller is mounted."""
     v1: dict[str, str] = {}
     v2 = ""
     with open("/proc/self/mounts", encoding="utf-8") as file:
@@ -60,7 +60,7 @@ def hierarchy() -> Hierarchy:
 
 
 class Cgroup:
-    """The group of one instance: a folder in one hierarchy, or in each."""
+    """The group of one instance: one folder in v2, one folder per hierarchy in v1."""
 
     def __init__(self, name: str) -> None:
         self.layout = hierarchy()
@@ -69,7 +69,7 @@ class Cgroup:
         }
 
     def create(self, limits: Limits) -> None:
-        """Make the group and set its limits; each is read back. Raises VmctlError for one that did not take."""
+        """Create the group, set its limits and read each back. Raises VmctlError if a limit is not in effect."""
         for folder in set(self.folders.values()):
             _make(folder, self.layout.version)
         for controller, file, value in self.settings(limits):
@@ -79,8 +79,8 @@ class Cgroup:
                 found = _read(path).strip()
             except OSError as error:
                 raise VmctlError(f"the {controller} limit {value} cannot be set: {error}") from error
-            if not _took(value, found):
-                raise VmctlError(f"the {controller} limit {value} did not take: {path} says {found}")
+            if not _is_in_effect(value, found):
+                raise VmctlError(f"the {controller} limit {value} is not in effect: {path} contains {found}")
 
     def settings(self, limits: Limits) -> list[tuple[str, str, str]]:
         """Return (controller, file, value) for each limit that is set."""
@@ -91,7 +91,7 @@ class Cgroup:
         if limits.pids is not None:
             settings.append(("pids", "pids.max", str(limits.pids)))
         if limits.cpus is not None:
-            quota = max(1000, round(limits.cpus * CPU_PERIOD_US))  # the kernel's least quota is 1 ms
+            quota = max(1000, round(limits.cpus * CPU_PERIOD_US))  # the kernel's minimum quota is 1 ms
             if v2:
                 settings.append(("cpu", "cpu.max", f"{quota} {CPU_PERIOD_US}"))
             else:
@@ -100,15 +100,15 @@ class Cgroup:
         return settings
 
     def open_for_clone(self) -> int | None:
-        """Return a descriptor for CLONE_INTO_CGROUP, or None where only `join` works (v1)."""
+        """Return a descriptor for CLONE_INTO_CGROUP, or None on v1, which has only `join`."""
         if self.layout.version == 1:
             return None
         return os.open(self.folders["memory"], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def join(self) -> None:
-        """Move the calling thread, the only one of its process, into the group."""
-        # v1: writing 0 to `tasks` takes no lock against process creation everywhere. `cgroup.procs` does, and the
-        # first to take it waits for an RCU grace period: 7 to 17 ms instead of 0.3 ms.
+        """Move the calling thread into the group; it must be the only thread of its process."""
+        # v1: writing 0 to `tasks` does not take the system-wide lock against process creation. Writing to
+        # `cgroup.procs` does, and the first writer waits for an RCU grace period: 7 to 17 ms instead of 0.3 ms.
         file = "cgroup.procs" if self.layout.version == 2 else "tasks"
         for folder in set(self.folders.values()):
             kernelfile.write(f"{folder}/{file}", "0")
@@ -119,18 +119,18 @@ class Cgroup:
             kernelfile.write(f"{folder}/cgroup.procs", str(pid))
 
     def memory_bytes(self) -> int | None:
-        """Return the memory charged to the group, None where it does not exist."""
+        """Return the memory charged to the group in bytes, or None if the group does not exist."""
         file = "memory.current" if self.layout.version == 2 else "memory.usage_in_bytes"
         text = _read(os.path.join(self.folders["memory"], file)) if "memory" in self.folders else ""
         return int(text) if text else None
 
     def memory_split(self) -> dict[str, int]:
-        """Return what the charged memory is for: anon, file and kernel, as far as the kernel tells."""
+        """Return the charged memory in bytes by use: those of anon, file and kernel that the kernel reports."""
         folder = self.folders.get("memory", "")
         return split(self.layout.version, *(_read(os.path.join(folder, file)) for file in ("memory.stat", KMEM_V1)))
 
     def oom_kills(self) -> int:
-        """Return how many processes of the group the kernel killed for want of memory."""
+        """Return how many processes of the group the kernel's OOM killer has killed."""
         file = "memory.events" if self.layout.version == 2 else "memory.oom_control"
         for line in _read(os.path.join(self.folders.get("memory", ""), file)).splitlines():
             key, _, value = line.partition(" ")
@@ -139,37 +139,40 @@ class Cgroup:
         return 0
 
     def pids(self) -> list[int]:
-        """Return the processes in the group."""
+        """Return the pids of the processes in the group."""
         found = (_read(f"{folder}/cgroup.procs").split() for folder in set(self.folders.values()))
         return sorted({int(pid) for pids in found for pid in pids})
 
     def remove(self, timeout_s: float = 5.0) -> None:
-        """Kill what is still inside and remove the group; nothing happens where it is not there."""
+        """Kill the processes in the group and remove it; does nothing if it does not exist. Raises VmctlError."""
         deadline = time.monotonic() + timeout_s
         while not all(_remove(folder) for folder in set(self.folders.values())):
             if time.monotonic() > deadline:
-                raise VmctlError(f"the cgroup {self.folders['memory']} cannot be emptied: {self.pids()} stay")
+                raise VmctlError(
+                    f"the cgroup {self.folders['memory']} cannot be removed: processes {self.pids()} are still in it"
+                )
             for pid in self.pids():
-                with suppress(ProcessLookupError):  # it has ended since it was listed
+                with suppress(ProcessLookupError):  # it has exited since it was listed
                     os.kill(pid, signal.SIGKILL)
             time.sleep(0.001)
         for folder in set(self.folders.values()):
-            with suppress(OSError):  # the parent goes with its last child
+            with suppress(OSError):  # fails unless this was the parent's last group
                 os.rmdir(os.path.dirname(folder))
 
 
 def split(version: int, stat: str, kmem: str = "") -> dict[str, int]:
-    """Return anon, file and kernel in bytes out of the texts of memory.stat and, in v1, KMEM_V1; absent is untold.
+    """Return anon, file and kernel in bytes from the texts of memory.stat and, on v1, of KMEM_V1.
 
-    v1 counts a group alone and, as total_..., with those below it; v2 always counts all (cgroup-v1/memory.rst).
+    A size that the kernel does not report is absent. v1 reports a group alone and, as total_..., together with the
+    groups below it; v2 always reports them together (cgroup-v1/memory.rst).
     """
-    told = {name: int(size) for name, size in (line.split() for line in stat.splitlines())}
+    sizes = {name: int(size) for name, size in (line.split() for line in stat.splitlines())}
     if version == 1:
-        found = {"anon": told.get("total_rss", told.get("rss")), "file": told.get("total_cache", told.get("cache"))}
+        found = {"anon": sizes.get("total_rss", sizes.get("rss")), "file": sizes.get("total_cache", sizes.get("cache"))}
         return {**{part: size for part, size in found.items() if size is not None}, **_kernel_v1(kmem)}
-    if "kernel" not in told and "slab" in told:
-        told["kernel"] = sum(told.get(name, 0) for name in KERNEL_V2)
-    return {part: told[part] for part in ("anon", "file", "kernel") if part in told}
+    if "kernel" not in sizes and "slab" in sizes:
+        sizes["kernel"] = sum(sizes.get(name, 0) for name in KERNEL_V2)
+    return {part: sizes[part] for part in ("anon", "file", "kernel") if part in sizes}
 
 
 def _kernel_v1(kmem: str) -> dict[str, int]:
@@ -177,9 +180,9 @@ def _kernel_v1(kmem: str) -> dict[str, int]:
 
 
 def _make(folder: str, version: int) -> None:
-    """Make a group below our parent group; in v2 hand the controllers down first."""
+    """Create a group below our parent group; on v2 enable the controllers for it first."""
     parent = os.path.dirname(folder)
-    for _ in range(100):  # the parent may be removed by another command between two of these lines
+    for _ in range(100):  # another command may remove the parent between two of these lines
         os.makedirs(parent, exist_ok=True)
         try:
             if version == 2:
@@ -192,11 +195,11 @@ def _make(folder: str, version: int) -> None:
             return None
         except FileNotFoundError:
             continue
-    raise VmctlError(f"the cgroup {folder} cannot be made")
+    raise VmctlError(f"the cgroup {folder} cannot be created")
 
 
 def _remove(folder: str) -> bool:
-    """Remove a group and those inside it; return whether it is gone."""
+    """Remove a group and the groups below it; return whether it is gone."""
     for path, _, _ in os.walk(folder, topdown=False):
         try:
             os.rmdir(path)
@@ -207,8 +210,8 @@ def _remove(folder: str) -> bool:
     return True
 
 
-def _took(wanted: str, found: str) -> bool:
-    """Compare a limit with what the kernel kept; memory is rounded down to whole pages."""
+def _is_in_effect(wanted: str, found: str) -> bool:
+    """Compare a limit with the value read back; the kernel rounds memory down to whole pages."""
     if wanted == found:
         return True
     return wanted.isdigit() and found.isdigit() and 0 <= int(wanted) - int(found) < os.sysconf("SC_PAGE_SIZE")

@@ -1,7 +1,7 @@
-"""Waiting for something to happen to an instance without asking a thousand times a second.
+"""Wait for an event of an instance without polling it a thousand times a second.
 
-A processor that is woken every millisecond spends 1 to 5 % of its time on that alone, in any language; whoever sleeps
-in poll(2) spends nothing and is up some 50 microseconds after the event.
+A process that wakes up every millisecond takes 1 to 5 % of a processor for that alone, in any language. A process that
+sleeps in poll(2) takes nothing, and wakes up about 50 microseconds after the event.
 """
 
 from __future__ import annotations
@@ -13,34 +13,34 @@ from contextlib import suppress
 
 from vmctl.linux import syscalls
 
-PERIOD_S = 0.001  # where events cannot be had
+PERIOD_S = 0.001  # between two looks, if there are no events to wait for
 _CHANGES = syscalls.IN_MODIFY | syscalls.IN_CREATE | syscalls.IN_MOVED_TO
 
 
 class Events:
-    """What can wake one waiter; use it as a context. What happens before `wait` is called is not missed.
+    """The events that wake one waiter. A context manager; an event before the call of `wait` is not missed.
 
-    - `bells`: descriptors that are read, and so silenced, each time; they stay open
-    - `once`: descriptors that somebody else reads, if anybody; each wakes once
-    - `pids`: processes that end
-    - `folder`: one whose files are changed (inotify(7)). To let go of it takes the kernel some 10 ms.
-    - `often`: not everything that may happen can be heard of, so `wait` returns every millisecond
+    - `drained`: descriptors that `wait` reads empty each time, such as an eventfd(2); the caller closes them
+    - `once`: descriptors that `wait` never reads; each wakes once
+    - `pids`: processes; the end of each wakes once
+    - `folder`: a folder; each change of a file in it wakes (inotify(7)). Closing the watch takes the kernel about 10 ms
+    - `often`: some events have no descriptor, so `wait` returns every millisecond
     """
 
     def __init__(
         self,
-        bells: Iterable[int],
+        drained: Iterable[int],
         once: Iterable[int],
         pids: Iterable[int | None],
         *,
         folder: str | None = None,
         often: bool = False,
     ) -> None:
-        self.ended = False  # one of the processes has
+        self.ended = False  # whether one of the processes has ended
         self._often = often
         self._poller = select.poll()
         self._own: list[int] = []
-        self._bells = set(bells)
+        self._drained = set(drained)
         for pid in filter(None, pids):
             try:
                 self._own.append(os.pidfd_open(pid))
@@ -49,24 +49,24 @@ class Events:
         self._pidfds = frozenset(self._own)
         if folder:
             self._watch(folder)
-        for fd in {*self._bells, *once, *self._own}:
+        for fd in {*self._drained, *once, *self._own}:
             self._poller.register(fd, select.POLLIN)
 
     def _watch(self, folder: str) -> None:
         try:
             inotify = syscalls.inotify_init()
             self._own.append(inotify)
-            self._bells.add(inotify)
+            self._drained.add(inotify)
             syscalls.inotify_add_watch(inotify, folder, _CHANGES)
-        except OSError:  # this user has as many already as the kernel allows (inotify(7), /proc interfaces)
+        except OSError:  # this user has reached a limit of the kernel (inotify(7), /proc interfaces)
             self._often = True
 
     def wait(self, timeout_s: float) -> bool:
-        """Return whether something may have happened, after `timeout_s` at the latest."""
+        """Wait for at most `timeout_s`; return whether something may have happened."""
         found = self._poller.poll(1000 * (min(timeout_s, PERIOD_S) if self._often else timeout_s))
         for fd, _ in found:
             self.ended |= fd in self._pidfds
-            if fd in self._bells:
+            if fd in self._drained:
                 with suppress(BlockingIOError):
                     os.read(fd, 65536)
             else:

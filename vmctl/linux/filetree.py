@@ -1,4 +1,4 @@
-"""Trees of files: the bytes they really take, and their removal."""
+"""Trees of files: the bytes they take on the disk, and their removal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def allocated_bytes(path: str) -> int:
-    """Return the bytes allocated for a file, or for a tree, where a file with several names counts once (stat(2))."""
+    """Return the bytes allocated for a file or a tree (stat(2)); a file with several names counts once."""
     seen: set[tuple[int, int]] = set()
     total = 0
     stack = [path]
@@ -20,7 +20,7 @@ def allocated_bytes(path: str) -> int:
             if os.path.isdir(current) and not os.path.islink(current) and not os.path.ismount(current):
                 stack.extend(entry.path for entry in os.scandir(current))
         except OSError as error:
-            if error.errno not in (errno.ENOENT, errno.ENAMETOOLONG):  # gone, or deeper than a path can tell
+            if error.errno not in (errno.ENOENT, errno.ENAMETOOLONG):  # removed meanwhile, or deeper than PATH_MAX
                 raise
             continue
         if (status.st_dev, status.st_ino) not in seen:
@@ -30,10 +30,11 @@ def allocated_bytes(path: str) -> int:
 
 
 def remove_tree(path: str) -> None:
-    """Remove a tree, if it is there; links in it are removed, never followed. Raises OSError.
+    """Remove a tree if it exists; links in it are removed, never followed. Raises OSError.
 
-    However deep it is: a workload can make one deeper than a path may be long, or a function may call itself. So a
-    folder that is in the way is moved up before it is emptied. And `shutil.rmtree` imports three compression libraries.
+    Works at any depth: a workload can make a tree that is deeper than PATH_MAX or than Python's recursion limit. So a
+    folder that is not empty is moved up to the top before it is emptied. `shutil.rmtree` is not used also because it
+    imports three compression libraries.
     """
     if not os.path.lexists(path):
         return
@@ -50,7 +51,7 @@ def remove_tree(path: str) -> None:
 
 
 def _unlinked(name: str, folder: int) -> bool:
-    """Remove what is no folder and return True; return False for a folder."""
+    """Remove a file and return True; leave a folder and return False."""
     try:
         os.unlink(name, dir_fd=folder)
     except IsADirectoryError:
@@ -59,7 +60,7 @@ def _unlinked(name: str, folder: int) -> bool:
 
 
 def _empty(name: str, top: int) -> None:
-    """Remove what is in a folder of `top`; the folders in it are removed where they are empty, else moved to `top`."""
+    """Remove the content of a folder in `top`; folders in it are removed if they are empty, else moved to `top`."""
     folder = os.open(name, _FOLDER, dir_fd=top)
     try:
         for number, inner in enumerate(os.listdir(folder)):
@@ -76,7 +77,7 @@ def _empty(name: str, top: int) -> None:
 
 
 def size_bytes(path: str) -> int:
-    """Return how long a file is, 0 where there is none."""
+    """Return the length of a file in bytes, 0 if it does not exist."""
     try:
         return os.stat(path).st_size
     except FileNotFoundError:

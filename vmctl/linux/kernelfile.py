@@ -1,4 +1,4 @@
-"""Files that are doors of the kernel: /proc, /sys, cgroups."""
+"""Files that are interfaces of the kernel: /proc, /sys, cgroups."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 
 
 def write(path: str, text: str) -> None:
-    """Write to a file of the kernel's, which takes one write(2) and is never made. Raises OSError."""
+    """Write to an existing kernel file with a single write(2). Raises OSError."""
     fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.write(fd, text.encode())

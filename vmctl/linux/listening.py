@@ -1,7 +1,8 @@
-"""Hearing of it when a server begins to listen, instead of knocking at its port a thousand times a second.
+"""Notice when a server begins to listen, without connecting to its port a thousand times a second.
 
-The kernel runs a program of ours (BPF_PROG_TYPE_SOCK_OPS) at each listen(2) of a control group, v2, and it writes the
-port into a ring that poll(2) can wait for: struct bpf_sock_ops in linux/bpf.h, Documentation/bpf/ringbuf.rst.
+The kernel runs our BPF program (BPF_PROG_TYPE_SOCK_OPS) at each listen(2) in a control group (v2). The program writes
+the port to a ring buffer, and poll(2) can wait for that. See struct bpf_sock_ops in linux/bpf.h and
+Documentation/bpf/ringbuf.rst.
 """
 
 from __future__ import annotations
@@ -13,20 +14,20 @@ from contextlib import suppress
 from vmctl.linux import syscalls
 from vmctl.linux.cgroups import Cgroup, hierarchy
 
-_OP, _LOCAL_PORT = 0, 68  # where they are in struct bpf_sock_ops
+_OP, _LOCAL_PORT = 0, 68  # offsets in struct bpf_sock_ops
 _TCP_LISTEN_CB = 11
 _RINGBUF_OUTPUT = 130  # the helper's number
 # one instruction each: code, source and destination register, offset, constant (Documentation/bpf/standardization)
 _LOAD, _STORE, _COPY, _SET, _ADD = 0x61, 0x63, 0xBF, 0xB7, 0x07
 _JUMP_UNLESS, _CALL, _EXIT, _LOAD_MAP = 0x55, 0x85, 0x95, 0x18
-_MAP_FD = 1  # in the place of LOAD_MAP's source register
+_MAP_FD = 1  # BPF_PSEUDO_MAP_FD, in the source register of LOAD_MAP
 
 
 class Listening:
-    """A descriptor, `fd`, that gets readable each time somebody in a control group listens on a TCP port."""
+    """A descriptor, `fd`, that becomes readable each time a process of a control group listens on a TCP port."""
 
     def __init__(self, group: str, port: int) -> None:
-        """Raise OSError or VmctlError where the kernel or our rights do not allow it."""
+        """Raises OSError or VmctlError if the kernel or our privileges do not allow it."""
         self._fds = [syscalls.bpf_ring(os.sysconf("SC_PAGE_SIZE"))]
         try:
             self._fds.append(syscalls.bpf_sock_ops(_program(self.fd, port)))
@@ -41,7 +42,7 @@ class Listening:
 
     @property
     def fd(self) -> int:
-        """The ring."""
+        """The descriptor of the ring buffer."""
         return self._fds[0]
 
     def __enter__(self) -> Listening:
@@ -51,20 +52,20 @@ class Listening:
         self.close()
 
     def close(self) -> None:
-        """Let go; the kernel takes the program away with its last descriptor, after a crash too."""
+        """Close the descriptors. The kernel removes the program with the last one, so also after a crash."""
         while self._fds:
             with suppress(OSError):
                 os.close(self._fds.pop())
 
 
 def _folder(group: str) -> str:
-    """Return the group where it is one of v2, else the root of v2: there the program hears of other groups too."""
+    """Return the folder of the group on v2. On v1 return the root of v2, where the program sees every group."""
     layout = hierarchy()
     return Cgroup(group).folders["memory"] if layout.version == 2 else layout.unified
 
 
 def _program(ring: int, port: int) -> bytes:
-    """Return the program: if this is a listen(2) on our port, put the port, register 2, into the ring."""
+    """Return the program: if the event is a listen(2) on our port, write the port (register 2) to the ring buffer."""
     body = [
         _instruction(_LOAD, 2, 1, _OP),
         _instruction(_JUMP_UNLESS, 2, 0, 10, _TCP_LISTEN_CB),

@@ -1,4 +1,4 @@
-"""Folders that are locks: of all commands on this host one at a time may change what such a folder holds."""
+"""Folders that are locks: one command on this host at a time may change the content of such a folder."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 
 @contextmanager
 def folder_locked(path: str) -> Iterator[None]:
-    """Hold a folder, made where it is missing, removed when left empty (flock(2): a lock ends with its holder)."""
+    """Lock a folder (flock(2): the lock ends with its holder). Creates it if missing, removes it if left empty."""
     fd = _lock(path)
     try:
         yield
@@ -21,7 +21,7 @@ def folder_locked(path: str) -> Iterator[None]:
 
 
 def remove_unheld(path: str) -> None:
-    """Remove such a folder that a killed command has left, if it is empty and nobody holds it now."""
+    """Remove such a folder of a killed command, if it is empty and nobody holds the lock."""
     with suppress(OSError):
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -39,7 +39,7 @@ def _lock(path: str) -> int:
             fcntl.flock(fd, fcntl.LOCK_EX)
             if _is_still(fd, path):
                 return fd
-            os.close(fd)  # its last holder removed it while we waited
+            os.close(fd)  # its last holder removed the folder while we waited
 
 
 def _is_still(fd: int, path: str) -> bool:

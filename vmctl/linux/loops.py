@@ -1,6 +1,6 @@
-"""File systems inside of files: through a loop device, on a mount point or attached nowhere.
+"""File systems in files, mounted through a loop device.
 
-Nothing of either outlives its last user, so a killed command leaves none behind. See loop(4).
+The device and the mount end with their last user, so a killed command leaves neither behind. See loop(4).
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _LOOP_CONFIG_BYTES, _LO_OFFSET, _LO_FLAGS = 304, 8 + 24, 8 + 52
 
 @contextmanager
 def loop_device(path: str, *, offset: int = 0, size_bytes: int = 0, writable: bool = False) -> Iterator[str]:
-    """Lend a loop device that shows a part of a file, by default all. Raises OSError.
+    """Yield a loop device that shows a part of a file, by default all of it. Raises OSError.
 
-    AUTOCLEAR frees it with its last user: this block, or a mount that was made in it.
+    AUTOCLEAR frees the device with its last user: this block, or a mount made inside it.
     """
     mode = os.O_RDWR if writable else os.O_RDONLY
     file = os.open(path, mode | os.O_CLOEXEC)
@@ -40,19 +40,19 @@ def loop_device(path: str, *, offset: int = 0, size_bytes: int = 0, writable: bo
 
 @contextmanager
 def detached(device: str, kind: str, options: tuple[str, ...] = (), *, read_only: bool = True) -> Iterator[str]:
-    """Lend a folder with the content of a block device: a mount attached nowhere, gone with its user.
+    """Yield a folder with the content of a block device: a detached mount, which ends with this process.
 
-    `options` are flags of the file system. Raises OSError where the kernel refuses.
+    `options` are flags of the file system. Raises OSError if the kernel refuses the mount.
     """
     fd = syscalls.detached_mount(device, kind, options, read_only=read_only)
     try:
-        yield f"/proc/self/fd/{fd}/."  # with the dot it is no link
+        yield f"/proc/self/fd/{fd}/."  # without the dot it would be a symbolic link
     finally:
         os.close(fd)
 
 
 def _configure(file: int, mode: int, offset: int, size_bytes: int) -> tuple[int, str]:
-    """Return an open loop device that shows `file`, and its name."""
+    """Return the descriptor and the name of a new loop device that shows `file`."""
     config = bytearray(_LOOP_CONFIG_BYTES)
     flags = _LO_FLAGS_AUTOCLEAR | (_LO_FLAGS_READ_ONLY if mode == os.O_RDONLY else 0)
     struct.pack_into("=I", config, 0, file)
@@ -68,7 +68,7 @@ def _configure(file: int, mode: int, offset: int, size_bytes: int) -> tuple[int,
                 return device, name
             except OSError as error:
                 os.close(device)
-                if error.errno != errno.EBUSY:  # somebody else was quicker: ask for another one
+                if error.errno != errno.EBUSY:  # another process has taken it: ask for the next
                     raise
     finally:
         os.close(control)

@@ -1,4 +1,4 @@
-"""The memory of processes and of the kernel, as /proc tells it (proc(5)), in bytes."""
+"""The memory of processes and of the kernel in bytes, as reported in /proc (proc(5))."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ if TYPE_CHECKING:
 
     from vmctl.instance import Instance
 
-# what the kernel takes for itself on behalf of processes, mounts, cgroups and guests
+# memory of the kernel itself, used on behalf of processes, mounts, cgroups and guests
 KERNEL = ("Slab", "PageTables", "SecPageTables", "KernelStack", "Percpu")
 
 
 def meminfo(text: str) -> dict[str, int]:
-    """Return the sizes in a text of the form of /proc/meminfo; lines that are no sizes are left out."""
+    """Return the sizes in a text in the format of /proc/meminfo; lines without a size are left out."""
     fields = (line.split() for line in text.splitlines())
     return {one[0].rstrip(":"): int(one[1]) * 1024 for one in fields if len(one) == 3 and one[2] == "kB"}
 
 
 def kernel() -> dict[str, int]:
-    """Return what the kernel of this host takes now for itself; an older one does not tell all of KERNEL."""
+    """Return the memory this host's kernel uses for itself now; an older kernel does not report all of KERNEL."""
     with open("/proc/meminfo", encoding="ascii") as file:
         found = meminfo(file.read())
     return {name: found[name] for name in KERNEL if name in found}
 
 
 def pss_by_role(pids: Mapping[str, Iterable[int]]) -> dict[str, int]:
-    """Return the proportional set size of each role's processes; a role of which none can be read is absent."""
+    """Return the proportional set size of the processes of each role; a role is absent if none can be read."""
     found = {role: [processes.pss_bytes(pid) for pid in group] for role, group in pids.items()}
     read = {role: [size for size in sizes if size is not None] for role, sizes in found.items()}
     return {role: sum(sizes) for role, sizes in read.items() if sizes}
 
 
 def helpers(inst: Instance) -> dict[str, list[int]]:
-    """Return the processes beside an instance that its journal names, by role: forwarder, supervisor."""
+    """Return the helper processes in an instance's journal by role (forwarder, supervisor), if they still run."""
     found: dict[str, list[int]] = {}
     for entry in inst.journal.entries():
         if entry["kind"] == "process" and processes.alive(entry["pid"], entry["start"]):

@@ -1,4 +1,4 @@
-"""What is mounted in this namespace (proc_pid_mountinfo(5))."""
+"""The mounts of this mount namespace (proc_pid_mountinfo(5))."""
 
 from __future__ import annotations
 
@@ -21,6 +21,6 @@ def below(path: str) -> list[str]:
 
 
 def unmount_all(path: str) -> None:
-    """Unmount everything at and below `path`, the youngest first. Raises OSError."""
+    """Unmount everything at and below `path`, the newest first. Raises OSError."""
     for point in reversed(below(path)):
         umount2(point, MNT_DETACH)

@@ -1,7 +1,7 @@
-"""The kernel's network configuration protocol, as much of it as a switch needs.
+"""The kernel's protocol for network configuration: the part that a bridge, its ports and addresses need.
 
-A request is one message; `apply` sends a list of them in one system call and reads one answer for each. This takes
-some tens of microseconds where starting `ip` takes milliseconds, which would be half of a container's start.
+A request is one message. `apply` sends a list of them in one system call and reads one answer for each. This takes
+some tens of microseconds. Starting `ip` takes milliseconds, which would be half of a container's start.
 Sources: netlink(7), rtnetlink(7), <linux/if_link.h>, <linux/neighbour.h>.
 """
 
@@ -26,7 +26,7 @@ _RTATTR = struct.Struct("=HH")
 
 
 class Request:
-    """One message without its header, and what it does in a few words, for the error."""
+    """One message without its header; `what` says in a few words what it does, for the error."""
 
     def __init__(self, kind: int, flags: int, body: bytes, what: str) -> None:
         self.kind = kind
@@ -36,24 +36,24 @@ class Request:
 
 
 def apply(*requests: Request) -> None:
-    """Carry out requests in the network namespace of this thread. Raises OSError for the first one refused."""
+    """Execute requests in the network namespace of this thread. Raises OSError for the first that is refused."""
     messages = (
         _NLMSGHDR.pack(_NLMSGHDR.size + len(request.body), request.kind, request.flags, number, 0) + request.body
         for number, request in enumerate(requests)
     )
-    door = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE)
+    connection = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE)
     try:
-        door.send(b"".join(messages))
-        answers = [_errno(door.recv(8192)) for _ in requests]
+        connection.send(b"".join(messages))
+        answers = [_errno(connection.recv(8192)) for _ in requests]
     finally:
-        door.close()
+        connection.close()
     for request, number in zip(requests, answers, strict=True):
         if number:
             raise OSError(number, f"{request.what}: {os.strerror(number)}")
 
 
 def new_bridge(name: str, index: int, mac: str) -> Request:
-    """A bridge that forwards at once: no spanning tree, no learning delay, no multicast snooping."""
+    """Create a bridge that forwards at once: no spanning tree, no forward delay, no multicast snooping."""
     options = (
         _attribute(IFLA_BR_FORWARD_DELAY, struct.pack("=I", 0)),
         _attribute(IFLA_BR_STP_STATE, struct.pack("=I", 0)),
@@ -64,9 +64,9 @@ def new_bridge(name: str, index: int, mac: str) -> Request:
 
 
 def new_veth(name: str, master: int, peer: str, peer_mac: str, peer_pid: int) -> Request:
-    """A cable: one end here on the bridge `master`, the other born in the namespace of a process, not moved there.
+    """Create a veth pair: one end here on the bridge `master`, the other in the namespace of a process.
 
-    Moving a link between namespaces waits for every reader in the kernel to finish; being born there does not.
+    The other end is created in that namespace. Moving a link there would wait for every reader in the kernel.
     """
     other = _ifinfomsg() + _name(peer) + _mac(peer_mac) + _attribute(IFLA_NET_NS_PID, struct.pack("=I", peer_pid))
     body = _ifinfomsg(0, IFF_UP) + _name(name) + _master(master) + _info("veth", _attribute(VETH_INFO_PEER, other))
@@ -74,38 +74,38 @@ def new_veth(name: str, master: int, peer: str, peer_mac: str, peer_pid: int) ->
 
 
 def set_up(name: str, master: int | None = None) -> Request:
-    """Set a link up, and make it a port of the bridge `master` first."""
+    """Set a link up; with `master`, make it a port of that bridge first."""
     body = _ifinfomsg(0, IFF_UP) + _name(name) + (_master(master) if master else b"")
     return Request(RTM_NEWLINK, 0, body, f"set {name} up")
 
 
 def delete_link(name: str) -> Request:
-    """Remove a link; a veth's other end goes with it."""
+    """Remove a link; the other end of a veth pair is removed with it."""
     return Request(RTM_DELLINK, 0, _ifinfomsg() + _name(name), f"delete {name}")
 
 
 def new_address(index: int, address: str, prefix: int) -> Request:
-    """Give a link an IPv4 address; the route to its network comes with it."""
+    """Add an IPv4 address to a link; the kernel adds the route to its network."""
     raw = inet_aton(address)
     body = struct.pack("=BBBBI", AF_INET, prefix, 0, 0, index) + _attribute(IFA_LOCAL, raw)
     return Request(RTM_NEWADDR, NLM_F_CREATE, body + _attribute(IFA_ADDRESS, raw), f"add address {address}")
 
 
 def default_route(index: int, gateway: str) -> Request:
-    """Send what has no better route to `gateway`."""
+    """Add a default route."""
     header = struct.pack("=BBBBBBBBI", AF_INET, 0, 0, 0, RT_TABLE_MAIN, RTPROT_BOOT, 0, RTN_UNICAST, 0)
     body = header + _attribute(RTA_GATEWAY, inet_aton(gateway)) + _attribute(RTA_OIF, struct.pack("=I", index))
     return Request(RTM_NEWROUTE, NLM_F_CREATE, body, f"add default route via {gateway}")
 
 
 def new_neighbour(index: int, address: str, mac: str) -> Request:
-    """Say which MAC an address has, once and for all: nobody asks by ARP, so nobody waits for ARP's 1 s retry."""
+    """Add a permanent neighbour entry: no ARP request is sent, so nothing waits for ARP's retry after 1 s."""
     body = _ndmsg(index) + _attribute(NDA_DST, inet_aton(address)) + _attribute(NDA_LLADDR, _octets(mac))
     return Request(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, body, f"add neighbour {address}")
 
 
 def delete_neighbour(index: int, address: str) -> Request:
-    """Forget a permanent neighbour."""
+    """Remove a permanent neighbour entry."""
     body = _ndmsg(index) + _attribute(NDA_DST, inet_aton(address))
     return Request(RTM_DELNEIGH, 0, body, f"delete neighbour {address}")
 

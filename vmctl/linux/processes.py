@@ -1,4 +1,4 @@
-"""Processes by pid and start time: a pid alone may by now belong to somebody else."""
+"""Processes, identified by pid and start time: the kernel gives a pid to another process later."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ import time
 
 
 def start_time(pid: int) -> int | None:
-    """Return when a process started, in clock ticks since boot (proc(5), stat field 22); None where it is gone."""
+    """Return the start time in clock ticks since boot (proc(5), stat field 22), or None if the process is gone."""
     fields = _stat(pid)
     return int(fields[19]) if fields else None
 
 
 def alive(pid: int | None, start: int | None) -> bool:
-    """Return whether exactly this process still runs; one that only waits to be reaped does not."""
+    """Return whether exactly this process still runs; a zombie does not."""
     fields = _stat(pid) if pid else []
     return bool(fields) and fields[0] not in "ZX" and start == int(fields[19])
 
 
 def exit_code(status: int) -> int:
-    """Return a wait status as a shell shows it: 128+n for signal n."""
+    """Return the exit code a shell shows for a wait status: 128+n for signal n."""
     code = os.waitstatus_to_exitcode(status)
     return code if code >= 0 else 128 - code
 
 
 def handles(pid: int, signum: int) -> bool:
-    """Return whether a process has a handler for a signal, or ignores it on purpose (proc(5), status)."""
+    """Return whether a process handles or ignores a signal (proc(5), status)."""
     try:
         with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
             masks = [int(line.split()[1], 16) for line in file if line.startswith(("SigCgt:", "SigIgn:"))]
@@ -36,7 +36,7 @@ def handles(pid: int, signum: int) -> bool:
 
 
 def send(pid: int | None, start: int | None, signum: int) -> bool:
-    """Send a signal to exactly this process; return False where it is gone (pidfd_send_signal(2))."""
+    """Send a signal to exactly this process (pidfd_send_signal(2)); return False if it is gone."""
     if not pid:
         return False
     try:
@@ -55,7 +55,7 @@ def send(pid: int | None, start: int | None, signum: int) -> bool:
 
 
 def end(pid: int, start: int | None, timeout_s: float = 5.0) -> bool:
-    """Kill exactly this process and wait until it is gone; return whether it is."""
+    """Kill exactly this process and wait until it is gone; return False if it still runs after `timeout_s`."""
     send(pid, start, signal.SIGKILL)
     deadline = time.monotonic() + timeout_s
     while alive(pid, start):
@@ -66,7 +66,7 @@ def end(pid: int, start: int | None, timeout_s: float = 5.0) -> bool:
 
 
 def pss_bytes(pid: int) -> int | None:
-    """Return the proportional set size (proc(5), smaps_rollup), None where it cannot be read."""
+    """Return the proportional set size in bytes (proc(5), smaps_rollup), or None if it cannot be read."""
     try:
         with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
             return next((int(line.split()[1]) * 1024 for line in file if line.startswith("Pss:")), None)

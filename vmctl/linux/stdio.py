@@ -1,4 +1,4 @@
-"""What every attached command needs: all bytes written, and signals passed on instead of obeyed."""
+"""Functions for attached commands: write all bytes, and pass signals on to the workload."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 def write_all(fd: int, data: bytes) -> None:
-    """write(2) until all is written. Raises OSError."""
+    """Repeat write(2) until all bytes are written. Raises OSError."""
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
@@ -19,7 +19,7 @@ def write_all(fd: int, data: bytes) -> None:
 
 @contextmanager
 def signals_to(send: Callable[[int], object]) -> Iterator[None]:
-    """Have the signals that would end this process handed to `send`."""
+    """Call `send` for each signal that would end this process."""
     before = {number: signal.signal(number, lambda number, _: send(number)) for number in PASSED_ON}
     try:
         yield

@@ -1,8 +1,8 @@
-"""The kernel's calls that Python does not offer: the only file that knows ctypes.
+"""System calls that Python does not offer. The only file that uses ctypes.
 
-Names and constants are the kernel's. Each call is checked where it is declared and raises OSError with what it was
-applied to. `PyDLL` keeps the interpreter's lock during a call: a child made by `clone3` then simply goes on holding
-it, as after fork(2). None of these calls blocks.
+Names and constants are the kernel's. Each call is checked where it is declared; it raises OSError with the path it was
+applied to. `PyDLL` keeps the interpreter's lock during a call, so a child made by `clone3` holds the lock, as after
+fork(2). None of these calls blocks.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ IN_MODIFY, IN_MOVED_TO, IN_CREATE = 0x2, 0x80, 0x100
 # bpf(2), linux/bpf.h
 _BPF_MAP_CREATE, _BPF_PROG_LOAD, _BPF_LINK_CREATE = 0, 5, 28
 _BPF_MAP_TYPE_RINGBUF, _BPF_PROG_TYPE_SOCK_OPS, _BPF_CGROUP_SOCK_OPS = 27, 13, 3
-_BPF_ATTR_BYTES = 72  # up to and with what is used of it; the kernel takes the rest for zero
+_BPF_ATTR_BYTES = 72  # the used part of union bpf_attr; the kernel takes the rest as zero
 # openat2(2)
 RESOLVE_NO_MAGICLINKS = 2
 # open_tree(2), mount_setattr(2), move_mount(2)
@@ -96,26 +96,26 @@ def pivot_root(new_root: str, put_old: str) -> None:
 
 
 def open_tree(path: str) -> int:
-    """Return a copy of a mount and of all below it, attached nowhere: open_tree(2), OPEN_TREE_CLONE (Linux 5.2)."""
+    """Return a detached copy of a mount and of all mounts below it: open_tree(2), OPEN_TREE_CLONE (Linux 5.2)."""
     flags = ctypes.c_uint(_OPEN_TREE_CLONE | os.O_CLOEXEC | _AT_RECURSIVE)
     return _checked(_syscall(_SYS_OPEN_TREE, _AT_FDCWD, os.fsencode(path), flags), "open_tree", path)
 
 
 def mount_setattr(tree: int, attributes: int, userns_fd: int = 0) -> None:
-    """mount_setattr(2) for a mount and all below it, or for none of them (Linux 5.12)."""
+    """mount_setattr(2) for a mount and all mounts below it; on an error none is changed (Linux 5.12)."""
     values = (ctypes.c_uint64 * 4)(attributes, 0, 0, userns_fd)  # struct mount_attr: set, clear, propagation, userns_fd
     arguments = (tree, b"", ctypes.c_uint(_AT_EMPTY_PATH | _AT_RECURSIVE), values, ctypes.c_size_t(32))
     _checked(_syscall(_SYS_MOUNT_SETATTR, *arguments), "mount_setattr")
 
 
 def move_mount(tree: int, target: str) -> None:
-    """Attach what `open_tree` returned: move_mount(2) (Linux 5.2)."""
+    """Attach a mount that `open_tree` returned: move_mount(2) (Linux 5.2)."""
     arguments = (tree, b"", _AT_FDCWD, os.fsencode(target), ctypes.c_uint(_MOVE_MOUNT_F_EMPTY_PATH))
     _checked(_syscall(_SYS_MOVE_MOUNT, *arguments), "move_mount", target)
 
 
 def detached_mount(source: str, fstype: str, options: tuple[str, ...] = (), *, read_only: bool = True) -> int:
-    """Return a mount, nosuid, nodev, noexec, attached nowhere: fsopen(2), fsconfig(2), fsmount(2) (5.2)."""
+    """Return a detached mount (nosuid, nodev, noexec): fsopen(2), fsconfig(2), fsmount(2) (Linux 5.2)."""
     context = _checked(_syscall(_SYS_FSOPEN, fstype.encode(), ctypes.c_uint(_FSOPEN_CLOEXEC)), f"fsopen {fstype}")
     try:
         flags = [(_FSCONFIG_SET_FLAG, option.encode(), None) for option in (*(["ro"] if read_only else []), *options)]
@@ -135,7 +135,7 @@ def unshare(flags: int) -> None:
 
 
 def setns(fd: int, nstype: int = 0) -> None:
-    """setns(2); with a pidfd, `nstype` may be several namespaces at once (Linux 5.8)."""
+    """setns(2); with a pidfd, `nstype` may name several namespaces (Linux 5.8)."""
     _checked(_libc.setns(fd, nstype), "setns")
 
 
@@ -156,9 +156,9 @@ class _CloneArgs(ctypes.Structure):
 
 
 def clone3(flags: int, *, exit_signal: int, cgroup_fd: int | None = None) -> int:
-    """clone3(2) without a new stack, thus like fork(2): return 0 in the child, its pid in the parent.
+    """clone3(2) without a new stack, so like fork(2): return 0 in the child, the child's pid in the parent.
 
-    With `cgroup_fd`, the child begins its life in that cgroup (v2, Linux 5.7).
+    With `cgroup_fd`, the child is created in that cgroup (v2, Linux 5.7).
     """
     if cgroup_fd is not None:
         flags |= CLONE_INTO_CGROUP
@@ -167,7 +167,7 @@ def clone3(flags: int, *, exit_signal: int, cgroup_fd: int | None = None) -> int
 
 
 def close_on_exec_from(first_fd: int) -> None:
-    """Mark every descriptor from `first_fd` on close-on-exec (close_range(2), Linux 5.11): nothing leaks into exec."""
+    """Set close-on-exec for every descriptor from `first_fd` up (close_range(2), Linux 5.11)."""
     last, flags = ctypes.c_uint(0xFFFFFFFF), CLOSE_RANGE_CLOEXEC
     _checked(_syscall(_SYS_CLOSE_RANGE, ctypes.c_uint(first_fd), last, flags), "close_range")
 
@@ -177,15 +177,15 @@ class _OpenHow(ctypes.Structure):
 
 
 def openat2(path: str, flags: int, mode: int = 0, resolve: int = 0) -> int:
-    """openat2(2) from the working directory (Linux 5.6); return a descriptor."""
+    """openat2(2) relative to the working directory (Linux 5.6); return a descriptor."""
     how = _OpenHow(flags, mode, resolve)
     arguments = (_AT_FDCWD, os.fsencode(path), ctypes.byref(how), ctypes.c_size_t(ctypes.sizeof(how)))
     return _checked(_syscall(_SYS_OPENAT2, *arguments), "open", path)
 
 
 def cached_bytes(fd: int) -> int:
-    """Return how much of an open file is in the page cache, in bytes: cachestat(2), nr_cache (Linux 6.5)."""
-    whole = (ctypes.c_uint64 * 2)(0, 0)  # struct cachestat_range: off, len; 0 is up to the end
+    """Return how many bytes of an open file are in the page cache: cachestat(2), nr_cache (Linux 6.5)."""
+    whole = (ctypes.c_uint64 * 2)(0, 0)  # struct cachestat_range: off, len; 0 means to the end
     found = (ctypes.c_uint64 * 5)()  # struct cachestat: nr_cache comes first
     flags = ctypes.c_uint(0)
     _checked(_syscall(_SYS_CACHESTAT, fd, ctypes.byref(whole), ctypes.byref(found), flags), "cachestat")
@@ -198,7 +198,7 @@ def prctl(option: int, arg2: int = 0, arg3: int = 0, arg4: int = 0, arg5: int = 
 
 
 def capset(capabilities: int) -> None:
-    """capset(2): make the bit mask the effective and permitted set of this thread, and the inheritable one empty."""
+    """capset(2): set the effective and permitted sets of this thread to the bit mask, clear the inheritable set."""
     low, high = capabilities & 0xFFFFFFFF, capabilities >> 32
     header = (ctypes.c_uint32 * 2)(_LINUX_CAPABILITY_VERSION_3, 0)
     data = (ctypes.c_uint32 * 6)(low, low, 0, high, high, 0)
@@ -216,7 +216,7 @@ def seccomp_filter(program: bytes) -> None:
 
 
 def inotify_init() -> int:
-    """Return a descriptor for `inotify_add_watch`, non-blocking (inotify_init1(2))."""
+    """Return a non-blocking descriptor for `inotify_add_watch` (inotify_init1(2))."""
     return _checked(_libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK), "inotify_init1")
 
 
@@ -226,12 +226,12 @@ def inotify_add_watch(fd: int, path: str, mask: int) -> int:
 
 
 def bpf_ring(size_bytes: int) -> int:
-    """Return a ring that programs of the kernel write and poll(2) waits for (bpf(2), Linux 5.8)."""
+    """Return a ring buffer: BPF programs write to it, poll(2) waits for it (bpf(2), Linux 5.8)."""
     return _bpf(_BPF_MAP_CREATE, (ctypes.c_uint32 * 4)(_BPF_MAP_TYPE_RINGBUF, 0, 0, size_bytes))
 
 
 def bpf_sock_ops(program: bytes) -> int:
-    """Return a program of 8-byte instructions, checked by the kernel, that is run at events of sockets (bpf(2))."""
+    """Load a BPF program of 8-byte instructions that runs at socket events; return its descriptor (bpf(2))."""
     text, terms = ctypes.create_string_buffer(program, len(program)), ctypes.create_string_buffer(b"GPL")
     head = (ctypes.c_uint32 * 2)(_BPF_PROG_TYPE_SOCK_OPS, len(program) // 8)
     where = (ctypes.c_uint64 * 2)(ctypes.addressof(text), ctypes.addressof(terms))
@@ -239,7 +239,7 @@ def bpf_sock_ops(program: bytes) -> int:
 
 
 def bpf_link_sock_ops(program: int, cgroup_fd: int) -> int:
-    """Return a link between such a program and a group of v2; they are apart when it is closed (bpf(2), Linux 5.7)."""
+    """Attach such a program to a v2 cgroup; closing the returned descriptor detaches it (bpf(2), Linux 5.7)."""
     return _bpf(_BPF_LINK_CREATE, (ctypes.c_uint32 * 4)(program, cgroup_fd, _BPF_CGROUP_SOCK_OPS, 0))
 
 

@@ -1,4 +1,4 @@
-"""The user's terminal while a command inside an instance owns it. See termios(3), ioctl_tty(2), pts(4)."""
+"""The user's terminal while it is connected to a command in an instance. See termios(3), ioctl_tty(2), pts(4)."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _TIOCGPTN, _TIOCSPTLCK = 0x80045430, 0x40045431  # asm-generic/ioctls.h; the mod
 
 
 def size(fd: int) -> tuple[int, int]:
-    """Return (columns, lines) of a terminal; 80 x 24 for what is none."""
+    """Return (columns, lines) of a terminal; 80 x 24 if `fd` is not a terminal."""
     try:
         columns, lines = os.get_terminal_size(fd)
     except OSError:
         return 80, 24
-    return columns or 80, lines or 24  # one that nobody has sized says 0
+    return columns or 80, lines or 24  # a terminal without a size reports 0
 
 
 @contextmanager
 def raw(fd: int) -> Iterator[None]:
-    """Have the terminal pass every key on, Ctrl-C too: it means the command inside."""
+    """Put the terminal into raw mode: every key, also Ctrl-C, is sent to the command in the instance."""
     if not os.isatty(fd):
         yield
         return
@@ -42,7 +42,7 @@ def raw(fd: int) -> Iterator[None]:
 
 @contextmanager
 def resized(report: Callable[[], None]) -> Iterator[None]:
-    """Call `report` whenever the window changes its size."""
+    """Call `report` each time the window changes its size."""
     before = signal.signal(signal.SIGWINCH, lambda *_: report())
     try:
         yield
@@ -51,21 +51,21 @@ def resized(report: Callable[[], None]) -> Iterator[None]:
 
 
 def open_pair(devpts: str) -> tuple[int, str]:
-    """Return a new terminal of a devpts file system: its master, and the slave's path inside that file system."""
+    """Open a new terminal of a devpts file system; return the master, and the slave's path in the instance."""
     master = os.open(os.path.join(devpts, "ptmx"), os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
     fcntl.ioctl(master, _TIOCSPTLCK, struct.pack("i", 0))
     (number,) = struct.unpack("i", fcntl.ioctl(master, _TIOCGPTN, bytes(4)))
-    _copy_size(master)  # before anybody inside can ask for it
+    _copy_size(master)  # before a process in the instance can read it
     return master, f"/dev/pts/{number}"
 
 
 def make_controlling(fd: int) -> None:
-    """Make a terminal that of this session, which has none."""
+    """Make a terminal the controlling terminal of this session, which has none yet."""
     fcntl.ioctl(fd, termios.TIOCSCTTY, 0)
 
 
 def relay(master: int) -> None:
-    """Connect this process's streams with a terminal's master until its last user inside has closed it."""
+    """Connect this process's stdin and stdout with a terminal's master until the last user of the slave closes it."""
     with raw(0), resized(lambda: _copy_size(master)):
         _copy_size(master)
         poller = select.poll()
@@ -78,7 +78,7 @@ def relay(master: int) -> None:
                     return
                 if not data:
                     poller.unregister(0)
-                    data = b"\x04"  # Ctrl-D: the line discipline's word for the end of the input
+                    data = b"\x04"  # Ctrl-D: the line discipline's end of file
                 write_all(1 if fd == master else master, data)
 
 
