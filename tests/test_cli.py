@@ -1,8 +1,9 @@
-"""Every verb through the installed console script, its streams being pipes or a terminal."""
+"""Every verb, run by the installed console script with pipes or a terminal as its streams."""
 
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import tempfile
@@ -13,7 +14,7 @@ from support.commands import VMCTL, Terminal, free_port, get, ok, refused, start
 from support.host_state import host_state, left_behind
 
 from vmctl import __version__, backends, instance, paths
-from vmctl.cli import VERBS, bench, image
+from vmctl.cli import VERBS, bench, image, parse
 from vmctl.run import which
 
 WEB = """
@@ -23,7 +24,7 @@ files: [{{path: /srv/index.html, content: hello}}]
 ports: ["{port}:8000"]
 ready: {{http: 8000/}}
 """
-LONG = "a-long-name." + "x" * 51  # 63 characters, the most there can be
+LONG = "a-long-name." + "x" * 51  # 63 characters, the maximum
 PS_KEYS = [
     "name",
     "mode",
@@ -47,7 +48,7 @@ def write(folder, name, text):
 
 @pytest.fixture(scope="module")
 def web(guest_root, tmp_path_factory):
-    """A container called `web` that has said something, and its published port."""
+    """A container `web` that has written to its logs; yields its published port."""
     port = free_port()
     ok("up", write(tmp_path_factory.mktemp("web"), "web", WEB.format(port=port)))
     yield port
@@ -63,6 +64,14 @@ def test_every_verb_has_help(verb):
     assert result.code == 0
     assert result.out.startswith(f"usage: vmctl {verb}")
     assert VERBS[verb].split()[0] in result.out.lower()
+    assert_example(result.out, verb)
+
+
+def assert_example(text, call):
+    """Check that a help text ends with an example of the call, and that the parser accepts the example."""
+    example = re.search(rf"\nexample:\n  .*?(vmctl {call}\b[^)\n]*)\)?\n$", text)[1]
+    verb, *words = shlex.split(example)[1:]
+    assert parse(verb, words)
 
 
 @pytest.mark.parametrize("word", ["--help", "-h", "help"])
@@ -85,8 +94,9 @@ def test_no_verb_at_all():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("stert",), "did you mean start?" if "start" in VERBS else "there is no verb stert"),
-        (("lgos", "web"), "did you mean logs?"),
+        (("stert",), "there is no verb stert"),
+        (("start", "web"), "there is no verb start"),
+        (("lgos", "web"), "did you mean `vmctl logs`?"),
         (("--frobnicate",), "there is no verb --frobnicate"),
         (("ps", "--frobnicate"), "unrecognized arguments: --frobnicate"),
         (("ps", "--format", "xml"), "invalid choice: 'xml'"),
@@ -131,10 +141,11 @@ def test_wrong_calls(own_root, words, message):
     ("verb", "action"), [("image", name) for name in image.ACTIONS] + [("bench", name) for name in bench.ACTIONS]
 )
 def test_every_action_has_help(verb, action):
-    said = ok(verb, action, "--help")
-    assert said.startswith(f"usage: vmctl {verb} {action} ")
-    assert {"image": image, "bench": bench}[verb].ACTIONS[action].split()[0] in said.lower()
+    text = ok(verb, action, "--help")
+    assert text.startswith(f"usage: vmctl {verb} {action} ")
+    assert {"image": image, "bench": bench}[verb].ACTIONS[action].split()[0] in text.lower()
     assert re.search(rf"^    {action}\b", ok(verb, "--help"), re.MULTILINE)
+    assert_example(text, verb if action == "run" else f"{verb} {action}")
 
 
 @pytest.mark.parametrize("verb", ["inspect", "logs", "stop", "kill", "wait", "rm", "shell", "diff"])
@@ -185,13 +196,13 @@ def test_no_colour_in_a_pipe(web):
 
 
 def test_table_on_a_terminal(web):
-    code, said = Terminal("ps").end()
+    code, output = Terminal("ps").end()
     assert code == 0
-    assert "web" in said
-    assert "\x1b[1m" in said
-    code, said = Terminal("ps", env={"NO_COLOR": "1"}).end()
+    assert "web" in output
+    assert "\x1b[1m" in output
+    code, output = Terminal("ps", env={"NO_COLOR": "1"}).end()
     assert code == 0
-    assert not re.search(r"\x1b\[[0-9;]*3[0-7]m", said)
+    assert not re.search(r"\x1b\[[0-9;]*3[0-7]m", output)
 
 
 def test_the_longest_name(own_root):
@@ -208,10 +219,10 @@ def test_inspect(web):
     assert len(json.loads(ok("inspect", "web", "web"))) == 2
 
 
-# Data and the rest
+# stdout and stderr
 
 
-def test_up_says_the_name_on_stdout_and_the_rest_on_stderr(own_root, tmp_path):
+def test_up_prints_the_name_to_stdout_and_the_rest_to_stderr(own_root, tmp_path):
     path = write(tmp_path, "quiet", "image: tiny\ncommand: [sleep, '1000']\n")
     result = vmctl("up", path)
     assert (result.code, result.out) == (0, "quiet\n")
@@ -222,7 +233,7 @@ def test_up_says_the_name_on_stdout_and_the_rest_on_stderr(own_root, tmp_path):
     assert ok("down", "quiet") == "quiet\n"
 
 
-def test_errors_have_no_traceback_unless_asked_for(own_root):
+def test_errors_have_a_traceback_only_with_debug(own_root):
     assert "Traceback" not in refused("inspect", "nobody")
     result = vmctl("--debug", "inspect", "nobody")
     assert result.code != 0
@@ -242,8 +253,8 @@ def test_spec_check_and_schema(tmp_path):
 
 def test_run_in_a_pipe():
     assert ok("run", "tiny", "--", "cat", stdin="hi\n") == "hi\n"
-    assert ok("run", "-i", "tiny", "cat", stdin="hi\n") == "hi\n"  # as with docker, the two dashes can be left out
-    assert ok("run", "tiny", stdin="echo from a script\n") == "from a script\n"  # the image's own command: a shell
+    assert ok("run", "-i", "tiny", "cat", stdin="hi\n") == "hi\n"  # as with docker, `--` can be left out
+    assert ok("run", "tiny", stdin="echo from a script\n") == "from a script\n"  # the image's command is a shell
 
 
 def test_run_passes_every_byte(own_root):
@@ -253,7 +264,7 @@ def test_run_passes_every_byte(own_root):
 
 
 def test_run_has_the_callers_variables(own_root):
-    said = ok(
+    output = ok(
         "run",
         "-e",
         "A=b=c",
@@ -266,7 +277,7 @@ def test_run_has_the_callers_variables(own_root):
         "env",
         env={**os.environ, "FROM_HERE": "x y"},
     )
-    variables = dict(line.split("=", 1) for line in said.splitlines())
+    variables = dict(line.split("=", 1) for line in output.splitlines())
     assert {"A", "FROM_HERE", "PATH", "HOME"} <= set(variables) <= {"A", "FROM_HERE", "NOWHERE", "PATH", "HOME"}
     assert (variables["A"], variables["FROM_HERE"]) == ("b=c", "x y")
 
@@ -289,14 +300,14 @@ def test_run_publishes_ports_and_volumes(own_root, tmp_path):
     assert process.returncode == 137
 
 
-def test_a_broken_pipe_is_no_error_worth_a_word(web):
+def test_a_broken_pipe_prints_no_error(web):
     done = subprocess.run(
         f"set -o pipefail; {VMCTL} logs web | head -1; echo ${{PIPESTATUS[0]}}",
         shell=True, executable="/bin/bash", capture_output=True, text=True, check=True,
     )  # fmt: skip
     first, code = done.stdout.splitlines()
     assert first == "line 1"
-    assert code in ("0", "141")  # 141 when the lines came after head had gone
+    assert code in ("0", "141")  # 141 if the lines came after head had exited
     assert "Traceback" not in done.stderr
     process = start("ps", stdout=subprocess.PIPE)
     process.stdout.close()
@@ -308,24 +319,24 @@ def test_a_broken_pipe_is_no_error_worth_a_word(web):
 
 @pytest.mark.parametrize("closed", [0, 1, 2])
 def test_a_stream_that_is_closed(own_root, closed):
-    """What is opened first would otherwise get its number, and be written to."""
+    """The first file opened would otherwise get its number, and the output would be written to it."""
     script = f'exec {closed}>&-; exec "$@"'
     words = [VMCTL, "run", "tiny", "--", "sh", "-c", "echo out; echo err >&2; exit 5"]
     done = subprocess.run(["sh", "-c", script, "sh", *words], capture_output=True, text=True)
-    said = {1: "out\n", 2: "err\n"} | {closed: ""}
-    assert (done.returncode, done.stdout, done.stderr) == (5, said[1], said[2])
+    expected = {1: "out\n", 2: "err\n"} | {closed: ""}
+    assert (done.returncode, done.stdout, done.stderr) == (5, expected[1], expected[2])
     done = subprocess.run(["sh", "-c", script, "sh", VMCTL, "ps", "-q"], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_arguments_that_are_no_text(own_root):
+def test_arguments_that_are_not_utf8(own_root):
     words = [VMCTL.encode(), b"run", b"-e", b"A=\xfe", b"tiny", b"--", b"sh", b"-c", b"echo $A $1", b"sh", b"\xff"]
     assert subprocess.run(words, capture_output=True, check=True).stdout == b"\xfe \xff\n"
 
 
 @pytest.mark.parametrize("mode", backends.modes())
 def test_state_in_a_folder_with_an_odd_name(tmp_path, monkeypatch, mode):
-    """Each of these characters means something to mount, overlayfs, mountinfo, libvirt's URI or QEMU's arguments."""
+    """Each of these characters is special for mount, overlayfs, mountinfo, libvirt's URI or QEMU's arguments."""
     comma = "" if backends.load(mode).features.own_kernel else ","  # libvirt's probe of QEMU does not escape it
     with tempfile.TemporaryDirectory(prefix=f"a b{comma}c:d\\e%f#g&é-") as root:
         images = paths.images_root()
@@ -348,18 +359,18 @@ def test_logs(web):
     assert ok("logs", "--tail", "0", "web") == ""
     assert ok("logs", "--tail", "99", "web") == "".join(lines)
     assert "expected 0 or more" in refused("logs", "--tail", "-1", "web")
-    assert "in mode container no kernel boots" in refused("logs", "--boot", "web")
+    assert "mode container boots no kernel" in refused("logs", "--boot", "web")
 
 
 def test_logs_can_be_followed(own_root, tmp_path):
     script = "for i in 1 2 3; do echo $i; sleep 0.3; done"
     ok("up", write(tmp_path, "counter", f"image: tiny\ncommand: [sh, -c, '{script}']\n"))
     assert ok("logs", "-f", "counter", timeout_s=20) == "1\n2\n3\n"
-    assert ok("logs", "-f", "counter", timeout_s=20) == "1\n2\n3\n"  # it has ended: nothing to wait for
+    assert ok("logs", "-f", "counter", timeout_s=20) == "1\n2\n3\n"  # it has exited: nothing to wait for
     ok("down", "counter")
 
 
-def test_following_ends_by_ctrl_c(web):
+def test_ctrl_c_ends_following(web):
     process = start("logs", "-f", "web")
     assert process.stdout.readline() == b"line 1\n"
     time.sleep(0.2)
@@ -376,9 +387,9 @@ def test_run_with_a_terminal(own_root):
     terminal.read_until("30 100")
     assert "/dev/pts/0" in terminal.said
     terminal.type("typed\n")
-    code, said = terminal.end()
+    code, output = terminal.end()
     assert code == 6
-    assert "got typed" in said
+    assert "got typed" in output
 
 
 def test_window_size_is_passed_on(own_root):
@@ -390,32 +401,32 @@ def test_window_size_is_passed_on(own_root):
     assert terminal.end()[0] == 130
 
 
-def test_ctrl_c_on_a_terminal_is_the_workloads(own_root):
+def test_ctrl_c_on_a_terminal_goes_to_the_workload(own_root):
     script = "trap 'echo caught; exit 8' INT; echo ready; while :; do sleep 0.1; done"
     terminal = Terminal("run", "-t", "tiny", "--", "sh", "-c", script)
     terminal.read_until("ready")
     terminal.type("\x03")
-    code, said = terminal.end()
+    code, output = terminal.end()
     assert code == 8
-    assert "caught" in said
+    assert "caught" in output
 
 
-def test_ctrl_c_without_a_terminal_of_its_own(own_root):
-    """`run` without -t on a terminal: the kernel sends SIGINT to all of the foreground."""
+def test_ctrl_c_without_tty_flag(own_root):
+    """`run` without -t on a terminal: the kernel sends SIGINT to the whole foreground process group."""
     script = "trap 'echo caught; exit 8' INT; echo ready; while :; do sleep 0.1; done"
     terminal = Terminal("run", "tiny", "--", "sh", "-c", script)
     terminal.read_until("ready")
     time.sleep(0.3)
     terminal.type("\x03")
-    code, said = terminal.end()
+    code, output = terminal.end()
     assert code == 8
-    assert "caught" in said
+    assert "caught" in output
     assert instance.names() == []
 
 
 def test_shell(web):
     terminal = Terminal("shell", "web")
-    terminal.read_until("# ")  # it discards what was typed before
+    terminal.read_until("# ")  # input typed before the prompt is discarded
     terminal.type("tty; hostname; stty size\n")
     terminal.read_until("30 100")
     assert "/dev/pts/" in terminal.said
@@ -429,17 +440,17 @@ def test_shell_in_a_pipe(web):
     assert (result.code, result.out) == (4, "hello\n")
 
 
-def test_exec_takes_a_terminal_when_there_is_one(web):
-    code, said = Terminal("exec", "web", "--", "tty").end()
-    assert (code, said.strip().startswith("/dev/pts/")) == (0, True)
-    code, said = Terminal("exec", "-T", "web", "--", "sh", "-c", "tty < /dev/null").end()
-    assert (code, said.strip()) == (1, "not a tty")
+def test_exec_uses_a_terminal_if_it_has_one(web):
+    code, output = Terminal("exec", "web", "--", "tty").end()
+    assert (code, output.strip().startswith("/dev/pts/")) == (0, True)
+    code, output = Terminal("exec", "-T", "web", "--", "sh", "-c", "tty < /dev/null").end()
+    assert (code, output.strip()) == (1, "not a tty")
     assert vmctl("exec", "web", "--", "tty").code == 1
     assert vmctl("exec", "--no-stdin", "web", "--", "cat", stdin="lost").out == ""
 
 
-def test_the_users_terminal_is_as_before(own_root):
-    """Raw while the container has it, and back when the container is gone, however it ended."""
+def test_the_users_terminal_is_restored(own_root):
+    """It is in raw mode while the container uses it, and restored when the container has ended, even if killed."""
     terminal = Terminal("run", "-t", "tiny", "--", "sh", "-c", "echo ready; kill -9 -1; sleep 9")
     terminal.read_until("ready")
     before = subprocess.run(["stty", "-a"], stdin=terminal.fd, capture_output=True, text=True, check=True).stdout
@@ -451,9 +462,9 @@ def test_the_users_terminal_is_as_before(own_root):
 def test_up_shows_progress_on_a_terminal_only(own_root, tmp_path):
     text = "image: tiny\ncommand: [sh, -c, 'sleep 0.3; echo ready; sleep 1000']\nready: {log: ready}\n"
     path = write(tmp_path, "slow", text)
-    code, said = Terminal("up", path).end()
+    code, output = Terminal("up", path).end()
     assert code == 0
-    assert "slow: started" in said
+    assert "slow: started" in output
     ok("down", "slow")
     assert "slow: started" not in vmctl("up", path).err
     ok("down", "slow")
@@ -470,20 +481,20 @@ def test_up_shows_progress_on_a_terminal_only(own_root, tmp_path):
         ("vm", ["<domain", "#cloud-config", "qemu-system", "local-hostname: other", "mke2fs", ".erofs"]),
     ],
 )
-def test_explain_shows_the_raw_steps_and_does_nothing(guest_root, tmp_path, mode, texts):
+def test_explain_with_dry_run_shows_the_raw_steps_and_starts_nothing(guest_root, tmp_path, mode, texts):
     before = host_state()
     path = write(tmp_path, "other", WEB.format(port=free_port()) + "resources: {memory: 128M}\n")
-    said = ok("up", "--mode", mode, "--explain", "--dry-run", path)
+    output = ok("up", "--mode", mode, "--explain", "--dry-run", path)
     for text in texts:
-        assert text in said
+        assert text in output
     assert left_behind(before) == {}
 
 
-def test_explain_then_do(own_root, tmp_path):
+def test_explain_without_dry_run_also_starts(own_root, tmp_path):
     path = write(tmp_path, "both", "image: tiny\ncommand: [sleep, '1000']\n")
-    said = ok("up", "--explain", path)
-    assert said.endswith("both\n")
-    assert "clone3" in said
+    output = ok("up", "--explain", path)
+    assert output.endswith("both\n")
+    assert "clone3" in output
     ok("down", "both")
 
 
@@ -518,6 +529,6 @@ def test_completion_completes(web):
     assert "--tail" in complete("logs --t", 2)
 
 
-def test_flags_behind_the_image_are_not_taken_for_a_command():
-    assert "--mode stands behind the image" in refused("run", "tiny", "--mode", "host", "--", "true")
+def test_a_flag_after_the_image_is_refused():
+    assert "--mode comes after IMAGE" in refused("run", "tiny", "--mode", "host", "--", "true")
     assert ok("run", "--network", "none", "tiny", "--", "echo", "--mode") == "--mode\n"

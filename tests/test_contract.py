@@ -229,7 +229,7 @@ def test_memory_has_a_limit(guest_root, mode):
     """tail(1) keeps what it reads: all of /dev/zero is too much."""
     result = run(mode, "-m", "96M", "tiny", "--", "tail", "/dev/zero", timeout_s=60)
     assert result.code == 137
-    assert "want of memory" in result.err
+    assert "ran out of memory" in result.err
 
 
 @EACH_MODE

@@ -403,7 +403,7 @@ def test_prune_of_everything_begins_with_the_instances_that_have_ended(two, user
 def test_prune_without_a_terminal_wants_to_be_told(two, user):
     for words in (("image", "prune", "-a"), ("prune",)):
         ok("rm", "other") if "other" in instance.names() else None
-        assert "there is no terminal to ask on" in refused(*words)
+        assert "no terminal to ask for confirmation" in refused(*words)
     assert names() == ["one", "two:1"]
     assert ok("ps", "-aq") == "ended\n"
 

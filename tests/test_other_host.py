@@ -137,7 +137,7 @@ def boot(folder: Path, image: str) -> str:
         ("controllers", 0, ".*cpu .*memory .*pids.*"),
         ("hello", 7, "hello/0::/"),
         ("limits", 1, "67108864/20/50000 100000/.*Read-only file system"),
-        ("oom", 137, ".*for want of memory"),
+        ("oom", 137, ".*ran out of memory.*"),
         ("network", 0, r".*inet 10\.77\.0\.2/16 .*/1"),
         ("userns", 0, "0 65536/0"),
         ("host", 4, ""),

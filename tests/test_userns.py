@@ -222,7 +222,7 @@ def test_limits(own_root):
     assert ok("run", *AUTO, *limits, "tiny", "--", "sh", "-c", "cat $F").split() == [str(64 << 20), "33"]
     killed = vmctl("run", *AUTO, "-m", "8M", "tiny", "--", "dd", "if=/dev/zero", "of=/dev/null", "bs=64M", "count=1")
     assert killed.code == 137
-    assert "want of memory" in killed.err
+    assert "ran out of memory" in killed.err
 
 
 def test_two_have_different_ranges(own_root, tmp_path):

@@ -1,6 +1,7 @@
-"""The command line: one short file per verb, imported when that verb is typed.
+"""The command line: one file per verb, imported when that verb is used.
 
-Only this package prints and exits. Data goes to stdout, everything else to stderr.
+Only this package prints and exits. Data goes to stdout, everything else to stderr. The file of a verb has `EXAMPLE` (a
+command line for `--help`), `arguments` and `run`.
 """
 
 from __future__ import annotations
@@ -23,28 +24,28 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any, NoReturn, TextIO
 
-# verb -> what it does, in the order of `vmctl --help`
+# verb -> text for `vmctl --help`, in this order
 VERBS = {
-    "up": "start a workload file and wait until it is ready",
-    "run": "run one command in an image, attached, and remove it afterwards",
+    "up": "start the workload of a file and wait until it is ready",
+    "run": "run a command in a new instance of an image, and remove the instance afterwards",
     "ps": "list instances",
-    "exec": "run one more command in a running instance",
+    "exec": "run another command in a running instance",
     "shell": "open a shell in a running instance",
-    "logs": "show what a workload wrote, or how a guest booted",
-    "stop": "ask instances to end, kill them when they do not",
+    "logs": "show the output of a workload, or the console of a guest",
+    "stop": "stop instances: send SIGTERM, and SIGKILL after a timeout",
     "kill": "send a signal to instances",
-    "wait": "wait until instances end and print their exit codes",
+    "wait": "wait until instances exit and print their exit codes",
     "rm": "remove instances",
     "down": "stop and remove instances, by name or workload file",
-    "inspect": "show all that is known of instances, as JSON",
-    "diff": "list what an instance has changed of its image",
-    "commit": "make an image of what an instance has written",
-    "image": "list, get, build, hand out and remove images and kernels",
-    "df": "show what images, instances, kernels and caches take of the disk",
-    "prune": "remove instances that have ended, and what nobody needs of the image store",
-    "bench": "measure a workload in several modes, side by side",
+    "inspect": "show details of instances as JSON",
+    "diff": "list the files that an instance has added, changed or deleted",
+    "commit": "create an image from an instance and its changes",
+    "image": "list, pull, push, build and remove images and kernels",
+    "df": "show the disk usage of images, instances, kernels and caches",
+    "prune": "remove stopped instances and unused data of the image store",
+    "bench": "measure a workload in several modes and compare them",
     "spec": "check a workload file, or print its JSON Schema",
-    "doctor": "say what this host offers and what is missing",
+    "doctor": "check what this host supports and what is missing",
     "completion": "print a completion script for bash, zsh or fish",
 }
 
@@ -52,11 +53,18 @@ ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, with our exit code for a wrong call."""
+    """An argparse parser with an example at the end of its help, and with exit code 125 for wrong arguments."""
+
+    example = ""  # a command line, shown by `--help`
 
     def __init__(self, **options: Any) -> None:
-        # told the width, it does not import shutil, and with that three compression libraries, to ask for it: 4 ms
+        # without the width argparse imports shutil, and shutil three compression libraries: 4 ms
         super().__init__(**options, formatter_class=partial(argparse.HelpFormatter, width=columns()))
+
+    def format_help(self) -> str:
+        """Return the help text and the example, which is never wrapped."""
+        example = f"\nexample:\n  {self.example}\n" if self.example else ""
+        return super().format_help() + example
 
     def error(self, message: str) -> NoReturn:
         """Print the usage and the error, and exit with 125."""
@@ -65,12 +73,12 @@ class Parser(argparse.ArgumentParser):
 
 
 def sentence(text: str) -> str:
-    """Return what `--help` says in a word or two as a sentence; `capitalize` would make json of JSON."""
+    """Return a short text as a sentence; `str.capitalize` would turn JSON into json."""
     return f"{text[0].upper()}{text[1:]}."
 
 
 def columns() -> int:
-    """Return how wide the terminal is, or is said to be (COLUMNS)."""
+    """Return the width of the terminal, or COLUMNS if that is set."""
     if os.environ.get("COLUMNS", "").isdigit():
         return int(os.environ["COLUMNS"])
     try:
@@ -80,8 +88,8 @@ def columns() -> int:
 
 
 def entry() -> NoReturn:
-    """Run as a program. The shell gets the exit code before Python would have tidied up, which takes it 10 ms."""
-    gc.disable()  # a command is too short to have garbage worth looking for
+    """Run as a program. Exits without the interpreter's clean-up, which takes 10 ms."""
+    gc.disable()  # a command runs too short for garbage collection to pay off
     _open_missing_streams()
     code = main()
     with suppress(OSError):
@@ -91,14 +99,14 @@ def entry() -> NoReturn:
 
 
 def _open_missing_streams() -> None:
-    """Have /dev/null where the caller has closed a standard stream: the next file opened would take its number."""
+    """Open /dev/null for each standard stream that is closed: else the next file opened would get its number."""
     while (fd := os.open(os.devnull, os.O_RDWR)) < 3:
         os.set_inheritable(fd, True)
     os.close(fd)
     sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
     sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
     if sys.stdout.encoding.lower() != "utf-8" and isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # 210 µs in a locale that has no µ
+        sys.stdout.reconfigure(errors="backslashreplace")  # for example µ in a locale without it
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -132,19 +140,20 @@ def main(arguments: list[str] | None = None) -> int:
         if debug:
             raise
         where = f" ({error.filename})" if error.filename else ""
-        return _report(VmctlError(f"{error.strerror or error}{where}", hint="`vmctl --debug VERB` shows where"))
+        return _report(VmctlError(f"{error.strerror or error}{where}", hint=_traceback_hint(words[0])))
     except Exception as error:
         if debug:
             raise
-        text = f"a mistake of vmctl's own, {type(error).__name__}: {error}"
-        return _report(VmctlError(text, hint=f"`vmctl --debug {words[0]}` shows where"))
+        text = f"internal error: {type(error).__name__}: {error} (please report it)"
+        return _report(VmctlError(text, hint=_traceback_hint(words[0])))
+
+
+def _traceback_hint(verb: str) -> str:
+    return f"`vmctl --debug {verb} ...` shows the traceback"
 
 
 def _end(signum: int, _: object) -> NoReturn:
-    """End as the signal would have ended us, but by an exception: what was begun is undone on the way.
-
-    From then on no other signal cuts that short, however impatient whoever sends it.
-    """
+    """Turn the signal into an exception so that clean-up runs; ignore further signals until it is done."""
     for number in ENDING:
         signal.signal(number, signal.SIG_IGN)
     if signum == signal.SIGINT:
@@ -153,12 +162,20 @@ def _end(signum: int, _: object) -> NoReturn:
 
 
 def _run_verb(verb: str, words: list[str]) -> int:
-    module = import_module(f"vmctl.cli.{verb}")
-    parser = Parser(prog=f"vmctl {verb}", description=sentence(VERBS[verb]))
-    module.arguments(parser)
-    code: int = module.run(parser.parse_args(getattr(module, "expand", list)(words)))
+    run, args = parse(verb, words)
+    code = run(args)
     sys.stdout.flush()
     return code
+
+
+def parse(verb: str, words: list[str]) -> tuple[Callable[[argparse.Namespace], int], argparse.Namespace]:
+    """Return the function of a verb and its parsed arguments. Raises SystemExit if they are wrong."""
+    module = import_module(f"vmctl.cli.{verb}")
+    run = module.run  # before parsing: importing vmctl.cli.bench.run replaces the attribute of vmctl.cli.bench
+    parser = Parser(prog=f"vmctl {verb}", description=sentence(VERBS[verb]))
+    parser.example = module.EXAMPLE
+    module.arguments(parser)
+    return run, parser.parse_args(getattr(module, "expand", list)(words))
 
 
 def _report(error: VmctlError) -> int:
@@ -171,9 +188,9 @@ def _report(error: VmctlError) -> int:
 
 
 def each(names: Sequence[str], act: Callable[[str], object], *, say: bool = True) -> int:
-    """Do something to each of several things and `say` its name; one that fails keeps none of the others from it.
+    """Call `act` for each name, also after a failure, and print the names that succeed unless `say` is False.
 
-    Return 0, or the exit code of the last failure.
+    Returns 0, or the exit code of the last failure.
     """
     code = 0
     for name in names:
@@ -191,9 +208,10 @@ def each(names: Sequence[str], act: Callable[[str], object], *, say: bool = True
 def _help(stream: TextIO, code: int) -> int:
     lines = [
         "Usage: vmctl [--debug] VERB ...\n",
-        "One workload, run as a QEMU/KVM guest, a container or a plain process.\n",
+        "Run the same workload as a QEMU/KVM guest, a container or a plain process.\n",
         *(f"  {verb:<11} {text}" for verb, text in VERBS.items()),
-        "\n`vmctl VERB --help` says more, `vmctl --version` which version this is.",
+        "\n`vmctl VERB --help` shows the flags of a verb and an example, `vmctl --version` the version.",
+        "With --debug, an error is shown with its traceback.",
     ]
     print("\n".join(lines), file=stream)
     return code
@@ -203,5 +221,5 @@ def _unknown(verb: str) -> int:
     from difflib import get_close_matches
 
     near = get_close_matches(verb, VERBS, 1)
-    hint = f"did you mean {near[0]}?" if near else "`vmctl --help` lists the verbs"
+    hint = f"did you mean `vmctl {near[0]}`?" if near else "`vmctl --help` lists the verbs"
     return _report(VmctlError(f"there is no verb {verb}", hint=hint))

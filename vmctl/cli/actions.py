@@ -1,4 +1,4 @@
-"""Verbs that have actions of their own: each action is a file, imported when that action is typed."""
+"""Verbs with actions, such as `vmctl image ls`: each action is a file, imported when that action is used."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 class Actions:
-    """The actions of one verb: action -> what it does, in the order of `--help`."""
+    """The actions of one verb: action -> text for `--help`, in this order."""
 
     def __init__(self, verb: str, texts: dict[str, str]) -> None:
         self.verb, self.texts = verb, texts
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Declare the actions; each declares its own arguments once it is chosen."""
+        """Declare the actions; the arguments of an action are declared when it is used."""
         actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=_ActionParser)
         for name, text in self.texts.items():
             actions.add_parser(name, help=text.replace("%", "%%"), description=sentence(text)).module = self._module(
@@ -28,25 +28,27 @@ class Actions:
             )
 
     def run(self, args: argparse.Namespace) -> int:
-        """Do what the action says."""
+        """Run the action."""
         code: int = import_module(self._module(args.action)).run(args)
         return code
 
     def _module(self, action: str) -> str:
-        """Return the module of an action; `import` is a word of Python, so its file is import_.py."""
+        """Return the module of an action; `import` is a keyword of Python, so its file is import_.py."""
         return f"vmctl.cli.{self.verb}.{action.replace('-', '_')}{'_' if iskeyword(action) else ''}"
 
 
 class _ActionParser(Parser):
-    """The parser of one action: only that action's file is imported."""
+    """The parser of one action; it imports the file of the action when argparse selects it."""
 
-    module = ""  # none for the parsers that an action has of its own
+    module = ""  # empty for a parser below an action, such as that of `image kernel ls`
 
     def parse_known_args(self, *args: Any, **named: Any) -> Any:
-        """As argparse has it, which calls this once, on the parser of the action that was typed."""
+        """Declare the arguments and parse; argparse calls this once, for the action that is used."""
         if self.module:
-            import_module(self.module).arguments(self)
+            action = import_module(self.module)
+            self.example = action.EXAMPLE
+            action.arguments(self)
         found, unknown = super().parse_known_args(*args, **named)
-        if unknown:  # argparse would leave it to the parser of the verb, and that would show its own usage
+        if unknown:  # argparse would report it with the usage of the verb
             self.error(f"unrecognized arguments: {' '.join(unknown)}")
         return found, unknown

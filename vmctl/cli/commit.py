@@ -7,21 +7,28 @@ import argparse
 from vmctl import instance
 from vmctl.cli import output
 
+EXAMPLE = """vmctl commit --change 'CMD ["httpd", "-f"]' web web:changed"""
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("name", metavar="NAME")
-    parser.add_argument("image", metavar="IMAGE", help="the new image; one of that name is replaced")
-    parser.add_argument("-m", "--message", default="", help="for the image's history")
-    parser.add_argument("-a", "--author", default="", help="for the image's history")
+    parser.add_argument("name", metavar="NAME", help="instance")
+    parser.add_argument("image", metavar="IMAGE", help="name of the new image; an image of that name is replaced")
+    parser.add_argument("-m", "--message", default="", help="comment for the image's history")
+    parser.add_argument("-a", "--author", default="", help="author for the image's history")
     parser.add_argument(
-        "-c", "--change", action="append", default=[], metavar="'CMD [...]'", help="an instruction of a Dockerfile"
+        "-c",
+        "--change",
+        action="append",
+        default=[],
+        metavar="'CMD [...]'",
+        help="Dockerfile instruction to apply to the image",
     )
-    parser.add_argument("--no-pause", action="store_true", help="let the workload go on while it is read")
+    parser.add_argument("--no-pause", action="store_true", help="do not pause the workload while its files are read")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Make the image and print its digest."""
+    """Create the image and print its digest."""
     from functools import reduce
 
     from images.recipes import commit, settings

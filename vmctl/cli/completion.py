@@ -6,8 +6,10 @@ import argparse
 
 from vmctl.cli import VERBS
 
-# Names of instances complete from `vmctl ps -aq`, those of images from `vmctl image ls -q`; verbs and the actions of
-# `image` and `bench` are known here; the rest are files.
+EXAMPLE = "source <(vmctl completion bash)"
+
+# Instance names come from `vmctl ps -aq`, image names from `vmctl image ls -q`, flags from `--help`. Verbs and the
+# actions of `image` and `bench` are in the script; all other words complete to files.
 _BASH = """_vmctl() {{
     local word=${{COMP_WORDS[COMP_CWORD]}} verb=${{COMP_WORDS[1]}}
     case $COMP_CWORD:$verb in 2:*) ;; *:image | *:bench) verb="$verb ${{COMP_WORDS[2]}}" ;; esac
@@ -43,7 +45,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the script; for instance `source <(vmctl completion bash)`."""
+    """Print the script."""
     from vmctl.cli import bench, image
 
     template = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}[args.shell]

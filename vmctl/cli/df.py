@@ -21,14 +21,17 @@ OF_IMAGES = ("name", "tag", "id", "created", "size_bytes", "shared_bytes", "uniq
 OF_INSTANCES = ("name", "mode", "status", "image", "size_bytes")
 
 
+EXAMPLE = "vmctl df --verbose"
+
+
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("-v", "--verbose", action="store_true", help="each image and each instance")
+    parser.add_argument("-v", "--verbose", action="store_true", help="list each image and each instance")
     output.add_format(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print what everything takes of the disk; each file is counted once."""
+    """Print the disk usage; each file is counted once."""
     from images.upkeep import totals, usage
     from vmctl.cli.image import ls
 

@@ -9,10 +9,12 @@ import sys
 from vmctl import backends, instance
 from vmctl.cli import output
 
+EXAMPLE = "vmctl diff web"
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("name", metavar="NAME", help="instance")
     output.add_format(parser)
 
 
@@ -28,6 +30,6 @@ def run(args: argparse.Namespace) -> int:
     if args.format != "table":
         output.show([change._asdict() for change in found], (), args.format)
         return 0
-    for change in found:  # as docker has it: no title, and a name need not be text
+    for change in found:  # like docker: without a title, and a file name need not be UTF-8
         sys.stdout.buffer.write(os.fsencode(f"{change.kind} {change.path}\n"))
     return 0

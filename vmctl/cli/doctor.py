@@ -8,6 +8,7 @@ from typing import Any
 from vmctl import doctor
 from vmctl.cli import output
 
+EXAMPLE = "vmctl doctor --format json"
 WORDS = {True: "ok", False: "MISSING", None: "note"}
 
 
@@ -17,7 +18,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Show every check, then what to do about those that failed; 1 if any did."""
+    """Show every check, then a hint for each that failed; return 1 if any failed."""
     checks = doctor.checks()
     rows = [check._asdict() for check in checks]
     output.show(rows, ("ok", "name", "found", "needed_by"), args.format, _cell)

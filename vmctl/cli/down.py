@@ -8,15 +8,17 @@ import os
 from vmctl import engine
 from vmctl.cli.stop import TIME
 
+EXAMPLE = "vmctl down web.yaml"
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("names", metavar="NAME|SPEC", nargs="+")
+    parser.add_argument("names", metavar="NAME|SPEC", nargs="+", help="instance, or workload file")
     parser.add_argument("-t", "--time", type=float, metavar="SECONDS", help=TIME)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Stop and remove each; one that is not there is no error."""
+    """Stop and remove each; an instance that does not exist is not an error."""
     for text in args.names:
         name = _name(text)
         if engine.down(name, args.time):

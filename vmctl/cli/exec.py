@@ -9,17 +9,32 @@ from vmctl import engine, instance
 from vmctl.backend import Command
 from vmctl.errors import SpecError
 
+EXAMPLE = "vmctl exec web -- ps -o pid,args"
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("name", metavar="NAME")
-    parser.add_argument("command", nargs=argparse.REMAINDER, metavar="-- CMD")
-    parser.add_argument("-e", "--env", action="append", default=[], metavar="NAME=VALUE")
-    parser.add_argument("-u", "--user", metavar="USER[:GROUP]", help="default: the workload's")
-    parser.add_argument("-w", "--workdir", help="default: the workload's")
-    parser.add_argument("-t", "--tty", action="store_true", default=None, help="give the command a terminal")
-    parser.add_argument("-T", "--no-tty", action="store_false", dest="tty", help="default: if there is one here")
-    parser.add_argument("--no-stdin", action="store_true", help="let the command read nothing")
+    parser.add_argument("name", metavar="NAME", help="instance")
+    parser.add_argument("command", nargs=argparse.REMAINDER, metavar="-- CMD", help="command to run")
+    add_process_flags(parser)
+    parser.add_argument(
+        "-t",
+        "--tty",
+        action="store_true",
+        default=None,
+        help="give the command a terminal (default: if stdin and stdout are terminals)",
+    )
+    parser.add_argument("-T", "--no-tty", action="store_false", dest="tty", help="give the command no terminal")
+    parser.add_argument("--no-stdin", action="store_true", help="do not connect stdin with the command")
+
+
+def add_process_flags(parser: argparse.ArgumentParser) -> None:
+    """Add -e, -u and -w."""
+    parser.add_argument(
+        "-e", "--env", action="append", default=[], metavar="NAME=VALUE", help="set an environment variable"
+    )
+    parser.add_argument("-u", "--user", metavar="USER[:GROUP]", help="user to run as (default: the workload's)")
+    parser.add_argument("-w", "--workdir", metavar="DIR", help="working directory (default: the workload's)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -31,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def execute(args: argparse.Namespace, words: tuple[str, ...]) -> int:
-    """Run a command as the flags say."""
+    """Run a command with the options in `args` and return its exit code."""
     env = [(name, value) for name, _, value in (text.partition("=") for text in args.env)]
     tty = args.tty if args.tty is not None else os.isatty(0) and os.isatty(1)
     if tty and "TERM" in os.environ:

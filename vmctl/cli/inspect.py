@@ -11,10 +11,12 @@ from vmctl.cli.ps import describe
 from vmctl.instance import Instance
 from vmctl.workload import named
 
+EXAMPLE = "vmctl inspect web"
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("names", metavar="NAME", nargs="+")
+    parser.add_argument("names", metavar="NAME", nargs="+", help="instance")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -8,11 +8,13 @@ import signal
 from vmctl import engine, instance
 from vmctl.errors import SpecError
 
+EXAMPLE = "vmctl kill --signal HUP web"
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("names", metavar="NAME", nargs="+")
-    parser.add_argument("-s", "--signal", default="KILL", help="name or number (default: KILL)")
+    parser.add_argument("names", metavar="NAME", nargs="+", help="instance")
+    parser.add_argument("-s", "--signal", default="KILL", help="name or number of the signal (default: KILL)")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -12,31 +12,32 @@ from vmctl.errors import NotFoundError, SpecError
 from vmctl.instance import Instance
 from vmctl.linux.stdio import write_all
 
+EXAMPLE = "vmctl logs --follow --tail 20 web"
 POLL_S = 0.05
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("name", metavar="NAME")
-    parser.add_argument("-f", "--follow", action="store_true", help="go on until the workload ends")
-    parser.add_argument("--tail", type=int, metavar="N", help="only the last N lines of each stream")
-    parser.add_argument("--boot", action="store_true", help="the guest's console instead of the workload's output")
+    parser.add_argument("name", metavar="NAME", help="instance")
+    parser.add_argument("-f", "--follow", action="store_true", help="print new output until the workload exits")
+    parser.add_argument("--tail", type=int, metavar="N", help="show only the last N lines of each stream")
+    parser.add_argument("--boot", action="store_true", help="show the guest's console, not the workload's output")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Copy the workload's stdout to stdout, its stderr to stderr."""
+    """Copy the workload's stdout to stdout and its stderr to stderr."""
     inst = instance.load(args.name)
     if args.tail is not None and args.tail < 0:
         raise SpecError(f"--tail: expected 0 or more, got {args.tail}")
     if args.boot and not os.path.exists(inst.console_log):
-        raise NotFoundError(f"{inst.name} has no console: in mode {inst.state.mode} no kernel boots")
+        raise NotFoundError(f"{inst.name} has no console: mode {inst.state.mode} boots no kernel")
     files = {inst.console_log: 1} if args.boot else {inst.stdout_log: 1, inst.stderr_log: 2}
     offsets = {path: _start(path, args.tail) for path in files}
     while True:
-        going_on = args.follow and _runs(inst)
+        more = args.follow and _runs(inst)
         for path, fd in files.items():
             offsets[path] = _copy(path, offsets[path], fd)
-        if not going_on:
+        if not more:
             return 0
         time.sleep(POLL_S)
 
@@ -49,7 +50,7 @@ def _runs(inst: Instance) -> bool:
 
 
 def _start(path: str, lines: int | None) -> int:
-    """Return the offset from which to show a file."""
+    """Return the offset of the last `lines` lines of a file, 0 for all of it."""
     if lines is None:
         return 0
     with suppress(FileNotFoundError), open(path, "rb") as file:
@@ -64,7 +65,7 @@ def _start(path: str, lines: int | None) -> int:
 
 
 def _copy(path: str, offset: int, fd: int) -> int:
-    """Copy what a file has beyond `offset` and return the new offset."""
+    """Copy a file from `offset` to its end and return the new offset."""
     with suppress(FileNotFoundError), open(path, "rb") as file:
         file.seek(offset)
         while data := file.read(65536):

@@ -1,4 +1,4 @@
-"""Tables and JSON: data for people on a terminal, for programs in a pipe."""
+"""Output of data: tables for people, JSON for programs."""
 
 from __future__ import annotations
 
@@ -19,11 +19,13 @@ if TYPE_CHECKING:
 
 def add_format(parser: argparse.ArgumentParser) -> None:
     """Add --format."""
-    parser.add_argument("--format", choices=("table", "json", "jsonl"), default="table", help="default: table")
+    parser.add_argument(
+        "--format", choices=("table", "json", "jsonl"), default="table", help="format of the output (default: table)"
+    )
 
 
 def size(text: str) -> int:
-    """Return the bytes that an argument says. Raises argparse.ArgumentTypeError."""
+    """Return the bytes of an argument such as 20G. Raises argparse.ArgumentTypeError."""
     from vmctl.units import parse_size
 
     try:
@@ -33,7 +35,7 @@ def size(text: str) -> int:
 
 
 def duration(text: str) -> float:
-    """Return the seconds that an argument says. Raises argparse.ArgumentTypeError."""
+    """Return the seconds of an argument such as 2m. Raises argparse.ArgumentTypeError."""
     from vmctl.units import parse_duration
 
     try:
@@ -43,7 +45,7 @@ def duration(text: str) -> float:
 
 
 def show(rows: Sequence[Row], columns: Sequence[str], form: str, cell: Callable[[str, Any], str] | None = None) -> None:
-    """Print rows; JSON has every key and typed values, a table the `columns`, each value as `cell` writes it."""
+    """Print rows: as JSON with all keys and typed values, or as a table of `columns` with the texts of `cell`."""
     if form == "table":
         texts = [[(cell or _cell)(name, row[name]) for name in columns] for row in rows]
         _table([_title(name) for name in columns], texts)
@@ -58,7 +60,7 @@ def show(rows: Sequence[Row], columns: Sequence[str], form: str, cell: Callable[
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table of texts, and what was printed before it first, whatever stdout and stderr are."""
+    """Print a table of texts; flush stdout before and after, so that stdout and stderr keep their order."""
     sys.stdout.flush()
     _table([_title(name) for name in columns], [list(row) for row in rows])
     sys.stdout.flush()
@@ -96,7 +98,7 @@ def _rich_table(titles: list[str], rows: list[list[str]]) -> None:
 
 
 def age(created: str) -> str:
-    """Return how long ago a time in RFC 3339 was, for people; `-` for none."""
+    """Return a time in RFC 3339 as a readable age such as '3 weeks ago', or '-' if it is not a time."""
     from datetime import datetime
 
     try:
@@ -107,22 +109,22 @@ def age(created: str) -> str:
 
 
 def note(text: str) -> None:
-    """Say something beside the data."""
+    """Print a line to stderr: it is not part of the data."""
     print(text, file=sys.stderr)
 
 
 class Progress:
-    """One line on the terminal that changes; nothing in a pipe."""
+    """A line on the terminal that is rewritten; nothing is written to a pipe."""
 
     def __init__(self) -> None:
         self.shown = ""
         self.active = sys.stderr.isatty()
 
     def __call__(self, text: str) -> None:
-        """Show `text` in place of what was shown."""
+        """Replace the line by `text`."""
         if self.active and text != self.shown:
             self.shown = text
-            width = (os.get_terminal_size(2).columns or 80) - 1  # a terminal that nobody has sized says 0
+            width = (os.get_terminal_size(2).columns or 80) - 1  # a terminal without a size reports 0
             sys.stderr.write(f"\r\x1b[2K{text[:width]}")
             sys.stderr.flush()
 

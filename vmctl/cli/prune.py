@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from images.upkeep.prune import Item
 
 
+EXAMPLE = "vmctl prune --all --force"
+
+
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     add_choices(parser)
@@ -26,14 +29,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def add_choices(parser: argparse.ArgumentParser) -> None:
     """Add -a, -f and --format."""
     parser.add_argument(
-        "-a", "--all", action="store_true", help="also images without instances, and all steps of builds"
+        "-a", "--all", action="store_true", help="remove images without instances and all build steps too"
     )
-    parser.add_argument("-f", "--force", action="store_true", help="do not ask")
+    parser.add_argument("-f", "--force", action="store_true", help="do not ask for confirmation")
     output.add_format(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Remove stopped instances and what nobody needs in the image store, and say what it was."""
+    """Remove stopped instances and unused data of the image store, and print what was removed."""
     from images.upkeep import prune as pruning
 
     stopped = pruning.stopped()
@@ -42,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def prune(items: Sequence[Item], args: argparse.Namespace) -> int:
-    """Ask, remove, and print what was removed; 1 where the answer was no."""
+    """Ask, remove, and print what was removed; return 1 if the user declines."""
     from images.upkeep import prune as pruning
 
     if items and not args.force and not _agreed(items):
@@ -57,9 +60,9 @@ def prune(items: Sequence[Item], args: argparse.Namespace) -> int:
 
 
 def _agreed(items: Sequence[Item]) -> bool:
-    """Show what would go and return whether the user says yes. Raises SpecError where nobody can be asked."""
+    """Show what would be removed and return whether the user agrees. Raises SpecError without a terminal."""
     if not (os.isatty(0) and os.isatty(2)):
-        raise SpecError("prune removes things and there is no terminal to ask on", hint="`-f` does not ask")
+        raise SpecError("prune has no terminal to ask for confirmation", hint="use --force to remove without asking")
     for item in items:
         output.note(f"{item.kind} {item.name} ({format_size(item.size_bytes)})")
     sys.stderr.write("remove these? [y/N] ")

@@ -15,12 +15,13 @@ from vmctl.units import format_seconds
 if TYPE_CHECKING:
     from typing import Any
 
+EXAMPLE = "vmctl ps --all --format json"
 COLUMNS = ("name", "mode", "status", "image", "pid", "address", "ports", "created", "ready_s")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("-a", "--all", action="store_true", help="also those that have ended")
+    parser.add_argument("-a", "--all", action="store_true", help="list all instances (default: running ones)")
     parser.add_argument("-q", "--quiet", action="store_true", help="print names only")
     output.add_format(parser)
 
@@ -44,7 +45,7 @@ def _row(name: str) -> dict[str, Any] | None:
 
 
 def describe(inst: Instance) -> dict[str, Any]:
-    """Return what `ps` says of an instance."""
+    """Return the row of an instance, by column."""
     status = engine.status(inst)
     state, line = inst.state, inst.timeline
     return {

@@ -6,11 +6,13 @@ import argparse
 
 from vmctl import engine
 
+EXAMPLE = "vmctl rm --force web"
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("names", metavar="NAME", nargs="+")
-    parser.add_argument("-f", "--force", action="store_true", help="also those that run; they are killed")
+    parser.add_argument("names", metavar="NAME", nargs="+", help="instance")
+    parser.add_argument("-f", "--force", action="store_true", help="kill and remove running instances too")
 
 
 def run(args: argparse.Namespace) -> int:

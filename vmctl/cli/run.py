@@ -11,26 +11,70 @@ from vmctl.cli import modes
 from vmctl.errors import SpecError
 from vmctl.workload import Bytes, ContainerOptions, Port, Resources, Volume, Workload
 
+EXAMPLE = "vmctl run --mode vm --publish 8080:80 tiny -- httpd -f -p 80"
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("image", metavar="IMAGE")
-    parser.add_argument("command", nargs=argparse.REMAINDER, metavar="-- CMD", help="default: the image's own")
+    parser.add_argument("image", metavar="IMAGE", help="image to run")
+    parser.add_argument(
+        "command", nargs=argparse.REMAINDER, metavar="-- CMD", help="command to run (default: the image's)"
+    )
     modes.add(parser)
-    parser.add_argument("--name", help="name of the instance while it runs (default: made up)")
-    parser.add_argument("-e", "--env", action="append", default=[], metavar="NAME[=VALUE]")
-    parser.add_argument("-p", "--publish", action="append", default=[], metavar="[ADDRESS:]HOST:GUEST[/udp]")
-    parser.add_argument("-v", "--volume", action="append", default=[], metavar="SOURCE:TARGET[:ro]")
-    parser.add_argument("-u", "--user", metavar="USER[:GROUP]")
-    parser.add_argument("-w", "--workdir")
-    parser.add_argument("-m", "--memory", help="a size such as 256M")
-    parser.add_argument("--cpus", type=float)
-    parser.add_argument("--pids", type=int)
-    parser.add_argument("--network", choices=("bridge", "none", "host"), default="bridge")
-    parser.add_argument("--userns", choices=("host", "auto"), default="host", help="auto: user ids of its own")
-    parser.add_argument("--init", action="store_true", help="a reaper is PID 1, not the command")
+    parser.add_argument("--name", help="name of the instance (default: random)")
+    _add_process(parser)
+    _add_limits(parser)
+    _add_environment(parser)
+
+
+def _add_process(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-e",
+        "--env",
+        action="append",
+        default=[],
+        metavar="NAME[=VALUE]",
+        help="set an environment variable (default value: the caller's)",
+    )
+    parser.add_argument("-u", "--user", metavar="USER[:GROUP]", help="user to run as (default: the image's)")
+    parser.add_argument("-w", "--workdir", metavar="DIR", help="working directory (default: the image's)")
+    parser.add_argument("--init", action="store_true", help="run an init as PID 1, which reaps zombies")
     parser.add_argument("-t", "--tty", action="store_true", help="give the command a terminal")
     parser.add_argument("-i", "--interactive", action="store_true", help="no effect: stdin is always connected")
+
+
+def _add_limits(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-m", "--memory", metavar="SIZE", help="memory limit, such as 256M")
+    parser.add_argument("--cpus", type=float, metavar="N", help="CPU limit, such as 1.5")
+    parser.add_argument("--pids", type=int, metavar="N", help="limit for the number of processes and threads")
+
+
+def _add_environment(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-p",
+        "--publish",
+        action="append",
+        default=[],
+        metavar="[ADDRESS:]HOST:GUEST[/udp]",
+        help="publish a port of the instance on the host (default address: 127.0.0.1)",
+    )
+    parser.add_argument(
+        "-v",
+        "--volume",
+        action="append",
+        default=[],
+        metavar="SOURCE:TARGET[:ro]",
+        help="mount a file or folder of the host",
+    )
+    parser.add_argument(
+        "--network", choices=("bridge", "none", "host"), default="bridge", help="network (default: bridge)"
+    )
+    parser.add_argument(
+        "--userns",
+        choices=("host", "auto"),
+        default="host",
+        help="container: auto runs in a user namespace with a separate range of ids (default: host)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -38,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
     modes.apply(args)
     result = engine.run(_workload(args), args.mode, tty=args.tty)
     if result.source == "oom":
-        print("vmctl: the workload was killed by the kernel for want of memory", file=sys.stderr)
+        print("vmctl: the workload ran out of memory and was killed by the kernel (OOM)", file=sys.stderr)
     return result.code
 
 
@@ -48,7 +92,7 @@ def _workload(args: argparse.Namespace) -> Workload:
         command = command[1:]
     elif command and command[0].startswith("-"):
         raise SpecError(
-            f"{command[0]} stands behind the image, where the command begins", hint="vmctl run FLAGS IMAGE -- COMMAND"
+            f"{command[0]} comes after IMAGE, so it would be part of the command", hint="vmctl run FLAGS IMAGE -- CMD"
         )
     return Workload(
         name=args.name or f"run-{os.urandom(4).hex()}",
@@ -83,7 +127,7 @@ def _memory(text: str | None) -> Bytes | None:
 
 
 def _port(text: str) -> Port:
-    from vmctl import specfields  # msgspec comes along, 50 ms
+    from vmctl import specfields  # it imports msgspec, 50 ms
 
     try:
         return specfields.parse_port(text)

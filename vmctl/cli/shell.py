@@ -6,16 +6,15 @@ import argparse
 
 from vmctl.cli import exec as exec_verb
 
-# bash where the image has it; what every image with a shell has otherwise
+EXAMPLE = "vmctl shell --user root web"
+# bash if the image has it, else sh, which every image with a shell has
 SHELL = ("sh", "-c", "if command -v bash >/dev/null; then exec bash -l; fi; exec sh -l")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("name", metavar="NAME")
-    parser.add_argument("-e", "--env", action="append", default=[], metavar="NAME=VALUE")
-    parser.add_argument("-u", "--user", metavar="USER[:GROUP]", help="default: the workload's")
-    parser.add_argument("-w", "--workdir", help="default: the workload's")
+    parser.add_argument("name", metavar="NAME", help="instance")
+    exec_verb.add_process_flags(parser)
     parser.set_defaults(tty=None, no_stdin=False)
 
 

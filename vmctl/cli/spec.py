@@ -8,14 +8,22 @@ from typing import Any
 
 from vmctl import spec
 
+EXAMPLE = "vmctl spec check web.yaml"
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="check|schema")
     check = actions.add_parser("check", help="validate workload files")
-    check.add_argument("files", metavar="SPEC", nargs="+")
+    check.add_argument("files", metavar="SPEC", nargs="+", help="workload file")
     schema = actions.add_parser("schema", help="print the JSON Schema, for editors")
-    schema.add_argument("of", nargs="?", choices=("workload", "recipe"), default="workload", help="default: workload")
+    schema.add_argument(
+        "of",
+        nargs="?",
+        choices=("workload", "recipe"),
+        default="workload",
+        help="kind of file (default: workload)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:

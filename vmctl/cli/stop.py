@@ -6,12 +6,13 @@ import argparse
 
 from vmctl import engine, instance
 
-TIME = "before the kill (default: 10, 60 for a guest that boots a system)"
+EXAMPLE = "vmctl stop --time 30 web"
+TIME = "seconds to wait before SIGKILL (default: 10, or 60 for a guest that boots a system)"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("names", metavar="NAME", nargs="+")
+    parser.add_argument("names", metavar="NAME", nargs="+", help="instance")
     parser.add_argument("-t", "--time", type=float, metavar="SECONDS", help=TIME)
 
 

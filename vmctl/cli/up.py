@@ -13,6 +13,7 @@ from vmctl.instance import Instance
 from vmctl.units import format_seconds
 from vmctl.workload import Workload
 
+EXAMPLE = "vmctl up --mode vm web.yaml"
 SHOW_PERIOD_S = 0.1
 
 
@@ -25,11 +26,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--wait",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="return when it is ready and, where a system boots, cloud-init is done (default); or at once",
+        help="wait until it is ready and, if a system boots, cloud-init has finished (default)",
     )
-    parser.add_argument("--explain", action="store_true", help="show every host step, with its raw equivalent and why")
-    parser.add_argument("--dry-run", action="store_true", help="with --explain: stop there")
-    parser.add_argument("-q", "--quiet", action="store_true", help="print the name only")
+    parser.add_argument(
+        "--explain", action="store_true", help="show each step on the host, with its raw command and the reason"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="like --explain, but start nothing")
+    parser.add_argument("-q", "--quiet", action="store_true", help="print only the name")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -55,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _shown_on(progress: output.Progress) -> engine.Progress:
-    """Return what shows the phase of a start and the guest's last words, ten times a second on a terminal."""
+    """Return a function that shows the phase of a start and the last line of the console, ten times a second."""
     next_s = 0.0
 
     def show(inst: Instance, phase: str) -> None:
@@ -68,7 +71,7 @@ def _shown_on(progress: output.Progress) -> engine.Progress:
 
 
 def _last_line(path: str) -> str:
-    """Return the last line of a console that has something printable in it."""
+    """Return the last line of a console that contains printable text."""
     with suppress(FileNotFoundError), open(path, "rb") as file:
         file.seek(max(0, os.path.getsize(path) - 1024))
         lines = console.lines(file.read().decode(errors="replace"))
@@ -85,7 +88,7 @@ def explain(work: Workload, mode: str) -> None:
 
 
 def _summary(inst: Instance) -> str:
-    """Say how it runs, how long it took and where it answers."""
+    """Return the line about a start: mode, duration and addresses."""
     how = f"{inst.state.mode} ({inst.state.accelerator})" if inst.state.accelerator else inst.state.mode
     line = inst.timeline
     took = line.between_s("T0", "T6")

@@ -8,20 +8,22 @@ from vmctl import engine, instance
 from vmctl.errors import DeadlineError
 from vmctl.units import format_seconds
 
+EXAMPLE = "vmctl wait --timeout 60 web"
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("names", metavar="NAME", nargs="+")
-    parser.add_argument("--timeout", type=float, metavar="SECONDS", help="give up after so long, with exit code 124")
+    parser.add_argument("names", metavar="NAME", nargs="+", help="instance")
+    parser.add_argument("--timeout", type=float, metavar="SECONDS", help="give up after this time, with exit code 124")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print each one's exit code; the last one's is the verb's own."""
+    """Print the exit code of each; return that of the last."""
     code = 0
     for inst in [instance.load(name) for name in args.names]:
         result = engine.wait(inst, args.timeout)
         if result is None:
-            raise DeadlineError(f"{inst.name} still runs after {format_seconds(args.timeout)}")
+            raise DeadlineError(f"{inst.name} is still running after {format_seconds(args.timeout)}")
         code = result.code
         print(code)
     return code

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 MOST = 10_000  # rounds, trials, instances: more would be planned for hours before the first sample, or never end
 
+EXAMPLE = "vmctl bench web.yaml --modes host,container,vm"
 # action -> what it does, in the order of `vmctl bench --help`; its file has `arguments` and `run`, as a verb's has
 ACTIONS = {
     "run": "measure a workload file in several modes, side by side (`vmctl bench SPEC` means this)",

@@ -10,6 +10,7 @@ from vmctl.named import TYPE_CHECKING
 if TYPE_CHECKING:
     from bench.compare import Change
 
+EXAMPLE = "vmctl bench compare before/result.json after/result.json"
 COLUMNS = ("what", "mode", "before", "after", "change", "verdict")
 
 

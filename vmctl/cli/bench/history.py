@@ -12,6 +12,7 @@ from vmctl.named import TYPE_CHECKING
 if TYPE_CHECKING:
     from bench.history import Entry
 
+EXAMPLE = "vmctl bench history web.yaml"
 COLUMNS = ("when", "what", "mode", "value", "change", "verdict", "host", "accelerator")
 
 

@@ -7,6 +7,8 @@ import argparse
 from vmctl.cli import output
 from vmctl.cli.bench import measured
 
+EXAMPLE = "vmctl bench images --runs 3 --out results"
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""

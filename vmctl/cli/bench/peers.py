@@ -7,6 +7,8 @@ import argparse
 from vmctl.cli import output
 from vmctl.cli.bench import measured
 
+EXAMPLE = "vmctl bench peers --runs 30 --out results"
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""

@@ -8,6 +8,7 @@ import sys
 
 from vmctl.errors import SpecError, VmctlError
 
+EXAMPLE = "vmctl bench report --format md --out report.md results"
 # format -> the name of the file beside the result
 _FILES = {"html": "report.html", "md": "report.md", "csv": "samples.csv", "hyperfine": "hyperfine.json"}
 

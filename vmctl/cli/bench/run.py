@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from bench.session import Session
     from vmctl.workload import Workload
 
+EXAMPLE = "vmctl bench web.yaml --runs 50 --out results"
 MODES, RUNS = "host,container,vm", 30
 # what is laid down once and for all, and what it is where nothing is said
 _PLANNED = {

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 
+EXAMPLE = "vmctl bench schema"
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments: none."""

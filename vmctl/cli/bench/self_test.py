@@ -8,6 +8,7 @@ import json
 from vmctl.cli import output
 from vmctl.cli.bench import check_counts, seed
 
+EXAMPLE = "vmctl bench self-test --trials 100"
 COLUMNS = ("what", "target", "measured", "met")
 
 

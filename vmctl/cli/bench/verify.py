@@ -8,6 +8,7 @@ import sys
 
 from vmctl.cli import each, output
 
+EXAMPLE = "vmctl bench verify results"
 _SHOWN = 20
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from vmctl.cli.actions import Actions
 
+EXAMPLE = "vmctl image ls"
 # action -> what it does, in the order of `vmctl image --help`; its file has `arguments` and `run`, as a verb's has
 ACTIONS = {
     "ls": "list images",

@@ -13,6 +13,7 @@ from vmctl.named import TYPE_CHECKING
 if TYPE_CHECKING:
     from images.store.image import Image
 
+EXAMPLE = "vmctl image build --tag web ."
 _TEXT_COLUMNS = 120
 
 

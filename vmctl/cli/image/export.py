@@ -11,6 +11,8 @@ from contextlib import closing, contextmanager
 from vmctl.cli import output
 from vmctl.errors import SpecError, VmctlError
 
+EXAMPLE = "vmctl image export --format docker --output web.tar web"
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from images.store.image import Image
 
+EXAMPLE = "vmctl image history --no-trunc tiny"
 COLUMNS = ("created", "created_by", "size_bytes", "comment")
 SHOWN = 60  # characters of what made a layer
 

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
     from images.store.image import Image
 
+EXAMPLE = "vmctl image import --name web saved.tar"
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from images.store.image import Image
 
+EXAMPLE = "vmctl image inspect tiny"
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""

@@ -11,6 +11,7 @@ from vmctl.units import format_size
 if TYPE_CHECKING:
     from typing import Any
 
+EXAMPLE = "vmctl image kernel add --name mine /boot/vmlinuz"
 COLUMNS = ("name", "release", "origin", "size_bytes", "instances")
 _ACTIONS = {
     "ls": "list the kernels that `vm: {kernel: NAME}` can have",

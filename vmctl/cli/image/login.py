@@ -9,6 +9,8 @@ from vmctl.cli import output
 from vmctl.cli.image import access
 from vmctl.errors import SpecError
 
+EXAMPLE = "vmctl image login --user me localhost:5000"
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""

@@ -7,6 +7,8 @@ import argparse
 from vmctl.cli import output
 from vmctl.cli.image import access
 
+EXAMPLE = "vmctl image logout localhost:5000"
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""

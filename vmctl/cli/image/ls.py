@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from images.upkeep.usage import ImageUse
 
+EXAMPLE = "vmctl image ls --all --format json"
 COLUMNS = ("name", "tag", "id", "kind", "size_bytes", "created")
 
 

@@ -6,6 +6,8 @@ import argparse
 
 from vmctl.cli import prune as prune_verb
 
+EXAMPLE = "vmctl image prune --all"
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""

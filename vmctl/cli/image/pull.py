@@ -7,6 +7,8 @@ import argparse
 from vmctl.cli import output
 from vmctl.cli.image import access, import_
 
+EXAMPLE = "vmctl image pull debian:12"
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""

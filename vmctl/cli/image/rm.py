@@ -6,6 +6,8 @@ import argparse
 
 from vmctl.cli import each
 
+EXAMPLE = "vmctl image rm web:1"
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
