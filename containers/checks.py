@@ -43,7 +43,8 @@ def _taken_ready_port(work: Workload) -> Iterator[Problem]:
     if port is not None:
         from vmctl.net import ports
 
-        yield from ports.check_free([Port("127.0.0.1", port, port)])
+        for error in ports.refusals([Port("127.0.0.1", port, port)]):
+            yield Problem(str(error), error.hint)
 
 
 def _own_users(work: Workload, *, namespaced: bool) -> Iterator[Problem]:

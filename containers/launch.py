@@ -115,7 +115,7 @@ def _child(
             syscalls.sethostname(launch.hostname)
         if launch.link is not None:
             _hear(plugged, parent)
-            network.configure_inside(launch.link)
+            launch.link.network.configure_inside(launch.link)
         elif launch.namespaces & syscalls.CLONE_NEWNET:
             network.loopback_up()
         argv = (_INIT, "-s", "--", *launch.process.argv) if launch.init else launch.process.argv

@@ -10,11 +10,12 @@ from containers.launch import NAMESPACES, Launch
 from images.layer import mounts
 from images.store import store
 from images.store.image import Image, process
+from vmctl import attachment
 from vmctl.errors import SpecError, UnavailableError
 from vmctl.instance import Instance
 from vmctl.linux import syscalls
 from vmctl.linux.cgroups import Cgroup, Limits
-from vmctl.net import network
+from vmctl.net.network import Link
 from vmctl.workload import Workload
 
 
@@ -33,9 +34,7 @@ def prepare(inst: Instance, *, namespaced: bool) -> Launch:
         inst.journal.record("mount", path=inst.path("rootfs"))
     if not flags & syscalls.CLONE_NEWNET:
         inst.state.address = "127.0.0.1"
-    link = None
-    if namespaced and inst.work.network == "bridge":
-        link = network.attach(inst)
+    link = attachment.attach(inst) if namespaced else None
     cgroup = Cgroup(inst.cgroup)
     inst.journal.record("cgroup", name=inst.cgroup)  # after all that its processes hold: undone before it
     cgroup.create(limits(inst.work))
@@ -74,7 +73,7 @@ def launch(
     layers: list[str],
     directory: str,
     cgroup: Cgroup,
-    link: network.Link | None,
+    link: Link | None,
     flags: int,
 ) -> Launch:
     """Return the plan of a start; makes nothing."""

@@ -12,7 +12,7 @@ from vmctl.errors import VmctlError
 from vmctl.instance import Instance
 from vmctl.linux import processes
 from vmctl.named import TYPE_CHECKING, NamedTuple
-from vmctl.net import network
+from vmctl.net.network import Link
 
 if TYPE_CHECKING:
     from typing import NoReturn
@@ -155,10 +155,10 @@ def _await_exec(inst: Instance, launch: Launch, pid: int, pipes: Pipes) -> int |
     return master
 
 
-def _plug(inst: Instance, link: network.Link, pid: int, pipes: Pipes) -> None:
+def _plug(inst: Instance, link: Link, pid: int, pipes: Pipes) -> None:
     """Connect the container; where it has ended meanwhile, what it died of is the better error."""
     try:
-        network.plug(inst, link, pid)
+        link.network.plug(link, pid)
     except VmctlError:
         processes.send(pid, inst.state.pid_start, signal.SIGKILL)
         error = _read_all(pipes.report.read).partition(b"\n")[2]

@@ -19,6 +19,11 @@ ALLOWED = {
     "bench": {"bench", "vmctl"},
     "vmctl/cli": {"vmctl", "vmctl/cli", "images", "bench"},  # a backend arrives by name, here too
 }
+WITHIN_VMCTL = {  # room -> the only modules of vmctl that it may import
+    "vmctl/net": {
+        "vmctl.net", "vmctl.linux", "vmctl.errors", "vmctl.journal", "vmctl.named", "vmctl.paths", "vmctl.workload",
+    },
+}  # fmt: skip
 DOORS = {  # module -> the only files that may import it, at any depth
     "libvirt": {"vmm/connection.py"},
     "ctypes": {"vmctl/linux/syscalls.py"},
@@ -82,6 +87,21 @@ def test_imports_follow_the_table(path):
         assert used == {"vmctl/cli"}
     else:
         assert used <= ALLOWED[here]
+
+
+@pytest.mark.parametrize("room", WITHIN_VMCTL)
+def test_a_room_of_vmctl_knows_only_what_is_below_it(room):
+    for path in FILES:
+        if path.startswith(f"{room}/"):
+            for module in imports(path):
+                allowed = any(f"{module}.".startswith(f"{name}.") for name in WITHIN_VMCTL[room])
+                assert allowed or not module.startswith("vmctl"), f"{path}: {module}"
+
+
+def test_only_the_network_knows_its_addresses():
+    for path in FILES:
+        if not path.startswith("vmctl/net/"):
+            assert not re.search(r"\b10\.77\b|\bvmctl0\b", read(path)), path
 
 
 @pytest.mark.parametrize("door", DOORS)

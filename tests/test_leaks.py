@@ -10,12 +10,12 @@ import pytest
 from support.commands import free_port, inspect, ok, refused, start, vmctl, wait_for
 from support.host_state import PREFIX, host_state, left_behind
 
-from containers import start as start_of_container
 from vmctl import backends, engine, instance, spec
 from vmctl.errors import ConflictError
 from vmctl.journal import Journal
 from vmctl.linux import processes, syscalls
 from vmctl.linux.cgroups import Cgroup
+from vmctl.net import bridge
 from vmctl.workload import Workload
 
 MODES = sorted(backends.modes())
@@ -273,7 +273,7 @@ def test_a_container_whose_command_ended_before_it_was_plugged_ends_too(before):
     reached, reaching = os.pipe()
     pid = os.fork()
     if pid == 0:
-        start_of_container.network.plug = lambda *_: (os.write(reaching, b"x"), time.sleep(1000))
+        bridge.BridgeNetwork.plug = lambda *_: (os.write(reaching, b"x"), time.sleep(1000))
         try:
             engine.run(Workload(name="leak", image="tiny", command=("sleep", "1000")), "container")
         finally:

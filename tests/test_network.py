@@ -10,10 +10,10 @@ from contextlib import closing
 import pytest
 from support.networks import Resident, echo_server, host_view, resident
 
-from vmctl import instance
+from vmctl import attachment, instance
 from vmctl.errors import StateError, UnavailableError
-from vmctl.linux import syscalls
-from vmctl.net import connect, network, switch
+from vmctl.linux import syscalls, taps
+from vmctl.net import bridge, connect, switch
 from vmctl.run import run
 from vmctl.workload import Workload
 
@@ -36,7 +36,7 @@ def new(empty_root):
 
 def undo(inst):
     for entry in reversed(inst.journal.entries()):
-        network.undo(inst, entry)
+        bridge.undo(inst.directory, entry)
 
 
 def in_child(action):
@@ -68,8 +68,8 @@ def until(condition):
 def test_the_first_makes_the_switch_and_the_last_takes_it_along(new, empty_root):
     one, two = new("one"), new("two")
     before = host_view(empty_root)
-    network.attach(one)
-    network.attach(two)
+    attachment.attach(one)
+    attachment.attach(two)
     assert links() >= {"lo", "vmctl0"}
     undo(one)
     assert switch.exists()
@@ -81,8 +81,8 @@ def test_the_first_makes_the_switch_and_the_last_takes_it_along(new, empty_root)
 
 def test_a_link_is_one_instance_s_own_and_attaching_again_returns_it(new):
     one, two = new("one"), new("two")
-    first, second = network.attach(one), network.attach(two)
-    assert network.attach(one) == first
+    first, second = attachment.attach(one), attachment.attach(two)
+    assert attachment.attach(one) == first
     assert len(one.journal.entries()) == 1
     assert (first.gateway, first.prefix) == ("10.77.0.1", 16)
     for field in ("address", "mac", "device"):
@@ -94,17 +94,17 @@ def test_a_link_is_one_instance_s_own_and_attaching_again_returns_it(new):
 
 def test_an_address_is_used_again(new):
     one = new("one")
-    address = network.attach(one).address
+    address = attachment.attach(one).address
     keeps_the_switch = new("two")
-    network.attach(keeps_the_switch)
+    attachment.attach(keeps_the_switch)
     undo(one)
-    assert network.attach(new("three")).address == address
+    assert attachment.attach(new("three")).address == address
 
 
 def test_a_container_is_reached_from_inside_the_switch(new):
     one = new("one")
-    link = network.attach(one)
-    with resident(one, link, echo_server(8000)):
+    link = attachment.attach(one)
+    with resident(link, echo_server(8000)):
         with connect.connect(link.address, 8000, timeout_s=5) as connection:
             connection.sendall(b"hello")
             assert connection.recv(10) == b"hello"
@@ -114,21 +114,21 @@ def test_a_container_is_reached_from_inside_the_switch(new):
 
 def test_containers_reach_each_other(new):
     one, two = new("one"), new("two")
-    server, client = network.attach(one), network.attach(two)
+    server, client = attachment.attach(one), attachment.attach(two)
 
     def ask(ready):
         with socket.create_connection((server.address, 8000), timeout=10) as connection:
             connection.sendall(b"x")
             assert connection.recv(1) == b"x"
 
-    with resident(one, server, echo_server(8000)), resident(two, client, ask):
+    with resident(server, echo_server(8000)), resident(client, ask):
         pass  # `ask` has said that it is done
 
 
 def test_a_container_has_the_gateway_as_its_way_out(new):
     one = new("one")
-    link = network.attach(one)
-    with resident(one, link) as process:
+    link = attachment.attach(one)
+    with resident(link) as process:
         enter = ["nsenter", "-t", str(process.pid), "-n"]
         assert "default via 10.77.0.1 dev eth0" in run([*enter, "ip", "route"])[1]
         assert link.mac in run([*enter, "ip", "link", "show", "eth0"])[1]
@@ -136,11 +136,11 @@ def test_a_container_has_the_gateway_as_its_way_out(new):
 
 def test_the_cable_of_a_dead_run_gives_way_to_the_next(new):
     one = new("one")
-    link = network.attach(one)
+    link = attachment.attach(one)
     dead = Resident(link)
-    network.plug(one, link, dead.pid)
+    link.network.plug(link, dead.pid)
     try:
-        with resident(one, link, echo_server(8000)):
+        with resident(link, echo_server(8000)):
             connect.connect(link.address, 8000, timeout_s=5).close()
     finally:
         dead.end()
@@ -148,22 +148,22 @@ def test_the_cable_of_a_dead_run_gives_way_to_the_next(new):
 
 def test_plugging_into_a_process_that_is_gone_is_an_error(new):
     one = new("one")
-    link = network.attach(one)
+    link = attachment.attach(one)
     gone = Resident(link)
     gone.end()
     with pytest.raises(UnavailableError, match="one"):
-        network.plug(one, link, gone.pid)
+        link.network.plug(link, gone.pid)
     assert link.device not in links()
 
 
 def test_a_guest_gets_its_first_packet_without_arp(new):
     one = new("one")
-    link = network.attach(one)
-    assert network.make_tap(one, link) == network.make_tap(one, link) == link.device
+    link = attachment.attach(one)
+    assert link.network.make_tap(link) == link.network.make_tap(link) == link.device
     with switch.entered():  # as QEMU opens it
         tap = os.open("/dev/net/tun", os.O_RDWR)
-        flags = network.IFF_TAP | network.IFF_NO_PI | network.IFF_VNET_HDR
-        fcntl.ioctl(tap, network.TUNSETIFF, struct.pack("16sH22x", link.device.encode(), flags))
+        flags = taps.IFF_TAP | taps.IFF_NO_PI | taps.IFF_VNET_HDR
+        fcntl.ioctl(tap, taps.TUNSETIFF, struct.pack("16sH22x", link.device.encode(), flags))
     with closing(connect.Knock(link.address, 8000)) as knock:
         frame = b""
         while frame[12:14] != b"\x08\x00":  # IPv4; a kernel with IPv6 may send some of that first
@@ -177,9 +177,9 @@ def test_a_guest_gets_its_first_packet_without_arp(new):
 
 def test_removing_one_leaves_the_other_connected(new):
     one, two = new("one"), new("two")
-    kept, removed = network.attach(one), network.attach(two)
-    network.make_tap(two, removed)
-    with resident(one, kept, echo_server(8000)):
+    kept, removed = attachment.attach(one), attachment.attach(two)
+    removed.network.make_tap(removed)
+    with resident(kept, echo_server(8000)):
         undo(two)
         assert removed.device not in links()
         with switch.entered():
@@ -189,7 +189,7 @@ def test_removing_one_leaves_the_other_connected(new):
 
 def test_undoing_twice_or_what_never_was_is_nothing(new, empty_root):
     one, two = new("one"), new("two")
-    network.attach(one)
+    attachment.attach(one)
     two.journal.record("link", address="10.77.0.9", device="vm0badcafe")
     undo(two)
     assert switch.exists()
@@ -200,12 +200,12 @@ def test_undoing_twice_or_what_never_was_is_nothing(new, empty_root):
 
 def test_the_address_of_another_is_not_given_back(new):
     one, two = new("one"), new("two")
-    link = network.attach(one)
-    network.make_tap(one, link)
+    link = attachment.attach(one)
+    link.network.make_tap(link)
     two.journal.record("link", address=link.address, device="vm0badcafe")
     undo(two)
     assert link.device in links()
-    assert network.attach(one) == link
+    assert attachment.attach(one) == link
 
 
 def test_what_a_killed_command_has_made_is_undone(new, empty_root):
@@ -213,7 +213,8 @@ def test_what_a_killed_command_has_made_is_undone(new, empty_root):
     before = host_view(empty_root)
 
     def be_killed():
-        network.make_tap(one, network.attach(one))
+        link = attachment.attach(one)
+        link.network.make_tap(link)
         os.kill(os.getpid(), signal.SIGKILL)
 
     assert in_child(be_killed) == -signal.SIGKILL
@@ -230,23 +231,23 @@ def test_a_file_left_by_a_reboot_is_replaced(new):
     assert not switch.exists()
     with pytest.raises(StateError), switch.entered():
         pass
-    network.attach(one)
+    attachment.attach(one)
     assert switch.exists()
 
 
 def test_a_switch_unmounted_by_hand_is_made_anew(new):
     one, two = new("one"), new("two")
-    network.attach(one)
+    attachment.attach(one)
     run(["umount", switch.path()])
-    link = network.attach(two)
-    with resident(two, link, echo_server(8000)):
+    link = attachment.attach(two)
+    with resident(link, echo_server(8000)):
         connect.connect(link.address, 8000, timeout_s=5).close()
 
 
 def test_an_instance_removed_by_hand_does_not_keep_the_switch(new):
     one, two = new("one"), new("two")
-    network.attach(one)
-    network.attach(two)
+    attachment.attach(one)
+    attachment.attach(two)
     two.remove_files()
     undo(one)
     assert not os.path.exists(switch.folder())
@@ -257,7 +258,8 @@ def test_many_at_once_never_share_an_address(empty_root):
         def run_through():
             for turn in range(8):
                 inst = instance.create(Workload(f"{name}{turn}", "tiny"), "container")
-                network.make_tap(inst, network.attach(inst))
+                link = attachment.attach(inst)
+                link.network.make_tap(link)
                 with open(f"{empty_root}/{inst.state.address}", "x", encoding="ascii"):  # fails where another has it
                     pass
                 os.unlink(f"{empty_root}/{inst.state.address}")
@@ -281,7 +283,7 @@ def test_without_the_right_to_make_namespaces_it_says_so_and_leaves_nothing(new,
     def try_it():
         syscalls.capset(0)
         with pytest.raises(UnavailableError, match="one cannot be made") as caught:
-            network.attach(one)
+            attachment.attach(one)
         assert "root" in caught.value.hint
 
     assert in_child(try_it) == 0
@@ -291,7 +293,7 @@ def test_without_the_right_to_make_namespaces_it_says_so_and_leaves_nothing(new,
 
 def test_a_knock_is_answered_once_there_is_a_listener(new):
     one = new("one")
-    link = network.attach(one)
+    link = attachment.attach(one)
 
     def late(ready):
         ready()
@@ -301,14 +303,14 @@ def test_a_knock_is_answered_once_there_is_a_listener(new):
     answers = []
     with closing(connect.Knock(link.address, 8000)) as knock:
         assert knock.poll() is None  # nobody is there at all
-        with resident(one, link, late):
+        with resident(link, late):
             until(lambda: answers.append(knock.poll()) or answers[-1])
             with answers[-1] as connection:
                 assert connection.getpeername() == (link.address, 8000)
 
 
 def test_a_silent_address_times_out(new):
-    link = network.attach(new("one"))
+    link = attachment.attach(new("one"))
     with pytest.raises(OSError) as caught:  # noqa: PT011 - a time-out or, from the kernel, no route
         connect.connect(link.address, 8000, timeout_s=0.1)
     assert isinstance(caught.value, TimeoutError) or caught.value.errno == errno.EHOSTUNREACH

@@ -11,10 +11,10 @@ from contextlib import ExitStack, contextmanager
 import pytest
 from support.networks import echo_server, forwarders, host_view, resident
 
-from vmctl import instance
+from vmctl import attachment, instance
 from vmctl.errors import ConflictError, StateError, UnavailableError
-from vmctl.linux import processes
-from vmctl.net import forwarder, network, ports
+from vmctl.linux import processes, syscalls
+from vmctl.net import bridge, forwarder, ports
 from vmctl.run import run
 from vmctl.workload import Port, Workload
 
@@ -40,7 +40,11 @@ def undo(inst):
             processes.end(entry["pid"], entry["start"])
             os.waitpid(entry["pid"], 0)
         else:
-            network.undo(inst, entry)
+            bridge.undo(inst.directory, entry)
+
+
+def publish(inst, target):
+    ports.publish(inst.name, inst.work.ports, target, inst.journal, inst.path("forwarder.log"))
 
 
 def pid_of(inst):
@@ -50,7 +54,7 @@ def pid_of(inst):
 @contextmanager
 def published(inst, target):
     try:
-        ports.publish(inst, target)
+        publish(inst, target)
         yield
     finally:
         undo(inst)
@@ -93,8 +97,8 @@ def inside(empty_root):
     port = free_port()
     inst = create("web", Port("127.0.0.1", port, 8000))
     before = host_view(empty_root)
-    link = network.attach(inst)
-    with resident(inst, link, echo_server(8000)), published(inst, link.address):
+    link = attachment.attach(inst)
+    with resident(link, echo_server(8000)), published(inst, link.address):
         inst.port = port
         yield inst
     os.unlink(inst.path("forwarder.log"))
@@ -177,8 +181,8 @@ def test_the_forwarder_is_small_and_lives_on_its_own(inside):
 def test_udp_answers_find_their_client(empty_root):
     port = free_port(socket.SOCK_DGRAM)
     inst = create("dns", Port("127.0.0.1", port, 53, "udp"))
-    link = network.attach(inst)
-    with resident(inst, link, echo_server(53, "udp")), published(inst, link.address), ExitStack() as stack:
+    link = attachment.attach(inst)
+    with resident(link, echo_server(53, "udp")), published(inst, link.address), ExitStack() as stack:
         clients = [stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) for _ in range(20)]
         for number, client in enumerate(clients):
             client.settimeout(30)
@@ -195,8 +199,8 @@ def test_udp_answers_find_their_client(empty_root):
 def test_udp_survives_a_port_where_nobody_listens(empty_root):
     port = free_port(socket.SOCK_DGRAM)
     inst = create("dns", Port("127.0.0.1", port, 53, "udp"))
-    link = network.attach(inst)
-    with resident(inst, link), published(inst, link.address):
+    link = attachment.attach(inst)
+    with resident(link), published(inst, link.address):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
             client.connect(("127.0.0.1", port))
             for _ in range(5):
@@ -264,7 +268,7 @@ def test_several_ports_share_one_forwarder_and_ipv6_is_one_of_them(empty_root):
 def test_without_anything_to_forward_there_is_no_forwarder(empty_root):
     number = free_port()
     for inst in (create("none"), create("same", Port("127.0.0.1", number, number))):
-        ports.publish(inst, "127.0.0.1")
+        publish(inst, "127.0.0.1")
         assert inst.journal.entries() == []
 
 
@@ -275,9 +279,9 @@ def test_a_taken_port_names_the_process_that_has_it(empty_root, kind):
         if kind == "tcp":
             holder.listen()
         port = Port("127.0.0.1", holder.getsockname()[1], 80, kind)
-        (problem,) = ports.check_free([port, Port("127.0.0.1", free_port(), 80, kind)])
-        assert f"{port.host_port}/{kind} is taken by" in problem.text
-        assert f"(process {os.getpid()})" in problem.text
+        (problem,) = ports.refusals([port, Port("127.0.0.1", free_port(), 80, kind)])
+        assert f"{port.host_port}/{kind} is taken by" in str(problem)
+        assert f"(process {os.getpid()})" in str(problem)
         assert problem.hint
 
 
@@ -285,30 +289,47 @@ def test_a_port_of_another_instance_names_that_instance(empty_root):
     port = Port("127.0.0.1", free_port(), 80)
     first, second = create("first", port), create("second", port)
     with published(first, "127.0.0.1"):
-        (problem,) = ports.check_free([port])
-        assert "is taken by the instance first" in problem.text
+        (problem,) = ports.refusals([port])
+        assert "is taken by the instance first" in str(problem)
         with pytest.raises(ConflictError, match="the instance first"):
-            ports.publish(second, "127.0.0.1")
+            publish(second, "127.0.0.1")
         assert second.journal.entries() == []
         assert len(forwarders(empty_root)) == 1
-    assert ports.check_free([port]) == []
+    assert ports.refusals([port]) == []
+
+
+@needs_root
+def test_a_port_below_1024_needs_root(empty_root):
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            syscalls.unshare(syscalls.CLONE_NEWNET)  # whatever the host's net.ipv4.ip_unprivileged_port_start is
+            syscalls.capset(0)
+            (problem,) = ports.refusals([Port("127.0.0.1", 80, 80)])
+            assert str(problem) == "binding 127.0.0.1:80/tcp needs root (ports below 1024)"
+            assert problem.hint == "publish a port above 1023"
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitpid(pid, 0)[1] == 0
 
 
 def test_a_failed_port_lets_the_others_go(empty_root):
     good, bad = Port("127.0.0.1", free_port(), 80), Port("192.0.2.1", free_port(), 80)
     with pytest.raises(UnavailableError, match="does not have"):
-        ports.publish(create("web", good, bad), "127.0.0.1")
-    assert ports.check_free([good]) == []
-    assert len(ports.check_free([good, bad, good])) == 2  # the second `good` is the first one's
+        publish(create("web", good, bad), "127.0.0.1")
+    assert ports.refusals([good]) == []
+    assert len(ports.refusals([good, bad, good])) == 2  # the second `good` is the first one's
 
 
 def test_publishing_without_a_switch_leaves_nothing(empty_root):
     port = Port("127.0.0.1", free_port(), 80)
     inst = create("web", port)
     with pytest.raises(StateError):
-        ports.publish(inst, "10.77.0.2")
+        publish(inst, "10.77.0.2")
     assert inst.journal.entries() == []
-    assert ports.check_free([port]) == []
+    assert ports.refusals([port]) == []
 
 
 def test_a_forwarder_whose_parent_died_too_early_leaves():

@@ -83,7 +83,7 @@ def test_a_port_that_is_taken_and_by_whom(guest_root, tmp_path, mode, address):
 def test_an_address_that_is_not_ours(guest_root, tmp_path):
     before = host_state()
     said = refused("up", write(tmp_path, f"{SLEEP}\nports: ['203.0.113.7:{free_port()}:80']"))
-    assert "has an address this host does not have" in said
+    assert "this host does not have the address of" in said
     assert left_behind(before) == {}
 
 

@@ -36,7 +36,7 @@ def _port_problems(work: Workload, backend: Backend) -> list[Problem]:
         return []
     from vmctl.net import ports
 
-    return list(ports.check_free(work.ports))
+    return [Problem(str(error), error.hint) for error in ports.refusals(work.ports)]
 
 
 def up(work: Workload, mode: str, *, wait: bool = True, progress: Progress | None = None) -> Instance:
@@ -106,7 +106,8 @@ def bring_up(
     if inst.work.ports:  # only now: the forwarder's own start shall not be in the way of the workload's
         from vmctl.net import ports
 
-        ports.publish(inst, inst.state.address or "127.0.0.1")
+        target = inst.state.address or "127.0.0.1"
+        ports.publish(inst.name, inst.work.ports, target, inst.journal, inst.path("forwarder.log"))
 
 
 def run(work: Workload, mode: str, *, tty: bool = False) -> Exit:

@@ -1,4 +1,4 @@
-"""Unmake what the journal announces, for the kinds that belong to the host and not to one mode."""
+"""Undo journal entries of the kinds that belong to the host and not to one mode."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def _process(_: Instance, entry: dict[str, Any]) -> None:
     from vmctl.linux import processes
 
     if not processes.end(entry["pid"], entry["start"]):
-        raise VmctlError(f"process {entry['pid']} does not end, not even by SIGKILL")
+        raise VmctlError(f"process {entry['pid']} is still running after SIGKILL")
 
 
 def _cgroup(_: Instance, entry: dict[str, Any]) -> None:
@@ -36,9 +36,9 @@ def _mount(_: Instance, entry: dict[str, Any]) -> None:
 
 
 def _link(inst: Instance, entry: dict[str, Any]) -> None:
-    from vmctl.net import network
+    from vmctl.net import bridge
 
-    network.undo(inst, entry)
+    bridge.undo(inst.directory, entry)
 
 
 UNDO = {"process": _process, "cgroup": _cgroup, "frozen": _frozen, "mount": _mount, "link": _link}

@@ -13,19 +13,19 @@ from images.store import store
 from images.store.image import Image
 from vmctl.backend import Step
 from vmctl.instance import Instance, State
-from vmctl.net.network import Link
+from vmctl.net.network import Link, Owner, network_of
 from vmctl.workload import Workload
 from vmm import accelerator, boot, configure, disk, domain, files, guest, launcher, preparation, seed
 
 KEY = "ssh-ed25519 <made at the start>"
-LINK = Link("10.77.0.2", 16, "10.77.0.1", "52:54:00:00:00:02", "vm<id>")
 
 
 def steps(work: Workload) -> Iterator[Step]:
     """Yield what a start does on the host, in order, with what one would type to do the same."""
     image = store.find(work.image)
     inst = Instance(work.name, work, State(id="0" * 8, mode="vm"))
-    link = LINK if work.network == "bridge" else None
+    network = network_of(work.network)
+    link = network.preview(Owner(work.name, "<id>", "")) if network else None
     kind = boot.kind(image, work)
     if kind == boot.DISK:
         yield from _whole_disk(inst, image)
@@ -69,7 +69,7 @@ def _whole_disk(inst: Instance, image: Image) -> Iterator[Step]:
 
 
 def _tap(link: Link) -> Step:
-    commands = f"ip tuntap add {link.device} mode tap vnet_hdr; ip link set {link.device} master vmctl0 up"
+    commands = link.network.tap_command(link)
     return Step("tap device", commands, "in the switch's network namespace; the host's own network is not touched")
 
 

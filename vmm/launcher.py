@@ -28,7 +28,7 @@ class Order(NamedTuple):
     name: str
     xml: str
     cgroup: str
-    in_switch: bool
+    network: str  # as the workload file has it
 
 
 class Launcher:
@@ -86,12 +86,13 @@ def _serve(peer: socket.socket, uri: str, emulator: str, domain_type: str) -> No
 
 
 def _launch(connection: Connection, order: Order) -> dict[str, int]:
-    """Start QEMU from within its cgroup and, for a guest with a network, from within the switch's namespace."""
+    """Start QEMU in its cgroup and, if the guest has a network, in the network's namespace."""
     from vmctl.linux.cgroups import Cgroup
-    from vmctl.net import switch
+    from vmctl.net.network import network_of
 
+    network = network_of(order.network)
     Cgroup(order.cgroup).join()
-    with switch.entered() if order.in_switch else nullcontext():
+    with network.entered() if network else nullcontext():
         return connection.create(order.name, order.xml)
 
 

@@ -11,10 +11,10 @@ from images.kernels import moduledisk
 from images.kernels.kernel import Kernel
 from images.store import store
 from images.store.image import Image
+from vmctl import attachment
 from vmctl.errors import UnavailableError, VmctlError
 from vmctl.instance import Instance, write_atomic
 from vmctl.linux.cgroups import Cgroup, Limits
-from vmctl.net import network
 from vmm import accelerator, boot, configure, disk, domain, files, guest, qemu, seed
 from vmm.launcher import Launcher
 from vmm.uri import daemon_uri
@@ -55,8 +55,8 @@ def _prepare(inst: Instance) -> Prepared:
         launcher = _launcher(inst)
         stack.callback(launcher.close)
         _make_cgroup(inst)
-        link = network.attach(inst) if work.network == "bridge" else None
-        tap = network.make_tap(inst, link) if link else ""
+        link = attachment.attach(inst)
+        tap = link.network.make_tap(link) if link else ""
         _make_disk(inst, image)
         seed.write_iso(files.seed(inst), configure.seed_of(inst, image, link))
         _make_ports(inst)

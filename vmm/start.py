@@ -23,7 +23,7 @@ def start(inst: Instance, prepared: Prepared, *, attached: bool) -> socket.socke
     xml = domain.domain_xml(machine)
     write_atomic(files.domain(inst), xml)
     try:
-        granted = prepared.launcher.create(Order(machine.name, xml, inst.cgroup, in_switch=machine.nic is not None))
+        granted = prepared.launcher.create(Order(machine.name, xml, inst.cgroup, network=inst.work.network))
     except VmctlError as error:
         error.detail = error.detail or watch.console_tail(inst)
         raise

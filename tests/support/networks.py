@@ -6,7 +6,6 @@ import signal
 from contextlib import contextmanager
 
 from vmctl.linux import syscalls
-from vmctl.net import network
 from vmctl.run import run, which
 
 
@@ -29,7 +28,7 @@ class Resident:
             syscalls.unshare(syscalls.CLONE_NEWNET)
             os.write(there, b"n")
             os.read(wait, 1)
-            network.configure_inside(link)
+            link.network.configure_inside(link)
             if work:
                 work(lambda: os.write(there, b"r"))
             os.write(there, b"r")
@@ -50,11 +49,11 @@ class Resident:
 
 
 @contextmanager
-def resident(inst, link, work=None):
-    """A process plugged into the switch as `inst`, at work; gone afterwards."""
+def resident(link, work=None):
+    """A process in the place `link` of its network, at work; gone afterwards."""
     process = Resident(link, work)
     try:
-        network.plug(inst, link, process.pid)
+        link.network.plug(link, process.pid)
         process.settle()
         yield process
     finally:

@@ -6,8 +6,7 @@ import errno
 import os
 from collections.abc import Callable
 
-from vmctl.linux import netlink, syscalls
-from vmctl.net import network
+from vmctl.linux import netlink, syscalls, taps
 
 NAMESPACES = {
     "mnt": syscalls.CLONE_NEWNS,
@@ -79,7 +78,7 @@ def build_switch() -> None:
 def make_tap() -> None:
     """Create a tap device like that of a guest. Raises OSError."""
     syscalls.unshare(syscalls.CLONE_NEWNET)
-    network.new_tap("tap0")
+    taps.new_tap("tap0")
 
 
 def ask_kvm() -> None:

@@ -1,7 +1,7 @@
-"""Connecting to an instance from where it is reached directly, so that no forwarder stands in a measured path.
+"""Connecting to an instance from the namespace in which it is reached directly: no forwarder is in a measured path.
 
-A loopback address means an instance without a network of its own: the host's namespace. Any other address is on the
-switch, and the socket is made inside it. It keeps belonging there when the thread is back.
+A loopback address means an instance in the host's network namespace. Any other address is in the switch, and the socket
+is made there. It still belongs to the switch when the thread is back.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from vmctl.net import switch
 if TYPE_CHECKING:
     from socket import socket
 
-SILENCE_S = 0.005  # without any answer for so long, the segment is taken for lost
+SILENCE_S = 0.005  # without an answer for this long, the segment counts as lost
 GIVE_UP_S = 1.0
 
 
 def vantage(address: str) -> AbstractContextManager[None]:
-    """Return a context in which this thread is in the network namespace from where `address` is reached."""
+    """Return a context in which this thread is in the network namespace from which `address` is reached."""
     return nullcontext() if address.startswith("127.") else switch.entered()
 
 
@@ -38,33 +38,33 @@ def connect(address: str, port: int, timeout_s: float) -> socket:
 
 
 class Knock:
-    """Attempts to connect to one TCP port, for as long as it takes. Call `poll` again and again.
+    """Attempts to connect to one TCP port until one succeeds. Call `poll` again and again.
 
-    A refusal is answered by the next attempt at the next `poll`. A segment sent to a guest whose interface is not up
-    yet vanishes, and TCP repeats it after a whole second only: so another attempt is made beside a silent one.
+    After a refusal the next `poll` makes the next attempt. A segment sent to a guest whose interface is not up yet is
+    lost, and TCP repeats it only after a second: so another attempt is made in parallel to a silent one.
     """
 
     def __init__(self, address: str, port: int) -> None:
         self._target = (address, port)
-        self._attempts: dict[socket, float] = {}  # oldest first, with the monotonic second of its begin
+        self._attempts: dict[socket, float] = {}  # oldest first, with its start in monotonic seconds
         self._latest_s = 0.0
-        self._next: socket | None = None  # made ahead: that takes longer than to connect it
+        self._next: socket | None = None  # made in advance: that takes longer than to connect it
 
     def poll(self, wait_s: float = 0.0) -> socket | None:
-        """Return a connected, non-blocking socket, the caller's to close; None where there is none after `wait_s`.
+        """Return a connected, non-blocking socket, which the caller closes; None if there is none after `wait_s`.
 
-        A refusal ends the waiting too.
+        A refusal ends the waiting, too.
         """
         now_s = time.monotonic()
         if not self._attempts or now_s - self._latest_s >= SILENCE_S:
-            self._begin(now_s)
+            self._start(now_s)
         winner = self._finished(now_s, wait_s)
         if not winner and not self._attempts and not self._next:
             self._next = _new_socket(self._target[0])
         return winner
 
     def close(self) -> None:
-        """Give up the attempts under way; another `poll` would begin anew."""
+        """Give up the current attempts; another `poll` would start again."""
         for attempt in self._attempts:
             attempt.close()
         self._attempts.clear()
@@ -72,7 +72,7 @@ class Knock:
             self._next.close()
             self._next = None
 
-    def _begin(self, now_s: float) -> None:
+    def _start(self, now_s: float) -> None:
         attempt, self._next = self._next or _new_socket(self._target[0]), None
         attempt.setblocking(False)
         code = attempt.connect_ex(self._target)
@@ -95,7 +95,7 @@ class Knock:
                 self.close()
                 return winner
             self._drop(by_fd[fd])
-        for attempt in [attempt for attempt, begun_s in self._attempts.items() if now_s - begun_s > GIVE_UP_S]:
+        for attempt in [attempt for attempt, started_s in self._attempts.items() if now_s - started_s > GIVE_UP_S]:
             self._drop(attempt)
         return None
 

@@ -1,4 +1,4 @@
-"""Who holds a port of this host: from the kernel's socket tables to a process, and to the instance it serves.
+"""Who uses a port of this host: from the kernel's socket tables to a process, and to the instance it serves.
 
 Sources: /proc/net/tcp and its siblings (proc(5)): address and port in hexadecimal, state, inode; /proc/PID/fd.
 """
@@ -9,14 +9,17 @@ import os
 import struct
 from collections.abc import Iterator
 
+from vmctl.named import TYPE_CHECKING
 from vmctl.net import forwarder
-from vmctl.workload import Port
 
-_HOLDING = {"tcp": "0A", "udp": "07"}  # TCP_LISTEN, and what an unconnected UDP socket shows
+if TYPE_CHECKING:
+    from vmctl.workload import Port
+
+_BOUND = {"tcp": "0A", "udp": "07"}  # TCP_LISTEN, and the state of an unconnected UDP socket
 
 
 def holder_of(port: Port) -> str:
-    """Return who holds `port` in this network namespace, in words: an instance, else a process with its pid."""
+    """Return who uses `port` in this network namespace, in words: an instance, else a process with its pid."""
     sockets = {f"socket:[{inode}]" for inode in _inodes(port)}
     pid = next(_processes_with(sockets), None) if sockets else None
     return _describe(pid) if pid else "another process"
@@ -31,14 +34,14 @@ def _inodes(port: Port) -> Iterator[str]:
             continue
         for fields in map(str.split, lines):
             address, _, number = fields[1].partition(":")
-            ours = int(number, 16) == port.host_port and fields[3] == _HOLDING[port.protocol]
-            if ours and _overlap(_decode(address), port.address):
+            is_same = int(number, 16) == port.host_port and fields[3] == _BOUND[port.protocol]
+            if is_same and _overlap(_decode(address), port.address):
                 yield fields[9]
 
 
-def _overlap(held: str, wanted: str) -> bool:
+def _overlap(used: str, wanted: str) -> bool:
     any_address = ("0.0.0.0", "::")
-    return held == wanted or held in any_address or wanted in any_address
+    return used == wanted or used in any_address or wanted in any_address
 
 
 def _decode(address: str) -> str:

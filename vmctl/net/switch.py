@@ -1,4 +1,4 @@
-"""The switch: a network namespace of our own with one bridge in it, where every instance is plugged in.
+"""The switch: a network namespace of vmctl that contains the bridges and the cables of all instances.
 
 It is made for the first instance and removed with the last one. The host's interfaces, routes and firewall are never
 touched. A bind mount of the namespace's file keeps it alive without a process (network_namespaces(7)).
@@ -7,7 +7,7 @@ touched. A bind mount of the namespace's file keeps it alive without a process (
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from vmctl import paths
@@ -16,18 +16,18 @@ from vmctl.linux import netlink
 from vmctl.linux.locks import folder_locked
 from vmctl.linux.syscalls import CLONE_NEWNET, MNT_DETACH, MS_BIND, mount, setns, umount2, unshare
 
-BRIDGE = "vmctl0"
-BRIDGE_INDEX = 77  # chosen, not looked up: no instance needs to ask for it
-# A bridge without a MAC of its own takes over those of its ports, and each change flushes even permanent neighbours.
-BRIDGE_MAC = "52:54:00:4d:00:01"
-ADDRESS, PREFIX = "10.77.0.1", 16
-
 _THIS_NAMESPACE = "/proc/thread-self/ns/net"
-_NO_IPV6 = ("/proc/sys/net/ipv6/conf/all/disable_ipv6", "/proc/sys/net/ipv6/conf/default/disable_ipv6")
+_SETTINGS = {
+    # else bridges send router solicitations and the like to guests; a kernel without IPv6 does not
+    "/proc/sys/net/ipv6/conf/all/disable_ipv6": "1",
+    "/proc/sys/net/ipv6/conf/default/disable_ipv6": "1",
+    # a new namespace inherits the host's setting, with which instances of two networks would reach each other
+    "/proc/sys/net/ipv4/ip_forward": "0",
+}
 
 
 def folder() -> str:
-    """Return the folder that holds the namespace's file and the address leases."""
+    """Return the folder of the namespace's file and of the address leases."""
     return os.path.join(paths.run_root(), "net")
 
 
@@ -38,28 +38,27 @@ def path() -> str:
 
 @contextmanager
 def locked() -> Iterator[str]:
-    """Hold the switch against every other command and yield its folder, which is the lock and goes when empty."""
+    """Lock the switch against all other commands and yield its folder, which is the lock. An empty one is removed."""
     with folder_locked(folder()):
         yield folder()
 
 
 def exists() -> bool:
-    """Return whether the namespace is there; a file left by a reboot or an umount is not it."""
+    """Return whether the namespace exists; a file left by a reboot or an umount does not count."""
     try:
         return os.stat(path()).st_dev == os.stat(_THIS_NAMESPACE).st_dev  # all namespaces are files of one nsfs
     except FileNotFoundError:
         return False
 
 
-def ensure() -> None:
-    """Make the namespace unless it is there; call with the lock held. Raises OSError where the kernel refuses."""
-    if exists():
-        return
+def make(furnish: Callable[[], None]) -> None:
+    """Make the namespace and call `furnish` in it; the caller has the lock. Raises OSError if the kernel refuses."""
     remove()
     home = os.open(_THIS_NAMESPACE, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        unshare(CLONE_NEWNET)  # of this thread only; until the mount below nothing of it outlives a crash
-        _furnish()
+        unshare(CLONE_NEWNET)  # for this thread only; until the mount below nothing of it survives a crash
+        _configure()
+        furnish()
         os.close(os.open(path(), os.O_CREAT | os.O_CLOEXEC, 0o600))
         mount(_THIS_NAMESPACE, path(), None, MS_BIND)
     finally:
@@ -68,8 +67,8 @@ def ensure() -> None:
 
 
 def remove() -> None:
-    """Let go of the namespace, whatever state it is in; call with the lock held."""
-    with suppress(OSError):  # not mounted, or not there
+    """Remove the namespace and its file, whatever exists of them; the caller has the lock."""
+    with suppress(OSError):  # not mounted, or no such file
         umount2(path(), MNT_DETACH)
     with suppress(FileNotFoundError):
         os.unlink(path())
@@ -77,9 +76,9 @@ def remove() -> None:
 
 @contextmanager
 def entered() -> Iterator[None]:
-    """Have this thread inside the switch: sockets, links and programs made here belong to it, and stay there.
+    """Have this thread inside the switch. Sockets, links and programs made in the block belong to the switch for good.
 
-    Takes about 20 microseconds. Raises StateError where there is no switch.
+    Takes about 20 microseconds. Raises StateError if the switch does not exist.
     """
     home = os.open(_THIS_NAMESPACE, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -102,16 +101,12 @@ def _enter() -> None:
     except OSError as error:
         raise StateError(
             f"the network namespace {path()} cannot be entered: {error.strerror}",
-            hint="it goes with the last instance; `vmctl down` and `vmctl up` make it anew",
+            hint="it is removed with the last instance; `vmctl down` and `vmctl up` make a new one",
         ) from None
 
 
-def _furnish() -> None:
-    for setting in _NO_IPV6:  # else the bridge talks to guests of its own accord; a kernel without IPv6 is as good
+def _configure() -> None:
+    for setting, value in _SETTINGS.items():
         with suppress(OSError), open(setting, "w", encoding="ascii") as file:
-            file.write("1")
-    netlink.apply(
-        netlink.set_up("lo"),
-        netlink.new_bridge(BRIDGE, BRIDGE_INDEX, BRIDGE_MAC),
-        netlink.new_address(BRIDGE_INDEX, ADDRESS, PREFIX),
-    )
+            file.write(value)
+    netlink.apply(netlink.set_up("lo"))

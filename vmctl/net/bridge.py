@@ -1,0 +1,184 @@
+"""Networks of bridge and cables: one bridge per network, all of them in the switch.
+
+Every change is one netlink message; no program is started.
+"""
+
+from __future__ import annotations
+
+import errno
+from _socket import if_nametoindex
+from contextlib import suppress
+
+from vmctl.errors import UnavailableError
+from vmctl.linux import netlink
+from vmctl.named import TYPE_CHECKING
+from vmctl.net import leases, switch
+from vmctl.net.network import Link, Owner
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+    from typing import Any
+
+    from vmctl.journal import Journal
+
+INSIDE = "eth0"  # the name of the container's end of the cable
+
+
+class BridgeNetwork:
+    """One bridge with its subnet. Instances of one network reach each other, and none of another network."""
+
+    def __init__(self, name: str, subnet: str, bridge_index: int) -> None:
+        """Take the bridge's name and its interface index: a chosen index, so that no command has to look it up."""
+        self.name = name
+        self.index = bridge_index
+        self.subnet = leases.Subnet(subnet)
+
+    def attach(self, owner: Owner, journal: Journal, held: str | None = None) -> Link:
+        """Reserve an address, unless `held` still is the owner's, and make bridge and switch if necessary.
+
+        Raises UnavailableError if the kernel refuses a namespace, ConflictError if every address is in use.
+        """
+        with switch.locked() as folder:
+            if held is not None and leases.holds(folder, held, owner.folder):
+                link = self._link(owner, held)
+                self._ensure(owner, is_first=False)
+                return link
+            used = leases.used(folder)
+            link = self._link(owner, self.subnet.first_free(used))
+            journal.record("link", address=link.address, device=link.device, **self._entry())
+            # the lease comes last: where a lease is, its bridge is
+            self._ensure(owner, is_first=not any(address in self.subnet for address in used))
+            leases.take(folder, link.address, owner.folder)
+        return link
+
+    def make_tap(self, link: Link) -> str:
+        """Make the persistent tap of a guest, on the bridge and up, and return its name (in the switch); repeatable.
+
+        QEMU opens it with the same flags from inside the switch. Raises UnavailableError if there is no tun driver.
+        """
+        from vmctl.linux.taps import new_tap
+
+        with switch.entered():
+            try:
+                new_tap(link.device)
+                netlink.apply(netlink.set_up(link.device, self.index), self._neighbour(link))
+            except OSError as error:
+                raise UnavailableError(
+                    f"the tap of {link.owner} cannot be made: {error.strerror or error}",
+                    hint="/dev/net/tun must be usable: `modprobe tun`",
+                ) from error
+        return link.device
+
+    def plug(self, link: Link, pid: int) -> None:
+        """Connect the bridge with the network namespace of process `pid`, in which the cable's end is called eth0.
+
+        Raises UnavailableError if the kernel refuses.
+        """
+        cable = netlink.new_veth(link.device, self.index, INSIDE, link.mac, pid)
+        with switch.entered():
+            try:
+                try:
+                    netlink.apply(cable, self._neighbour(link))
+                except FileExistsError:  # from the run before: the kernel takes its time to remove a dead namespace
+                    _delete_device(link.device)
+                    netlink.apply(cable, self._neighbour(link))
+            except OSError as error:
+                raise UnavailableError(f"{link.owner} cannot be connected to its network: {error.strerror}") from error
+
+    def configure_inside(self, link: Link) -> None:
+        """Set up lo and eth0 in this process's namespace; for a container's first process. Raises OSError."""
+        index = if_nametoindex(INSIDE)
+        netlink.apply(
+            netlink.set_up("lo"),
+            netlink.set_up(INSIDE),
+            netlink.new_address(index, link.address, link.prefix),
+            netlink.default_route(index, link.gateway),
+        )
+
+    def entered(self) -> AbstractContextManager[None]:
+        """Return a context in which this thread is in the switch. Raises StateError if there is no switch."""
+        return switch.entered()
+
+    def preview(self, owner: Owner) -> Link:
+        """Return the place that the first instance would get."""
+        return self._link(owner, self.subnet.first_free(()))
+
+    def tap_command(self, link: Link) -> str:
+        """Return what one would type in the switch in place of `make_tap`."""
+        tap = link.device
+        return f"ip tuntap add {tap} mode tap vnet_hdr; ip link set {tap} master {self.name} up"
+
+    def undo(self, folder: str, entry: dict[str, Any]) -> None:
+        """Undo a journal entry of kind `link` of the owner of `folder`, even if only part of it was made.
+
+        The last instance of the network takes the bridge along, the last one of all the switch.
+        """
+        with switch.locked() as leased:
+            is_ours = leases.release(leased, entry["address"], folder)
+            in_use = leases.in_use(leased)
+            some = next(in_use, None)
+            if some is None:
+                switch.remove()
+            elif is_ours and switch.exists():
+                is_last = some not in self.subnet and not any(address in self.subnet for address in in_use)
+                with switch.entered():
+                    _delete_device(entry["device"])
+                    self._forget(entry["address"])
+                    if is_last:
+                        _delete_device(self.name)
+
+    def _link(self, owner: Owner, address: str) -> Link:
+        subnet = self.subnet
+        return Link(self, owner.name, address, subnet.prefix, subnet.gateway, leases.mac_of(address), f"vm{owner.id}")
+
+    def _ensure(self, owner: Owner, *, is_first: bool) -> None:
+        """Make the switch, or only the bridge if this is the network's first instance."""
+        try:
+            if not switch.exists():
+                switch.make(self._add_bridge)
+            elif is_first:
+                with switch.entered(), suppress(FileExistsError):  # a killed command got that far
+                    self._add_bridge()
+        except OSError as error:
+            raise UnavailableError(
+                f"the network namespace of {owner.name} cannot be made: {error.strerror or error}",
+                hint="this needs root; `vmctl doctor` lists what else may be missing",
+            ) from error
+
+    def _add_bridge(self) -> None:
+        gateway = self.subnet.gateway
+        netlink.apply(
+            # Without a MAC given a bridge takes those of its ports, and each change flushes even permanent neighbours.
+            netlink.new_bridge(self.name, self.index, leases.mac_of(gateway)),
+            netlink.new_address(self.index, gateway, self.subnet.prefix),
+        )
+
+    def _entry(self) -> dict[str, str | int]:
+        """Return what a journal entry says of the network, so that `undo` needs nothing else."""
+        return {"network": self.name, "subnet": self.subnet.text, "bridge": self.index}
+
+    def _neighbour(self, link: Link) -> netlink.Request:
+        return netlink.new_neighbour(self.index, link.address, link.mac)
+
+    def _forget(self, address: str) -> None:
+        with suppress(FileNotFoundError):
+            netlink.apply(netlink.delete_neighbour(self.index, address))
+
+
+DEFAULT = BridgeNetwork("vmctl0", "10.77.0.0/16", 77)
+
+
+def undo(folder: str, entry: dict[str, Any]) -> None:
+    """Undo a journal entry of kind `link` of the owner of `folder`; one without a network is of the default one."""
+    if "network" in entry:
+        BridgeNetwork(entry["network"], entry["subnet"], entry["bridge"]).undo(folder, entry)
+    else:
+        DEFAULT.undo(folder, entry)
+
+
+def _delete_device(name: str) -> None:
+    try:
+        netlink.apply(netlink.delete_link(name))
+    except OSError as error:
+        if error.errno != errno.ENODEV:
+            raise
