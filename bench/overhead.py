@@ -14,12 +14,11 @@ import resource
 import socket
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 from vmctl import backends, engine, readiness
-from vmctl.backend import Backend
+from vmctl.backend import Start
 from vmctl.errors import VmctlError
 from vmctl.instance import Instance
 from vmctl.workload import HttpProbe, Ready, Workload
@@ -72,10 +71,11 @@ class Watched(NamedTuple):
 
 def watched(work: Workload, mode: str) -> Watched:
     """Return what was observed of a start, beside what the workload itself says. Raises VmctlError."""
-    with _started(work, mode) as (inst, backend):
-        readiness.wait_until_ready(inst, backend)
-        readiness.wait_until(lambda: _line(inst).endswith("\n"), inst, backend, SAID_S)
-        backend.observe(inst)
+    with _started(work, mode) as start:
+        inst = start.inst
+        readiness.wait_until_ready(start.watch)
+        readiness.wait_until(lambda: _line(inst).endswith("\n"), start.watch, SAID_S)
+        start.watch.observe()
         said_ns, marks_ns = _said_ns(inst), inst.timeline.marks_ns
     first_ns, ready_ns = marks_ns["T5"], marks_ns["T6"]
     return Watched((ready_ns - marks_ns["T0"]) / 1e9, (ready_ns - said_ns) / 1e9, (first_ns - said_ns) / 1e9)
@@ -86,7 +86,8 @@ def unwatched_s(work: Workload, mode: str) -> float:
 
     Raises VmctlError where it never does.
     """
-    with _started(work, mode) as (inst, _):
+    with _started(work, mode) as start:
+        inst = start.inst
         deadline = time.monotonic() + SAID_S
         while not _line(inst).endswith("\n"):
             if time.monotonic() > deadline:
@@ -97,23 +98,16 @@ def unwatched_s(work: Workload, mode: str) -> float:
 
 def cpu_share(work: Workload, mode: str) -> float:
     """Return the share of one processor that waiting for readiness takes, children's included (getrusage(2))."""
-    with _started(work, mode) as (inst, backend):
+    with _started(work, mode) as start:
         begun_s, used_s = time.monotonic(), _used_s()
-        readiness.wait_until_ready(inst, backend)
+        readiness.wait_until_ready(start.watch)
         return (_used_s() - used_s) / (time.monotonic() - begun_s)
 
 
-@contextmanager
-def _started(work: Workload, mode: str) -> Iterator[tuple[Instance, Backend]]:
+def _started(work: Workload, mode: str) -> AbstractContextManager[Start]:
     """Lend an instance that has just been started, not yet ready."""
-    backend = backends.load(mode)
-    inst = engine.create(work._replace(name=f"{work.name or 'bench-harness'}-{os.urandom(3).hex()}"), backend)
-    with inst.locked():
-        try:
-            engine.bring_up(inst, backend, wait=False)
-            yield inst, backend
-        finally:
-            engine.remove(inst, backend)
+    name = f"{work.name or 'bench-harness'}-{os.urandom(3).hex()}"
+    return engine.running(work._replace(name=name), backends.load(mode), wait=False)
 
 
 def _said_ns(inst: Instance) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from statistics import median
 
@@ -27,7 +27,7 @@ from vmctl.units import format_seconds
 from vmctl.workload import Workload
 
 PLAN, SAMPLES = "plan.json", "samples.jsonl"
-_CHOICES = ("VMCTL_ACCEL", "VMCTL_CONNECT")  # how guests are run; half of a measurement must not be of another kind
+_OLD_OPTIONS = {"VMCTL_ACCEL": "accel", "VMCTL_CONNECT": "connect"}  # how they were kept by vmctl 0.1
 Progress = Callable[[str], None]
 
 
@@ -45,8 +45,11 @@ class Head(Struct, frozen=True):
 class Session:
     """One measurement in its folder."""
 
-    def __init__(self, folder: str, work: Workload, head: Head, samples: list[Sample]) -> None:
+    def __init__(
+        self, folder: str, work: Workload, head: Head, samples: list[Sample], options: Mapping[str, str] = {}
+    ) -> None:
         self.folder, self.work, self.head, self.samples = folder, work, head, samples
+        self.options = options  # of the modes; one half of a measurement must not be of another kind than the other
         self._prepared: dict[str, Workload] = {}
         self._unprepared: dict[str, str] = {}  # kind -> why it could not be prepared
 
@@ -87,7 +90,8 @@ class Session:
         if work is None:
             return Sample(**told, error=self._unprepared[step.kind])  # type: ignore[arg-type]
         plan = self.head.plan
-        request = Request(work, name, step.mode, step.round < 1, plan.instances, plan.cold and step.kind != CONTROL)
+        cold, options = plan.cold and step.kind != CONTROL, _suited(step.mode, self.options)
+        request = Request(work, name, step.mode, step.round < 1, plan.instances, cold, options)
         values = {**request._asdict(), "kind": step.kind, "workload": work.to_json()}
         del values["work"]
         probe = import_module(f"bench.probes.{step.kind}")
@@ -133,7 +137,13 @@ class Session:
         return found
 
 
-def begin(folder: str, work: Workload, plan: Plan, refusals: tuple[Refusal, ...]) -> Session:
+def _suited(mode: str, options: Mapping[str, str]) -> dict[str, str]:
+    return backends.suited(mode, options) if mode else {}  # the control has no mode
+
+
+def begin(
+    folder: str, work: Workload, plan: Plan, refusals: tuple[Refusal, ...], options: Mapping[str, str] | None = None
+) -> Session:
     """Make the folder of a new measurement. Raises SpecError where it holds one already, or cannot be written to."""
     folders.make(folder)
     with folders.held(folder):
@@ -143,20 +153,20 @@ def begin(folder: str, work: Workload, plan: Plan, refusals: tuple[Refusal, ...]
                 f"{folder} holds a measurement already",
                 hint=f"`vmctl bench --resume {folder}` goes on with it; --out DIR names another folder",
             )
-        head = _head(work, plan, refusals)
+        options = options or {}
+        head = _head(work, plan, refusals, options)
         try:
-            choices = {name: os.environ[name] for name in _CHOICES if name in os.environ}
-            told = {"work": work.to_json(), "head": head, "choices": choices}
+            told = {"work": work.to_json(), "head": head, "options": options}
             write_atomic(path, msgspec.json.format(msgspec.json.encode(told)))
         except OSError as error:
             raise VmctlError(
                 f"{path} cannot be written: {error.strerror}", hint="`--out DIR` names another folder"
             ) from None
-    return Session(folder, work, head, [])
+    return Session(folder, work, head, [], options)
 
 
-def _head(work: Workload, plan: Plan, refusals: tuple[Refusal, ...]) -> Head:
-    explained = {mode: _explained(work, mode) for mode in plan.modes}
+def _head(work: Workload, plan: Plan, refusals: tuple[Refusal, ...], options: Mapping[str, str]) -> Head:
+    explained = {mode: _explained(work, mode, options) for mode in plan.modes}
     return Head(
         id=os.urandom(4).hex(),
         created=time.time(),
@@ -170,18 +180,16 @@ def _head(work: Workload, plan: Plan, refusals: tuple[Refusal, ...]) -> Head:
 def resume(folder: str) -> Session:
     """Return the measurement that was interrupted in a folder. Raises SpecError where there is none.
 
-    Its choice of accelerator and libvirt is this process's from now on. The last line may be half of one: the machine
-    went down while it was written. So nobody may be writing it now, else ConflictError.
+    The last line may be cut: the machine went down while it was written. Raises ConflictError if another process is
+    writing it now.
     """
     try:
         with folders.held(folder), open(os.path.join(folder, PLAN), "rb") as file:
             told = msgspec.json.decode(file.read())
             head, work = msgspec.convert(told["head"], Head), Workload.from_json(told["work"])
-            choices = msgspec.convert(told.get("choices", {}), dict[str, str])
-            for name in _CHOICES:
-                os.environ.pop(name, None)
-            os.environ.update({name: text for name, text in choices.items() if name in _CHOICES})
-            return Session(folder, work, head, _samples(os.path.join(folder, SAMPLES)))
+            options = msgspec.convert(told.get("options", told.get("choices", {})), dict[str, str])
+            options = {_OLD_OPTIONS.get(name, name): text for name, text in options.items()}
+            return Session(folder, work, head, _samples(os.path.join(folder, SAMPLES)), options)
     except (FileNotFoundError, NotADirectoryError):
         raise SpecError(
             f"{folder} holds no measurement to resume", hint="`--resume` takes the folder that has plan.json in it"
@@ -205,9 +213,9 @@ def _samples(path: str) -> list[Sample]:
         raise SpecError(f"{path} is damaged: {error}", hint="begin again in another folder") from None
 
 
-def _explained(work: Workload, mode: str) -> list[list[str]]:
+def _explained(work: Workload, mode: str, options: Mapping[str, str]) -> list[list[str]]:
     """Return every host step of a start in this mode, as `up --explain` has them."""
-    return [[step.what, step.raw] for step in backends.load(mode).explain(work)]
+    return [[step.what, step.raw] for step in backends.load(mode, _suited(mode, options)).explain(work)]
 
 
 def _describe(step: Step) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 from bench.probes import Request
 from vmctl import backends
+from vmctl.backend import HasReads
 from vmctl.errors import VmctlError
 from vmctl.workload import Workload
 
@@ -42,7 +43,7 @@ def _evicted(request: Request) -> dict[str, float]:
     """Empty the page cache of what a start reads, and return how much of it was there before and is there still."""
     from bench import cold
 
-    found = cold.evict(backends.load(request.mode).reads(request.work))
+    found = cold.evict(backends.ability(request.backend(), HasReads).reads(request.work))
     return {} if found is None else {"cached_before_bytes": found.bytes_before, "cached_after_bytes": found.bytes_after}
 
 

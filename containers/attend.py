@@ -12,10 +12,10 @@ from vmctl.linux import processes
 from vmctl.linux.stdio import signals_to
 
 
-def attend(inst: Instance, master: int | None) -> Exit:
-    """Wait for the container, our child; pass signals on. The second Ctrl-C kills it, whatever it made of the first.
+def attend(inst: Instance, master: int | None, *, foreground: bool) -> Exit:
+    """Wait for the container, which is our child, and return how it ended; `master` is that of its terminal.
 
-    One that has streams of its own is nobody's foreground: there the signals are for this process.
+    In the foreground signals are passed on, and a second Ctrl-C kills it even if it ignores the first.
     """
     pid = inst.state.pid
     assert pid is not None
@@ -26,7 +26,7 @@ def attend(inst: Instance, master: int | None) -> Exit:
         interrupts += signum == signal.SIGINT
         processes.send(pid, inst.state.pid_start, signal.SIGKILL if interrupts > 1 else signum)
 
-    with signals_to(pass_on) if inst.streams is None else nullcontext():
+    with signals_to(pass_on) if foreground else nullcontext():
         if master is not None:
             from vmctl.linux import terminal
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from images.store import store
 from vmctl.backend import Footprint
+from vmctl.footprint import helpers
 from vmctl.instance import Instance
 from vmctl.linux import filetree, memory
 from vmctl.linux.cgroups import Cgroup
@@ -12,7 +13,7 @@ from vmctl.linux.cgroups import Cgroup
 def footprint(inst: Instance) -> Footprint:
     """Return memory and disk in bytes: its processes and helpers, the writable layer and the files."""
     cgroup = Cgroup(inst.cgroup)
-    pss = memory.pss_by_role({"workload": cgroup.pids(), **memory.helpers(inst)})
+    pss = memory.pss_by_role({"workload": cgroup.pids(), **helpers(inst.journal)})
     shared = tuple(layer.path for layer in store.find(inst.state.image_digest or inst.work.image).layers)
     return Footprint(
         pss_bytes=sum(pss.values()) if pss else None,

@@ -19,7 +19,7 @@ from vmctl.net.network import Link
 from vmctl.workload import Workload
 
 
-def prepare(inst: Instance, *, namespaced: bool) -> Launch:
+def prepare(inst: Instance, *, namespaced: bool, tty: bool) -> Launch:
     """Make the layers' mounts, the writable layer, the cgroup and the address; return the finished mountplan.
 
     Raises errors of vmctl.errors, or OSError. What it makes is in the journal.
@@ -38,7 +38,7 @@ def prepare(inst: Instance, *, namespaced: bool) -> Launch:
     cgroup = Cgroup(inst.cgroup)
     inst.journal.record("cgroup", name=inst.cgroup)  # after all that its processes hold: undone before it
     cgroup.create(limits(inst.work))
-    ready = launch(inst.work, image, layers, inst.directory, cgroup, link, flags)._replace(tty=inst.tty)
+    ready = launch(inst.work, image, layers, inst.directory, cgroup, link, flags)._replace(tty=tty)
     if not flags & syscalls.CLONE_NEWUSER:
         return ready
     from containers import idmap

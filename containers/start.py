@@ -1,4 +1,4 @@
-"""The parent's side of a start: who becomes the container's parent, and what is heard from it."""
+"""The parent's side of a start: which process becomes the container's parent, and what it reports."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from contextlib import suppress
 from time import monotonic_ns
 
 from containers.launch import Launch, Streams, clone, describe, revive
+from containers.watch import EXIT_FILE, ContainerWatch, Outputs, explained
+from vmctl.backend import Attachment, Exit, Watch
 from vmctl.errors import VmctlError
 from vmctl.instance import Instance
 from vmctl.linux import processes
@@ -16,15 +18,6 @@ from vmctl.net.network import Link
 
 if TYPE_CHECKING:
     from typing import NoReturn
-
-EXIT_FILE = "exit"
-
-
-class Ears(NamedTuple):
-    """How the process that starts a container hears of its first output, and of more in its logs."""
-
-    streams: tuple[int, int]  # copies of both reading ends, to be polled only
-    bell: int  # eventfd(2): the supervisor has written a log
 
 
 class Pipe(NamedTuple):
@@ -35,7 +28,7 @@ class Pipe(NamedTuple):
 
 
 class Pipes:
-    """The pipes of one start, and its bell; what is still open at the end of the `with` block is closed."""
+    """The pipes of one start, and an eventfd; what is still open at the end of the `with` block is closed."""
 
     def __init__(self) -> None:
         self._open: set[int] = set()
@@ -45,8 +38,8 @@ class Pipes:
         self.born = self._pipe()  # the child's pid, and when it was made
         self.stdout = self._pipe()
         self.stderr = self._pipe()
-        self.bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._open.add(self.bell)
+        self.written = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)  # signalled by the supervisor, see Outputs
+        self._open.add(self.written)
 
     def _pipe(self) -> Pipe:
         pipe = Pipe(*os.pipe())
@@ -66,18 +59,61 @@ class Pipes:
         self.close(*self._open)
 
 
-def start_detached(inst: Instance, launch: Launch) -> Ears:
-    """Start the container below a supervisor and return how it is heard; open until this process ends.
+class ContainerStart:
+    """See vmctl.backend.Start: the plan of a container, and this process's ends of what leads to it."""
+
+    def __init__(self, inst: Instance, launch: Launch, attachment: Attachment | None) -> None:
+        self.inst = inst
+        self.watch: Watch = ContainerWatch(inst)
+        self._launch = launch
+        self._attachment = attachment
+        self._master: int | None = None  # of an attached workload's terminal
+        self._open: list[int] = []
+
+    def begin(self) -> None:
+        """See Start."""
+        if self._attachment is not None:
+            streams = Streams(*(self._attachment.streams or (0, 1, 2)))
+            self._master = _start_attached(self.inst, self._launch, streams)
+            return
+        outputs = _start_detached(self.inst, self._launch)
+        self._open += [*outputs.streams, outputs.written]
+        self.watch = ContainerWatch(self.inst, outputs)
+
+    def attend(self) -> Exit:
+        """See Start."""
+        from containers.attend import attend
+
+        assert self._attachment is not None
+        foreground = self._attachment.streams is None  # else the signals are for this process
+        return explained(self.inst, attend(self.inst, self._master, foreground=foreground))
+
+    def close(self) -> None:
+        """See Start."""
+        if self._master is not None:
+            self._open.append(self._master)
+            self._master = None
+        while self._open:
+            os.close(self._open.pop())
+
+    def __enter__(self) -> ContainerStart:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _start_detached(inst: Instance, launch: Launch) -> Outputs:
+    """Start the container below a supervisor and return what shows its output; the caller closes that.
 
     Marks T1 and T4, sets `inst.state.pid`. Raises what prevented the start.
     """
     with Pipes() as pipes:
-        keeper = os.fork()
-        if keeper == 0:
-            _keeper(inst, launch, pipes)
-        inst.state.keeper_pid = keeper
-        inst.state.extra["keeper_start"] = processes.start_time(keeper)
-        inst.journal.record("process", pid=keeper, start=inst.state.extra["keeper_start"] or 0, role="supervisor")
+        supervisor = os.fork()
+        if supervisor == 0:
+            _supervise(inst, launch, pipes)
+        inst.state.supervisor_pid, inst.state.supervisor_start = supervisor, processes.start_time(supervisor)
+        inst.journal.record("process", pid=supervisor, start=inst.state.supervisor_start or 0, role="supervisor")
         pipes.close(pipes.report.write, pipes.born.write, pipes.go.read, pipes.plugged.read)
         os.write(pipes.go.write, b"g")
         born = os.read(pipes.born.read, 64).split()
@@ -85,42 +121,42 @@ def start_detached(inst: Instance, launch: Launch) -> Ears:
             raise revive(_read_all(pipes.report.read).partition(b"\n")[2], inst.name)
         inst.timeline.mark("T1", int(born[1]))
         _await_exec(inst, launch, int(born[0]), pipes)
-        return Ears((os.dup(pipes.stdout.read), os.dup(pipes.stderr.read)), os.dup(pipes.bell))
+        return Outputs((os.dup(pipes.stdout.read), os.dup(pipes.stderr.read)), os.dup(pipes.written))
 
 
-def _keeper(inst: Instance, launch: Launch, pipes: Pipes) -> NoReturn:
+def _supervise(inst: Instance, launch: Launch, pipes: Pipes) -> NoReturn:
     """Make the container and stay as its supervisor."""
     try:
         pipes.close(pipes.go.write, pipes.plugged.write, pipes.report.read, pipes.born.read)
-        if not os.read(pipes.go.read, 1):  # vmctl was killed before it could write us down
+        if not os.read(pipes.go.read, 1):  # vmctl was killed before this process was in the journal
             os._exit(0)
         os.setsid()
         os.chdir("/")
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         for pipe in (pipes.stdout, pipes.stderr):
-            os.fchmod(pipe.write, 0o622)  # whoever the workload is, it may open /dev/stdout
+            os.fchmod(pipe.write, 0o622)  # whatever its user, the workload may open /dev/stdout
         streams = Streams(null, pipes.stdout.write, pipes.stderr.write)
         pid = clone(launch, streams, pipes.report.write, pipes.plugged.read)
         os.write(pipes.born.write, f"{pid} {monotonic_ns()}".encode())
         pipes.close(pipes.report.write, pipes.stdout.write, pipes.stderr.write)
         ends = pipes.stdout.read, pipes.stderr.read
-        os.read(pipes.go.read, 1)  # until vmctl closes it: our own start shall not compete with the container's
-        from containers.supervisor import become_supervisor  # `prepare` has imported it, unless nobody will need it
+        os.read(pipes.go.read, 1)  # until vmctl closes it: our own start must not compete with the container's
+        from containers.supervisor import become_supervisor  # `prepare` has imported it
 
-        become_supervisor(pid, pipes.bell, *ends, inst.stdout_log, inst.stderr_log, inst.path(EXIT_FILE))
+        become_supervisor(pid, pipes.written, *ends, inst.stdout_log, inst.stderr_log, inst.path(EXIT_FILE))
     except BaseException as error:
         os.write(pipes.report.write, b"0\n" + describe(error))
     finally:
         os._exit(125)
 
 
-def start_attached(inst: Instance, launch: Launch) -> int | None:
+def _start_attached(inst: Instance, launch: Launch, streams: Streams) -> int | None:
     """Start the container as this process's own child and return its terminal's master, if it has one.
 
     Marks T1 and T4; raises what prevented the start.
     """
     with Pipes() as pipes:
-        pid = clone(launch, Streams(*(inst.streams or (0, 1, 2))), pipes.report.write, pipes.plugged.read)
+        pid = clone(launch, streams, pipes.report.write, pipes.plugged.read)
         inst.timeline.mark("T1")
         pipes.close(pipes.report.write)
         try:
@@ -135,7 +171,7 @@ def _await_exec(inst: Instance, launch: Launch, pid: int, pipes: Pipes) -> int |
     inst.state.pid, inst.state.pid_start = pid, processes.start_time(pid)
     if launch.link is not None:
         _plug(inst, launch.link, pid, pipes)
-        with suppress(BrokenPipeError):  # the container has ended meanwhile: it says why below
+        with suppress(BrokenPipeError):  # the container has ended meanwhile: the reason is read below
             os.write(pipes.plugged.write, b"p")
     master = None
     with os.fdopen(os.dup(pipes.report.read), "rb") as report:
@@ -156,7 +192,7 @@ def _await_exec(inst: Instance, launch: Launch, pid: int, pipes: Pipes) -> int |
 
 
 def _plug(inst: Instance, link: Link, pid: int, pipes: Pipes) -> None:
-    """Connect the container; where it has ended meanwhile, what it died of is the better error."""
+    """Connect the container; if it has ended meanwhile, the reason of its end is the better error."""
     try:
         link.network.plug(link, pid)
     except VmctlError:

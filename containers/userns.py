@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 COUNT = 65536
 # Here systemd's table of ids (UIDS-GIDS) has nothing: no login, no range of subuid(5), no container of nspawn.
 FIRST, END = 0x70000000, 0x7FFD0000
-_KEY = "first_id"  # in State.extra
+_KEY = "first_id"  # in State.own
 
 
 def first_id(inst: Instance) -> int | None:
     """Return which id of the host is 0 inside; None where the instance has the host's own ids."""
-    return inst.state.extra.get(_KEY)
+    return inst.state.own.get(_KEY)
 
 
 def reserve(inst: Instance) -> int:
@@ -39,7 +39,7 @@ def reserve(inst: Instance) -> int:
     """
     with folder_locked(paths.instances_root()):
         own = first_id(inst) or lowest_free()
-        inst.state.extra[_KEY] = own
+        inst.state.own[_KEY] = own
         inst.save()
     return own
 

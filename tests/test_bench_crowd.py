@@ -176,7 +176,7 @@ def test_whoever_starts_one_ends_with_who_asked(nothing_left):
         "import os, sys\n"
         "from bench.probes import crowd\n"
         "from vmctl.workload import Workload\n"
-        "starter = crowd.Starter(Workload('never', 'tiny', ('sleep', '1000')), 'container')\n"
+        "starter = crowd.Starter(Workload('never', 'tiny', ('sleep', '1000')), 'container', {})\n"
         "starter.wait()\n"
         "os.write(1, str(starter.pid).encode())\n"
         "os._exit(9)\n"

@@ -4,8 +4,9 @@ import json
 import os
 
 import pytest
+from support.probes import started
 
-from bench.probes import Request, io, tool
+from bench.probes import Request, io
 from bench.probes.lines import follow, spans
 from vmctl import backends, instance
 from vmctl.errors import VmctlError
@@ -43,9 +44,10 @@ def test_every_question_gets_an_answer(work, mode):
 @EACH_QUICK_MODE
 def test_the_writes_are_on_the_writable_layer(work, mode):
     """What fio says it wrote is a file there, every byte of it allocated."""
-    with tool.running(io.disked(work, ["durable"]), mode) as (inst, backend):
-        found = follow(inst, backend, "done", 60.0)
-        with backend.writable(inst, pause=False) as writable:
+    with started(io.disked(work, ["durable"]), mode) as start:
+        inst = start.inst
+        found = follow(start.watch, "done", 60.0)
+        with backends.load(mode).writable(inst, pause=False) as writable:
             path = os.path.join(writable.folder, "bench.io")
             assert os.stat(path).st_size == io.FILE_BYTES
             assert io.FILE_BYTES <= filetree.allocated_bytes(path) < io.FILE_BYTES + SMALL_BYTES

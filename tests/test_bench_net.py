@@ -7,6 +7,7 @@ import subprocess
 
 import pytest
 from support.commands import free_port, wait_for
+from support.probes import started
 
 from bench.probes import Request, net, tool
 from vmctl import backends, instance
@@ -42,7 +43,8 @@ def connected(port, wanted):
 
 @EACH_QUICK_MODE
 def test_a_server_that_answers_after_200_ms(work, mode):
-    with tool.running(net.serving(work, delay_ms=200), mode) as (inst, _):
+    with started(net.serving(work, delay_ms=200), mode) as start:
+        inst = start.inst
         found_s = net.ping(inst, discarded=1, counted=4)
     assert len(found_s) == 4
     assert all(seconds >= 0.2 for seconds in found_s)
@@ -70,7 +72,8 @@ def test_a_container_in_the_hosts_network(own_root):
 def test_slow_requests_are_fewer(work, monkeypatch):
     """There is a limit to the time they take together; what was seen is kept."""
     monkeypatch.setattr(net, "PING_S", 0.5)
-    with tool.running(net.serving(work, delay_ms=50), "container") as (inst, _):
+    with started(net.serving(work, delay_ms=50), "container") as start:
+        inst = start.inst
         assert 3 <= len(net.ping(inst, discarded=0)) <= 11
 
 

@@ -7,10 +7,11 @@ from statistics import median
 
 import pytest
 from support.commands import free_port
+from support.probes import started
 
 from bench import questions, schedule, summary
 from bench.model import Result, Sample
-from bench.probes import Request, service, tool
+from bench.probes import Request, service
 from bench.report import words
 from vmctl import backends, instance
 from vmctl.errors import DeadlineError, VmctlError
@@ -59,7 +60,8 @@ def page(work):
 def test_a_service_that_answers_after_200_ms(own_root, mode):
     """Never less, and to 5 % no more beside the same script without the delay; a busy machine gets more turns."""
     late = f"if [ -e /late ]; then sleep {DELAY_S}; else sleep 0; fi; {OK}"
-    with tool.running(service.prepare(served(late)), mode) as (inst, _):
+    with started(service.prepare(served(late)), mode) as start:
+        inst = start.inst
         target = service.target_of(inst)
         at_once_s, late_s = [], []
         for _ in range(25):
@@ -94,14 +96,16 @@ def test_every_question_gets_an_answer(own_root, mode):
 
 def test_four_clients_are_served_at_once(own_root):
     """Each waits for its own answer only: four times as many come as one client gets."""
-    with tool.running(service.prepare(served(f"sleep {DELAY_S}; {OK}")), "container") as (inst, _):
+    with started(service.prepare(served(f"sleep {DELAY_S}; {OK}")), "container") as start:
+        inst = start.inst
         found = service.rate(service.target_of(inst))
     assert 1 / DELAY_S < found <= service.CLIENTS / DELAY_S
 
 
 def test_slow_answers_are_fewer_and_the_first_does_not_count(own_root, monkeypatch):
     monkeypatch.setattr(service, "SERIES_S", 0.5)
-    with tool.running(service.prepare(served(f"sleep 0.1; {OK}")), "container") as (inst, _):
+    with started(service.prepare(served(f"sleep 0.1; {OK}")), "container") as start:
+        inst = start.inst
         assert 1 <= len(service.series(service.target_of(inst))) <= 5
         monkeypatch.setattr(service, "SERIES_S", 0.0)
         assert len(service.series(service.target_of(inst))) == 1
@@ -112,7 +116,8 @@ def test_an_answer_of_many_parts_is_read_to_its_end(own_root):
     head = "printf 'Content-Type: text/plain\\r\\n%s\\r\\n'"
     for length in ("Content-Length: 10485760\\r\\n", ""):
         script = f"{head.replace('%s', length)}; head -c 10485760 /dev/zero"
-        with tool.running(service.prepare(served(script)), "container") as (inst, _):
+        with started(service.prepare(served(script)), "container") as start:
+            inst = start.inst
             assert service.series(service.target_of(inst), discarded=0, counted=2)
 
 
@@ -183,7 +188,8 @@ def test_only_who_speaks_http_is_asked():
 def test_several_at_once_find_their_way(own_root):
     """Each thread goes to the instance's network by itself, and comes back."""
     here = os.readlink("/proc/self/ns/net")
-    with tool.running(service.prepare(page(served())), "container") as (inst, _), ThreadPoolExecutor(3) as pool:
+    with started(service.prepare(page(served())), "container") as start, ThreadPoolExecutor(3) as pool:
+        inst = start.inst
         target = service.target_of(inst)
         counts = list(pool.map(lambda _: len(service.series(target, 1, 20)), range(3)))
         assert counts == [20, 20, 20]

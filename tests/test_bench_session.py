@@ -169,14 +169,10 @@ def test_a_measurement_that_was_interrupted_is_taken_up_again(guest_root, tmp_pa
     assert instance.names() == []
 
 
-def test_guests_are_run_as_before_when_a_measurement_goes_on(guest_root, tmp_path, monkeypatch):
-    monkeypatch.setenv("VMCTL_ACCEL", "tcg")
-    monkeypatch.delenv("VMCTL_CONNECT", raising=False)
-    session.begin(str(tmp_path), SPOKEN, schedule.make(SPOKEN, ("host",), ("boot",), 1, 1), ())
-    monkeypatch.setenv("VMCTL_ACCEL", "kvm")
-    monkeypatch.setenv("VMCTL_CONNECT", "qemu:///system")
-    session.resume(str(tmp_path))
-    assert (os.environ.get("VMCTL_ACCEL"), os.environ.get("VMCTL_CONNECT")) == ("tcg", None)
+def test_guests_are_run_as_before_when_a_measurement_goes_on(guest_root, tmp_path):
+    made = schedule.make(SPOKEN, ("host",), ("boot",), 1, 1)
+    session.begin(str(tmp_path), SPOKEN, made, (), {"accel": "tcg"})
+    assert session.resume(str(tmp_path)).options == {"accel": "tcg"}
     assert "--accel cannot be changed" in refused("bench", "--resume", str(tmp_path), "--accel", "kvm")
 
 

@@ -6,6 +6,7 @@ import time
 
 import pytest
 from support.commands import ok, vmctl
+from support.probes import started
 
 from bench.probes import Request, cpu, lines, syscall, tool
 from vmctl import backends, instance
@@ -36,8 +37,8 @@ def processes_made():
 def followed(mode, script, until="done", timeout_s=20.0):
     """Return what a shell script in an instance wrote."""
     work = TINY._replace(name=f"tool-{os.urandom(3).hex()}", command=("sh", "-c", script))
-    with tool.running(work, mode) as (inst, backend):
-        return lines.follow(inst, backend, until, timeout_s)
+    with started(work, mode) as start:
+        return lines.follow(start.watch, until, timeout_s)
 
 
 def test_the_program_needs_no_library(tmp_path):
@@ -97,8 +98,8 @@ def test_the_time_of_work_is_bounded_by_what_the_kernel_says(own_root, mode):
     work = tool.with_program(TINY)._replace(command=("sh", "-c", script))
     below_s, above_s = [], []
     for _ in range(3):
-        with tool.running(work, mode) as (inst, backend):
-            found = lines.follow(inst, backend, "over", 60.0)
+        with started(work, mode) as start:
+            found = lines.follow(start.watch, "over", 60.0)
         span_s = lines.spans(found)["integer"].seconds
         minutes, _, seconds = found[-2][1].split()[0].removesuffix("s").partition("m")
         below_s.append(span_s - (int(minutes) * 60 + float(seconds)))  # of the shell's children

@@ -5,12 +5,13 @@ import signal
 
 import pytest
 
-from vmctl import doctor, paths
+from vmctl import paths
+from vmctl.cli.doctor import checks
 from vmctl.linux import abilities, syscalls
 
 
 def by_name():
-    return {check.name: check for check in doctor.checks()}
+    return {check.name: check for check in checks()}
 
 
 def surroundings():
@@ -21,9 +22,9 @@ def surroundings():
 
 
 def test_every_lack_has_a_hint_and_every_check_says_who_needs_it(empty_root):
-    checks = doctor.checks()
-    assert len({check.name for check in checks}) == len(checks)
-    for check in checks:
+    found = checks()
+    assert len({check.name for check in found}) == len(found)
+    for check in found:
         assert check.found
         assert check.needed_by
         assert check.hint or check.ok is not False
@@ -32,7 +33,7 @@ def test_every_lack_has_a_hint_and_every_check_says_who_needs_it(empty_root):
 
 def test_looking_changes_nothing(empty_root):
     before = surroundings()
-    doctor.checks()
+    checks()
     assert surroundings() == before
     assert not os.path.exists(empty_root)
 

@@ -165,14 +165,8 @@ def test_a_group_that_does_not_exist_is_refused_on_v2():
 
 @contextmanager
 def started(work, mode):
-    backend = backends.load(mode)
-    inst = engine.create(work, backend)
-    with inst.locked():
-        try:
-            engine.bring_up(inst, backend)
-            yield inst
-        finally:
-            engine.remove(inst, backend)
+    with engine.running(work, backends.load(mode)) as start:
+        yield start.inst
 
 
 def late(how):

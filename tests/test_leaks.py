@@ -342,8 +342,7 @@ def test_kill_9_of_what_runs(before, tmp_path, mode):
 def test_kill_9_of_the_supervisor(before, tmp_path, mode):
     """The workload ends with it; nobody knows its exit code, but all is removed."""
     ok("up", "--mode", mode, write_spec(tmp_path))
-    keeper = instance.load("leak").state.keeper_pid
-    os.kill(keeper, signal.SIGKILL)
+    os.kill(instance.load("leak").state.supervisor_pid, signal.SIGKILL)
     wait_for(lambda: inspect("leak")["status"] == "exited")
     assert inspect("leak")["exit_code"] == 137
     ok("down", "leak")

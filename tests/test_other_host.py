@@ -63,10 +63,11 @@ show logs vmctl logs web
 show exec vmctl exec web -- sh -c 'cat /proc/self/cgroup; exit 5'
 show ps vmctl ps -q
 show footprint python3 -c '
-from vmctl import backends, instance
+from vmctl import instance
+from vmctl.footprint import footprint
 from vmctl.linux.cgroups import Cgroup
 inst = instance.load("web")
-parts, found = Cgroup(inst.cgroup).memory_split(), backends.load("container").footprint(inst)
+parts, found = Cgroup(inst.cgroup).memory_split(), footprint(inst)
 print(sorted(parts), 0 < sum(parts.values()) < 2 * found.cgroup_bytes, sorted(found.pss_by_role))
 '
 show stop vmctl stop web

@@ -31,7 +31,7 @@ def workload(tmp_path, name="box", text="command: [sleep, '1000']", network="non
 
 
 def first_id(name):
-    return instance.load(name).state.extra["first_id"]
+    return instance.load(name).state.own["first_id"]
 
 
 def inside(name, script, *flags):

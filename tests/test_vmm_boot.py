@@ -228,9 +228,9 @@ def test_overlay_of_a_disk_is_small_and_not_smaller_than_it(tmp_path):
 
 def test_the_seed_of_a_disk_is_that_of_a_system():
     from images.store.image import Image
-    from vmctl.instance import Instance, State
+    from vmctl.home import Home
 
     whole = Image("cloud", "sha256:0", "amd64", (), ImageConfig(), "", disk="/cloud.qcow2")
-    inst = Instance("c", Workload("c", "cloud", ("serve",)), State(id="0" * 8))
-    written = configure.written(inst, whole, None, IDENTITY)
+    work = Workload("c", "cloud", ("serve",))
+    written = configure.seed_of(work, Home("c", "0" * 8), whole, None, IDENTITY)
     assert "vmctl-workload.service" in written.user_data

@@ -36,11 +36,11 @@ def start_and_die(after_s):
     backend = VmBackend()
     inst = engine.create(WORK, backend)
     with inst.locked():
-        backend.prepare(inst)
+        start = backend.prepare(inst)
         inst.save()
         if after_s is not None:
             threading.Timer(after_s, os.kill, (os.getpid(), signal.SIGKILL)).start()
-            backend.start(inst)
+            start.begin()
         os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -66,8 +66,9 @@ def test_nothing_is_left_after_kill_9_while_preparing(guest_root):
         inst = engine.create(WORK, backend)
         threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGKILL)).start()
         with inst.locked():
-            backend.prepare(inst)
+            start = backend.prepare(inst)
             time.sleep(10)
+            start.close()
     os.waitpid(pid, 0)
     engine.rm(WORK.name, force=True)
     assert host() == before
@@ -97,12 +98,12 @@ def test_full_disk(guest_root):
     assert host() == before
 
 
-def test_libvirt_daemon_that_is_not_there(guest_root, monkeypatch):
-    monkeypatch.setenv("VMCTL_CONNECT", "qemu+unix:///system?socket=/nowhere")
+def test_libvirt_daemon_that_is_not_there(guest_root):
+    options = {"connect": "qemu+unix:///system?socket=/nowhere"}
     with pytest.raises(UnavailableError, match="network"):
-        engine.up(WORK, "vm")
+        engine.up(WORK, "vm", options=options)
     with pytest.raises(UnavailableError, match="cannot open"):
-        engine.up(WORK._replace(network="none"), "vm")
+        engine.up(WORK._replace(network="none"), "vm", options=options)
     assert os.listdir(paths.instances_root()) == []
 
 
@@ -152,8 +153,8 @@ def test_pid_file_names_a_living_holder_only(tmp_path):
 def test_result_of_a_guest_that_was_never_started(guest_root):
     backend = VmBackend()
     inst = engine.create(WORK, backend)
-    assert backend.result(inst) is None
+    assert backend.watch(inst).result() is None
     with open(files.marks(inst), "w") as file:
         file.write("init\nexec\nexit 3 workload\nexit")
-    assert backend.result(inst) == Exit(3, "workload")
+    assert backend.watch(inst).result() == Exit(3, "workload")
     engine.rm(inst.name, force=True)

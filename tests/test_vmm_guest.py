@@ -47,8 +47,8 @@ def guest(guest_root):
     backend = VmBackend()
     inst = engine.create(work, backend)
     with inst.locked():
-        engine.bring_up(inst, backend)
-        wait_for(lambda: backend.observe(inst) and "T5" in inst.timeline.marks_ns)
+        with engine.bring_up(inst, backend) as start:
+            wait_for(lambda: start.watch.observe() and "T5" in inst.timeline.marks_ns)
         inst.save()
     yield instance.load("talker")
     engine.rm("talker", force=True)
@@ -159,10 +159,11 @@ def test_footprint_counts_what_is_there(guest):
 
 def test_term_reaches_the_workload_and_its_code_comes_back(guest):
     backend = backends.load("vm")
-    assert backend.result(guest) is None
+    watch = backend.watch(guest)
+    assert watch.result() is None
     backend.signal(guest, signal.SIGTERM)
-    wait_for(lambda: not backend.alive(guest))
-    assert backend.result(guest) == Exit(9, "workload")
+    wait_for(lambda: not watch.alive())
+    assert watch.result() == Exit(9, "workload")
     assert read(guest.stdout_log) == "out\nbye\n"
     backend.signal(guest, signal.SIGTERM)  # to one that is gone: nothing happens
 
@@ -217,21 +218,19 @@ def test_attended_run_of_a_command_that_is_not_there(guest_root):
 def test_guest_that_dies_while_booting(guest_root):
     backend = VmBackend()
     inst = engine.create(Workload("dies", "tiny", ("true",), network="none"), backend)
-    with inst.locked():
-        engine.bring_up(inst, backend, wait=False)
+    with inst.locked(), engine.bring_up(inst, backend, wait=False) as start:
         os.kill(inst.state.pid, signal.SIGKILL)
-        with pytest.raises(VmctlError, match="ended in phase booting"):
-            wait_for(lambda: backend.observe(inst) == "never")
-        assert backend.result(inst) == Exit(125, "vmctl")
+        with pytest.raises(VmctlError, match="shut down while in phase booting"):
+            wait_for(lambda: start.watch.observe() == "never")
+        assert start.watch.result() == Exit(125, "vmctl")
     engine.rm("dies", force=True)
 
 
 def test_kill_ends_a_guest_in_any_phase(guest_root):
     backend = VmBackend()
     inst = engine.create(Workload("killed", "tiny", ("true",), network="none"), backend)
-    with inst.locked():
-        engine.bring_up(inst, backend, wait=False)
+    with inst.locked(), engine.bring_up(inst, backend, wait=False) as start:
         backend.signal(inst, signal.SIGKILL)
-    assert not backend.alive(inst)
-    assert VmBackend().result(instance.load("killed")) == Exit(137, "signal")
+    assert not start.watch.alive()
+    assert VmBackend().watch(instance.load("killed")).result() == Exit(137, "signal")
     engine.rm("killed", force=True)

@@ -125,7 +125,7 @@ def test_the_system_is_whole(layers):
 def test_an_idle_instance_is_small_and_the_modules_are_shared(layers):
     footprint = VmBackend().footprint(layers)
     assert footprint.disk_bytes < 16 * 1024**2
-    shared = layers.state.extra["shared"]
+    shared = layers.state.own["shared"]
     assert any("/modules/" in path for path in shared)
     assert not any(path.startswith(layers.directory) for path in shared)
 
@@ -168,7 +168,7 @@ def test_a_disk_image_boots_as_it_is(disk):
 
 def test_the_disk_of_the_image_stays_as_it_was(disk):
     image = store.find("cloud")
-    assert image.disk in disk.state.extra["shared"]
+    assert image.disk in disk.state.own["shared"]
     assert allocated_bytes(disk.path("disk.img")) < 64 * 1024**2
     assert os.stat(image.disk).st_mode & 0o222 == 0
 

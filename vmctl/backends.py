@@ -8,10 +8,17 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from importlib import import_module
 
-from vmctl.backend import Backend
-from vmctl.errors import SpecError, VmctlError
+from vmctl.backend import Backend, Option
+from vmctl.errors import SpecError, UnavailableError, VmctlError
+from vmctl.named import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import TypeVar
+
+    Ability = TypeVar("Ability")
 
 GROUP = "[vmctl.backends]"
 
@@ -28,18 +35,46 @@ def modes(until: str = "") -> dict[str, str]:
     return found
 
 
-def load(mode: str) -> Backend:
-    """Return the backend of a mode. Raises SpecError for an unknown one, VmctlError for one that cannot be loaded."""
+def load(mode: str, options: Mapping[str, str] | None = None) -> Backend:
+    """Return the backend of a mode, made with these options of it.
+
+    Raises SpecError for an unknown mode or option, VmctlError if the backend cannot be loaded.
+    """
+    kind = _class(mode)
+    if unknown := set(options or ()) - {option.name for option in kind.options}:
+        raise SpecError(f"mode {mode} has no option {', '.join(sorted(unknown))}")
+    return kind(**(options or {}))
+
+
+def options(mode: str) -> tuple[Option, ...]:
+    """Return what can be chosen for a mode. Raises as `load` does."""
+    return _class(mode).options
+
+
+def suited(mode: str, options: Mapping[str, str]) -> dict[str, str]:
+    """Return those of the options that a mode has: several modes can be started with one set of flags."""
+    names = {option.name for option in _class(mode).options}
+    return {name: text for name, text in options.items() if name in names}
+
+
+def ability(backend: Backend, kind: type[Ability]) -> Ability:
+    """Return the backend as one that has an ability. Raises UnavailableError if its mode has not."""
+    if isinstance(backend, kind):
+        return backend
+    raise UnavailableError(f"mode {backend.mode} cannot do this", hint=f"it lacks the ability {kind.__name__}")
+
+
+def _class(mode: str) -> type[Backend]:
     known = modes(mode)
     if mode not in known:
         names = ", ".join(sorted(known)) or "none: vmctl is not installed, `make setup` does it"
         raise SpecError(f"there is no mode {mode}", hint=f"known modes: {names}")
     module, _, name = known[mode].partition(":")
     try:
-        backend: Backend = getattr(import_module(module), name)()
+        kind: type[Backend] = getattr(import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise VmctlError(f"the backend of mode {mode} ({known[mode]}) cannot be loaded: {error}") from error
-    return backend
+    return kind
 
 
 def _listing(folder: str) -> list[str]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
 from vmctl import backends, instance
-from vmctl.backend import Backend, Command, Exit, Problem
+from vmctl.backend import Attachment, Backend, Command, Exit, Problem, Start
 from vmctl.errors import NotFoundError, StateError, UnavailableError, VmctlError
 from vmctl.instance import Instance
 from vmctl.named import TYPE_CHECKING
@@ -39,14 +39,21 @@ def _port_problems(work: Workload, backend: Backend) -> list[Problem]:
     return [Problem(str(error), error.hint) for error in ports.refusals(work.ports)]
 
 
-def up(work: Workload, mode: str, *, wait: bool = True, progress: Progress | None = None) -> Instance:
+def up(
+    work: Workload,
+    mode: str,
+    *,
+    options: Mapping[str, str] | None = None,
+    wait: bool = True,
+    progress: Progress | None = None,
+) -> Instance:
     """Start a workload and return its instance, ready. After any failure nothing of it is left."""
-    backend = backends.load(mode)
+    backend = backends.load(mode, options)
     inst = create(work, backend)
     try:
         with inst.locked():
             try:
-                bring_up(inst, backend, wait=wait, progress=progress)
+                bring_up(inst, backend, wait=wait, progress=progress).close()
             except BaseException as error:
                 _remove_failed(inst, backend, error)
                 raise
@@ -57,7 +64,7 @@ def up(work: Workload, mode: str, *, wait: bool = True, progress: Progress | Non
 
 
 def _remove_failed(inst: Instance, backend: Backend, error: BaseException) -> None:
-    """Remove what a failed start has made; what resists must not hide why the start failed."""
+    """Remove what a failed start has made; if that fails too, the error still names why the start failed."""
     try:
         remove(inst, backend)
     except VmctlError as leftover:
@@ -80,60 +87,70 @@ def create(work: Workload, backend: Backend) -> Instance:
 
 
 def _refuse_taken_name(name: str) -> None:
-    """A taken name is the better error than the ports that its holder has taken."""
+    """Report a taken name first: otherwise the error would be about the ports that its holder has taken."""
     if name in instance.names():
         raise instance.taken(name)
 
 
 def bring_up(
-    inst: Instance, backend: Backend, *, wait: bool = True, attached: bool = False, progress: Progress | None = None
-) -> None:
-    """Prepare and start; wait until it is up and ready, where there is a way to tell; publish the ports."""
-    inst.attached = attached
+    inst: Instance,
+    backend: Backend,
+    attachment: Attachment | None = None,
+    *,
+    wait: bool = True,
+    progress: Progress | None = None,
+) -> Start:
+    """Prepare and start; wait until it is up and ready; publish the ports. Return the start, for the caller to close.
+
+    An attached workload is not waited for, and neither is one without a `ready` probe once its system is up.
+    """
     if progress is not None:
         progress(inst, "preparing")
-    backend.prepare(inst)
-    inst.save()
-    inst.timeline.mark("T0")
-    backend.start(inst, attached=attached)
-    inst.state.status = "running"
-    inst.save()
-    if wait and not attached and (inst.work.ready or not backend.settled(inst)):
-        from vmctl import readiness
-
-        readiness.wait_until_ready(inst, backend, progress)
+    start = backend.prepare(inst, attachment)
+    try:
         inst.save()
-    if inst.work.ports:  # only now: the forwarder's own start shall not be in the way of the workload's
-        from vmctl.net import ports
+        inst.timeline.mark("T0")
+        start.begin()
+        inst.state.status = "running"
+        inst.save()
+        if wait and attachment is None and (inst.work.ready or not start.watch.settled()):
+            from vmctl import readiness
 
-        target = inst.state.address or "127.0.0.1"
-        ports.publish(inst.name, inst.work.ports, target, inst.journal, inst.path("forwarder.log"))
+            readiness.wait_until_ready(start.watch, progress)
+            inst.save()
+        if inst.work.ports:  # only now: the forwarder's own start must not slow down the workload's
+            from vmctl.net import ports
+
+            target = inst.state.address or "127.0.0.1"
+            ports.publish(inst.name, inst.work.ports, target, inst.journal, inst.path("forwarder.log"))
+    except BaseException:
+        start.close()
+        raise
+    return start
 
 
-def run(work: Workload, mode: str, *, tty: bool = False) -> Exit:
+def run(work: Workload, mode: str, *, options: Mapping[str, str] | None = None, tty: bool = False) -> Exit:
     """Run a workload on this process's streams, remove it, and return how it ended."""
-    with attached(work, mode, tty=tty) as (inst, backend):
-        return backend.attend(inst)
+    with running(work, backends.load(mode, options), Attachment(tty=tty)) as start:
+        return start.attend()
 
 
 @contextmanager
-def attached(
-    work: Workload, mode: str, *, tty: bool = False, streams: tuple[int, int, int] | None = None
-) -> Iterator[tuple[Instance, Backend]]:
-    """Lend an instance that runs, on this process's streams or others, and its backend; it is removed at the end."""
-    backend = backends.load(mode)
-    if tty and not backend.features.tty:
+def running(
+    work: Workload, backend: Backend, attachment: Attachment | None = None, *, wait: bool = True
+) -> Iterator[Start]:
+    """Lend the start of an instance that is up; it is removed at the end, whatever happens."""
+    if attachment and attachment.tty and not backend.features.tty:
         raise UnavailableError(
-            f"a terminal for the workload itself is not available in mode {mode}",
+            f"a terminal for the workload itself is not available in mode {backend.mode}",
             hint="`vmctl up` it and open `vmctl shell NAME`",
         )
     inst = create(work, backend)
-    inst.tty, inst.streams = tty, streams
     try:
         with inst.locked():
             try:
-                bring_up(inst, backend, attached=True)
-                yield inst, backend
+                with bring_up(inst, backend, attachment, wait=wait) as start:
+                    yield start
             finally:
                 remove(inst, backend)
     finally:
@@ -144,9 +161,10 @@ def status(inst: Instance, backend: Backend | None = None) -> str:
     """Return created, running, exited or failed, after a look at the kernel; the exit is recorded when first seen."""
     backend = backend or backends.load(inst.state.mode)
     if inst.state.status == "running":
-        if backend.alive(inst):
+        watch = backend.watch(inst)
+        if watch.alive():
             return "running"
-        result = backend.result(inst) or Exit(137, "signal")
+        result = watch.result() or Exit(137, "signal")
         inst.state.exit_code, inst.state.exit_source = result.code, result.source
         inst.state.status = "exited"
         inst.save()

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 
 from vmctl import paths
 from vmctl.errors import ConflictError, NotFoundError, SpecError, VmctlError
+from vmctl.home import Home
 from vmctl.journal import Journal, append_line, read_lines
 from vmctl.linux import filetree
 from vmctl.named import TYPE_CHECKING
@@ -36,7 +37,8 @@ class State:
         self.created: float = values.get("created", 0.0)  # seconds since the epoch
         self.pid: int | None = values.get("pid")  # of the workload (container) or of QEMU (vm), on the host
         self.pid_start: int | None = values.get("pid_start")  # its start time in ticks: pids are used again
-        self.keeper_pid: int | None = values.get("keeper_pid")  # supervisor
+        self.supervisor_pid: int | None = values.get("supervisor_pid", values.get("keeper_pid"))
+        self.supervisor_start: int | None = values.get("supervisor_start")
         self.image_digest: str | None = values.get("image_digest")
         self.address: str | None = values.get("address")
         self.mac: str | None = values.get("mac")
@@ -45,53 +47,19 @@ class State:
         self.stop_s: float = values.get("stop_s", 10.0)  # how long `stop` waits before it kills, unless told
         self.exit_code: int | None = values.get("exit_code")
         self.exit_source: str | None = values.get("exit_source")
-        self.extra: dict[str, Any] = values.get("extra", {})  # a backend's own; nobody else reads it
+        self.warnings: list[str] = values.get("warnings", [])  # what the user should know of the last start
+        self.own: dict[str, Any] = values.get("own", values.get("extra", {}))  # the backend's own values
 
 
-class Instance:
+class Instance(Home):
     """A named instance and its directory."""
 
     def __init__(self, name: str, work: Workload, state: State) -> None:
-        self.name = name
+        super().__init__(name, state.id)
         self.work = work
         self.state = state
-        self.directory = os.path.join(paths.instances_root(), name)
         self.journal = Journal(self.path("journal"))
         self.timeline = Timeline()
-        self.warnings: list[str] = []  # what the user should know of this start
-        self.attached = False  # the workload's standard streams are this process's own
-        self.tty = False  # an attached workload gets a terminal of its own
-        self.streams: tuple[int, int, int] | None = None  # what an attached workload has instead of this process's own
-
-    # The files, all of them. Some exist in one mode only.
-    def path(self, *parts: str) -> str:
-        """Return a path inside the instance directory."""
-        return os.path.join(self.directory, *parts)
-
-    @property
-    def cgroup(self) -> str:
-        """The name of its cgroup: told from that of an instance of the same name below another VMCTL_ROOT."""
-        return f"{self.name}.{self.state.id}"
-
-    @property
-    def run_dir(self) -> str:
-        """The folder for sockets and mount points: short, since a socket's path has 107 bytes (unix(7))."""
-        return os.path.join(paths.run_root(), self.state.id)
-
-    @property
-    def stdout_log(self) -> str:
-        """What the workload wrote to its standard output."""
-        return self.path("stdout.log")
-
-    @property
-    def stderr_log(self) -> str:
-        """What the workload wrote to its standard error."""
-        return self.path("stderr.log")
-
-    @property
-    def console_log(self) -> str:
-        """What a guest's kernel and init wrote to the serial console."""
-        return self.path("console.log")
 
     def save(self) -> None:
         """Write state and timeline, whole or not at all. Raises NotFoundError where the instance has been removed."""

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 
-from vmctl.backend import Backend
+from vmctl.backend import Watch
 from vmctl.errors import DeadlineError, VmctlError
 from vmctl.instance import Instance
 from vmctl.linux.events import PERIOD_S
@@ -36,24 +36,24 @@ EXEC_S = 10.0  # how long one command may take
 ANSWER_S = 1.0  # how long one GET may take
 
 
-def wait_until_ready(inst: Instance, backend: Backend, progress: Callable[[Instance, str], None] | None = None) -> None:
-    """Return when the system around the workload is up and the workload's probe has succeeded, and mark T6.
+def wait_until_ready(watch: Watch, progress: Callable[[Instance, str], None] | None = None) -> None:
+    """Return once the system around the workload is up and the workload's probe has succeeded, and mark T6.
 
-    The probe's time begins when the system is up. Raises DeadlineError (phase and console's tail in it) or, where the
-    workload ended first, VmctlError.
+    The probe's time begins when the system is up. Raises DeadlineError (phase and console's tail in it), or VmctlError
+    if the workload ended first.
     """
     show = progress or (lambda inst, phase: None)
-    _wait_until_settled(inst, backend, show)
-    if inst.work.ready:
-        _wait_for_probe(inst, backend, inst.work.ready, show)
-    inst.timeline.mark("T6")  # where there is no probe
-    backend.observe(inst)
+    _wait_until_settled(watch, show)
+    if watch.inst.work.ready:
+        _wait_for_probe(watch, watch.inst.work.ready, show)
+    watch.inst.timeline.mark("T6")  # without a probe: now
+    watch.observe()
 
 
-def wait_until(done: Callable[[], bool], inst: Instance, backend: Backend, timeout_s: float) -> bool:
-    """Return True when `done` does, which is asked after each event of the instance; False after `timeout_s`."""
+def wait_until(done: Callable[[], bool], watch: Watch, timeout_s: float) -> bool:
+    """Return True when `done` does, which is called after each event of the instance; False after `timeout_s`."""
     deadline_s = time.monotonic() + timeout_s
-    with backend.events(inst) as happened:
+    with watch.events() as happened:
         while not done():
             if time.monotonic() > deadline_s:
                 return False
@@ -61,53 +61,54 @@ def wait_until(done: Callable[[], bool], inst: Instance, backend: Backend, timeo
     return True
 
 
-def wait_for_output(inst: Instance, backend: Backend, timeout_s: float) -> None:
+def wait_for_output(watch: Watch, timeout_s: float) -> None:
     """Return when T5 is marked or the instance has ended, after `timeout_s` at the latest."""
 
     def over() -> bool:
-        running = backend.alive(inst)  # before the look: what it said last is still to be seen
-        backend.observe(inst)
-        return "T5" in inst.timeline.marks_ns or not running
+        running = watch.alive()  # before `observe`, which still has to see the last output
+        watch.observe()
+        return "T5" in watch.inst.timeline.marks_ns or not running
 
-    wait_until(over, inst, backend, timeout_s)
+    wait_until(over, watch, timeout_s)
 
 
-def _wait_until_settled(inst: Instance, backend: Backend, show: Callable[[Instance, str], None]) -> None:
-    while not backend.settled(inst):
-        phase = backend.observe(inst)
-        if not backend.alive(inst):
-            raise _ended(inst, backend)
-        show(inst, phase)
+def _wait_until_settled(watch: Watch, show: Callable[[Instance, str], None]) -> None:
+    while not watch.settled():
+        phase = watch.observe()
+        if not watch.alive():
+            raise _ended(watch)
+        show(watch.inst, phase)
         time.sleep(SETTLE_PERIOD_S)
-    backend.observe(inst)  # that it is up is a mark, and how it came up may be an error
+    watch.observe()  # that it is up is a mark, and how it came up may be an error
 
 
-def _wait_for_probe(inst: Instance, backend: Backend, ready: Ready, show: Callable[[Instance, str], None]) -> None:
+def _wait_for_probe(watch: Watch, ready: Ready, show: Callable[[Instance, str], None]) -> None:
+    inst = watch.inst
     look_s, deadline_s = 0.0, time.monotonic() + ready.timeout_s
-    can_answer = not backend.features.own_kernel  # a guest does not before its init runs
+    can_answer = not watch.own_kernel  # a guest cannot before its init runs
     with ExitStack() as stack:
         probe = stack.enter_context(closing(_probe(ready, inst)))
         if can_answer and probe():
-            return  # before all the rest has been set up, which takes a millisecond or two
-        heard = []
-        if listening := _listening(inst, backend, ready):
-            heard = [stack.enter_context(listening).fd]
+            return  # before the rest is set up, which takes a millisecond or two
+        wakers = []
+        if listening := _listening(watch, ready):
+            wakers = [stack.enter_context(listening).fd]
             probe.period_s = LOOK_S
-        happened = stack.enter_context(backend.events(inst, *heard))
+        happened = stack.enter_context(watch.events(*wakers))
         woken = True
         while True:
             now_s = time.monotonic()
             if due := now_s >= look_s:
                 look_s = now_s + LOOK_S
-            if can_answer and probe():  # before all else: it marks the moment
+            if can_answer and probe():  # first of all: it marks the moment
                 return
             if woken or due:
-                phase = backend.observe(inst)
+                phase = watch.observe()
                 can_answer = can_answer or "T4" in inst.timeline.marks_ns
-            if (happened.ended or due) and not backend.alive(inst):
+            if (happened.ended or due) and not watch.alive():
                 if can_answer and probe():  # it became ready, and ended, since
                     return
-                raise _ended(inst, backend)
+                raise _ended(watch)
             if now_s > deadline_s:
                 raise _late(inst, ready, phase)
             show(inst, phase)
@@ -123,15 +124,15 @@ def _late(inst: Instance, ready: Ready, phase: str) -> DeadlineError:
     )
 
 
-def _listening(inst: Instance, backend: Backend, ready: Ready) -> Listening | None:
-    """Return what tells when the workload's port is listened on, None where it is not asked for or cannot be told."""
+def _listening(watch: Watch, ready: Ready) -> Listening | None:
+    """Return a context that wakes when the workload listens on its port; None if no port or kernel allows that."""
     port = ready.http.port if ready.http else ready.tcp
-    if port is None or backend.features.own_kernel:
+    if port is None or watch.own_kernel:
         return None
     from vmctl.linux.listening import Listening
 
     try:
-        return Listening(inst.cgroup, port)
+        return Listening(watch.inst.cgroup, port)
     except (OSError, VmctlError):  # an older kernel, no group of v2, or rights that a container has not been given
         return None
 
@@ -150,10 +151,10 @@ def tail(inst: Instance, lines: int = 15) -> str:
     return "\n".join(parts)
 
 
-def _ended(inst: Instance, backend: Backend) -> VmctlError:
-    result = backend.result(inst)
+def _ended(watch: Watch) -> VmctlError:
+    result = watch.result()
     how = f" with code {result.code} ({result.source})" if result else ""
-    return VmctlError(f"{inst.name} ended{how} before it was ready", detail=tail(inst))
+    return VmctlError(f"{watch.inst.name} ended{how} before it was ready", detail=tail(watch.inst))
 
 
 def _probe(ready: Ready, inst: Instance) -> _Probe:

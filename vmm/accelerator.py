@@ -86,6 +86,15 @@ def _remember(kernel_name: str, verdict: Accelerator) -> Accelerator:
     return verdict
 
 
+def newest_verdict() -> Accelerator | None:
+    """Return what the probe found last on this host, whatever the kernel; None before the first probe."""
+    try:
+        newest = list(_verdicts().values())[-1]
+        return Accelerator(newest["name"], newest["why"])
+    except (LookupError, TypeError):
+        return None
+
+
 def _verdicts() -> dict[str, dict[str, str]]:
     try:
         with open(_file(), encoding="utf-8") as file:

@@ -15,15 +15,16 @@ from vmctl.errors import VmctlError
 from vmctl.run import which
 from vmctl.workload import Workload
 from vmm import accelerator, boot, disk, files, qemu, userdata
-from vmm.uri import daemon_uri
+from vmm.choices import Choices
 
 LEAST_MEMORY_BYTES = 96 * 1024**2  # with less, Debian's kernel and the initrd do not fit
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
-def problems(work: Workload) -> Iterator[Problem]:
+def problems(work: Workload, choices: Choices) -> Iterator[Problem]:
     """Yield each problem with what to do about it."""
     yield from _host()
+    yield from _chosen(work, choices)
     yield from _paths(work)
     yield from _image(work)
     yield from _keys(work)
@@ -39,15 +40,21 @@ def _host() -> Iterator[Problem]:
         yield Problem("QEMU is not installed", "`vmctl doctor` says how to get it")
     if which("mke2fs") is None:
         yield Problem("mke2fs is not installed", "it is in the package e2fsprogs")
-    if os.environ.get("VMCTL_ACCEL") == "kvm":
-        try:
-            accelerator.choose("kvm")
-        except VmctlError as error:
-            yield Problem(str(error), error.hint)
     try:
         import_module("vmm.connection")
     except ImportError as error:
         yield Problem(f"libvirt cannot be loaded: {error}", "`make setup` installs the library and its Python binding")
+
+
+def _chosen(work: Workload, choices: Choices) -> Iterator[Problem]:
+    """Yield what stands in the way of the accelerator and the libvirt that the user has chosen."""
+    if choices.accel == "kvm":
+        yield from _refusal(lambda: accelerator.choose("kvm"))
+    if choices.daemon_uri and work.network != "none":
+        yield Problem(
+            f"guests of the libvirt daemon {choices.daemon_uri} cannot be on vmctl's network: it starts them elsewhere",
+            "use `network: none`, or leave --connect and LIBVIRT_DEFAULT_URI out",
+        )
 
 
 def _paths(work: Workload) -> Iterator[Problem]:
@@ -131,11 +138,6 @@ def _keys(work: Workload) -> Iterator[Problem]:
         yield Problem(f"vm mode cannot restart a workload ({work.restart.policy}) yet", "leave `restart` out")
     if work.network == "host":
         yield Problem("a guest has a kernel of its own and cannot use the host's network", "use `network: bridge`")
-    if daemon_uri() and work.network != "none":
-        yield Problem(
-            f"with the libvirt daemon {daemon_uri()} a guest cannot be on vmctl's network: QEMU is started elsewhere",
-            "use `network: none`, or leave --connect and LIBVIRT_DEFAULT_URI out",
-        )
 
 
 def _values(work: Workload) -> Iterator[Problem]:

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 from images.store.image import Image
-from vmctl.instance import Instance
+from vmctl.home import Home
 from vmctl.net.network import Link
 from vmctl.workload import Workload
 from vmm import boot, files, keys, seed, system, userdata
 
 
-def seed_of(inst: Instance, image: Image, link: Link | None) -> seed.Seed:
-    """Return the guest's configuration, with keys of its own. Raises SpecError for what the user adds to it."""
-    client, host = keys.load_or_make(files.client_key(inst)), keys.load_or_make(files.host_key(inst))
-    return written(inst, image, link, seed.Identity(client.public, host.private, host.public))
+def keys_of(home: Home) -> seed.Identity:
+    """Return the keys of an instance, made if it has none yet."""
+    client, host = keys.load_or_make(files.client_key(home)), keys.load_or_make(files.host_key(home))
+    return seed.Identity(client.public, host.private, host.public)
 
 
-def written(inst: Instance, image: Image, link: Link | None, identity: seed.Identity) -> seed.Seed:
-    """Return the guest's configuration with the keys given."""
+def seed_of(work: Workload, home: Home, image: Image, link: Link | None, identity: seed.Identity) -> seed.Seed:
+    """Return the guest's configuration with these keys. Raises SpecError for invalid user-data of the user's."""
     address = seed.Address(link.mac, link.address, link.prefix, link.gateway) if link else None
-    kind = boot.kind(image, inst.work)
+    kind = boot.kind(image, work)
     make = _direct if kind == boot.DIRECT else _system
     return seed.Seed(
-        user_data=make(inst.work, image, identity),
-        meta_data=seed.meta_data(f"vmctl-{inst.state.id}", inst.name),
+        user_data=make(work, image, identity),
+        meta_data=seed.meta_data(f"vmctl-{home.id}", home.name),
         network_config=seed.network_config(address),
     )
 

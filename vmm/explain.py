@@ -1,8 +1,7 @@
-"""The steps of a start, told without taking any: `vmctl up --explain`."""
+"""The steps of a start, described without taking any: `vmctl up --explain`."""
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Iterator
 from tempfile import TemporaryDirectory
@@ -12,29 +11,31 @@ from images.kernels import moduledisk
 from images.store import store
 from images.store.image import Image
 from vmctl.backend import Step
-from vmctl.instance import Instance, State
+from vmctl.home import Home
 from vmctl.net.network import Link, Owner, network_of
 from vmctl.workload import Workload
 from vmm import accelerator, boot, configure, disk, domain, files, guest, launcher, preparation, seed
+from vmm.choices import Choices
 
 KEY = "ssh-ed25519 <made at the start>"
 
 
-def steps(work: Workload) -> Iterator[Step]:
+def steps(work: Workload, choices: Choices) -> Iterator[Step]:
     """Yield what a start does on the host, in order, with what one would type to do the same."""
     image = store.find(work.image)
-    inst = Instance(work.name, work, State(id="0" * 8, mode="vm"))
+    home = Home(work.name, "0" * 8)
     network = network_of(work.network)
     link = network.preview(Owner(work.name, "<id>", "")) if network else None
     kind = boot.kind(image, work)
+    machine = preparation.machine_of(work, home, image, _accelerator(choices.accel, work.vm.kernel))
     if kind == boot.DISK:
-        yield from _whole_disk(inst, image)
+        yield from _whole_disk(work, home, image)
     else:
-        yield from _artefacts(inst, image, kind)
+        yield from _artefacts(work, home, image, kind)
     if link:
         yield _tap(link)
-    yield _seed(inst, image, link)
-    yield from _domain(inst, image, link)
+    yield _seed(work, home, image, link)
+    yield from _domain(machine, link)
     if kind != boot.DIRECT:
         yield Step("cloud-init", _AWAITED, "`up` waits until it has finished; its errors are those of the start")
 
@@ -42,10 +43,10 @@ def steps(work: Workload) -> Iterator[Step]:
 _AWAITED = "cloud-init status --wait --long"
 
 
-def _artefacts(inst: Instance, image: Image, kind: str) -> Iterator[Step]:
+def _artefacts(work: Workload, home: Home, image: Image, kind: str) -> Iterator[Step]:
     for number, layer in enumerate(image.layers):
         yield Step(f"image layer {number}", layer.path, "attached read-only; a container mounts the very same file")
-    kernel = kernels.find(inst.work.vm.kernel)
+    kernel = kernels.find(work.vm.kernel)
     yield Step("kernel", kernel.vmlinuz, f"Linux {kernel.release}, booted directly: no boot loader, no boot disk")
     if kind == boot.DIRECT:
         yield Step("initrd", guest.initrd(kernel), "busybox, modules and our init: mounts the layers, applies the seed")
@@ -53,8 +54,8 @@ def _artefacts(inst: Instance, image: Image, kind: str) -> Iterator[Step]:
         why = "busybox, modules and our init: mounts the layers and hands over to the image's own init (switch_root)"
         yield Step("initrd", guest.initrd(kernel), why)
         yield Step("modules", moduledisk.build(kernel), "the kernel's, for udev: one more read-only layer, below all")
-    size_bytes = inst.work.resources.disk_bytes or disk.DEFAULT_SIZE_BYTES
-    path = files.disk(inst)
+    size_bytes = work.resources.disk_bytes or disk.DEFAULT_SIZE_BYTES
+    path = files.disk(home)
     yield Step(
         "writable disk",
         f"truncate -s {size_bytes} {path}; {shlex.join(disk.command(path))}",
@@ -62,9 +63,9 @@ def _artefacts(inst: Instance, image: Image, kind: str) -> Iterator[Step]:
     )
 
 
-def _whole_disk(inst: Instance, image: Image) -> Iterator[Step]:
+def _whole_disk(work: Workload, home: Home, image: Image) -> Iterator[Step]:
     yield Step("image disk", image.disk, "read-only for QEMU; its boot loader, kernel and init are its own")
-    command = disk.overlay_command(files.disk(inst), image.disk, inst.work.resources.disk_bytes)
+    command = disk.overlay_command(files.disk(home), image.disk, work.resources.disk_bytes)
     yield Step("writable disk", shlex.join(command), "holds what differs from the image's, 200 KiB until then")
 
 
@@ -73,15 +74,13 @@ def _tap(link: Link) -> Step:
     return Step("tap device", commands, "in the switch's network namespace; the host's own network is not touched")
 
 
-def _seed(inst: Instance, image: Image, link: Link | None) -> Step:
-    written = configure.written(inst, image, link, seed.Identity(KEY, "<made at the start>", KEY))
+def _seed(work: Workload, home: Home, image: Image, link: Link | None) -> Step:
+    written = configure.seed_of(work, home, image, link, seed.Identity(KEY, "<made at the start>", KEY))
     text = "\n".join(f"# {name}\n{content}" for name, content in written.files().items())
-    return Step(f"cloud-init seed {files.seed(inst)}", text, "an ISO labelled cidata: the guest's only configuration")
+    return Step(f"cloud-init seed {files.seed(home)}", text, "an ISO labelled cidata: the guest's only configuration")
 
 
-def _domain(inst: Instance, image: Image, link: Link | None) -> Iterator[Step]:
-    inst.state.accelerator = _accelerator(inst.work.vm.kernel)
-    machine = preparation.machine_of(inst, image)
+def _domain(machine: domain.Machine, link: Link | None) -> Iterator[Step]:
     if link:
         machine = machine._replace(nic=domain.Nic(link.device, link.mac))
     xml = domain.domain_xml(machine)
@@ -103,8 +102,7 @@ def _command_line(emulator: str, xml: str) -> str:
     return line[line.index(emulator) :].replace(" -", " \\\n  -")
 
 
-def _accelerator(kernel_name: str) -> str:
+def _accelerator(requested: str, kernel_name: str) -> str:
     """Return what a start would use, as far as that is known without trying."""
-    requested = os.environ.get("VMCTL_ACCEL", "auto")
     known = accelerator.known(kernel_name) if requested == "auto" else None
     return known.name if known else requested.replace("auto", "kvm")

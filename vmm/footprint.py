@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vmctl.backend import Footprint
+from vmctl.footprint import helpers
 from vmctl.instance import Instance
 from vmctl.linux import filetree, memory
 from vmctl.linux.cgroups import Cgroup
@@ -22,8 +23,8 @@ class Mapping(NamedTuple):
 
 def footprint(inst: Instance) -> Footprint:
     """Return QEMU's memory, the instance's own files, and the files it shares: layers, kernel and initrd."""
-    pss = memory.pss_by_role({"qemu": [inst.state.pid or 0], **memory.helpers(inst)})
-    shared = tuple(inst.state.extra.get("shared", ()))
+    pss = memory.pss_by_role({"qemu": [inst.state.pid or 0], **helpers(inst.journal)})
+    shared = tuple(inst.state.own.get("shared", ()))
     return Footprint(
         pss_bytes=sum(pss.values()) if "qemu" in pss else None,
         cgroup_bytes=Cgroup(inst.cgroup).memory_bytes(),
@@ -51,7 +52,7 @@ def beside_guest_bytes(smaps: str, guest_bytes: int) -> int | None:
 
 
 def _vmm_bytes(inst: Instance) -> int | None:
-    guest_bytes = inst.state.extra.get("memory_bytes")
+    guest_bytes = inst.state.own.get("memory_bytes")
     if not guest_bytes or not inst.state.pid:
         return None
     try:

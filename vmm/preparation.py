@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack, suppress
-from typing import NamedTuple
 
 from images.kernels import kernel as kernels
 from images.kernels import moduledisk
-from images.kernels.kernel import Kernel
 from images.store import store
 from images.store.image import Image
 from vmctl import attachment
 from vmctl.errors import UnavailableError, VmctlError
+from vmctl.home import Home
 from vmctl.instance import Instance, write_atomic
 from vmctl.linux.cgroups import Cgroup, Limits
+from vmctl.workload import Workload
 from vmm import accelerator, boot, configure, disk, domain, files, guest, qemu, seed
+from vmm.choices import Choices
 from vmm.launcher import Launcher
-from vmm.uri import daemon_uri
 
 # a system with cloud-init takes about 70 MiB, and a distribution's own kernel and initramfs more than ours
 DEFAULT_MEMORY_BYTES = {boot.DIRECT: 256 * 1024**2, boot.SYSTEM: 512 * 1024**2, boot.DISK: 1024**3}
@@ -25,80 +25,75 @@ DEFAULT_MEMORY_BYTES = {boot.DIRECT: 256 * 1024**2, boot.SYSTEM: 512 * 1024**2, 
 SYSTEM_STOP_S = 60.0  # services end one after the other; 5 s where a guest is emulated
 
 
-class Prepared(NamedTuple):
-    """A guest that only needs to be started."""
+def prepare(inst: Instance, choices: Choices) -> tuple[domain.Machine, Launcher]:
+    """Make disk, seed, tap and cgroup and open libvirt; return the machine and the child that can start it.
 
-    machine: domain.Machine
-    launcher: Launcher
-
-
-def prepare(inst: Instance) -> Prepared:
-    """Make disk, seed, tap and cgroup and open libvirt. Raises VmctlError; the journal knows what was made."""
+    Raises VmctlError; everything that was made is in the journal.
+    """
     try:
-        return _prepare(inst)
+        return _prepare(inst, choices)
     except OSError as error:  # a full disk, most of all
         raise VmctlError(f"the guest {inst.name} cannot be prepared: {error}") from error
 
 
-def _prepare(inst: Instance) -> Prepared:
+def _prepare(inst: Instance, choices: Choices) -> tuple[domain.Machine, Launcher]:
     work = inst.work
     image = store.find(work.image)
     inst.state.image_digest, inst.state.boot = image.digest, boot.kind(image, work)
     inst.save()  # from now on nobody takes the image away
     if inst.state.boot != boot.DIRECT:
         inst.state.stop_s = SYSTEM_STOP_S
-    chosen = accelerator.choose(os.environ.get("VMCTL_ACCEL", "auto"), work.vm.kernel)
+    chosen = accelerator.choose(choices.accel, work.vm.kernel)
     inst.state.accelerator = chosen.name
     if chosen.name == "tcg":
-        inst.warnings.append(f"guest code is emulated (tcg), several times slower than KVM: {chosen.why}")
+        inst.state.warnings = [f"guest code is emulated (tcg), several times slower than KVM: {chosen.why}"]
     with ExitStack() as stack:
-        launcher = _launcher(inst)
+        launcher = _launcher(inst, choices, chosen.name)
         stack.callback(launcher.close)
         _make_cgroup(inst)
         link = attachment.attach(inst)
         tap = link.network.make_tap(link) if link else ""
         _make_disk(inst, image)
-        seed.write_iso(files.seed(inst), configure.seed_of(inst, image, link))
+        seed.write_iso(files.seed(inst), configure.seed_of(work, inst, image, link, configure.keys_of(inst)))
         _make_ports(inst)
-        machine = machine_of(inst, image)
+        machine = machine_of(work, inst, image, chosen.name)
         if link:
             machine = machine._replace(nic=domain.Nic(tap, link.mac))
-        _remember(inst, machine)
+        _remember(inst, image, machine)
         launcher.opened()
         stack.pop_all()
-    return Prepared(machine, launcher)
+    return machine, launcher
 
 
-def machine_of(inst: Instance, image: Image) -> domain.Machine:
+def machine_of(work: Workload, home: Home, image: Image, accelerator: str) -> domain.Machine:
     """Return the guest's hardware, without a network."""
-    resources, kind = inst.work.resources, boot.kind(image, inst.work)
+    resources, kind = work.resources, boot.kind(image, work)
     port = files.PORT_PREFIX
     machine = domain.Machine(
-        name=inst.name,
-        uuid=domain.machine_uuid(inst.state.id),
-        accelerator=inst.state.accelerator or "tcg",
+        name=home.name,
+        uuid=domain.machine_uuid(home.id),
+        accelerator=accelerator,
         emulator=emulator(),
         vcpus=domain.vcpus(resources.cpus),
         memory_bytes=resources.memory_bytes or DEFAULT_MEMORY_BYTES[kind],
         layers=tuple(layer.path for layer in image.layers),
-        disk=files.disk(inst),
-        seed=files.seed(inst),
-        console=inst.console_log,
+        disk=files.disk(home),
+        seed=files.seed(home),
+        console=home.console_log,
         outputs=(
-            (f"{port}marks", files.marks(inst)),
-            (f"{port}stdout", inst.stdout_log),
-            (f"{port}stderr", inst.stderr_log),
+            (f"{port}marks", files.marks(home)),
+            (f"{port}stdout", home.stdout_log),
+            (f"{port}stderr", home.stderr_log),
         ),
-        control=(f"{port}control", files.control(inst)),
+        control=(f"{port}control", files.control(home)),
     )
-    return machine if kind == boot.DISK else _with_kernel(machine, kernels.find(inst.work.vm.kernel), kind)
-
-
-def _with_kernel(machine: domain.Machine, kernel: Kernel, kind: str) -> domain.Machine:
-    layers = len(machine.layers)
-    machine = machine._replace(kernel=kernel.vmlinuz, initrd=guest.initrd(kernel), cmdline=guest.kernel_args(layers))
-    if kind == boot.DIRECT:
+    if kind == boot.DISK:
         return machine
+    kernel = kernels.find(work.vm.kernel)
+    machine = machine._replace(kernel=kernel.vmlinuz, initrd=guest.initrd(kernel))
+    layers = len(machine.layers)
+    if kind == boot.DIRECT:
+        return machine._replace(cmdline=guest.kernel_args(layers))
     return machine._replace(cmdline=guest.system_args(layers, machine.uuid), modules=moduledisk.build(kernel))
 
 
@@ -110,9 +105,13 @@ def _make_disk(inst: Instance, image: Image) -> None:
         disk.make(files.disk(inst), size_bytes or disk.DEFAULT_SIZE_BYTES)
 
 
-def shared_files(machine: domain.Machine, image: Image) -> list[str]:
-    """Return the files of a guest that other guests may share."""
-    return [path for path in (*machine.layers, machine.modules, machine.kernel, machine.initrd, image.disk) if path]
+def shared_files(work: Workload, image: Image) -> list[str]:
+    """Return the files of a guest that other guests may share: layers or disk, kernel, initrd and modules."""
+    if image.disk:
+        return [image.disk]
+    kernel = kernels.find(work.vm.kernel)
+    modules = [] if boot.kind(image, work) == boot.DIRECT else [moduledisk.build(kernel)]
+    return [*(layer.path for layer in image.layers), *modules, kernel.vmlinuz, guest.initrd(kernel)]
 
 
 def emulator() -> str:
@@ -123,18 +122,18 @@ def emulator() -> str:
     return path
 
 
-def _launcher(inst: Instance) -> Launcher:
+def _launcher(inst: Instance, choices: Choices, accelerator: str) -> Launcher:
     """Journal the domain and let a child open libvirt, while the rest is being made."""
-    inst.journal.record("domain", uuid=domain.machine_uuid(inst.state.id))
+    inst.journal.record("domain", uuid=domain.machine_uuid(inst.id))
     os.makedirs(inst.run_dir, mode=0o700, exist_ok=True)
     root = files.libvirt_root(inst)
 
     def open_uri() -> str:
         from vmm import connection
 
-        return daemon_uri() or connection.make_root(root)
+        return choices.daemon_uri or connection.make_root(root)
 
-    return Launcher(open_uri, emulator(), "kvm" if inst.state.accelerator == "kvm" else "qemu")
+    return Launcher(open_uri, emulator(), "kvm" if accelerator == "kvm" else "qemu")
 
 
 def _make_cgroup(inst: Instance) -> None:
@@ -155,8 +154,8 @@ def _make_ports(inst: Instance) -> None:
             os.unlink(path)
 
 
-def _remember(inst: Instance, machine: domain.Machine) -> None:
-    """Keep what later commands want to know: the domain, and which of its files other instances share."""
+def _remember(inst: Instance, image: Image, machine: domain.Machine) -> None:
+    """Keep what later commands need: the domain, and which of its files other instances share."""
     write_atomic(files.domain(inst), domain.domain_xml(machine))
-    inst.state.extra["shared"] = shared_files(machine, store.find(inst.state.image_digest or ""))
-    inst.state.extra["memory_bytes"] = machine.memory_bytes
+    inst.state.own["shared"] = shared_files(inst.work, image)
+    inst.state.own["memory_bytes"] = machine.memory_bytes

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import time
 
 from vmctl import console
@@ -18,45 +20,70 @@ from vmctl.errors import (
 )
 from vmctl.instance import Instance
 from vmctl.linux import processes
+from vmctl.linux.events import Events
 from vmctl.linux.filetree import size_bytes
 from vmctl.units import format_seconds
 from vmm import boot, files
 
 CONSOLE_TAIL_LINES = 15
 BOOTING = "booting"  # firmware or kernel: nobody can report yet
+EXIT_SIGNAL = 128  # a shell's exit code for signal n is 128 + n
 SETTLED = "cloud-init"  # has finished; its result.json follows
 AGENT_TIMEOUT_S = 900.0  # until our part of a system speaks: 45 s where a guest is emulated, ten times that in a crowd
 CLOUD_INIT_TIMEOUT_S = 1800.0  # after that: it may install packages
 
 
-class Watch:
-    """One process's eyes on one guest."""
+class GuestWatch:
+    """See vmctl.backend.Watch. It remembers how far it has read the guest's marks."""
 
-    def __init__(self) -> None:
+    own_kernel = True
+
+    def __init__(self, inst: Instance) -> None:
+        self.inst = inst
         self.phase = BOOTING
         self._seen_bytes = 0
 
-    def look(self, inst: Instance) -> str:
-        """Mark T4 and T5 if they have happened and return the last phase reached.
+    def alive(self) -> bool:
+        """See Watch: whether QEMU runs."""
+        return processes.alive(self.inst.state.pid, self.inst.state.pid_start)
 
-        Raises CommandNotFoundError, CommandNotExecutableError or VmctlError for a start that failed.
-        """
-        alive = processes.alive(inst.state.pid, inst.state.pid_start)  # before the marks: they may be the last ones
-        self._look_at_output(inst)
-        self._look_at_marks(inst)
+    def result(self) -> Exit | None:
+        """See Watch: as the guest has reported it, else that it was killed, else that it vanished."""
+        inst = self.inst
+        if (reported := ended(inst)) or inst.state.pid is None or self.alive():
+            return reported
+        if os.path.exists(files.killed(inst)):
+            return Exit(EXIT_SIGNAL + signal.SIGKILL, "signal")
+        return Exit(EXIT_VMCTL, "vmctl")
+
+    def observe(self) -> str:
+        """See Watch. Raises CommandNotFoundError, CommandNotExecutableError or VmctlError for a start that failed."""
+        inst, alive = self.inst, self.alive()  # before the marks: they may be the last ones
+        self._look_at_output()
+        self._look_at_marks()
         if not alive and ended(inst) is None:
             raise VmctlError(
-                f"the guest {inst.name} ended in phase {self.phase} without a word",
+                f"the guest {inst.name} shut down while in phase {self.phase}, without reporting why",
                 hint=f"`vmctl logs --boot {inst.name}` shows its console",
                 detail=console_tail(inst),
             )
         return self.phase
 
-    def _look_at_output(self, inst: Instance) -> None:
+    def events(self, *more: int) -> Events:
+        """See Watch: each write of QEMU to a file of the instance, and its end."""
+        return Events((), more, (self.inst.state.pid,), folder=self.inst.directory)
+
+    def settled(self) -> bool:
+        """See Watch: whether cloud-init has finished in a guest that boots a system. Raises DeadlineError."""
+        return settled(self.inst)
+
+    def _look_at_output(self) -> None:
+        inst = self.inst
         if "T5" not in inst.timeline.marks_ns and (size_bytes(inst.stdout_log) or size_bytes(inst.stderr_log)):
             inst.timeline.mark("T5")
 
-    def _look_at_marks(self, inst: Instance) -> None:
+    def _look_at_marks(self) -> None:
+        inst = self.inst
         found_bytes = size_bytes(files.marks(inst))
         if found_bytes == self._seen_bytes:
             return

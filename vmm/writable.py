@@ -21,7 +21,7 @@ from vmctl.instance import Instance
 from vmctl.linux import processes
 from vmctl.linux.loops import detached, loop_device
 from vmctl.run import run
-from vmm import boot, files, keys, watch
+from vmm import boot, control, files, keys, watch
 
 FREEZE_TIMEOUT_S = 60.0
 COPY_TIMEOUT_S = 600.0
@@ -105,7 +105,7 @@ def _wait_for(inst: Instance, mark: str) -> None:
 
 def _order(inst: Instance, line: str) -> None:
     with suppress(OSError):  # QEMU has just ended, or never read the last hundred orders
-        files.order(inst, line)
+        control.order(inst, line)
 
 
 def _runs(inst: Instance) -> bool:

@@ -14,6 +14,7 @@ from bench.peers.command import spawn
 from bench.peers.containers import PROGRAM, Contender, ours, workload
 from vmctl import backends, engine
 from vmctl.errors import DeadlineError, UnavailableError, VmctlError
+from vmctl.footprint import footprint
 from vmctl.instance import write_atomic
 from vmctl.run import CommandError, run
 from vmctl.workload import Ready
@@ -40,7 +41,7 @@ def own_disk_bytes() -> int:
     idle = workload()._replace(name=_name(), command=command, ready=Ready(log="idle"))
     inst = engine.up(idle, "vm")
     try:
-        return backends.load("vm").footprint(inst).disk_bytes
+        return footprint(inst).disk_bytes
     finally:
         engine.rm(inst.name, force=True)
 
@@ -94,11 +95,11 @@ def _prepared() -> Iterator[tuple[list[str], str]]:
     inst = engine.create(workload()._replace(name=_name()), backend)
     with TemporaryDirectory(prefix="vmctl-guest-") as folder, inst.locked():
         try:
-            backend.prepare(inst)
-            run(["cp", "-a", "--sparse=always", f"{inst.directory}/.", folder])
-            domain = os.path.join(folder, DOMAIN)
-            write_atomic(domain, _text(domain).replace(inst.directory, folder))
-            backend.start(inst)
+            with backend.prepare(inst) as start:
+                run(["cp", "-a", "--sparse=always", f"{inst.directory}/.", folder])
+                domain = os.path.join(folder, DOMAIN)
+                write_atomic(domain, _text(domain).replace(inst.directory, folder))
+                start.begin()
             with open(f"/proc/{inst.state.pid}/cmdline", encoding="utf-8") as file:
                 argv = file.read().split("\0")[:-1]
             backend.signal(inst, signal.SIGKILL)

@@ -13,8 +13,8 @@ from bench.peers.claims import Verdict
 from bench.peers.root import Root, shared_root
 from bench.peers.study import Study, study
 from bench.statistics import ENOUGH, median_interval
-from vmctl import backends
 from vmctl.errors import VmctlError
+from vmctl.footprint import footprint
 from vmctl.linux import processes
 from vmctl.units import format_seconds
 
@@ -49,8 +49,8 @@ def measure(runs: int, seed: int, progress: Callable[[str], None]) -> Report:
     """Run every study. Raises UnavailableError where runc or a C compiler is missing."""
     with shared_root(containers.workload()) as root:
         time.sleep(SETTLE_S)
-        supervisor = processes.pss_bytes(root.keeper.state.keeper_pid or 0)
-        image_bytes = backends.load("container").footprint(root.keeper).shared_disk_bytes
+        supervisor = processes.pss_bytes(root.keeper.state.supervisor_pid or 0)
+        image_bytes = footprint(root.keeper).shared_disk_bytes
         with engines.contenders(root) as others:
             studies = [study(*each, runs, seed, progress) for each in _of_containers(root, others)]
     guest = study(guests.TITLE, guests.contenders(), min(runs, GUEST_RUNS), seed, progress)

@@ -13,9 +13,8 @@ import os
 import sys
 
 from vmctl import backends, engine, readiness
-from vmctl.backend import Backend
+from vmctl.backend import Attachment, Watch
 from vmctl.errors import VmctlError
-from vmctl.instance import Instance
 from vmctl.workload import Workload
 
 LIMIT_S = 60.0
@@ -25,22 +24,16 @@ def main() -> None:
     """Start, wait for the end of what was started, remove, write the marks."""
     mode, how, text = sys.argv[1:]
     work = Workload.from_json(text)
-    backend = backends.load(mode)
-    inst = engine.create(work, backend)
-    attached = how == "attached"
-    with inst.locked():
-        try:
-            engine.bring_up(inst, backend, attached=attached)
-            backend.attend(inst) if attached else _watch(inst, backend)
-        finally:
-            engine.remove(inst, backend)
-    os.write(2, json.dumps(inst.timeline.marks_ns).encode())
+    attachment = Attachment() if how == "attached" else None
+    with engine.running(work, backends.load(mode), attachment) as start:
+        start.attend() if attachment else _watch(start.watch)
+    os.write(2, json.dumps(start.inst.timeline.marks_ns).encode())
 
 
-def _watch(inst: Instance, backend: Backend) -> None:
-    readiness.wait_for_output(inst, backend, LIMIT_S)
-    if "T5" not in inst.timeline.marks_ns:
-        raise VmctlError(f"{inst.name} wrote nothing")
+def _watch(watch: Watch) -> None:
+    readiness.wait_for_output(watch, LIMIT_S)
+    if "T5" not in watch.inst.timeline.marks_ns:
+        raise VmctlError(f"{watch.inst.name} wrote nothing")
 
 
 if __name__ == "__main__":

@@ -13,8 +13,11 @@ instance it makes is called `request.name` or `request.name-...`, and those are 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
+from vmctl import backends
+from vmctl.backend import Backend
 from vmctl.workload import Workload
 
 
@@ -27,6 +30,11 @@ class Request(NamedTuple):
     look: bool = False  # a warm-up: ask the instance also what it answers (texts)
     instances: int = 1
     cold: bool = False  # the page cache has just been emptied of what the instance reads
+    options: Mapping[str, str] = {}  # of the mode
+
+    def backend(self) -> Backend:
+        """Return the backend of the mode, with its options."""
+        return backends.load(self.mode, self.options)
 
 
 class Seen(NamedTuple):

@@ -14,15 +14,14 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 from bench.probes import Request
 from vmctl import backends, engine, instance, readiness
-from vmctl.backend import Backend
+from vmctl.backend import Backend, Watch
 from vmctl.errors import NotFoundError, VmctlError
-from vmctl.instance import Instance
 from vmctl.linux import memory
 from vmctl.units import format_size
 from vmctl.workload import Workload
@@ -48,7 +47,7 @@ class Started(NamedTuple):
 class Starter:
     """A process that will start one instance, and waits for the word. Raises VmctlError where it comes to nothing."""
 
-    def __init__(self, work: Workload, mode: str) -> None:
+    def __init__(self, work: Workload, mode: str, options: Mapping[str, str]) -> None:
         self.name = work.name
         ours, theirs = socket.socketpair()
         with theirs:
@@ -57,7 +56,7 @@ class Starter:
             self.pid = os.posix_spawn(sys.executable, argv, os.environ, file_actions=streams)
         self._socket = ours
         self._lines = ours.makefile("r", encoding="utf-8")
-        self._say({"workload": work.to_json(), "mode": mode})
+        self._say({"workload": work.to_json(), "mode": mode, "options": dict(options)})
 
     def wait(self) -> None:
         """Return when the process has got everything that it needs to begin."""
@@ -94,9 +93,9 @@ class Starter:
         return answer
 
 
-def start(work: Workload, mode: str) -> Started:
-    """Start one instance by a process of its own. Raises VmctlError."""
-    starter = Starter(work, mode)
+def start(work: Workload, mode: str, options: Mapping[str, str]) -> Started:
+    """Start one instance by a separate process. Raises VmctlError."""
+    starter = Starter(work, mode, options)
     try:
         starter.wait()
         starter.begin()
@@ -163,13 +162,13 @@ def main() -> None:
     if request is None:
         return
     work = Workload.from_json(request["workload"])
-    backend = backends.load(request["mode"])
+    mode, options = request["mode"], request["options"]
+    watch = backends.load(mode, options).watch  # loaded before the start is timed
     say({"waiting": work.name})
     if not lines.readline():
         return
     try:
-        inst = engine.up(work, backend.mode)
-        say({"marks_ns": _watched(inst, backend)})
+        say({"marks_ns": _watched(watch(engine.up(work, mode, options=options)))})
     except VmctlError as error:
         say({"error": " ".join(filter(None, [str(error), error.detail]))})
 
@@ -186,11 +185,11 @@ def _write(fd: int, message: dict[str, Any]) -> None:
     os.write(fd, json.dumps(message).encode() + b"\n")
 
 
-def _watched(inst: Instance, backend: Backend) -> dict[str, int]:
+def _watched(watch: Watch) -> dict[str, int]:
     """Return the marks; a workload without `ready` is watched until its first output, for some seconds."""
-    if not inst.work.ready:
-        readiness.wait_for_output(inst, backend, FIRST_BYTE_S)
-    return inst.timeline.marks_ns
+    if not watch.inst.work.ready:
+        readiness.wait_for_output(watch, FIRST_BYTE_S)
+    return watch.inst.timeline.marks_ns
 
 
 def running(name: str, backend: Backend) -> bool:

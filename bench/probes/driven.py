@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from bench.probes import Request, lines, tool
-from vmctl.backend import Backend
+from vmctl.backend import Backend, Start
 from vmctl.instance import Instance
 
 START_S = 120.0  # until the program runs, and
@@ -18,8 +18,13 @@ STEP_S = 120.0  # for one step of it: an emulated guest on a busy host
 class Driven(NamedTuple):
     """The instance, which waits for its next step."""
 
-    inst: Instance
+    start: Start
     backend: Backend
+
+    @property
+    def inst(self) -> Instance:
+        """The instance."""
+        return self.start.inst
 
     def step(self, until: str) -> str:
         """Let the program take its next step; return the rest of the line, beginning with `until`, that ends it.
@@ -31,14 +36,14 @@ class Driven(NamedTuple):
 
     def wait(self, until: str, timeout_s: float) -> str:
         """Return the rest of the first line that begins with `until`."""
-        found = lines.follow(self.inst, self.backend, until, timeout_s)
+        found = lines.follow(self.start.watch, until, timeout_s)
         return next(line for _, line in found if line.startswith(until)).removeprefix(until).strip()
 
 
 @contextmanager
 def driven(request: Request) -> Iterator[Driven]:
     """Lend an instance whose program waits for its first step; it is removed at the end. Raises as the engine does."""
-    with tool.running(request.work, request.mode) as (inst, backend):
-        one = Driven(inst, backend)
+    with tool.running(request) as start:
+        one = Driven(start, request.backend())
         one.wait("ready", START_S)
         yield one

@@ -15,6 +15,7 @@ from bench.probes.lines import follow, spans
 from bench.questions import Question, value
 from vmctl.backend import Backend
 from vmctl.errors import VmctlError
+from vmctl.footprint import footprint
 from vmctl.workload import Workload
 
 ROUNDS = None
@@ -101,10 +102,11 @@ def limit_s(work: Workload, instances: int) -> float:
 
 def observe(request: Request) -> Seen:
     """Return the operations per second of each job. Raises errors of vmctl.errors."""
-    with tool.running(request.work._replace(name=request.name), request.mode) as (inst, backend):
-        lines = follow(inst, backend, "done", _RUN_S)
-        texts = {**tool.texts(inst), **_caching(inst.work, backend, [line for _, line in lines])}
-        allocated_bytes = backend.footprint(inst).disk_bytes
+    with tool.running(request) as start:
+        inst = start.inst
+        lines = follow(start.watch, "done", _RUN_S)
+        texts = {**tool.texts(inst), **_caching(inst.work, request.backend(), [line for _, line in lines])}
+        allocated_bytes = footprint(inst).disk_bytes
     counts = operations([line for _, line in lines])
     values = {f"{name}_per_s": counts[name] / span.seconds for name, span in spans(lines).items() if name in counts}
     return Seen(dict(inst.timeline.marks_ns), {**values, "allocated_bytes": allocated_bytes}, {}, texts)

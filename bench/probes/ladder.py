@@ -14,9 +14,9 @@ from statistics import median
 from bench.model import Sample
 from bench.probes import Request, Seen, crowd
 from bench.questions import Question, value
-from vmctl import backends, instance
-from vmctl.backend import Backend
+from vmctl import instance
 from vmctl.errors import VmctlError
+from vmctl.footprint import footprint
 from vmctl.workload import Workload
 
 ROUNDS = 2
@@ -105,9 +105,8 @@ def observe(request: Request) -> Seen:
 
     Raises VmctlError where not even the first one can be looked at.
     """
-    backend = backends.load(request.mode)
     names = crowd.names(request)
-    ladder = Ladder(backend)
+    ladder = Ladder(request)
     with crowd.removed(names):
         for name in names:
             ladder.texts.update(_reason(ladder, request.work, name))
@@ -121,8 +120,9 @@ def observe(request: Request) -> Seen:
 class Ladder:
     """The instances so far, and what the host had left after each."""
 
-    def __init__(self, backend: Backend) -> None:
-        self.backend = backend
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.backend = request.backend()
         self.names: list[str] = []
         self.start_s: list[float] = []
         self.disk_bytes: list[float] = []
@@ -132,7 +132,7 @@ class Ladder:
 
     def add(self, work: Workload) -> None:
         """Start one more instance, wait until the host has come to rest, and note what it has left."""
-        started = crowd.start(work, self.backend.mode)
+        started = crowd.start(work, self.request.mode, self.request.options)
         self._note_memory(started.name)
         self.names.append(started.name)
         self._note_disk()
@@ -170,7 +170,7 @@ class Ladder:
 
     def _note_disk(self) -> None:
         os.sync()
-        found = [self.backend.footprint(instance.load(name)) for name in self.names]
+        found = [footprint(instance.load(name)) for name in self.names]
         files = [os.stat(path) for one in found for path in one.shared_files]
         shared = {(status.st_dev, status.st_ino): status.st_blocks * 512 for status in files}
         at_rest = float(sum(shared.values()))

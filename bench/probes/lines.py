@@ -7,9 +7,8 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from vmctl.backend import Backend
+from vmctl.backend import Watch
 from vmctl.errors import DeadlineError, VmctlError
-from vmctl.instance import Instance
 from vmctl.readiness import tail, wait_until
 
 
@@ -20,25 +19,26 @@ class Span(NamedTuple):
     times: int
 
 
-def follow(inst: Instance, backend: Backend, until: str, timeout_s: float) -> list[tuple[int, str]]:
+def follow(watch: Watch, until: str, timeout_s: float) -> list[tuple[int, str]]:
     """Return the lines of its standard output so far, each with the moment (monotonic_ns) the host saw it.
 
     Each write to its log wakes us, until a line begins with `until`. Raises DeadlineError after `timeout_s`, and
     VmctlError when the workload ends before.
     """
+    inst = watch.inst
     found = _Lines(inst.stdout_log)
 
     def said() -> bool:
         found.read()  # before all else: its moment is the one that counts
         if found.has(until):
             return True
-        running = backend.alive(inst)
-        backend.observe(inst)
+        running = watch.alive()
+        watch.observe()
         if not running and not found.read():
-            raise _ended(inst, backend, until)
+            raise _ended(watch, until)
         return found.has(until)
 
-    if not wait_until(said, inst, backend, timeout_s):
+    if not wait_until(said, watch, timeout_s):
         raise DeadlineError(f"{inst.name} did not say {until!r} within {timeout_s:g} s", detail=tail(inst))
     return found.lines
 
@@ -88,7 +88,7 @@ class _Lines:
         return any(line.startswith(begin) for _, line in new)
 
 
-def _ended(inst: Instance, backend: Backend, until: str) -> VmctlError:
-    result = backend.result(inst)
+def _ended(watch: Watch, until: str) -> VmctlError:
+    inst, result = watch.inst, watch.result()
     how = f" with code {result.code} ({result.source})" if result else ""
     return VmctlError(f"{inst.name} ended{how} before it said {until!r}", detail=tail(inst))

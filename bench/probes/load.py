@@ -7,6 +7,7 @@ from bench.model import Sample
 from bench.probes import Request, Seen, tool
 from bench.probes.driven import START_S, STEP_S, Driven, driven
 from bench.questions import Question, value
+from vmctl.footprint import footprint
 from vmctl.workload import Workload
 
 ROUNDS = 3
@@ -105,6 +106,6 @@ def _look(one: Driven, state: str, values: dict[str, float], texts: dict[str, st
     """Add what an instance that has come to rest takes, under the name of the state."""
     reports = one.backend.features.own_kernel and state != "loaded"
     more, said = atrest.settle(one.inst, REPORT_S if reports else atrest.FLAT_S)
-    more.update(atrest.read(one.inst, one.backend.footprint(one.inst)))
+    more.update(atrest.read(one.inst, footprint(one.inst)))
     values.update({f"{state}_{name}": size for name, size in more.items()})
     texts.update({f"{state}_{name}": text for name, text in said.items()})

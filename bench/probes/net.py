@@ -12,7 +12,7 @@ import time
 
 from bench.probes import Request, Seen, tool
 from bench.questions import Question, value
-from vmctl.backend import Backend
+from vmctl.backend import Watch
 from vmctl.errors import DeadlineError, SpecError, VmctlError
 from vmctl.instance import Instance
 from vmctl.named import TYPE_CHECKING
@@ -82,8 +82,8 @@ def limit_s(work: Workload, instances: int) -> float:
 
 def observe(request: Request) -> Seen:
     """Return latencies and throughputs of one instance. Raises errors of vmctl.errors."""
-    work = serving(request.work._replace(name=request.name))
-    with tool.running(work, request.mode) as (inst, backend):
+    with tool.running(request._replace(work=serving(request.work))) as start:
+        inst = start.inst
         try:
             latencies_s = ping(inst)
             values = {"from_bytes_s": receive(inst), "to_bytes_s": send(inst)}
@@ -91,7 +91,7 @@ def observe(request: Request) -> Seen:
             raise DeadlineError(f"the server in {inst.name} did not answer within {ANSWER_S:g} s") from None
         except OSError as error:
             raise VmctlError(f"the connection to {inst.name} broke: {error.strerror or error}") from error
-        texts = {**tool.texts(inst), "path": way(inst, backend)}
+        texts = {**tool.texts(inst), "path": way(start.watch)}
     return Seen(dict(inst.timeline.marks_ns), values, {"latency_s": latencies_s}, texts)
 
 
@@ -173,8 +173,8 @@ def limit(connection: socket.socket, limit_s: float) -> None:
         connection.setsockopt(socket.SOL_SOCKET, option, span)
 
 
-def way(inst: Instance, backend: Backend) -> str:
+def way(watch: Watch) -> str:
     """Return the way from a client on the host's side to the instance and back, in words."""
-    if (inst.state.address or "127.").startswith("127."):
+    if (watch.inst.state.address or "127.").startswith("127."):
         return "loopback of the host"
-    return "bridge and tap, virtio-net" if backend.features.own_kernel else "bridge and veth pair"
+    return "bridge and tap, virtio-net" if watch.own_kernel else "bridge and veth pair"

@@ -116,7 +116,8 @@ def observe(request: Request) -> Seen:
     DeadlineError where it does not get ready or does not answer in time; VmctlError where an answer is no success, is
     cut short, or does not come.
     """
-    with tool.running(request.work, request.mode) as (inst, backend):
+    with tool.running(request) as start:
+        inst = start.inst
         target = target_of(inst)
         try:
             latencies_s = series(target)
@@ -127,7 +128,7 @@ def observe(request: Request) -> Seen:
             ) from None
         except OSError as error:
             raise VmctlError(f"{inst.name} broke the connection of a request: {error.strerror or error}") from error
-        texts = {**tool.texts(inst), "path": net.way(inst, backend)}
+        texts = {**tool.texts(inst), "path": net.way(start.watch)}
     return Seen(dict(inst.timeline.marks_ns), values, {"service_s": latencies_s}, texts)
 
 

@@ -8,9 +8,10 @@ import sys
 from bench import atrest
 from bench.probes import Request, Seen, tool
 from bench.questions import Question, between, value
-from vmctl import backends, engine, readiness
-from vmctl.backend import Backend
+from vmctl import engine, readiness
+from vmctl.backend import Backend, Watch
 from vmctl.errors import DeadlineError, VmctlError
+from vmctl.footprint import footprint
 from vmctl.instance import Instance
 from vmctl.workload import Workload
 
@@ -129,25 +130,22 @@ def observe(request: Request) -> Seen:
     T7, T8 and T9 are marked for an instance that is removed after it has been looked at: a batch has then ended by
     itself, so there is no T8.
     """
-    backend = backends.load(request.mode)
+    backend = request.backend()
     before = atrest.kernel_bytes()
-    inst = engine.create(request.work, backend)
-    with inst.locked():
-        try:
-            engine.bring_up(inst, backend)
-            seen = _service(request, inst, backend, before) if request.work.ready else _batch(inst, backend)
-            inst.timeline.mark("T7")
-            if request.work.ready:
-                end(inst, backend)
-        finally:
-            engine.remove(inst, backend)
+    with engine.running(request.work, backend) as start:
+        inst = start.inst
+        seen = _service(request, inst, backend, before) if request.work.ready else _batch(start.watch)
+        inst.timeline.mark("T7")
+        if request.work.ready:
+            end(start.watch, backend)
     return seen._replace(marks_ns=dict(inst.timeline.marks_ns))
 
 
-def end(inst: Instance, backend: Backend) -> None:
+def end(watch: Watch, backend: Backend) -> None:
     """End a running instance as a removal by force does and mark T8 when it is gone. Raises VmctlError."""
+    inst = watch.inst
     backend.signal(inst, signal.SIGKILL)
-    if not readiness.wait_until(lambda: not backend.alive(inst), inst, backend, GONE_S):
+    if not readiness.wait_until(lambda: not watch.alive(), watch, GONE_S):
         raise VmctlError(f"{inst.name} does not end within {GONE_S:g} s, not even by SIGKILL")
     inst.timeline.mark("T8")
 
@@ -155,7 +153,7 @@ def end(inst: Instance, backend: Backend) -> None:
 def _service(request: Request, inst: Instance, backend: Backend, before: int) -> Seen:
     """Look at an instance that has just become ready."""
     values, texts = atrest.settle(inst)
-    found = backend.footprint(inst)
+    found = footprint(inst)
     values.update(atrest.read(inst, found), **atrest.disk(found))
     values["kernel_bytes"] = atrest.kernel_bytes() - before
     texts.update(tool.texts(inst))
@@ -165,22 +163,23 @@ def _service(request: Request, inst: Instance, backend: Backend, before: int) ->
     return Seen({}, values, {}, texts)
 
 
-def _batch(inst: Instance, backend: Backend) -> Seen:
+def _batch(watch: Watch) -> Seen:
     """Stay with an instance until it has ended by itself; it marks T5 on the way."""
+    inst = watch.inst
 
     def over() -> bool:
-        running = backend.alive(inst)
-        backend.observe(inst)
+        running = watch.alive()
+        watch.observe()
         return not running
 
-    if not readiness.wait_until(over, inst, backend, BATCH_S):
+    if not readiness.wait_until(over, watch, BATCH_S):
         raise DeadlineError(
             f"{inst.name} did not end within {BATCH_S:g} s, and has no `ready` to wait for",
             hint="a service needs `ready:` in the workload file",
         )
     result = engine.wait(inst)
     code = {"exit_code": str(result.code)} if result else {}
-    return Seen({}, atrest.disk(backend.footprint(inst)), {}, {**tool.texts(inst), **code})
+    return Seen({}, atrest.disk(footprint(inst)), {}, {**tool.texts(inst), **code})
 
 
 def _answer(inst: Instance) -> dict[str, str]:

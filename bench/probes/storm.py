@@ -8,7 +8,6 @@ from statistics import median
 
 from bench.probes import Request, Seen, crowd
 from bench.questions import Question, value
-from vmctl import backends
 from vmctl.backend import Backend
 from vmctl.errors import UnavailableError, VmctlError
 from vmctl.workload import Seconds, Workload
@@ -40,13 +39,14 @@ def limit_s(work: Workload, instances: int) -> float:
 def observe(request: Request) -> Seen:
     """Start `request.instances` at once. Raises VmctlError unless all get ready: fewer would be another question."""
     names = crowd.names(request)
-    _refuse(request.work, len(names), backends.load(request.mode))
+    _refuse(request.work, len(names), request.backend())
     failures: list[str] = []
     ready_s: list[float] = []
     with crowd.removed(names), ExitStack() as stack:
         starters = []
         for name in names:
-            starters.append(crowd.Starter(_patient(request.work, len(names))._replace(name=name), request.mode))
+            work = _patient(request.work, len(names))._replace(name=name)
+            starters.append(crowd.Starter(work, request.mode, request.options))
             stack.callback(starters[-1].close)
         for starter in starters:
             starter.wait()

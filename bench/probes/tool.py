@@ -14,8 +14,8 @@ from contextlib import contextmanager
 
 from bench.probes import Request, Seen
 from bench.probes.lines import Span, follow, spans
-from vmctl import backends, engine, paths
-from vmctl.backend import Backend
+from vmctl import engine, paths
+from vmctl.backend import Start
 from vmctl.errors import UnavailableError, VmctlError
 from vmctl.instance import Instance
 from vmctl.run import CommandError, run, which
@@ -97,17 +97,11 @@ def bare(work: Workload) -> Workload:
 
 
 @contextmanager
-def running(work: Workload, mode: str) -> Iterator[tuple[Instance, Backend]]:
-    """Lend an instance that has been started, ready where the workload has a probe; it is removed at the end."""
-    backend = backends.load(mode)
-    inst = engine.create(work, backend)
-    with inst.locked():
-        try:
-            engine.bring_up(inst, backend)
-            yield inst, backend
-            inst.timeline.mark("T7")
-        finally:
-            engine.remove(inst, backend)
+def running(request: Request) -> Iterator[Start]:
+    """Lend the start of an instance, which is ready if the workload has a probe; it is removed at the end."""
+    with engine.running(request.work._replace(name=request.name), request.backend()) as start:
+        yield start
+        start.inst.timeline.mark("T7")
 
 
 def texts(inst: Instance) -> dict[str, str]:
@@ -129,8 +123,9 @@ def limit_s(work: Workload, instances: int) -> float:
 
 def worked(request: Request) -> tuple[dict[str, Span], Seen]:
     """Return what each thing took that `working` asks for, and the sample so far. Raises errors of vmctl.errors."""
-    with running(request.work._replace(name=request.name), request.mode) as (inst, backend):
-        lines = follow(inst, backend, "done", WORK_S)
+    with running(request) as start:
+        inst = start.inst
+        lines = follow(start.watch, "done", WORK_S)
         told = texts(inst)
     if lines[0][1].startswith("pinned "):
         told["processor"] = lines[0][1].partition(" ")[2]

@@ -9,6 +9,7 @@ from bench.probes import Request, Seen, tool
 from bench.probes.driven import START_S, STEP_S, Driven, driven
 from bench.questions import Question, value
 from vmctl import paths
+from vmctl.footprint import footprint
 from vmctl.workload import Workload
 
 ROUNDS = 3
@@ -122,7 +123,7 @@ def _allocated(one: Driven) -> int:
         folders[:] = [name for name in folders if not os.path.ismount(os.path.join(folder, name))]
         for name in names:
             _flush(os.path.join(folder, name))
-    return one.backend.footprint(one.inst).disk_bytes
+    return footprint(one.inst).disk_bytes
 
 
 def _flush(path: str) -> None:

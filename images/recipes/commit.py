@@ -11,6 +11,7 @@ from images.store import reference, store
 from images.store.image import Image, Layer
 from images.store.staging import Stage, staging
 from vmctl import backends, instance
+from vmctl.backend import HasWritable
 from vmctl.errors import NotFoundError, SpecError, StateError
 from vmctl.instance import Instance
 from vmctl.units import format_size
@@ -79,7 +80,7 @@ def _hold(stage: Stage, image: Image) -> list[Layer]:
 
 
 def _layer(stage: Stage, inst: Instance, base: Image, pause: bool, progress: Callable[[int], None]) -> Layer:
-    with backends.load(inst.state.mode).writable(inst, pause=pause) as writable:
+    with backends.ability(backends.load(inst.state.mode), HasWritable).writable(inst, pause=pause) as writable:
         skip = changes.own(base.layers, writable)
         try:
             layer = layers.from_folder(stage, writable.folder, overlay=True, skip=skip, progress=progress)

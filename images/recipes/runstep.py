@@ -15,8 +15,8 @@ from images.layer import changes, layers, lookup
 from images.store import store
 from images.store.image import Layer
 from images.store.staging import Stage
-from vmctl import engine, instance, paths
-from vmctl.backend import Writable
+from vmctl import backends, engine, instance, paths
+from vmctl.backend import Attachment, HasWritable, Writable
 from vmctl.errors import NotFoundError, VmctlError
 from vmctl.linux.locks import folder_locked, remove_unheld
 from vmctl.workload import Workload
@@ -63,14 +63,15 @@ def run(stage: Stage, image: str, command: Command, name: str, newest_ns: int, h
         network=command.network,  # type: ignore[arg-type]
     )
     found = store.find(image)
-    with _Listener(hear) as listener, engine.attached(work, MODE, streams=listener.streams) as (inst, backend):
+    backend = backends.load(MODE)
+    with _Listener(hear) as listener, engine.running(work, backend, Attachment(listener.streams)) as start:
         listener.start()
-        result = backend.attend(inst)
+        result = start.attend()
         listener.finish()
         if result.code != 0:
             why = ": it was killed for want of memory" if result.source == "oom" else ""
             raise StepFailedError(f"ended with code {result.code}{why}", detail=listener.tail())
-        with backend.writable(inst, pause=False) as writable:
+        with backends.ability(backend, HasWritable).writable(start.inst, pause=False) as writable:
             own = changes.own(found.layers, writable)
             if not _changed(found.layers, writable, own):
                 return None

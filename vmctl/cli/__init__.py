@@ -53,12 +53,14 @@ ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Parser(argparse.ArgumentParser):
-    """An argparse parser with an example at the end of its help, and with exit code 125 for wrong arguments."""
+    """An argparse parser for `words`, with an example at the end of its help, and with exit code 125 for wrong ones."""
 
     example = ""  # a command line, shown by `--help`
 
-    def __init__(self, **options: Any) -> None:
-        # without the width argparse imports shutil, and shutil three compression libraries: 4 ms
+    def __init__(self, *, words: Sequence[str] = (), **options: Any) -> None:
+        self.words = words
+        self.unknown_hint: Callable[[str], str] = lambda message: ""
+        # told the width, it does not import shutil, and with that three compression libraries, to ask for it: 4 ms
         super().__init__(**options, formatter_class=partial(argparse.HelpFormatter, width=columns()))
 
     def format_help(self) -> str:
@@ -69,7 +71,8 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print the usage and the error, and exit with 125."""
         self.print_usage(sys.stderr)
-        self.exit(EXIT_VMCTL, f"vmctl: {message}\nhint: `{self.prog} --help`\n")
+        hint = self.unknown_hint(message) or f"`{self.prog} --help`"
+        self.exit(EXIT_VMCTL, f"vmctl: {message}\nhint: {hint}\n")
 
 
 def sentence(text: str) -> str:
@@ -172,10 +175,11 @@ def parse(verb: str, words: list[str]) -> tuple[Callable[[argparse.Namespace], i
     """Return the function of a verb and its parsed arguments. Raises SystemExit if they are wrong."""
     module = import_module(f"vmctl.cli.{verb}")
     run = module.run  # before parsing: importing vmctl.cli.bench.run replaces the attribute of vmctl.cli.bench
-    parser = Parser(prog=f"vmctl {verb}", description=sentence(VERBS[verb]))
+    words = getattr(module, "expand", list)(words)
+    parser = Parser(prog=f"vmctl {verb}", description=sentence(VERBS[verb]), words=words)
     parser.example = module.EXAMPLE
     module.arguments(parser)
-    return run, parser.parse_args(getattr(module, "expand", list)(words))
+    return run, parser.parse_args(words)
 
 
 def _report(error: VmctlError) -> int:

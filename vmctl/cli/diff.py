@@ -7,6 +7,7 @@ import os
 import sys
 
 from vmctl import backends, instance
+from vmctl.backend import HasWritable
 from vmctl.cli import output
 
 EXAMPLE = "vmctl diff web"
@@ -25,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
 
     inst = instance.load(args.name)
     image = commit.image_of(inst)
-    with backends.load(inst.state.mode).writable(inst, pause=False) as writable:
+    with backends.ability(backends.load(inst.state.mode), HasWritable).writable(inst, pause=False) as writable:
         found = changes.changes(image.layers, writable)
     if args.format != "table":
         output.show([change._asdict() for change in found], (), args.format)

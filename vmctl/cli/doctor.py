@@ -18,14 +18,21 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Show every check, then a hint for each that failed; return 1 if any failed."""
-    checks = doctor.checks()
-    rows = [check._asdict() for check in checks]
+    """Show every check, then what to do about those that failed; 1 if any did."""
+    found = checks()
+    rows = [check._asdict() for check in found]
     output.show(rows, ("ok", "name", "found", "needed_by"), args.format, _cell)
-    for check in checks:
+    for check in found:
         if check.hint and check.ok is not True and args.format == "table":
             output.note(f"{check.name}: {check.hint}")
-    return 1 if any(check.ok is False for check in checks) else 0
+    return 1 if any(check.ok is False for check in found) else 0
+
+
+def checks() -> list[doctor.Check]:
+    """Return what the host, every mode and the image store need, as it was found."""
+    from images.upkeep import needs
+
+    return doctor.checks([("images", needs.needs())])
 
 
 def _cell(name: str, value: Any) -> str:

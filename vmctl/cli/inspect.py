@@ -6,8 +6,9 @@ import argparse
 import json
 from typing import Any
 
-from vmctl import backends, instance
+from vmctl import instance
 from vmctl.cli.ps import describe
+from vmctl.footprint import footprint
 from vmctl.instance import Instance
 from vmctl.workload import named
 
@@ -41,5 +42,5 @@ def _document(inst: Instance) -> dict[str, Any]:
         footprint=None,
     )
     if document["status"] == "running":
-        document["footprint"] = backends.load(inst.state.mode).footprint(inst)._asdict()
+        document["footprint"] = footprint(inst)._asdict()
     return document

@@ -79,8 +79,7 @@ def _add_environment(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
-    modes.apply(args)
-    result = engine.run(_workload(args), args.mode, tty=args.tty)
+    result = engine.run(_workload(args), args.mode, options=modes.chosen(args), tty=args.tty)
     if result.source == "oom":
         print("vmctl: the workload ran out of memory and was killed by the kernel (OOM)", file=sys.stderr)
     return result.code

@@ -8,6 +8,7 @@ import time
 from contextlib import suppress
 
 from vmctl import backends, console, engine, spec
+from vmctl.backend import Backend
 from vmctl.cli import modes, output
 from vmctl.instance import Instance
 from vmctl.units import format_seconds
@@ -37,20 +38,21 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Start the workload."""
-    modes.apply(args)
+    options = modes.chosen(args)
     work = spec.load(args.spec, name=args.name)
     if args.explain or args.dry_run:
-        explain(work, args.mode)
-    if args.dry_run:
-        engine.check(work, backends.load(args.mode))
-        return 0
+        backend = backends.load(args.mode, options)
+        explain(work, backend)
+        if args.dry_run:
+            engine.check(work, backend)
+            return 0
     progress = output.Progress()
     try:
-        inst = engine.up(work, args.mode, wait=args.wait, progress=_shown_on(progress))
+        inst = engine.up(work, args.mode, options=options, wait=args.wait, progress=_shown_on(progress))
     finally:
         progress.clear()
     print(inst.name)
-    for warning in inst.warnings:
+    for warning in inst.state.warnings:
         output.note(f"warning: {warning}")
     if not args.quiet:
         output.note(_summary(inst))
@@ -79,9 +81,9 @@ def _last_line(path: str) -> str:
     return ""
 
 
-def explain(work: Workload, mode: str) -> None:
+def explain(work: Workload, backend: Backend) -> None:
     """Print every step of a start."""
-    for number, step in enumerate(backends.load(mode).explain(work), 1):
+    for number, step in enumerate(backend.explain(work), 1):
         print(f"{number:3}. {step.what}{f': {step.why}' if step.why else ''}")
         for line in step.raw.splitlines():
             print(f"       {line}")

@@ -8,7 +8,6 @@ from vmctl.named import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from vmctl.instance import Instance
 
 # memory of the kernel itself, used on behalf of processes, mounts, cgroups and guests
 KERNEL = ("Slab", "PageTables", "SecPageTables", "KernelStack", "Percpu")
@@ -32,12 +31,3 @@ def pss_by_role(pids: Mapping[str, Iterable[int]]) -> dict[str, int]:
     found = {role: [processes.pss_bytes(pid) for pid in group] for role, group in pids.items()}
     read = {role: [size for size in sizes if size is not None] for role, sizes in found.items()}
     return {role: sum(sizes) for role, sizes in read.items() if sizes}
-
-
-def helpers(inst: Instance) -> dict[str, list[int]]:
-    """Return the helper processes in an instance's journal by role (forwarder, supervisor), if they still run."""
-    found: dict[str, list[int]] = {}
-    for entry in inst.journal.entries():
-        if entry["kind"] == "process" and processes.alive(entry["pid"], entry["start"]):
-            found.setdefault(entry.get("role", "helper"), []).append(entry["pid"])
-    return found

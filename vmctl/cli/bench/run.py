@@ -7,6 +7,7 @@ import os
 import time
 from contextlib import suppress
 
+from vmctl import backends
 from vmctl.cli import modes, output
 from vmctl.cli.bench import ACTIONS, check_counts, items, seed
 from vmctl.errors import SpecError, UnavailableError, VmctlError
@@ -31,8 +32,6 @@ _PLANNED = {
     "seed": None,
     "time_limit": None,
     "allow_missing": False,
-    "accel": None,
-    "connect": None,
     "out": None,
 }
 
@@ -58,7 +57,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="DIR", help="for the result (default: where `bench history` finds it)")
     parser.add_argument("--resume", metavar="DIR", help="go on with the measurement that was interrupted there")
     parser.add_argument("--format", choices=("table", "json"), default="table", help="default: table")
-    modes.add_vm_choices(parser)
+    modes.add_options(parser, sorted(backends.modes()))
 
 
 def run(args: argparse.Namespace) -> int:
@@ -93,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
 def _resumed(args: argparse.Namespace) -> Session:
     from bench import session
 
-    said = [name for name, usual in _PLANNED.items() if getattr(args, name) != usual]
+    said = [name for name, usual in _PLANNED.items() if getattr(args, name) != usual] + list(modes.chosen(args))
     if said:
         words = ", ".join("a workload file" if name == "spec" else f"--{name.replace('_', '-')}" for name in said)
         raise SpecError(
@@ -108,12 +107,13 @@ def _begun(args: argparse.Namespace) -> Session:
     from vmctl import paths
 
     check_counts(args, "runs", "instances")
-    modes.apply(args)
+    wanted = items("--modes", args.modes)
+    options = modes.chosen(args, wanted)
     work = _work(args.spec)._replace(ports=())  # a port that is taken is no matter of the measurement
     usual = DEFAULT_METRICS if work.ready else BATCH_METRICS
     metrics = usual if args.metrics is None else tuple(items("--metrics", args.metrics))
     schedule.check_metrics(metrics)
-    present, refusals = _modes(work, items("--modes", args.modes), allow_missing=args.allow_missing)
+    present, refusals = _modes(work, wanted, options, allow_missing=args.allow_missing)
     made = schedule.make(
         work,
         present,
@@ -127,7 +127,7 @@ def _begun(args: argparse.Namespace) -> Session:
     )
     moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     folder = args.out or os.path.join(paths.state_root(), "bench", f"{work.name}-{moment}-{os.urandom(2).hex()}")
-    return session.begin(folder, work, made, refusals)
+    return session.begin(folder, work, made, refusals, options)
 
 
 def _work(path: str | None) -> Workload:
@@ -143,17 +143,19 @@ def _work(path: str | None) -> Workload:
     return spec.load(path)
 
 
-def _modes(work: Workload, names: list[str], *, allow_missing: bool) -> tuple[list[str], tuple[Refusal, ...]]:
+def _modes(
+    work: Workload, names: list[str], options: dict[str, str], *, allow_missing: bool
+) -> tuple[list[str], tuple[Refusal, ...]]:
     """Return the modes that can run here, and why the others cannot. Raises UnavailableError unless that is allowed."""
     from bench.model import Refusal
-    from vmctl import backends, engine
+    from vmctl import engine
 
     if len(set(names)) < len(names):
         raise SpecError(f"a mode is named twice: {', '.join(names)}")
     refusals = []
     for mode in names:
         try:
-            engine.check(work, backends.load(mode))
+            engine.check(work, backends.load(mode, backends.suited(mode, options)))
         except SpecError:
             raise
         except VmctlError as error:

@@ -1,0 +1,23 @@
+"""What an instance takes of the host, and which of its processes are not the workload."""
+
+from __future__ import annotations
+
+from vmctl import backends
+from vmctl.backend import Footprint, HasFootprint
+from vmctl.instance import Instance
+from vmctl.journal import Journal
+from vmctl.linux import processes
+
+
+def footprint(inst: Instance) -> Footprint:
+    """Return the memory and disk of a running instance. Raises UnavailableError if its mode cannot measure them."""
+    return backends.ability(backends.load(inst.state.mode), HasFootprint).footprint(inst)
+
+
+def helpers(journal: Journal) -> dict[str, list[int]]:
+    """Return the pids of the running processes that an instance's journal names, by role: forwarder, supervisor."""
+    found: dict[str, list[int]] = {}
+    for entry in journal.entries():
+        if entry["kind"] == "process" and processes.alive(entry["pid"], entry["start"]):
+            found.setdefault(entry.get("role", "helper"), []).append(entry["pid"])
+    return found

@@ -1,0 +1,25 @@
+"""What a user can choose for guests: how their code runs, and which libvirt starts them."""
+
+from __future__ import annotations
+
+import os
+
+from vmctl.backend import Option
+from vmctl.named import NamedTuple
+
+OPTIONS = (
+    Option("accel", "vm: accelerator; tcg is emulation (default: auto)", choices=("auto", "kvm", "tcg")),
+    Option("connect", "vm: use a running libvirtd, not the embedded driver", metavar="URI"),
+)
+
+
+class Choices(NamedTuple):
+    """The options of one `VmBackend`, each with its default."""
+
+    accel: str = "auto"
+    connect: str = ""
+
+    @property
+    def daemon_uri(self) -> str:
+        """The URI of the libvirt daemon to use; empty for the embedded driver. libvirt's own default counts too."""
+        return self.connect or os.environ.get("LIBVIRT_DEFAULT_URI") or ""

@@ -1,0 +1,36 @@
+"""Orders to a guest that runs: a signal for its workload, and its end."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from vmctl.home import Home
+from vmctl.instance import Instance
+from vmctl.linux import processes
+from vmm import domain, files, qemu
+
+
+def send(inst: Instance, signum: int) -> None:
+    """Have the guest's init send a signal to the workload; SIGKILL ends QEMU, whatever the guest is doing."""
+    if not processes.alive(inst.state.pid, inst.state.pid_start):
+        return  # it has just ended by itself
+    if signum == signal.SIGKILL:
+        open(files.killed(inst), "w").close()  # the guest cannot report this
+        end(inst)
+        return
+    order(inst, f"signal {signum}")
+
+
+def end(home: Home) -> None:
+    """End QEMU by its pid: with an embedded driver nothing else could, and a daemon notices by itself."""
+    qemu.end(files.pid_file(home), domain.machine_uuid(home.id))
+
+
+def order(home: Home, line: str) -> None:
+    """Write a line to the guest's control port, without waiting for a reader. Raises OSError."""
+    fd = os.open(files.control(home), os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        os.write(fd, line.encode() + b"\n")
+    finally:
+        os.close(fd)
