@@ -195,6 +195,8 @@ class Backend(Protocol):
 class HasFootprint:
     """Ability of a backend: its instances' memory and disk can be measured."""
 
+    ability = "measure what an instance takes of the host"
+
     def footprint(self, inst: Instance) -> Footprint:
         """Return what the running instance takes of the host now."""
         raise NotImplementedError
@@ -203,6 +205,8 @@ class HasFootprint:
 class HasWritable:
     """Ability of a backend: it can lend the writable layer of an instance."""
 
+    ability = "lend the writable layer of an instance"
+
     def writable(self, inst: Instance, *, pause: bool) -> AbstractContextManager[Writable]:
         """Lend the writable layer, of a running instance too; `pause`: the workload is held meanwhile."""
         raise NotImplementedError
@@ -210,6 +214,8 @@ class HasWritable:
 
 class HasReads:
     """Ability of a backend: it knows which files a start reads."""
+
+    ability = "name the files that a start reads"
 
     def reads(self, work: Workload) -> list[str]:
         """Return the files and folders of the host that a start of `work` reads: what is evicted for a cold one."""

@@ -18,7 +18,9 @@ from vmctl.named import TYPE_CHECKING
 if TYPE_CHECKING:
     from typing import TypeVar
 
-    Ability = TypeVar("Ability")
+    from vmctl.backend import HasFootprint, HasReads, HasWritable
+
+    Able = TypeVar("Able", HasFootprint, HasWritable, HasReads)
 
 GROUP = "[vmctl.backends]"
 
@@ -57,11 +59,11 @@ def suited(mode: str, options: Mapping[str, str]) -> dict[str, str]:
     return {name: text for name, text in options.items() if name in names}
 
 
-def ability(backend: Backend, kind: type[Ability]) -> Ability:
+def ability(backend: Backend, kind: type[Able]) -> Able:
     """Return the backend as one that has an ability. Raises UnavailableError if its mode has not."""
     if isinstance(backend, kind):
         return backend
-    raise UnavailableError(f"mode {backend.mode} cannot do this", hint=f"it lacks the ability {kind.__name__}")
+    raise UnavailableError(f"mode {backend.mode} cannot {kind.ability}")
 
 
 def _class(mode: str) -> type[Backend]:

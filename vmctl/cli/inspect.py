@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+from contextlib import suppress
 from typing import Any
 
 from vmctl import instance
 from vmctl.cli.ps import describe
+from vmctl.errors import UnavailableError
 from vmctl.footprint import footprint
 from vmctl.instance import Instance
 from vmctl.workload import named
@@ -42,5 +44,6 @@ def _document(inst: Instance) -> dict[str, Any]:
         footprint=None,
     )
     if document["status"] == "running":
-        document["footprint"] = footprint(inst)._asdict()
+        with suppress(UnavailableError):  # of a mode whose instances cannot be measured
+            document["footprint"] = footprint(inst)._asdict()
     return document

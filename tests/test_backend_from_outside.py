@@ -1,0 +1,169 @@
+"""A mode that somebody else adds: one file and one line of an entry point, with its own options and doctor lines."""
+
+import json
+import os
+
+import pytest
+from support.commands import ok, refused, vmctl
+
+from vmctl import backends
+
+BACKEND = '''
+"""Mode `strange`: a plain process of the host, without an image."""
+
+import os
+import signal
+import subprocess
+
+from vmctl.backend import Exit, Features, Option, Problem, Step
+from vmctl.linux import processes
+from vmctl.linux.events import Events
+from vmctl.needs import Need
+
+
+class Watch:
+    own_kernel = False
+
+    def __init__(self, inst):
+        self.inst = inst
+
+    def alive(self):
+        return processes.alive(self.inst.state.pid, self.inst.state.pid_start)
+
+    def result(self):
+        return None
+
+    def observe(self):
+        return "started"
+
+    def events(self, *more):
+        return Events((), more, (self.inst.state.pid,))
+
+    def settled(self):
+        return True
+
+
+class Start:
+    def __init__(self, inst, flavour, attachment):
+        self.inst, self.watch, self.flavour = inst, Watch(inst), flavour
+        self.output = None if attachment else subprocess.DEVNULL
+
+    def begin(self):
+        env = {**os.environ, "FLAVOUR": self.flavour}
+        self.child = subprocess.Popen(self.inst.work.command, env=env, stdout=self.output, stderr=self.output)
+        self.inst.timeline.mark("T1")
+        self.inst.state.pid = self.child.pid
+        self.inst.state.pid_start = processes.start_time(self.child.pid)
+
+    def attend(self):
+        return Exit(self.child.wait(), "workload")
+
+    def close(self):
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+class Backend:
+    mode = "strange"
+    features = Features()
+    options = (Option("flavour", "strange: what it tastes of (default: nothing)", metavar="NAME"),)
+
+    def __init__(self, flavour="nothing"):
+        self.flavour = flavour
+
+    def needs(self):
+        yield Need("spoon", False, "not in the drawer", "tasting", "look in the dishwasher")
+
+    def check(self, work):
+        return [Problem("it has no network", "network: none")] if work.network != "none" else []
+
+    def explain(self, work):
+        yield Step("taste", self.flavour)
+
+    def prepare(self, inst, attachment=None):
+        return Start(inst, self.flavour, attachment)
+
+    def watch(self, inst):
+        return Watch(inst)
+
+    def signal(self, inst, signum):
+        os.kill(inst.state.pid, signal.SIGKILL)
+
+    def exec(self, inst, command):
+        return 0
+
+    def undo(self, inst, entry):
+        pass
+'''
+
+
+@pytest.fixture
+def strange(tmp_path, monkeypatch, own_root):
+    """The mode, installed in a folder of its own."""
+    (tmp_path / "strange.py").write_text(BACKEND)
+    (tmp_path / "strange-1.dist-info").mkdir()
+    (tmp_path / "strange-1.dist-info/entry_points.txt").write_text("[vmctl.backends]\nstrange = strange:Backend\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.syspath_prepend(tmp_path)
+    assert "strange" in backends.modes()
+    return tmp_path
+
+
+RUN = ("run", "--mode", "strange", "--network", "none")
+
+
+def test_it_runs_with_its_options(strange):
+    assert ok(*RUN, "any", "--", "sh", "-c", "echo $FLAVOUR") == "nothing\n"
+    assert ok(*RUN, "--flavour", "salt", "any", "--", "sh", "-c", "echo $FLAVOUR") == "salt\n"
+    assert vmctl(*RUN, "any", "--", "sh", "-c", "exit 5").code == 5
+    assert ok("ps", "-aq") == ""
+
+
+def test_its_options_are_no_others(strange):
+    refusal = vmctl("run", "--flavour", "salt", "tiny", "--", "true")
+    assert (refusal.code, refusal.out) == (125, "")
+    assert "--flavour is an option of mode strange" in refusal.err
+    assert "--accel is an option of mode vm" in vmctl(*RUN, "--accel", "tcg", "any", "--", "true").err
+    assert "no network" in refused("run", "--mode", "strange", "any", "--", "true")
+
+
+def test_help_shows_the_options_of_every_mode(strange):
+    said = ok("run", "--help")
+    assert "--flavour NAME" in said
+    assert "--accel {auto,kvm,tcg}" in said
+
+
+def test_doctor_shows_its_needs(strange):
+    checks = {check["name"]: check for check in json.loads(vmctl("doctor", "--format", "json").out)}
+    assert checks["spoon"] == {
+        "name": "spoon",
+        "ok": False,
+        "found": "not in the drawer",
+        "needed_by": "strange: tasting",
+        "hint": "look in the dishwasher",
+    }
+    assert checks["cgroups"]["needed_by"].startswith("container, host")
+
+
+def test_doctor_goes_on_with_one_that_cannot_be_loaded(strange):
+    os.unlink(strange / "strange.py")
+    checks = {check["name"]: check for check in json.loads(vmctl("doctor", "--format", "json").out)}
+    assert checks["mode strange"]["ok"] is False
+    assert checks["QEMU"]["found"]
+    assert "vm, container or host" in ok("up", "--help")
+
+
+def test_an_ability_it_has_not_is_refused(strange, tmp_path):
+    path = tmp_path / "odd.yaml"
+    path.write_text("image: tiny\ncommand: [sleep, '1000']\nnetwork: none\n")
+    ok("up", "--mode", "strange", str(path))
+    try:
+        assert "mode strange cannot lend the writable layer" in refused("diff", "odd")
+        assert json.loads(ok("inspect", "odd"))[0]["footprint"] is None
+    finally:
+        ok("rm", "-f", "odd")
