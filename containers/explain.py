@@ -40,7 +40,7 @@ def steps(work: Workload, *, namespaced: bool) -> Iterator[Step]:
         first_id = userns.lowest_free()
         views = idmap.views(launch, layers, os.path.join(paths.run_root(), "ID"), first_id)
         yield from _views(views)
-        launch = idmap.inside(launch, views, first_id)
+        launch = idmap.in_user_namespace(launch, views, first_id)
     yield from _clone(launch)
     layered = "the layers below, the instance's own folder on top"
     yield Step("root", str(launch.root), layered if launch.first_id is None else "a mount of its own: not locked")

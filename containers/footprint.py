@@ -1,4 +1,4 @@
-"""What a running container takes of the host."""
+"""Memory and disk usage of a running container."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vmctl.linux.cgroups import Cgroup
 
 
 def footprint(inst: Instance) -> Footprint:
-    """Return memory and disk in bytes: its processes and helpers, the writable layer and the files."""
+    """Return memory and disk usage in bytes: of its processes and helpers, its directory and its layers."""
     cgroup = Cgroup(inst.cgroup)
     pss = memory.pss_by_role({"workload": cgroup.pids(), **helpers(inst.journal)})
     shared = tuple(layer.path for layer in store.find(inst.state.image_digest or inst.work.image).layers)

@@ -1,4 +1,4 @@
-"""Who the workload is: user and groups, capabilities, and the end of every way to gain more."""
+"""The identity of the workload: user, groups and capabilities, without a way to gain more of them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CAPABILITIES = (
     "SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE "
     "MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE"
 ).split()
-# Docker's default set without MKNOD: there is no device controller behind it here, so a node would be a way out.
+# Docker's default set without MKNOD: vmctl sets up no device controller, so a device node would be a way out.
 DEFAULT = (
     "CHOWN DAC_OVERRIDE FOWNER FSETID KILL SETGID SETUID SETPCAP NET_BIND_SERVICE NET_RAW SYS_CHROOT "
     "AUDIT_WRITE SETFCAP"
@@ -24,7 +24,7 @@ DEFAULT = (
 
 
 class User(NamedTuple):
-    """A user as the kernel knows one, and the home directory."""
+    """The ids of a user, and the home directory."""
 
     uid: int
     gid: int
@@ -33,9 +33,9 @@ class User(NamedTuple):
 
 
 def capability_mask(add: tuple[str, ...], drop: tuple[str, ...]) -> int:
-    """Return the bit mask of the default set with changes.
+    """Return the bit mask of the default set plus `add` and minus `drop`.
 
-    Names are those of capabilities(7); CAP_ may be left out, ALL is all. Raises SpecError for an unknown name.
+    Names are those of capabilities(7); CAP_ is optional, ALL means all. Raises SpecError for an unknown name.
     """
     names = set(DEFAULT)
     dropped = {_plain(name) for name in drop}
@@ -53,9 +53,9 @@ def _plain(name: str) -> str:
 
 
 def find_user(text: str | None) -> User:
-    """Return the user `name|uid[:group|gid]` as this root's /etc/passwd and /etc/group have it; None is root.
+    """Return the user `name|uid[:group|gid]`, looked up in /etc/passwd and /etc/group of this root; None is root.
 
-    A number needs no entry. Raises SpecError for a name without one.
+    A number needs no entry. Raises SpecError for a name without an entry.
     """
     user_text, _, group_text = (text or "0").partition(":")
     entry = next((row for row in _table("/etc/passwd", 7) if user_text in (row[0], row[2])), None)
@@ -68,7 +68,7 @@ def find_user(text: str | None) -> User:
     if group_text:
         return User(uid, _find_group(group_text), (), home)
     if not text:
-        return User(uid, gid, (), home)  # nobody asked for a user, so nobody for its other groups
+        return User(uid, gid, (), home)  # the default user gets no supplementary groups
     member_of = (int(row[2]) for row in _table("/etc/group", 4) if entry and entry[0] in row[3].split(","))
     return User(uid, gid, tuple(member_of), home)
 
@@ -93,13 +93,13 @@ def _table(path: str, columns: int) -> list[list[str]]:
 
 
 def become_root() -> None:
-    """Be 0 of the user namespace just entered: until then this is still 0 of the host, whom nobody inside knows."""
+    """Become uid 0 of the user namespace just entered: until then the process still has the host's uid 0."""
     os.setresgid(0, 0, 0)
     os.setresuid(0, 0, 0)
 
 
 def become(user: User, capabilities: int | None) -> None:
-    """Give up everything but `user` and the capability mask (None: keep all); nothing executed later gains any."""
+    """Become `user` with the capability mask (None: keep all). No program executed later can gain privileges."""
     if capabilities is not None:
         for number in range(len(CAPABILITIES)):
             if not capabilities >> number & 1:
@@ -120,7 +120,7 @@ def _become_user(user: User) -> None:
         if error.errno != errno.EINVAL:
             raise
         raise SpecError(
-            f"{user.uid}:{user.gid} is no user here", hint="a user namespace has the ids 0 to 65535 only"
+            f"the user {user.uid}:{user.gid} does not exist here", hint="a user namespace has only the ids 0 to 65535"
         ) from None
 
 
@@ -128,4 +128,4 @@ def _drop_from_bounding_set(number: int) -> None:
     try:
         syscalls.prctl(syscalls.PR_CAPBSET_DROP, number)
     except OSError:
-        pass  # EINVAL: an older kernel does not have this one
+        pass  # EINVAL: this kernel does not have the capability

@@ -1,8 +1,8 @@
-"""Paths inside an image, which may have links that mean harm.
+"""Open paths inside an image, which may contain malicious links.
 
-Its ordinary links lead into the image, since the root has been changed. Those of /proc (/proc/self/fd/7) lead to
-whatever a descriptor stands for, for instance the host's root; so none of them is followed: RESOLVE_NO_MAGICLINKS of
-openat2(2). What is missing is made relative to a folder already reached, so that nothing can be exchanged meanwhile.
+Ordinary links lead into the image, because the root has been changed. Magic links in /proc, such as /proc/self/fd/7,
+lead to whatever the descriptor refers to, for instance the host's root. They are never followed: RESOLVE_NO_MAGICLINKS
+of openat2(2). Missing files are created relative to an open folder, so that it cannot be replaced meanwhile.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ import stat
 from vmctl.errors import SpecError
 from vmctl.linux.syscalls import RESOLVE_NO_MAGICLINKS, openat2
 
-# execve(2): how far the kernel follows, and reads for, the first line of a script
+# execve(2): how many interpreters the kernel follows, and how much it reads of the first line of a script
 _MAX_INTERPRETERS, _SHEBANG_BYTES = 5, 256
 
 
 def reach(path: str, flags: int = os.O_PATH, mode: int = 0) -> int:
-    """Return a descriptor of what stands at an absolute path. Raises SpecError for a way out, else OSError."""
+    """Open an absolute path; return a descriptor. Raises SpecError if it leads out of the image, else OSError."""
     try:
         return openat2(path, flags | os.O_CLOEXEC, mode, RESOLVE_NO_MAGICLINKS)
     except OSError as error:
         if error.errno == errno.ELOOP:
-            raise SpecError(f"the path {path} leads out of the image, or in circles") from None
+            raise SpecError(f"the path {path} leads out of the image, or its links form a loop") from None
         raise
 
 
 def folder(path: str) -> int:
-    """Return a descriptor of a folder, made with those above it where it is missing."""
+    """Return a descriptor of a folder; it and its parents are created if they are missing."""
     try:
         return reach(path, os.O_PATH | os.O_DIRECTORY)
     except FileNotFoundError:
@@ -43,13 +43,13 @@ def folder(path: str) -> int:
 
 
 def file(path: str) -> int:
-    """Return a descriptor of a file to write, empty, made with the folders above it where it is missing."""
+    """Return a descriptor of an empty file to write; it and its parent folders are created if they are missing."""
     os.close(folder(os.path.dirname(path)))
     return reach(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
 
 
 def place(path: str, *, is_folder: bool) -> int:
-    """Return a descriptor of something to mount on: what is there, else a new folder or empty file."""
+    """Return a descriptor of a mount point: the existing file or folder, else a new one."""
     try:
         return reach(path)
     except FileNotFoundError:
@@ -60,17 +60,17 @@ def place(path: str, *, is_folder: bool) -> int:
 
 
 def check_program(path: str) -> None:
-    """Raise SpecError where executing `path` would execute something that is not the image's.
+    """Raise SpecError if executing `path` would execute a file that is not in the image.
 
-    A script that begins with #!/proc/self/exe, or a link to it, would run the host's interpreter, which this process is
-    until then, and the workload could write to that file (CVE-2019-5736). To be asked as root: what its user may not
-    read can be executed all the same.
+    A script that begins with #!/proc/self/exe, or with a link to it, would run the host's Python interpreter, which
+    this process is until execve(2), and the workload could write to that file (CVE-2019-5736). Call it as root: a user
+    can execute a file without being able to read it.
     """
     for _ in range(_MAX_INTERPRETERS):
         try:
             program = reach(path, os.O_RDONLY | os.O_NONBLOCK)
         except OSError:
-            return  # not there, or not to be opened: execve says so better
+            return  # it does not exist or cannot be opened: execve(2) returns the better error
         try:
             head = os.read(program, _SHEBANG_BYTES) if stat.S_ISREG(os.fstat(program).st_mode) else b""
         finally:

@@ -26,7 +26,7 @@ from vmctl.workload import File, Volume
 if TYPE_CHECKING:
     from typing import NoReturn
 
-    from containers.userns import Gate
+    from containers.userns import MappingBarrier
 
 NAMESPACES = (
     syscalls.CLONE_NEWNS
@@ -74,39 +74,46 @@ def clone(launch: Launch, streams: Streams, report: int, plugged: int) -> int:
     cgroup_fd = launch.cgroup.open_for_clone()
     # v1 has no CLONE_INTO_CGROUP: the child joins first, since a cgroup namespace begins where its maker stands
     later = syscalls.CLONE_NEWCGROUP if cgroup_fd is None else 0
-    gate = _gate(launch)
+    barrier = _barrier(launch)
     parent = os.pidfd_open(os.getpid())
     try:
         pid = syscalls.clone3(launch.namespaces & ~later, exit_signal=signal.SIGCHLD, cgroup_fd=cgroup_fd)
         if pid == 0:
-            _child(launch, streams, report, plugged, gate, parent, join_cgroup=cgroup_fd is None)
+            _child(launch, streams, report, plugged, barrier, parent, join_cgroup=cgroup_fd is None)
     finally:
         os.close(parent)
         if cgroup_fd is not None:
             os.close(cgroup_fd)
-    if gate is not None:
-        gate.open(pid)
+    if barrier is not None:
+        barrier.release(pid)
     return pid
 
 
-def _gate(launch: Launch) -> Gate | None:
+def _barrier(launch: Launch) -> MappingBarrier | None:
     if launch.first_id is None:
         return None
-    from containers.userns import Gate, mapping
+    from containers.userns import MappingBarrier, mapping
 
-    return Gate(mapping(launch.first_id))
+    return MappingBarrier(mapping(launch.first_id))
 
 
 def _child(
-    launch: Launch, streams: Streams, report: int, plugged: int, gate: Gate | None, parent: int, *, join_cgroup: bool
+    launch: Launch,
+    streams: Streams,
+    report: int,
+    plugged: int,
+    barrier: MappingBarrier | None,
+    parent: int,
+    *,
+    join_cgroup: bool,
 ) -> NoReturn:
     try:
         os.write(report, b"%d\n" % monotonic_ns())  # T4
         if join_cgroup:
             launch.cgroup.join()
             syscalls.unshare(launch.namespaces & syscalls.CLONE_NEWCGROUP)
-        if gate is not None:
-            gate.wait()
+        if barrier is not None:
+            barrier.wait()
         enter_root(launch)
         user = identity.find_user(launch.process.user)
         for file in launch.files:

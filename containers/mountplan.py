@@ -1,7 +1,7 @@
-"""The file system of a container as a list of small steps, each of which can be shown and taken.
+"""The file system of a container as a list of small steps; each step can be printed and applied.
 
-The steps after the root are taken from inside it: an absolute link in an image leads into the image, never to the host.
-The list is that of the OCI runtime specification (config-linux.md, "Default Filesystems", "Default Devices").
+The steps after the root are applied from inside it: an absolute link in an image leads into the image, never to the
+host. The list is that of the OCI runtime specification (config-linux.md, "Default Filesystems", "Default Devices").
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ _FLAG_NAMES = {
 }
 _PLAIN = MS_NOSUID | MS_NODEV | MS_NOEXEC
 
-# What the kernel's own file systems would tell or let through although no namespace covers it.
+# Parts of /proc that no namespace covers: hidden, or made read-only.
 MASKED = ("kcore", "keys", "latency_stats", "timer_list", "sched_debug", "acpi", "asound", "scsi", "interrupts")
 READ_ONLY = ("bus", "fs", "irq", "sys", "sysrq-trigger")
 
 
 class Mount(NamedTuple):
-    """mount(2) of a file system, onto a folder made for it where it is missing."""
+    """mount(2) of a file system onto a folder, which is created if it is missing."""
 
     fstype: str
     target: str
@@ -52,7 +52,7 @@ class Mount(NamedTuple):
     source: str = ""
 
     def apply(self) -> None:
-        """Take the step. Raises OSError."""
+        """Apply the step. Raises OSError."""
         try:
             os.mkdir(self.target)
         except FileExistsError:
@@ -67,12 +67,12 @@ class Mount(NamedTuple):
 
 
 class Hide(NamedTuple):
-    """Cover a file with /dev/null or a folder with an empty read-only one, where it exists."""
+    """Cover a file with /dev/null, or a folder with an empty read-only folder; does nothing if it does not exist."""
 
     path: str
 
     def apply(self) -> None:
-        """Take the step. Raises OSError."""
+        """Apply the step. Raises OSError."""
         try:
             if stat.S_ISDIR(os.stat(self.path).st_mode):
                 mount("tmpfs", self.path, "tmpfs", MS_RDONLY | _PLAIN, "size=0")
@@ -86,12 +86,12 @@ class Hide(NamedTuple):
 
 
 class ReadOnly(NamedTuple):
-    """Make a path read-only by binding it onto itself, where it exists: a flag belongs to a mount, not to a folder."""
+    """Make a path read-only, if it exists, by a bind mount: a flag belongs to a mount, not to a folder."""
 
     path: str
 
     def apply(self) -> None:
-        """Take the step. Raises OSError."""
+        """Apply the step. Raises OSError."""
         try:
             mount(self.path, self.path, None, MS_BIND | MS_REC)
         except FileNotFoundError:
@@ -103,14 +103,14 @@ class ReadOnly(NamedTuple):
 
 
 class Device(NamedTuple):
-    """mknod(2) of a character device that everybody may use."""
+    """mknod(2) of a character device that all users may use."""
 
     path: str
     major: int
     minor: int
 
     def apply(self) -> None:
-        """Take the step. Raises OSError."""
+        """Apply the step. Raises OSError."""
         os.mknod(self.path, stat.S_IFCHR | 0o666, os.makedev(self.major, self.minor))
 
     def __str__(self) -> str:
@@ -118,12 +118,12 @@ class Device(NamedTuple):
 
 
 class HostDevice(NamedTuple):
-    """Show a device of the host, whose root is the working directory meanwhile: a user namespace may not mknod(2)."""
+    """Bind a device of the host, whose root is the working directory now: mknod(2) fails in a user namespace."""
 
     path: str
 
     def apply(self) -> None:
-        """Take the step. Raises OSError."""
+        """Apply the step. Raises OSError."""
         os.close(os.open(self.path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o666))
         mount(self.path.lstrip("/"), self.path, None, MS_BIND)
 
@@ -138,47 +138,47 @@ class Link(NamedTuple):
     to: str
 
     def apply(self) -> None:
-        """Take the step. Raises OSError."""
+        """Apply the step. Raises OSError."""
         os.symlink(self.to, self.path)
 
     def __str__(self) -> str:
         return f"ln -s {self.to} {self.path}"
 
 
-# Whatever this kernel's defaults are: a writable layer in which a renamed folder leads back to its old name, or a file
-# has only its attributes, could not become a layer of an image.
-_WHOLE = "redirect_dir=off,metacopy=off"
+# Independent of the kernel's defaults: a writable layer in which a renamed folder refers to its old name, or a file has
+# only its attributes, could not become a layer of an image.
+_SELF_CONTAINED = "redirect_dir=off,metacopy=off"
 
 
 class Overlay(NamedTuple):
-    """One writable tree of an image's layers and an instance's own folder (overlayfs.rst).
+    """A writable tree of an image's layers and the instance's upper folder (overlayfs.rst).
 
-    The layers are mount points in one folder, named from there: all that a mount is told has to fit in a page, and 127
-    layers, as many as docker allows, would not with their whole paths.
+    The layers are mount points in one folder and named relative to it: the options of a mount must fit into a page, and
+    127 layers, the maximum of docker, would not fit with their absolute paths.
     """
 
     layers: tuple[str, ...]  # names in `folder`, lowest first
     folder: str
-    directory: str  # has `upper`, `work` and, to mount on, `rootfs`
+    directory: str  # contains `upper`, `work` and the mount point `rootfs`
 
     @property
     def target(self) -> str:
-        """Where it is mounted."""
+        """The mount point."""
         return os.path.join(self.directory, "rootfs")
 
     @property
     def data(self) -> str:
-        """The options, for a process that is in the folder of the layers; the topmost layer stands first."""
+        """The mount options, relative to the folder of the layers; the topmost layer comes first."""
         upper, work = (_escaped(os.path.join(self.directory, name)) for name in ("upper", "work"))
         lower = ":".join(map(_escaped, reversed(self.layers)))
-        return f"lowerdir={lower},upperdir={upper},workdir={work},{_WHOLE}"
+        return f"lowerdir={lower},upperdir={upper},workdir={work},{_SELF_CONTAINED}"
 
     def apply(self) -> None:
-        """Take the step. Raises OSError."""
+        """Apply the step. Raises OSError."""
         before = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.chdir(self.folder)
-            # nodev: an image's nodes are not those of /dev, and there is no other guard before the host's disks
+            # nodev: nothing else keeps device nodes of an image from giving access to the host's disks
             mount("overlay", self.target, "overlay", MS_NODEV, self.data)
         finally:
             os.fchdir(before)
@@ -192,18 +192,18 @@ Step = Mount | Hide | ReadOnly | Device | HostDevice | Link
 
 
 def _escaped(path: str) -> str:
-    """Return a path as overlayfs takes one, for which colon and comma mean something."""
+    """Return a path for the options of overlayfs, in which colon and comma are special."""
     return "".join("\\" + letter if letter in "\\:," else letter for letter in path)
 
 
 def root(layers: list[str], directory: str) -> Overlay:
-    """Return the overlay of the instance whose directory is given, on mount points that share a folder."""
+    """Return the overlay of the instance with this directory; `layers` are mount points in one folder."""
     folder = os.path.dirname(layers[0]) if layers else ""
     return Overlay(tuple(map(os.path.basename, layers)), folder, directory)
 
 
-def again(path: str) -> Mount:
-    """Return the bind of a mount onto itself: one that was inherited from the host is locked, its copy is not.
+def bind_onto_itself(path: str) -> Mount:
+    """Return a bind mount of a mount onto itself: a mount inherited from the host is locked, its copy is not.
 
     See mount_namespaces(7), "Restrictions on mount namespaces".
     """
@@ -211,7 +211,7 @@ def again(path: str) -> Mount:
 
 
 def kernel_file_systems(*, own_users: bool = False) -> Iterator[Step]:
-    """Yield what a process expects of /proc, /dev and /sys; `own_users`: it is in a user namespace."""
+    """Yield the steps for /proc, /dev and /sys; `own_users` is True in a user namespace."""
     yield Mount("proc", "/proc", _PLAIN)
     yield Mount("tmpfs", "/dev", MS_NOSUID | MS_STRICTATIME, "mode=755,size=64k")
     for name, major, minor in (
@@ -234,7 +234,7 @@ def kernel_file_systems(*, own_users: bool = False) -> Iterator[Step]:
 
 
 def cgroup_file_systems(version: int, controllers: list[str]) -> Iterator[Step]:
-    """Yield the view of the container's own control group, read-only."""
+    """Yield the steps that show the container's control group, read-only."""
     if version == 2:
         yield Mount("cgroup2", "/sys/fs/cgroup", _PLAIN | MS_RDONLY, "", "cgroup")
         return
@@ -244,7 +244,7 @@ def cgroup_file_systems(version: int, controllers: list[str]) -> Iterator[Step]:
 
 
 def protections() -> Iterator[Step]:
-    """Yield what keeps the parts of /proc and /sys that no namespace covers from being read or written."""
+    """Yield the steps that hide, or make read-only, the parts of /proc and /sys that no namespace covers."""
     for name in READ_ONLY:
         yield ReadOnly(f"/proc/{name}")
     for name in MASKED:

@@ -1,7 +1,7 @@
 """The system call filter: a list of refused calls, assembled into classic BPF.
 
-See seccomp(2), Documentation/userspace-api/seccomp_filter.rst, and linux/filter.h for the instructions. What is refused
-stands in configs/seccomp/default.json; everything else is allowed, so that new calls of new kernels work.
+See seccomp(2), Documentation/userspace-api/seccomp_filter.rst, and linux/filter.h for the instructions. The refused
+calls are listed in configs/seccomp/default.json. All others are allowed, so that new calls of new kernels work.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ _ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
 
 
 def default_filter(capabilities: int, machine: str | None = None) -> bytes:
-    """Return the BPF program of the default profile for a workload that has these capabilities.
+    """Return the BPF program of the default profile for a workload with these capabilities.
 
-    Empty where the profile does not know this machine's architecture.
+    It is empty if the profile does not cover this machine's architecture.
     """
     machine = machine or os.uname().machine
     if machine not in _AUDIT_ARCH:
@@ -45,7 +45,7 @@ def _program(profile: dict[str, Any], capabilities: int, machine: str) -> Iterat
     yield _instruction(_JUMP_IF_EQUAL, _AUDIT_ARCH[machine], 1, 0)
     yield _instruction(_RETURN, _KILL)
     yield _instruction(_LOAD, _NR)
-    if machine == "x86_64":  # the same calls under other numbers
+    if machine == "x86_64":  # the x32 ABI has the same calls under other numbers
         yield from _refuse(_JUMP_IF_AT_LEAST, _X32_BIT, errno.ENOSYS)
     for rule in profile["rules"]:
         if rule["unless"] is None or not _has(capabilities, rule["unless"]):
@@ -53,7 +53,7 @@ def _program(profile: dict[str, Any], capabilities: int, machine: str) -> Iterat
                 if numbers[machine] is not None:
                     yield from _refuse(_JUMP_IF_EQUAL, numbers[machine], errno.EPERM)
     if not _has(capabilities, "SYS_ADMIN"):
-        # clone3's flags are behind a pointer, which BPF cannot follow; ENOSYS makes the C library use clone instead
+        # BPF cannot read clone3's flags, which are passed by pointer; after ENOSYS the C library uses clone
         yield from _refuse(_JUMP_IF_EQUAL, profile["clone3"][machine], errno.ENOSYS)
         yield _instruction(_JUMP_IF_EQUAL, profile["clone"][machine], 0, 3)
         yield _instruction(_LOAD, _ARG0_LOW)
@@ -62,7 +62,7 @@ def _program(profile: dict[str, Any], capabilities: int, machine: str) -> Iterat
 
 
 def _refuse(test: int, value: int, number: int) -> tuple[bytes, bytes]:
-    """Return: if the test holds, fail with errno `number`; else go on."""
+    """Return the instructions that fail with errno `number` if the test is true."""
     return _instruction(test, value, 0, 1), _instruction(_RETURN, _ERRNO | number)
 
 

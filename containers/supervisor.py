@@ -1,13 +1,13 @@
-"""The process that stays with a container: it writes the logs, and the exit code when the first process ends.
+"""The supervisor of a container: it writes the logs, and the exit code when the container's first process ends.
 
-It is what `vmctl up` leaves behind, so it has to be small: after the clone the copy of vmctl executes a bare
-interpreter (`-I -S`: no site-packages, no environment) that imports next to nothing and keeps its children, since exec
-changes the program and not the process.
+It runs as long as the container, so it has to be small. After the clone, the copy of vmctl executes a bare interpreter
+(`-I -S`: no site-packages, no environment) that imports very little. Its children stay its children: exec replaces the
+program, not the process.
 """
 
 from __future__ import annotations
 
-import _signal  # type: ignore[import-not-found]  # `signal` would bring `enum` along, 1 MB
+import _signal  # type: ignore[import-not-found]  # `signal` would import `enum`, 1 MB
 import os
 import select
 import sys
@@ -23,26 +23,28 @@ _BOOT = "import sys; sys.path.append(sys.argv[1]); from containers.supervisor im
 
 
 def become_supervisor(
-    child: int, bell: int, stdout: int, stderr: int, stdout_log: str, stderr_log: str, exit_file: str
+    child: int, log_event: int, stdout: int, stderr: int, stdout_log: str, stderr_log: str, exit_file: str
 ) -> NoReturn:
-    """Turn this process, the parent of `child`, into its supervisor; `stdout` and `stderr` are what it writes to.
+    """Turn this process, the parent of `child`, into its supervisor; `stdout` and `stderr` are the child's pipes.
 
-    `bell` is an eventfd(2), rung when something has been added to a log.
+    `log_event` is an eventfd(2); the supervisor writes to it after each write to a log.
     """
     null = os.open("/dev/null", os.O_RDWR)
     for fd in (0, 1, 2):
         os.dup2(null, fd)
-    for fd in (bell, stdout, stderr):
+    for fd in (log_event, stdout, stderr):
         os.set_inheritable(fd, True)
-    arguments = (_ROOT, str(child), str(bell), str(stdout), str(stderr), stdout_log, stderr_log, exit_file)
-    # LC_ALL=C: a locale is 130 KiB of tables that nothing here looks at
+    arguments = (_ROOT, str(child), str(log_event), str(stdout), str(stderr), stdout_log, stderr_log, exit_file)
+    # LC_ALL=C: the tables of a locale take 130 KiB and are not needed here
     python = sys.executable
     os.execve(python, (python, "-I", "-S", "-X", "utf8", "-c", _BOOT, *arguments), {"LC_ALL": "C"})
 
 
-def main(child: str, bell: str, stdout: str, stderr: str, stdout_log: str, stderr_log: str, exit_file: str) -> None:
-    """Copy both streams to their logs until the child ends, then write `CODE SOURCE` to the exit file."""
-    for signum in (_signal.SIGINT, _signal.SIGHUP, _signal.SIGTERM):  # it ends when its child does
+def main(
+    child: str, log_event: str, stdout: str, stderr: str, stdout_log: str, stderr_log: str, exit_file: str
+) -> None:
+    """Copy both streams to their logs until the child exits, then write `CODE SOURCE` to the exit file."""
+    for signum in (_signal.SIGINT, _signal.SIGHUP, _signal.SIGTERM):  # it exits only after its child
         _signal.signal(signum, _signal.SIG_IGN)
     logs = {int(stdout): _open_log(stdout_log), int(stderr): _open_log(stderr_log)}
     pidfd = os.pidfd_open(int(child))
@@ -54,13 +56,13 @@ def main(child: str, bell: str, stdout: str, stderr: str, stdout_log: str, stder
         ready = [fd for fd, _ in poller.poll()]
         for fd in logs.keys() & set(ready):
             if _copy(fd, logs[fd]):
-                os.eventfd_write(int(bell), 1)
+                os.eventfd_write(int(log_event), 1)
             else:
                 poller.unregister(fd)
                 del logs[fd]
         if pidfd in ready:
             break
-    for fd, log in logs.items():  # what was written just before the end; others may still hold the pipe open
+    for fd, log in logs.items():  # output written just before the end; other processes may keep the pipe open
         os.set_blocking(fd, False)
         while _copy(fd, log):
             pass
@@ -72,7 +74,7 @@ def _open_log(path: str) -> int:
 
 
 def _copy(source: int, log: int) -> bool:
-    """Copy what is there; return False at the end of the stream."""
+    """Copy the available bytes; return False at the end of the stream."""
     try:
         data = os.read(source, 65536)
     except BlockingIOError:
@@ -80,7 +82,7 @@ def _copy(source: int, log: int) -> bool:
     try:
         os.write(log, data)
     except OSError:
-        pass  # a full disk costs lines of the log, never the workload
+        pass  # with a full disk, log lines are lost, but the workload runs on
     return bool(data)
 
 

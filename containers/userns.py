@@ -1,6 +1,6 @@
-"""A user namespace: 0 to 65535 inside are a range of the host's ids that no other instance has.
+"""User namespaces: ids 0 to 65535 inside are a range of the host's ids that no other instance has.
 
-So root inside is nobody outside: it has a root's powers over its own namespaces and files, and none over the host's.
+So root inside is an unprivileged user outside: it has root's privileges in its own namespaces, none on the host.
 See user_namespaces(7).
 """
 
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 COUNT = 65536
-# Here systemd's table of ids (UIDS-GIDS) has nothing: no login, no range of subuid(5), no container of nspawn.
+# A range that systemd's list of ids (UIDS-GIDS) leaves unused: no login, no range of subuid(5), no nspawn container.
 FIRST, END = 0x70000000, 0x7FFD0000
 _KEY = "first_id"  # in State.own
 
 
 def first_id(inst: Instance) -> int | None:
-    """Return which id of the host is 0 inside; None where the instance has the host's own ids."""
+    """Return the host's id that is 0 inside, or None if the instance has the host's ids."""
     return inst.state.own.get(_KEY)
 
 
 def reserve(inst: Instance) -> int:
-    """Return the first id of a range of the instance's own; repeatable. Raises ConflictError where all are taken.
+    """Reserve a range for the instance and return its first id; repeatable. Raises ConflictError if all are taken.
 
-    It is written in the instance's state and nowhere else, so it is free again as soon as the instance is gone.
+    The range is recorded only in the instance's state, so it is free again as soon as the instance is removed.
     """
     with folder_locked(paths.instances_root()):
         own = first_id(inst) or lowest_free()
@@ -45,12 +45,12 @@ def reserve(inst: Instance) -> int:
 
 
 def lowest_free() -> int:
-    """Return the first id of a range that no instance has now. Raises ConflictError where all are taken."""
+    """Return the first id of a range that no instance has now. Raises ConflictError if all are taken."""
     taken = set(_taken())
     for number in range(FIRST, END, COUNT):
         if number not in taken:
             return number
-    raise ConflictError("every range of user ids is in use", hint="`vmctl rm` instances you no longer need")
+    raise ConflictError("all ranges of user ids are in use", hint="`vmctl prune` removes stopped instances")
 
 
 def _taken() -> Iterator[int | None]:
@@ -60,26 +60,26 @@ def _taken() -> Iterator[int | None]:
 
 
 def mapping(first: int) -> str:
-    """Return the line of uid_map and gid_map: where the ids begin inside, where outside, how many there are."""
+    """Return the line of uid_map and gid_map: first id inside, first id outside, count."""
     return f"0 {first} {COUNT}"
 
 
-class Gate:
-    """What holds the first process of a new user namespace until its parent has said which ids are which."""
+class MappingBarrier:
+    """Makes the first process of a new user namespace wait until its parent has written the id mapping."""
 
     def __init__(self, mapping: str) -> None:
         self._mapping = mapping
         self._read, self._write = os.pipe()
 
     def wait(self) -> None:
-        """Be held; for the child. Where the parent gave up, or was killed, so does the child."""
+        """Wait, in the child. The child exits if the parent fails or is killed."""
         os.close(self._write)
         if not os.read(self._read, 1):
             os._exit(125)
         os.close(self._read)
 
-    def open(self, pid: int) -> None:
-        """Map the ids of the child and let it go on; for the parent. Raises OSError, after the child's end."""
+    def release(self, pid: int) -> None:
+        """Map the ids of the child and let it continue, in the parent. On OSError it ends the child first."""
         try:
             for name in ("uid_map", "gid_map"):
                 kernelfile.write(f"/proc/{pid}/{name}", self._mapping)
@@ -93,32 +93,32 @@ class Gate:
             os.close(self._write)
 
 
-def inverse(first: int) -> str:
-    """Return the line for a mount that shows what is in the range on the disk with the ids there are inside."""
+def inverse_mapping(first: int) -> str:
+    """Return the mapping for a mount that shows files owned by the range with the ids inside."""
     return f"{first} 0 {COUNT}"
 
 
 @contextmanager
-def example(mapping: str) -> Iterator[int]:
-    """Lend a descriptor of a user namespace with this mapping, in which nobody lives. Raises OSError.
+def namespace_with(mapping: str) -> Iterator[int]:
+    """Yield a descriptor of a user namespace with this mapping and without processes. Raises OSError.
 
-    The kernel takes a mapping for a mount from a namespace that has it, and this one can be had before the start.
+    The kernel takes the mapping of a mount from a namespace; this one exists before the instance is started.
     """
-    gate = Gate(mapping)
+    barrier = MappingBarrier(mapping)
     pid = syscalls.clone3(syscalls.CLONE_NEWUSER, exit_signal=signal.SIGCHLD)
     if pid == 0:
-        _leave_after(gate)
+        _exit_after(barrier)
     namespace = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        gate.open(pid)
+        barrier.release(pid)
         os.waitpid(pid, 0)
         yield namespace
     finally:
         os.close(namespace)
 
 
-def _leave_after(gate: Gate) -> NoReturn:
+def _exit_after(barrier: MappingBarrier) -> NoReturn:
     try:
-        gate.wait()
+        barrier.wait()
     finally:
         os._exit(0)

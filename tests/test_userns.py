@@ -91,7 +91,7 @@ def test_the_workloads_user(own_root, tmp_path):
         assert os.stat(f"/proc/{instance.load('box').state.pid}").st_uid == first_id("box") + 1000
     finally:
         ok("down", "box")
-    assert "70000:0 is no user here" in refused("run", *AUTO, "-u", "70000", "tiny", "--", "id")
+    assert "the user 70000:0 does not exist here" in refused("run", *AUTO, "-u", "70000", "tiny", "--", "id")
     assert ok("run", *AUTO, "-u", "nobody", "tiny", "--", "id", "-u") == "65534\n"
 
 
