@@ -92,7 +92,7 @@ def test_a_system_without_systemd_or_cloud_init_is_refused(own_store, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("packages: [htop]\n", "no user-data"),
+        ("packages: [htop]\n", "is not user-data"),
         ("#cloud-config\n- a list\n", "does not contain a mapping"),
         ("#cloud-config\nusers: alice\n", "the key users: expected a list"),
         ("#cloud-config\na: 1\na: 2\n", "line 3"),

@@ -1,8 +1,8 @@
-"""How a guest comes up, and what its workload is.
+"""How a guest boots, and what its workload is.
 
 direct: our kernel and our init, which runs the command as its child.
-system: our kernel, and the init of the image's layers; cloud-init applies the seed and systemd runs the command.
-disk:   the image is a whole disk, with a boot loader and a kernel of its own; then as system.
+system: our kernel and the image's init; cloud-init applies the seed and systemd runs the command.
+disk:   the image is a whole disk with its own boot loader and kernel; otherwise like system.
 """
 
 from __future__ import annotations
@@ -20,11 +20,10 @@ _CLOUD_INIT = "/usr/bin/cloud-init"
 
 
 def kind(image: Image, work: Workload) -> str:
-    """Return how the guest boots: as the workload says, else by what the image is.
+    """Return how the guest boots: by `vm.boot` of the workload, or if that is `auto`, by the image.
 
-    An image that names a command is made for that command, and one that names none, or an init, and brings systemd
-    and cloud-init is a system. So it depends on the image alone whether `auto` boots it as one, not on the command
-    of the workload.
+    An image with a command is made to run that command. An image with systemd and cloud-init whose command is empty or
+    an init is a system. So `auto` depends on the image alone, not on the workload's command.
     """
     if image.disk:
         return DISK
@@ -34,7 +33,7 @@ def kind(image: Image, work: Workload) -> str:
 
 
 def lacks(image: Image) -> str:
-    """Return what an image lacks to be booted as a system, empty where it lacks nothing."""
+    """Return what an image lacks to be booted as a system, or "" if it lacks nothing."""
     if not lookup.has_init(image):
         return "systemd"
     with lookup.View(image.layers) as view:
@@ -43,7 +42,7 @@ def lacks(image: Image) -> str:
 
 
 def main_process(image: Image, work: Workload) -> Process | None:
-    """Return the workload's process, None where the system itself is the workload.
+    """Return the workload's process, or None if the system itself is the workload.
 
     Raises SpecError for a direct boot without a command.
     """
@@ -53,6 +52,6 @@ def main_process(image: Image, work: Workload) -> Process | None:
 
 
 def _own_command(image: Image) -> bool:
-    """Return whether the image names a command that is not just its init."""
+    """Return whether the image has a command that is not its init."""
     words = (*image.config.entrypoint, *image.config.cmd)
     return bool(words) and words[0] not in _INITS

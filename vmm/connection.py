@@ -1,7 +1,7 @@
-"""The one door to libvirt.
+"""The connection to libvirt: every call of libvirt goes through here.
 
-By default the QEMU driver runs inside our own process (`qemu:///embed`, https://libvirt.org/drvqemu.html), one root
-per instance; QEMU outlives the process. A process can hold one root, once: see launcher.py.
+By default the QEMU driver runs in our own process (`qemu:///embed`, https://libvirt.org/drvqemu.html), with one root
+folder per instance; QEMU outlives the process. A process can open one root, and only once: see launcher.py.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 
-# Read once, when the library is loaded. Errors reach us as exceptions; on stderr they would be a second report.
+# libvirt reads this when it is loaded. Errors reach us as exceptions; on stderr they would be reported twice.
 os.environ.setdefault("LIBVIRT_LOG_OUTPUTS", "4:file:/dev/null")
 
 import libvirt
@@ -19,8 +19,8 @@ from vmctl.errors import UnavailableError, VmctlError
 
 EMBEDDED = "qemu:///embed"
 
-# No virtlogd, no cgroups, namespaces and labels by libvirt: it is there for one guest, and the journal knows the rest.
-# Ownership stays as it is, since layers are shared between instances.
+# No virtlogd, and no cgroups, namespaces or labels by libvirt: it runs one guest only, and the journal has the rest.
+# Owners of files stay unchanged, because instances share layers.
 QEMU_CONF = """\
 stdio_handler = "file"
 cgroup_controllers = []
@@ -45,14 +45,14 @@ class Connection:
             raise _unavailable(uri, error) from error
 
     def probe(self, emulator: str, domain_type: str) -> None:
-        """Make libvirt learn what QEMU can do, now and not within a start: the first time takes 4 s."""
+        """Let libvirt probe QEMU's capabilities now, not during a start: the first time takes 4 s."""
         try:
             self._connection.getDomainCapabilities(emulator, "x86_64", "q35", domain_type)
         except libvirt.libvirtError as error:
             raise VmctlError(f"libvirt cannot use {emulator} as {domain_type}: {_sentence(error)}") from error
 
     def create(self, name: str, xml: str) -> dict[str, int]:
-        """Start a transient domain and return what it was given, by the names of `domain.Machine`."""
+        """Start a transient domain and return its actual size, with the names of `domain.Machine`."""
         try:
             _, memory_kib, _, vcpus, _ = self._connection.createXML(xml, 0).info()
         except libvirt.libvirtError as error:
@@ -68,9 +68,9 @@ class Connection:
 
 
 def make_root(root: str) -> str:
-    """Make the root of an embedded driver and return its URI.
+    """Create the root folder of an embedded driver and return its URI.
 
-    All roots share one cache of QEMU's capabilities: libvirt writes it by rename, so two at once do no harm.
+    All roots share one cache of QEMU's capabilities. libvirt writes it by rename, so two can write at the same time.
     """
     from urllib.parse import quote
 
@@ -86,7 +86,7 @@ def make_root(root: str) -> str:
 
 
 def _start_event_loop() -> None:
-    """Have libvirt talk to QEMU's monitor in a thread; without it every call would wait for ever."""
+    """Run libvirt's event loop, which reads QEMU's monitor, in a thread; without it every call would block."""
     libvirt.registerErrorHandler(lambda *_: None, None)
     libvirt.virEventRegisterDefaultImpl()
     threading.Thread(target=_run_event_loop, name="libvirt", daemon=True).start()
@@ -99,10 +99,10 @@ def _run_event_loop() -> None:
 
 def _unavailable(uri: str, error: libvirt.libvirtError) -> UnavailableError:
     text = _sentence(error)
-    if "parse user" in text or "parse group" in text:  # compiled into libvirt, and looked up whatever qemu.conf says
-        return UnavailableError(f"libvirt cannot start here: {text}", hint="`make setup` makes this system user")
+    if "parse user" in text or "parse group" in text:  # compiled into libvirt, and looked up regardless of qemu.conf
+        return UnavailableError(f"libvirt cannot start here: {text}", hint="`make setup` creates this system user")
     if "no connection driver" in text or "not found" in text:
-        return UnavailableError(f"libvirt has no QEMU driver: {text}", hint="`vmctl doctor` says how to get it")
+        return UnavailableError(f"libvirt has no QEMU driver: {text}", hint="`vmctl doctor` shows how to install it")
     return UnavailableError(f"libvirt cannot open {uri}: {text}")
 
 

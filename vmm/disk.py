@@ -1,7 +1,7 @@
 """The writable disk of a guest.
 
-For an image of layers a sparse file with an empty ext4, which holds the upper directory of its overlay; for an image
-that is a disk a qcow2 file that holds what differs from it.
+For an image of layers: a sparse file with an empty ext4, which contains the upper directory of the overlay. For a disk
+image: a qcow2 file with the differences from it.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ DEFAULT_SIZE_BYTES = 1024**3
 
 
 def make(path: str, size_bytes: int) -> None:
-    """Make the disk, or leave it as it is when a first start has made it; about 0.7 MiB are allocated, in 10 ms.
+    """Create the disk unless it exists; takes 10 ms and allocates about 0.7 MiB.
 
-    A file of our own reads as zeros wherever nothing was written, so neither the inode tables nor the journal need
-    to be zeroed: mke2fs sees the first for itself and is told the second. -m 0: no reserve for root, who is alone.
+    A new file reads as zeros, so neither the inode tables nor the journal need to be zeroed: mke2fs detects the first,
+    and `lazy_journal_init` skips the second. -m 0: no reserved blocks for root, because root is the main user.
     """
     if os.path.exists(path):
         return
@@ -35,12 +35,12 @@ def make(path: str, size_bytes: int) -> None:
 
 
 def command(path: str) -> list[str]:
-    """Return the program call that makes the file system."""
+    """Return the command that creates the file system."""
     return ["mke2fs", "-q", "-t", "ext4", "-m", "0", "-J", "size=4", "-E", "lazy_journal_init=1", path]
 
 
 def make_overlay(path: str, base: str, size_bytes: int | None) -> None:
-    """Make the disk over another one, or leave it as it is; 200 KiB are allocated. Raises SpecError: see check_size."""
+    """Create the disk over another one unless it exists; allocates 200 KiB. Raises SpecError: see check_size."""
     if os.path.exists(path):
         return
     check_size(base, size_bytes)
@@ -51,16 +51,16 @@ def make_overlay(path: str, base: str, size_bytes: int | None) -> None:
 
 
 def overlay_command(path: str, base: str, size_bytes: int | None) -> list[str]:
-    """Return the program call that makes the qcow2 file."""
+    """Return the command that creates the qcow2 file."""
     size = [] if size_bytes is None else [str(-(-size_bytes // 512) * 512)]
     return ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", base, path, *size]
 
 
 def check_size(base: str, size_bytes: int | None) -> None:
-    """Raise SpecError for a size below that of the disk `base`: the file systems on it would be cut off."""
+    """Raise SpecError for a size below that of the disk `base`: its file systems would be truncated."""
     least_bytes = int(json.loads(run(["qemu-img", "info", "-f", "qcow2", "--output=json", base])[1])["virtual-size"])
     if size_bytes is not None and size_bytes < least_bytes:
         raise SpecError(
-            f"the key resources.disk: the image's disk has {format_size(least_bytes)} already",
-            hint="leave it out, or ask for more",
+            f"the key resources.disk: expected at least {format_size(least_bytes)}, the size of the image's disk",
+            hint="leave the key out to keep that size",
         )

@@ -1,7 +1,7 @@
-"""The machine of a guest as libvirt's domain XML: a pure function of one value.
+"""The libvirt domain XML of a guest, built from one value by a pure function.
 
-Element by element as in https://libvirt.org/formatdomain.html. Everything that the guest does not need is left out:
-each device costs time in the firmware and again in the kernel.
+See https://libvirt.org/formatdomain.html for each element. Devices that the guest does not need are left out: each one
+costs time in the firmware and again in the kernel.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
 QEMU_NAMESPACE = "http://libvirt.org/schemas/domain/qemu/1.0"
 KIB = 1024
-MANY_DISKS = 24  # so many have a slot of the bus each, beside the other devices
+MANY_DISKS = 24  # the root bus has a slot for each of up to this many disks, next to the other devices
 
 
 class Nic(NamedTuple):
-    """The guest's network interface and the tap device it is plugged into."""
+    """The guest's network interface and the tap device it is connected to."""
 
     tap: str
     mac: str
 
 
 class Machine(NamedTuple):
-    """All that a domain consists of; every path is absolute."""
+    """Everything that a domain consists of; all paths are absolute."""
 
     name: str
     uuid: str
@@ -35,26 +35,26 @@ class Machine(NamedTuple):
     vcpus: int
     memory_bytes: int
     layers: tuple[str, ...]  # lowest first
-    disk: str  # what the guest writes to: an ext4 file system, or a qcow2 overlay over an image that is a disk
+    disk: str  # the writable disk: an ext4 file system, or for a disk image a qcow2 overlay over it
     seed: str
     console: str
     outputs: tuple[tuple[str, str], ...]  # (port name, file) for each stream from the guest
     control: tuple[str, str]  # (port name, FIFO)
     stdin: tuple[str, str] | None = None  # (port name, unix socket)
     nic: Nic | None = None
-    kernel: str = ""  # without one the firmware boots the disk
+    kernel: str = ""  # empty: the firmware boots the disk
     initrd: str = ""
     cmdline: str = ""
-    modules: str = ""  # of the kernel, for a guest that boots a system from layers
+    modules: str = ""  # disk with the kernel's modules, for a guest that boots a system from layers
 
 
 def machine_uuid(instance_id: str) -> str:
-    """Return the UUID of an instance's domain; the same at each start, since a guest derives its machine-id from it."""
+    """Return the UUID of an instance's domain. It is the same at each start: the guest's machine-id depends on it."""
     return str(uuid.uuid5(uuid.NAMESPACE_OID, f"vmctl-{instance_id}"))
 
 
 def vcpus(cpus: float | None) -> int:
-    """Return how many virtual CPUs serve a limit of `cpus`; a fraction is left to the cgroup's quota."""
+    """Return the number of virtual CPUs for a limit of `cpus`; the cgroup's quota limits the fraction."""
     return max(1, math.ceil(cpus or 1))
 
 
@@ -90,7 +90,7 @@ def _os(machine: Machine) -> Element:
 
 
 def _security_label() -> Element:
-    """Have any libvirt, a daemon too, run QEMU as root and leave the owners of our files, which instances share."""
+    """Run QEMU as root, also under a libvirtd, and do not change the owners of our files, which instances share."""
     label = _element("seclabel", type="static", model="dac", relabel="no")
     _text(label, "label", "+0:+0")
     return label
@@ -103,7 +103,7 @@ def _features() -> Element:
 
 
 def _cpu(machine: Machine) -> Element:
-    """check='none': nothing here asks for a feature that could turn out to be missing, so nothing is compared."""
+    """check='none': no CPU feature is required, so libvirt does not have to compare any."""
     if machine.accelerator == "kvm":
         return _element("cpu", mode="host-passthrough", check="none")
     return _element("cpu", mode="maximum", check="none")
@@ -133,7 +133,7 @@ def _devices(machine: Machine) -> Element:
 
 
 def _disks(machine: Machine) -> list[Element]:
-    """Return the disks; the guest tells them apart by serial, never by order."""
+    """Return the disks; the guest identifies them by serial, never by order."""
     files = [(f"layer{number}", path) for number, path in enumerate(machine.layers)]
     files += [("modules", machine.modules)] if machine.modules else []
     files += [("seed", machine.seed), ("disk", machine.disk)]
@@ -148,8 +148,8 @@ def _disk(number: int, serial: str, path: str) -> Element:
     driver = _element("driver", name="qemu", type="raw")
     element.extend([driver, _element("source", file=path), _element("target", dev=_disk_name(number), bus="virtio")])
     if serial == "disk":
-        driver.set("discard", "unmap")  # what the guest trims, the host gets back
-        driver.set("error_policy", "report")  # a full host disk is the guest's error; QEMU would stop it, silently
+        driver.set("discard", "unmap")  # blocks that the guest trims are freed on the host
+        driver.set("error_policy", "report")  # a full host disk is an error in the guest; QEMU would stop it silently
     else:
         element.append(_element("readonly"))
     _text(element, "serial", serial)
@@ -157,13 +157,13 @@ def _disk(number: int, serial: str, path: str) -> Element:
 
 
 def _boot_from(disk: Element) -> None:
-    """Have the firmware look at this disk only."""
+    """Make the firmware boot from this disk only."""
     disk[0].set("type", "qcow2")
     disk.append(_element("boot", order="1"))
 
 
 def _disk_name(number: int) -> str:
-    """Return vda ... vdz, vdaa ...: bijective base 26, as the kernel counts."""
+    """Return vda ... vdz, vdaa ...: bijective base 26, like the kernel's names."""
     letters = ""
     number += 1
     while number:
@@ -173,7 +173,7 @@ def _disk_name(number: int) -> str:
 
 
 def _interface(nic: Nic) -> Element:
-    """managed='no': the tap is there already, with an owner and on a bridge; libvirt only opens it."""
+    """managed='no': the tap exists already, with an owner and on a bridge; libvirt only opens it."""
     element = _element("interface", type="ethernet")
     element.append(_element("mac", address=nic.mac))
     element.append(_element("target", dev=nic.tap, managed="no"))
@@ -192,7 +192,7 @@ def _console(path: str) -> Element:
 
 
 def _output(name: str, path: str) -> Element:
-    """A port that QEMU writes to a file: it needs no reader on the host."""
+    """A port from the guest that QEMU writes to a file: it needs no reader on the host."""
     element = _element("channel", type="file")
     element.append(_element("source", path=path, append="off"))
     element.append(_element("target", type="virtio", name=name))
@@ -200,7 +200,7 @@ def _output(name: str, path: str) -> Element:
 
 
 def _fifo(name: str, path: str) -> Element:
-    """A port into the guest without a handshake: QEMU holds both ends open, so a writer may come and go."""
+    """A port into the guest without a connection: QEMU keeps both ends open, so writers can open and close it."""
     element = _element("channel", type="pipe")
     element.append(_element("source", path=path))
     element.append(_element("target", type="virtio", name=name))
@@ -208,7 +208,7 @@ def _fifo(name: str, path: str) -> Element:
 
 
 def _socket(name: str, path: str) -> Element:
-    """A port into the guest with an end: when the host closes its side, the guest reads end of file."""
+    """A port into the guest with an end of file: the guest reads it when the host closes its side."""
     element = _element("channel", type="unix")
     element.append(_element("source", mode="bind", path=path))
     element.append(_element("target", type="virtio", name=name))
@@ -216,7 +216,7 @@ def _socket(name: str, path: str) -> Element:
 
 
 def _balloon() -> Element:
-    """Free page reporting: memory that the guest frees goes back to the host without anybody asking."""
+    """Free page reporting: memory that the guest frees is given back to the host without a request."""
     return _element("memballoon", model="virtio", freePageReporting="on")
 
 
@@ -231,13 +231,13 @@ def _rng() -> Element:
 def _on_root_bus(devices: Element) -> Element:
     """Put every PCI device directly on q35's root bus.
 
-    libvirt would give each a PCIe root port of its own (for hot-plug), a second device to be found and set up. Where
-    an image has more layers than the bus has slots, eight disks share one, as the functions of a device.
+    libvirt would give each device a PCIe root port (for hot-plug), which is a second device to find and set up. If an
+    image has more layers than the bus has slots, eight disks share a slot, as the functions of one device.
     """
-    single = [one for one in devices if one.tag in ("interface", "memballoon", "rng") or _is_virtio_serial(one)]
-    disks = [one for one in devices if one.tag == "disk"]
+    single = [child for child in devices if child.tag in ("interface", "memballoon", "rng") or _is_virtio_serial(child)]
+    disks = [child for child in devices if child.tag == "disk"]
     per_slot = 8 if len(disks) > MANY_DISKS else 1
-    slots, slot = iter(range(2, 31)), 0  # 0 is the host bridge, 1 left to a display, 31 the chipset's
+    slots, slot = iter(range(2, 31)), 0  # 0 is the host bridge, 1 is left for a display, 31 is the chipset
     for number, disk in enumerate(disks):
         function = number % per_slot
         slot = slot if function else next(slots)
@@ -257,9 +257,9 @@ def _address(slot: int, function: int, *, shared: bool) -> Element:
 
 
 def _qemu_arguments(machine: Machine) -> Element:
-    """Let QEMU end with its guest: libvirt passes -no-shutdown and would do that itself, but may not be attached.
+    """Make QEMU exit when the guest powers off: libvirt passes -no-shutdown, but may not run any more to end QEMU.
 
-    A processor has some 200 interrupt vectors; with two for each of many disks the last ones would get none.
+    A processor has about 200 interrupt vectors. With two for each of many disks, the last disks would get none.
     """
     element = _element(f"{{{QEMU_NAMESPACE}}}commandline")
     shared = ("-global", "virtio-blk-pci.vectors=0") if len(_disks(machine)) > MANY_DISKS else ()
@@ -269,7 +269,7 @@ def _qemu_arguments(machine: Machine) -> Element:
 
 
 def _qemu_capabilities() -> Element:
-    """With this capability libvirt reads 400 CPU properties, one message each: 0.5 s of every start."""
+    """Remove a capability with which libvirt reads 400 CPU properties, one message each: 0.5 s of every start."""
     element = _element(f"{{{QEMU_NAMESPACE}}}capabilities")
     element.append(_element(f"{{{QEMU_NAMESPACE}}}del", capability="cpu-unavailable-features"))
     return element

@@ -1,4 +1,4 @@
-"""Two key pairs per instance: the client's, which opens the guest, and the guest's own, known before it boots."""
+"""Two SSH key pairs per instance, made before it boots: the client's, to log in, and the guest's host key."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import NamedTuple
 
 
 class KeyPair(NamedTuple):
-    """An ed25519 key."""
+    """An ed25519 key pair."""
 
-    private: str  # OpenSSH's format, PEM armour included
-    public: str  # one line, as in authorized_keys
+    private: str  # in OpenSSH's format, with the PEM armour
+    public: str  # a line as in authorized_keys
 
 
 def load_or_make(path: str) -> KeyPair:
-    """Return the key pair whose private key is in the file `path`; make it, readable to its owner, if missing."""
+    """Return the key pair of the private key file `path`; create the file if missing, readable only to its owner."""
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_ssh_private_key
 
     if not os.path.exists(path):
@@ -27,7 +27,7 @@ def load_or_make(path: str) -> KeyPair:
 
 
 def blob(public: str) -> bytes:
-    """Return the bytes of a public key line, as they travel in the SSH protocol (RFC 8709)."""
+    """Return the public key of a line as bytes of the SSH protocol (RFC 8709)."""
     return base64.b64decode(public.split()[1])
 
 

@@ -1,4 +1,4 @@
-"""QEMU as a process of this host: found and ended without asking libvirt, whose last client may be long gone."""
+"""QEMU as a process of this host: found and ended without libvirt, whose driver may not run any more."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _FLOCK = "hhqqi4x"  # struct flock: l_type, l_whence, l_start, l_len, l_pid
 
 
 def emulator() -> str | None:
-    """Return the path of the QEMU of this machine's architecture, None where it is not installed."""
+    """Return the path of QEMU for this machine's architecture, or None if it is not installed."""
     return which("qemu-system-x86_64") or which("/usr/libexec/qemu-kvm")
 
 
 def files(emulator: str) -> list[str]:
-    """Return the program, its libraries, and the folders of its modules and of its firmware. Raises CommandError."""
+    """Return the program, its libraries, and the folders of its modules and its firmware. Raises CommandError."""
     libraries = re.findall(r"(/\S+) \(0x", run(["ldd", emulator])[1])
     modules = sorted({os.path.join(os.path.dirname(library), "qemu") for library in libraries})
     firmware = run([emulator, "-L", "help"])[1].split()
@@ -28,7 +28,7 @@ def files(emulator: str) -> list[str]:
 
 
 def find(uuid: str) -> int | None:
-    """Return the pid of the QEMU that runs the domain `uuid` (libvirt passes it as an argument), None without one."""
+    """Return the pid of the QEMU that runs the domain `uuid`, or None; libvirt passes the UUID as an argument."""
     argument = b"\0-uuid\0" + uuid.encode() + b"\0"
     for name in os.listdir("/proc"):
         if name.isdigit() and argument in _command_line(name):
@@ -37,10 +37,10 @@ def find(uuid: str) -> int | None:
 
 
 def lock_holder(pid_file: str) -> int | None:
-    """Return the pid of the process that holds libvirt's pid file, None without one.
+    """Return the pid of the process that has locked libvirt's pid file, or None.
 
-    libvirt's child locks the file before it executes QEMU, and QEMU keeps the lock to its end (fcntl(2)): so this
-    finds a QEMU that is not yet one, and never a stranger who was given an old number.
+    libvirt's child locks the file before it executes QEMU, and QEMU keeps the lock until it exits (fcntl(2)). So this
+    also finds the child before it executes QEMU, and never another process that was given the same pid later.
     """
     try:
         fd = os.open(pid_file, os.O_RDWR | os.O_CLOEXEC)
@@ -55,16 +55,16 @@ def lock_holder(pid_file: str) -> int | None:
 
 
 def end(pid_file: str, uuid: str) -> None:
-    """Kill the QEMU of a domain, if there is one, and wait until it is gone. Raises VmctlError if it stays."""
+    """Kill the QEMU of a domain, if it runs, and wait until it is gone. Raises VmctlError if it is still running."""
     for pid in {lock_holder(pid_file), find(uuid)} - {None}:
         assert pid is not None
         if not processes.end(pid, processes.start_time(pid)):
-            raise VmctlError(f"QEMU (process {pid}) does not end", hint="the kernel's log may say why: dmesg")
+            raise VmctlError(f"QEMU (process {pid}) is still running after SIGKILL", hint="`dmesg` may show why")
 
 
 def _command_line(pid: str) -> bytes:
     try:
         with open(f"/proc/{pid}/cmdline", "rb") as file:
             return file.read()
-    except OSError:  # it has just ended
+    except OSError:  # it has just exited
         return b""

@@ -1,8 +1,7 @@
-"""The cloud-init seed: three texts and the ISO that carries them. It is the guest's only configuration.
+"""The cloud-init seed: three files on an ISO image. It is the guest's only configuration.
 
-NoCloud as in https://cloudinit.readthedocs.io/en/latest/reference/datasources/nocloud.html. The texts are written in
-one fixed form, one item per line and free text in base64, so that the small init reads with awk what cloud-init
-reads as YAML.
+See https://cloudinit.readthedocs.io/en/latest/reference/datasources/nocloud.html. The files have a fixed layout, one
+item per line and free text in base64: cloud-init reads them as YAML, and the small init reads them with awk.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ LIMITS = f"{HERE}/limits"
 
 
 class SeedFile(NamedTuple):
-    """A file to be written in the guest before the command starts."""
+    """A file that is written in the guest before the command starts."""
 
     path: str
     content: bytes
@@ -29,7 +28,7 @@ class SeedFile(NamedTuple):
 
 
 class Address(NamedTuple):
-    """The guest's one interface, known by its MAC."""
+    """The address of the guest's only interface, which is identified by its MAC."""
 
     mac: str
     address: str
@@ -38,10 +37,10 @@ class Address(NamedTuple):
 
 
 class Identity(NamedTuple):
-    """How guest and host know each other."""
+    """The SSH keys by which guest and host identify each other."""
 
-    client_public: str  # who may come in, as a line of authorized_keys
-    host_private: str  # the guest's own key, in OpenSSH's format
+    client_public: str  # the key that may log in, as a line of authorized_keys
+    host_private: str  # the guest's host key, in OpenSSH's format
     host_public: str
 
 
@@ -58,12 +57,12 @@ class Seed(NamedTuple):
 
 
 def meta_data(instance_id: str, hostname: str) -> str:
-    """Return meta-data; a new instance-id makes cloud-init apply everything again."""
+    """Return the meta-data; a new instance-id makes cloud-init apply everything again."""
     return f"instance-id: {instance_id}\nlocal-hostname: {hostname}\n"
 
 
 def network_config(address: Address | None) -> str:
-    """Return network-config, version 2 (netplan's form); None is a guest without a network."""
+    """Return the network-config, version 2 (netplan's format); `address` is None for a guest without a network."""
     if address is None:
         return "version: 2\nethernets: {}\n"
     return f"""\
@@ -82,7 +81,7 @@ ethernets:
 
 
 def user_data(identity: Identity, files: Sequence[SeedFile]) -> str:
-    """Return user-data: who may come in, who the guest is, what to write and what to run."""
+    """Return the user-data: the key that may log in, the guest's host key, files to write and the command to run."""
     return (
         f"#cloud-config\ndisable_root: false\nusers:\n{root_user(identity)}{host_keys(identity)}{write_files(files)}"
         f"runcmd:\n- [{_quoted(WORKLOAD_SCRIPT)}]\n"
@@ -90,12 +89,12 @@ def user_data(identity: Identity, files: Sequence[SeedFile]) -> str:
 
 
 def root_user(identity: Identity) -> str:
-    """Return the item of `users` that lets us in as root."""
+    """Return the item of `users` that lets the host log in as root."""
     return f"- name: root\n  ssh_authorized_keys:\n  - {_quoted(identity.client_public)}\n"
 
 
 def host_keys(identity: Identity) -> str:
-    """Return the keys of a cloud-config by which the guest has the host key made for it, and no other."""
+    """Return the keys of a cloud-config that give the guest the host key made for it, and no other."""
     private = "".join(f"    {line}\n" for line in identity.host_private.strip().splitlines())
     return f"""\
 ssh_deletekeys: true
@@ -106,30 +105,30 @@ ssh_keys:
 
 
 def write_files(files: Sequence[SeedFile]) -> str:
-    """Return the key `write_files` with the files, at least one."""
+    """Return the key `write_files` with the files; there must be at least one."""
     return "write_files:\n" + "".join(map(_write_file, files))
 
 
 def workload_words(
     argv: Sequence[str], env: Mapping[str, str] | Sequence[tuple[str, str]], workdir: str, user: str
 ) -> str:
-    """Return `USER WORKDIR NAME=VALUE... -- COMMAND ARG...`, quoted for a shell: what the guest's `launch` takes."""
+    """Return `USER WORKDIR NAME=VALUE... -- COMMAND ARG...`, quoted for a shell: the arguments of `launch`."""
     pairs = env.items() if isinstance(env, Mapping) else env
     return shlex.join([user, workdir, *(f"{name}={value}" for name, value in pairs), "--", *argv])
 
 
 def workload_script(words: str) -> SeedFile:
-    """Return the file that runs the workload, for whichever init the guest has."""
+    """Return the script that runs the workload; it is the same for every init of a guest."""
     return SeedFile(WORKLOAD_SCRIPT, f"#!/bin/sh\nexec {LAUNCH} {words}\n".encode(), 0o700)
 
 
 def limits_file(pids: int) -> SeedFile:
-    """Return the file with the limits that the guest's kernel enforces, by the names of cgroup v2."""
+    """Return the file with the limits that the guest's kernel enforces, with the names of cgroup v2."""
     return SeedFile(LIMITS, f"pids.max {pids}\n".encode(), 0o600)
 
 
 def write_iso(path: str, seed: Seed) -> None:
-    """Write the seed as an ISO 9660 image; Rock Ridge and Joliet both keep the names as they are."""
+    """Write the seed as an ISO 9660 image; Rock Ridge and Joliet both keep the names unchanged."""
     from io import BytesIO
 
     from pycdlib import PyCdlib
@@ -155,5 +154,5 @@ def _write_file(file: SeedFile) -> str:
 
 
 def _quoted(text: str) -> str:
-    """A JSON string is a YAML string too."""
+    """Return the text as a JSON string, which is also a YAML string."""
     return json.dumps(text, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""One more command in a running guest: over SSH, with the instance's own key and the guest's key known beforehand."""
+"""Run another command in a running guest over SSH; both keys were made for the instance before it booted."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
     from paramiko import Channel, Message, Transport
 
 PORT = 22
-USER = "root"  # of the guest's sshd, outside the image; the workload's user is part of the command line
+USER = "root"  # logs in outside the image's root; the workload's user is part of the command line
 TIMEOUT_S = 20.0
-CONNECT_TIMEOUT_S = 60.0  # a system has a network before it has an sshd
+CONNECT_TIMEOUT_S = 60.0  # in a booting system the network is up before sshd runs
 NAMES = {signal.SIGINT: "INT", signal.SIGTERM: "TERM", signal.SIGHUP: "HUP", signal.SIGQUIT: "QUIT"}
 
 
 class Guest(NamedTuple):
-    """Where to connect to and how both sides know each other."""
+    """Address and keys of a guest."""
 
     name: str
     address: str
     client_key: str  # path of the private key
-    host_public: str  # the line that the guest's key must match
+    host_public: str  # public host key, which the guest's sshd must present
 
 
 def execute(guest: Guest, words: str, *, tty: bool, stdin: bool) -> int:
@@ -62,24 +62,22 @@ def _transport(guest: Guest) -> Iterator[Transport]:
         transport = Transport(connection)
         stack.callback(transport.close)
         transport.get_security_options().key_types = ("ssh-ed25519",)
-        _hear_of_signals(transport)
+        _handle_exit_signal(transport)
         transport.start_client(timeout=TIMEOUT_S)
         if transport.get_remote_server_key().asbytes() != keys.blob(guest.host_public):
-            raise VmctlError(
-                f"whoever answers at {guest.address} is not the guest {guest.name}: it has another host key"
-            )
+            raise VmctlError(f"the SSH server at {guest.address} is not the guest {guest.name}: its host key differs")
         transport.auth_publickey(USER, Ed25519Key.from_private_key_file(guest.client_key))
         yield transport
 
 
-def _hear_of_signals(transport: Transport) -> None:
-    """Give a command that a signal has ended the code 128+n: paramiko passes over `exit-signal` (RFC 4254, 6.10)."""
+def _handle_exit_signal(transport: Transport) -> None:
+    """Set the exit code 128+n if a signal ends the command: paramiko ignores `exit-signal` (RFC 4254, 6.10)."""
     from paramiko.common import MSG_CHANNEL_REQUEST
 
     def handle(channel: Channel, message: Message) -> None:
         start = message.packet.tell()
         if message.get_text() == "exit-signal":
-            message.get_boolean()  # whether a reply is wanted: never
+            message.get_boolean()  # the flag for a reply, always false
             channel.exit_status = 128 + signal.Signals[f"SIG{message.get_text()}"]
             channel.status_event.set()
         else:
@@ -91,14 +89,14 @@ def _hear_of_signals(transport: Transport) -> None:
 
 
 def _connect(guest: Guest) -> socket.socket:
-    """Return a TCP connection made from within the switch; the guest's sshd may still be on its way."""
+    """Return a TCP connection made inside the instances' network; waits until the guest's sshd is up."""
     deadline = time.monotonic() + CONNECT_TIMEOUT_S
     while True:
         try:
             return connect.connect(guest.address, PORT, timeout_s=max(1.0, deadline - time.monotonic()))
         except ConnectionRefusedError:
             if time.monotonic() > deadline:
-                raise DeadlineError(f"the guest {guest.name} does not take SSH connections") from None
+                raise DeadlineError(f"the guest {guest.name} refuses SSH connections") from None
             time.sleep(0.02)
         except OSError as error:
             raise VmctlError(f"the guest {guest.name} cannot be reached at {guest.address}: {error}") from error
@@ -130,7 +128,7 @@ def _start_feeding(channel: Channel) -> None:
 
 
 def _copy_output(channel: Channel) -> None:
-    """Copy both streams to ours until the command has ended and all of it has arrived."""
+    """Copy stdout and stderr of the command to ours until both have ended."""
     import threading
 
     streams: list[tuple[Callable[[int], bytes], int]] = [(channel.recv, 1), (channel.recv_stderr, 2)]
@@ -148,7 +146,7 @@ def _copy(receive: Callable[[int], bytes], target: int) -> None:
 
 
 def _send_signal(channel: Channel, name: str) -> None:
-    """Send the channel request `signal`, which paramiko has no method for."""
+    """Send the channel request `signal`, for which paramiko has no method."""
     from paramiko import Message
     from paramiko.common import cMSG_CHANNEL_REQUEST
 

@@ -1,11 +1,11 @@
-"""The seed's user-data for a guest that boots a system: cloud-init reads it, systemd does the rest.
+"""The seed's user-data for a guest that boots a system: cloud-init applies it, systemd runs the workload.
 
 A MIME multi-part message (https://cloudinit.readthedocs.io/en/latest/explanation/format.html), in this order:
-- a boothook, run early in each boot: writes our scripts and units to /run, so that nothing of them stays, and starts
-  them; see vmm/guest/system;
-- what the user adds (`vm.cloud_init`), as it is;
-- the guest's host key, which replaces what the user says of it;
-- who may come in and which files to write, appended to the user's own lists.
+- a boothook, which runs early in each boot: it writes our scripts and units to /run, where they do not persist, and
+  starts them; see vmm/guest/system;
+- the user's user-data (`vm.cloud_init`), unchanged;
+- the guest's host key, which replaces that of the user's user-data;
+- the key that may log in and the files to write, appended to the user's lists.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _GUEST = os.path.join(os.path.dirname(__file__), "guest")
 
 
 class Command(NamedTuple):
-    """The workload, where it is a command and not the system itself."""
+    """The workload, if it is a command and not the system itself."""
 
-    words: str  # what `launch` takes
-    pids: int | None = None  # the most tasks it may have
+    words: str  # the arguments of `launch`
+    pids: int | None = None  # limit for the number of tasks
 
 
 def user_data(identity: Identity, files: Sequence[SeedFile], command: Command | None, extra: Extra | None) -> str:
@@ -61,7 +61,7 @@ def _unit(command: Command) -> bytes:
 
 
 def _here_document(file: SeedFile) -> str:
-    """Return the lines of a shell that write a file."""
+    """Return the shell commands that write a file."""
     text = file.content.decode()
     end = _unused("END", text)
     folder = os.path.dirname(file.path)
@@ -69,14 +69,14 @@ def _here_document(file: SeedFile) -> str:
 
 
 def _own_config(identity: Identity, files: Sequence[SeedFile], *, default_user: bool) -> str:
-    """Return our share of the configuration: where the user names no users, the image's own is to be there, too."""
+    """Return our cloud-config; with `default_user` it also creates the image's default user."""
     users = ("- default\n" if default_user else "") + seed.root_user(identity)
     quiet = "no_ssh_fingerprints: true\nssh:\n  emit_keys_to_console: false\n"
     return f"#cloud-config\nusers:\n{users}{quiet}" + (seed.write_files(files) if files else "")
 
 
 def _unused(word: str, text: str) -> str:
-    """Return a word that does not occur in the text."""
+    """Return `word`, with `_` appended until it does not occur in the text."""
     while word in text:
         word += "_"
     return word

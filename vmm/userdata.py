@@ -1,6 +1,6 @@
-"""The user's own user-data, `vm.cloud_init`: judged before a start, since a guest would only log what is wrong.
+"""The user's user-data, `vm.cloud_init`, checked before a start: a guest would only log what is wrong with it.
 
-cloud-init knows what a part is by how it begins, see
+cloud-init recognizes the kind of a part by its first line, see
 https://cloudinit.readthedocs.io/en/latest/explanation/format.html.
 """
 
@@ -22,26 +22,26 @@ BEGINNINGS = (
 
 
 class Extra(NamedTuple):
-    """What is added to our own user-data."""
+    """A part to add to our user-data."""
 
     part: Message
-    users: bool  # it says itself which users there are
+    users: bool  # whether it has the key `users`
 
 
 def load(path: str) -> Extra:
     """Return the file's content as a part of user-data. Raises SpecError that names file and line."""
     text = textfile.decoded(textfile.read(path, "user-data"), path, "user-data")
     if not text.startswith(BEGINNINGS):
-        raise SpecError(f"{path} is no user-data of cloud-init", hint="begin it with the line #cloud-config")
+        raise SpecError(f"{path} is not user-data of cloud-init", hint="the first line must be #cloud-config")
     if text.startswith(BEGINNINGS[-2:]):
         return Extra(message_from_string(text), users=False)
     return Extra(text_part(os.path.basename(path), "plain", text), users=_names_users(path, text))
 
 
 def text_part(name: str, subtype: str, text: str) -> Message:
-    """Return a part of a MIME message. As plain text: cloud-init looks at how it begins.
+    """Return a part of a MIME message. With subtype plain, cloud-init recognizes the part by its first line.
 
-    In base64 where a line would not survive as it is: a carriage return is the end of one.
+    The part is in base64 if it is not ASCII or has a carriage return, which would become the end of a line.
     """
     part = MIMEText(text, subtype, "us-ascii" if text.isascii() and "\r" not in text else "utf-8")
     part.add_header("Content-Disposition", "attachment", filename=name)
@@ -49,7 +49,7 @@ def text_part(name: str, subtype: str, text: str) -> Message:
 
 
 def _names_users(path: str, text: str) -> bool:
-    """Judge a cloud-config and return whether it has the key `users`."""
+    """Check a cloud-config and return whether it has the key `users`. Raises SpecError."""
     first_line = text.partition("\n")[0].strip()
     if first_line != "#cloud-config":
         return False
@@ -57,6 +57,6 @@ def _names_users(path: str, text: str) -> bool:
     for key in ("users", "write_files", "runcmd", "bootcmd"):
         if not isinstance(config.get(key, []), list):
             raise SpecError(
-                f"{path}: the key {key}: expected a list", hint="cloud-init's documentation shows its items"
+                f"{path}: the key {key}: expected a list", hint="see cloud-init's documentation for its items"
             )
     return "users" in config
