@@ -23,26 +23,24 @@ _BOOT = "import sys; sys.path.append(sys.argv[1]); from containers.supervisor im
 
 
 def become_supervisor(
-    child: int, log_event: int, stdout: int, stderr: int, stdout_log: str, stderr_log: str, exit_file: str
+    child: int, written: int, stdout: int, stderr: int, stdout_log: str, stderr_log: str, exit_file: str
 ) -> NoReturn:
     """Turn this process, the parent of `child`, into its supervisor; `stdout` and `stderr` are the child's pipes.
 
-    `log_event` is an eventfd(2); the supervisor writes to it after each write to a log.
+    `written` is an eventfd(2); the supervisor writes to it after each write to a log.
     """
     null = os.open("/dev/null", os.O_RDWR)
     for fd in (0, 1, 2):
         os.dup2(null, fd)
-    for fd in (log_event, stdout, stderr):
+    for fd in (written, stdout, stderr):
         os.set_inheritable(fd, True)
-    arguments = (_ROOT, str(child), str(log_event), str(stdout), str(stderr), stdout_log, stderr_log, exit_file)
+    arguments = (_ROOT, str(child), str(written), str(stdout), str(stderr), stdout_log, stderr_log, exit_file)
     # LC_ALL=C: the tables of a locale take 130 KiB and are not needed here
     python = sys.executable
     os.execve(python, (python, "-I", "-S", "-X", "utf8", "-c", _BOOT, *arguments), {"LC_ALL": "C"})
 
 
-def main(
-    child: str, log_event: str, stdout: str, stderr: str, stdout_log: str, stderr_log: str, exit_file: str
-) -> None:
+def main(child: str, written: str, stdout: str, stderr: str, stdout_log: str, stderr_log: str, exit_file: str) -> None:
     """Copy both streams to their logs until the child exits, then write `CODE SOURCE` to the exit file."""
     for signum in (_signal.SIGINT, _signal.SIGHUP, _signal.SIGTERM):  # it exits only after its child
         _signal.signal(signum, _signal.SIG_IGN)
@@ -56,7 +54,7 @@ def main(
         ready = [fd for fd, _ in poller.poll()]
         for fd in logs.keys() & set(ready):
             if _copy(fd, logs[fd]):
-                os.eventfd_write(int(log_event), 1)
+                os.eventfd_write(int(written), 1)
             else:
                 poller.unregister(fd)
                 del logs[fd]

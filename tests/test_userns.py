@@ -242,7 +242,7 @@ def test_ranges_can_run_out(own_root, monkeypatch):
     monkeypatch.setattr(userns, "END", userns.FIRST + 2 * userns.COUNT)
     assert [userns.reserve(inst) for inst in made[:2]] == [userns.FIRST, userns.FIRST + userns.COUNT]
     assert userns.reserve(made[0]) == userns.FIRST  # once more, the same
-    with pytest.raises(ConflictError, match="every range"):
+    with pytest.raises(ConflictError, match="all ranges"):
         userns.reserve(made[2])
 
 

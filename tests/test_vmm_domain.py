@@ -52,7 +52,7 @@ def test_schema(machine, tmp_path):
 
 
 def test_libvirt_parses_it(machine):
-    import libvirt
+    from vmm.connection import libvirt  # it sets LIBVIRT_LOG_OUTPUTS before it loads the library
 
     connection = libvirt.open("test:///default")
     try:

@@ -132,7 +132,7 @@ def test_exec_trusts_only_the_guests_own_key(guest):
     path, aside = files.host_key(guest), files.host_key(guest) + ".aside"
     os.rename(path, aside)
     try:
-        with pytest.raises(VmctlError, match="another host key"):
+        with pytest.raises(VmctlError, match="its host key differs"):
             run_in(guest, "true")
     finally:
         os.replace(aside, path)
