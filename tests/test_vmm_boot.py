@@ -217,7 +217,7 @@ def test_modules_are_packed_once_and_found_where_a_guest_looks(own_store):
 def test_overlay_of_a_disk_is_small_and_not_smaller_than_it(tmp_path):
     base, path = str(tmp_path / "base.qcow2"), str(tmp_path / "disk.img")
     run(["qemu-img", "create", "-q", "-f", "qcow2", base, "64M"])
-    with pytest.raises(SpecError, match="expected at least 64.0 MiB"):
+    with pytest.raises(SpecError, match="expected at least 64"):
         disk.make_overlay(path, base, 1024**2)
     assert not os.path.exists(path)
     disk.make_overlay(path, base, 128 * 1024**2 + 1)
