@@ -66,7 +66,16 @@ def ability(backend: Backend, kind: type[Able]) -> Able:
     raise UnavailableError(f"mode {backend.mode} cannot {kind.ability}")
 
 
+_classes: dict[str, type[Backend]] = {}
+
+
 def _class(mode: str) -> type[Backend]:
+    if mode not in _classes:  # found once: a command asks for its options, then for the backend
+        _classes[mode] = _find_class(mode)
+    return _classes[mode]
+
+
+def _find_class(mode: str) -> type[Backend]:
     known = modes(mode)
     if mode not in known:
         names = ", ".join(sorted(known)) or "none: vmctl is not installed, `make setup` does it"
