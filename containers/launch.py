@@ -17,10 +17,10 @@ from containers import identity, imagepath
 from containers.mountplan import Mount, Overlay, Step
 from images.store.image import Process
 from vmctl.errors import CommandNotExecutableError, CommandNotFoundError, SpecError, VmctlError
-from vmctl.linux import syscalls
+from vmctl.linux import netlink, syscalls
 from vmctl.linux.cgroups import Cgroup
 from vmctl.named import TYPE_CHECKING, NamedTuple
-from vmctl.net import network
+from vmctl.net import Link
 from vmctl.workload import File, Volume
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Launch(NamedTuple):
     files: tuple[File, ...]
     process: Process
     hostname: str
-    link: network.Link | None
+    link: Link | None
     init: str | None  # a reaper on the host, to be PID 1 before the command
     tty: bool  # the command gets a terminal of the container's own devpts
     first_id: int | None  # of the host, which is 0 inside; None: no user namespace
@@ -124,7 +124,7 @@ def _child(
             _hear(plugged, parent)
             launch.link.network.configure_inside(launch.link)
         elif launch.namespaces & syscalls.CLONE_NEWNET:
-            network.loopback_up()
+            netlink.apply(netlink.set_up("lo"))
         argv = (_INIT, "-s", "--", *launch.process.argv) if launch.init else launch.process.argv
         if launch.tty:
             os.write(report, b"terminal\n")

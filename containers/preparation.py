@@ -10,12 +10,11 @@ from containers.launch import NAMESPACES, Launch
 from images.layer import mounts
 from images.store import store
 from images.store.image import Image, process
-from vmctl import attachment
 from vmctl.errors import SpecError, UnavailableError
 from vmctl.instance import Instance
 from vmctl.linux import syscalls
 from vmctl.linux.cgroups import Cgroup, Limits
-from vmctl.net.network import Link
+from vmctl.net import Link, attach
 from vmctl.workload import Workload
 
 
@@ -34,7 +33,11 @@ def prepare(inst: Instance, *, namespaced: bool, tty: bool) -> Launch:
         inst.journal.record("mount", path=inst.path("rootfs"))
     if not flags & syscalls.CLONE_NEWNET:
         inst.state.address = "127.0.0.1"
-    link = attachment.attach(inst) if namespaced else None
+    link = None
+    if namespaced:
+        link = attach(inst.work.network, inst, inst.journal, inst.state.address)
+    if link is not None:
+        inst.state.address, inst.state.mac = link.address, link.mac
     cgroup = Cgroup(inst.cgroup)
     inst.journal.record("cgroup", name=inst.cgroup)  # after all that its processes hold: undone before it
     cgroup.create(limits(inst.work))

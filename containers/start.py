@@ -14,7 +14,7 @@ from vmctl.errors import VmctlError
 from vmctl.instance import Instance
 from vmctl.linux import processes
 from vmctl.named import TYPE_CHECKING, NamedTuple
-from vmctl.net.network import Link
+from vmctl.net import Link
 
 if TYPE_CHECKING:
     from typing import NoReturn

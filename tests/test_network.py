@@ -8,9 +8,9 @@ import time
 from contextlib import closing
 
 import pytest
-from support.networks import Resident, echo_server, host_view, resident
+from support.networks import Resident, attach, echo_server, host_view, resident
 
-from vmctl import attachment, instance
+from vmctl import instance
 from vmctl.errors import StateError, UnavailableError
 from vmctl.linux import syscalls, taps
 from vmctl.net import bridge, connect, switch
@@ -68,8 +68,8 @@ def until(condition):
 def test_the_first_makes_the_switch_and_the_last_takes_it_along(new, empty_root):
     one, two = new("one"), new("two")
     before = host_view(empty_root)
-    attachment.attach(one)
-    attachment.attach(two)
+    attach(one)
+    attach(two)
     assert links() >= {"lo", "vmctl0"}
     undo(one)
     assert switch.exists()
@@ -81,8 +81,8 @@ def test_the_first_makes_the_switch_and_the_last_takes_it_along(new, empty_root)
 
 def test_a_link_is_one_instance_s_own_and_attaching_again_returns_it(new):
     one, two = new("one"), new("two")
-    first, second = attachment.attach(one), attachment.attach(two)
-    assert attachment.attach(one) == first
+    first, second = attach(one), attach(two)
+    assert attach(one) == first
     assert len(one.journal.entries()) == 1
     assert (first.gateway, first.prefix) == ("10.77.0.1", 16)
     for field in ("address", "mac", "device"):
@@ -94,16 +94,16 @@ def test_a_link_is_one_instance_s_own_and_attaching_again_returns_it(new):
 
 def test_an_address_is_used_again(new):
     one = new("one")
-    address = attachment.attach(one).address
+    address = attach(one).address
     keeps_the_switch = new("two")
-    attachment.attach(keeps_the_switch)
+    attach(keeps_the_switch)
     undo(one)
-    assert attachment.attach(new("three")).address == address
+    assert attach(new("three")).address == address
 
 
 def test_a_container_is_reached_from_inside_the_switch(new):
     one = new("one")
-    link = attachment.attach(one)
+    link = attach(one)
     with resident(link, echo_server(8000)):
         with connect.connect(link.address, 8000, timeout_s=5) as connection:
             connection.sendall(b"hello")
@@ -114,7 +114,7 @@ def test_a_container_is_reached_from_inside_the_switch(new):
 
 def test_containers_reach_each_other(new):
     one, two = new("one"), new("two")
-    server, client = attachment.attach(one), attachment.attach(two)
+    server, client = attach(one), attach(two)
 
     def ask(ready):
         with socket.create_connection((server.address, 8000), timeout=10) as connection:
@@ -127,7 +127,7 @@ def test_containers_reach_each_other(new):
 
 def test_a_container_has_the_gateway_as_its_way_out(new):
     one = new("one")
-    link = attachment.attach(one)
+    link = attach(one)
     with resident(link) as process:
         enter = ["nsenter", "-t", str(process.pid), "-n"]
         assert "default via 10.77.0.1 dev eth0" in run([*enter, "ip", "route"])[1]
@@ -136,7 +136,7 @@ def test_a_container_has_the_gateway_as_its_way_out(new):
 
 def test_the_cable_of_a_dead_run_gives_way_to_the_next(new):
     one = new("one")
-    link = attachment.attach(one)
+    link = attach(one)
     dead = Resident(link)
     link.network.plug(link, dead.pid)
     try:
@@ -148,7 +148,7 @@ def test_the_cable_of_a_dead_run_gives_way_to_the_next(new):
 
 def test_plugging_into_a_process_that_is_gone_is_an_error(new):
     one = new("one")
-    link = attachment.attach(one)
+    link = attach(one)
     gone = Resident(link)
     gone.end()
     with pytest.raises(UnavailableError, match="one"):
@@ -158,7 +158,7 @@ def test_plugging_into_a_process_that_is_gone_is_an_error(new):
 
 def test_a_guest_gets_its_first_packet_without_arp(new):
     one = new("one")
-    link = attachment.attach(one)
+    link = attach(one)
     assert link.network.make_tap(link) == link.network.make_tap(link) == link.device
     with switch.entered():  # as QEMU opens it
         tap = os.open("/dev/net/tun", os.O_RDWR)
@@ -177,7 +177,7 @@ def test_a_guest_gets_its_first_packet_without_arp(new):
 
 def test_removing_one_leaves_the_other_connected(new):
     one, two = new("one"), new("two")
-    kept, removed = attachment.attach(one), attachment.attach(two)
+    kept, removed = attach(one), attach(two)
     removed.network.make_tap(removed)
     with resident(kept, echo_server(8000)):
         undo(two)
@@ -189,7 +189,7 @@ def test_removing_one_leaves_the_other_connected(new):
 
 def test_undoing_twice_or_what_never_was_is_nothing(new, empty_root):
     one, two = new("one"), new("two")
-    attachment.attach(one)
+    attach(one)
     two.journal.record("link", address="10.77.0.9", device="vm0badcafe")
     undo(two)
     assert switch.exists()
@@ -200,12 +200,12 @@ def test_undoing_twice_or_what_never_was_is_nothing(new, empty_root):
 
 def test_the_address_of_another_is_not_given_back(new):
     one, two = new("one"), new("two")
-    link = attachment.attach(one)
+    link = attach(one)
     link.network.make_tap(link)
     two.journal.record("link", address=link.address, device="vm0badcafe")
     undo(two)
     assert link.device in links()
-    assert attachment.attach(one) == link
+    assert attach(one) == link
 
 
 def test_what_a_killed_command_has_made_is_undone(new, empty_root):
@@ -213,7 +213,7 @@ def test_what_a_killed_command_has_made_is_undone(new, empty_root):
     before = host_view(empty_root)
 
     def be_killed():
-        link = attachment.attach(one)
+        link = attach(one)
         link.network.make_tap(link)
         os.kill(os.getpid(), signal.SIGKILL)
 
@@ -231,23 +231,23 @@ def test_a_file_left_by_a_reboot_is_replaced(new):
     assert not switch.exists()
     with pytest.raises(StateError), switch.entered():
         pass
-    attachment.attach(one)
+    attach(one)
     assert switch.exists()
 
 
 def test_a_switch_unmounted_by_hand_is_made_anew(new):
     one, two = new("one"), new("two")
-    attachment.attach(one)
+    attach(one)
     run(["umount", switch.path()])
-    link = attachment.attach(two)
+    link = attach(two)
     with resident(link, echo_server(8000)):
         connect.connect(link.address, 8000, timeout_s=5).close()
 
 
 def test_an_instance_removed_by_hand_does_not_keep_the_switch(new):
     one, two = new("one"), new("two")
-    attachment.attach(one)
-    attachment.attach(two)
+    attach(one)
+    attach(two)
     two.remove_files()
     undo(one)
     assert not os.path.exists(switch.folder())
@@ -258,7 +258,7 @@ def test_many_at_once_never_share_an_address(empty_root):
         def run_through():
             for turn in range(8):
                 inst = instance.create(Workload(f"{name}{turn}", "tiny"), "container")
-                link = attachment.attach(inst)
+                link = attach(inst)
                 link.network.make_tap(link)
                 with open(f"{empty_root}/{inst.state.address}", "x", encoding="ascii"):  # fails where another has it
                     pass
@@ -283,7 +283,7 @@ def test_without_the_right_to_make_namespaces_it_says_so_and_leaves_nothing(new,
     def try_it():
         syscalls.capset(0)
         with pytest.raises(UnavailableError, match="one cannot be made") as caught:
-            attachment.attach(one)
+            attach(one)
         assert "root" in caught.value.hint
 
     assert in_child(try_it) == 0
@@ -293,7 +293,7 @@ def test_without_the_right_to_make_namespaces_it_says_so_and_leaves_nothing(new,
 
 def test_a_knock_is_answered_once_there_is_a_listener(new):
     one = new("one")
-    link = attachment.attach(one)
+    link = attach(one)
 
     def late(ready):
         ready()
@@ -310,7 +310,7 @@ def test_a_knock_is_answered_once_there_is_a_listener(new):
 
 
 def test_a_silent_address_times_out(new):
-    link = attachment.attach(new("one"))
+    link = attach(new("one"))
     with pytest.raises(OSError) as caught:  # noqa: PT011 - a time-out or, from the kernel, no route
         connect.connect(link.address, 8000, timeout_s=0.1)
     assert isinstance(caught.value, TimeoutError) or caught.value.errno == errno.EHOSTUNREACH

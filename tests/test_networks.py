@@ -3,22 +3,30 @@
 import os
 import signal
 import socket
+from typing import NamedTuple
 
 import pytest
-from support.networks import echo_server, host_view, resident
+from support.networks import attach, echo_server, host_view, resident
 
-from vmctl import attachment, instance
+from vmctl import instance
 from vmctl.errors import ConflictError
 from vmctl.journal import Journal
 from vmctl.linux import netlink
-from vmctl.net import bridge, connect, leases, switch
-from vmctl.net.network import Owner, network_of
+from vmctl.net import bridge, connect, network_of, switch
 from vmctl.workload import Workload
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
 
 HERE = bridge.DEFAULT
 OTHER = bridge.BridgeNetwork("vmctl1", "192.168.40.0/24", 78)
+
+
+class Owner(NamedTuple):
+    """What a network knows of an instance."""
+
+    name: str
+    id: str
+    directory: str
 
 
 class Place:
@@ -33,7 +41,7 @@ class Place:
 
     def undo(self):
         for entry in reversed(self.journal.entries()):
-            bridge.undo(self.owner.folder, entry)
+            bridge.undo(self.owner.directory, entry)
 
 
 @pytest.fixture
@@ -124,13 +132,13 @@ def test_a_command_killed_before_its_lease_leaves_nothing(new, empty_root, monke
     here = new(HERE, "here")
     pid = os.fork()
     if pid == 0:
-        leases.take = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+        switch.take = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
         new(OTHER, "killed")
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
     folder = tmp_path / "owners" / "killed"
     (entry,) = Journal(str(folder / "journal")).entries()
     bridge.undo(str(folder), entry)
-    assert leases.used(switch.folder()) == {here.link.address}
+    assert switch.used(switch.folder()) == {here.link.address}
     assert new(OTHER, "killed-again").link.address == entry["address"]
 
 
@@ -138,9 +146,9 @@ def test_a_command_killed_before_its_lease_leaves_nothing(new, empty_root, monke
 def test_a_lease_lasts_as_long_as_its_owner_s_folder(new):
     kept, gone = new(HERE, "kept"), new(HERE, "gone")
     os.unlink(gone.journal.path)
-    os.rename(gone.owner.folder, f"{gone.owner.folder}.moved")
-    assert set(leases.in_use(switch.folder())) == {kept.link.address}
-    assert leases.used(switch.folder()) == {kept.link.address}
+    os.rename(gone.owner.directory, f"{gone.owner.directory}.moved")
+    assert set(switch.in_use(switch.folder())) == {kept.link.address}
+    assert switch.used(switch.folder()) == {kept.link.address}
 
 
 @needs_root
@@ -148,7 +156,7 @@ def test_the_owner_is_known_by_any_path_of_its_folder(new, tmp_path):
     one = new(HERE, "one")
     (tmp_path / "link").symlink_to(tmp_path / "owners")
     (entry,) = one.journal.entries()
-    again = HERE.attach(one.owner._replace(folder=str(tmp_path / "link/one")), one.journal, one.link.address)
+    again = HERE.attach(one.owner._replace(directory=str(tmp_path / "link/one")), one.journal, one.link.address)
     assert again == one.link
     bridge.undo(str(tmp_path / "link/one"), entry)
     assert not switch.exists()
@@ -161,7 +169,7 @@ def test_the_owner_is_known_by_any_path_of_its_folder(new, tmp_path):
 def earlier(empty_root):
     """An instance as an earlier version has started it, with its tap."""
     inst = instance.create(Workload("earlier", "tiny"), "vm")
-    link = attachment.attach(inst)
+    link = attach(inst)
     link.network.make_tap(link)
     lease = os.path.join(switch.folder(), link.address)
     os.unlink(lease)
@@ -177,8 +185,8 @@ def earlier(empty_root):
 def test_an_earlier_lease_keeps_its_address(new, earlier):
     second = new(HERE, "second")
     assert second.link.address != earlier.state.address
-    assert set(leases.in_use(switch.folder())) == {earlier.state.address, second.link.address}
-    assert attachment.attach(earlier).address == earlier.state.address
+    assert set(switch.in_use(switch.folder())) == {earlier.state.address, second.link.address}
+    assert attach(earlier).address == earlier.state.address
     second.undo()
     assert switch.exists()
 
@@ -191,7 +199,7 @@ def test_an_earlier_journal_entry_is_undone(new, earlier):
     assert entry["device"] in devices()
     bridge.undo(earlier.directory, entry)
     assert devices() == {"vmctl0"}
-    assert leases.used(switch.folder()) == {second.link.address}
+    assert switch.used(switch.folder()) == {second.link.address}
 
 
 @needs_root
@@ -199,7 +207,7 @@ def test_an_earlier_lease_of_an_instance_that_is_gone_is_removed(earlier):
     address = earlier.state.address
     (entry,) = earlier.journal.entries()
     os.rename(earlier.directory, f"{earlier.directory}.gone")
-    assert list(leases.in_use(switch.folder())) == []
+    assert list(switch.in_use(switch.folder())) == []
     assert not os.path.lexists(os.path.join(switch.folder(), address))
     os.rename(f"{earlier.directory}.gone", earlier.directory)
     bridge.undo(earlier.directory, entry)
@@ -210,7 +218,7 @@ def test_an_earlier_lease_of_an_instance_that_is_gone_is_removed(earlier):
 
 
 def test_a_small_subnet_is_used_whole_and_then_full():
-    subnet = leases.Subnet("192.0.2.8/29")
+    subnet = bridge.Subnet("192.0.2.8/29")
     used = set()
     for number in range(10, 15):
         assert subnet.first_free(used) == f"192.0.2.{number}"
@@ -225,13 +233,13 @@ def test_a_small_subnet_is_used_whole_and_then_full():
     [("192.0.2.8", True), ("192.0.2.15", True), ("192.0.2.7", False), ("192.0.2.16", False), ("10.0.0.9", False)],
 )
 def test_an_address_is_in_a_subnet(address, inside):
-    assert (address in leases.Subnet("192.0.2.8/29")) == inside
+    assert (address in bridge.Subnet("192.0.2.8/29")) == inside
 
 
 def test_the_default_network_counts_past_a_byte():
     used = {f"10.77.0.{number}" for number in range(256)}
     assert HERE.subnet.first_free(used) == "10.77.1.0"
-    assert leases.mac_of("10.77.1.0") == "52:54:00:4d:01:00"
+    assert bridge.mac_of("10.77.1.0") == "52:54:00:4d:01:00"
 
 
 def test_a_preview_reserves_nothing(empty_root):

@@ -9,9 +9,9 @@ import time
 from contextlib import ExitStack, contextmanager
 
 import pytest
-from support.networks import echo_server, forwarders, host_view, resident
+from support.networks import attach, echo_server, forwarders, host_view, resident
 
-from vmctl import attachment, instance
+from vmctl import instance
 from vmctl.errors import ConflictError, StateError, UnavailableError
 from vmctl.linux import processes, syscalls
 from vmctl.net import bridge, forwarder, ports
@@ -97,7 +97,7 @@ def inside(empty_root):
     port = free_port()
     inst = create("web", Port("127.0.0.1", port, 8000))
     before = host_view(empty_root)
-    link = attachment.attach(inst)
+    link = attach(inst)
     with resident(link, echo_server(8000)), published(inst, link.address):
         inst.port = port
         yield inst
@@ -181,7 +181,7 @@ def test_the_forwarder_is_small_and_lives_on_its_own(inside):
 def test_udp_answers_find_their_client(empty_root):
     port = free_port(socket.SOCK_DGRAM)
     inst = create("dns", Port("127.0.0.1", port, 53, "udp"))
-    link = attachment.attach(inst)
+    link = attach(inst)
     with resident(link, echo_server(53, "udp")), published(inst, link.address), ExitStack() as stack:
         clients = [stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) for _ in range(20)]
         for number, client in enumerate(clients):
@@ -199,7 +199,7 @@ def test_udp_answers_find_their_client(empty_root):
 def test_udp_survives_a_port_where_nobody_listens(empty_root):
     port = free_port(socket.SOCK_DGRAM)
     inst = create("dns", Port("127.0.0.1", port, 53, "udp"))
-    link = attachment.attach(inst)
+    link = attach(inst)
     with resident(link), published(inst, link.address):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
             client.connect(("127.0.0.1", port))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from images.store.image import Image
 from vmctl.home import Home
-from vmctl.net.network import Link
+from vmctl.net import Link
 from vmctl.workload import Workload
 from vmm import boot, files, keys, seed, system, userdata
 

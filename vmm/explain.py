@@ -12,7 +12,7 @@ from images.store import store
 from images.store.image import Image
 from vmctl.backend import Step
 from vmctl.home import Home
-from vmctl.net.network import Link, Owner, network_of
+from vmctl.net import Link, network_of
 from vmctl.workload import Workload
 from vmm import accelerator, boot, configure, disk, domain, files, guest, launcher, preparation, seed
 from vmm.choices import Choices
@@ -25,7 +25,7 @@ def steps(work: Workload, choices: Choices) -> Iterator[Step]:
     image = store.find(work.image)
     home = Home(work.name, "0" * 8)
     network = network_of(work.network)
-    link = network.preview(Owner(work.name, "<id>", "")) if network else None
+    link = network.preview(home) if network else None
     kind = boot.kind(image, work)
     machine = preparation.machine_of(work, home, image, _accelerator(choices.accel, work.vm.kernel))
     if kind == boot.DISK:

@@ -88,7 +88,7 @@ def _serve(peer: socket.socket, uri: str, emulator: str, domain_type: str) -> No
 def _launch(connection: Connection, order: Order) -> dict[str, int]:
     """Start QEMU in its cgroup and, if the guest has a network, in the network's namespace."""
     from vmctl.linux.cgroups import Cgroup
-    from vmctl.net.network import network_of
+    from vmctl.net import network_of
 
     network = network_of(order.network)
     Cgroup(order.cgroup).join()

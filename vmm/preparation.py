@@ -9,11 +9,11 @@ from images.kernels import kernel as kernels
 from images.kernels import moduledisk
 from images.store import store
 from images.store.image import Image
-from vmctl import attachment
 from vmctl.errors import UnavailableError, VmctlError
 from vmctl.home import Home
 from vmctl.instance import Instance, write_atomic
 from vmctl.linux.cgroups import Cgroup, Limits
+from vmctl.net import attach
 from vmctl.workload import Workload
 from vmm import accelerator, boot, configure, disk, domain, files, guest, qemu, seed
 from vmm.choices import Choices
@@ -51,13 +51,14 @@ def _prepare(inst: Instance, choices: Choices) -> tuple[domain.Machine, Launcher
         launcher = _launcher(inst, choices, chosen.name)
         stack.callback(launcher.close)
         _make_cgroup(inst)
-        link = attachment.attach(inst)
+        link = attach(work.network, inst, inst.journal, inst.state.address)
         tap = link.network.make_tap(link) if link else ""
         _make_disk(inst, image)
         seed.write_iso(files.seed(inst), configure.seed_of(work, inst, image, link, configure.keys_of(inst)))
         _make_ports(inst)
         machine = machine_of(work, inst, image, chosen.name)
         if link:
+            inst.state.address, inst.state.mac = link.address, link.mac
             machine = machine._replace(nic=domain.Nic(tap, link.mac))
         _remember(inst, image, machine)
         launcher.opened()

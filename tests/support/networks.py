@@ -5,8 +5,16 @@ import os
 import signal
 from contextlib import contextmanager
 
+from vmctl import net
 from vmctl.linux import syscalls
 from vmctl.run import run, which
+
+
+def attach(inst):
+    """Give an instance its place in the network as a backend does."""
+    link = net.attach(inst.work.network, inst, inst.journal, inst.state.address)
+    inst.state.address, inst.state.mac = link.address, link.mac
+    return link
 
 
 class Resident:

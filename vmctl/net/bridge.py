@@ -6,22 +6,55 @@ Every change is one netlink message; no program is started.
 from __future__ import annotations
 
 import errno
-from _socket import if_nametoindex
+from _socket import if_nametoindex, inet_aton, inet_ntoa
 from contextlib import suppress
 
-from vmctl.errors import UnavailableError
+from vmctl.errors import ConflictError, UnavailableError
 from vmctl.linux import netlink
 from vmctl.named import TYPE_CHECKING
-from vmctl.net import leases, switch
-from vmctl.net.network import Link, Owner
+from vmctl.net import Link, switch
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from contextlib import AbstractContextManager
     from typing import Any
 
     from vmctl.journal import Journal
+    from vmctl.net import Owner
 
+_BRIDGE, _FIRST = 1, 2  # 0 is the network itself, the last address is for broadcasts
 INSIDE = "eth0"  # the name of the container's end of the cable
+
+
+class Subnet:
+    """An IPv4 network such as 192.0.2.0/24. Its first address is the bridge's, the others are for instances."""
+
+    def __init__(self, text: str) -> None:
+        base, _, prefix = text.partition("/")
+        self.text = text
+        self.prefix = int(prefix)
+        self._base = int.from_bytes(inet_aton(base), "big")
+        self._size = 1 << (32 - self.prefix)
+        self.gateway = self._address(_BRIDGE)
+
+    def __contains__(self, address: str) -> bool:
+        return 0 <= int.from_bytes(inet_aton(address), "big") - self._base < self._size
+
+    def first_free(self, used: Collection[str]) -> str:
+        """Return the lowest address for an instance that is not in `used`. Raises ConflictError if all are."""
+        for number in range(_FIRST, self._size - 1):
+            address = self._address(number)
+            if address not in used:
+                return address
+        raise ConflictError(f"every address of {self.text} is in use", hint="`vmctl rm` instances you no longer need")
+
+    def _address(self, number: int) -> str:
+        return inet_ntoa((self._base + number).to_bytes(4, "big"))
+
+
+def mac_of(address: str) -> str:
+    """Return the MAC for an address: locally administered, and unique in the switch as the address is."""
+    return f"52:54:00:{inet_aton(address)[1:].hex(':')}"
 
 
 class BridgeNetwork:
@@ -31,7 +64,7 @@ class BridgeNetwork:
         """Take the bridge's name and its interface index: a chosen index, so that no command has to look it up."""
         self.name = name
         self.index = bridge_index
-        self.subnet = leases.Subnet(subnet)
+        self.subnet = Subnet(subnet)
 
     def attach(self, owner: Owner, journal: Journal, held: str | None = None) -> Link:
         """Reserve an address, unless `held` still is the owner's, and make bridge and switch if necessary.
@@ -39,16 +72,16 @@ class BridgeNetwork:
         Raises UnavailableError if the kernel refuses a namespace, ConflictError if every address is in use.
         """
         with switch.locked() as folder:
-            if held is not None and leases.holds(folder, held, owner.folder):
+            if held is not None and switch.holds(folder, held, owner.directory):
                 link = self._link(owner, held)
                 self._ensure(owner, is_first=False)
                 return link
-            used = leases.used(folder)
+            used = switch.used(folder)
             link = self._link(owner, self.subnet.first_free(used))
             journal.record("link", address=link.address, device=link.device, **self._entry())
             # the lease comes last: where a lease is, its bridge is
             self._ensure(owner, is_first=not any(address in self.subnet for address in used))
-            leases.take(folder, link.address, owner.folder)
+            switch.take(folder, link.address, owner.directory)
         return link
 
     def make_tap(self, link: Link) -> str:
@@ -114,8 +147,8 @@ class BridgeNetwork:
         The last instance of the network takes the bridge along, the last one of all the switch.
         """
         with switch.locked() as leased:
-            is_ours = leases.release(leased, entry["address"], folder)
-            in_use = leases.in_use(leased)
+            is_ours = switch.release(leased, entry["address"], folder)
+            in_use = switch.in_use(leased)
             some = next(in_use, None)
             if some is None:
                 switch.remove()
@@ -129,7 +162,7 @@ class BridgeNetwork:
 
     def _link(self, owner: Owner, address: str) -> Link:
         subnet = self.subnet
-        return Link(self, owner.name, address, subnet.prefix, subnet.gateway, leases.mac_of(address), f"vm{owner.id}")
+        return Link(self, owner.name, address, subnet.prefix, subnet.gateway, mac_of(address), f"vm{owner.id}")
 
     def _ensure(self, owner: Owner, *, is_first: bool) -> None:
         """Make the switch, or only the bridge if this is the network's first instance."""
@@ -149,7 +182,7 @@ class BridgeNetwork:
         gateway = self.subnet.gateway
         netlink.apply(
             # Without a MAC given a bridge takes those of its ports, and each change flushes even permanent neighbours.
-            netlink.new_bridge(self.name, self.index, leases.mac_of(gateway)),
+            netlink.new_bridge(self.name, self.index, mac_of(gateway)),
             netlink.new_address(self.index, gateway, self.subnet.prefix),
         )
 

@@ -2,6 +2,10 @@
 
 It is made for the first instance and removed with the last one. The host's interfaces, routes and firewall are never
 touched. A bind mount of the namespace's file keeps it alive without a process (network_namespaces(7)).
+
+Next to that file is one lease per address in use: a symbolic link that is named after the address. It points to the
+owner's folder and lasts as long as that folder. A symbolic link is made whole or not at all, and reading it takes one
+system call.
 """
 
 from __future__ import annotations
@@ -91,6 +95,42 @@ def entered() -> Iterator[None]:
         os.close(home)
 
 
+def used(folder: str) -> set[str]:
+    """Return the addresses with a lease, also of owners that are gone."""
+    return {name for name in os.listdir(folder) if _is_address(name)}
+
+
+def take(folder: str, address: str, owner: str) -> None:
+    """Lease an address to the owner of a folder."""
+    os.symlink(owner, os.path.join(folder, address))
+
+
+def holds(folder: str, address: str, owner: str) -> bool:
+    """Return whether the owner of a folder has the lease of an address."""
+    try:
+        return os.path.samefile(_owner(folder, address), owner)
+    except FileNotFoundError:
+        return False
+
+
+def release(folder: str, address: str, owner: str) -> bool:
+    """Give an address back if the owner of a folder has its lease; return whether it had."""
+    if not holds(folder, address, owner):
+        return False
+    os.unlink(os.path.join(folder, address))
+    return True
+
+
+def in_use(folder: str) -> Iterator[str]:
+    """Yield the leased addresses of owners that still exist; remove the leases of others on the way."""
+    for address in used(folder):
+        if os.path.exists(_owner(folder, address)):
+            yield address
+        else:
+            with suppress(FileNotFoundError):
+                os.unlink(os.path.join(folder, address))
+
+
 def _enter() -> None:
     try:
         fd = os.open(path(), os.O_RDONLY | os.O_CLOEXEC)
@@ -110,3 +150,15 @@ def _configure() -> None:
         with suppress(OSError), open(setting, "w", encoding="ascii") as file:
             file.write(value)
     netlink.apply(netlink.set_up("lo"))
+
+
+def _is_address(name: str) -> bool:
+    return name[0].isdigit()  # the other file in the folder is the namespace's
+
+
+def _owner(folder: str, address: str) -> str:
+    """Return the folder to which a lease points. Raises FileNotFoundError if the address is not leased."""
+    target = os.readlink(os.path.join(folder, address))
+    if os.path.isabs(target):
+        return target
+    return os.path.join(paths.instances_root(), target.partition("/")[0])  # NAME/ID: the form of earlier versions
