@@ -10,9 +10,10 @@ setup:                  ## packages, .venv, image tiny, kernel; can be repeated
 demo: setup             ## one web workload as host process, container and VM, compared
 	$(as_root) $(bin)/vmctl bench configs/workloads/web.yaml --modes host,container,vm --runs 3 --quick
 
-test:                   ## every test but the long ones
+test:                   ## every test but the long ones: two at a time, then those that look at the whole host
 	.ci/setup --tests
-	$(as_root) $(bin)/python -m pytest
+	$(as_root) $(bin)/python -m pytest -m 'not long and not alone' -n 2 --dist loadfile --no-loadscope-reorder
+	$(as_root) $(bin)/python -m pytest -m 'not long and alone'
 
 test-long:              ## those that repeat in a guest, or whole, what a shorter one shows
 	.ci/setup --tests

@@ -1,6 +1,7 @@
 import os
+import shutil
 import signal
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, mkdtemp
 
 import pytest
 from support.images_made import Shipped, add
@@ -8,12 +9,27 @@ from support.images_made import Shipped, add
 from images.store import store
 from vmctl import paths
 
+SHARED = "VMCTL_TESTS_SHARED"  # the environment of the workers (pytest-xdist) is that of the process that starts them
 
-def pytest_configure():
+
+def pytest_configure(config):
     """Hear Ctrl-C in what the tests start, even where they themselves run under nohup(1) or behind a shell's `&`."""
     for signum in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
         if signal.getsignal(signum) == signal.SIG_IGN:
             signal.signal(signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL)
+    if not hasattr(config, "workerinput"):
+        os.environ[SHARED] = mkdtemp(prefix="vmctl-shared-")
+        config.add_cleanup(lambda: shutil.rmtree(os.environ[SHARED], ignore_errors=True))
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with the files that take longest, or one worker is still at them when the others have nothing to do."""
+    items.sort(key=lambda item: -_time_limit_s(item.getparent(pytest.Module)))
+
+
+def _time_limit_s(module):
+    marker = module.get_closest_marker("timeout")
+    return marker.args[0] if marker else 0
 
 
 @pytest.fixture
@@ -70,8 +86,7 @@ def own_store():
 @pytest.fixture(scope="session")
 def shipped():
     """The images of the shipped recipes: `shipped.bring("debian")` puts one into the present store."""
-    with TemporaryDirectory(prefix="vmctl-shipped-") as root:
-        yield Shipped(root)
+    return Shipped(os.path.join(os.environ[SHARED], "shipped"))
 
 
 @pytest.fixture

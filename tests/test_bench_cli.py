@@ -4,18 +4,19 @@ import json
 import os
 
 import pytest
-from support.commands import ok, refused, vmctl
+from support.commands import free_port, ok, refused, vmctl
 
 from bench import result
 from vmctl import instance, paths
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the modes need root here")
 
-PAGE = """
+PORT = free_port()  # in mode host, that of the host
+PAGE = f"""
 image: tiny
-command: [httpd, -f, -p, '8123', -h, /srv]
-files: [{path: /srv/index.html, content: '<p>same</p>'}]
-ready: {http: '8123/'}
+command: [httpd, -f, -p, '{PORT}', -h, /srv]
+files: [{{path: /srv/index.html, content: '<p>same</p>'}}]
+ready: {{http: '{PORT}/'}}
 """
 
 

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from support.commands import wait_for
+from support.commands import free_port, wait_for
 
 from bench.probes import Request, crowd, ladder, storm
 from bench.statistics import slope
@@ -34,12 +34,13 @@ int main(int argc, char **argv) {
 }
 """
 IDLE = Workload(name="idle", image="tiny", command=("sh", "-c", "echo up; sleep 1000"), ready=Ready(log="up"))
+PORT = free_port()  # in mode host, that of the host
 PAGE = Workload(
     name="page",
     image="tiny",
-    command=("httpd", "-f", "-p", "8123", "-h", "/srv"),
+    command=("httpd", "-f", "-p", str(PORT), "-h", "/srv"),
     files=(File("/srv/index.html", "here"),),
-    ready=Ready(http=HttpProbe(8123)),
+    ready=Ready(http=HttpProbe(PORT)),
 )
 
 
@@ -77,6 +78,7 @@ def points(seen, key):
     return question.points(seen)
 
 
+@pytest.mark.alone
 def test_one_more_instance_costs_what_it_holds(nothing_left, holder):
     """The whole host is looked at, and others may be at work on it: hence three tries for a tolerance of 20 %."""
     for _ in range(3):
@@ -125,6 +127,7 @@ def test_a_ladder_without_a_first_step_is_a_failure(nothing_left):
         climb(Workload("batch", "tiny", ("echo", "done")))
 
 
+@pytest.mark.alone
 def test_the_reserve_of_the_host_stops_a_ladder_and_a_storm(nothing_left, monkeypatch):
     memory = crowd.host_memory()
     monkeypatch.setattr(crowd, "RESERVE_SHARE", (memory.available - 500 * MIB) / memory.total)
@@ -140,8 +143,8 @@ def test_a_port_of_the_host_is_there_only_once(nothing_left):
     shared = [mode for mode in backends.modes() if not backends.load(mode).features.own_network]
     assert shared
     for mode in shared:
-        assert "port 8123 only once" in climb(PAGE, mode).texts["stopped"]
-        with pytest.raises(UnavailableError, match="port 8123 only once"):
+        assert f"port {PORT} only once" in climb(PAGE, mode).texts["stopped"]
+        with pytest.raises(UnavailableError, match=f"port {PORT} only once"):
             storm_of(PAGE, mode)
         assert storm_of(IDLE, mode).values["last_s"] > 0
 

@@ -7,7 +7,7 @@ import subprocess
 import time
 
 import pytest
-from support.commands import refused, start, vmctl
+from support.commands import free_port, refused, start, vmctl
 
 from bench import overhead, selftest, statistics
 from bench.probes import tool
@@ -118,7 +118,8 @@ def test_the_harness_measures_itself(own_root, mode):
     assert seen.interval_s >= overhead.QUIET_MS / 1000
     assert 0 < seen.output_late_s < seen.interval_s
     assert 0 < seen.late_s < seen.interval_s
-    open_port = said._replace(command=(*said.command, "8000"), ready=Ready(tcp=8000))
+    port = free_port()
+    open_port = said._replace(command=(*said.command, str(port)), ready=Ready(tcp=port))
     assert overhead.watched(open_port, mode).late_s > 0
     assert 0 < overhead.cpu_share(said, mode) < 1
 

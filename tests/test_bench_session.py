@@ -8,7 +8,7 @@ import time
 
 import msgspec
 import pytest
-from support.commands import VMCTL, ok, refused, start, vmctl, wait_for
+from support.commands import VMCTL, free_port, ok, refused, start, vmctl, wait_for
 
 from bench import manifest, questions, result, schedule, session
 from bench.model import CONTROL, Sample, Step
@@ -18,13 +18,14 @@ from vmctl.workload import File, HttpProbe, Ready, Workload
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the modes need root here")
 
+PORT = free_port()  # in mode host, that of the host
 SPOKEN = Workload(name="spoken", image="tiny", command=("sh", "-c", "sleep 0.3; echo now; exit 3"))
 PAGE = Workload(
     name="page",
     image="tiny",
-    command=("httpd", "-f", "-p", "8123", "-h", "/srv"),
+    command=("httpd", "-f", "-p", str(PORT), "-h", "/srv"),
     files=(File("/srv/index.html", "<p>same</p>"),),
-    ready=Ready(http=HttpProbe(8123)),
+    ready=Ready(http=HttpProbe(PORT)),
 )
 
 

@@ -70,6 +70,7 @@ def test_as_many_pages_are_touched_as_it_says():
     assert abs(many - few - 50_000) < 50  # the program's own pages vary by some
 
 
+@pytest.mark.alone
 def test_as_many_processes_are_made_as_it_says():
     """Others make some meanwhile, never fewer; the least of some tries is ours."""
     made = []

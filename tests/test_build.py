@@ -142,6 +142,7 @@ def test_the_time_that_counts_is_the_bases_or_the_one_agreed_on(context, monkeyp
     assert "SOURCE_DATE_EPOCH: expected seconds" in context(text, run=refused)
 
 
+@pytest.mark.alone
 def test_a_failing_step_leaves_nothing_and_keeps_what_was_before(context):
     text = "FROM tiny\nRUN echo good >/good\nRUN for i in $(seq 30); do echo line $i; done; exit 7\nRUN never\n"
     before = host_state()
@@ -177,6 +178,7 @@ def sleeping(context):
     return process
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_build_leaves_nothing(context, signum):
     before = host_state()
@@ -189,6 +191,7 @@ def test_an_interrupted_build_leaves_nothing(context, signum):
     assert os.listdir(store.path("stages")) == []
 
 
+@pytest.mark.alone
 def test_a_killed_build_goes_with_the_next_one(context):
     before = host_state()
     process = sleeping(context)
@@ -253,6 +256,7 @@ def test_cached_steps_are_not_listed_and_can_be_removed(context):
     assert cached(context("FROM tiny\nRUN echo kept >/kept\n").err) == [False]
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -83,6 +83,7 @@ def test_compiled_python_is_valid(python):
     assert "stale" not in loud.err
 
 
+@pytest.mark.alone
 def test_the_same_packages_give_the_same_digest(python, tmp_path, monkeypatch):
     monkeypatch.setenv("VMCTL_ROOT", str(tmp_path / "other"))
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")  # what the packages' scripts must not hear of
@@ -96,6 +97,7 @@ def test_the_same_packages_give_the_same_digest(python, tmp_path, monkeypatch):
     assert re.search(r"packages of bookworm: .* CACHED$", said, re.MULTILINE)
 
 
+@pytest.mark.alone
 def test_packages_that_cannot_be_had(tmp_path):
     (tmp_path / "x.yaml").write_text(
         "from: {packages: {suite: bookworm, mirrors: ['deb http://127.0.0.1:1/debian bookworm main']}}"
@@ -109,6 +111,7 @@ def test_packages_that_cannot_be_had(tmp_path):
     assert os.listdir(store.path("stages")) == []
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_installation_leaves_nothing(tmp_path, signum):
     (tmp_path / "x.yaml").write_text("from: {packages: {suite: bookworm, include: [cpio]}}")

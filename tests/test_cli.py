@@ -334,6 +334,7 @@ def test_arguments_that_are_not_utf8(own_root):
     assert subprocess.run(words, capture_output=True, check=True).stdout == b"\xfe \xff\n"
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("mode", backends.modes())
 def test_state_in_a_folder_with_an_odd_name(tmp_path, monkeypatch, mode):
     """Each of these characters is special for mount, overlayfs, mountinfo, libvirt's URI or QEMU's arguments."""
@@ -473,6 +474,7 @@ def test_up_shows_progress_on_a_terminal_only(own_root, tmp_path):
 # Explain and completion
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("mode", "texts"),
     [

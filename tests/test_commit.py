@@ -447,6 +447,7 @@ def test_a_full_disk_leaves_store_and_instance_as_they_were(base, tmp_path, monk
         syscalls.umount2(str(small), syscalls.MNT_DETACH)
 
 
+@pytest.mark.alone
 def test_kill_in_the_middle_leaves_the_store_as_it_was_and_the_workload_going(base):
     up(base, "container", name="leak")
     try:

@@ -50,6 +50,7 @@ def test_a_tree_deeper_than_a_path_is_long(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.alone
 def test_an_instance_with_such_a_tree_is_removed_as_any(own_root):
     before = host_state()
     script = "i=0; while [ $i -lt 1200 ]; do mkdir a && cd a && i=$((i+1)) || exit 7; done; echo $i"

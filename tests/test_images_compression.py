@@ -79,7 +79,7 @@ def test_a_window_larger_than_the_limit_is_refused():
 
 READ_ALL = """
 import sys
-from images import compression
+from images.layer import compression
 with open(sys.argv[1], "rb", buffering=0) as file:
     stream = compression.plain(file, "it")
     total = 0

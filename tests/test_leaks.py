@@ -18,6 +18,8 @@ from vmctl.linux.cgroups import Cgroup
 from vmctl.net import bridge
 from vmctl.workload import Workload
 
+pytestmark = pytest.mark.alone
+
 MODES = sorted(backends.modes())
 EACH_MODE = pytest.mark.parametrize("mode", MODES)
 QUICK = [mode for mode in MODES if not backends.load(mode).features.own_kernel]  # those that start in milliseconds

@@ -39,6 +39,7 @@ def write(folder, text, name="leak"):
 SLEEP = "command: [sleep, '1000']"
 
 
+@pytest.mark.alone
 @EACH_MODE
 @pytest.mark.parametrize(
     ("text", "message"),
@@ -55,6 +56,7 @@ def test_wrong_workload_file(guest_root, tmp_path, mode, text, message):
     assert left_behind(before) == {}
 
 
+@pytest.mark.alone
 @EACH_MODE
 def test_no_such_image(guest_root, tmp_path, mode):
     before = host_state()
@@ -66,6 +68,7 @@ def test_no_such_image(guest_root, tmp_path, mode):
     assert left_behind(before) == {}
 
 
+@pytest.mark.alone
 @EACH_MODE
 @pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0"])
 def test_a_port_that_is_taken_and_by_whom(guest_root, tmp_path, mode, address):
@@ -80,6 +83,7 @@ def test_a_port_that_is_taken_and_by_whom(guest_root, tmp_path, mode, address):
     assert left_behind(before) == {}
 
 
+@pytest.mark.alone
 def test_an_address_that_is_not_ours(guest_root, tmp_path):
     before = host_state()
     said = refused("up", write(tmp_path, f"{SLEEP}\nports: ['203.0.113.7:{free_port()}:80']"))
@@ -122,6 +126,7 @@ sys.exit(main(words))
     return done.returncode, done.stderr.partition("# as nobody\n")[2]
 
 
+@pytest.mark.alone
 @EACH_MODE
 def test_not_root(guest_root, tmp_path, mode):
     before = host_state()
@@ -155,6 +160,7 @@ def found_by_doctor(name):
     return next(row["found"] for row in rows if row["name"] == name)
 
 
+@pytest.mark.alone
 def test_no_qemu(guest_root, tmp_path):
     before = host_state()
     qemu = found_by_doctor("QEMU").partition(":")[0]
@@ -165,6 +171,7 @@ def test_no_qemu(guest_root, tmp_path):
     assert left_behind(before) == {}
 
 
+@pytest.mark.alone
 def test_no_libvirt_driver(short_root, tmp_path):
     before = host_state()
     folder = os.path.dirname(found_by_doctor("libvirt's QEMU driver"))
@@ -176,6 +183,7 @@ def test_no_libvirt_driver(short_root, tmp_path):
     assert left_behind(before) == {}
 
 
+@pytest.mark.alone
 def test_no_libvirt_at_all(guest_root, tmp_path):
     before = host_state()
     library = os.path.realpath(found_by_doctor("libvirt"))
@@ -187,6 +195,7 @@ def test_no_libvirt_at_all(guest_root, tmp_path):
     assert (code, out) == (0, "without it\n")
 
 
+@pytest.mark.alone
 def test_no_kvm(short_root, tmp_path):
     """--accel kvm fails with the reason where auto falls back."""
     before = host_state()
@@ -198,6 +207,7 @@ def test_no_kvm(short_root, tmp_path):
     assert left_behind(before) == {}
 
 
+@pytest.mark.alone
 def test_no_such_daemon(short_root, tmp_path):
     before = host_state()
     path = write(tmp_path, f"{SLEEP}\nnetwork: none")
@@ -235,6 +245,7 @@ def disk(short_root):
         subprocess.run(["umount", "-l", short_root], check=True)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("mode", ["container", "host"])
 def test_a_disk_with_room_for_so_many_files(disk, tmp_path, mode):
     """Each file that a start makes is the one that no longer fits, in turn."""
@@ -257,6 +268,7 @@ def test_a_disk_with_room_for_so_many_files(disk, tmp_path, mode):
     assert left_behind(before) == {}
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("mode", ["container", "host"])
 def test_a_disk_with_no_room_for_the_workloads_files(disk, tmp_path, mode):
     path = write(tmp_path, f"{SLEEP}\nfiles: [{{path: /srv/large, content: {'x' * 200_000}}}]")
@@ -267,6 +279,7 @@ def test_a_disk_with_no_room_for_the_workloads_files(disk, tmp_path, mode):
         assert left_behind(before) == {}
 
 
+@pytest.mark.alone
 def test_a_disk_with_no_room_for_a_guest(disk, tmp_path):
     for options in ("size=16k", "size=256k", "size=5M", "nr_inodes=14"):
         disk(options)

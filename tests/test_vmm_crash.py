@@ -16,6 +16,8 @@ from vmctl.workload import Workload
 from vmm import domain, files, launcher, qemu
 from vmm.backend import VmBackend
 
+pytestmark = pytest.mark.alone  # what the host shows is compared whole
+
 WORK = Workload("crash", "tiny", ("sleep", "1000"))
 
 

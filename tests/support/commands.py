@@ -5,6 +5,7 @@ import http.client
 import json
 import os
 import pty
+import random
 import select
 import socket
 import struct
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import termios
 import time
+from contextlib import suppress
 from typing import NamedTuple
 
 VMCTL = os.path.join(os.path.dirname(sys.executable), "vmctl")
@@ -113,10 +115,12 @@ class Terminal:
 
 
 def free_port():
-    """Return a port of 127.0.0.1 that nobody has now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """Return a port of 127.0.0.1 that nobody has now and that the kernel gives to nobody (ip(7), local_port_range)."""
+    while True:
+        port = random.randrange(10_000, 32_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def get(port, path="/", address="127.0.0.1"):

@@ -30,7 +30,8 @@ class HostState(NamedTuple):
 
 
 def host_state():
-    """Return the state of the host."""
+    """Return the state of the host, in a test that is marked `alone`."""
+    assert "PYTEST_XDIST_WORKER" not in os.environ, "another test changes the host meanwhile; mark this one `alone`"
     return HostState(
         _mounts(), _processes(), _cgroups(), _links(), _switch_links(), _rules(), _loop_devices(), _files()
     )

@@ -1,5 +1,6 @@
 """Images made for a test: of a folder, or `tiny` with a layer of the test's own on top, in this VMCTL_ROOT's store."""
 
+import fcntl
 import os
 import shutil
 
@@ -32,28 +33,32 @@ def add(name, tiny, *trees, **config):
 
 
 class Shipped:
-    """The shipped recipes, each built once, in a store that other tests take the images from."""
+    """The shipped recipes, each built once by whichever worker needs it first, in a store for other tests to copy."""
 
     def __init__(self, root):
         self.root = root
-        self._built = {}
+        os.makedirs(root, exist_ok=True)
 
     def image(self, name):
         """Return the image, which is not in the present store."""
-        if name not in self._built:
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setenv("VMCTL_ROOT", self.root)
-                ok("image", "build", "--quiet", name, timeout_s=900)
-                image = store.find(name)
-                self._built[name] = image, store.raw_config(image)
-        return self._built[name][0]
+        return self._built(name)[0]
 
     def bring(self, name):
         """Put the image into the present store and return it."""
-        image = self.image(name)
+        image, config = self._built(name)
         with staging() as stage:
             made = [held(stage, layer) for layer in image.layers]
-            return store.add(stage, name, made, self._built[name][1])
+            return store.add(stage, name, made, config)
+
+    def _built(self, name):
+        with pytest.MonkeyPatch.context() as patch, open(os.path.join(self.root, f"{name}.lock"), "a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            patch.setenv("VMCTL_ROOT", self.root)
+            if not lock.tell():
+                ok("image", "build", "--quiet", name, timeout_s=900)
+                lock.write("built")
+            image = store.find(name)
+            return image, store.raw_config(image)
 
 
 def held(stage, layer):
