@@ -2,7 +2,7 @@
 
 There is one kind so far: `bridge.BridgeNetwork`, which needs root. Another kind, such as user-mode networking by pasta
 for ordinary users, is one more class with the methods of `Network` in a file next to that one, and one more line in
-`network_of`. It writes journal entries of its own kind, or of kind `process` if it is no more than a helper process.
+`network_of`. It records what it makes in the journal, as `process` if it is only a helper process.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         directory: str  # an address is reserved as long as this folder exists
 
     class Network(Protocol):
-        """A network for instances. Errors are those of vmctl.errors except where noted."""
+        """A network for instances. Methods raise errors of vmctl.errors; one raises OSError."""
 
         name: str
 

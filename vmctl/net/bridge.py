@@ -79,7 +79,7 @@ class BridgeNetwork:
             used = switch.used(folder)
             link = self._link(owner, self.subnet.first_free(used))
             journal.record("link", address=link.address, device=link.device, **self._entry())
-            # the lease comes last: where a lease is, its bridge is
+            # the lease comes last: so the bridge of every lease exists
             self._ensure(owner, is_first=not any(address in self.subnet for address in used))
             switch.take(folder, link.address, owner.directory)
         return link

@@ -2,12 +2,12 @@
 
     python -I -S FORWARDER NAME TARGET GO-FD PROTOCOL:LISTENING-FD:PORT ...
 
-It is started inside the instance's network namespace with sockets that listen in the host's, so neither network needs
-a rule. Until a byte arrives on GO-FD it does nothing, and on end of file there it leaves: its parent died before it
-could write down that this process exists. It imports C modules only, nothing of ours, and so stays below 10 MB.
+It is started in the instance's network namespace with sockets that listen in the host's, so neither network needs a
+rule. It does nothing until a byte arrives on GO-FD. At end of file there it exits: its parent died before it could
+record that this process exists. It imports C modules only, and nothing of vmctl, and so stays below 10 MB.
 
-TCP bytes go from socket to pipe to socket by splice(2) and are never copied to here. A pipe is borrowed only while
-bytes are on their way, so an idle connection costs two descriptors. UDP has one socket per client, for the answers.
+TCP bytes go from socket to pipe to socket by splice(2) and are never copied into this process. A pipe is borrowed only
+while bytes are in transit, so an idle connection costs two descriptors. UDP has one socket per client, for the answers.
 """
 
 from __future__ import annotations
@@ -25,31 +25,31 @@ if TYPE_CHECKING:
     from typing import Any, Protocol
 
     class Handler(Protocol):
-        """Whatever has descriptors in the loop."""
+        """An object with descriptors in the loop."""
 
         def handle(self, fd: int) -> None:
-            """React to an event on one of them."""
+            """React to an event on one of its descriptors."""
 
 
-SPLICE_BYTES = 1 << 20  # more than a pipe holds: each splice takes what there is
-TURNS = 16  # splices for one connection before the others have theirs
+SPLICE_BYTES = 1 << 20  # more than fits into a pipe: each splice takes what there is
+TURNS = 16  # splices for one connection before the others get their turn
 DATAGRAM_BYTES = 65536
-BATCH = 64  # connections accepted, or datagrams moved, before the others have their turn
+BATCH = 64  # connections accepted, or datagrams moved, before the others get their turn
 SPARE_PIPES = 64
 UDP_IDLE_S = 60.0
 UDP_CLIENTS = 1024
-DESCRIPTORS_EACH = 6  # of a busy TCP connection: two sockets, two pipes
+DESCRIPTORS_EACH = 6  # for a busy TCP connection: two sockets, two pipes
 RESET = (1).to_bytes(4, sys.byteorder) + bytes(4)  # struct linger: on, 0 s
 
 
 class Loop:
-    """Events to handlers, one epoll(7) for all."""
+    """Passes events to handlers, with one epoll(7) for all."""
 
     def __init__(self) -> None:
         self.epoll = epoll()
         self.handlers: dict[int, Handler] = {}
         self.listeners: set[int] = set()
-        self.unfinished: dict[Connection, None] = {}  # their turn ended before their bytes did
+        self.unfinished: dict[Connection, None] = {}  # their turn is over, and there may be more bytes
         self.relays: list[Relay] = []
 
     def add(self, sock: socket, handler: Handler, events: int) -> None:
@@ -58,7 +58,7 @@ class Loop:
         self.epoll.register(sock.fileno(), events)
 
     def listen(self, sock: socket, handler: Handler) -> None:
-        """Watch a socket whose events make others."""
+        """Watch a socket whose events open other sockets."""
         self.listeners.add(sock.fileno())
         self.add(sock, handler, EPOLLIN)
 
@@ -74,7 +74,7 @@ class Loop:
             again, self.unfinished = self.unfinished, {}
             for connection in again:
                 connection.advance()
-            # Listeners last: the sockets they open may get the numbers of those that were closed just before.
+            # Listeners last: the sockets they open may get the numbers of sockets that were closed just before.
             for fd, _ in sorted(events, key=lambda event: event[0] in self.listeners):
                 if handler := self.handlers.get(fd):
                     handler.handle(fd)
@@ -83,7 +83,7 @@ class Loop:
 
 
 class Pipes:
-    """Pipes to splice through; a few empty ones are kept for the next."""
+    """Pipes to splice through; a few empty ones are kept for later."""
 
     def __init__(self) -> None:
         self.spare: list[tuple[int, int]] = []
@@ -93,7 +93,7 @@ class Pipes:
         return self.spare.pop() if self.spare else os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
 
     def give_back(self, pipe: tuple[int, int], empty: bool) -> None:
-        """Keep a pipe for the next one, or close it."""
+        """Keep an empty pipe for later, close any other."""
         if empty and len(self.spare) < SPARE_PIPES:
             self.spare.append(pipe)
         else:
@@ -102,7 +102,7 @@ class Pipes:
 
 
 class Flow:
-    """One direction of a connection: from socket to pipe to socket, and in the end a half-close."""
+    """One direction of a connection: from socket to pipe to socket, with a half-close at the end."""
 
     def __init__(self, source: socket, sink: socket, pipes: Pipes) -> None:
         self.source, self.sink, self.pipes = source, sink, pipes
@@ -111,7 +111,7 @@ class Flow:
         self.done = False
 
     def pump(self) -> bool:
-        """Move what can be moved now; return whether there may be more. Raises OSError where an end is broken."""
+        """Move what can be moved now; return whether there may be more. Raises OSError if an end is broken."""
         try:
             for _ in range(TURNS):
                 if self.done:
@@ -146,7 +146,7 @@ class Flow:
 
 
 class Connection:
-    """One TCP client and its counterpart inside."""
+    """One TCP client and its connection to the instance."""
 
     def __init__(self, service: Service, client: socket) -> None:
         self.service, self.loop, self.client = service, service.loop, client
@@ -158,9 +158,9 @@ class Connection:
             sock.setsockopt(net.SOL_SOCKET, net.SO_KEEPALIVE, 1)
 
     def open(self) -> None:
-        """Begin to connect; what the client says meanwhile waits in its socket."""
-        self.server.connect_ex(self.service.target)  # a refusal that comes at once is an event as well
-        # Edge-triggered: both ends are pumped until they block, so nothing is ever re-armed.
+        """Start to connect; the client's bytes wait in its socket meanwhile."""
+        self.server.connect_ex(self.service.target)  # an immediate refusal is an event, too
+        # Edge-triggered: both ends are pumped until they block, so no event has to be re-armed.
         for sock in (self.server, self.client):
             self.loop.add(sock, self, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET)
 
@@ -168,13 +168,13 @@ class Connection:
         """React to an event of either end."""
         if not self.connected and fd == self.server.fileno():
             if self.server.getsockopt(net.SOL_SOCKET, net.SO_ERROR):
-                self.close()  # nobody listens inside: the client sees its connection end
+                self.close()  # nothing listens inside: the client sees its connection end
                 return
             self.connected = True
         self.advance()
 
     def advance(self) -> None:
-        """Move bytes both ways; close when both have ended, reset when one end broke: a part is not the whole."""
+        """Move bytes both ways. Close when both have ended; reset if one end breaks, as its bytes are incomplete."""
         if not self.connected:
             return
         try:
@@ -208,27 +208,27 @@ class Service:
         loop.listen(listener, self)
 
     def handle(self, fd: int) -> None:
-        """Accept clients; with no room left they wait in the kernel's queue."""
+        """Accept clients; when there is no room left they wait in the kernel's queue."""
         for _ in range(BATCH):
             if self.room == 0:
                 self.loop.epoll.modify(fd, 0)
                 return
             try:
                 client = _accept(self.listener)
-            except OSError:  # none left, or gone again
+            except OSError:  # none left, or one that has gone again
                 return
             self.room -= 1
             Connection(self, client).open()
 
     def left(self) -> None:
-        """A connection was closed: there is room again."""
+        """Make room for another client: a connection was closed."""
         self.room += 1
         if self.room == 1:
             self.loop.epoll.modify(self.listener.fileno(), EPOLLIN)
 
 
 class Peer:
-    """One UDP client: its socket inside, so that an answer finds its way back."""
+    """One UDP client: its socket to the instance, so that answers can be passed back to it."""
 
     def __init__(self, relay: Relay, address: Any) -> None:
         self.relay, self.address, self.heard_s = relay, address, 0.0
@@ -237,7 +237,7 @@ class Peer:
         relay.loop.add(self.socket, self, EPOLLIN)
 
     def send(self, datagram: bytes) -> None:
-        """Pass a datagram inwards; one that cannot go is lost, as datagrams are."""
+        """Pass a datagram to the instance; one that cannot be sent is lost, as datagrams may be."""
         self.heard_s = monotonic()
         try:
             self.socket.send(datagram)
@@ -245,11 +245,11 @@ class Peer:
             pass
 
     def handle(self, fd: int) -> None:
-        """Pass answers outwards."""
+        """Pass answers to the client."""
         try:
             for _ in range(BATCH):
                 self.relay.listener.sendto(self.socket.recv(DATAGRAM_BYTES), self.address)
-        except OSError:  # none left, or nobody listens inside
+        except OSError:  # none left, or nothing listens inside
             pass
 
 
@@ -263,7 +263,7 @@ class Relay:
         loop.relays.append(self)
 
     def handle(self, fd: int) -> None:
-        """Pass datagrams inwards."""
+        """Pass datagrams to the instance."""
         for _ in range(BATCH):
             try:
                 datagram, address = self.listener.recvfrom(DATAGRAM_BYTES)
@@ -274,7 +274,7 @@ class Relay:
             peer.send(datagram)
 
     def forget_silent(self) -> None:
-        """Forget who was silent for a minute, and the most silent of too many."""
+        """Forget clients that were silent for a minute and, if there are too many, the longest silent ones."""
         while self.peers:
             address, peer = next(iter(self.peers.items()))
             if len(self.peers) <= UDP_CLIENTS and monotonic() - peer.heard_s < UDP_IDLE_S:
@@ -283,14 +283,14 @@ class Relay:
 
 
 def program_files() -> list[str]:
-    """Return the files this program can be started from, the compiled one first: it saves 10 ms and 1 MB."""
+    """Return the files from which this program can be started, the compiled one first: it saves 10 ms and 1 MB."""
     cached = __spec__.cached if __spec__ else None
     return [cached, __file__] if cached and os.path.exists(cached) else [__file__]
 
 
 def main(target: str, go_fd: int, ports: list[str]) -> None:
-    """Wait for the go, then forward until killed."""
-    os.chdir("/")  # else the folder vmctl was called in could not be unmounted
+    """Wait for the byte on `go_fd`, then forward until killed."""
+    os.chdir("/")  # else the folder in which vmctl was called could not be unmounted
     if not os.read(go_fd, 1):
         return
     os.close(go_fd)
@@ -308,7 +308,7 @@ def main(target: str, go_fd: int, ports: list[str]) -> None:
 
 
 def _room(protocols: list[str]) -> int:
-    """Return how many connections each TCP port may have for the descriptors never to run out."""
+    """Return how many connections each TCP port may have so that the descriptors never run out."""
     limit = getrlimit(RLIMIT_NOFILE)[1]
     setrlimit(RLIMIT_NOFILE, (limit, limit))
     for_tcp = limit - len(protocols) * 2 * SPARE_PIPES - UDP_CLIENTS * protocols.count("udp")
@@ -316,7 +316,7 @@ def _room(protocols: list[str]) -> int:
 
 
 def _accept(listener: socket) -> socket:
-    fd: int = listener._accept()[0]  # type: ignore[attr-defined]  # what the socket module's accept() calls
+    fd: int = listener._accept()[0]  # type: ignore[attr-defined]  # as socket.accept() does
     client = socket(fileno=fd)
     client.setblocking(False)
     return client

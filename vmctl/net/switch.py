@@ -71,7 +71,7 @@ def make(furnish: Callable[[], None]) -> None:
 
 
 def remove() -> None:
-    """Remove the namespace and its file, whatever exists of them; the caller has the lock."""
+    """Remove the namespace and its file, if they exist; the caller has the lock."""
     with suppress(OSError):  # not mounted, or no such file
         umount2(path(), MNT_DETACH)
     with suppress(FileNotFoundError):
