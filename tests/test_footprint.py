@@ -1,4 +1,4 @@
-"""What an instance takes: against processes whose memory is known, and against texts of other kernels than this one."""
+"""The footprint of instances: measured on processes of known memory, and parsed from the texts of other kernels."""
 
 import mmap
 import os
@@ -8,12 +8,12 @@ from support.commands import free_port, inspect, ok
 
 from vmctl.linux import memory
 from vmctl.linux.cgroups import split
-from vmm.footprint import beside_guest_bytes
+from vmm.footprint import without_guest_bytes
 
 MIB = 1024**2
 MAP_NORESERVE = 0x4000  # mman-common.h; the module has it from Python 3.13 on
 
-# memory.stat of a group with one shell in it, as Linux 6.18 gives it in v1
+# memory.stat of a group with one shell in it, from Linux 6.18 on v1
 V1 = """cache 774144
 rss 57344
 shmem 0
@@ -24,7 +24,7 @@ total_rss 157344
 total_shmem 0
 total_unevictable 0
 """
-# of Debian 12, Linux 6.1, in v2
+# the same from Debian 12, Linux 6.1, on v2
 V2 = """anon 1720320
 file 9555968
 kernel 1900544
@@ -40,7 +40,7 @@ slab_unreclaimable 265400
 slab 1481504
 workingset_refault_anon 0
 """
-# of Debian 11, Linux 5.10: no sum over the kernel's parts yet
+# the same from Debian 11, Linux 5.10, which has no sum of the kernel's parts
 V2_OLD = """anon 270336
 file 0
 kernel_stack 49152
@@ -54,7 +54,7 @@ pgfault 1056
 """
 
 
-def test_the_cgroup_of_each_version_is_split_alike():
+def test_both_cgroup_versions_are_split_into_the_same_parts():
     assert split(1, V1, "106496\n") == {"anon": 157344, "file": 1774144, "kernel": 106496}
     assert split(1, V1.partition("total_cache")[0]) == {"anon": 57344, "file": 774144}
     assert split(2, V2) == {"anon": 1720320, "file": 9555968, "kernel": 1900544}
@@ -62,24 +62,24 @@ def test_the_cgroup_of_each_version_is_split_alike():
     assert split(2, "") == split(1, "") == {}
 
 
-def test_the_kernel_tells_what_it_takes_for_itself():
+def test_the_kernels_own_memory_is_read():
     text = "MemTotal:  8104456 kB\nSlab:   194860 kB\nHugePages_Total:       0\nPercpu:     1056 kB\n"
     assert memory.meminfo(text) == {"MemTotal": 8104456 * 1024, "Slab": 194860 * 1024, "Percpu": 1056 * 1024}
     assert {"Slab", "PageTables", "KernelStack"} <= set(memory.kernel())
     assert all(size > 0 for name, size in memory.kernel().items() if name != "SecPageTables")
 
 
-def test_pss_is_told_by_role_and_never_made_up():
+def test_pss_is_reported_by_role_and_never_estimated():
     with mmap.mmap(-1, 64 * MIB, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as taken:
         before = memory.pss_by_role({"me": [os.getpid()], "nobody": [], "gone": [2**22 + 1]})
         taken.write(b"x" * 16 * MIB)
         after = memory.pss_by_role({"me": [os.getpid()]})
     assert set(before) == {"me"}
-    assert 15 * MIB < after["me"] - before["me"] < 48 * MIB  # the string itself is there for a moment, too
+    assert 15 * MIB < after["me"] - before["me"] < 48 * MIB  # the string itself takes memory for a moment too
 
 
-def test_the_guests_memory_is_told_from_the_rest():
-    """A mapping of a guest's size, of which 16 MiB are touched, in a process as good as any QEMU."""
+def test_the_guests_memory_is_identified():
+    """A mapping of a guest's size, of which 16 MiB are touched, in this process in place of QEMU."""
     page = os.sysconf("SC_PAGESIZE")
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE
     with mmap.mmap(-1, 4096 * MIB, flags) as guest:
@@ -89,8 +89,8 @@ def test_the_guests_memory_is_told_from_the_rest():
         with open("/proc/self/smaps", encoding="utf-8") as file:
             smaps = file.read()
     resident = sum(int(line.split()[1]) * 1024 for line in smaps.splitlines() if line.startswith("Rss:"))
-    assert resident - beside_guest_bytes(smaps, 4096 * MIB) == 16 * MIB
-    assert beside_guest_bytes(smaps, 1024**5) is None
+    assert resident - without_guest_bytes(smaps, 4096 * MIB) == 16 * MIB
+    assert without_guest_bytes(smaps, 1024**5) is None
 
 
 TRANSLATOR = """55d0f0000000-55d0f0400000 r-xp 00000000 fe:00 77   /usr/bin/qemu-system-x86_64
@@ -108,9 +108,9 @@ Rss:                   0 kB
 """
 
 
-def test_translated_code_is_not_taken_for_the_guests_memory():
-    assert beside_guest_bytes(TRANSLATOR, 256 * MIB) == (3000 + 65536) * 1024
-    assert beside_guest_bytes(TRANSLATOR, 255 * MIB) == (3000 + 65536) * 1024  # merged with a neighbour
+def test_translated_code_is_not_mistaken_for_the_guests_memory():
+    assert without_guest_bytes(TRANSLATOR, 256 * MIB) == (3000 + 65536) * 1024
+    assert without_guest_bytes(TRANSLATOR, 255 * MIB) == (3000 + 65536) * 1024  # merged with a neighbour
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="containers need root here")

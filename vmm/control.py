@@ -1,4 +1,4 @@
-"""Orders to a guest that runs: a signal for its workload, and its end."""
+"""Requests to a running guest: a signal for its workload, and its end."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from vmm import domain, files, qemu
 
 
 def send(inst: Instance, signum: int) -> None:
-    """Have the guest's init send a signal to the workload; SIGKILL ends QEMU, whatever the guest is doing."""
+    """Request the guest's init to send a signal to the workload; SIGKILL kills QEMU, in any state of the guest."""
     if not processes.alive(inst.state.pid, inst.state.pid_start):
-        return  # it has just ended by itself
+        return  # it has just powered off
     if signum == signal.SIGKILL:
         open(files.killed(inst), "w").close()  # the guest cannot report this
         end(inst)
         return
-    order(inst, f"signal {signum}")
+    request(inst, f"signal {signum}")
 
 
 def end(home: Home) -> None:
-    """End QEMU by its pid: with an embedded driver nothing else could, and a daemon notices by itself."""
+    """Kill QEMU by its pid: an embedded driver offers no other way, and a libvirtd notices the end itself."""
     qemu.end(files.pid_file(home), domain.machine_uuid(home.id))
 
 
-def order(home: Home, line: str) -> None:
-    """Write a line to the guest's control port, without waiting for a reader. Raises OSError."""
+def request(home: Home, line: str) -> None:
+    """Write a line to the guest's control port without waiting for a reader. Raises OSError."""
     fd = os.open(files.control(home), os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         os.write(fd, line.encode() + b"\n")

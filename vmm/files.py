@@ -1,4 +1,4 @@
-"""Where the files of a guest are: lasting ones in the instance's directory, sockets in its run directory."""
+"""The paths of a guest's files: persistent ones in the instance's directory, sockets in its run directory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from vmctl import paths
 from vmctl.home import Home
 
 PORT_PREFIX = "org.vmctl."
-SOCKET_PATH_MAX = 107  # unix(7): sun_path has 108 bytes, one of them the final zero
+SOCKET_PATH_MAX = 107  # unix(7): sun_path has 108 bytes, one of them for the final zero
 
 
 def disk(home: Home) -> str:
@@ -27,27 +27,27 @@ def domain(home: Home) -> str:
 
 
 def marks(home: Home) -> str:
-    """What the guest's init reports of itself."""
+    """The marks that the guest's init reports."""
     return home.path("marks")
 
 
 def killed(home: Home) -> str:
-    """There when the guest was ended from outside: it could not report that itself."""
+    """A file that exists if vmctl killed the guest, which could not report its end."""
     return home.path("killed")
 
 
 def client_key(home: Home) -> str:
-    """The private key that opens the guest's sshd."""
+    """The private key to log in to the guest."""
     return home.path("ssh_key")
 
 
 def host_key(home: Home) -> str:
-    """The private key that the guest's sshd proves itself with."""
+    """The private host key of the guest's sshd."""
     return home.path("ssh_host_key")
 
 
 def control(home: Home) -> str:
-    """The FIFO for orders to the guest's init."""
+    """The FIFO for requests to the guest's init."""
     return os.path.join(home.run_dir, "control")
 
 
@@ -62,15 +62,15 @@ def libvirt_root(home: Home) -> str:
 
 
 def pid_file(home: Home) -> str:
-    """The file that libvirt locks in QEMU's name as long as QEMU lives."""
+    """The pid file of QEMU, which stays locked as long as QEMU runs."""
     return os.path.join(libvirt_root(home), "run", "qemu", f"{home.name}.pid")
 
 
 def qemu_log(home: Home) -> str:
-    """What QEMU said on its standard error, and its command line."""
+    """The log with QEMU's command line and standard error."""
     return os.path.join(libvirt_root(home), "log", "qemu", f"{home.name}.log")
 
 
 def longest_socket_path(name: str) -> str:
-    """Return the longest path of a socket that a start will make: QEMU's monitor (virDomainDefGetShortName)."""
+    """Return the longest socket path of a start: that of QEMU's monitor (virDomainDefGetShortName)."""
     return os.path.join(paths.run_root(), "0" * 8, "libvirt/lib/qemu", f"domain-1-{name[:20]}", "monitor.sock")

@@ -1,4 +1,4 @@
-"""What a running guest takes of the host."""
+"""Memory and disk usage of a running guest."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 class Mapping(NamedTuple):
     """One mapping of a process."""
 
-    access: str  # as proc(5) has it: rw-p
+    access: str  # as in proc(5), such as rw-p
     size_bytes: int
     resident_bytes: int
 
 
 def footprint(inst: Instance) -> Footprint:
-    """Return QEMU's memory, the instance's own files, and the files it shares: layers, kernel and initrd."""
+    """Return QEMU's memory, the size of the instance's files, and that of shared files: layers, kernel, initrd."""
     pss = memory.pss_by_role({"qemu": [inst.state.pid or 0], **helpers(inst.journal)})
     shared = tuple(inst.state.own.get("shared", ()))
     return Footprint(
@@ -36,19 +36,19 @@ def footprint(inst: Instance) -> Footprint:
     )
 
 
-def beside_guest_bytes(smaps: str, guest_bytes: int) -> int | None:
-    """Return the resident bytes of all mappings but the guest's memory, None where that cannot be told apart.
+def without_guest_bytes(smaps: str, guest_bytes: int) -> int | None:
+    """Return the resident bytes of all mappings except the guest's memory, or None if that cannot be identified.
 
-    QEMU maps the guest's memory in one piece, readable and writable, exactly as large as the guest believes. Its buffer
-    for translated code can be larger still, but may be executed. The kernel shows two neighbours of the same kind
-    as one mapping (mm/mmap.c, vma_merge), so the piece may look larger than it is, never smaller.
+    QEMU maps the guest's memory as one mapping, readable and writable, exactly as large as the guest's memory. QEMU's
+    buffer for translated code can be larger, but it is executable. The kernel merges neighbours of the same kind into
+    one mapping (mm/mmap.c, vma_merge), so the mapping can look larger than it is, never smaller.
     """
     mappings = list(_mappings(smaps))
-    candidates = [one for one in mappings if one.access.startswith("rw-") and one.size_bytes >= guest_bytes]
+    candidates = [found for found in mappings if found.access.startswith("rw-") and found.size_bytes >= guest_bytes]
     if not candidates:
         return None
-    guest = min(candidates, key=lambda one: one.size_bytes)
-    return sum(one.resident_bytes for one in mappings) - guest.resident_bytes
+    guest = min(candidates, key=lambda found: found.size_bytes)
+    return sum(found.resident_bytes for found in mappings) - guest.resident_bytes
 
 
 def _vmm_bytes(inst: Instance) -> int | None:
@@ -57,13 +57,13 @@ def _vmm_bytes(inst: Instance) -> int | None:
         return None
     try:
         with open(f"/proc/{inst.state.pid}/smaps", encoding="utf-8", errors="replace") as file:
-            return beside_guest_bytes(file.read(), guest_bytes)
+            return without_guest_bytes(file.read(), guest_bytes)
     except (FileNotFoundError, ProcessLookupError, PermissionError):
         return None
 
 
 def _mappings(smaps: str) -> Iterator[Mapping]:
-    """Yield the mappings in a text of the form of /proc/PID/smaps."""
+    """Yield the mappings in a text in the format of /proc/PID/smaps."""
     access, size_bytes = "", 0
     for line in smaps.splitlines():
         first, _, rest = line.partition(" ")

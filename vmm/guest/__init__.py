@@ -1,14 +1,14 @@
-"""The inside of the microVM: a small init and what it needs, packed into an initrd.
+"""The inside of the microVM: a small init and the programs it needs, packed into an initrd.
 
-What the host gives the guest, and what comes back:
-- virtio disks, told apart by serial: `layer0` (lowest), `layer1`, ... are the image's EROFS files; `disk` is ext4, for
-  what the workload writes; `seed` is a NoCloud ISO in the form vmm/seed.py writes, the guest's only configuration.
-- virtio-serial ports, all named `org.vmctl.` and: `marks`, `stdout`, `stderr` from the guest; `control` to it; and for
-  an attached run `stdin` to it.
-- marks, a line each: `init`, `mounts`, `seed`, `network`, `exec` (the workload takes over), `ssh`, and as the last one
+The interface between host and guest:
+- virtio disks, identified by serial: `layer0` (lowest), `layer1`, ... are the image's EROFS files; `disk` is ext4, for
+  the files that the workload writes; `seed` is the NoCloud ISO of vmm/seed.py, the guest's only configuration.
+- virtio-serial ports with the prefix `org.vmctl.`: `marks`, `stdout`, `stderr` from the guest, `control` to the guest,
+  and in an attached run `stdin` to the guest.
+- marks, one per line: `init`, `mounts`, `seed`, `network`, `exec` (the command is executed), `ssh`, and at the end
   `exit CODE workload|signal|oom` or `error CODE TEXT` (nothing was started; CODE is 125, 126 or 127).
-- control, a line each: `signal NUMBER` for the workload's process, `poweroff`.
-- SSH to root on port 22: the command is the line of words that `launch` takes, quoted for a shell.
+- control, one request per line: `signal NUMBER` for the workload's process, `freeze TOKEN`, `thaw`, `poweroff`.
+- SSH to root on port 22: the command is a line with the arguments of `launch`, quoted for a shell.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from images.kernels import initrd as archive
 from images.kernels.kernel import Kernel
 from vmm.guest.sshd import sshd_files
 
-# panic=-1: a guest that panics restarts at once, which for its domain is the end. The crypto self-tests take 0.4 s of
-# an emulated CPU. no_timer_check: the test fails on a busy host without KVM. Mitigations and KASLR stay as they are.
+# panic=-1: a guest that panics restarts at once, which ends its domain. The crypto self-tests take 0.4 s of an emulated
+# CPU. no_timer_check: the test fails on a busy host without KVM. Mitigations and KASLR keep their defaults.
 KERNEL_ARGS = "console=ttyS0 quiet panic=-1 cryptomgr.notests no_timer_check"
 
-# For a system: its fstab names disks that are not here, nobody can log in on the serial console, which is read only.
+# For a system: its fstab names disks that do not exist here, and the serial console is output only, so no login there.
 SYSTEM_ARGS = "vmctl.system fstab=no systemd.getty_auto=no"
 
-# In the order of loading: for the workload, for a workload with a network, for later.
+# In loading order: for every workload, for a workload with a network, for all the rest.
 MODULES = (
     *("virtio_pci", "virtio_console", "virtio_blk", "erofs", "overlay", "isofs"),
     "virtio_net",
@@ -46,19 +46,19 @@ _FILES = {
 
 
 def kernel_args(layers: int) -> str:
-    """Return the kernel's command line for a guest with so many layers; init refuses to go on with fewer."""
+    """Return the kernel's command line for a guest with this number of layers; init fails if it finds fewer."""
     return f"{KERNEL_ARGS} vmctl.layers={layers}"
 
 
 def system_args(layers: int, uuid: str) -> str:
-    """Return the kernel's command line for a guest that boots a system, which shall have a machine-id of its own."""
+    """Return the kernel's command line for a guest that boots a system; `uuid` becomes its machine-id."""
     return f"{kernel_args(layers)} {SYSTEM_ARGS} systemd.machine_id={uuid.replace('-', '')}"
 
 
 def initrd(kernel: Kernel) -> str:
-    """Return the path of the initrd for a kernel, built unless it is there.
+    """Return the path of the initrd for a kernel; it is built if it does not exist.
 
-    Raises UnavailableError where this host has no dropbear, NotFoundError where the kernel lacks a module.
+    Raises UnavailableError if this host has no dropbear, NotFoundError if the kernel lacks a module.
     """
     here = os.path.dirname(__file__)
     own = [(os.path.join(here, source), path, mode) for source, (path, mode) in _FILES.items()]

@@ -1,12 +1,12 @@
-# The write_files of a canonical user-data, as calls of the shell function write_file.
+# Turns the write_files of our user-data into calls of the shell function write_file.
 
-function text() { # the double-quoted text of this line
+function text() { # return the text in double quotes of this line
     sub(/^[^"]*"/, "")
     sub(/"$/, "")
     return $0
 }
 
-function quoted(word) { # as one word of the shell, JSON's escapes undone
+function quoted(word) { # return that text without JSON's escapes, quoted for the shell
     word = text()
     gsub(/\\"/, "\"", word)
     gsub(/\\\\/, "\\", word)

@@ -1,4 +1,4 @@
-"""The guest's sshd: the host's dropbear with the libraries it is linked to."""
+"""The guest's sshd: the host's dropbear and the libraries it is linked with."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from vmctl.run import run, which
 
 
 def sshd_files() -> list[tuple[str, str, int]]:
-    """Return (host path, path in the initrd, mode) of dropbear and of each library and loader that ldd(1) names.
+    """Return (host path, path in the initrd, mode) of dropbear, its libraries and the loader, as listed by ldd(1).
 
-    Raises UnavailableError where dropbear is not installed.
+    Raises UnavailableError if dropbear is not installed.
     """
     program = which("dropbear")
     if program is None:
         raise UnavailableError(
-            "dropbear, the sshd of guests, is not installed", hint="on Debian it is in the package dropbear-bin"
+            "dropbear, the sshd of guests, is not installed", hint="`vmctl doctor` shows how to install it"
         )
     # each line is `NAME => /PATH (ADDRESS)` or, for the loader, `/PATH (ADDRESS)`
     words = run(["ldd", program])[1].split()
