@@ -19,10 +19,11 @@ test-long:              ## those that repeat in a guest, or whole, what a shorte
 	.ci/setup --tests
 	$(as_root) $(bin)/python -m pytest -m long
 
-lint: setup             ## formatting, lints, types
+lint: setup             ## formatting, lints, types, plain English
 	$(bin)/ruff format --check .
 	$(bin)/ruff check .
 	$(bin)/mypy
+	$(bin)/python .ci/phrases.py
 
 bench:                  ## the demo with enough rounds for intervals, our own cost beside others', an import beside tar
 	.ci/setup --tests
