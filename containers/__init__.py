@@ -1,1 +1,1 @@
-"""Backends `container` and `host`: a process start with namespaces, or without any."""
+"""Backends `container` and `host`: start a process with namespaces, or without."""

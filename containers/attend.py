@@ -1,4 +1,4 @@
-"""Stay with an attached container until it ends."""
+"""Wait for the end of an attached container."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from vmctl.linux.stdio import signals_to
 
 
 def attend(inst: Instance, master: int | None, *, foreground: bool) -> Exit:
-    """Wait for the container, which is our child, and return how it ended; `master` is that of its terminal.
+    """Wait for the container, our child, and return how it ended; `master` belongs to its terminal.
 
-    In the foreground signals are passed on, and a second Ctrl-C kills it even if it ignores the first.
+    In the foreground signals are passed on to the container; a second Ctrl-C kills it, even if it ignores the first.
     """
     pid = inst.state.pid
     assert pid is not None

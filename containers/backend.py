@@ -1,4 +1,4 @@
-"""The backends `container` and `host`: one code, with namespaces or without."""
+"""The backends `container` and `host`: the same code, with namespaces or without."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from vmctl.needs import Need
 
-# the signals by which people ask a process to end; their default action is to end it (signal(7))
+# the signals that ask a process to end; their default action is to end it (signal(7))
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
@@ -97,7 +97,7 @@ class ContainerBackend(HasFootprint, HasWritable, HasReads):
         from containers.preparation import resume
 
         if not self.watch(inst).alive():
-            raise StateError(f"{inst.name} is not running", hint=f"`vmctl logs {inst.name}` shows what it said")
+            raise StateError(f"{inst.name} is not running", hint=f"`vmctl logs {inst.name}` shows its output")
         return enter.run(inst, resume(inst, namespaced=self.namespaced), command)
 
     def footprint(self, inst: Instance) -> Footprint:
@@ -125,12 +125,12 @@ class ContainerBackend(HasFootprint, HasWritable, HasReads):
         from images.layer import mounts
 
         if entry["kind"] != mounts.KIND:
-            raise VmctlError(f"the journal of {inst.name} has an entry of an unknown kind: {entry['kind']}")
+            raise VmctlError(f"the journal of {inst.name} contains an entry of unknown kind: {entry['kind']}")
         mounts.release_layer(entry["key"], inst.journal)
 
 
 class HostBackend(ContainerBackend):
-    """A plain process of the host in the image's root directory: the baseline, every namespace off."""
+    """A plain process of the host in the image's root directory, without namespaces: the baseline."""
 
     mode = "host"
     features = Features(volumes=True)

@@ -1,4 +1,4 @@
-"""What stands in the way of a container on this host: all of it, before anything is touched."""
+"""Check whether a workload can run as a container on this host; reports all problems before anything is changed."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from vmctl.workload import Port, Workload
 
 
 def problems(work: Workload, *, namespaced: bool) -> Iterator[Problem]:
-    """Yield each problem; touches nothing."""
+    """Yield each problem; changes nothing."""
     if os.geteuid() != 0:
-        yield Problem("mounts, namespaces and cgroups need root here", hint="run it as root: sudo vmctl ...")
+        yield Problem("mounts, namespaces and cgroups need root", hint="run it as root: sudo vmctl ...")
     for check in (_image, _cgroups, preparation.check_volumes, _capabilities, _init):
         try:
             check(work)
@@ -30,13 +30,16 @@ def problems(work: Workload, *, namespaced: bool) -> Iterator[Problem]:
     if not namespaced or work.network == "host":
         yield from _taken_ready_port(work)
     if work.restart.policy != "no":
-        yield Problem(f"restart: {work.restart.policy} is not supported in this mode yet", hint="leave it out")
+        yield Problem(f"restart: {work.restart.policy} is not supported in this mode yet", hint="leave the key out")
     if work.resources.disk_bytes is not None:
-        yield Problem("resources.disk cannot be honoured: the writable layer is a folder of the host's file system")
+        yield Problem(
+            "resources.disk is not supported in this mode: the writable layer is a folder of the host",
+            hint="leave the key out, or use --mode vm",
+        )
 
 
 def _taken_ready_port(work: Workload) -> Iterator[Problem]:
-    """Whoever listens on the probe's port in the host's namespace would be taken for the workload."""
+    """Yield a problem if the probe's port is in use on the host: the probe would take its user for the workload."""
     if work.ready is None:
         return
     port = work.ready.http.port if work.ready.http else work.ready.tcp
@@ -52,14 +55,14 @@ def _own_users(work: Workload, *, namespaced: bool) -> Iterator[Problem]:
         yield Problem("userns: auto needs a user namespace, and mode host has none", hint="use --mode container")
         return
     if work.network == "host":
-        yield Problem("userns: auto has no power over the host's network", hint="use network: bridge or none")
+        yield Problem("userns: auto cannot use the host's network", hint="use network: bridge or network: none")
     from containers import idmap
 
     try:
         if layers := store.find(work.image).layers:
             idmap.check(layers[0])
     except NotFoundError:
-        pass  # said already
+        pass  # reported already
     except VmctlError as error:
         yield Problem(str(error), error.hint)
 
@@ -69,7 +72,7 @@ def _image(work: Workload) -> None:
     if image.disk:
         raise VmctlError(
             f"the image {work.image} is a disk, which only a virtual machine can boot",
-            hint="--mode vm; or import it again with --as-layer, for its files alone",
+            hint="use --mode vm, or import only its files: vmctl image import --as-layer",
         )
     if image.architecture != architecture():
         raise VmctlError(f"the image {work.image} is for {image.architecture}, this machine is {architecture()}")

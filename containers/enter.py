@@ -1,4 +1,4 @@
-"""One more process in a running container: join its cgroup and namespaces, then exec (nsenter(1) in Python)."""
+"""Run another process in a running container: join its cgroup and namespaces, then exec, like nsenter(1)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def run(inst: Instance, launch: Launch, command: Command) -> int:
         stdin = 0 if command.stdin else os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         pid = spawn(inst, launch, command, Streams(stdin, 1, 2))
         return processes.exit_code(os.waitpid(pid, 0)[1])
-    # of the container's own devpts: tty(1) inside finds it, and nothing inside holds a descriptor of the user's
+    # from the container's devpts: tty(1) inside finds it, and no process inside has the user's terminal open
     assert inst.state.pid is not None
     master, slave = open_terminal(launch, inst.state.pid)
     pid = spawn(inst, launch, command, slave)
@@ -32,9 +32,9 @@ def run(inst: Instance, launch: Launch, command: Command) -> int:
 
 
 def spawn(inst: Instance, launch: Launch, command: Command, streams: Streams | str) -> int:
-    """Start the command and return its pid; it is this process's child. Raises what prevented exec.
+    """Start the command as a child of this process and return its pid. Raises the error that prevented exec.
 
-    `streams` as a path: the container's terminal that the command gets, as the leader of a new session.
+    If `streams` is a path, the command becomes the leader of a new session with that terminal of the container.
     """
     assert inst.state.pid is not None
     container = os.pidfd_open(inst.state.pid)
@@ -43,7 +43,7 @@ def spawn(inst: Instance, launch: Launch, command: Command, streams: Streams | s
     report_read, report_write = os.pipe()
     cgroup_fd = launch.cgroup.open_for_clone()
     try:
-        # of all namespaces only this one is not entered by the caller but by its next child
+        # setns(2) does not move the caller into a pid namespace, only its next child
         if launch.namespaces & syscalls.CLONE_NEWPID:
             syscalls.setns(container, syscalls.CLONE_NEWPID)
         pid = syscalls.clone3(0, exit_signal=signal.SIGCHLD, cgroup_fd=cgroup_fd)
@@ -68,7 +68,7 @@ def _child(
     launch: Launch, command: Command, streams: Streams | str, container: int, root: int, parent: int, report: int
 ) -> NoReturn:
     try:
-        # until exec: else those inside could reach this interpreter's file and memory through /proc (ptrace(2))
+        # until exec; else processes inside could reach this interpreter's file and memory through /proc (ptrace(2))
         syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
         others = launch.namespaces & ~syscalls.CLONE_NEWPID
         if others:

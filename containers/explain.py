@@ -1,4 +1,4 @@
-"""Every host step of a start, with its raw equivalent and why."""
+"""The steps of a start on the host, each with its raw command and the reason, for `vmctl up --explain`."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from vmctl.linux.cgroups import Cgroup
 from vmctl.workload import Workload
 
 _WHY = {
-    "CLONE_NEWNS": "its own mounts: what it mounts the host does not see",
-    "CLONE_NEWPID": "its own process numbers: it is PID 1, and all end with it",
+    "CLONE_NEWNS": "its own mounts: the host does not see them",
+    "CLONE_NEWPID": "its own pids: it is PID 1, and all other processes end with it",
     "CLONE_NEWNET": "its own interfaces, addresses, ports and routes",
     "CLONE_NEWIPC": "its own message queues and shared memory",
     "CLONE_NEWUTS": "its own host name",
-    "CLONE_NEWCGROUP": "its own control group as the root of what it sees",
-    "CLONE_NEWUSER": "its own user numbers: root inside is nobody outside",
+    "CLONE_NEWCGROUP": "it sees its own cgroup as the root",
+    "CLONE_NEWUSER": "its own user ids: root inside is an unprivileged user outside",
 }
 
 
 def steps(work: Workload, *, namespaced: bool) -> Iterator[Step]:
-    """Yield the steps; makes nothing. Raises NotFoundError where the image is missing."""
+    """Yield the steps; changes nothing. Raises NotFoundError if the image is missing."""
     image = store.find(work.image)
     layers = [mounts.mount_point(layer.key) for layer in image.layers]
     directory = os.path.join(paths.instances_root(), work.name)
     flags = preparation.namespaces(work) if namespaced else 0
     launch = preparation.launch(work, image, layers, directory, Cgroup(f"{work.name}.ID"), None, flags)
     for layer, target in zip(image.layers, layers, strict=True):
-        yield Step("layer", f"mount -t erofs -o ro {layer.path} {target}", "read-only, once per host, shared by all")
+        yield Step("layer", f"mount -t erofs -o ro {layer.path} {target}", "read-only, mounted once per host, shared")
     yield from _cgroup(launch, work)
     if flags & syscalls.CLONE_NEWUSER:
         first_id = userns.lowest_free()
@@ -42,9 +42,9 @@ def steps(work: Workload, *, namespaced: bool) -> Iterator[Step]:
         yield from _views(views)
         launch = idmap.in_user_namespace(launch, views, first_id)
     yield from _clone(launch)
-    layered = "the layers below, the instance's own folder on top"
-    yield Step("root", str(launch.root), layered if launch.first_id is None else "a mount of its own: not locked")
-    yield Step("enter", 'pivot_root(".", "."), umount -l .' if flags else "chroot .", "the old root is out of reach")
+    layered = "the layers below, the instance's writable folder on top"
+    yield Step("root", str(launch.root), layered if launch.first_id is None else "a separate mount, which is not locked")
+    yield Step("enter", 'pivot_root(".", "."), umount -l .' if flags else "chroot .", "the old root is unreachable")
     for step in launch.steps:
         yield Step("mount", str(step))
     for volume in launch.volumes:
@@ -53,20 +53,20 @@ def steps(work: Workload, *, namespaced: bool) -> Iterator[Step]:
         yield Step("file", f"write {file.path} (mode {file.mode:04o}, {len(file.content)} characters)")
     yield from _network(work, flags)
     yield from _identity(launch)
-    yield Step("exec", " ".join(launch.process.argv), f"in {launch.process.workdir}; the same program image, no copy")
+    yield Step("exec", " ".join(launch.process.argv), f"in {launch.process.workdir}")
 
 
 def _cgroup(launch: Launch, work: Workload) -> Iterator[Step]:
     for folder in sorted(set(launch.cgroup.folders.values())):
-        yield Step("cgroup", f"mkdir {folder}", "what the instance uses is counted and limited here")
+        yield Step("cgroup", f"mkdir {folder}", "the instance's resources are counted and limited here")
     for controller, file, value in launch.cgroup.settings(preparation.limits(work)):
         yield Step("limit", f"echo {value} > {os.path.join(launch.cgroup.folders[controller], file)}")
 
 
 def _views(views: idmap.Views) -> Iterator[Step]:
     for view in (*views.layers, *views.volumes):
-        yield Step("owners", str(view), "0 on disk is root inside; what cannot be mapped is nobody's there")
-    yield Step("root", str(views.root), "mounted by the host's root: only its overlay knows all that layers can say")
+        yield Step("owners", str(view), "uid 0 on disk is root inside; ids that cannot be mapped are `nobody` inside")
+    yield Step("root", str(views.root), "mounted by the host's root, which can read all attributes of the layers")
 
 
 def _clone(launch: Launch) -> Iterator[Step]:
@@ -77,16 +77,16 @@ def _clone(launch: Launch) -> Iterator[Step]:
         yield Step("fork", "clone3(SIGCHLD)", "no namespace: an ordinary process")
     if launch.first_id is not None:
         line = f"{userns.mapping(launch.first_id)} > /proc/PID/"
-        yield Step("ids", f"echo {line}uid_map; echo {line}gid_map", "a range of the host's ids that nobody else has")
+        yield Step("ids", f"echo {line}uid_map; echo {line}gid_map", "a range of the host's ids that no one else uses")
 
 
 def _network(work: Workload, flags: int) -> Iterator[Step]:
     if not flags & syscalls.CLONE_NEWNET:
-        yield Step("network", "none of its own", "it shares the host's interfaces and ports")
+        yield Step("network", "no network namespace", "it shares the host's interfaces and ports")
     elif work.network == "bridge":
         yield Step("network", "ip link add type veth, one end on the bridge, the other eth0 inside", "a virtual cable")
     else:
-        yield Step("network", "ip link set lo up", "nothing but the loopback")
+        yield Step("network", "ip link set lo up", "only the loopback interface")
     for port in work.ports:
         yield Step("port", str(port), "a forwarder listens on the host and connects inside")
 
@@ -95,10 +95,10 @@ def _identity(launch: Launch) -> Iterator[Step]:
     if launch.capabilities is None:
         return
     kept = [name for number, name in enumerate(identity.CAPABILITIES) if launch.capabilities >> number & 1]
-    yield Step("capabilities", f"keep {', '.join(kept)}", "root inside has only these of root's powers")
-    yield Step("no_new_privs", "prctl(PR_SET_NO_NEW_PRIVS, 1)", "setuid programs gain nothing")
+    yield Step("capabilities", f"keep {', '.join(kept)}", "root inside has only these privileges")
+    yield Step("no_new_privs", "prctl(PR_SET_NO_NEW_PRIVS, 1)", "setuid programs gain no privileges")
     if launch.seccomp:
         count = len(launch.seccomp) // 8
-        yield Step("seccomp", f"seccomp filter of {count} instructions", "calls that a container does not need fail")
+        yield Step("seccomp", f"seccomp filter of {count} instructions", "system calls not needed in a container fail")
     user = launch.process.user or "0:0"
-    yield Step("user", f"setresuid, setresgid: {user}", "who it is")
+    yield Step("user", f"setresuid, setresgid: {user}", "the user of the process")

@@ -48,7 +48,7 @@ def file(path: str) -> int:
     return reach(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
 
 
-def place(path: str, *, is_folder: bool) -> int:
+def mount_point(path: str, *, is_folder: bool) -> int:
     """Return a descriptor of a mount point: the existing file or folder, else a new one."""
     try:
         return reach(path)

@@ -1,7 +1,7 @@
-"""From clone3 to exec: the start of a container, in the order the kernel needs.
+"""The start of a container from clone3 to exec, in the order that the kernel requires.
 
-The same code starts a plain process: with no namespaces in `Launch.namespaces` the root is entered by chroot(2) and the
-rest is the same. What goes wrong in the child before exec travels to the parent through a pipe that exec closes.
+The same code starts a plain process: without namespaces in `Launch.namespaces` the root is entered by chroot(2). An
+error in the child before exec is sent to the parent through a pipe, which exec closes.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ NAMESPACES = (
 
 
 class Launch(NamedTuple):
-    """All that the child needs to know, computed before the clock starts."""
+    """Everything the child needs, computed before the start is timed."""
 
     namespaces: int
     cgroup: Cgroup
@@ -50,9 +50,9 @@ class Launch(NamedTuple):
     process: Process
     hostname: str
     link: Link | None
-    init: str | None  # a reaper on the host, to be PID 1 before the command
-    tty: bool  # the command gets a terminal of the container's own devpts
-    first_id: int | None  # of the host, which is 0 inside; None: no user namespace
+    init: str | None  # path on the host of a reaper that runs as PID 1 and starts the command
+    tty: bool  # whether the command gets a terminal of the container's devpts
+    first_id: int | None  # id of the host that is 0 inside; None: no user namespace
     capabilities: int | None  # None: keep all
     seccomp: bytes  # empty: no filter
 
@@ -66,13 +66,13 @@ class Streams(NamedTuple):
 
 
 def clone(launch: Launch, streams: Streams, report: int, plugged: int) -> int:
-    """Make the container's first process and return its pid.
+    """Create the container's first process and return its pid.
 
-    It writes to `report` when it began (T4, nanoseconds), a line end, and what prevented exec (nothing: exec happened);
-    it reads a byte from `plugged` before it sets up its network. Raises OSError where clone3 itself is refused.
+    The process writes to `report` the time at which it began (T4, nanoseconds) and a newline, then the error if exec
+    fails. It reads a byte from `plugged` before it configures its network. Raises OSError if clone3 fails.
     """
     cgroup_fd = launch.cgroup.open_for_clone()
-    # v1 has no CLONE_INTO_CGROUP: the child joins first, since a cgroup namespace begins where its maker stands
+    # v1 has no CLONE_INTO_CGROUP: the child joins first, because its cgroup becomes the root of the cgroup namespace
     later = syscalls.CLONE_NEWCGROUP if cgroup_fd is None else 0
     barrier = _barrier(launch)
     parent = os.pidfd_open(os.getpid())
@@ -121,7 +121,7 @@ def _child(
         if launch.namespaces & syscalls.CLONE_NEWUTS:
             syscalls.sethostname(launch.hostname)
         if launch.link is not None:
-            _hear(plugged, parent)
+            _read_from_parent(plugged, parent)
             launch.link.network.configure_inside(launch.link)
         elif launch.namespaces & syscalls.CLONE_NEWNET:
             netlink.apply(netlink.set_up("lo"))
@@ -130,34 +130,34 @@ def _child(
             os.write(report, b"terminal\n")
             from containers.terminals import own_terminal
 
-            streams = own_terminal(_hear(plugged, parent).decode())
+            streams = own_terminal(_read_from_parent(plugged, parent).decode())
         redirect(streams)
         execute(launch.process._replace(argv=argv), user, launch.capabilities, launch.seccomp, parent)
-    except BaseException as error:  # whatever it is, the parent has to hear it, and this copy of it must not go on
+    except BaseException as error:  # report any error to the parent; this copy of vmctl must not continue
         os.write(report, describe(error))
     finally:
         os._exit(125)
 
 
-def _hear(pipe: int, parent: int) -> bytes:
-    """Return what the parent says next; where it ends before, so do we, who hold the other end of the pipe as well."""
+def _read_from_parent(pipe: int, parent: int) -> bytes:
+    """Return the next bytes from the parent. Exits if the parent does: this process has the pipe's other end too."""
     if pipe not in select.select([pipe, parent], [], [])[0]:
         os._exit(125)
     return os.read(pipe, 64)
 
 
 _INIT = "/dev/.init"
-# Python ignores the first two, nohup(1) and a shell's & the others; exec would keep it so.
+# Python ignores the first two, nohup(1) and a shell's & the others; they would stay ignored after exec.
 _IGNORED = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
 
 
 def enter_root(launch: Launch) -> None:
-    """Mount the root, move into it, and mount the rest from imagepath.
+    """Mount the root, enter it, and mount the rest from inside.
 
-    The old root stays reachable below `old` until the host's files that the container shows have been bound.
+    The old root stays reachable through `old` until the host's files for the container are bound.
     """
     own_mounts = bool(launch.namespaces & syscalls.CLONE_NEWNS)
-    if own_mounts:  # or every mount below would also appear on the host
+    if own_mounts:  # else the mounts below would appear on the host
         syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
     launch.root.apply()
     _refuse_read_only(launch.root.target)
@@ -172,7 +172,7 @@ def enter_root(launch: Launch) -> None:
     if launch.first_id is not None:
         identity.become_root()
     _refuse_links()
-    os.umask(0)  # mkdir and mknod shall get the modes they ask for
+    os.umask(0)  # mkdir and mknod must get the modes they request
     if own_mounts:
         os.fchdir(old)
     for step in launch.steps:
@@ -189,26 +189,26 @@ def enter_root(launch: Launch) -> None:
 
 
 def _refuse_read_only(root: str) -> None:
-    """An overlay whose work folder cannot be made is mounted read-only, and only the kernel's log says so."""
+    """Raise OSError if the kernel mounted the overlay read-only: it does that if it cannot create the work folder."""
     if os.statvfs(root).f_flag & os.ST_RDONLY:
-        raise OSError(errno.ENOSPC, "the writable layer cannot be made, most likely for want of space", root)
+        raise OSError(errno.ENOSPC, "the writable layer cannot be created, most likely because the disk is full", root)
 
 
 def _refuse_links() -> None:
-    """What is mounted on a link lands where it leads, and /dev's would be followed when /proc is there already."""
+    """Raise SpecError if a mount point is a link: the mount would land at its target."""
     for path in ("/proc", "/dev", "/sys"):
         if os.path.islink(path):
-            raise SpecError(f"the image's {path} is a link; it has to be a folder")
+            raise SpecError(f"{path} in the image is a symbolic link; it must be a folder")
 
 
 def _bind(source: int, target: str, flags: int) -> None:
-    """Bind what a descriptor of the host stands for; the path inside is made where it is missing."""
+    """Bind a file or folder of the host, given by its descriptor; the path inside is created if it is missing."""
     path = f"/proc/self/fd/{source}"
-    place = imagepath.place(target, is_folder=os.path.isdir(path))
+    mount_point = imagepath.mount_point(target, is_folder=os.path.isdir(path))
     try:
-        syscalls.mount(path, f"/proc/self/fd/{place}", None, syscalls.MS_BIND | syscalls.MS_REC)
+        syscalls.mount(path, f"/proc/self/fd/{mount_point}", None, syscalls.MS_BIND | syscalls.MS_REC)
     finally:
-        os.close(place)
+        os.close(mount_point)
     if flags:
         syscalls.mount(None, target, None, syscalls.MS_BIND | syscalls.MS_REMOUNT | flags)
 
@@ -221,14 +221,14 @@ def _write_file(file: File) -> None:
 
 
 def redirect(streams: Streams) -> None:
-    """Make the three streams 0, 1 and 2."""
+    """Duplicate the streams to descriptors 0, 1 and 2."""
     copies = [os.dup(fd) if fd < 3 else fd for fd in streams]  # none may be overwritten before it is copied
     for number, fd in enumerate(copies):
         os.dup2(fd, number)
 
 
 def execute(process: Process, user: identity.User, capabilities: int | None, seccomp: bytes, parent: int) -> NoReturn:
-    """Become the process, inside its root; it ends with its parent, of which `parent` is a pidfd.
+    """Execute the process, inside its root; the kernel kills it when its parent ends, whose pidfd is `parent`.
 
     Raises CommandNotFoundError, CommandNotExecutableError or OSError.
     """
@@ -242,9 +242,9 @@ def execute(process: Process, user: identity.User, capabilities: int | None, sec
     for path in _candidates(process.argv[0], env):
         imagepath.check_program(path)
     identity.become(user, capabilities)
-    # after the change of user, which clears it (prctl(2)); and before the filter, which may refuse it
+    # after the change of user, which clears it (prctl(2)), and before the filter, which may refuse it
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
-    if select.select([parent], [], [], 0)[0]:  # it has ended before that, and nobody would end us
+    if select.select([parent], [], [], 0)[0]:  # the parent has ended before, so the kernel sends no signal
         os._exit(125)
     syscalls.close_on_exec_from(3)
     if seccomp:
@@ -268,7 +268,7 @@ def _exec(argv: tuple[str, ...], env: Mapping[str, str]) -> NoReturn:
 
 
 def _candidates(program: str, env: Mapping[str, str]) -> list[str]:
-    """Return the paths at which execvp(3) would look."""
+    """Return the paths that execvp(3) would try."""
     folders = [""] if "/" in program else env.get("PATH", os.defpath).split(":")
     return [os.path.join(folder, program) for folder in folders]
 

@@ -1,4 +1,4 @@
-"""From an instance to a `Launch`: what is made before the clock starts, and what is only computed."""
+"""From an instance to a `Launch`: objects that are made before the start is timed, and values that are computed."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from vmctl.workload import Workload
 
 
 def prepare(inst: Instance, *, namespaced: bool, tty: bool) -> Launch:
-    """Make the layers' mounts, the writable layer, the cgroup and the address; return the finished mountplan.
+    """Mount the layers, create the writable layer and the cgroup, reserve the address; return the launch.
 
-    Raises errors of vmctl.errors, or OSError. What it makes is in the journal.
+    Raises errors of vmctl.errors, or OSError. Everything it makes is in the journal.
     """
     image = store.find(inst.work.image)
     inst.state.image_digest = image.digest
-    inst.save()  # from now on nobody takes the image away
+    inst.save()  # from now on the image cannot be removed
     flags = namespaces(inst.work) if namespaced else 0
     layers = [mounts.mount_layer(layer, inst.journal) for layer in image.layers]
     _make_folders(inst, layers[-1])
@@ -39,7 +39,7 @@ def prepare(inst: Instance, *, namespaced: bool, tty: bool) -> Launch:
     if link is not None:
         inst.state.address, inst.state.mac = link.address, link.mac
     cgroup = Cgroup(inst.cgroup)
-    inst.journal.record("cgroup", name=inst.cgroup)  # after all that its processes hold: undone before it
+    inst.journal.record("cgroup", name=inst.cgroup)  # after the objects its processes use: undone before them
     cgroup.create(limits(inst.work))
     ready = launch(inst.work, image, layers, inst.directory, cgroup, link, flags)._replace(tty=tty)
     if not flags & syscalls.CLONE_NEWUSER:
@@ -50,17 +50,17 @@ def prepare(inst: Instance, *, namespaced: bool, tty: bool) -> Launch:
 
 
 def _make_folders(inst: Instance, top: str) -> None:
-    """Make the overlay's folders. Inside, the root has owner and mode of the upper one: let them be the image's."""
+    """Create the overlay's folders; the upper one gets owner and mode of the image's root, which are seen inside."""
     for folder in ("upper", "work", "rootfs"):
         os.makedirs(inst.path(folder), mode=0o755, exist_ok=True)
     status = os.stat(top)
     os.chown(inst.path("upper"), status.st_uid, status.st_gid)
-    os.chmod(inst.path("upper"), stat.S_IMODE(status.st_mode))  # and not what the umask of who starts it leaves
+    os.chmod(inst.path("upper"), stat.S_IMODE(status.st_mode))  # independent of the caller's umask
 
 
 def resume(inst: Instance, *, namespaced: bool) -> Launch:
-    """Return the plan of an instance that runs, for one more process in it; makes nothing."""
-    image = store.find(inst.state.image_digest or inst.work.image)  # the name may have moved on since
+    """Return the launch of a running instance, for another process in it; makes nothing."""
+    image = store.find(inst.state.image_digest or inst.work.image)  # the name may refer to another image by now
     flags = namespaces(inst.work) if namespaced else 0
     ready = launch(inst.work, image, [], inst.directory, Cgroup(inst.cgroup), None, flags)
     if not flags & syscalls.CLONE_NEWUSER:
@@ -79,7 +79,7 @@ def launch(
     link: Link | None,
     flags: int,
 ) -> Launch:
-    """Return the plan of a start; makes nothing."""
+    """Return the launch of a workload; makes nothing."""
     capabilities = identity.capability_mask(work.container.cap_add, work.container.cap_drop) if flags else None
     filtered = capabilities is not None and work.container.seccomp == "default"
     return Launch(
@@ -108,17 +108,17 @@ def namespaces(work: Workload) -> int:
 
 
 def limits(work: Workload) -> Limits:
-    """Return what the workload may take of the host."""
+    """Return the limits of the workload's cgroup."""
     return Limits(work.resources.cpus, work.resources.memory_bytes, work.resources.pids)
 
 
 def reaper() -> str:
-    """Return the path of a static init that reaps. Raises UnavailableError."""
+    """Return the path of a static init that reaps zombies. Raises UnavailableError if it is not installed."""
     from vmctl.run import which
 
     path = which("tini-static")
     if path is None:
-        raise UnavailableError("`init: true` needs tini-static", hint="on Debian: apt install tini")
+        raise UnavailableError("`init: true` needs tini-static", hint="`vmctl doctor` shows how to install it")
     return path
 
 
@@ -126,7 +126,7 @@ def check_volumes(work: Workload) -> None:
     """Raise SpecError for the first source that does not exist."""
     for volume in work.volumes:
         if not os.path.exists(volume.source):
-            raise SpecError(f"the volume's source {volume.source} does not exist", hint="make it, or correct the path")
+            raise SpecError(f"the volume's source {volume.source} does not exist", hint=f"mkdir {volume.source}")
 
 
 def _steps(cgroup: Cgroup, flags: int) -> list[mountplan.Step]:

@@ -1,4 +1,4 @@
-"""The parent's side of a start: which process becomes the container's parent, and what it reports."""
+"""The parent's side of a start: the process that becomes the container's parent, and its reports."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ class Pipe(NamedTuple):
 
 
 class Pipes:
-    """The pipes of one start, and an eventfd; what is still open at the end of the `with` block is closed."""
+    """The pipes of one start, and an eventfd; those still open are closed at the end of the `with` block."""
 
     def __init__(self) -> None:
         self._open: set[int] = set()
-        self.report = self._pipe()  # the child's first mark, then its error or the end of the file: it has executed
-        self.plugged = self._pipe()  # a byte: the network is there
-        self.go = self._pipe()  # a byte: the supervisor is in the journal
-        self.born = self._pipe()  # the child's pid, and when it was made
+        self.report = self._pipe()  # the child's T4, then its error, or end of file once exec has succeeded
+        self.plugged = self._pipe()  # a byte when the network is connected
+        self.recorded = self._pipe()  # a byte when the supervisor is in the journal
+        self.created = self._pipe()  # the child's pid and its time of creation
         self.stdout = self._pipe()
         self.stderr = self._pipe()
-        self.written = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)  # signalled by the supervisor, see Outputs
+        self.written = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)  # written by the supervisor, see Outputs
         self._open.add(self.written)
 
     def _pipe(self) -> Pipe:
@@ -47,7 +47,7 @@ class Pipes:
         return pipe
 
     def close(self, *fds: int) -> None:
-        """Close some now."""
+        """Close these descriptors now."""
         for fd in fds:
             self._open.remove(fd)
             os.close(fd)
@@ -60,14 +60,14 @@ class Pipes:
 
 
 class ContainerStart:
-    """See vmctl.backend.Start: the plan of a container, and this process's ends of what leads to it."""
+    """See vmctl.backend.Start: the launch of a container, and this process's descriptors for it."""
 
     def __init__(self, inst: Instance, launch: Launch, attachment: Attachment | None) -> None:
         self.inst = inst
         self.watch: Watch = ContainerWatch(inst)
         self._launch = launch
         self._attachment = attachment
-        self._master: int | None = None  # of an attached workload's terminal
+        self._master: int | None = None  # the master of an attached workload's terminal
         self._open: list[int] = []
 
     def begin(self) -> None:
@@ -104,9 +104,9 @@ class ContainerStart:
 
 
 def _start_detached(inst: Instance, launch: Launch) -> Outputs:
-    """Start the container below a supervisor and return what shows its output; the caller closes that.
+    """Start the container below a supervisor and return the descriptors of its output; the caller closes them.
 
-    Marks T1 and T4, sets `inst.state.pid`. Raises what prevented the start.
+    Marks T1 and T4 and sets `inst.state.pid`. Raises the error that prevented the start.
     """
     with Pipes() as pipes:
         supervisor = os.fork()
@@ -114,33 +114,33 @@ def _start_detached(inst: Instance, launch: Launch) -> Outputs:
             _supervise(inst, launch, pipes)
         inst.state.supervisor_pid, inst.state.supervisor_start = supervisor, processes.start_time(supervisor)
         inst.journal.record("process", pid=supervisor, start=inst.state.supervisor_start or 0, role="supervisor")
-        pipes.close(pipes.report.write, pipes.born.write, pipes.go.read, pipes.plugged.read)
-        os.write(pipes.go.write, b"g")
-        born = os.read(pipes.born.read, 64).split()
-        if not born:
+        pipes.close(pipes.report.write, pipes.created.write, pipes.recorded.read, pipes.plugged.read)
+        os.write(pipes.recorded.write, b"r")
+        created = os.read(pipes.created.read, 64).split()
+        if not created:
             raise revive(_read_all(pipes.report.read).partition(b"\n")[2], inst.name)
-        inst.timeline.mark("T1", int(born[1]))
-        _await_exec(inst, launch, int(born[0]), pipes)
+        inst.timeline.mark("T1", int(created[1]))
+        _await_exec(inst, launch, int(created[0]), pipes)
         return Outputs((os.dup(pipes.stdout.read), os.dup(pipes.stderr.read)), os.dup(pipes.written))
 
 
 def _supervise(inst: Instance, launch: Launch, pipes: Pipes) -> NoReturn:
-    """Make the container and stay as its supervisor."""
+    """Create the container and become its supervisor."""
     try:
-        pipes.close(pipes.go.write, pipes.plugged.write, pipes.report.read, pipes.born.read)
-        if not os.read(pipes.go.read, 1):  # vmctl was killed before this process was in the journal
+        pipes.close(pipes.recorded.write, pipes.plugged.write, pipes.report.read, pipes.created.read)
+        if not os.read(pipes.recorded.read, 1):  # vmctl was killed before it recorded this process in the journal
             os._exit(0)
         os.setsid()
         os.chdir("/")
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         for pipe in (pipes.stdout, pipes.stderr):
-            os.fchmod(pipe.write, 0o622)  # whatever its user, the workload may open /dev/stdout
+            os.fchmod(pipe.write, 0o622)  # a workload of any user can open /dev/stdout
         streams = Streams(null, pipes.stdout.write, pipes.stderr.write)
         pid = clone(launch, streams, pipes.report.write, pipes.plugged.read)
-        os.write(pipes.born.write, f"{pid} {monotonic_ns()}".encode())
+        os.write(pipes.created.write, f"{pid} {monotonic_ns()}".encode())
         pipes.close(pipes.report.write, pipes.stdout.write, pipes.stderr.write)
         ends = pipes.stdout.read, pipes.stderr.read
-        os.read(pipes.go.read, 1)  # until vmctl closes it: our own start must not compete with the container's
+        os.read(pipes.recorded.read, 1)  # wait until vmctl closes it, so that exec below does not delay the container
         from containers.supervisor import become_supervisor  # `prepare` has imported it
 
         become_supervisor(pid, pipes.written, *ends, inst.stdout_log, inst.stderr_log, inst.path(EXIT_FILE))
@@ -151,9 +151,9 @@ def _supervise(inst: Instance, launch: Launch, pipes: Pipes) -> NoReturn:
 
 
 def _start_attached(inst: Instance, launch: Launch, streams: Streams) -> int | None:
-    """Start the container as this process's own child and return its terminal's master, if it has one.
+    """Start the container as a child of this process and return its terminal's master, if it has one.
 
-    Marks T1 and T4; raises what prevented the start.
+    Marks T1 and T4. Raises the error that prevented the start.
     """
     with Pipes() as pipes:
         pid = clone(launch, streams, pipes.report.write, pipes.plugged.read)
@@ -171,7 +171,7 @@ def _await_exec(inst: Instance, launch: Launch, pid: int, pipes: Pipes) -> int |
     inst.state.pid, inst.state.pid_start = pid, processes.start_time(pid)
     if launch.link is not None:
         _plug(inst, launch.link, pid, pipes)
-        with suppress(BrokenPipeError):  # the container has ended meanwhile: the reason is read below
+        with suppress(BrokenPipeError):  # the container has exited meanwhile: the reason is read below
             os.write(pipes.plugged.write, b"p")
     master = None
     with os.fdopen(os.dup(pipes.report.read), "rb") as report:
@@ -192,7 +192,7 @@ def _await_exec(inst: Instance, launch: Launch, pid: int, pipes: Pipes) -> int |
 
 
 def _plug(inst: Instance, link: Link, pid: int, pipes: Pipes) -> None:
-    """Connect the container; if it has ended meanwhile, the reason of its end is the better error."""
+    """Connect the container to the network; if it has exited meanwhile, raise the error that it reported."""
     try:
         link.network.plug(link, pid)
     except VmctlError:

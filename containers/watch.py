@@ -1,4 +1,4 @@
-"""One process's view of a container that has been started: whether it runs, how it ended, what it has written."""
+"""Watch a started container: whether it runs, how it ended, whether it has written output."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from vmctl.linux.events import Events
 from vmctl.linux.filetree import size_bytes
 from vmctl.named import NamedTuple
 
-EXIT_FILE = "exit"  # written by the supervisor: CODE SOURCE
-REPLACED_SIGNAL = "replaced_signal"  # the signal in whose place a SIGKILL was sent
+EXIT_FILE = "exit"  # `CODE SOURCE`, written by the supervisor
+REPLACED_SIGNAL = "replaced_signal"  # the number of a signal for which SIGKILL was sent instead
 
 
 class Outputs(NamedTuple):
-    """How the process that starts a container learns of its first output, and of more in its logs."""
+    """The descriptors through which the starting process notices output of a container."""
 
-    streams: tuple[int, int]  # copies of both reading ends, to be polled only
-    written: int  # eventfd(2): the supervisor has written to a log
+    streams: tuple[int, int]  # copies of the reading ends of both pipes; polled, never read
+    written: int  # eventfd(2) to which the supervisor writes after each write to a log
 
 
 class ContainerWatch:
-    """See vmctl.backend.Watch. `outputs` only in the process that has started the container."""
+    """See vmctl.backend.Watch. Only the process that has started the container has `outputs`."""
 
     own_kernel = False
 
@@ -55,26 +55,26 @@ class ContainerWatch:
         inst = self.inst
         if "T5" in inst.timeline.marks_ns:
             return "output"
-        # our copies of the pipes show bytes that the supervisor has not taken yet, its logs those that it has
+        # bytes that the supervisor has not read yet are in our copies of the pipes, the others in its logs
         waiting = self._outputs is not None and any(select.select(self._outputs.streams, [], [], 0)[0])
         if waiting or any(size_bytes(path) for path in (inst.stdout_log, inst.stderr_log)):
             inst.timeline.mark("T5")
         return "started"
 
     def events(self, *more: int) -> Events:
-        """See Watch: the first byte, what the supervisor has written, and the end of both."""
+        """See Watch: the first output, a write to a log, and the end of workload and supervisor."""
         pids = (self.inst.state.pid, self.inst.state.supervisor_pid)
         if self._outputs is None:  # another process has started it
             return Events((), more, pids, often=True)
         return Events((self._outputs.written,), (*more, *self._outputs.streams), pids)
 
     def settled(self) -> bool:
-        """See Watch: nothing boots around the workload."""
+        """See Watch: always True, because no system boots."""
         return True
 
 
 def explained(inst: Instance, result: Exit) -> Exit:
-    """Return the cause of a SIGKILL: the kernel when memory ran out, or vmctl in place of a signal it would drop."""
+    """Return the cause of a SIGKILL: the OOM killer, or vmctl instead of a signal that the kernel would drop."""
     if result.code != 128 + signal.SIGKILL:
         return result
     if Cgroup(inst.cgroup).oom_kills():

@@ -258,7 +258,7 @@ def test_where_there_is_no_user_namespace(own_root):
     said = refused("run", "--mode", "host", "--network", "host", "--userns", "auto", "tiny", "--", "true")
     assert "mode host has none" in said
     said = refused("run", "--network", "host", "--userns", "auto", "tiny", "--", "true")
-    assert "no power over the host's network" in said
+    assert "cannot use the host's network" in said
 
 
 def older_kernel():
