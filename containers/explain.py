@@ -43,7 +43,7 @@ def steps(work: Workload, *, namespaced: bool) -> Iterator[Step]:
         launch = idmap.in_user_namespace(launch, views, first_id)
     yield from _clone(launch)
     layered = "the layers below, the instance's writable folder on top"
-    yield Step("root", str(launch.root), layered if launch.first_id is None else "a separate mount, which is not locked")
+    yield Step("root", str(launch.root), layered if launch.first_id is None else "a mount that is not locked")
     yield Step("enter", 'pivot_root(".", "."), umount -l .' if flags else "chroot .", "the old root is unreachable")
     for step in launch.steps:
         yield Step("mount", str(step))
