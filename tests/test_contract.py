@@ -161,7 +161,7 @@ def test_name_and_port_are_taken(web, tmp_path):
 
 def test_wait_gives_up(web):
     said = refused("wait", "--timeout", "0.2", web.name, code=124)
-    assert f"{web.name} still runs" in said
+    assert f"{web.name} is still running" in said
 
 
 def test_removal_of_a_running_one_needs_force(web):
