@@ -73,7 +73,7 @@ def problems(**changes):
 def test_what_a_system_cannot_honour_is_refused_before_the_start(own_store, tmp_path):
     image(tmp_path, SYSTEMD, CLOUD_INIT)
     assert problems() == []
-    assert problems(resources=Resources(pids=5)) == ["resources.pids limits a command, and here is none"]
+    assert problems(resources=Resources(pids=5)) == ["resources.pids limits a command, but this workload has none"]
     assert problems(resources=Resources(pids=5), command=("true",)) == []
     (tmp_path / "bad.yaml").write_text("#cloud-config\npackages: [a\nruncmd: []\n")
     (found,) = problems(vm=VmOptions(cloud_init=str(tmp_path / "bad.yaml")))
@@ -86,7 +86,7 @@ def test_a_system_without_systemd_or_cloud_init_is_refused(own_store, tmp_path):
     for programs, missing in (([CLOUD_INIT], "systemd"), ([SYSTEMD], "cloud-init")):
         image(tmp_path / missing, *programs)
         (found,) = problems(vm=VmOptions(boot="system"))
-        assert f"lacks {missing}" in found
+        assert f"it has no {missing}" in found
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ def test_nothing_stands_in_the_way(guest_root):
     [
         ({"image": "tinny"}, "tinny"),
         ({"vm": VmOptions(kernel="/no/such/vmlinuz")}, "/no/such/vmlinuz"),
-        ({"vm": VmOptions(boot="system")}, "lacks systemd"),
+        ({"vm": VmOptions(boot="system")}, "it has no systemd"),
         ({"vm": VmOptions(cloud_init="extra.yaml")}, "cloud_init"),
         ({"volumes": (Volume("/data", "/data"),)}, "volumes"),
         ({"restart": Restart("always")}, "restart"),

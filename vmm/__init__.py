@@ -1,1 +1,1 @@
-"""vmm"""
+"""Backend `vm`: run a workload as a QEMU/KVM guest through libvirt."""

@@ -1,8 +1,8 @@
-"""How guest code runs: by KVM where a guest has really booted under it on this host, else emulated by QEMU's TCG.
+"""The accelerator: KVM if a guest has really booted under it on this host, else emulation by QEMU's TCG.
 
-/dev/kvm proves nothing: it opens, and makes virtual machines, on hosts whose nested or page-table based KVM never gets
-a kernel to its init. So the real kernel and initrd are booted, with a deadline, and the verdict is remembered for this
-host, kernel and QEMU.
+That /dev/kvm can be opened is not enough: on some hosts with nested or page-table based KVM it creates virtual machines
+whose kernel never reaches its init. So the real kernel and initrd are booted, with a deadline, and the result is saved
+for this host, kernel and QEMU.
 """
 
 from __future__ import annotations
@@ -22,41 +22,42 @@ from vmctl.units import format_seconds
 from vmm import guest, qemu
 
 DEVICE = "/dev/kvm"
-DEADLINE_S = 10.0  # KVM that works boots this guest in less than one second
-PROVED = "probe ok"  # what the guest's init says to `vmctl.probe` on its command line
+DEADLINE_S = 10.0  # if KVM works, this guest boots in less than one second
+PROVED = "probe ok"  # written by the guest's init if `vmctl.probe` is on the kernel's command line
 
 
 class Accelerator(NamedTuple):
-    """The accelerator and how it was found."""
+    """An accelerator, and the reason for it."""
 
     name: str  # kvm | tcg
     why: str
 
 
 def choose(requested: str, kernel_name: str = "debian") -> Accelerator:
-    """Return the accelerator for `auto`, `kvm` or `tcg`. Raises UnavailableError for `kvm` where it does not work."""
+    """Return the accelerator for `auto`, `kvm` or `tcg`. Raises UnavailableError if `kvm` does not work here."""
     if requested == "tcg":
-        return Accelerator("tcg", "asked for")
+        return Accelerator("tcg", "requested")
     verdict = known(kernel_name) or _remember(kernel_name, probe(kernels.find(kernel_name)))
     if requested == "kvm" and verdict.name != "kvm":
         raise UnavailableError(
-            f"KVM does not run guests on this host: {verdict.why}", hint="`--accel tcg` emulates, several times slower"
+            f"KVM does not run guests on this host: {verdict.why}",
+            hint="use --accel tcg, which is several times slower",
         )
     return verdict
 
 
 def known(kernel_name: str = "debian") -> Accelerator | None:
-    """Return what was found for this kernel on this host before, None where it has to be tried first."""
+    """Return the saved result for this kernel on this host, or None if it has not been tried yet."""
     if not os.path.exists(DEVICE):
-        return Accelerator("tcg", f"there is no {DEVICE}")
+        return Accelerator("tcg", f"{DEVICE} does not exist")
     if not os.access(DEVICE, os.R_OK | os.W_OK):
-        return Accelerator("tcg", f"{DEVICE} may not be opened")
+        return Accelerator("tcg", f"{DEVICE} cannot be opened: permission denied")
     found = _verdicts().get(_key(kernel_name))
     return Accelerator(found["name"], found["why"]) if found else None
 
 
 def probe(kernel: Kernel) -> Accelerator:
-    """Boot the kernel under KVM until our init speaks, and return the verdict; takes at most DEADLINE_S seconds."""
+    """Boot the kernel under KVM until our init runs, and return the result; takes at most DEADLINE_S seconds."""
     begin_s = time.monotonic()
     try:
         _, output, errors = run(command(kernel, "kvm", "host"), check=False, timeout_s=DEADLINE_S)
@@ -68,7 +69,7 @@ def probe(kernel: Kernel) -> Accelerator:
 
 
 def command(kernel: Kernel, accelerator: str, cpu: str) -> list[str]:
-    """Return the QEMU command that boots a kernel to the first words of our init and powers off."""
+    """Return the QEMU command that boots a kernel until our init runs, and powers off."""
     return [
         *(qemu.emulator() or "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none"),
         *("-machine", f"q35,accel={accelerator},hpet=off", "-cpu", cpu, "-m", "256", "-no-reboot"),
@@ -80,14 +81,14 @@ def command(kernel: Kernel, accelerator: str, cpu: str) -> list[str]:
 
 def _remember(kernel_name: str, verdict: Accelerator) -> Accelerator:
     verdicts, key = _verdicts(), _key(kernel_name)
-    verdicts.pop(key, None)  # the newest one stands last
+    verdicts.pop(key, None)  # the newest one comes last
     os.makedirs(paths.cache_root(), exist_ok=True)
     write_atomic(_file(), json.dumps({**verdicts, key: verdict._asdict()}, indent=2))
     return verdict
 
 
 def newest_verdict() -> Accelerator | None:
-    """Return what the probe found last on this host, whatever the kernel; None before the first probe."""
+    """Return the result of the last probe on this host, for any kernel; None before the first probe."""
     try:
         newest = list(_verdicts().values())[-1]
         return Accelerator(newest["name"], newest["why"])
@@ -108,7 +109,7 @@ def _file() -> str:
 
 
 def _key(kernel_name: str) -> str:
-    """Return what a verdict holds for: this machine, its kernel, this QEMU, the guest's kernel."""
+    """Return the key of a result: this machine, its kernel, this QEMU, the guest's kernel."""
     status = os.stat(qemu.emulator() or "/")
     return f"{_machine_id()} {os.uname().release} qemu-{status.st_size}-{int(status.st_mtime)} {kernel_name}"
 
@@ -126,4 +127,4 @@ def _machine_id() -> str:
 
 def _last_line(output: str) -> str:
     lines = [line.strip() for line in output.splitlines() if line.strip()]
-    return lines[-1] if lines else "it said nothing"
+    return lines[-1] if lines else "it produced no output"

@@ -1,4 +1,4 @@
-"""An attached workload: its output is copied to this process's descriptors as it comes, its input from one."""
+"""An attached workload: copy its output to descriptors of this process as it is written, and its input from one."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from contextlib import ExitStack, contextmanager, suppress
 from vmctl.linux.stdio import write_all
 
 CHUNK_BYTES = 65536
-FIRST_BYTE_PERIOD_S = 0.001  # until the first byte has been seen, since that is a mark of the timeline
+FIRST_BYTE_PERIOD_S = 0.001  # until the first byte is seen, because that is a mark of the timeline
 PERIOD_S = 0.01
 
 
 def stay(
     logs: tuple[str, str], streams: tuple[int, int, int], stdin: socket.socket | None, more: Callable[[], bool]
 ) -> None:
-    """Copy the logs to the second and third stream, and the first one to `stdin`, while `more` returns True.
+    """Copy the logs to the second and third stream, and the first stream to `stdin`, while `more` returns True.
 
-    It is called once per round.
+    `more` is called once per round.
     """
     with ExitStack() as stack:
         followers = [stack.enter_context(_follower(path, fd)) for path, fd in zip(logs, streams[1:], strict=True)]
         if stdin is not None:
             threading.Thread(target=_feed, args=(streams[0], stdin), name="stdin", daemon=True).start()
-        period_s, going_on = FIRST_BYTE_PERIOD_S, True
-        while going_on:
-            going_on = more()  # before the copying, so that the last round finds everything
-            if sum(copy() for copy in followers):  # all of them, each round
+        period_s, again = FIRST_BYTE_PERIOD_S, True
+        while again:
+            again = more()  # before copying, so that the last round copies everything
+            if sum(copy() for copy in followers):  # `sum`, not `any`: each round copies all logs
                 period_s = PERIOD_S
-            elif going_on:
+            elif again:
                 time.sleep(period_s)
 
 
 @contextmanager
 def _follower(path: str, target: int) -> Iterator[Callable[[], bool]]:
-    """Yield a function that copies what has been added to a log and returns whether that was anything."""
+    """Yield a function that copies the new content of a log and returns whether there was any."""
     log = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
     def copy() -> bool:
@@ -55,11 +55,11 @@ def _follower(path: str, target: int) -> Iterator[Callable[[], bool]]:
 
 
 def _feed(source: int, stdin: socket.socket) -> None:
-    """Send a descriptor's content to its end. This runs in a thread, since both sides may block.
+    """Send a descriptor's content to the socket. Runs in a thread, because both sides may block.
 
-    Only the sending half is closed: QEMU drops what it has not read yet when the whole connection goes.
+    Only the sending half is closed: if the whole connection is closed, QEMU drops the data that it has not read yet.
     """
-    with suppress(OSError):  # the guest is gone, or the source is closed
+    with suppress(OSError):  # the guest has powered off, or the source is closed
         while content := os.read(source, CHUNK_BYTES):
             stdin.sendall(content)
         stdin.shutdown(socket.SHUT_WR)

@@ -1,6 +1,6 @@
-"""Mode `vm`: the workload as a QEMU/KVM guest with a kernel of its own, through libvirt.
+"""Mode `vm`: the workload runs as a QEMU/KVM guest with its own kernel, through libvirt.
 
-Only the contract is here; each method is a few lines on top of a module of this folder, imported when it is needed.
+This file only implements the contract: each method calls a module of this folder, which is imported when it is needed.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class VmBackend(HasFootprint, HasWritable, HasReads):
         return explain.steps(work, self.choices)
 
     def prepare(self, inst: Instance, attachment: Attachment | None = None) -> Start:
-        """See Backend: makes disk, seed, tap and cgroup and opens libvirt; sets accelerator and MAC, too."""
+        """See Backend: creates disk, seed, tap and cgroup and opens libvirt; also sets accelerator and MAC."""
         from vmm import preparation
         from vmm.start import GuestStart
 
@@ -93,13 +93,13 @@ class VmBackend(HasFootprint, HasWritable, HasReads):
         return execute.execute(inst, command)
 
     def footprint(self, inst: Instance) -> Footprint:
-        """See HasFootprint: QEMU's memory, the instance's own files, and those it shares: layers, kernel and initrd."""
+        """See HasFootprint: QEMU's memory, the instance's files, and shared files: layers, kernel and initrd."""
         from vmm.footprint import footprint
 
         return footprint(inst)
 
     def reads(self, work: Workload) -> list[str]:
-        """See HasReads: the files a guest is made of, and QEMU with its libraries and firmware."""
+        """See HasReads: the files of the guest, and QEMU with its libraries and firmware."""
         from images.store import store
         from vmm import preparation, qemu
 
@@ -107,13 +107,13 @@ class VmBackend(HasFootprint, HasWritable, HasReads):
         return [*shared, *qemu.files(preparation.emulator())]
 
     def writable(self, inst: Instance, *, pause: bool) -> AbstractContextManager[Writable]:
-        """See HasWritable: a copy. A running guest's writing is held even without `pause`, see vmm/writable.py."""
+        """See HasWritable: a copy. A running guest's writing is blocked even without `pause`, see vmm/writable.py."""
         from vmm import writable
 
         return writable.writable(inst)
 
     def undo(self, inst: Instance, entry: dict[str, Any]) -> None:
-        """See Backend. Kind `domain`: ends QEMU, however far its start came, and removes libvirt's files."""
+        """See Backend. Kind `domain`: kills QEMU at any stage of its start and removes libvirt's files."""
         if entry["kind"] == "domain":
             from vmm import control
 

@@ -1,4 +1,4 @@
-"""What stands in the way of running a workload as a guest here. Nothing is touched, everything is reported."""
+"""Check whether a workload can run as a guest on this host; reports all problems and changes nothing."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from vmctl.workload import Workload
 from vmm import accelerator, boot, disk, files, qemu, userdata
 from vmm.choices import Choices
 
-LEAST_MEMORY_BYTES = 96 * 1024**2  # with less, Debian's kernel and the initrd do not fit
+LEAST_MEMORY_BYTES = 96 * 1024**2  # Debian's kernel and the initrd do not fit into less
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def problems(work: Workload, choices: Choices) -> Iterator[Problem]:
-    """Yield each problem with what to do about it."""
+    """Yield each problem with a hint."""
     yield from _host()
     yield from _chosen(work, choices)
     yield from _paths(work)
@@ -37,9 +37,9 @@ def _host() -> Iterator[Problem]:
     if os.uname().machine != "x86_64":
         yield Problem(f"vm mode runs on x86_64 hosts, this one is {os.uname().machine}")
     if qemu.emulator() is None:
-        yield Problem("QEMU is not installed", "`vmctl doctor` says how to get it")
+        yield Problem("QEMU is not installed", "`vmctl doctor` shows how to install it")
     if which("mke2fs") is None:
-        yield Problem("mke2fs is not installed", "it is in the package e2fsprogs")
+        yield Problem("mke2fs is not installed", "`vmctl doctor` shows how to install it")
     try:
         import_module("vmm.connection")
     except ImportError as error:
@@ -47,13 +47,13 @@ def _host() -> Iterator[Problem]:
 
 
 def _chosen(work: Workload, choices: Choices) -> Iterator[Problem]:
-    """Yield what stands in the way of the accelerator and the libvirt that the user has chosen."""
+    """Yield the problems of the accelerator and the libvirt that the user has chosen."""
     if choices.accel == "kvm":
         yield from _refusal(lambda: accelerator.choose("kvm"))
     if choices.daemon_uri and work.network != "none":
         yield Problem(
-            f"guests of the libvirt daemon {choices.daemon_uri} cannot be on vmctl's network: it starts them elsewhere",
-            "use `network: none`, or leave --connect and LIBVIRT_DEFAULT_URI out",
+            f"guests of the libvirt daemon {choices.daemon_uri} cannot use vmctl's network, which is in a namespace",
+            "use `network: none`, or neither --connect nor LIBVIRT_DEFAULT_URI",
         )
 
 
@@ -62,7 +62,7 @@ def _paths(work: Workload) -> Iterator[Problem]:
     excess = len(os.fsencode(path)) - files.SOCKET_PATH_MAX
     if excess > 0:
         yield Problem(
-            f"the path of QEMU's socket would be {excess} bytes longer than the kernel allows: {path}",
+            f"the path of QEMU's socket is {excess} bytes longer than the kernel allows: {path}",
             "set VMCTL_ROOT to a shorter path",
         )
 
@@ -78,7 +78,7 @@ def _image(work: Workload) -> Iterator[Problem]:
 
 
 def _refusal(attempt: Callable[[], object]) -> Iterator[Problem]:
-    """Yield the error that an attempt ends with as a problem."""
+    """Yield the error of an attempt, if it fails, as a problem."""
     try:
         attempt()
     except VmctlError as error:
@@ -86,7 +86,7 @@ def _refusal(attempt: Callable[[], object]) -> Iterator[Problem]:
 
 
 def _boot(work: Workload, image: Image) -> Iterator[Problem]:
-    """Yield what stands in the way of booting the image as the workload wants it."""
+    """Yield the problems of booting the image as the workload requests."""
     kind = boot.kind(image, work)
     yield from _refusal(lambda: boot.main_process(image, work))
     if kind == boot.DISK:
@@ -94,7 +94,9 @@ def _boot(work: Workload, image: Image) -> Iterator[Problem]:
     else:
         yield from _refusal(lambda: kernels.find(work.vm.kernel))
     if kind == boot.SYSTEM and (missing := boot.lacks(image)):
-        yield Problem(f"the image {work.image} cannot be booted as a system: it lacks {missing}", "leave `vm.boot` out")
+        yield Problem(
+            f"the image {work.image} cannot be booted as a system: it has no {missing}", "leave the key `vm.boot` out"
+        )
     if kind == boot.DIRECT:
         yield from _direct_keys(work)
     else:
@@ -104,14 +106,16 @@ def _boot(work: Workload, image: Image) -> Iterator[Problem]:
 def _direct_keys(work: Workload) -> Iterator[Problem]:
     if work.vm.cloud_init:
         yield Problem(
-            f"vm.cloud_init needs cloud-init, and the image {work.image} is not booted by an init of its own",
-            "use an image with systemd and cloud-init, or `vm: {boot: system}` where the image has both",
+            f"vm.cloud_init needs cloud-init, but the image {work.image} is not booted as a system",
+            "use an image with systemd and cloud-init; if this image has both, set `vm: {boot: system}`",
         )
 
 
 def _system_keys(work: Workload, image: Image) -> Iterator[Problem]:
     if work.resources.pids is not None and boot.main_process(image, work) is None:
-        yield Problem("resources.pids limits a command, and here is none", "name a `command`, or leave it out")
+        yield Problem(
+            "resources.pids limits a command, but this workload has none", "set `command`, or leave the key out"
+        )
     if work.vm.cloud_init:
         path = work.vm.cloud_init
         yield from _refusal(lambda: userdata.load(path))
@@ -119,25 +123,29 @@ def _system_keys(work: Workload, image: Image) -> Iterator[Problem]:
 
 def _disk(work: Workload, image: Image) -> Iterator[Problem]:
     if which("qemu-img") is None:
-        yield Problem("qemu-img is not installed", "`vmctl doctor` says how to get it")
+        yield Problem("qemu-img is not installed", "`vmctl doctor` shows how to install it")
         return
     if work.vm.boot == "direct":
         yield Problem(
-            f"the image {work.image} is a disk and boots as it is", "`image import --as-layer` makes a layer of it"
+            f"the image {work.image} is a disk, so vm.boot cannot be direct",
+            "`vmctl image import --as-layer` turns a disk into a layer",
         )
     if work.vm.kernel != kernels.DEBIAN:
-        yield Problem(f"the image {work.image} is a disk and has a kernel of its own", "leave `vm.kernel` out")
+        yield Problem(
+            f"the image {work.image} is a disk with its own kernel, so vm.kernel has no effect",
+            "leave the key `vm.kernel` out",
+        )
     yield from _refusal(lambda: disk.check_size(image.disk, work.resources.disk_bytes))
 
 
 def _keys(work: Workload) -> Iterator[Problem]:
-    """Yield the keys of the workload file that this mode cannot honour."""
+    """Yield the keys of the workload file that this mode does not support."""
     if work.volumes:
         yield Problem("vm mode has no volumes yet", "put the content into `files`, or use --mode container")
     if work.restart.policy != "no":
-        yield Problem(f"vm mode cannot restart a workload ({work.restart.policy}) yet", "leave `restart` out")
+        yield Problem(f"vm mode cannot restart a workload ({work.restart.policy}) yet", "leave the key `restart` out")
     if work.network == "host":
-        yield Problem("a guest has a kernel of its own and cannot use the host's network", "use `network: bridge`")
+        yield Problem("a guest has its own kernel and cannot use the host's network", "use `network: bridge`")
 
 
 def _values(work: Workload) -> Iterator[Problem]:
@@ -146,7 +154,7 @@ def _values(work: Workload) -> Iterator[Problem]:
         yield Problem(f"a guest needs at least {LEAST_MEMORY_BYTES >> 20}M of memory", "raise `resources.memory`")
     for name in work.env:
         if not VARIABLE.fullmatch(name):
-            yield Problem(f"the variable {name!r} cannot be passed to a guest", "use letters, digits and '_' only")
+            yield Problem(f"the variable {name!r} cannot be passed to a guest", "use only letters, digits and '_'")
     for file in work.files:
         if any(ord(letter) < 32 for letter in file.path):
-            yield Problem(f"the path {file.path!r} has a control character", "choose another one")
+            yield Problem(f"the path {file.path!r} contains a control character", "use another path")

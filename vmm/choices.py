@@ -1,4 +1,4 @@
-"""What a user can choose for guests: how their code runs, and which libvirt starts them."""
+"""The options of mode `vm`: the accelerator, and the libvirt that starts the guests."""
 
 from __future__ import annotations
 
@@ -21,5 +21,5 @@ class Choices(NamedTuple):
 
     @property
     def daemon_uri(self) -> str:
-        """The URI of the libvirt daemon to use; empty for the embedded driver. libvirt's own default counts too."""
+        """The URI of the libvirt daemon, from --connect or LIBVIRT_DEFAULT_URI; empty for the embedded driver."""
         return self.connect or os.environ.get("LIBVIRT_DEFAULT_URI") or ""

@@ -1,4 +1,4 @@
-"""From an instance to its seed: what its guest is told, whichever way it boots."""
+"""From an instance to its seed, for each way a guest can boot."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from vmm import boot, files, keys, seed, system, userdata
 
 
 def keys_of(home: Home) -> seed.Identity:
-    """Return the keys of an instance, made if it has none yet."""
+    """Return the keys of an instance; they are created if it has none."""
     client, host = keys.load_or_make(files.client_key(home)), keys.load_or_make(files.host_key(home))
     return seed.Identity(client.public, host.private, host.public)
 
 
 def seed_of(work: Workload, home: Home, image: Image, link: Link | None, identity: seed.Identity) -> seed.Seed:
-    """Return the guest's configuration with these keys. Raises SpecError for invalid user-data of the user's."""
+    """Return the guest's configuration with these keys. Raises SpecError if the user's user-data is invalid."""
     address = seed.Address(link.mac, link.address, link.prefix, link.gateway) if link else None
     kind = boot.kind(image, work)
     make = _direct if kind == boot.DIRECT else _system
@@ -45,6 +45,6 @@ def _files(work: Workload) -> list[seed.SeedFile]:
 
 
 def _words(work: Workload, image: Image) -> str | None:
-    """Return what `launch` takes to become the workload, None where there is no command."""
+    """Return the arguments of `launch` for the workload, or None if it has no command."""
     main = boot.main_process(image, work)
     return seed.workload_words(main.argv, main.env, main.workdir, main.user) if main else None

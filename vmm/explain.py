@@ -1,4 +1,4 @@
-"""The steps of a start, described without taking any: `vmctl up --explain`."""
+"""The steps of a start on the host, each with its raw command and the reason, for `vmctl up --explain`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ KEY = "ssh-ed25519 <made at the start>"
 
 
 def steps(work: Workload, choices: Choices) -> Iterator[Step]:
-    """Yield what a start does on the host, in order, with what one would type to do the same."""
+    """Yield the steps in their order; changes nothing."""
     image = store.find(work.image)
     home = Home(work.name, "0" * 8)
     network = network_of(work.network)
@@ -37,7 +37,7 @@ def steps(work: Workload, choices: Choices) -> Iterator[Step]:
     yield _seed(work, home, image, link)
     yield from _domain(machine, link)
     if kind != boot.DIRECT:
-        yield Step("cloud-init", _AWAITED, "`up` waits until it has finished; its errors are those of the start")
+        yield Step("cloud-init", _AWAITED, "`up` waits until it has finished; if it has errors, the start fails")
 
 
 _AWAITED = "cloud-init status --wait --long"
@@ -45,15 +45,15 @@ _AWAITED = "cloud-init status --wait --long"
 
 def _artefacts(work: Workload, home: Home, image: Image, kind: str) -> Iterator[Step]:
     for number, layer in enumerate(image.layers):
-        yield Step(f"image layer {number}", layer.path, "attached read-only; a container mounts the very same file")
+        yield Step(f"image layer {number}", layer.path, "attached read-only; a container mounts the same file")
     kernel = kernels.find(work.vm.kernel)
     yield Step("kernel", kernel.vmlinuz, f"Linux {kernel.release}, booted directly: no boot loader, no boot disk")
     if kind == boot.DIRECT:
         yield Step("initrd", guest.initrd(kernel), "busybox, modules and our init: mounts the layers, applies the seed")
     else:
-        why = "busybox, modules and our init: mounts the layers and hands over to the image's own init (switch_root)"
+        why = "busybox, modules and our init: mounts the layers and executes the image's init (switch_root)"
         yield Step("initrd", guest.initrd(kernel), why)
-        yield Step("modules", moduledisk.build(kernel), "the kernel's, for udev: one more read-only layer, below all")
+        yield Step("modules", moduledisk.build(kernel), "the kernel's modules, for udev: the lowest read-only layer")
     size_bytes = work.resources.disk_bytes or disk.DEFAULT_SIZE_BYTES
     path = files.disk(home)
     yield Step(
@@ -64,14 +64,14 @@ def _artefacts(work: Workload, home: Home, image: Image, kind: str) -> Iterator[
 
 
 def _whole_disk(work: Workload, home: Home, image: Image) -> Iterator[Step]:
-    yield Step("image disk", image.disk, "read-only for QEMU; its boot loader, kernel and init are its own")
+    yield Step("image disk", image.disk, "attached read-only, with its own boot loader, kernel and init")
     command = disk.overlay_command(files.disk(home), image.disk, work.resources.disk_bytes)
-    yield Step("writable disk", shlex.join(command), "holds what differs from the image's, 200 KiB until then")
+    yield Step("writable disk", shlex.join(command), "contains the differences from the image, 200 KiB at first")
 
 
 def _tap(link: Link) -> Step:
     commands = link.network.tap_command(link)
-    return Step("tap device", commands, "in the switch's network namespace; the host's own network is not touched")
+    return Step("tap device", commands, "in the network namespace of the bridge; the host's network is not changed")
 
 
 def _seed(work: Workload, home: Home, image: Image, link: Link | None) -> Step:
@@ -84,13 +84,13 @@ def _domain(machine: domain.Machine, link: Link | None) -> Iterator[Step]:
     if link:
         machine = machine._replace(nic=domain.Nic(link.device, link.mac))
     xml = domain.domain_xml(machine)
-    yield Step("domain XML", xml, "what libvirt is asked for")
-    why = "what libvirt makes of it; executed inside the switch and the cgroup, with -S until the devices are set up"
+    yield Step("domain XML", xml, "the guest's hardware, given to libvirt")
+    why = "the command that libvirt executes, in the namespace of the bridge and the cgroup, with -S until it is set up"
     yield Step("QEMU", _command_line(machine.emulator, xml), why)
 
 
 def _command_line(emulator: str, xml: str) -> str:
-    """Return QEMU's command line as libvirt has it, an option per line, from a driver in a temporary root."""
+    """Return libvirt's command line for QEMU, one option per line, from a driver in a temporary root."""
     with TemporaryDirectory(prefix="vmctl-") as root:
 
         def translate() -> str:
@@ -103,6 +103,6 @@ def _command_line(emulator: str, xml: str) -> str:
 
 
 def _accelerator(requested: str, kernel_name: str) -> str:
-    """Return what a start would use, as far as that is known without trying."""
+    """Return the accelerator that a start would use, as far as that is known without a probe."""
     known = accelerator.known(kernel_name) if requested == "auto" else None
     return known.name if known else requested.replace("auto", "kvm")

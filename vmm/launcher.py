@@ -1,9 +1,9 @@
-"""A forked child that holds the libvirt connection for one start.
+"""A forked child with the libvirt connection for one start.
 
-Why a process of its own: the embedded driver can be opened for one root only, once per process; the child enters the
-network namespace and the cgroup in which QEMU is to be born, and the caller stays where it is; and the connection is
-opened before the boot clock runs. The child inherits the descriptor with the instance's lock: when the caller is
-killed in the middle of a start, nobody else touches the instance before the child is done.
+It is a separate process for three reasons. The embedded driver can be opened for one root only, and once per process.
+The child enters the network namespace and the cgroup of QEMU, and the caller does not. And the connection is opened
+before the start is timed. The child inherits the descriptor with the instance's lock: if the caller is killed during a
+start, no other command can change the instance until the child has finished.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
     from vmm.connection import Connection
 
 
-class Order(NamedTuple):
-    """What the child is told to start."""
+class StartRequest(NamedTuple):
+    """The domain that the child is to start."""
 
     name: str
     xml: str
     cgroup: str
-    network: str  # as the workload file has it
+    network: str  # the key `network` of the workload file
 
 
 class Launcher:
-    """The caller's end. The child ends with it: a closed socket is its order to leave."""
+    """The caller's end of the connection with the child; the child exits when it is closed."""
 
     def __init__(self, open_uri: Callable[[], str], emulator: str, domain_type: str) -> None:
-        """Fork; the child opens libvirt at once, with the URI that `open_uri` returns there."""
+        """Fork the child, which opens libvirt at once, with the URI that `open_uri` returns in the child."""
         self._socket, theirs = socket.socketpair()
         self._pid = os.fork()
         if self._pid == 0:
@@ -44,16 +44,16 @@ class Launcher:
         theirs.close()
 
     def opened(self) -> None:
-        """Wait until the child is ready for an order. Raises what stopped it."""
+        """Wait until the child has opened libvirt. Raises the error if it fails."""
         _receive(self._socket)
 
-    def create(self, order: Order) -> dict[str, int]:
-        """Start the domain, wait until QEMU runs it and return what it was given. Raises VmctlError."""
-        _send(self._socket, order._asdict())
+    def create(self, request: StartRequest) -> dict[str, int]:
+        """Start the domain, wait until QEMU runs it and return its actual size. Raises VmctlError."""
+        _send(self._socket, request._asdict())
         return _receive(self._socket)
 
     def close(self) -> None:
-        """Let the child go and wait for its end."""
+        """Close the connection and wait for the end of the child."""
         self._socket.close()
         if self._pid:
             os.waitpid(self._pid, 0)
@@ -61,7 +61,7 @@ class Launcher:
 
 
 def ask(question: Callable[[], str]) -> str:
-    """Return what `question` returns in a forked child, which may open libvirt. Raises what it raised there."""
+    """Call `question` in a forked child, which may open libvirt, and return its result or raise its error."""
     ours, theirs = socket.socketpair()
     pid = os.fork()
     if pid == 0:
@@ -82,31 +82,31 @@ def _serve(peer: socket.socket, uri: str, emulator: str, domain_type: str) -> No
     connection.probe(emulator, domain_type)
     _send(peer, {})
     if line := _read_line(peer):
-        _send(peer, _launch(connection, Order(**json.loads(line))))
+        _send(peer, _launch(connection, StartRequest(**json.loads(line))))
 
 
-def _launch(connection: Connection, order: Order) -> dict[str, int]:
+def _launch(connection: Connection, request: StartRequest) -> dict[str, int]:
     """Start QEMU in its cgroup and, if the guest has a network, in the network's namespace."""
     from vmctl.linux.cgroups import Cgroup
     from vmctl.net import network_of
 
-    network = network_of(order.network)
-    Cgroup(order.cgroup).join()
+    network = network_of(request.network)
+    Cgroup(request.cgroup).join()
     with network.entered() if network else nullcontext():
-        return connection.create(order.name, order.xml)
+        return connection.create(request.name, request.xml)
 
 
 def _child(peer: socket.socket, work: Callable[[socket.socket], None]) -> None:
-    """Do the work, tell the parent of a failure, and end without returning into the parent's code."""
+    """Do the work, send an error to the parent if it fails, and exit without returning into the parent's code."""
     with ExitStack() as stack:
         stack.callback(os._exit, 0)
-        # A Ctrl-C is for the command, which decides; here it would only cut a start in two.
+        # The command handles Ctrl-C; here it would only interrupt a start halfway.
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         try:
             work(peer)
         except BrokenPipeError:
-            pass  # the parent is gone
+            pass  # the parent has exited
         except VmctlError as error:
             unavailable = isinstance(error, UnavailableError)
             _send(peer, {"error": str(error), "hint": error.hint, "detail": error.detail, "unavailable": unavailable})
@@ -123,7 +123,7 @@ def _send(peer: socket.socket, message: dict[str, Any]) -> None:
 def _receive(peer: socket.socket) -> dict[str, Any]:
     line = _read_line(peer)
     if not line:
-        raise VmctlError("libvirt's process ended without a word", hint="try again with LIBVIRT_DEBUG=1")
+        raise VmctlError("libvirt's process exited without a message", hint="try again with LIBVIRT_DEBUG=1")
     answer: dict[str, Any] = json.loads(line)
     if "error" in answer:
         kind = UnavailableError if answer["unavailable"] else VmctlError
@@ -132,7 +132,7 @@ def _receive(peer: socket.socket) -> dict[str, Any]:
 
 
 def _read_line(peer: socket.socket) -> bytes:
-    """Return one line, or nothing when the other side is gone."""
+    """Return one line, or nothing if the other side is closed."""
     line = b""
     while not line.endswith(b"\n"):
         part = peer.recv(65536)

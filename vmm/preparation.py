@@ -1,4 +1,4 @@
-"""Everything that a start needs and that is not the start: made before the boot clock runs, and repeatable."""
+"""Everything that a start needs, created before the start is timed; repeatable."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from vmm import accelerator, boot, configure, disk, domain, files, guest, qemu, 
 from vmm.choices import Choices
 from vmm.launcher import Launcher
 
-# a system with cloud-init takes about 70 MiB, and a distribution's own kernel and initramfs more than ours
+# a system with cloud-init takes about 70 MiB, and a distribution's kernel and initramfs take more than ours
 DEFAULT_MEMORY_BYTES = {boot.DIRECT: 256 * 1024**2, boot.SYSTEM: 512 * 1024**2, boot.DISK: 1024**3}
 
-SYSTEM_STOP_S = 60.0  # services end one after the other; 5 s where a guest is emulated
+SYSTEM_STOP_S = 60.0  # services stop one after the other, which takes 5 s in an emulated guest
 
 
 def prepare(inst: Instance, choices: Choices) -> tuple[domain.Machine, Launcher]:
-    """Make disk, seed, tap and cgroup and open libvirt; return the machine and the child that can start it.
+    """Create disk, seed, tap and cgroup and open libvirt; return the machine and the child that can start it.
 
     Raises VmctlError; everything that was made is in the journal.
     """
     try:
         return _prepare(inst, choices)
-    except OSError as error:  # a full disk, most of all
+    except OSError as error:  # most often a full disk
         raise VmctlError(f"the guest {inst.name} cannot be prepared: {error}") from error
 
 
@@ -40,7 +40,7 @@ def _prepare(inst: Instance, choices: Choices) -> tuple[domain.Machine, Launcher
     work = inst.work
     image = store.find(work.image)
     inst.state.image_digest, inst.state.boot = image.digest, boot.kind(image, work)
-    inst.save()  # from now on nobody takes the image away
+    inst.save()  # from now on the image cannot be removed
     if inst.state.boot != boot.DIRECT:
         inst.state.stop_s = SYSTEM_STOP_S
     chosen = accelerator.choose(choices.accel, work.vm.kernel)
@@ -116,15 +116,15 @@ def shared_files(work: Workload, image: Image) -> list[str]:
 
 
 def emulator() -> str:
-    """Return the path of QEMU. Raises UnavailableError where there is none."""
+    """Return the path of QEMU. Raises UnavailableError if it is not installed."""
     path = qemu.emulator()
     if path is None:
-        raise UnavailableError("QEMU is not installed", hint="`vmctl doctor` says how to get it")
+        raise UnavailableError("QEMU is not installed", hint="`vmctl doctor` shows how to install it")
     return path
 
 
 def _launcher(inst: Instance, choices: Choices, accelerator: str) -> Launcher:
-    """Journal the domain and let a child open libvirt, while the rest is being made."""
+    """Record the domain in the journal and let a child open libvirt while the rest is created."""
     inst.journal.record("domain", uuid=domain.machine_uuid(inst.id))
     os.makedirs(inst.run_dir, mode=0o700, exist_ok=True)
     root = files.libvirt_root(inst)
@@ -138,16 +138,16 @@ def _launcher(inst: Instance, choices: Choices, accelerator: str) -> Launcher:
 
 
 def _make_cgroup(inst: Instance) -> None:
-    """QEMU lives in a cgroup as a container does: the same probe for both, and a quota for a fraction of a CPU.
+    """Create QEMU's cgroup: its memory is measured like a container's, and its quota limits fractions of a CPU.
 
-    No memory limit: the guest's RAM is one, and the limit would strike QEMU's own memory instead.
+    It has no memory limit: the guest's RAM is the limit, and a limit here would apply to QEMU's own memory too.
     """
     inst.journal.record("cgroup", name=inst.cgroup)
     Cgroup(inst.cgroup).create(Limits(cpus=inst.work.resources.cpus))
 
 
 def _make_ports(inst: Instance) -> None:
-    """Make the FIFO into the guest, and forget what an earlier start reported."""
+    """Create the FIFO into the guest, and remove the reports and logs of an earlier start."""
     with suppress(FileExistsError):
         os.mkfifo(files.control(inst), 0o600)
     for path in (files.marks(inst), files.killed(inst), inst.stdout_log, inst.stderr_log, inst.console_log):
@@ -156,7 +156,7 @@ def _make_ports(inst: Instance) -> None:
 
 
 def _remember(inst: Instance, image: Image, machine: domain.Machine) -> None:
-    """Keep what later commands need: the domain, and which of its files other instances share."""
+    """Save the data that later commands need: the domain, and the files that other instances may share."""
     write_atomic(files.domain(inst), domain.domain_xml(machine))
     inst.state.own["shared"] = shared_files(inst.work, image)
     inst.state.own["memory_bytes"] = machine.memory_bytes

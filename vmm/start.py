@@ -1,4 +1,4 @@
-"""The start itself: what happens between T0 and the guest's first instruction, and attached until its end."""
+"""The start itself: the steps from T0 to the guest's first instruction, and if attached, until the guest's end."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from vmctl.linux import processes
 from vmctl.linux.stdio import signals_to
 from vmm import domain, files, qemu, watch
 from vmm.domain import Machine
-from vmm.launcher import Launcher, Order
+from vmm.launcher import Launcher, StartRequest
 
 
 class GuestStart:
-    """See vmctl.backend.Start: a guest that only needs to be started, and the child process that will do it."""
+    """See vmctl.backend.Start: a prepared guest, and the child process that can start it."""
 
     def __init__(self, inst: Instance, machine: Machine, launcher: Launcher, attachment: Attachment | None) -> None:
         self.inst = inst
@@ -29,38 +29,39 @@ class GuestStart:
         self._machine = machine
 
     def begin(self) -> None:
-        """See Start: has QEMU run the guest. Raises VmctlError with the tail of QEMU's log."""
+        """See Start: starts QEMU with the guest. Raises VmctlError with the last lines of QEMU's log."""
         inst, machine = self.inst, self._machine
         xml = domain.domain_xml(machine)
         write_atomic(files.domain(inst), xml)
         try:
-            granted = self._launcher.create(Order(machine.name, xml, inst.cgroup, network=inst.work.network))
+            request = StartRequest(machine.name, xml, inst.cgroup, network=inst.work.network)
+            actual = self._launcher.create(request)
         except VmctlError as error:
             error.detail = error.detail or watch.console_tail(inst)
             raise
         inst.timeline.mark("T1")
         _remember_process(inst, machine.uuid)
-        _check_limits(machine, granted)
+        _check_limits(machine, actual)
         if self._attachment is not None:
             self._stdin = _connect(files.stdin(inst))
         self._launcher.close()
 
     def attend(self) -> Exit:
-        """See Start: copies what the workload writes until the guest is off; raises for a failed start."""
+        """See Start: copies the workload's output until the guest has powered off; raises if the start fails."""
         from vmm import attend, control
 
         assert self._attachment is not None
         inst, streams = self.inst, self._attachment.streams
-        # the signals of a terminal are for the workload if it is in the foreground there
+        # if the workload is in the foreground of a terminal, the terminal's signals are for it
         passing = signals_to(lambda signum: control.send(inst, signum)) if streams is None else nullcontext()
         with passing:
-            attend.stay((inst.stdout_log, inst.stderr_log), streams or (0, 1, 2), self._stdin, self._going_on)
+            attend.stay((inst.stdout_log, inst.stderr_log), streams or (0, 1, 2), self._stdin, self._is_running)
         return self.watch.result() or Exit(EXIT_VMCTL, "vmctl")
 
-    def _going_on(self) -> bool:
-        going_on = self.watch.alive()
+    def _is_running(self) -> bool:
+        running = self.watch.alive()
         self.watch.observe()
-        return going_on
+        return running
 
     def close(self) -> None:
         """See Start."""
@@ -78,19 +79,19 @@ class GuestStart:
 def _remember_process(inst: Instance, uuid: str) -> None:
     pid = qemu.find(uuid)
     if pid is None:
-        raise VmctlError(f"QEMU of {inst.name} ended at once", detail=watch.console_tail(inst))
+        raise VmctlError(f"QEMU of {inst.name} exited at once", detail=watch.console_tail(inst))
     inst.state.pid, inst.state.pid_start = pid, processes.start_time(pid)
 
 
-def _check_limits(machine: Machine, granted: dict[str, int]) -> None:
-    """Raise VmctlError if the guest has less than was asked for: a limit that did not take is an error."""
+def _check_limits(machine: Machine, actual: dict[str, int]) -> None:
+    """Raise VmctlError if the guest has less than was requested."""
     for name, wanted in (("vcpus", machine.vcpus), ("memory_bytes", machine.memory_bytes)):
-        if granted[name] < wanted:
-            raise VmctlError(f"the guest {machine.name} was to have {wanted} {name} and has {granted[name]}")
+        if actual[name] < wanted:
+            raise VmctlError(f"the guest {machine.name} has {actual[name]} {name} instead of {wanted}")
 
 
 def _connect(path: str) -> socket.socket:
-    """Connect before the guest's kernel looks at the port: to the workload, a port without a host is at its end."""
+    """Connect to the port's socket, before the guest's kernel opens it: an unconnected port reads as end of file."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         connection.connect(path)

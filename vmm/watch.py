@@ -1,4 +1,4 @@
-"""What a guest says of itself, read from the file in which QEMU keeps it, and what that means for the host."""
+"""Watch a guest: read the marks that it reports, from the file to which QEMU writes them."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from vmctl.units import format_seconds
 from vmm import boot, files
 
 CONSOLE_TAIL_LINES = 15
-BOOTING = "booting"  # firmware or kernel: nobody can report yet
+BOOTING = "booting"  # firmware or kernel run, which report no marks
 EXIT_SIGNAL = 128  # a shell's exit code for signal n is 128 + n
-SETTLED = "cloud-init"  # has finished; its result.json follows
-AGENT_TIMEOUT_S = 900.0  # until our part of a system speaks: 45 s where a guest is emulated, ten times that in a crowd
-CLOUD_INIT_TIMEOUT_S = 1800.0  # after that: it may install packages
+SETTLED = "cloud-init"  # the mark when it has finished; its result.json follows
+AGENT_TIMEOUT_S = 900.0  # until our agent reports: 45 s in an emulated guest, ten times that if many run at once
+CLOUD_INIT_TIMEOUT_S = 1800.0  # after that: cloud-init may install packages
 
 
 class GuestWatch:
-    """See vmctl.backend.Watch. It remembers how far it has read the guest's marks."""
+    """See vmctl.backend.Watch. It keeps track of how far the guest's marks have been read."""
 
     own_kernel = True
 
@@ -70,7 +70,7 @@ class GuestWatch:
         return self.phase
 
     def events(self, *more: int) -> Events:
-        """See Watch: each write of QEMU to a file of the instance, and its end."""
+        """See Watch: each write of QEMU to a file of the instance, and the end of QEMU."""
         return Events((), more, (self.inst.state.pid,), folder=self.inst.directory)
 
     def settled(self) -> bool:
@@ -99,7 +99,7 @@ class GuestWatch:
 
 
 def marks(inst: Instance) -> list[str]:
-    """Return the whole lines that the guest's init has written so far."""
+    """Return the complete lines that the guest's init has written so far."""
     try:
         with open(files.marks(inst), encoding="utf-8", errors="replace") as file:
             return file.read().split("\n")[:-1]
@@ -119,14 +119,14 @@ def settled(inst: Instance) -> bool:
         what = "cloud-init has not finished" if "system" in words else "cloud-init has not found its seed"
         raise DeadlineError(
             f"in the guest {inst.name} {what} after {format_seconds(limit_s)}",
-            hint="--no-wait does not wait for it",
+            hint="with --no-wait, `vmctl up` does not wait for it",
             detail=console_tail(inst),
         )
     return False
 
 
 def ended(inst: Instance) -> Exit | None:
-    """Return how the workload ended by the guest's own words, None where there are none."""
+    """Return how the workload ended as reported by the guest, or None if it has not reported that."""
     for line in marks(inst):
         word, _, rest = line.partition(" ")
         if word == "exit":
@@ -140,7 +140,7 @@ def ended(inst: Instance) -> Exit | None:
 
 
 def console_tail(inst: Instance) -> str:
-    """Return the last lines of the serial console, else of QEMU's own log."""
+    """Return the last lines of the serial console, or of QEMU's log if the console is empty."""
     return _tail(inst.console_log) or _tail(files.qemu_log(inst))
 
 
@@ -158,17 +158,17 @@ def _refuse_errors(inst: Instance, line: str) -> None:
     if errors := _cloud_init_errors(line.partition(" ")[2]):
         raise VmctlError(
             f"cloud-init in the guest {inst.name} failed: {'; '.join(errors)}",
-            hint="its output is on the guest's console",
+            hint=f"`vmctl logs --boot {inst.name}` shows its output",
             detail=console_tail(inst),
         )
 
 
 def _cloud_init_errors(result: str) -> list[str]:
-    """Return the errors in cloud-init's result.json; that there is none is one."""
+    """Return the errors in cloud-init's result.json; a missing result is an error too."""
     try:
         return [str(error) for error in json.loads(result)["v1"]["errors"]]
     except (ValueError, KeyError, TypeError):
-        return [f"it left no result ({result.strip() or 'nothing'})"]
+        return [f"it wrote no valid result ({result.strip() or 'nothing'})"]
 
 
 def _tail(path: str) -> str:
