@@ -10,10 +10,12 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from bench import machine, statistics, summary
-from bench.model import CONTROL, Result, Sample
+from bench.model import CONTROL, Plan, Result, Sample
 from bench.questions import KINDS, Question, asked, is_service, questions
 from bench.statistics import BAND, Interval
 from vmctl.errors import SpecError
+from vmctl.records import UnreadableError
+from vmctl.workload import Workload
 
 DENSITY = "density"  # its figures depend on how many instances were asked for
 
@@ -120,7 +122,7 @@ def unlike(before: Result, after: Result) -> Iterator[tuple[str, str]]:
             )
     if before.plan.cold != after.plan.cold:
         yield "one result was measured cold, the other one warm", "measure again, both with --cold or both without"
-    if before.plan.workload_digest != after.plan.workload_digest:
+    if _workload_digest(before.plan) != _workload_digest(after.plan):
         names = [str(one.plan.workload.get("name", "?")) for one in (before, after)]
         yield (
             f"{_WORKLOAD}: {names[0]} and {names[1]}{', which has changed in between' if names[0] == names[1] else ''}",
@@ -132,6 +134,14 @@ def unlike(before: Result, after: Result) -> Iterator[tuple[str, str]]:
             f"{_HOST}: {cpus[0]} and {cpus[1]}",
             "`--ratios` compares what can be: the ratios between the modes, inside of each",
         )
+
+
+def _workload_digest(plan: Plan) -> str:
+    """Return the digest of the workload as this version computes it: a result of vmctl 0.1 has another one."""
+    try:
+        return Workload.from_values(plan.workload).digest()
+    except UnreadableError:  # of a later version
+        return plan.workload_digest
 
 
 def left_out(before: Result, after: Result) -> list[str]:

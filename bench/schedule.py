@@ -8,8 +8,9 @@ from random import Random
 
 from bench import questions
 from bench.model import CONTROL, Plan, Step
+from vmctl import records
 from vmctl.errors import SpecError
-from vmctl.workload import Workload, named
+from vmctl.workload import Workload
 
 WARM_UPS = 3
 INSTANCES = 5
@@ -58,7 +59,7 @@ def make(
         step for kind in kinds for step in _steps(kind, modes, runs, warm_ups[kind], seed, control=kind in endless[:1])
     ]
     return Plan(
-        workload=json.loads(json.dumps(named(work))),  # plain numbers: msgspec takes no others
+        workload=json.loads(json.dumps(records.plain(work))),  # plain numbers: msgspec takes no others
         workload_digest=work.digest(),
         modes=tuple(modes),
         metrics=tuple(metrics),

@@ -45,10 +45,10 @@ class ContainerWatch:
         """See Watch."""
         try:
             with open(self.inst.path(EXIT_FILE), encoding="ascii") as file:
-                code, source = file.read().split()
-        except FileNotFoundError:
+                code, source = file.read(64).split()
+            return explained(self.inst, Exit(int(code), source))
+        except (FileNotFoundError, ValueError):  # killed before it was written, or damaged: nobody knows
             return None
-        return explained(self.inst, Exit(int(code), source))
 
     def observe(self) -> str:
         """See Watch."""
@@ -81,6 +81,6 @@ def explained(inst: Instance, result: Exit) -> Exit:
         return Exit(result.code, "oom")
     try:
         with open(inst.path(REPLACED_SIGNAL), encoding="ascii") as file:
-            return Exit(128 + int(file.read()), "signal")
-    except FileNotFoundError:
+            return Exit(128 + int(file.read(8)), "signal")
+    except (FileNotFoundError, ValueError):
         return Exit(result.code, "signal")

@@ -37,6 +37,7 @@ PS_KEYS = [
     "ready_s",
     "exit_code",
     "exit_source",
+    "reason",
 ]
 
 

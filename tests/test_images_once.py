@@ -1,4 +1,4 @@
-"""One image, both modes, one copy: what running it costs the filetree, and that both see the same bytes."""
+"""One image, both modes, one copy: what running it costs on disk, and that both see the same bytes."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""What images, instances, kernels and caches take of the filetree, and the removal of what nobody needs."""
+"""What images, instances, kernels and caches take of the disk, and the removal of what nobody needs."""
 
 import json
 import os

@@ -4,7 +4,8 @@ import os
 
 import pytest
 
-from vmctl.journal import Journal, append_line, read_lines
+from vmctl import records
+from vmctl.journal import Journal
 from vmctl.linux import syscalls
 
 
@@ -23,10 +24,10 @@ def test_no_file_is_no_entry(tmp_path):
 
 def test_a_line_cut_short_counts_as_not_written(tmp_path):
     path = str(tmp_path / "lines")
-    append_line(path, {"n": 1})
+    records.append(path, {"n": 1})
     with open(path, "a", encoding="utf-8") as file:
         file.write('{"n": 2')
-    assert read_lines(path) == [{"n": 1}]
+    assert records.lines(path, "lines").objects == [{"n": 1}]
 
 
 @pytest.fixture
@@ -39,10 +40,10 @@ def full_disk(tmp_path):
 
 def test_a_full_disk_leaves_the_lines_before_whole(full_disk):
     path = str(full_disk / "lines")
-    append_line(path, {"text": "x" * 3000})
+    records.append(path, {"text": "x" * 3000})
     with pytest.raises(OSError, match="No space left"):
-        append_line(path, {"text": "y" * 3000})
-    assert [line["text"][0] for line in read_lines(path)] == ["x"]
-    append_line(path, {"text": "z"})
-    assert [line["text"][0] for line in read_lines(path)] == ["x", "z"]
+        records.append(path, {"text": "y" * 3000})
+    assert [line["text"][0] for line in records.lines(path, "lines").objects] == ["x"]
+    records.append(path, {"text": "z"})
+    assert [line["text"][0] for line in records.lines(path, "lines").objects] == ["x", "z"]
     assert os.path.getsize(path) < 4096

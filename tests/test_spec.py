@@ -173,6 +173,11 @@ WRONG = [
     ("ports: ['80']", r"the key ports\[0\]: expected a port such as", ""),
     ("ports: ['300.1.1.1:80:1']", r"the key ports\[0\]: expected an IP address", ""),
     ("volumes: ['a:b']", r"the key volumes\[0\]: expected a volume such as", ""),
+    (
+        "volumes: ['data:/data']",
+        r"volumes\[0\]: expected .* \./data for the folder; .* no named volumes yet",
+        "",
+    ),
     ("volumes: ['./a:/b:rx']", r"the key volumes\[0\]: expected a volume such as", ""),
     ("restart: sometimes", "the key restart: expected no, always, on-failure or on-failure:3", ""),
     ("restart: always:3", "the key restart: expected no, always", ""),
@@ -275,7 +280,7 @@ def test_files_that_cannot_be_read(tmp_path):
 
 
 def test_volumes_are_found_beside_the_file(load, tmp_path):
-    assert load("image: tiny\nvolumes: ['data:/data']").volumes[0].source == f"{tmp_path}/data"
+    assert load("image: tiny\nvolumes: ['./data:/data']").volumes[0].source == f"{tmp_path}/./data"
     assert load("image: tiny\nvolumes: ['~/d:/d']").volumes[0].source == os.path.expanduser("~/d")
 
 

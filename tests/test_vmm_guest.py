@@ -222,7 +222,7 @@ def test_guest_that_dies_while_booting(guest_root):
         os.kill(inst.state.pid, signal.SIGKILL)
         with pytest.raises(VmctlError, match="shut down while in phase booting"):
             wait_for(lambda: start.watch.observe() == "never")
-        assert start.watch.result() == Exit(125, "vmctl")
+        assert start.watch.result() is None  # nobody has reported how it ended
     engine.rm("dies", force=True)
 
 

@@ -8,15 +8,18 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
-from vmctl import backends, instance
+from vmctl import backends, instance, removal
 from vmctl.backend import Attachment, Backend, Command, Exit, Problem, Start
 from vmctl.errors import NotFoundError, StateError, UnavailableError, VmctlError
 from vmctl.instance import Instance
 from vmctl.named import TYPE_CHECKING
+from vmctl.records import UnreadableError
 from vmctl.workload import Workload
 
 if TYPE_CHECKING:
-    from typing import Any
+    pass
+
+UNKNOWN = "unknown"  # who reports how a workload ended: nobody could
 
 Progress = Callable[[Instance, str], None]
 
@@ -66,7 +69,7 @@ def up(
 def _remove_failed(inst: Instance, backend: Backend, error: BaseException) -> None:
     """Remove what a failed start has made; if that fails too, the error still names why the start failed."""
     try:
-        remove(inst, backend)
+        removal.remove(inst, backend)
     except VmctlError as leftover:
         text = f"{error or 'the start was interrupted'}; and {leftover}"
         raise VmctlError(text, hint=leftover.hint, detail=getattr(error, "detail", "")) from error
@@ -76,7 +79,7 @@ def _remove_unlocked(inst: Instance, backend: Backend) -> None:
     """Remove an instance of a command that was interrupted before it had the lock; in any other case it is gone."""
     if os.path.exists(inst.directory):
         with suppress(VmctlError), inst.locked(timeout_s=1.0):
-            remove(inst, backend)
+            removal.remove(inst, backend)
 
 
 def create(work: Workload, backend: Backend) -> Instance:
@@ -152,7 +155,7 @@ def running(
                 with bring_up(inst, backend, attachment, wait=wait) as start:
                     yield start
             finally:
-                remove(inst, backend)
+                removal.remove(inst, backend)
     finally:
         _remove_unlocked(inst, backend)
 
@@ -164,8 +167,9 @@ def status(inst: Instance, backend: Backend | None = None) -> str:
         watch = backend.watch(inst)
         if watch.alive():
             return "running"
-        result = watch.result() or Exit(137, "signal")
-        inst.state.exit_code, inst.state.exit_source = result.code, result.source
+        result = watch.result()
+        inst.state.exit_code = result.code if result else None
+        inst.state.exit_source = result.source if result else UNKNOWN
         inst.state.status = "exited"
         inst.save()
     elif inst.state.status == "created" and not inst.busy():
@@ -182,9 +186,14 @@ def wait(inst: Instance, timeout_s: float | None = None) -> Exit | None:
         if deadline is not None and time.monotonic() > deadline:
             return None
         time.sleep(0.005)
-    if inst.state.exit_code is None:
+    if inst.state.exit_source is None:
         raise StateError(f"{inst.name} never ran", hint=f"`vmctl rm {inst.name}` removes it")
-    return Exit(inst.state.exit_code, inst.state.exit_source or "vmctl")
+    if inst.state.exit_code is None:
+        raise StateError(
+            f"the exit code of {inst.name} is unknown: what would have reported it was killed",
+            hint=f"`vmctl logs {inst.name}` shows its last output",
+        )
+    return Exit(inst.state.exit_code, inst.state.exit_source)
 
 
 def stop(inst: Instance, timeout_s: float | None = None, signum: int = signal.SIGTERM) -> None:
@@ -219,14 +228,26 @@ def exec_command(inst: Instance, command: Command) -> int:
     return backend.exec(inst, command)
 
 
-def rm(name: str, *, force: bool = False) -> None:
-    """Remove an instance; a running one only with `force`. Raises NotFoundError, StateError."""
-    inst = instance.load(name)
-    backend = backends.load(inst.state.mode)
+def rm(name: str, *, force: bool = False) -> list[str]:
+    """Remove an instance; a running one, and one that cannot be read, only with `force`.
+
+    Returns what was left on the host, in words: always nothing, unless it cannot be read. Raises NotFoundError,
+    StateError.
+    """
+    try:
+        inst = instance.load(name)
+        backend = backends.load(inst.state.mode)
+    except NotFoundError:
+        raise
+    except VmctlError as error:
+        if not force:
+            raise StateError(f"{error}", hint=f"`vmctl rm -f {name}` removes what the host knows of it") from None
+        return removal.remove_unreadable(name)
     if not force and status(inst, backend) == "running":
         raise StateError(f"{name} is running", hint=f"`vmctl stop {name}` first, or `vmctl rm -f {name}`")
     with inst.locked():
-        remove(inst, backend)
+        removal.remove(inst, backend)
+    return []
 
 
 def down(name: str, timeout_s: float | None = None) -> bool:
@@ -238,31 +259,7 @@ def down(name: str, timeout_s: float | None = None) -> bool:
         rm(name, force=True)
     except NotFoundError:
         return False
+    except UnreadableError as error:
+        error.hint = f"`vmctl rm -f {name}` removes what the host knows of it"
+        raise
     return True
-
-
-def remove(inst: Instance, backend: Backend) -> None:
-    """Undo the journal backwards and remove the directory; the caller holds the lock.
-
-    Every entry is tried, so that one that resists leaves nothing else behind; then the first failure is raised.
-    """
-    from vmctl.undo import UNDO
-
-    failures: list[Exception] = []
-    for entry in reversed(inst.journal.entries()):
-        try:
-            _undo(UNDO, inst, backend, entry)
-        except (VmctlError, OSError) as error:
-            failures.append(error)
-    if failures:
-        raise VmctlError(f"{inst.name} could not be removed completely: {failures[0]}", hint="try `vmctl rm -f` again")
-    inst.timeline.mark("T9")
-    inst.remove_files()
-
-
-def _undo(table: dict[str, Any], inst: Instance, backend: Backend, entry: dict[str, Any]) -> None:
-    undo = table.get(entry["kind"])
-    if undo is None:
-        backend.undo(inst, entry)
-    else:
-        undo(inst, entry)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from vmctl import paths
-from vmctl.errors import ConflictError, NotFoundError, SpecError, VmctlError
-from vmctl.home import Home
-from vmctl.journal import Journal, append_line, read_lines
+from vmctl import paths, records
+from vmctl.errors import ConflictError, SpecError
+from vmctl.folder import LOCK_S, Folder, absent
+from vmctl.journal import Journal
 from vmctl.linux import filetree
 from vmctl.named import TYPE_CHECKING
 from vmctl.timeline import Timeline
@@ -23,35 +22,60 @@ if TYPE_CHECKING:
     from typing import Any
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}"
+ID = r"[0-9a-f]{8}"
 
 STATE = "state.jsonl"  # a line per change, the last one counts
+STATE_BYTES = 1 << 16  # of the end of it are read
+WORKLOAD = "workload.json"
+
+
+# as vmctl 0.1 called them
+_OLD_KEYS = {"keeper_pid": "supervisor_pid", "extra": "own"}
+_OLD_START = "keeper_start"  # in `extra`
 
 
 class State:
     """What was intended and last seen; the kernel and libvirt are asked for the truth."""
 
+    id: str = ""  # 8 hex digits, for names that the kernel keeps short
+    mode: str = ""
+    status: str = "created"  # created | running | exited | failed
+    created: float = 0.0  # seconds since the epoch
+    pid: int | None = None  # of the workload (container) or of QEMU (vm), on the host
+    pid_start: int | None = None  # its start time in ticks: pids are used again
+    supervisor_pid: int | None = None
+    supervisor_start: int | None = None
+    image_digest: str | None = None
+    address: str | None = None
+    mac: str | None = None
+    accelerator: str | None = None
+    boot: str | None = None  # how a guest comes up: direct | system | disk
+    stop_s: float = 10.0  # how long `stop` waits before SIGKILL, by default
+    exit_code: int | None = None  # None after the exit: nobody knows it
+    exit_source: str | None = None  # workload | signal | oom | vmctl | unknown
+    warnings: list[str]  # what the user should know of the last start
+    own: dict[str, Any]  # the backend's own values
+
     def __init__(self, **values: Any) -> None:
-        self.id: str = values.get("id", "")  # 8 hex digits, for names that the kernel keeps short
-        self.mode: str = values.get("mode", "")
-        self.status: str = values.get("status", "created")  # created | running | exited | failed
-        self.created: float = values.get("created", 0.0)  # seconds since the epoch
-        self.pid: int | None = values.get("pid")  # of the workload (container) or of QEMU (vm), on the host
-        self.pid_start: int | None = values.get("pid_start")  # its start time in ticks: pids are used again
-        self.supervisor_pid: int | None = values.get("supervisor_pid", values.get("keeper_pid"))
-        self.supervisor_start: int | None = values.get("supervisor_start")
-        self.image_digest: str | None = values.get("image_digest")
-        self.address: str | None = values.get("address")
-        self.mac: str | None = values.get("mac")
-        self.accelerator: str | None = values.get("accelerator")
-        self.boot: str | None = values.get("boot")  # how a guest comes up: direct | system | disk
-        self.stop_s: float = values.get("stop_s", 10.0)  # how long `stop` waits before it kills, unless told
-        self.exit_code: int | None = values.get("exit_code")
-        self.exit_source: str | None = values.get("exit_source")
-        self.warnings: list[str] = values.get("warnings", [])  # what the user should know of the last start
-        self.own: dict[str, Any] = values.get("own", values.get("extra", {}))  # the backend's own values
+        self.warnings, self.own = [], {}
+        vars(self).update(values)
+
+    @classmethod
+    def read(cls, values: dict[str, Any], what: str) -> State:
+        """Return the state with these keys and values of a file. Raises records.UnreadableError."""
+        renamed = {_OLD_KEYS.get(key, key): value for key, value in values.items()}
+        state = cls(**records.fields(cls, renamed, what))
+        state.supervisor_start = state.own.pop(_OLD_START, state.supervisor_start)
+        if not re.fullmatch(ID, state.id):  # it becomes part of paths
+            raise records.UnreadableError(f"{what} is damaged: {state.id[:20]!r} is not an id")
+        return state
+
+    def values(self) -> dict[str, Any]:
+        """Return what a file has to keep: all that differs from the defaults."""
+        return dict(vars(self))
 
 
-class Instance(Home):
+class Instance(Folder):
     """A named instance and its directory."""
 
     def __init__(self, name: str, work: Workload, state: State) -> None:
@@ -64,75 +88,23 @@ class Instance(Home):
     def save(self) -> None:
         """Write state and timeline, whole or not at all. Raises NotFoundError where the instance has been removed."""
         try:
-            append_line(self.path(STATE), {**vars(self.state), "marks_ns": self.timeline.marks_ns})
+            records.append(self.path(STATE), {**self.state.values(), "marks_ns": self.timeline.marks_ns})
         except FileNotFoundError:
-            raise _absent(self.name) from None
+            raise absent(self.name) from None
 
     def recall(self) -> None:
         """Read state and timeline again: another command may have written them. Raises NotFoundError."""
         try:
-            self.state, self.timeline = _read_state(self.directory)
+            self.state, self.timeline = _read_state(self.directory, self.name)
         except FileNotFoundError:
-            raise _absent(self.name) from None
-
-    def remove_files(self) -> None:
-        """Remove the directory; the journal has been undone before. It is gone at once, then file by file.
-
-        Raises VmctlError where something is mounted in it still: what is removed there would be somebody else's.
-        """
-        from vmctl.linux import mountinfo  # ctypes comes along
-
-        if mounts := mountinfo.below(self.directory):
-            raise VmctlError(
-                f"{self.name} cannot be removed: {mounts[-1]} is still mounted", hint=f"umount {mounts[-1]}"
-            )
-        filetree.remove_tree(self.run_dir)
-        doomed = _unfinished(self.name)
-        os.rename(self.directory, doomed)
-        filetree.remove_tree(doomed)
+            raise absent(self.name) from None
 
     @contextmanager
-    def locked(self, timeout_s: float = 30.0) -> Iterator[None]:
-        """Hold the instance's lock (flock(2): it ends with its holder); the state is read again when it is had.
-
-        Raises ConflictError after `timeout_s`, NotFoundError where the instance has been removed meanwhile.
-        """
-        fd = self._open_lock()
-        try:
-            _flock(fd, self.name, timeout_s)
-            self._refuse_removed(fd)
+    def locked(self, timeout_s: float = LOCK_S) -> Iterator[None]:
+        """Hold the instance's lock; the state is read again when it is had. Raises as Folder.locked does."""
+        with super().locked(timeout_s):
             self.recall()
-            os.truncate(fd, 0)
-            os.pwrite(fd, str(os.getpid()).encode(), 0)
             yield
-        finally:
-            os.close(fd)
-
-    def busy(self) -> bool:
-        """Return whether a command holds the lock now. Raises NotFoundError."""
-        fd = self._open_lock()
-        try:
-            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(fd)
-        return False
-
-    def _open_lock(self) -> int:
-        try:
-            return os.open(self.path("lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except FileNotFoundError:
-            raise _absent(self.name) from None
-
-    def _refuse_removed(self, lock: int) -> None:
-        """Raise NotFoundError where the lock is that of an instance gone; one of the same name is another one."""
-        try:
-            if os.path.samestat(os.fstat(lock), os.stat(self.path("lock"))):
-                return
-        except FileNotFoundError:
-            pass
-        raise _absent(self.name)
 
 
 def write_atomic(path: str, content: str | bytes) -> None:
@@ -142,7 +114,7 @@ def write_atomic(path: str, content: str | bytes) -> None:
         with open(temporary, "wb") as file:
             file.write(content.encode() if isinstance(content, str) else content)
         os.replace(temporary, path)
-    except OSError:  # a full filetree, a folder in the place of the file
+    except OSError:  # a full disk, a folder in the place of the file
         with suppress(OSError):
             os.unlink(temporary)
         raise
@@ -164,14 +136,14 @@ def create(work: Workload, mode: str) -> Instance:
     os.makedirs(paths.instances_root(), mode=0o711, exist_ok=True)
     remove_unfinished()
     # The directory appears with its content or not at all: a half-made one would have no mode to remove it by.
-    temporary = _unfinished(work.name)
+    temporary = inst.unfinished()
     final, inst.directory = inst.directory, temporary
     os.mkdir(temporary, mode=0o711)
     try:
-        with open(inst.path("workload.json"), "w", encoding="utf-8") as file:
+        with open(inst.path(WORKLOAD), "w", encoding="utf-8") as file:
             file.write(work.to_json())
         inst.save()
-        os.close(inst._open_lock())  # now: on a full disk it could not be made later, to remove the rest
+        os.close(inst.open_lock())  # now: on a full disk it could not be made later, to remove the rest
         os.rename(temporary, final)
     except BaseException as error:
         filetree.remove_tree(temporary)
@@ -196,42 +168,48 @@ def remove_unfinished() -> None:
                 filetree.remove_tree(os.path.join(paths.instances_root(), folder))
 
 
-def _unfinished(name: str) -> str:
-    """Return what a directory is called while this process makes or removes it."""
-    return os.path.join(paths.instances_root(), f".{name}.{os.getpid()}")
-
-
 def _is_unfinished(folder: str) -> bool:
     return folder.startswith(".")
 
 
 def load(name: str) -> Instance:
-    """Return an existing instance. Raises NotFoundError, also for a name that could not be one."""
+    """Return an existing instance.
+
+    Raises NotFoundError, also for a name that could not be one; UnreadableError if its files are damaged or of a later
+    format.
+    """
     directory = os.path.join(paths.instances_root(), name)
     try:
         if not re.fullmatch(NAME, name):
             raise FileNotFoundError
-        state, timeline = _read_state(directory)
-        with open(os.path.join(directory, "workload.json"), encoding="utf-8") as file:
-            work = Workload.from_json(file.read())
+        state, timeline = _read_state(directory, name)
+        what = f"{name}: {WORKLOAD}"
+        with open(os.path.join(directory, WORKLOAD), "rb") as file:
+            work = Workload.from_json(file.read(records.MAX_BYTES), what)
     except (FileNotFoundError, NotADirectoryError):
-        raise _absent(name) from None
+        if os.path.isdir(directory):
+            raise records.UnreadableError(f"{name} is damaged: its folder lacks {STATE} or {WORKLOAD}") from None
+        raise absent(name) from None
+    except (IsADirectoryError, PermissionError) as error:
+        raise records.UnreadableError(f"{name} cannot be read: {error.strerror}") from None
     inst = Instance(name, work, state)
     inst.timeline = timeline
     return inst
 
 
-def _read_state(directory: str) -> tuple[State, Timeline]:
-    lines = read_lines(os.path.join(directory, STATE))
-    if not lines:
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), directory)
-    values = lines[-1]
+def _read_state(directory: str, name: str) -> tuple[State, Timeline]:
+    """Return the last state that was written whole. Raises FileNotFoundError, UnreadableError."""
+    path, what = os.path.join(directory, STATE), f"{name}: {STATE}"
+    if not os.path.exists(path):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+    found = records.lines(path, what, last_bytes=STATE_BYTES).objects
+    if not found:
+        raise records.UnreadableError(f"{what} is damaged: no line of it can be read")
+    values = found[-1]
     marks_ns = values.pop("marks_ns", {})
-    return State(**values), Timeline(marks_ns)
-
-
-def _absent(name: str) -> NotFoundError:
-    return NotFoundError(f"there is no instance {name}", hint="`vmctl ps -a` lists them")
+    if not isinstance(marks_ns, dict) or not all(type(at_ns) is int for at_ns in marks_ns.values()):
+        raise records.UnreadableError(f"{what} is damaged: expected marks in nanoseconds")
+    return State.read(values, what), Timeline(marks_ns)
 
 
 def names() -> list[str]:
@@ -244,15 +222,3 @@ def _listing() -> list[str]:
         return os.listdir(paths.instances_root())
     except FileNotFoundError:
         return []
-
-
-def _flock(fd: int, name: str, timeout_s: float) -> None:
-    deadline = time.monotonic() + timeout_s
-    while True:
-        try:
-            return fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                holder = os.pread(fd, 20, 0).decode() or "another command"
-                raise ConflictError(f"{name} is in use by process {holder}", hint="try again when it is done") from None
-            time.sleep(0.01)

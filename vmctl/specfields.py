@@ -38,6 +38,8 @@ def parse_volume(text: str) -> Volume:
     target, _, options = rest.partition(":")
     if not source or not target.startswith("/") or options not in ("", "ro", "rw"):
         raise ValueError(f"a volume such as ./data:/data or ./data:/data:ro, not {text!r}")
+    if not source.startswith(("/", "./", "../", "~")) and source not in (".", ".."):  # docker means a named volume
+        raise ValueError(f"a path before the first colon: ./{source} for the folder; there are no named volumes yet")
     return Volume(os.path.expanduser(source), target, options == "ro")
 
 

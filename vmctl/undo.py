@@ -3,42 +3,42 @@
 from __future__ import annotations
 
 from vmctl.errors import VmctlError
-from vmctl.instance import Instance
+from vmctl.home import Home
 from vmctl.named import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from typing import Any
 
 
-def _process(_: Instance, entry: dict[str, Any]) -> None:
+def _process(_: Home, entry: dict[str, Any]) -> None:
     from vmctl.linux import processes
 
     if not processes.end(entry["pid"], entry["start"]):
         raise VmctlError(f"process {entry['pid']} is still running after SIGKILL")
 
 
-def _cgroup(_: Instance, entry: dict[str, Any]) -> None:
+def _cgroup(_: Home, entry: dict[str, Any]) -> None:
     from vmctl.linux.cgroups import Cgroup
 
     Cgroup(entry["name"]).remove()
 
 
-def _frozen(_: Instance, entry: dict[str, Any]) -> None:
+def _frozen(_: Home, entry: dict[str, Any]) -> None:
     from vmctl import freezer
 
     freezer.thaw(freezer.find(entry["name"]))
 
 
-def _mount(_: Instance, entry: dict[str, Any]) -> None:
+def _mount(_: Home, entry: dict[str, Any]) -> None:
     from vmctl.linux import mountinfo
 
     mountinfo.unmount_all(entry["path"])
 
 
-def _link(inst: Instance, entry: dict[str, Any]) -> None:
+def _link(home: Home, entry: dict[str, Any]) -> None:
     from vmctl.net import bridge
 
-    bridge.undo(inst.directory, entry)
+    bridge.undo(home.directory, entry)
 
 
 UNDO = {"process": _process, "cgroup": _cgroup, "frozen": _frozen, "mount": _mount, "link": _link}

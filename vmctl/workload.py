@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
+from vmctl import records
 from vmctl.named import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -126,50 +127,40 @@ class Workload(NamedTuple):
     container: ContainerOptions = ContainerOptions()
 
     def to_json(self) -> str:
-        """Return the workload as JSON with a stable order, for the instance directory and the digest."""
-        return json.dumps(self, sort_keys=True, separators=(",", ":"))
+        """Return the workload as JSON with keys by name, for the instance directory and for other processes."""
+        return json.dumps(records.versioned(records.plain(self)), sort_keys=True, separators=(",", ":"))
 
     @classmethod
-    def from_json(cls, text: str) -> Workload:
-        """Return the workload that `to_json` wrote."""
-        values: list[Any] = json.loads(text)
-        return cls(*(_rebuild(name, value) for name, value in zip(cls._fields, values, strict=True)))
+    def from_json(cls, text: str | bytes, what: str = "the workload") -> Workload:
+        """Return the workload that `to_json` wrote, also that of vmctl 0.1. Raises records.UnreadableError."""
+        values = records.parse(text, what)
+        if isinstance(values, list):
+            from vmctl import oldforms
+
+            values = oldforms.workload(values, what)
+        return cls.from_values(records.checked_format(values, what), what)
+
+    @classmethod
+    def from_values(cls, values: dict[str, Any], what: str = "the workload") -> Workload:
+        """Return the workload with these keys and values. Raises records.UnreadableError."""
+        work: Workload = records.build(cls, values, what, _RECORDS)
+        return work
 
     def digest(self) -> str:
-        """Return the SHA-256 of the workload, equal for every mode."""
+        """Return the SHA-256 of the workload, equal for every mode.
+
+        It covers the names and values of the keys that differ from their default, so that a new key changes no digest.
+        """
         import hashlib  # OpenSSL comes along, 3 ms
 
-        return "sha256:" + hashlib.sha256(self.to_json().encode()).hexdigest()
-
-
-def named(value: Any) -> Any:
-    """Return records as mappings with their fields' names, for JSON that people read."""
-    if hasattr(value, "_asdict"):
-        return {key: named(part) for key, part in value._asdict().items()}
-    if isinstance(value, tuple):
-        return [named(part) for part in value]
-    return value
+        text = json.dumps(records.differing(self), sort_keys=True, separators=(",", ":"))
+        return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
 
 _RECORDS: dict[str, Any] = {
-    "resources": Resources,
-    "restart": Restart,
-    "vm": VmOptions,
+    kind.__name__: kind
+    for kind in (
+        *(Bytes, Seconds, FileMode, File, Port, Volume, Resources, HttpProbe, Ready, Restart),
+        *(VmOptions, ContainerOptions),
+    )
 }
-_LISTS: dict[str, Any] = {"files": File, "ports": Port, "volumes": Volume}
-
-
-def _rebuild(name: str, value: Any) -> Any:
-    """Give the arrays of JSON their types back."""
-    if value is None:
-        return None
-    if name in _LISTS:
-        return tuple(_LISTS[name](*item) for item in value)
-    if name in _RECORDS:
-        return _RECORDS[name](*value)
-    if name == "container":
-        return ContainerOptions(tuple(value[0]), tuple(value[1]), *value[2:])
-    if name == "ready":
-        http, tcp, log, command, timeout_s = value
-        return Ready(HttpProbe(*http) if http else None, tcp, log, tuple(command) if command else None, timeout_s)
-    return tuple(value) if name == "command" else value

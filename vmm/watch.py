@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import time
 
@@ -26,6 +27,8 @@ from vmctl.units import format_seconds
 from vmm import boot, files
 
 CONSOLE_TAIL_LINES = 15
+MARKS_BYTES = 1 << 16  # of what a guest has written are read: it could write without end
+SOURCES = ("workload", "signal", "oom")  # who may have ended a workload, by the guest's report
 BOOTING = "booting"  # firmware or kernel run, which report no marks
 EXIT_SIGNAL = 128  # a shell's exit code for signal n is 128 + n
 SETTLED = "cloud-init"  # the mark when it has finished; its result.json follows
@@ -48,13 +51,11 @@ class GuestWatch:
         return processes.alive(self.inst.state.pid, self.inst.state.pid_start)
 
     def result(self) -> Exit | None:
-        """See Watch: as the guest has reported it, else that it was killed, else that it vanished."""
+        """See Watch: as the guest has reported it, else that it was killed by vmctl; None if QEMU just vanished."""
         inst = self.inst
         if (reported := ended(inst)) or inst.state.pid is None or self.alive():
             return reported
-        if os.path.exists(files.killed(inst)):
-            return Exit(EXIT_SIGNAL + signal.SIGKILL, "signal")
-        return Exit(EXIT_VMCTL, "vmctl")
+        return Exit(EXIT_SIGNAL + signal.SIGKILL, "signal") if os.path.exists(files.killed(inst)) else None
 
     def observe(self) -> str:
         """See Watch. Raises CommandNotFoundError, CommandNotExecutableError or VmctlError for a start that failed."""
@@ -101,8 +102,8 @@ class GuestWatch:
 def marks(inst: Instance) -> list[str]:
     """Return the complete lines that the guest's init has written so far."""
     try:
-        with open(files.marks(inst), encoding="utf-8", errors="replace") as file:
-            return file.read().split("\n")[:-1]
+        with open(files.marks(inst), "rb") as file:
+            return file.read(MARKS_BYTES).decode(errors="replace").split("\n")[:-1]
     except FileNotFoundError:
         return []
 
@@ -129,14 +130,19 @@ def ended(inst: Instance) -> Exit | None:
     """Return how the workload ended as reported by the guest, or None if it has not reported that."""
     for line in marks(inst):
         word, _, rest = line.partition(" ")
-        if word == "exit":
-            code, _, source = rest.partition(" ")
+        code, _, source = rest.partition(" ")
+        if word == "exit" and _is_code(code) and source in SOURCES:
             return Exit(int(code), source)
-        if word == "error":
-            return Exit(int(rest.partition(" ")[0]), "vmctl")
+        if word == "error" and _is_code(code):
+            return Exit(int(code), "vmctl")
         if word == SETTLED and _cloud_init_errors(rest):
             return Exit(EXIT_VMCTL, "vmctl")
     return None
+
+
+def _is_code(text: str) -> bool:
+    """Return whether a text that the guest has written is an exit code."""
+    return re.fullmatch(r"[0-9]{1,3}", text, re.ASCII) is not None and int(text) < 256
 
 
 def console_tail(inst: Instance) -> str:
@@ -145,11 +151,11 @@ def console_tail(inst: Instance) -> str:
 
 
 def _error(inst: Instance, line: str) -> VmctlError:
-    _, code, text = line.split(" ", 2)
+    code, _, text = line.partition(" ")[2].partition(" ")
     program = text.partition(": ")[2]
-    if int(code) == EXIT_NOT_FOUND:
+    if code == str(EXIT_NOT_FOUND):
         return CommandNotFoundError(f"the command {program} is not in the image")
-    if int(code) == EXIT_NOT_EXECUTABLE:
+    if code == str(EXIT_NOT_EXECUTABLE):
         return CommandNotExecutableError(f"the command {program} cannot be executed")
     return VmctlError(f"the guest {inst.name} cannot start its workload: {text}", detail=console_tail(inst))
 

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 
 from bench.peers.command import spawn
 from bench.peers.containers import PROGRAM, Contender, ours, workload
-from vmctl import backends, engine
+from vmctl import backends, engine, removal
 from vmctl.errors import DeadlineError, UnavailableError, VmctlError
 from vmctl.footprint import footprint
 from vmctl.instance import write_atomic
@@ -105,7 +105,7 @@ def _prepared() -> Iterator[tuple[list[str], str]]:
             backend.signal(inst, signal.SIGKILL)
             yield without_libvirt([word.replace(inst.directory, folder) for word in argv], folder), folder
         finally:
-            engine.remove(inst, backend)
+            removal.remove(inst, backend)
 
 
 def without_libvirt(argv: list[str], folder: str) -> list[str]:

@@ -21,7 +21,7 @@ DOWNLOAD, KERNEL, INITRD, MODULES = "download", "kernel", "initrd", "modules"
 
 
 class Item(NamedTuple):
-    """One thing to remove, and what that gives back of the filetree, or gave."""
+    """One thing to remove, and what that gives back of the disk, or gave."""
 
     kind: str
     name: str

@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 import json
 from contextlib import suppress
-from typing import Any
+from typing import Any, NoReturn
 
-from vmctl import instance
-from vmctl.cli.ps import describe
+from vmctl import records
+from vmctl.cli.ps import row
 from vmctl.errors import UnavailableError
+from vmctl.folder import absent
 from vmctl.footprint import footprint
-from vmctl.instance import Instance
-from vmctl.workload import named
+from vmctl.home import Home
+from vmctl.survey import Seen, look
 
 EXAMPLE = "vmctl inspect web"
 
@@ -24,20 +25,28 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print a JSON array."""
-    print(json.dumps([_document(instance.load(name)) for name in args.names], indent=2))
+    seen = [look(name) or _refuse(name) for name in args.names]
+    print(json.dumps(list(map(_document, seen)), indent=2))
     return 0
 
 
-def _document(inst: Instance) -> dict[str, Any]:
-    document = describe(inst)
+def _refuse(name: str) -> NoReturn:
+    raise absent(name)
+
+
+def _document(seen: Seen) -> dict[str, Any]:
+    document, inst = row(seen), seen.instance
+    if inst is None:
+        return {**document, "directory": Home(seen.name, "").directory}
     marks = inst.timeline.marks_ns
     first = marks.get("T0", 0)
     document.update(
-        workload=named(inst.work),
+        workload=records.plain(inst.work),
         workload_digest=inst.work.digest(),
         image_digest=inst.state.image_digest,
         accelerator=inst.state.accelerator,
         boot=inst.state.boot,
+        warnings=inst.state.warnings,
         directory=inst.directory,
         marks_s={name: (at_ns - first) / 1e9 for name, at_ns in sorted(marks.items())},
         journal=inst.journal.entries(),

@@ -6,13 +6,15 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from vmctl.named import TYPE_CHECKING
 from vmctl.units import format_age
 
 if TYPE_CHECKING:
     from typing import Any
+
+    from vmctl.survey import Seen
 
     Row = dict[str, Any]
 
@@ -106,6 +108,13 @@ def age(created: str) -> str:
     except ValueError:
         return "-"
     return f"{format_age(max(0.0, seconds))} ago"
+
+
+def note_unknown(found: Iterable[Seen]) -> None:
+    """Print why instances have the status `unknown`, and how to remove them, to stderr."""
+    for seen in found:
+        if seen.reason:
+            note(f"{seen.name}: {seen.reason}\nhint: `vmctl rm -f {seen.name}` removes what the host knows of it")
 
 
 def note(text: str) -> None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 import time
 
-from vmctl import engine, instance
 from vmctl.cli import output
-from vmctl.errors import NotFoundError
 from vmctl.instance import Instance
 from vmctl.named import TYPE_CHECKING
+from vmctl.survey import UNKNOWN, Seen, survey
 from vmctl.units import format_seconds
 
 if TYPE_CHECKING:
@@ -28,25 +27,28 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """List the instances."""
-    rows = [row for row in map(_row, instance.names()) if row and (args.all or row["status"] == "running")]
+    seen = [one for one in survey() if args.all or one.status in ("running", UNKNOWN)]
     if args.quiet:
-        for row in rows:
-            print(row["name"])
+        for one in seen:
+            print(one.name)
     else:
-        output.show(rows, COLUMNS, args.format, _cell)
+        output.show(list(map(row, seen)), COLUMNS, args.format, _cell)
+        if args.format == "table":
+            output.note_unknown(seen)
     return 0
 
 
-def _row(name: str) -> dict[str, Any] | None:
-    try:
-        return describe(instance.load(name))
-    except NotFoundError:
-        return None  # removed since it was listed
+def row(seen: Seen) -> dict[str, Any]:
+    """Return the row of an instance, by column; of one that cannot be read with the reason, and little else."""
+    if seen.instance is None:
+        return {**dict.fromkeys(COLUMNS), "name": seen.name, "status": seen.status, "reason": seen.reason, **_NO_EXIT}
+    return {**_described(seen.instance, seen.status), "reason": seen.reason or None}
 
 
-def describe(inst: Instance) -> dict[str, Any]:
-    """Return the row of an instance, by column."""
-    status = engine.status(inst)
+_NO_EXIT: dict[str, Any] = {"ports": [], "exit_code": None, "exit_source": None}
+
+
+def _described(inst: Instance, status: str) -> dict[str, Any]:
     state, line = inst.state, inst.timeline
     return {
         "name": inst.name,

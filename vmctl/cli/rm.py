@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 
 from vmctl import engine
+from vmctl.cli import each, output
 
 EXAMPLE = "vmctl rm --force web"
 
@@ -17,7 +19,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Remove each and print its name."""
-    for name in args.names:
-        engine.rm(name, force=args.force)
-        print(name)
-    return 0
+    return each(args.names, partial(_remove, force=args.force))
+
+
+def _remove(name: str, *, force: bool) -> None:
+    if left := engine.rm(name, force=force):
+        output.note(f"warning: {name} could not be read; this is left of it: {'; '.join(left)}")

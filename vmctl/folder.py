@@ -1,0 +1,101 @@
+"""The folder of one instance, whatever is in it: its lock, and its removal."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from vmctl import paths
+from vmctl.errors import ConflictError, NotFoundError, VmctlError
+from vmctl.home import Home
+from vmctl.linux import filetree
+
+LOCK_S = 30.0
+
+
+class Folder(Home):
+    """An instance as a folder: it can be locked and removed, even if what it contains cannot be read."""
+
+    @contextmanager
+    def locked(self, timeout_s: float = LOCK_S) -> Iterator[None]:
+        """Hold the instance's lock (flock(2): it ends with its holder).
+
+        Raises ConflictError after `timeout_s`, NotFoundError if the instance has been removed meanwhile.
+        """
+        fd = self.open_lock()
+        try:
+            _flock(fd, self.name, timeout_s)
+            self._refuse_removed(fd)
+            os.truncate(fd, 0)
+            os.pwrite(fd, str(os.getpid()).encode(), 0)
+            yield
+        finally:
+            os.close(fd)
+
+    def busy(self) -> bool:
+        """Return whether a command holds the lock now. Raises NotFoundError."""
+        fd = self.open_lock()
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(fd)
+        return False
+
+    def open_lock(self) -> int:
+        """Return a descriptor of the lock's file, which is made if it is missing. Raises NotFoundError."""
+        try:
+            return os.open(self.path("lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except (FileNotFoundError, NotADirectoryError):
+            raise absent(self.name) from None
+
+    def remove_files(self) -> None:
+        """Remove the directory; the journal has been undone before. It is gone at once, then file by file.
+
+        Raises VmctlError if something is mounted in it still: removal would go on into another file system.
+        """
+        from vmctl.linux import mountinfo  # ctypes comes along
+
+        if mounts := mountinfo.below(self.directory):
+            raise VmctlError(
+                f"{self.name} cannot be removed: {mounts[-1]} is still mounted", hint=f"umount {mounts[-1]}"
+            )
+        if self.id:
+            filetree.remove_tree(self.run_dir)
+        doomed = self.unfinished()
+        os.rename(self.directory, doomed)
+        filetree.remove_tree(doomed)
+
+    def unfinished(self) -> str:
+        """Return the directory's path while this process makes or removes it."""
+        return os.path.join(paths.instances_root(), f".{self.name}.{os.getpid()}")
+
+    def _refuse_removed(self, lock: int) -> None:
+        """Raise NotFoundError if the lock is that of an instance that is gone; one of the same name is another one."""
+        try:
+            if os.path.samestat(os.fstat(lock), os.stat(self.path("lock"))):
+                return
+        except FileNotFoundError:
+            pass
+        raise absent(self.name)
+
+
+def absent(name: str) -> NotFoundError:
+    """Return the error for a name that no instance has."""
+    return NotFoundError(f"there is no instance {name}", hint="`vmctl ps -a` lists them")
+
+
+def _flock(fd: int, name: str, timeout_s: float) -> None:
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            return fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                holder = os.pread(fd, 20, 0).decode(errors="replace") or "of another command"
+                raise ConflictError(f"{name} is in use by process {holder}", hint="try again when it is done") from None
+            time.sleep(0.01)

@@ -1,0 +1,42 @@
+"""Records as vmctl 0.1 wrote them: arrays without names, in the order of the keys of that version."""
+
+from __future__ import annotations
+
+from vmctl.named import TYPE_CHECKING
+from vmctl.records import UnreadableError
+
+if TYPE_CHECKING:
+    from typing import Any
+
+_KEYS = {
+    "workload": "name image command env workdir user files ports volumes resources ready restart network init vm"
+    " container",
+    "files": "path content mode",
+    "ports": "address host_port port protocol",
+    "volumes": "source target read_only",
+    "resources": "cpus memory_bytes pids disk_bytes",
+    "ready": "http tcp log exec timeout_s",
+    "http": "port path",
+    "restart": "policy max_retries",
+    "vm": "boot kernel cloud_init",
+    "container": "cap_add cap_drop seccomp userns",
+}
+_LISTS = ("files", "ports", "volumes")
+
+
+def workload(values: list[Any], what: str) -> dict[str, Any]:
+    """Return the keys and values of a workload. Raises UnreadableError for an array that no version has written."""
+    return _named("workload", values, what)
+
+
+def _named(kind: str, values: Any, what: str) -> dict[str, Any]:
+    keys = _KEYS[kind].split()
+    if not isinstance(values, list) or len(values) > len(keys):
+        raise UnreadableError(f"{what} is damaged: expected {len(keys)} values for {kind}")
+    return {key: _value(key, value, what) for key, value in zip(keys, values, strict=False)}  # newer ones are missing
+
+
+def _value(key: str, value: Any, what: str) -> Any:
+    if key in _LISTS and isinstance(value, list):
+        return [_named(key, item, what) for item in value]
+    return _named(key, value, what) if key in _KEYS and isinstance(value, list) else value
