@@ -52,6 +52,16 @@ def _plain(name: str) -> str:
     return plain
 
 
+def options(user: User, capabilities: int | None) -> list[str]:
+    """Return the options of setpriv(1) that do what `become` does."""
+    groups = ",".join(map(str, user.groups))
+    words = [f"--reuid={user.uid}", f"--regid={user.gid}", f"--groups={groups}" if groups else "--clear-groups"]
+    if capabilities is None:
+        return words
+    kept = (f",+{name.lower()}" for bit, name in enumerate(CAPABILITIES) if capabilities & 1 << bit)
+    return [*words, "--no-new-privs", f"--bounding-set=-all{''.join(kept)}"]
+
+
 def find_user(text: str | None) -> User:
     """Return the user `name|uid[:group|gid]`, looked up in /etc/passwd and /etc/group of this root; None is root.
 

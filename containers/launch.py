@@ -16,6 +16,7 @@ from time import monotonic_ns
 from containers import identity, imagepath
 from containers.mountplan import Mount, Overlay, Step
 from images.store.image import Process
+from vmctl import trace
 from vmctl.errors import CommandNotExecutableError, CommandNotFoundError, SpecError, VmctlError
 from vmctl.linux import netlink, syscalls
 from vmctl.linux.cgroups import Cgroup
@@ -76,6 +77,8 @@ def clone(launch: Launch, streams: Streams, report: int, plugged: int) -> int:
     later = syscalls.CLONE_NEWCGROUP if cgroup_fd is None else 0
     barrier = _barrier(launch)
     parent = os.pidfd_open(os.getpid())
+    if trace.on:
+        _trace_clone(launch)
     try:
         pid = syscalls.clone3(launch.namespaces & ~later, exit_signal=signal.SIGCHLD, cgroup_fd=cgroup_fd)
         if pid == 0:
@@ -95,6 +98,15 @@ def _barrier(launch: Launch) -> MappingBarrier | None:
     from containers.userns import MappingBarrier, mapping
 
     return MappingBarrier(mapping(launch.first_id))
+
+
+def _trace_clone(launch: Launch) -> None:
+    from vmctl.linux import commands
+
+    if launch.namespaces:
+        trace.step(commands.unshare(launch.namespaces), "clone3, and in the new process:")
+    else:
+        trace.comment("clone3, without new namespaces, and in the new process:")
 
 
 def _child(
@@ -165,10 +177,14 @@ def enter_root(launch: Launch) -> None:
     sources = [os.open(volume.source, os.O_PATH | os.O_CLOEXEC) for volume in launch.volumes]
     init = os.open(launch.init, os.O_PATH | os.O_CLOEXEC) if launch.init else None
     os.chdir(launch.root.target)
+    if trace.on:
+        trace.step(f"cd {launch.root.target}")
     if own_mounts:
         syscalls.pivot_root(".", ".")
     else:
         os.chroot(".")
+        if trace.on:
+            trace.step("chroot .")
     if launch.first_id is not None:
         identity.become_root()
     _refuse_links()
@@ -214,6 +230,8 @@ def _bind(source: int, target: str, flags: int) -> None:
 
 
 def _write_file(file: File) -> None:
+    if trace.on:
+        trace.comment(f"write {file.path} (mode {file.mode:04o}, {len(file.content)} characters)")
     fd = imagepath.file(file.path)
     with os.fdopen(fd, "w", encoding="utf-8") as stream:
         stream.write(file.content)
@@ -246,10 +264,21 @@ def execute(process: Process, user: identity.User, capabilities: int | None, sec
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
     if select.select([parent], [], [], 0)[0]:  # the parent has ended before, so the kernel sends no signal
         os._exit(125)
+    if trace.on:
+        _trace_exec(process._replace(env=env), user, capabilities, seccomp)
     syscalls.close_on_exec_from(3)
     if seccomp:
         syscalls.seccomp_filter(seccomp)
     _exec(process.argv, env)
+
+
+def _trace_exec(process: Process, user: identity.User, capabilities: int | None, seccomp: bytes) -> None:
+    from vmctl.linux import commands
+
+    words = ["setpriv", *identity.options(user, capabilities), "env", "-i"]
+    words += [*(f"{name}={value}" for name, value in process.env.items()), *process.argv]
+    note = f"the workload, below a seccomp filter of {len(seccomp) // 8} instructions" if seccomp else "the workload"
+    trace.step(f"cd {commands.quote(process.workdir)} && exec {commands.join(words)}", note)
 
 
 def _exec(argv: tuple[str, ...], env: Mapping[str, str]) -> NoReturn:

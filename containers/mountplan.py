@@ -10,6 +10,7 @@ import os
 import stat
 from collections.abc import Iterator
 
+from vmctl import trace
 from vmctl.linux.syscalls import (
     MS_BIND,
     MS_NODEV,
@@ -17,24 +18,12 @@ from vmctl.linux.syscalls import (
     MS_NOSUID,
     MS_RDONLY,
     MS_REC,
-    MS_RELATIME,
     MS_REMOUNT,
     MS_STRICTATIME,
     mount,
 )
 from vmctl.named import NamedTuple
 
-_FLAG_NAMES = {
-    MS_BIND: "bind",
-    MS_REC: "rec",
-    MS_REMOUNT: "remount",
-    MS_RDONLY: "ro",
-    MS_NOSUID: "nosuid",
-    MS_NODEV: "nodev",
-    MS_NOEXEC: "noexec",
-    MS_RELATIME: "relatime",
-    MS_STRICTATIME: "strictatime",
-}
 _PLAIN = MS_NOSUID | MS_NODEV | MS_NOEXEC
 
 # Parts of /proc that no namespace covers: hidden, or made read-only.
@@ -55,15 +44,16 @@ class Mount(NamedTuple):
         """Apply the step. Raises OSError."""
         try:
             os.mkdir(self.target)
+            if trace.on:
+                trace.step(f"mkdir {self.target}")
         except FileExistsError:
             pass
         mount(self.source or self.fstype, self.target, self.fstype, self.flags, self.data)
 
     def __str__(self) -> str:
-        if self.flags & MS_BIND:
-            return f"mount --rbind {self.source} {self.target}"
-        options = ",".join(filter(None, [*_names(self.flags), self.data]))
-        return f"mount -t {self.fstype} -o {options or 'defaults'} {self.source or self.fstype} {self.target}"
+        from vmctl.linux import commands
+
+        return commands.mount(self.source or self.fstype, self.target, self.fstype, self.flags, self.data)
 
 
 class Hide(NamedTuple):
@@ -112,6 +102,8 @@ class Device(NamedTuple):
     def apply(self) -> None:
         """Apply the step. Raises OSError."""
         os.mknod(self.path, stat.S_IFCHR | 0o666, os.makedev(self.major, self.minor))
+        if trace.on:
+            trace.step(str(self))
 
     def __str__(self) -> str:
         return f"mknod -m 666 {self.path} c {self.major} {self.minor}"
@@ -140,6 +132,8 @@ class Link(NamedTuple):
     def apply(self) -> None:
         """Apply the step. Raises OSError."""
         os.symlink(self.to, self.path)
+        if trace.on:
+            trace.step(str(self))
 
     def __str__(self) -> str:
         return f"ln -s {self.to} {self.path}"
@@ -178,6 +172,8 @@ class Overlay(NamedTuple):
         before = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.chdir(self.folder)
+            if trace.on:
+                trace.step(f"cd {self.folder}")
             # nodev: nothing else keeps device nodes of an image from giving access to the host's disks
             mount("overlay", self.target, "overlay", MS_NODEV, self.data)
         finally:
@@ -251,7 +247,3 @@ def protections() -> Iterator[Step]:
         yield Hide(f"/proc/{name}")
     yield Hide("/sys/firmware")
     yield Hide("/sys/devices/virtual/powercap")
-
-
-def _names(flags: int) -> list[str]:
-    return [name for flag, name in _FLAG_NAMES.items() if flags & flag]

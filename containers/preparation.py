@@ -10,6 +10,7 @@ from containers.launch import NAMESPACES, Launch
 from images.layer import mounts
 from images.store import store
 from images.store.image import Image, process
+from vmctl import trace
 from vmctl.errors import SpecError, UnavailableError
 from vmctl.instance import Instance
 from vmctl.linux import syscalls
@@ -53,6 +54,8 @@ def _make_folders(inst: Instance, top: str) -> None:
     """Create the overlay's folders; the upper one gets owner and mode of the image's root, which are seen inside."""
     for folder in ("upper", "work", "rootfs"):
         os.makedirs(inst.path(folder), mode=0o755, exist_ok=True)
+        if trace.on:
+            trace.step(f"mkdir -p {inst.path(folder)}")
     status = os.stat(top)
     os.chown(inst.path("upper"), status.st_uid, status.st_gid)
     os.chmod(inst.path("upper"), stat.S_IMODE(status.st_mode))  # independent of the caller's umask

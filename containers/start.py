@@ -9,6 +9,7 @@ from time import monotonic_ns
 
 from containers.launch import Launch, Streams, clone, describe, revive
 from containers.watch import EXIT_FILE, ContainerWatch, Outputs, explained
+from vmctl import trace
 from vmctl.backend import Attachment, Exit, Watch
 from vmctl.errors import VmctlError
 from vmctl.instance import Instance
@@ -112,6 +113,8 @@ def _start_detached(inst: Instance, launch: Launch) -> Outputs:
         supervisor = os.fork()
         if supervisor == 0:
             _supervise(inst, launch, pipes)
+        if trace.on:
+            trace.comment(f"fork: process {supervisor} becomes the supervisor")
         inst.state.supervisor_pid, inst.state.supervisor_start = supervisor, processes.start_time(supervisor)
         inst.journal.record("process", pid=supervisor, start=inst.state.supervisor_start or 0, role="supervisor")
         pipes.close(pipes.report.write, pipes.created.write, pipes.recorded.read, pipes.plugged.read)

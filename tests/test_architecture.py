@@ -21,7 +21,8 @@ ALLOWED = {
 }
 WITHIN_VMCTL = {  # room -> the only modules of vmctl that it may import
     "vmctl/net": {
-        "vmctl.net", "vmctl.linux", "vmctl.errors", "vmctl.journal", "vmctl.named", "vmctl.paths", "vmctl.workload",
+        "vmctl.net", "vmctl.linux", "vmctl.errors", "vmctl.journal", "vmctl.named", "vmctl.paths", "vmctl.trace",
+        "vmctl.workload",
     },
 }  # fmt: skip
 DOORS = {  # module -> the only files that may import it, at any depth

@@ -10,8 +10,9 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
+from vmctl import trace
 from vmctl.errors import UnavailableError, VmctlError
 
 _TICK_S = 0.2
@@ -67,6 +68,8 @@ def run(
         os.lseek(files[0], 0, os.SEEK_SET)
         if cwd is not None:  # posix_spawn cannot set the working directory; env(1) can
             argv, path = ["env", "-C", cwd, path, *argv[1:]], which("env") or "/usr/bin/env"
+        if trace.on:
+            trace.step(typed(argv, env, stdin))
         pid = os.posix_spawn(
             path,
             argv,
@@ -76,6 +79,8 @@ def run(
             setsigmask=mask,
         )
         code = _wait(pid, timeout_s, tick, mask)
+        if trace.on:
+            trace.comment(f"{argv[0]} ended with code {code}")
         stdout, stderr = (_content(fd) for fd in files[1:])
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
@@ -86,6 +91,16 @@ def run(
     if check and code != 0:
         raise CommandError(argv, code, stderr or stdout)
     return code, stdout, stderr
+
+
+def typed(argv: Sequence[str], env: Mapping[str, str] | None = None, stdin: bytes = b"") -> str:
+    """Return the command line that one would type in this process's environment, for the trace."""
+    from vmctl.linux import commands
+
+    changed = [f"{name}={value}" for name, value in (env or {}).items() if os.environ.get(name) != value]
+    dropped = [] if env is None else [word for name in os.environ if name not in env for word in ("-u", name)]
+    words = ["env", *dropped, *changed, *argv] if changed or dropped else argv
+    return commands.join(words) + (f" <<< {commands.quote(stdin.decode(errors='replace'))}" if stdin else "")
 
 
 def _wait(

@@ -8,8 +8,9 @@ import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
+from vmctl import trace
 from vmctl.errors import UnavailableError
-from vmctl.run import CommandError, which
+from vmctl.run import CommandError, typed, which
 
 _PART = 1 << 16
 _TAIL_LINES = 20
@@ -87,6 +88,8 @@ def stream(
         stderr, stderr_write = os.pipe()
         ends += [stderr, stderr_write]
         actions = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate((null, stdout_write, stderr_write))]
+        if trace.on:
+            trace.step(typed(argv, env))
         pid = os.posix_spawn(path, argv, env, file_actions=actions, setsigdef=[signal.SIGPIPE], setpgroup=0)
         pidfd = os.pidfd_open(pid)
         ends.append(pidfd)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from time import monotonic_ns
 
+from vmctl import trace
+
 
 class Timeline:
     """Marks in nanoseconds of CLOCK_MONOTONIC; the first observation of each is kept."""
@@ -18,7 +20,10 @@ class Timeline:
 
     def mark(self, name: str, at_ns: int | None = None) -> None:
         """Record `name` with the time now or at `at_ns`; a second observation changes nothing."""
-        self.marks_ns.setdefault(name, monotonic_ns() if at_ns is None else at_ns)
+        if name not in self.marks_ns:
+            self.marks_ns[name] = monotonic_ns() if at_ns is None else at_ns
+            if trace.on:
+                trace.comment(f"mark {name}", self.marks_ns[name])
 
     def between_s(self, first: str, last: str) -> float | None:
         """Return the seconds between two marks, or None if one was not observed."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 
+from vmctl import trace
 from vmctl.errors import SpecError
 from vmctl.run import run
 from vmctl.units import format_size
@@ -28,10 +29,18 @@ def make(path: str, size_bytes: int) -> None:
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         os.truncate(fd, size_bytes)
+        if trace.on:
+            trace.step(f"truncate -s {size_bytes} {temporary}")
     finally:
         os.close(fd)
     run(command(temporary))
-    os.replace(temporary, path)
+    _rename(temporary, path)
+
+
+def _rename(old: str, new: str) -> None:
+    os.replace(old, new)
+    if trace.on:
+        trace.step(f"mv {old} {new}")
 
 
 def command(path: str) -> list[str]:
@@ -47,7 +56,7 @@ def make_overlay(path: str, base: str, size_bytes: int | None) -> None:
     temporary = f"{path}.new"
     run(overlay_command(temporary, base, size_bytes))
     os.chmod(temporary, 0o600)
-    os.replace(temporary, path)
+    _rename(temporary, path)
 
 
 def overlay_command(path: str, base: str, size_bytes: int | None) -> list[str]:

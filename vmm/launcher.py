@@ -16,6 +16,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from vmctl import trace
 from vmctl.errors import UnavailableError, VmctlError
 
 if TYPE_CHECKING:
@@ -78,6 +79,8 @@ def ask(question: Callable[[], str]) -> str:
 def _serve(peer: socket.socket, uri: str, emulator: str, domain_type: str) -> None:
     from vmm.connection import Connection
 
+    if trace.on:
+        trace.comment(f"libvirt opens {uri}")
     connection = Connection(uri)
     connection.probe(emulator, domain_type)
     _send(peer, {})
@@ -87,12 +90,18 @@ def _serve(peer: socket.socket, uri: str, emulator: str, domain_type: str) -> No
 
 def _launch(connection: Connection, request: StartRequest) -> dict[str, int]:
     """Start QEMU in its cgroup and, if the guest has a network, in the network's namespace."""
+    from vmctl.home import Home
+    from vmctl.linux import commands
     from vmctl.linux.cgroups import Cgroup
     from vmctl.net import network_of
+    from vmm import files
 
     network = network_of(request.network)
     Cgroup(request.cgroup).join()
     with network.entered() if network else nullcontext():
+        if trace.on:
+            path = files.domain(Home(request.name, ""))
+            trace.step(commands.join(["virsh", "--connect", connection.uri, "create", path]))
         return connection.create(request.name, request.xml)
 
 

@@ -12,6 +12,8 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from vmctl import trace
+
 LABEL = "cidata"
 HERE = "/run/vmctl"
 WORKLOAD_SCRIPT = f"{HERE}/workload"
@@ -141,6 +143,8 @@ def write_iso(path: str, seed: Seed) -> None:
         iso.add_fp(BytesIO(raw), len(raw), iso_path=f"/{plain}.;1", rr_name=name, joliet_path=f"/{name}")
     iso.write(path)
     iso.close()
+    if trace.on:
+        trace.comment(f"write {path}: ISO 9660, label {LABEL}, {', '.join(seed.files())}")
 
 
 def _write_file(file: SeedFile) -> str:

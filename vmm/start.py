@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from contextlib import nullcontext
 
+from vmctl import trace
 from vmctl.backend import Attachment, Exit, Watch
 from vmctl.errors import EXIT_VMCTL, VmctlError
 from vmctl.instance import Instance, write_atomic
@@ -81,6 +82,10 @@ def _remember_process(inst: Instance, uuid: str) -> None:
     if pid is None:
         raise VmctlError(f"QEMU of {inst.name} exited at once", detail=watch.console_tail(inst))
     inst.state.pid, inst.state.pid_start = pid, processes.start_time(pid)
+    if trace.on:
+        from vmctl.linux import commands
+
+        trace.step(commands.join(processes.command(pid)), f"QEMU, executed by libvirt as process {pid}")
 
 
 def _check_limits(machine: Machine, actual: dict[str, int]) -> None:

@@ -115,8 +115,7 @@ def _open_missing_streams() -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb and return the exit code."""
     words = sys.argv[1:] if arguments is None else arguments
-    debug = "--debug" in words[:1]
-    words = words[1:] if debug else words
+    words, debug, traced = _global_flags(words)
     if not words or words[0] in ("-h", "--help", "help"):
         return _help(sys.stdout if words else sys.stderr, 0 if words else EXIT_VMCTL)
     if words[0] == "--version":
@@ -128,6 +127,10 @@ def main(arguments: list[str] | None = None) -> int:
         if signal.getsignal(signum) != signal.SIG_IGN:  # as under nohup(1)
             signal.signal(signum, _end)
     try:
+        if traced:
+            from vmctl import trace
+
+            trace.start(traced, words)
         return _run_verb(words[0], words[1:])
     except VmctlError as error:
         if debug:
@@ -149,6 +152,17 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         text = f"internal error: {type(error).__name__}: {error} (please report it)"
         return _report(VmctlError(text, hint=_traceback_hint(words[0])))
+
+
+def _global_flags(words: list[str]) -> tuple[list[str], bool, str]:
+    """Return the words from the verb on, whether there was --debug, and the file of --trace or VMCTL_TRACE."""
+    debug, traced = False, os.environ.get("VMCTL_TRACE", "")
+    while words and words[0] in ("--debug", "--trace"):
+        if words[0] == "--debug":
+            debug, words = True, words[1:]
+        else:
+            traced, words = "".join(words[1:2]), words[2:]
+    return words, debug, traced
 
 
 def _traceback_hint(verb: str) -> str:
@@ -211,11 +225,12 @@ def each(names: Sequence[str], act: Callable[[str], object], *, say: bool = True
 
 def _help(stream: TextIO, code: int) -> int:
     lines = [
-        "Usage: vmctl [--debug] VERB ...\n",
+        "Usage: vmctl [--debug] [--trace FILE] VERB ...\n",
         "Run the same workload as a QEMU/KVM guest, a container or a plain process.\n",
         *(f"  {verb:<11} {text}" for verb, text in VERBS.items()),
         "\n`vmctl VERB --help` shows the flags of a verb and an example, `vmctl --version` the version.",
-        "With --debug, an error is shown with its traceback.",
+        "With --debug, an error is shown with its traceback. With --trace FILE, or VMCTL_TRACE=FILE, each step on the",
+        "host is appended to FILE as a command for a shell, with its time; - is the standard error.",
     ]
     print("\n".join(lines), file=stream)
     return code

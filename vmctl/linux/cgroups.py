@@ -11,6 +11,7 @@ import time
 from contextlib import suppress
 from functools import cache
 
+from vmctl import trace
 from vmctl.errors import UnavailableError, VmctlError
 from vmctl.linux import kernelfile
 from vmctl.named import NamedTuple
@@ -190,9 +191,12 @@ def _make(folder: str, version: int) -> None:
                 for group in (os.path.dirname(parent), parent):
                     if not set(CONTROLLERS) <= set(_read(f"{group}/cgroup.subtree_control").split()):
                         kernelfile.write(f"{group}/cgroup.subtree_control", wanted)
-            return os.mkdir(folder)
+            os.mkdir(folder)
+            if trace.on:
+                trace.step(f"mkdir -p {folder}")
+            return
         except FileExistsError:
-            return None
+            return
         except FileNotFoundError:
             continue
     raise VmctlError(f"the cgroup {folder} cannot be created")
@@ -203,6 +207,8 @@ def _remove(folder: str) -> bool:
     for path, _, _ in os.walk(folder, topdown=False):
         try:
             os.rmdir(path)
+            if trace.on:
+                trace.step(f"rmdir {path}")
         except FileNotFoundError:
             pass
         except OSError:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from vmctl import trace
+
 
 def write(path: str, text: str) -> None:
     """Write to an existing kernel file with a single write(2). Raises OSError."""
@@ -12,3 +14,8 @@ def write(path: str, text: str) -> None:
         os.write(fd, text.encode())
     finally:
         os.close(fd)
+    if trace.on:
+        from vmctl.linux import commands
+
+        command = f"echo {commands.quote(text)} > {commands.quote(path)}"
+        trace.step(commands.join(["sh", "-c", command]) if trace.prefix else command)

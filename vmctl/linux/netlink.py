@@ -11,6 +11,8 @@ import os
 import struct
 from _socket import AF_INET, AF_NETLINK, SOCK_CLOEXEC, SOCK_RAW, inet_aton, socket
 
+from vmctl import trace
+
 RTM_NEWLINK, RTM_DELLINK, RTM_NEWADDR, RTM_NEWROUTE, RTM_NEWNEIGH, RTM_DELNEIGH = 16, 17, 20, 24, 28, 29
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE = 0x1, 0x4, 0x100, 0x200, 0x400
 NLMSG_ERROR = 2
@@ -26,13 +28,13 @@ _RTATTR = struct.Struct("=HH")
 
 
 class Request:
-    """One message without its header; `what` says in a few words what it does, for the error."""
+    """One message without its header, and the command that does the same, for errors and the trace."""
 
-    def __init__(self, kind: int, flags: int, body: bytes, what: str) -> None:
+    def __init__(self, kind: int, flags: int, body: bytes, command: str) -> None:
         self.kind = kind
         self.flags = flags | NLM_F_REQUEST | NLM_F_ACK
         self.body = body
-        self.what = what
+        self.command = command
 
 
 def apply(*requests: Request) -> None:
@@ -49,7 +51,9 @@ def apply(*requests: Request) -> None:
         connection.close()
     for request, number in zip(requests, answers, strict=True):
         if number:
-            raise OSError(number, f"{request.what}: {os.strerror(number)}")
+            raise OSError(number, f"`{request.command}`: {os.strerror(number)}")
+        if trace.on:
+            trace.step(request.command)
 
 
 def new_bridge(name: str, index: int, mac: str) -> Request:
@@ -60,7 +64,9 @@ def new_bridge(name: str, index: int, mac: str) -> Request:
         _attribute(IFLA_BR_MCAST_SNOOPING, b"\0"),
     )
     body = _ifinfomsg(index, IFF_UP) + _name(name) + _mac(mac) + _info("bridge", b"".join(options))
-    return Request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, f"add bridge {name}")
+    plain = "forward_delay 0 stp_state 0 mcast_snooping 0"
+    command = f"ip link add {name} index {index} address {mac} up type bridge {plain}"
+    return Request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, command)
 
 
 def new_veth(name: str, master: int, peer: str, peer_mac: str, peer_pid: int) -> Request:
@@ -70,44 +76,47 @@ def new_veth(name: str, master: int, peer: str, peer_mac: str, peer_pid: int) ->
     """
     other = _ifinfomsg() + _name(peer) + _mac(peer_mac) + _attribute(IFLA_NET_NS_PID, struct.pack("=I", peer_pid))
     body = _ifinfomsg(0, IFF_UP) + _name(name) + _master(master) + _info("veth", _attribute(VETH_INFO_PEER, other))
-    return Request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, f"add veth {name}")
+    command = f"ip link add {name} up master if{master} type veth peer name {peer} address {peer_mac} netns {peer_pid}"
+    return Request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, command)
 
 
 def set_up(name: str, master: int | None = None) -> Request:
     """Set a link up; with `master`, make it a port of that bridge first."""
     body = _ifinfomsg(0, IFF_UP) + _name(name) + (_master(master) if master else b"")
-    return Request(RTM_NEWLINK, 0, body, f"set {name} up")
+    return Request(RTM_NEWLINK, 0, body, f"ip link set {name} up{f' master if{master}' if master else ''}")
 
 
 def delete_link(name: str) -> Request:
     """Remove a link; the other end of a veth pair is removed with it."""
-    return Request(RTM_DELLINK, 0, _ifinfomsg() + _name(name), f"delete {name}")
+    return Request(RTM_DELLINK, 0, _ifinfomsg() + _name(name), f"ip link del {name}")
 
 
 def new_address(index: int, address: str, prefix: int) -> Request:
     """Add an IPv4 address to a link; the kernel adds the route to its network."""
     raw = inet_aton(address)
     body = struct.pack("=BBBBI", AF_INET, prefix, 0, 0, index) + _attribute(IFA_LOCAL, raw)
-    return Request(RTM_NEWADDR, NLM_F_CREATE, body + _attribute(IFA_ADDRESS, raw), f"add address {address}")
+    command = f"ip address add {address}/{prefix} dev if{index}"
+    return Request(RTM_NEWADDR, NLM_F_CREATE, body + _attribute(IFA_ADDRESS, raw), command)
 
 
 def default_route(index: int, gateway: str) -> Request:
     """Add a default route."""
     header = struct.pack("=BBBBBBBBI", AF_INET, 0, 0, 0, RT_TABLE_MAIN, RTPROT_BOOT, 0, RTN_UNICAST, 0)
     body = header + _attribute(RTA_GATEWAY, inet_aton(gateway)) + _attribute(RTA_OIF, struct.pack("=I", index))
-    return Request(RTM_NEWROUTE, NLM_F_CREATE, body, f"add default route via {gateway}")
+    return Request(RTM_NEWROUTE, NLM_F_CREATE, body, f"ip route add default via {gateway} dev if{index}")
 
 
 def new_neighbour(index: int, address: str, mac: str) -> Request:
     """Add a permanent neighbour entry: no ARP request is sent, so nothing waits for ARP's retry after 1 s."""
     body = _ndmsg(index) + _attribute(NDA_DST, inet_aton(address)) + _attribute(NDA_LLADDR, _octets(mac))
-    return Request(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, body, f"add neighbour {address}")
+    command = f"ip neigh replace {address} lladdr {mac} dev if{index}"
+    return Request(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, body, command)
 
 
 def delete_neighbour(index: int, address: str) -> Request:
     """Remove a permanent neighbour entry."""
     body = _ndmsg(index) + _attribute(NDA_DST, inet_aton(address))
-    return Request(RTM_DELNEIGH, 0, body, f"delete neighbour {address}")
+    return Request(RTM_DELNEIGH, 0, body, f"ip neigh del {address} dev if{index}")
 
 
 def _errno(answer: bytes) -> int:

@@ -6,6 +6,8 @@ import os
 import signal
 import time
 
+from vmctl import trace
+
 
 def start_time(pid: int) -> int | None:
     """Return the start time in clock ticks since boot (proc(5), stat field 22), or None if the process is gone."""
@@ -23,6 +25,15 @@ def exit_code(status: int) -> int:
     """Return the exit code a shell shows for a wait status: 128+n for signal n."""
     code = os.waitstatus_to_exitcode(status)
     return code if code >= 0 else 128 - code
+
+
+def command(pid: int) -> list[str]:
+    """Return the words with which a process was executed, none if it is gone (proc(5), cmdline)."""
+    try:
+        with open(f"/proc/{pid}/cmdline", encoding="utf-8", errors="replace") as file:
+            return file.read().split("\0")[:-1]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
 
 
 def handles(pid: int, signum: int) -> bool:
@@ -47,6 +58,8 @@ def send(pid: int | None, start: int | None, signum: int) -> bool:
         if not alive(pid, start):
             return False
         signal.pidfd_send_signal(fd, signum)
+        if trace.on:
+            trace.step(f"kill -{signum} {pid}")
     except ProcessLookupError:
         return False
     finally:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import os
 
+from vmctl import trace
 from vmctl.named import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -75,6 +76,8 @@ _syscall.restype = ctypes.c_long
 def _checked(result: int, call: str, target: str | None = None) -> int:
     if result < 0:
         number = ctypes.get_errno()
+        if trace.on and call != "open":  # a search in PATH opens many
+            trace.comment(f"refused: {call} {target or ''}: {os.strerror(number)}")
         raise OSError(number, f"{call}: {os.strerror(number)}", target)
     return result
 
@@ -83,16 +86,26 @@ def mount(source: str | None, target: str, fstype: str | None, flags: int = 0, d
     """mount(2)."""
     words = (os.fsencode(word) if word else None for word in (source, target, fstype))
     _checked(_libc.mount(*words, flags, data.encode() if data else None), f"mount {fstype or source}", target)
+    if trace.on:
+        from vmctl.linux import commands
+
+        trace.step(commands.mount(source, target, fstype, flags, data))
 
 
 def umount2(target: str, flags: int = 0) -> None:
     """umount2(2)."""
     _checked(_libc.umount2(os.fsencode(target), flags), "umount", target)
+    if trace.on:
+        from vmctl.linux import commands
+
+        trace.step(commands.umount(target, flags))
 
 
 def pivot_root(new_root: str, put_old: str) -> None:
     """pivot_root(2)."""
     _checked(_syscall(_SYS_PIVOT_ROOT, os.fsencode(new_root), os.fsencode(put_old)), "pivot_root", new_root)
+    if trace.on:
+        trace.step(f"pivot_root {new_root} {put_old} && hash -r", "a shell looks for its programs anew")
 
 
 def open_tree(path: str) -> int:
@@ -112,6 +125,8 @@ def move_mount(tree: int, target: str) -> None:
     """Attach a mount that `open_tree` returned: move_mount(2) (Linux 5.2)."""
     arguments = (tree, b"", _AT_FDCWD, os.fsencode(target), ctypes.c_uint(_MOVE_MOUNT_F_EMPTY_PATH))
     _checked(_syscall(_SYS_MOVE_MOUNT, *arguments), "move_mount", target)
+    if trace.on:
+        trace.comment(f"move_mount: a copy of a mount is attached to {target}")
 
 
 def detached_mount(source: str, fstype: str, options: tuple[str, ...] = (), *, read_only: bool = True) -> int:
@@ -143,6 +158,8 @@ def sethostname(name: str) -> None:
     """sethostname(2)."""
     raw = name.encode()
     _checked(_libc.sethostname(raw, len(raw)), "sethostname", name)
+    if trace.on:
+        trace.step(f"hostname {name}")
 
 
 class _CloneArgs(ctypes.Structure):

@@ -6,6 +6,8 @@ import fcntl
 import os
 import struct
 
+from vmctl import trace
+
 TUNSETIFF, TUNSETPERSIST = 0x400454CA, 0x400454CB
 IFF_TAP, IFF_NO_PI, IFF_VNET_HDR = 0x2, 0x1000, 0x4000
 
@@ -16,5 +18,7 @@ def new_tap(name: str) -> None:
     try:
         fcntl.ioctl(fd, TUNSETIFF, struct.pack("16sH22x", name.encode(), IFF_TAP | IFF_NO_PI | IFF_VNET_HDR))
         fcntl.ioctl(fd, TUNSETPERSIST, 1)
+        if trace.on:
+            trace.step(f"ip tuntap add {name} mode tap vnet_hdr")
     finally:
         os.close(fd)

@@ -9,6 +9,7 @@ import os
 import struct
 from collections.abc import Iterator
 
+from vmctl.linux import processes
 from vmctl.named import TYPE_CHECKING
 from vmctl.net import forwarder
 
@@ -71,12 +72,11 @@ def _link(path: str) -> str:
 
 def _describe(pid: int) -> str:
     try:
-        with open(f"/proc/{pid}/cmdline", encoding="utf-8", errors="replace") as file:
-            words = file.read().split("\0")
         with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
             command = file.read().strip()
     except (FileNotFoundError, ProcessLookupError):
         return "a process that has just ended"
+    words = processes.command(pid)
     for number, word in enumerate(words[:-1]):
         if word in forwarder.program_files():
             return f"the instance {words[number + 1]}"

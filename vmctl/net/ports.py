@@ -10,6 +10,7 @@ import os
 import sys
 from contextlib import ExitStack
 
+from vmctl import trace
 from vmctl.errors import ConflictError, UnavailableError, VmctlError
 from vmctl.linux.processes import start_time
 from vmctl.named import TYPE_CHECKING
@@ -103,5 +104,9 @@ def _spawn(arguments: list[str], log: str) -> int:
     stderr = (os.POSIX_SPAWN_OPEN, 2, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     null = (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0)
     argv = [sys.executable, "-I", "-S", forwarder.program_files()[0], *arguments]
+    if trace.on:
+        from vmctl.linux import commands
+
+        trace.step(commands.join(argv), "the forwarder, with descriptors of this process")
     actions = [null, (os.POSIX_SPAWN_DUP2, 0, 1), stderr]
     return os.posix_spawn(sys.executable, argv, os.environ, file_actions=actions, setsid=True)

@@ -14,9 +14,9 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from vmctl import paths
+from vmctl import paths, trace
 from vmctl.errors import StateError
-from vmctl.linux import netlink
+from vmctl.linux import kernelfile, netlink
 from vmctl.linux.locks import folder_locked
 from vmctl.linux.syscalls import CLONE_NEWNET, MNT_DETACH, MS_BIND, mount, setns, umount2, unshare
 
@@ -59,15 +59,21 @@ def make(furnish: Callable[[], None]) -> None:
     """Make the namespace and call `furnish` in it; the caller has the lock. Raises OSError if the kernel refuses."""
     remove()
     home = os.open(_THIS_NAMESPACE, os.O_RDONLY | os.O_CLOEXEC)
+    if trace.on:
+        trace.step("unshare --net bash", "and in the new namespace, until `exit`:")
     try:
         unshare(CLONE_NEWNET)  # for this thread only; until the mount below nothing of it survives a crash
         _configure()
         furnish()
         os.close(os.open(path(), os.O_CREAT | os.O_CLOEXEC, 0o600))
+        if trace.on:
+            trace.step(f"touch {path()}")
         mount(_THIS_NAMESPACE, path(), None, MS_BIND)
     finally:
         setns(home, CLONE_NEWNET)
         os.close(home)
+        if trace.on:
+            trace.step("exit")
 
 
 def remove() -> None:
@@ -87,9 +93,13 @@ def entered() -> Iterator[None]:
     home = os.open(_THIS_NAMESPACE, os.O_RDONLY | os.O_CLOEXEC)
     try:
         _enter()
+        before = trace.prefix
+        if trace.on:
+            trace.prefix = f"nsenter --net={path()} "
         try:
             yield
         finally:
+            trace.prefix = before
             setns(home, CLONE_NEWNET)
     finally:
         os.close(home)
@@ -147,8 +157,8 @@ def _enter() -> None:
 
 def _configure() -> None:
     for setting, value in _SETTINGS.items():
-        with suppress(OSError), open(setting, "w", encoding="ascii") as file:
-            file.write(value)
+        with suppress(OSError):
+            kernelfile.write(setting, value)
     netlink.apply(netlink.set_up("lo"))
 
 
