@@ -167,7 +167,7 @@ WRONG = [
     ("ready: {tcp: 80, timeout: 5 years}", r"the key ready\.timeout: expected a duration such as", ""),
     ("ready: {http: /health}", r"the key ready\.http: expected a port and a path such as", ""),
     ("ready: {http: 70000/}", r"the key ready\.http: expected a port", ""),
-    ("ready: {log: '('}", r"the key ready\.log: '\(' is no regular expression", ""),
+    ("ready: {log: '('}", r"the key ready\.log: '\(' is not a regular expression", ""),
     ("ready: {tcp: 70000}", r"the key ready\.tcp: expected a port, got 70000", ""),
     ("ports: ['99999:1']", r"the key ports\[0\]: expected a port such as", ""),
     ("ports: ['80']", r"the key ports\[0\]: expected a port such as", ""),
@@ -206,9 +206,9 @@ WRONG = [
     ("ready: {}", "the key ready: expected one of http, tcp, log, exec, got none", ""),
     ("ready: {tcp: 80, http: 80/}", "the key ready: expected one of .*, got http, tcp", ""),
     ("ready: {exec: []}", r"the key ready\.exec: expected a program", ""),
-    ("network: none\nports: ['80:80']", "the key network: none leaves no way for ports", ""),
-    ("network: none\nready: {tcp: 80}", "the key network: none leaves no way", ""),
-    ("ports: ['80:80', '80:81']", "the key ports: 127.0.0.1:80/tcp stands twice", ""),
+    ("network: none\nports: ['80:80']", "the key network: with none, ports", ""),
+    ("network: none\nready: {tcp: 80}", "the key network: with none, ports and probes", ""),
+    ("ports: ['80:80', '80:81']", "the key ports: 127.0.0.1:80/tcp is given twice", ""),
 ]
 
 

@@ -1,4 +1,4 @@
-"""The folder of one instance, whatever is in it: its lock, and its removal."""
+"""The folder of one instance: its lock and its removal, independent of its content."""
 
 from __future__ import annotations
 
@@ -47,18 +47,18 @@ class Folder(Home):
         return False
 
     def open_lock(self) -> int:
-        """Return a descriptor of the lock's file, which is made if it is missing. Raises NotFoundError."""
+        """Return a descriptor of the lock file, which is created if it is missing. Raises NotFoundError."""
         try:
             return os.open(self.path("lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except (FileNotFoundError, NotADirectoryError):
             raise absent(self.name) from None
 
     def remove_files(self) -> None:
-        """Remove the directory; the journal has been undone before. It is gone at once, then file by file.
+        """Remove the directory, after the journal was undone. It is renamed first, then removed file by file.
 
-        Raises VmctlError if something is mounted in it still: removal would go on into another file system.
+        Raises VmctlError if something is still mounted in it: the removal would delete files of that file system.
         """
-        from vmctl.linux import mountinfo  # ctypes comes along
+        from vmctl.linux import mountinfo  # it imports ctypes
 
         if mounts := mountinfo.below(self.directory):
             raise VmctlError(
@@ -66,16 +66,16 @@ class Folder(Home):
             )
         if self.id:
             filetree.remove_tree(self.run_dir)
-        doomed = self.unfinished()
-        os.rename(self.directory, doomed)
-        filetree.remove_tree(doomed)
+        unfinished = self.unfinished()
+        os.rename(self.directory, unfinished)
+        filetree.remove_tree(unfinished)
 
     def unfinished(self) -> str:
-        """Return the directory's path while this process makes or removes it."""
+        """Return the path of the directory while this process creates or removes it."""
         return os.path.join(paths.instances_root(), f".{self.name}.{os.getpid()}")
 
     def _refuse_removed(self, lock: int) -> None:
-        """Raise NotFoundError if the lock is that of an instance that is gone; one of the same name is another one."""
+        """Raise NotFoundError if the lock belongs to a removed instance, even if a new one has the same name."""
         try:
             if os.path.samestat(os.fstat(lock), os.stat(self.path("lock"))):
                 return
@@ -97,5 +97,7 @@ def _flock(fd: int, name: str, timeout_s: float) -> None:
         except BlockingIOError:
             if time.monotonic() > deadline:
                 holder = os.pread(fd, 20, 0).decode(errors="replace") or "of another command"
-                raise ConflictError(f"{name} is in use by process {holder}", hint="try again when it is done") from None
+                raise ConflictError(
+                    f"{name} is in use by process {holder}", hint="try again when that process has finished"
+                ) from None
             time.sleep(0.01)

@@ -1,4 +1,4 @@
-"""One directory per instance: every file name in it, its state, its lock and its journal."""
+"""Instances: one directory each, with the workload, the state and the journal."""
 
 from __future__ import annotations
 
@@ -24,37 +24,37 @@ if TYPE_CHECKING:
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}"
 ID = r"[0-9a-f]{8}"
 
-STATE = "state.jsonl"  # a line per change, the last one counts
-STATE_BYTES = 1 << 16  # of the end of it are read
+STATE = "state.jsonl"  # a line per change; the last line is valid
+STATE_BYTES = 1 << 16  # how much of its end is read
 WORKLOAD = "workload.json"
 
 
-# as vmctl 0.1 called them
+# keys of vmctl 0.1 -> keys now
 _OLD_KEYS = {"keeper_pid": "supervisor_pid", "extra": "own"}
 _OLD_START = "keeper_start"  # in `extra`
 
 
 class State:
-    """What was intended and last seen; the kernel and libvirt are asked for the truth."""
+    """The recorded state of an instance; whether it runs is always read from the kernel."""
 
     id: str = ""  # 8 hex digits, for names that the kernel keeps short
     mode: str = ""
     status: str = "created"  # created | running | exited | failed
     created: float = 0.0  # seconds since the epoch
-    pid: int | None = None  # of the workload (container) or of QEMU (vm), on the host
-    pid_start: int | None = None  # its start time in ticks: pids are used again
+    pid: int | None = None  # pid on the host of the workload (container) or of QEMU (vm)
+    pid_start: int | None = None  # start time in ticks of that process, because pids are used again
     supervisor_pid: int | None = None
     supervisor_start: int | None = None
     image_digest: str | None = None
     address: str | None = None
     mac: str | None = None
     accelerator: str | None = None
-    boot: str | None = None  # how a guest comes up: direct | system | disk
+    boot: str | None = None  # how a guest boots: direct | system | disk
     stop_s: float = 10.0  # how long `stop` waits before SIGKILL, by default
-    exit_code: int | None = None  # None after the exit: nobody knows it
+    exit_code: int | None = None  # None after the exit if the code is unknown
     exit_source: str | None = None  # workload | signal | oom | vmctl | unknown
-    warnings: list[str]  # what the user should know of the last start
-    own: dict[str, Any]  # the backend's own values
+    warnings: list[str]  # of the last start, for the user
+    own: dict[str, Any]  # values that only the backend reads
 
     def __init__(self, **values: Any) -> None:
         self.warnings, self.own = [], {}
@@ -62,7 +62,7 @@ class State:
 
     @classmethod
     def read(cls, values: dict[str, Any], what: str) -> State:
-        """Return the state with these keys and values of a file. Raises records.UnreadableError."""
+        """Return the state with the keys and values of a file. Raises records.UnreadableError."""
         renamed = {_OLD_KEYS.get(key, key): value for key, value in values.items()}
         state = cls(**records.fields(cls, renamed, what))
         state.supervisor_start = state.own.pop(_OLD_START, state.supervisor_start)
@@ -71,7 +71,7 @@ class State:
         return state
 
     def values(self) -> dict[str, Any]:
-        """Return what a file has to keep: all that differs from the defaults."""
+        """Return the values for a file: those that differ from the defaults."""
         return dict(vars(self))
 
 
@@ -86,14 +86,14 @@ class Instance(Folder):
         self.timeline = Timeline()
 
     def save(self) -> None:
-        """Write state and timeline, whole or not at all. Raises NotFoundError where the instance has been removed."""
+        """Append state and timeline as one line. Raises NotFoundError if the instance has been removed."""
         try:
             records.append(self.path(STATE), {**self.state.values(), "marks_ns": self.timeline.marks_ns})
         except FileNotFoundError:
             raise absent(self.name) from None
 
     def recall(self) -> None:
-        """Read state and timeline again: another command may have written them. Raises NotFoundError."""
+        """Read state and timeline again, because another command may have written them. Raises NotFoundError."""
         try:
             self.state, self.timeline = _read_state(self.directory, self.name)
         except FileNotFoundError:
@@ -101,41 +101,41 @@ class Instance(Folder):
 
     @contextmanager
     def locked(self, timeout_s: float = LOCK_S) -> Iterator[None]:
-        """Hold the instance's lock; the state is read again when it is had. Raises as Folder.locked does."""
+        """Hold the instance's lock; once it is held, the state is read again. Raises the errors of Folder.locked."""
         with super().locked(timeout_s):
             self.recall()
             yield
 
 
 def write_atomic(path: str, content: str | bytes) -> None:
-    """Replace a file's content so that a reader, or a crash, sees the old or the new one, never a part."""
+    """Replace a file's content: a reader, also after a crash, sees the old or the new content, never a part."""
     temporary = f"{path}.{os.getpid()}.new"
     try:
         with open(temporary, "wb") as file:
             file.write(content.encode() if isinstance(content, str) else content)
         os.replace(temporary, path)
-    except OSError:  # a full disk, a folder in the place of the file
+    except OSError:  # for example a full disk, or a folder of that name
         with suppress(OSError):
             os.unlink(temporary)
         raise
 
 
 def check_name(name: str) -> None:
-    """Raise SpecError unless `name` can be an instance's: it becomes a folder, a cgroup, a host name."""
+    """Raise SpecError if `name` cannot be used for an instance: it becomes a folder, a cgroup and a host name."""
     if not re.fullmatch(NAME, name):
         raise SpecError(
             f"the name {name!r} cannot be used",
-            hint="up to 63 letters, digits, '-', '_' and '.', beginning with a letter or digit",
+            hint="use up to 63 letters, digits, '-', '_' and '.', beginning with a letter or digit",
         )
 
 
 def create(work: Workload, mode: str) -> Instance:
-    """Make the directory of a new instance. Raises ConflictError where the name is taken."""
+    """Create the directory of a new instance. Raises ConflictError if the name is taken."""
     check_name(work.name)
     inst = Instance(work.name, work, State(id=os.urandom(4).hex(), mode=mode, created=time.time()))
     os.makedirs(paths.instances_root(), mode=0o711, exist_ok=True)
     remove_unfinished()
-    # The directory appears with its content or not at all: a half-made one would have no mode to remove it by.
+    # The directory appears with its content or not at all: without a mode it could not be removed properly.
     temporary = inst.unfinished()
     final, inst.directory = inst.directory, temporary
     os.mkdir(temporary, mode=0o711)
@@ -143,7 +143,7 @@ def create(work: Workload, mode: str) -> Instance:
         with open(inst.path(WORKLOAD), "w", encoding="utf-8") as file:
             file.write(work.to_json())
         inst.save()
-        os.close(inst.open_lock())  # now: on a full disk it could not be made later, to remove the rest
+        os.close(inst.open_lock())  # create it now: on a full disk a later removal could not create it
         os.rename(temporary, final)
     except BaseException as error:
         filetree.remove_tree(temporary)
@@ -156,15 +156,15 @@ def create(work: Workload, mode: str) -> Instance:
 
 def taken(name: str) -> ConflictError:
     """Return the error for a name that another instance has."""
-    hint = f"`vmctl rm -f {name}` frees it; `--name` gives another one"
+    hint = f"`vmctl rm -f {name}` removes that instance; with --name use another name"
     return ConflictError(f"the name {name} is taken by another instance", hint=hint)
 
 
 def remove_unfinished() -> None:
-    """Remove the directories of commands that were killed while they made or removed one; they stand for nothing."""
+    """Remove directories that killed commands were creating or removing; they are not instances."""
     for folder in filter(_is_unfinished, _listing()):
         if not os.path.exists(f"/proc/{folder.rpartition('.')[2]}"):
-            with suppress(FileNotFoundError):  # another command is at it, too
+            with suppress(FileNotFoundError):  # another command is removing it too
                 filetree.remove_tree(os.path.join(paths.instances_root(), folder))
 
 
@@ -175,8 +175,7 @@ def _is_unfinished(folder: str) -> bool:
 def load(name: str) -> Instance:
     """Return an existing instance.
 
-    Raises NotFoundError, also for a name that could not be one; UnreadableError if its files are damaged or of a later
-    format.
+    Raises NotFoundError, also for an invalid name, and UnreadableError if its files are damaged or of a later format.
     """
     directory = os.path.join(paths.instances_root(), name)
     try:
@@ -188,7 +187,7 @@ def load(name: str) -> Instance:
             work = Workload.from_json(file.read(records.MAX_BYTES), what)
     except (FileNotFoundError, NotADirectoryError):
         if os.path.isdir(directory):
-            raise records.UnreadableError(f"{name} is damaged: its folder lacks {STATE} or {WORKLOAD}") from None
+            raise records.UnreadableError(f"{name} is damaged: {STATE} or {WORKLOAD} is missing") from None
         raise absent(name) from None
     except (IsADirectoryError, PermissionError) as error:
         raise records.UnreadableError(f"{name} cannot be read: {error.strerror}") from None
@@ -198,13 +197,13 @@ def load(name: str) -> Instance:
 
 
 def _read_state(directory: str, name: str) -> tuple[State, Timeline]:
-    """Return the last state that was written whole. Raises FileNotFoundError, UnreadableError."""
+    """Return the last complete state. Raises FileNotFoundError, UnreadableError."""
     path, what = os.path.join(directory, STATE), f"{name}: {STATE}"
     if not os.path.exists(path):
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
     found = records.lines(path, what, last_bytes=STATE_BYTES).objects
     if not found:
-        raise records.UnreadableError(f"{what} is damaged: no line of it can be read")
+        raise records.UnreadableError(f"{what} is damaged: no line can be read")
     values = found[-1]
     marks_ns = values.pop("marks_ns", {})
     if not isinstance(marks_ns, dict) or not all(type(at_ns) is int for at_ns in marks_ns.values()):

@@ -1,7 +1,7 @@
-"""What was made on the host, written down before it was made, so that any crash can be undone.
+"""The journal of an instance: objects on the host, recorded before they are made, so that any crash can be undone.
 
-One JSON object per line, appended with a single write: a reader sees whole lines or none. No fsync: a crash of the
-host itself takes the mounts, links and processes along, so there is nothing left to undo.
+One JSON object per line, appended with a single write: a reader sees complete lines only. It is not synced to the disk:
+after a crash of the host, its mounts, links and processes are gone, so nothing is left to undo.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ if TYPE_CHECKING:
 
 
 class Journal:
-    """The list of host objects of one instance, oldest first."""
+    """The objects of one instance on the host, oldest first."""
 
     def __init__(self, path: str) -> None:
         self.path = path
 
     def record(self, kind: str, **what: str | int) -> None:
-        """Announce an object that is about to be made."""
+        """Record an object that is about to be made."""
         records.append(self.path, {"kind": kind, **what})
 
     def strike(self, kind: str, **what: str | int) -> None:
-        """Take back an object that has been removed; for those that other instances look for in this journal."""
+        """Strike out an object that has been removed; for objects that other instances look up in this journal."""
         records.append(self.path, {"struck": {"kind": kind, **what}})
 
     def entries(self) -> list[dict[str, Any]]:
-        """Return what was recorded and not struck. Raises UnreadableError for a later format."""
+        """Return the entries that were recorded and not struck out. Raises UnreadableError for a later format."""
         entries = self._lines().objects
         struck = [entry["struck"] for entry in entries if "struck" in entry]
         return [entry for entry in entries if _names_a_kind(entry) and entry not in struck]
 
     def damaged(self) -> int:
-        """Return how many lines cannot be read: what they announce cannot be undone."""
+        """Return the number of lines that cannot be read: their objects cannot be undone."""
         found = self._lines()
         return found.damaged + sum(1 for entry in found.objects if "struck" not in entry and not _names_a_kind(entry))
 

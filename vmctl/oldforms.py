@@ -1,4 +1,4 @@
-"""Records as vmctl 0.1 wrote them: arrays without names, in the order of the keys of that version."""
+"""Records of vmctl 0.1: arrays without names, in the order of the keys of that version."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LISTS = ("files", "ports", "volumes")
 
 
 def workload(values: list[Any], what: str) -> dict[str, Any]:
-    """Return the keys and values of a workload. Raises UnreadableError for an array that no version has written."""
+    """Return the keys and values of a workload. Raises UnreadableError if the array is not that of a workload."""
     return _named("workload", values, what)
 
 
@@ -33,7 +33,9 @@ def _named(kind: str, values: Any, what: str) -> dict[str, Any]:
     keys = _KEYS[kind].split()
     if not isinstance(values, list) or len(values) > len(keys):
         raise UnreadableError(f"{what} is damaged: expected {len(keys)} values for {kind}")
-    return {key: _value(key, value, what) for key, value in zip(keys, values, strict=False)}  # newer ones are missing
+    return {
+        key: _value(key, value, what) for key, value in zip(keys, values, strict=False)
+    }  # an older array lacks newer keys
 
 
 def _value(key: str, value: Any, what: str) -> Any:

@@ -1,7 +1,7 @@
-"""Records on disk: JSON objects with keys by name and a format number, checked against the classes they are read into.
+"""Records on disk: JSON objects with named keys and a format number, checked against the classes they are read into.
 
-A reader refuses what it does not know with a sentence, gives what is missing its default, and raises nothing but
-`UnreadableError` for whatever else a file may contain: a crash, a full disk or a hostile guest may have written it.
+Unknown keys are refused, and missing keys get their default. For any other content a reader raises `UnreadableError`,
+and nothing else: the file may be the result of a crash, a full disk or a hostile guest.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 FORMAT = 1
-MAX_BYTES = 16 << 20  # of a file that is read whole
+MAX_BYTES = 16 << 20  # limit for a file that is read as a whole
 _FORMAT_KEY = "format"
 
 
@@ -42,12 +42,12 @@ def parse(raw: bytes | str, what: str) -> Any:
     """Return a JSON value. Raises UnreadableError."""
     try:
         return json.loads(raw)
-    except (ValueError, RecursionError):  # ValueError: no UTF-8, no JSON, a number of too many digits
+    except (ValueError, RecursionError):  # ValueError: not UTF-8, not JSON, or a number with too many digits
         raise UnreadableError(f"{what} is damaged: it is not JSON") from None
 
 
 def plain(record: Any) -> Any:
-    """Return a record with all keys by name, as `json.dumps` takes it."""
+    """Return a record as mappings and lists for `json.dumps`, with all keys."""
     if hasattr(record, "_asdict"):
         return {key: plain(part) for key, part in record._asdict().items()}
     if isinstance(record, tuple):
@@ -56,7 +56,7 @@ def plain(record: Any) -> Any:
 
 
 def differing(record: Any) -> Any:
-    """Return the same without the keys that have their default: a key that is added later changes nothing here."""
+    """Return a record like `plain`, without keys that have their default: a key added later changes nothing here."""
     if hasattr(record, "_asdict"):
         defaults = record._field_defaults
         return {
@@ -70,27 +70,27 @@ def differing(record: Any) -> Any:
 
 
 def versioned(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an object for a file: the values and the number of their format."""
+    """Return an object for a file: the values and the format number."""
     return {_FORMAT_KEY: FORMAT, **values}
 
 
 def checked_format(value: Any, what: str) -> dict[str, Any]:
-    """Return the values of an object from a file. Raises UnreadableError for a later format, or for no object."""
+    """Return the values of an object from a file. Raises UnreadableError for a later format or another JSON type."""
     if not isinstance(value, dict):
         raise UnreadableError(f"{what} is damaged: expected an object")
     number = value.get(_FORMAT_KEY, FORMAT)
     if type(number) is not int or number > FORMAT:
         raise UnreadableError(
-            f"{what} was written by a later vmctl: it has format {str(number)[:20]}, this one reads {FORMAT}",
+            f"{what} was written by a later vmctl: it has format {str(number)[:20]}, this vmctl reads {FORMAT}",
             hint="update vmctl",
         )
     return {key: part for key, part in value.items() if key != _FORMAT_KEY}
 
 
 def build(kind: type[Any], values: Any, what: str, records: Mapping[str, type[Any]]) -> Any:
-    """Return a record of a named tuple's class from an object with keys by name; `records`: class name -> class.
+    """Return a record of class `kind` from an object; `records` maps names of classes to classes.
 
-    Raises UnreadableError: see `fields`; and for a missing key without a default.
+    Raises UnreadableError as `fields` does, and if a key without a default is missing.
     """
     found = fields(kind, values, what, records)
     if missing := set(kind._fields) - kind._field_defaults.keys() - found.keys():
@@ -99,9 +99,9 @@ def build(kind: type[Any], values: Any, what: str, records: Mapping[str, type[An
 
 
 def fields(kind: type[Any], values: Any, what: str, records: Mapping[str, type[Any]] = {}) -> dict[str, Any]:
-    """Return the values of an object for a class, each of the type that the class declares for its key.
+    """Return the values of an object for a class, each converted to the type that the class declares for the key.
 
-    Raises UnreadableError for an unknown key, and for a value of another type.
+    Raises UnreadableError for an unknown key and for a value of another type.
     """
     declared: dict[str, str] = kind.__annotations__
     if not isinstance(values, dict):
@@ -120,7 +120,7 @@ def _typed(declared: str, value: Any, what: str, records: Mapping[str, type[Any]
 
 
 _NO = object()
-# what JSON has for the types that the classes declare; bool is an int for Python, and none here
+# the JSON types of the types that the classes declare; bool is a subclass of int in Python, but not accepted as one
 _SCALARS: dict[str, tuple[type, ...]] = {
     "str": (str,),
     "int": (int,),
@@ -131,7 +131,7 @@ _SCALARS: dict[str, tuple[type, ...]] = {
 
 
 def _as(name: str, value: Any, what: str, records: Mapping[str, type[Any]]) -> Any:
-    """Return a value as the type that an annotation names, `_NO` if it is none."""
+    """Return a value converted to the type that an annotation names, or `_NO` if it does not have that type."""
     if name.startswith("Literal["):
         return value if isinstance(value, str) and repr(value) in name[8:-1].split(", ") else _NO
     if name == "list[str]":
@@ -159,10 +159,10 @@ def _short(value: Any) -> str:
 
 
 def append(path: str, value: Mapping[str, Any]) -> None:
-    """Append an object as one line, by one write: a reader sees all of it, or a last line without an end.
+    """Append an object as one line, with one write: a reader sees the whole line, or a last line without an end.
 
-    Replacing a small file by rename(2), the other way to get that, makes ext4 write it to the disk at once (see
-    auto_da_alloc in ext4(5)): 1 to 6 ms.
+    The alternative is to replace a small file by rename(2). Then ext4 writes the file to the disk at once, which takes
+    1 to 6 ms (auto_da_alloc in ext4(5)).
     """
     line = json.dumps(versioned(value)).encode() + b"\n"
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
@@ -176,16 +176,16 @@ def append(path: str, value: Mapping[str, Any]) -> None:
 
 
 class Lines(NamedTuple):
-    """The objects of a file with one a line, and how many of its lines are none."""
+    """The objects of a file, one per line, and the number of damaged lines."""
 
     objects: list[dict[str, Any]]
     damaged: int
 
 
 def lines(path: str, what: str, *, last_bytes: int | None = None) -> Lines:
-    """Return the objects of a file, or of its last bytes: none if there is no file, without a last line cut short.
+    """Return the objects of a file, or of its last bytes; none if the file does not exist. Ignores an unfinished line.
 
-    A damaged line is counted and costs no other line. Raises UnreadableError for a line of a later format.
+    A damaged line is counted and skipped. Raises UnreadableError for a line of a later format.
     """
     try:
         with open(path, "rb") as file:
@@ -197,7 +197,7 @@ def lines(path: str, what: str, *, last_bytes: int | None = None) -> Lines:
     except (IsADirectoryError, PermissionError) as error:
         raise UnreadableError(f"{what} cannot be read: {error.strerror}") from None
     objects, damaged = [], 0
-    for line in found[bool(begin) :]:  # the first one of a file's end may be cut
+    for line in found[bool(begin) :]:  # the first line may be incomplete if the file is not read from its beginning
         try:
             value = json.loads(line)
         except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""Removal of an instance: its journal undone backwards, then its files. One that cannot be read is removed as well."""
+"""Remove an instance: undo its journal backwards, then remove its files; also for an instance that cannot be read."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def remove(inst: Instance, backend: Backend) -> None:
     """Undo the journal backwards and remove the directory; the caller holds the lock.
 
-    Every entry is tried, so that one that resists leaves nothing else behind; then the first failure is raised.
+    Every entry is tried, so that an entry that fails leaves no other object behind. Then the first error is raised.
     """
     from vmctl.undo import UNDO
 
@@ -34,7 +34,7 @@ def remove(inst: Instance, backend: Backend) -> None:
         except (VmctlError, OSError) as error:
             failures.append(error)
         except (LookupError, TypeError, ValueError):  # a damaged entry
-            failures.append(UnreadableError(f"its journal has the damaged entry {_short(entry)}"))
+            failures.append(UnreadableError(f"its journal contains the damaged entry {_short(entry)}"))
     if failures:
         raise VmctlError(f"{inst.name} could not be removed completely: {failures[0]}", hint="try `vmctl rm -f` again")
     inst.timeline.mark("T9")
@@ -42,9 +42,9 @@ def remove(inst: Instance, backend: Backend) -> None:
 
 
 def remove_unreadable(name: str) -> list[str]:
-    """Remove an instance of which only the journal may be readable, and return what was left, in words.
+    """Remove an instance of which at most the journal can be read; return a text for each object that is left.
 
-    Undone is what the host's own kinds of entries announce; a mode's own kinds would need its backend.
+    Entries of the host's kinds are undone. Entries of a mode's kinds are left: undoing them needs its backend.
     """
     folder = Folder(name, "")
     with folder.locked():
@@ -81,6 +81,6 @@ def _short(entry: dict[str, Any]) -> str:
 
 
 def _id_of(entries: list[dict[str, Any]]) -> str:
-    """Return the id of an instance from the name of its cgroup, empty if no entry has one."""
+    """Return the id of an instance from the name of its cgroup, or "" if no entry has that."""
     names = (entry["name"] for entry in entries if entry["kind"] == "cgroup" and isinstance(entry.get("name"), str))
     return next((name[-8:] for name in names if re.fullmatch(rf".*\.{instance.ID}", name)), "")

@@ -1,4 +1,4 @@
-"""The workload file: YAML in, a frozen `Workload` out, or an error that names file, key and what was expected."""
+"""Read a workload file: return a frozen `Workload`, or raise an error with the file, the key and what was expected."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vmctl.workload import Workload
 
 
 def load(path: str, *, name: str | None = None) -> Workload:
-    """Return the workload of a file; `name` wins over the file's. Raises SpecError."""
+    """Return the workload of a file; `name` overrides the name in the file. Raises SpecError."""
     document = yamlfile.read_mapping(path)
     base = os.path.basename(path).rpartition(".")[0] or os.path.basename(path)
     document = {"name": base, **document}
@@ -45,7 +45,7 @@ def convert(document: Any) -> Workload:
 def schema() -> dict[str, Any]:
     """Return the JSON Schema of the workload file."""
     result = msgspec.json.schema(specfields.STRUCTS[Workload], schema_hook=specfields.scalar_schema)
-    result["$defs"]["Workload"]["required"].remove("name")  # the file's name serves
+    result["$defs"]["Workload"]["required"].remove("name")  # the default is the name of the file
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "vmctl workload", **result}
 
 
@@ -66,7 +66,7 @@ def _check_name(work: Workload) -> None:
 def _check_texts(work: Workload) -> None:
     if work.command is not None and (not work.command or not work.command[0]):
         raise SpecError(
-            "the key command: expected a program, got an empty list", hint="leave it out for the image's own"
+            "the key command: expected a program, got an empty list", hint="leave it out to run the image's command"
         )
     for key in work.env:
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", key):
@@ -79,7 +79,7 @@ def _check_texts(work: Workload) -> None:
             raise SpecError(f"the key files[{i}].path: expected a file, got the folder {file.path}")
     texts = [*(work.command or ()), *work.env.values(), work.user or "", *(file.path for file in work.files)]
     if any("\0" in text for text in texts):
-        raise SpecError("a text holds a NUL character, which no command, variable or path can")
+        raise SpecError("a text contains a NUL character, which is not possible in a command, variable or path")
 
 
 def _check_ready(work: Workload) -> None:
@@ -94,7 +94,7 @@ def _check_ready(work: Workload) -> None:
         try:
             re.compile(work.ready.log)
         except re.error as error:
-            raise SpecError(f"the key ready.log: {work.ready.log!r} is no regular expression: {error}") from None
+            raise SpecError(f"the key ready.log: {work.ready.log!r} is not a regular expression: {error}") from None
     if work.ready.tcp is not None and not 0 < work.ready.tcp < 65536:
         raise SpecError(f"the key ready.tcp: expected a port, got {work.ready.tcp}")
 
@@ -112,8 +112,8 @@ def _check_numbers(work: Workload) -> None:
 
 def _check_network(work: Workload) -> None:
     if work.network == "none" and (work.ports or (work.ready and (work.ready.http or work.ready.tcp))):
-        raise SpecError("the key network: none leaves no way for ports or for a probe by http or tcp")
+        raise SpecError("the key network: with none, ports and probes by http or tcp are not possible")
     ends = [(port.address, port.host_port, port.protocol) for port in work.ports]
     for end in ends:
         if ends.count(end) > 1:
-            raise SpecError(f"the key ports: {end[0]}:{end[1]}/{end[2]} stands twice")
+            raise SpecError(f"the key ports: {end[0]}:{end[1]}/{end[2]} is given twice")

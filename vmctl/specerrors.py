@@ -1,4 +1,4 @@
-"""What is wrong with a file that a person wrote, in words for that person, from what msgspec says of it."""
+"""Turn msgspec's error messages about a user's file into errors with the words of that file."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _WORDS = {"array": "a list", "object": "a mapping", "str": "a text", "int": "a w
 
 
 def explained(message: str, struct: Any, hints: Mapping[str, str], missing: str) -> SpecError:
-    """Return the error for msgspec's sentence: the key's path, what was expected, the nearest known key.
+    """Return the error for msgspec's message: the path of the key, what was expected, the nearest known key.
 
-    `struct` is what the whole file had to be, `hints` what to do about single keys (their path without indexes),
-    `missing` what to do where a key is missing.
+    `struct` is the type of the whole file, `hints` has hints by key (path without indexes), and `missing` is the hint
+    for a missing key.
     """
     text, _, path = message.partition(" - at `$")
-    text, _, mapping = text.partition(" - at `key` in `$")  # the key itself is wrong, not what stands there
+    text, _, mapping = text.partition(" - at `key` in `$")  # the key itself is wrong, not its value
     path = (path or mapping).rstrip("`").lstrip(".").replace("[...]", "")
     if mapping:
         return SpecError(f"a key of {path or 'the file'}: {_in_words(text)}", hint="put it in quotes")
@@ -50,7 +50,7 @@ def _unknown(key: str, path: str, struct: Any) -> SpecError:
 
 
 def _types_at(kind: Any, path: str) -> list[Any]:
-    """Return the types that may stand at a key's path such as `resources` or `files[0].mode`."""
+    """Return the possible types at a key's path such as `resources` or `files[0].mode`."""
     kinds = list(_alternatives(kind))
     for part in filter(None, re.sub(r"\[\d*\]", "", path).split(".")):
         structs = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, msgspec.Struct)]
@@ -60,7 +60,7 @@ def _types_at(kind: Any, path: str) -> list[Any]:
 
 
 def _alternatives(kind: Any) -> Iterator[Any]:
-    """Yield the members of a union, and what a list is of."""
+    """Yield the members of a union, and the types of a list's items."""
     if get_origin(kind) is Literal or not get_args(kind):
         yield kind
         return
@@ -73,7 +73,7 @@ def _choices(kind: Any) -> tuple[Any, ...]:
 
 
 def _in_words(text: str) -> str:
-    """Replace msgspec's names of types by those that people have for what stands in a YAML file."""
+    """Replace msgspec's names of types by those of YAML."""
 
     def words(match: re.Match[str]) -> str:
         names = [_WORDS.get(name, name) for name in match[1].split(" | ") if name != "null" or " | " not in match[1]]

@@ -1,6 +1,6 @@
-"""What msgspec shall expect of a workload file, derived from the classes of `workload.py`: each key is declared once.
+"""The msgspec types of a workload file, derived from the classes of `workload.py`: each key is declared once.
 
-A scalar such as `256M` is a text in the file and a value inside; its parser stands here.
+A scalar such as `256M` is a text in the file and a value in the class; its parser is in this file.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from vmctl.workload import Bytes, FileMode, HttpProbe, Port, Restart, Seconds, V
 
 
 def parse_port(text: str) -> Port:
-    """Return the port of `[address:]host:guest[/udp]`. Raises ValueError with what was expected."""
+    """Return the port of `[address:]host:guest[/udp]`. Raises ValueError; its text begins after "expected"."""
     match = re.fullmatch(r"(?:(\[[0-9a-fA-F:]+\]|[0-9.]+):)?(\d+):(\d+)(?:/(tcp|udp))?", text)
     if not match or not all(0 < int(number) < 65536 for number in match.group(2, 3)):
         raise ValueError(f"a port such as 8080:8000, 0.0.0.0:53:53/udp, not {text!r}")
@@ -63,7 +63,7 @@ def _parse_mode(text: str) -> FileMode:
     return FileMode(int(text, 8))
 
 
-# type -> (parser, JSON Schema); all of them are texts, a size may also be a number of bytes
+# type -> (parser, JSON Schema); all are texts, and a size may also be a number of bytes
 _SCALARS: dict[Any, tuple[Any, dict[str, Any]]] = {
     Bytes: (lambda text: Bytes(units.parse_size(text)), {"examples": ["256M", "1.5GiB"]}),
     Seconds: (lambda text: Seconds(units.parse_duration(text)), {"examples": ["60s", "500ms"]}),
@@ -76,7 +76,7 @@ _SCALARS: dict[Any, tuple[Any, dict[str, Any]]] = {
 
 
 class _Text:
-    """What msgspec sees of a scalar: a type of its own per parser, so that `parse_scalar` knows which one is meant."""
+    """The msgspec type of a scalar: one type per parser, so that `parse_scalar` can choose the parser."""
 
     scalar: Any
 
@@ -86,7 +86,7 @@ def _text_type(scalar: Any) -> type[_Text]:
 
 
 def parse_scalar(kind: type[_Text], value: Any) -> Any:
-    """Return what a text of the file stands for, in a box (msgspec's `dec_hook`). Raises ValueError."""
+    """Return the value of a text of the file, in a box (msgspec's `dec_hook`). Raises ValueError."""
     parse = _SCALARS[kind.scalar][0]
     if not isinstance(value, str):
         if kind.scalar in (HttpProbe,) and isinstance(value, int):
@@ -119,7 +119,7 @@ STRUCTS: dict[Any, Any] = {}
 
 
 def key_of(field: str) -> str:
-    """The unit is in the field's name, and in the file's value."""
+    """Return the key of a field: the unit is in the name of the field, but in the value of the file."""
     return field.removesuffix("_bytes").removesuffix("_s")
 
 
@@ -128,7 +128,7 @@ def _hints(kind: Any) -> dict[str, Any]:
 
 
 def _struct_type(kind: Any) -> Any:
-    """Return what msgspec shall expect where `workload.py` says `kind`."""
+    """Return the msgspec type for a type in `workload.py`."""
     if kind in _SCALARS:
         return _text_type(kind)
     if hasattr(kind, "_fields"):
@@ -162,7 +162,7 @@ _derive(Workload)
 
 
 def to_values(value: Any) -> Any:
-    """Return the classes of workload.py for msgspec's structs, tuples for lists."""
+    """Return a value with the classes of workload.py instead of msgspec's structs, and tuples instead of lists."""
     if isinstance(value, _Text):
         return value.value  # type: ignore[attr-defined]
     if type(value) in _KINDS:

@@ -1,4 +1,4 @@
-"""All instances of this host, also those that cannot be read: none of them keeps the others from being listed."""
+"""List all instances of this host; an instance that cannot be read has status `unknown` and hides no other one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ UNKNOWN = "unknown"
 
 
 class Seen(NamedTuple):
-    """One instance as it was found. With status `unknown`, `reason` is why; `instance` is None if it cannot be read."""
+    """One instance as found. `reason` explains the status `unknown`; `instance` is None if it cannot be read."""
 
     name: str
     instance: Instance | None
@@ -20,13 +20,13 @@ class Seen(NamedTuple):
 
 
 def survey() -> list[Seen]:
-    """Return every instance by name. Never raises for a single one; one that is removed meanwhile is left out."""
+    """Return every instance, sorted by name. An instance that cannot be read raises no error."""
     found = map(look, instance.names())
     return [seen for seen in found if seen is not None]
 
 
 def look(name: str) -> Seen | None:
-    """Return one instance, None if there is none of this name."""
+    """Return one instance, or None if it does not exist."""
     inst = None
     try:
         inst = instance.load(name)
@@ -35,5 +35,5 @@ def look(name: str) -> Seen | None:
         return None
     except VmctlError as error:  # damaged, of a later format, or of a mode that is not installed
         return Seen(name, inst, UNKNOWN, str(error))
-    except OSError as error:  # a full disk: how it ended could not be recorded
+    except OSError as error:  # for example a full disk, on which the end of the workload could not be recorded
         return Seen(name, inst, UNKNOWN, f"{error.strerror or error}")

@@ -1,7 +1,7 @@
-"""What to run: the typed, frozen form of a workload file, the same object whatever the mode.
+"""The workload: the typed, frozen form of a workload file, the same for every mode.
 
-Named tuples rather than dataclasses or msgspec structs: these classes are on the path of `vmctl run`, where importing
-either of those would cost more than starting the container. `spec.py` derives the validator from them.
+These classes are named tuples, not dataclasses or msgspec structs: they are on the start path of `vmctl run`, where
+importing either of those would take longer than starting the container. `spec.py` derives the validator from them.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 
 
 class Bytes(int):
-    """A size in bytes; in the file a text such as 256M."""
+    """A size in bytes; in the workload file a text such as 256M."""
 
 
 class Seconds(float):
-    """A duration in seconds; in the file a text such as 60s."""
+    """A duration in seconds; in the workload file a text such as 60s."""
 
 
 class FileMode(int):
-    """Permission bits; in the file an octal text such as "0644"."""
+    """Permission bits; in the workload file an octal text such as "0644"."""
 
 
 class File(NamedTuple):
-    """A file written before the command starts."""
+    """A file that is written in the instance before the command starts."""
 
     path: str
     content: str = ""
@@ -37,7 +37,7 @@ class File(NamedTuple):
 
 
 class Port(NamedTuple):
-    """A port of the host that leads to a port of the instance; in the file `[address:]host:guest[/udp]`."""
+    """A port of the instance, published on the host; in the workload file `[address:]host:guest[/udp]`."""
 
     address: str
     host_port: int
@@ -49,7 +49,7 @@ class Port(NamedTuple):
 
 
 class Volume(NamedTuple):
-    """A folder or file of the host seen inside; in the file `source:target[:ro]`."""
+    """A folder or file of the host, mounted in the instance; in the workload file `source:target[:ro]`."""
 
     source: str
     target: str
@@ -57,7 +57,7 @@ class Volume(NamedTuple):
 
 
 class Resources(NamedTuple):
-    """Limits; None means none in container mode and the default size in vm mode."""
+    """Limits; None means no limit in container mode and the default size in vm mode."""
 
     cpus: float | None = None
     memory_bytes: Bytes | None = None
@@ -66,14 +66,14 @@ class Resources(NamedTuple):
 
 
 class HttpProbe(NamedTuple):
-    """A GET that must be answered with a status below 400; in the file `PORT/path`."""
+    """A GET request that must be answered with a status below 400; in the workload file `PORT/path`."""
 
     port: int
     path: str = "/"
 
 
 class Ready(NamedTuple):
-    """When the workload counts as ready: exactly one of the probes is set."""
+    """The probe that decides when the workload is ready: exactly one of them is set."""
 
     http: HttpProbe | None = None
     tcp: int | None = None
@@ -83,14 +83,14 @@ class Ready(NamedTuple):
 
 
 class Restart(NamedTuple):
-    """What to do when the command ends; in the file `no`, `on-failure[:n]` or `always`."""
+    """Whether to restart the command when it ends; in the workload file `no`, `on-failure[:n]` or `always`."""
 
     policy: Literal["no", "on-failure", "always"] = "no"
     max_retries: int | None = None
 
 
 class VmOptions(NamedTuple):
-    """What only vm mode reads."""
+    """Options that only vm mode reads."""
 
     boot: Literal["auto", "direct", "system"] = "auto"
     kernel: str = "debian"
@@ -98,12 +98,12 @@ class VmOptions(NamedTuple):
 
 
 class ContainerOptions(NamedTuple):
-    """What only container mode reads."""
+    """Options that only container mode reads."""
 
     cap_add: tuple[str, ...] = ()
     cap_drop: tuple[str, ...] = ()
     seccomp: Literal["default", "unconfined"] = "default"
-    userns: Literal["host", "auto"] = "host"  # auto: a range of ids of its own
+    userns: Literal["host", "auto"] = "host"  # auto: a user namespace with a separate range of ids
 
 
 class Workload(NamedTuple):
@@ -127,12 +127,12 @@ class Workload(NamedTuple):
     container: ContainerOptions = ContainerOptions()
 
     def to_json(self) -> str:
-        """Return the workload as JSON with keys by name, for the instance directory and for other processes."""
+        """Return the workload as JSON with named keys, for the instance directory and for other processes."""
         return json.dumps(records.versioned(records.plain(self)), sort_keys=True, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str | bytes, what: str = "the workload") -> Workload:
-        """Return the workload that `to_json` wrote, also that of vmctl 0.1. Raises records.UnreadableError."""
+        """Return the workload from the JSON of `to_json`, also of vmctl 0.1. Raises records.UnreadableError."""
         values = records.parse(text, what)
         if isinstance(values, list):
             from vmctl import oldforms
@@ -147,11 +147,11 @@ class Workload(NamedTuple):
         return work
 
     def digest(self) -> str:
-        """Return the SHA-256 of the workload, equal for every mode.
+        """Return the SHA-256 of the workload, which is the same for every mode.
 
-        It covers the names and values of the keys that differ from their default, so that a new key changes no digest.
+        It covers the keys whose values differ from the default, so adding a key to this class changes no digest.
         """
-        import hashlib  # OpenSSL comes along, 3 ms
+        import hashlib  # it loads OpenSSL, 3 ms
 
         text = json.dumps(records.differing(self), sort_keys=True, separators=(",", ":"))
         return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
