@@ -11,7 +11,7 @@ from support.commands import ok, refused, vmctl
 from vmctl import instance, oldforms, records, spec
 from vmctl.errors import VmctlError
 from vmctl.journal import Journal
-from vmctl.linux import processes
+from vmctl.linux import mountinfo, processes
 from vmctl.named import NamedTuple
 from vmctl.records import UnreadableError
 from vmctl.workload import Bytes, Ready, Workload
@@ -26,6 +26,13 @@ PINNED = {
     "postgres.yaml": "sha256:aa5f89df710443f6f5cb3ca75e3916889c9525f6ad7f7c583c65d10227424fc6",
     "web.yaml": "sha256:d81a2a39acc9685a8552c57e1118a60550769e2d9d8f97858b4d38777dad97a6",
 }
+
+
+@pytest.fixture(autouse=True)
+def unmounted(tmp_path):
+    """Unmount the layers that a test leaves: `rm -f` cannot release those of an instance that it cannot read."""
+    yield
+    mountinfo.unmount_all(str(tmp_path))
 
 
 def put(root, form, name="kept"):
