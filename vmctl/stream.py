@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import select
 import signal
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from vmctl import trace
@@ -34,7 +35,7 @@ class Output:
     def read(self, size: int = _PART) -> bytes:
         """Return up to `size` bytes, none at the end. Raises CommandError at the end if the program has failed."""
         while self._open:
-            for fd in sorted(self._readable(), key=lambda fd: fd == self._stdout):  # standard error first
+            for fd in sorted(_readable(self._open), key=lambda fd: fd == self._stdout):  # standard error first
                 data = os.read(fd, min(size, _PART))
                 if not data:
                     self._open.remove(fd)
@@ -47,12 +48,6 @@ class Output:
         if code != 0:
             raise CommandError(self._argv, code, "\n".join(self._tail))
         return b""
-
-    def _readable(self) -> list[int]:
-        poller = select.poll()
-        for fd in self._open:
-            poller.register(fd, select.POLLIN)
-        return [fd for fd, _ in poller.poll()]
 
     def _read_error_lines(self, data: bytes) -> None:
         *lines, self._line = (self._line + data).split(b"\n")
@@ -71,11 +66,14 @@ def _waited(pidfd: int) -> int:
 
 @contextmanager
 def stream(
-    argv: list[str], env: Mapping[str, str], on_error_line: Callable[[str], None] = lambda _: None
+    argv: list[str],
+    env: Mapping[str, str],
+    on_error_line: Callable[[str], None] = lambda _: None,
+    keep: Sequence[int] = (),
 ) -> Iterator[Output]:
     """Run a program and yield its standard output; leaving the block before the program's end ends the program.
 
-    Raises UnavailableError if it is not installed.
+    The program and its children inherit the descriptors `keep`. Raises UnavailableError if it is not installed.
     """
     path = which(argv[0])
     if path is None:
@@ -87,7 +85,8 @@ def stream(
         ends += [stdout, stdout_write]
         stderr, stderr_write = os.pipe()
         ends += [stderr, stderr_write]
-        actions = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate((null, stdout_write, stderr_write))]
+        inherited = [(null, 0), (stdout_write, 1), (stderr_write, 2), *((fd, fd) for fd in keep)]
+        actions = [(os.POSIX_SPAWN_DUP2, fd, number) for fd, number in inherited]
         if trace.on:
             trace.step(typed(argv, env))
         pid = os.posix_spawn(path, argv, env, file_actions=actions, setsigdef=[signal.SIGPIPE], setpgroup=0)
@@ -99,22 +98,42 @@ def stream(
         try:
             yield Output(argv, pidfd, stdout, stderr, on_error_line)
         finally:
-            _end(pid, pidfd)
+            _end(pid, pidfd, (stdout, stderr))
     finally:
         for fd in ends:
             os.close(fd)
 
 
-def _end(pid: int, pidfd: int) -> None:
-    """Send SIGTERM to a program, so that it can clean up, then SIGKILL; does nothing if it was waited for."""
+def _end(pid: int, pidfd: int, output: Sequence[int]) -> None:
+    """Send SIGTERM to a program and its children, so that they can clean up, then SIGKILL, and wait for all of them.
+
+    Does nothing if the program was waited for.
+    """
     try:
         os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
         return  # it was waited for already
-    poller = select.poll()
-    poller.register(pidfd, select.POLLIN)
     for signum in (signal.SIGTERM, signal.SIGKILL):
-        os.killpg(pid, signum)  # the children too
-        if poller.poll(_TERM_TIMEOUT_S * 1000):
+        os.killpg(pid, signum)
+        if _gone(pidfd, output, _TERM_TIMEOUT_S):
             break
     os.waitpid(pid, 0)
+
+
+def _gone(pidfd: int, output: Sequence[int], timeout_s: float) -> bool:
+    """Wait until a program has ended and no child of it holds its output; return False after `timeout_s`."""
+    deadline_s = time.monotonic() + timeout_s
+    waiting = {pidfd, *output}
+    while waiting:
+        ready = _readable(waiting, max(0.0, deadline_s - time.monotonic()))
+        if not ready:
+            return False
+        waiting -= {fd for fd in ready if fd == pidfd or not os.read(fd, _PART)}
+    return True
+
+
+def _readable(fds: Iterable[int], timeout_s: float | None = None) -> list[int]:
+    poller = select.poll()
+    for fd in fds:
+        poller.register(fd, select.POLLIN)
+    return [fd for fd, _ in poller.poll(None if timeout_s is None else timeout_s * 1000)]

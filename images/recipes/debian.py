@@ -84,7 +84,7 @@ def build(stage: Stage, base: Packages, epoch_s: int | None, progress: Callable[
     # pdeathsig: were vmctl killed, it would go on for a minute and leave its tree behind
     argv = ["setpriv", "--pdeathsig", "TERM", PROGRAM, *arguments(base, int(time.time()), _prepared(base, folder))]
     try:
-        with stream(argv, _environment(folder), told.line) as output:
+        with stream(argv, _environment(folder), told.line, keep=[stage.lock]) as output:
             pieces = _Tree(output, lambda: epoch_s if epoch_s is not None else told.newest_s).pieces()
             layer = layers.from_tar(
                 stage,

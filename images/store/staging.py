@@ -18,8 +18,9 @@ from vmctl.errors import VmctlError
 class Stage:
     """A folder of one command's own, on the file system of the store."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, lock: int) -> None:
         self.folder = folder
+        self.lock = lock  # its descriptor: a program that inherits it holds the stage as long as it runs
 
     def path(self, *parts: str) -> str:
         """Return a path in the stage."""
@@ -37,7 +38,7 @@ def staging() -> Iterator[Stage]:
     except OSError as error:
         raise VmctlError(f"the image store {paths.images_root()} cannot be written: {error.strerror}") from None
     try:
-        yield Stage(folder)
+        yield Stage(folder, fd)
     except OSError as error:
         raise VmctlError(f"the image store could not be written: {error}") from error
     finally:

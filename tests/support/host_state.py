@@ -32,9 +32,7 @@ class HostState(NamedTuple):
 def host_state():
     """Return the state of the host, in a test that is marked `alone`."""
     assert "PYTEST_XDIST_WORKER" not in os.environ, "another test changes the host meanwhile; mark this one `alone`"
-    return HostState(
-        _mounts(), _processes(), _cgroups(), _links(), _switch_links(), _rules(), _loop_devices(), _files()
-    )
+    return HostState(mounts(), _processes(), _cgroups(), _links(), _switch_links(), _rules(), _loop_devices(), files())
 
 
 def left_behind(before):
@@ -52,7 +50,8 @@ def _root():
     return os.environ["VMCTL_ROOT"]
 
 
-def _mounts():
+def mounts():
+    """Return what is mounted below this VMCTL_ROOT."""
     with open("/proc/self/mountinfo", encoding="utf-8") as file:
         return frozenset(line.split(" ", 4)[4].strip() for line in file if _root() in line)
 
@@ -105,12 +104,13 @@ def _loop_devices():
     return frozenset(filter(None, (_read(f"/sys/block/{name}/loop/backing_file").strip() for name in devices)))
 
 
-def _files():
+def files():
+    """Return what is in this VMCTL_ROOT, but the images and what is kept on purpose."""
     kept = {paths.images_root(), paths.cache_root(), os.path.join(paths.run_root(), "layers", "lock")}
     found = set()
-    for folder, folders, files in os.walk(_root()):
+    for folder, folders, names in os.walk(_root()):
         folders[:] = [name for name in folders if os.path.join(folder, name) not in kept]
-        found |= {os.path.join(folder, name) for name in (*folders, *files)}
+        found |= {os.path.join(folder, name) for name in (*folders, *names)}
     # folders that stand for good; the switch's is its lock, and goes with the next instance that had a link
     standing = {paths.run_root(), os.path.join(paths.run_root(), "layers"), paths.instances_root(), switch.folder()}
     return frozenset(found - kept - standing)
