@@ -1,7 +1,7 @@
 """The trace of a command: what it does on the host, as lines for a shell, each with its time.
 
-`VMCTL_TRACE=FILE` or `vmctl --trace FILE`. A line is the command that one would type, or a comment if there is none.
-Behind it are the seconds since the command began and the process, by its number in its own PID namespace.
+`VMCTL_TRACE=FILE` or `vmctl --trace FILE`. A line is the command that one would type, or a comment if no command does
+that. Then follow the seconds since vmctl was called, and the process, by its number in its own PID namespace.
 
 Child processes write to the same file, each line with a single write(2). The descriptor is closed on exec, so nothing
 that is started inherits it. Without a trace, each step costs one look at `on`.

@@ -171,6 +171,7 @@ class BridgeNetwork:
                 switch.make(self._add_bridge)
             elif is_first:
                 with switch.entered(), suppress(FileExistsError):  # a killed command got that far
+                    switch.separate_bridges()
                     self._add_bridge()
         except OSError as error:
             raise UnavailableError(
@@ -187,7 +188,7 @@ class BridgeNetwork:
         )
 
     def _entry(self) -> dict[str, str | int]:
-        """Return what a journal entry says of the network, so that `undo` needs nothing else."""
+        """Return the part of a journal entry about the network, so that `undo` needs nothing else."""
         return {"network": self.name, "subnet": self.subnet.text, "bridge": self.index}
 
     def _neighbour(self, link: Link) -> netlink.Request:

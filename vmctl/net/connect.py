@@ -51,7 +51,7 @@ class Knock:
         self._next: socket | None = None  # made in advance: that takes longer than to connect it
 
     def poll(self, wait_s: float = 0.0) -> socket | None:
-        """Return a connected, non-blocking socket, which the caller closes; None if there is none after `wait_s`.
+        """Return a connected, non-blocking socket, which the caller closes, or None after `wait_s`.
 
         A refusal ends the waiting, too.
         """

@@ -21,13 +21,8 @@ from vmctl.linux.locks import folder_locked
 from vmctl.linux.syscalls import CLONE_NEWNET, MNT_DETACH, MS_BIND, mount, setns, umount2, unshare
 
 _THIS_NAMESPACE = "/proc/thread-self/ns/net"
-_SETTINGS = {
-    # else bridges send router solicitations and the like to guests; a kernel without IPv6 does not
-    "/proc/sys/net/ipv6/conf/all/disable_ipv6": "1",
-    "/proc/sys/net/ipv6/conf/default/disable_ipv6": "1",
-    # a new namespace inherits the host's setting, with which instances of two networks would reach each other
-    "/proc/sys/net/ipv4/ip_forward": "0",
-}
+_NO_IPV6 = ("/proc/sys/net/ipv6/conf/all/disable_ipv6", "/proc/sys/net/ipv6/conf/default/disable_ipv6")
+_FORWARDING = "/proc/sys/net/ipv4/ip_forward"
 
 
 def folder() -> str:
@@ -74,6 +69,14 @@ def make(furnish: Callable[[], None]) -> None:
         os.close(home)
         if trace.on:
             trace.step("exit")
+
+
+def separate_bridges() -> None:
+    """Keep the switch, in which this thread is, from routing between its bridges. Raises OSError.
+
+    A new namespace inherits the host's setting.
+    """
+    kernelfile.write(_FORWARDING, "0")
 
 
 def remove() -> None:
@@ -156,9 +159,9 @@ def _enter() -> None:
 
 
 def _configure() -> None:
-    for setting, value in _SETTINGS.items():
-        with suppress(OSError):
-            kernelfile.write(setting, value)
+    for setting in _NO_IPV6:  # else bridges send router solicitations and the like to guests
+        with suppress(OSError):  # a kernel without IPv6
+            kernelfile.write(setting, "1")
     netlink.apply(netlink.set_up("lo"))
 
 
