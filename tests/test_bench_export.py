@@ -79,7 +79,7 @@ def test_markdown_has_every_figure(result):
         assert question.title.strip() in text
     assert "VM (TCG, emulated)" in text
     assert "2 failed" in text
-    assert "was not ready within 60.0 s; it got as far as: kernel &lt;6.1>" in text
+    assert "was not ready within 60.0 s; the last phase was: kernel &lt;6.1>" in text
     assert "too little memory for 5 guests" in text
 
 

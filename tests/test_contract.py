@@ -289,7 +289,7 @@ def test_never_ready(guest_root, tmp_path, mode):
     path = write_spec(tmp_path, "never", f"{text}ready: {{tcp: {free_port()}, timeout: {timeout}}}\n")
     said = refused("up", "--mode", mode, path, code=124)
     assert "never was not ready within" in said
-    assert "it got as far as: " in said
+    assert "the last phase was: " in said
     assert "the last word" in said
     assert "never" not in instance.names()
 

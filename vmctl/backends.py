@@ -1,7 +1,7 @@
-"""Mode name -> backend, through the entry points `vmctl.backends` of whatever is installed.
+"""Find the backend of a mode through the entry points `vmctl.backends` of the installed packages.
 
-The files are read here rather than by `importlib.metadata`, which takes 20 ms to import and is on the start path. Their
-place and form: the entry points specification of the Python Packaging User Guide.
+The files are read here, not by `importlib.metadata`, which takes 20 ms to import on the start path. For their place and
+format see the entry points specification of the Python Packaging User Guide.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ GROUP = "[vmctl.backends]"
 
 
 def modes(until: str = "") -> dict[str, str]:
-    """Return each mode's name and the `module:class` that implements it, looking no further than to mode `until`."""
+    """Return each mode's name and the `module:class` that implements it; the search ends when mode `until` is found."""
     found: dict[str, str] = {}
     for folder in sys.path:
         for name in sorted(_listing(folder), reverse=True):  # most names come before `vmctl`
@@ -38,7 +38,7 @@ def modes(until: str = "") -> dict[str, str]:
 
 
 def load(mode: str, options: Mapping[str, str] | None = None) -> Backend:
-    """Return the backend of a mode, made with these options of it.
+    """Return the backend of a mode, created with these options.
 
     Raises SpecError for an unknown mode or option, VmctlError if the backend cannot be loaded.
     """
@@ -49,18 +49,18 @@ def load(mode: str, options: Mapping[str, str] | None = None) -> Backend:
 
 
 def options(mode: str) -> tuple[Option, ...]:
-    """Return what can be chosen for a mode. Raises as `load` does."""
+    """Return the options of a mode. Raises the errors of `load`."""
     return _class(mode).options
 
 
 def suited(mode: str, options: Mapping[str, str]) -> dict[str, str]:
-    """Return those of the options that a mode has: several modes can be started with one set of flags."""
+    """Return the options that this mode has; one set of flags can be used for several modes."""
     names = {option.name for option in _class(mode).options}
     return {name: text for name, text in options.items() if name in names}
 
 
 def ability(backend: Backend, kind: type[Able]) -> Able:
-    """Return the backend as one that has an ability. Raises UnavailableError if its mode has not."""
+    """Return the backend with the type of an ability. Raises UnavailableError if its mode lacks the ability."""
     if isinstance(backend, kind):
         return backend
     raise UnavailableError(f"mode {backend.mode} cannot {kind.ability}")
@@ -70,7 +70,7 @@ _classes: dict[str, type[Backend]] = {}
 
 
 def _class(mode: str) -> type[Backend]:
-    if mode not in _classes:  # found once: a command asks for its options, then for the backend
+    if mode not in _classes:  # cached: a command needs its options first, then the backend
         _classes[mode] = _find_class(mode)
     return _classes[mode]
 
@@ -78,7 +78,7 @@ def _class(mode: str) -> type[Backend]:
 def _find_class(mode: str) -> type[Backend]:
     known = modes(mode)
     if mode not in known:
-        names = ", ".join(sorted(known)) or "none: vmctl is not installed, `make setup` does it"
+        names = ", ".join(sorted(known)) or "none; vmctl is not installed: run `make setup`"
         raise SpecError(f"there is no mode {mode}", hint=f"known modes: {names}")
     module, _, name = known[mode].partition(":")
     try:

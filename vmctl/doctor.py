@@ -1,4 +1,4 @@
-"""What this host offers and what it lacks, for `vmctl doctor`: its own facts, and the needs of each mode."""
+"""The checks of `vmctl doctor`: facts of the host, and the needs of each mode."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from vmctl.errors import VmctlError
 from vmctl.needs import Need, Package, program
 from vmctl.units import format_size
 
-ROOM_BYTES = 2 * 1024**3  # for images, a kernel and some writable layers
-LEAST_KERNEL = (5, 11)  # close_range with CLOSE_RANGE_CLOEXEC; the rest is older
+DISK_SPACE_BYTES = 2 * 1024**3  # for images, a kernel and some writable layers
+LEAST_KERNEL = (5, 11)  # for close_range(2) with CLOSE_RANGE_CLOEXEC
 IP = Package(("ip",), "iproute2", "iproute", "iproute2")
 
 
 class Check(NamedTuple):
-    """One need as it was found, and who has it: `ok` is None if its lack costs comfort or speed only."""
+    """The result of checking a need; `ok` is None if its absence affects only comfort or speed."""
 
     name: str
     ok: bool | None
@@ -27,12 +27,12 @@ class Check(NamedTuple):
 
 
 def checks(others: Iterable[tuple[str, Iterable[Need]]] = ()) -> list[Check]:
-    """Return what was found, in the order to read it; nothing is left changed.
+    """Return the results in the order of the output; the host is not changed.
 
-    `others` are needs of what the engine does not know, each with the name of who has them.
+    `others` are (owner, needs) pairs of components that this module does not know.
     """
     found: dict[str, tuple[Need, list[str]]] = {}
-    for owner, needs in (("every mode", _host()), *_of_modes(), *others, ("images", [_room()])):
+    for owner, needs in (("every mode", _host()), *_of_modes(), *others, ("images", [_disk_space()])):
         for need in needs:
             found.setdefault(need.name, (need, []))[1].append(owner)
     return [_check(need, owners) for need, owners in found.values()]
@@ -44,12 +44,12 @@ def _check(need: Need, owners: list[str]) -> Check:
 
 
 def _of_modes() -> Iterator[tuple[str, Iterable[Need]]]:
-    """Yield each mode with its needs; a backend that cannot be loaded is a need that is not met."""
+    """Yield each mode with its needs; a backend that cannot be loaded is an unmet need."""
     for mode in sorted(backends.modes()):
         try:
             yield mode, backends.load(mode).needs()
         except VmctlError as error:
-            yield mode, [Need(f"mode {mode}", False, str(error), hint="install it again, or uninstall it")]
+            yield mode, [Need(f"mode {mode}", False, str(error), hint="install its package again, or uninstall it")]
 
 
 def _host() -> Iterator[Need]:
@@ -59,15 +59,15 @@ def _host() -> Iterator[Need]:
     numbers = tuple(int(part) for part in release.split("-")[0].split(".")[:2])
     recent = numbers >= LEAST_KERNEL
     yield Need("kernel", recent, f"{release} {machine}", hint="" if recent else "Linux 5.11 or later is needed")
-    yield program("ip", IP, "looking inside the switch", required=False)
+    yield program("ip", IP, "inspecting the instances' network", required=False)
 
 
-def _room() -> Need:
+def _disk_space() -> Need:
     folder = paths.state_root()
     while not os.path.isdir(folder):
         folder = os.path.dirname(folder)
     status = os.statvfs(folder)
     free_bytes = status.f_bavail * status.f_frsize
-    enough = free_bytes >= ROOM_BYTES
-    hint = "" if enough else f"at least {format_size(ROOM_BYTES)} is wanted; VMCTL_ROOT moves vmctl elsewhere"
-    return Need("room", enough, f"{format_size(free_bytes)} free at {folder}", hint=hint)
+    enough = free_bytes >= DISK_SPACE_BYTES
+    hint = "" if enough else f"at least {format_size(DISK_SPACE_BYTES)} is recommended; VMCTL_ROOT sets another folder"
+    return Need("disk space", enough, f"{format_size(free_bytes)} free at {folder}", hint=hint)

@@ -1,4 +1,4 @@
-"""A workload and a backend through the same steps, in the same order, whatever the mode."""
+"""The engine: takes a workload and a backend through the same steps, in the same order, in every mode."""
 
 from __future__ import annotations
 
@@ -12,20 +12,16 @@ from vmctl import backends, instance, removal
 from vmctl.backend import Attachment, Backend, Command, Exit, Problem, Start
 from vmctl.errors import NotFoundError, StateError, UnavailableError, VmctlError
 from vmctl.instance import Instance
-from vmctl.named import TYPE_CHECKING
 from vmctl.records import UnreadableError
 from vmctl.workload import Workload
 
-if TYPE_CHECKING:
-    pass
-
-UNKNOWN = "unknown"  # who reports how a workload ended: nobody could
+UNKNOWN = "unknown"  # the exit source if it is not known how a workload ended
 
 Progress = Callable[[Instance, str], None]
 
 
 def check(work: Workload, backend: Backend) -> None:
-    """Raise UnavailableError with all that stands in the way of running `work` in this mode."""
+    """Raise UnavailableError with all problems of running `work` in this mode."""
     problems = [*backend.check(work), *_port_problems(work, backend)]
     if not problems:
         return
@@ -50,7 +46,7 @@ def up(
     wait: bool = True,
     progress: Progress | None = None,
 ) -> Instance:
-    """Start a workload and return its instance, ready. After any failure nothing of it is left."""
+    """Start a workload and return its instance once it is ready. After a failure the instance is removed."""
     backend = backends.load(mode, options)
     inst = create(work, backend)
     try:
@@ -67,7 +63,7 @@ def up(
 
 
 def _remove_failed(inst: Instance, backend: Backend, error: BaseException) -> None:
-    """Remove what a failed start has made; if that fails too, the error still names why the start failed."""
+    """Remove an instance whose start has failed; if that fails too, the error contains both reasons."""
     try:
         removal.remove(inst, backend)
     except VmctlError as leftover:
@@ -76,21 +72,21 @@ def _remove_failed(inst: Instance, backend: Backend, error: BaseException) -> No
 
 
 def _remove_unlocked(inst: Instance, backend: Backend) -> None:
-    """Remove an instance of a command that was interrupted before it had the lock; in any other case it is gone."""
+    """Remove the instance of a command that was interrupted before it had the lock; otherwise it is gone already."""
     if os.path.exists(inst.directory):
         with suppress(VmctlError), inst.locked(timeout_s=1.0):
             removal.remove(inst, backend)
 
 
 def create(work: Workload, backend: Backend) -> Instance:
-    """Check and make the instance's directory."""
+    """Check the workload and create the instance's directory."""
     _refuse_taken_name(work.name)
     check(work, backend)
     return instance.create(work, backend.mode)
 
 
 def _refuse_taken_name(name: str) -> None:
-    """Report a taken name first: otherwise the error would be about the ports that its holder has taken."""
+    """Raise ConflictError if the name is taken; otherwise the first error would be about ports of that instance."""
     if name in instance.names():
         raise instance.taken(name)
 
@@ -103,9 +99,9 @@ def bring_up(
     wait: bool = True,
     progress: Progress | None = None,
 ) -> Start:
-    """Prepare and start; wait until it is up and ready; publish the ports. Return the start, for the caller to close.
+    """Prepare and start; wait until it is ready; publish the ports. Return the start, which the caller closes.
 
-    An attached workload is not waited for, and neither is one without a `ready` probe once its system is up.
+    An attached workload is not waited for. A workload without a `ready` probe is ready once its system has booted.
     """
     if progress is not None:
         progress(inst, "preparing")
@@ -142,11 +138,11 @@ def run(work: Workload, mode: str, *, options: Mapping[str, str] | None = None, 
 def running(
     work: Workload, backend: Backend, attachment: Attachment | None = None, *, wait: bool = True
 ) -> Iterator[Start]:
-    """Lend the start of an instance that is up; it is removed at the end, whatever happens."""
+    """Yield the start of a running instance; the instance is removed at the end of the block, also after an error."""
     if attachment and attachment.tty and not backend.features.tty:
         raise UnavailableError(
-            f"a terminal for the workload itself is not available in mode {backend.mode}",
-            hint="`vmctl up` it and open `vmctl shell NAME`",
+            f"--tty is not available in mode {backend.mode}",
+            hint="start the workload with `vmctl up`, then open a terminal with `vmctl shell`",
         )
     inst = create(work, backend)
     try:
@@ -161,7 +157,7 @@ def running(
 
 
 def status(inst: Instance, backend: Backend | None = None) -> str:
-    """Return created, running, exited or failed, after a look at the kernel; the exit is recorded when first seen."""
+    """Return created, running, exited or failed as the kernel reports it; the exit is recorded when first seen."""
     backend = backend or backends.load(inst.state.mode)
     if inst.state.status == "running":
         watch = backend.watch(inst)
@@ -173,13 +169,13 @@ def status(inst: Instance, backend: Backend | None = None) -> str:
         inst.state.status = "exited"
         inst.save()
     elif inst.state.status == "created" and not inst.busy():
-        inst.recall()  # the command that was starting it is done, or it is gone
+        inst.recall()  # the command that was starting it has finished or was killed
         return "failed" if inst.state.status == "created" else status(inst, backend)
     return inst.state.status
 
 
 def wait(inst: Instance, timeout_s: float | None = None) -> Exit | None:
-    """Return how the workload ended, None where it still runs after `timeout_s`."""
+    """Return how the workload ended, or None if it is still running after `timeout_s`. Raises StateError."""
     backend = backends.load(inst.state.mode)
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     while status(inst, backend) in ("running", "created"):
@@ -190,14 +186,14 @@ def wait(inst: Instance, timeout_s: float | None = None) -> Exit | None:
         raise StateError(f"{inst.name} never ran", hint=f"`vmctl rm {inst.name}` removes it")
     if inst.state.exit_code is None:
         raise StateError(
-            f"the exit code of {inst.name} is unknown: what would have reported it was killed",
+            f"the exit code of {inst.name} is unknown: the process that reports it was killed",
             hint=f"`vmctl logs {inst.name}` shows its last output",
         )
     return Exit(inst.state.exit_code, inst.state.exit_source)
 
 
 def stop(inst: Instance, timeout_s: float | None = None, signum: int = signal.SIGTERM) -> None:
-    """Ask the workload to end; kill it after `timeout_s`, by default what the instance takes for enough."""
+    """Send a signal to the workload, and SIGKILL after `timeout_s`, by default the instance's `stop_s`."""
     backend = backends.load(inst.state.mode)
     with inst.locked():
         if status(inst, backend) != "running":
@@ -207,32 +203,31 @@ def stop(inst: Instance, timeout_s: float | None = None, signum: int = signal.SI
         if wait(inst, inst.state.stop_s if timeout_s is None else timeout_s) is None:
             backend.signal(inst, signal.SIGKILL)
             if wait(inst, 30.0) is None:
-                raise VmctlError(f"{inst.name} does not end, not even by SIGKILL")
+                raise VmctlError(f"{inst.name} is still running after SIGKILL", hint="`dmesg` may show why")
         inst.timeline.mark("T8")
         inst.save()
 
 
 def kill(inst: Instance, signum: int) -> None:
-    """Send a signal to the workload. Raises StateError where it does not run."""
+    """Send a signal to the workload. Raises StateError if it is not running."""
     backend = backends.load(inst.state.mode)
     if status(inst, backend) != "running":
-        raise StateError(f"{inst.name} is not running")
+        raise StateError(f"{inst.name} is not running", hint="`vmctl ps` lists running instances")
     backend.signal(inst, signum)
 
 
 def exec_command(inst: Instance, command: Command) -> int:
-    """Run one more command in a running instance, on this process's streams, and return its exit code."""
+    """Run another command in a running instance, on this process's streams, and return its exit code."""
     backend = backends.load(inst.state.mode)
     if status(inst, backend) != "running":
-        raise StateError(f"{inst.name} is not running", hint=f"`vmctl logs {inst.name}` shows what it said last")
+        raise StateError(f"{inst.name} is not running", hint=f"`vmctl logs {inst.name}` shows its last output")
     return backend.exec(inst, command)
 
 
 def rm(name: str, *, force: bool = False) -> list[str]:
-    """Remove an instance; a running one, and one that cannot be read, only with `force`.
+    """Remove an instance; one that runs or cannot be read only with `force`. Raises NotFoundError, StateError.
 
-    Returns what was left on the host, in words: always nothing, unless it cannot be read. Raises NotFoundError,
-    StateError.
+    Returns a text for each object that is left on the host: none, unless the instance cannot be read.
     """
     try:
         inst = instance.load(name)
@@ -241,7 +236,7 @@ def rm(name: str, *, force: bool = False) -> list[str]:
         raise
     except VmctlError as error:
         if not force:
-            raise StateError(f"{error}", hint=f"`vmctl rm -f {name}` removes what the host knows of it") from None
+            raise StateError(f"{error}", hint=f"`vmctl rm -f {name}` removes what its journal lists") from None
         return removal.remove_unreadable(name)
     if not force and status(inst, backend) == "running":
         raise StateError(f"{name} is running", hint=f"`vmctl stop {name}` first, or `vmctl rm -f {name}`")
@@ -251,7 +246,7 @@ def rm(name: str, *, force: bool = False) -> list[str]:
 
 
 def down(name: str, timeout_s: float | None = None) -> bool:
-    """Stop and remove; return whether there was such an instance."""
+    """Stop and remove an instance; return False if it does not exist."""
     instance.remove_unfinished()
     try:
         inst = instance.load(name)
@@ -260,6 +255,6 @@ def down(name: str, timeout_s: float | None = None) -> bool:
     except NotFoundError:
         return False
     except UnreadableError as error:
-        error.hint = f"`vmctl rm -f {name}` removes what the host knows of it"
+        error.hint = f"`vmctl rm -f {name}` removes what its journal lists"
         raise
     return True

@@ -1,4 +1,4 @@
-"""What an instance takes of the host, and which of its processes are not the workload."""
+"""Memory and disk usage of an instance, and its helper processes."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from vmctl.linux import processes
 
 
 def footprint(inst: Instance) -> Footprint:
-    """Return the memory and disk of a running instance. Raises UnavailableError if its mode cannot measure them."""
+    """Return the memory and disk usage of a running instance. Raises UnavailableError if its mode cannot measure it."""
     return backends.ability(backends.load(inst.state.mode), HasFootprint).footprint(inst)
 
 
 def helpers(journal: Journal) -> dict[str, list[int]]:
-    """Return the pids of the running processes that an instance's journal names, by role: forwarder, supervisor."""
+    """Return the pids of the running helper processes in an instance's journal by role: forwarder, supervisor."""
     found: dict[str, list[int]] = {}
     for entry in journal.entries():
         if entry["kind"] == "process" and processes.alive(entry["pid"], entry["start"]):

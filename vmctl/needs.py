@@ -1,6 +1,6 @@
-"""What a mode needs of a host: each need is looked at when it is asked for, and `vmctl doctor` shows what was found.
+"""The needs of a mode: what it requires of the host, checked for `vmctl doctor`.
 
-Abilities of the kernel are tried, not deduced from versions or from the user id; programs and libraries are looked for.
+Features of the kernel are tried, not deduced from versions or from the user id; programs and libraries are searched.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from vmctl.run import which
 
 
 class Need(NamedTuple):
-    """One need: `ok` is None if its lack costs comfort or speed only, or if looking cannot decide."""
+    """A need and the result of its check; `ok` is None if it affects only comfort or speed, or cannot be decided."""
 
     name: str
     ok: bool | None
     found: str
-    purpose: str = ""  # what it is needed for, such as "image layers"
-    hint: str = ""  # how to get it
+    purpose: str = ""  # such as "image layers"
+    hint: str = ""  # how to install or enable it
 
 
 class Package(NamedTuple):
-    """What a program or library is called, and the packages it comes in."""
+    """The names of a program or library, and the packages that contain it."""
 
     names: tuple[str, ...]
     debian: str
@@ -38,14 +38,14 @@ class Package(NamedTuple):
 
 
 def program(name: str, package: Package, purpose: str, *, required: bool = True) -> Need:
-    """Return whether one of a package's programs is installed, and where."""
+    """Return the need for a program, with the path of the first of its names that is installed."""
     if path := next(filter(None, map(which, package.names)), None):
         return Need(name, True, path, purpose)
     return Need(name, False if required else None, "not installed", purpose, package.hint())
 
 
 def tried(name: str, action: Callable[[], None], purpose: str, hint: str) -> Need:
-    """Return whether the kernel allows an action, which is tried in a child process."""
+    """Return the need for an action of the kernel, which is tried in a child process."""
     error = abilities.failure_of(action)
     if error is None:
         return Need(name, True, "works", purpose)
@@ -53,11 +53,11 @@ def tried(name: str, action: Callable[[], None], purpose: str, hint: str) -> Nee
 
 
 def root_first(error: OSError, hint: str) -> str:
-    """Return the hint for a refusal: for an ordinary user, to try again as root."""
+    """Return the hint for an error: if it is about permissions and the user is not root, to try again as root."""
     refused = error.errno in (errno.EPERM, errno.EACCES)
     return "try again as root" if refused and os.geteuid() != 0 else hint
 
 
 def network() -> Need:
-    """Return whether this kernel can make the switch to which containers and guests are connected."""
+    """Return the need for the bridge to which containers and guests are connected."""
     return tried("bridge, veth", abilities.build_switch, "network", "modprobe -a bridge veth")

@@ -1,8 +1,8 @@
-"""When a workload counts as ready: probes from the host's side, the same for every mode.
+"""Readiness probes: run from the host, the same for every mode.
 
-Nothing is asked where an event tells: what the workload writes, its end, and, where it runs on the host's kernel, that
-it listens on its port. Only a guest's port has to be knocked at every millisecond, once its init runs. Connections are
-made inside the switch, so no forwarder stands in their way.
+Events are used instead of polling wherever they exist: for output of the workload, for its end, and for the start of
+listening on a port if the workload runs on the host's kernel. Only the port of a guest is polled, every millisecond,
+once its init runs. Connections are made inside the instances' network, not through a forwarder.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ if TYPE_CHECKING:
 
     from vmctl.linux.listening import Listening
 
-LOOK_S = 0.1  # how often it is looked without any event: some things have none
-SETTLE_PERIOD_S = 0.01  # a system takes seconds to come up
+LOOK_S = 0.1  # period of probing without an event, because some changes cause none
+SETTLE_PERIOD_S = 0.01  # a system takes seconds to boot
 EXEC_PERIOD_S = 0.1
-EXEC_S = 10.0  # how long one command may take
-ANSWER_S = 1.0  # how long one GET may take
+EXEC_S = 10.0  # time limit for a command
+ANSWER_S = 1.0  # time limit for a GET
 
 
 def wait_until_ready(watch: Watch, progress: Callable[[Instance, str], None] | None = None) -> None:
-    """Return once the system around the workload is up and the workload's probe has succeeded, and mark T6.
+    """Wait until the guest system, if any, has booted and the workload's probe has succeeded, and mark T6.
 
-    The probe's time begins when the system is up. Raises DeadlineError (phase and console's tail in it), or VmctlError
-    if the workload ended first.
+    The time limit of the probe begins when the system has booted. Raises DeadlineError with the phase and the last
+    lines of the console, or VmctlError if the workload ends first.
     """
     show = progress or (lambda inst, phase: None)
     _wait_until_settled(watch, show)
@@ -51,7 +51,7 @@ def wait_until_ready(watch: Watch, progress: Callable[[Instance, str], None] | N
 
 
 def wait_until(done: Callable[[], bool], watch: Watch, timeout_s: float) -> bool:
-    """Return True when `done` does, which is called after each event of the instance; False after `timeout_s`."""
+    """Call `done` after each event of the instance until it returns True; return False after `timeout_s`."""
     deadline_s = time.monotonic() + timeout_s
     with watch.events() as happened:
         while not done():
@@ -62,7 +62,7 @@ def wait_until(done: Callable[[], bool], watch: Watch, timeout_s: float) -> bool
 
 
 def wait_for_output(watch: Watch, timeout_s: float) -> None:
-    """Return when T5 is marked or the instance has ended, after `timeout_s` at the latest."""
+    """Wait until T5 is marked or the instance has ended, but at most `timeout_s`."""
 
     def over() -> bool:
         running = watch.alive()  # before `observe`, which still has to see the last output
@@ -79,7 +79,7 @@ def _wait_until_settled(watch: Watch, show: Callable[[Instance, str], None]) -> 
             raise _ended(watch)
         show(watch.inst, phase)
         time.sleep(SETTLE_PERIOD_S)
-    watch.observe()  # that it is up is a mark, and how it came up may be an error
+    watch.observe()  # marks the end of booting; raises if booting failed
 
 
 def _wait_for_probe(watch: Watch, ready: Ready, show: Callable[[Instance, str], None]) -> None:
@@ -106,7 +106,7 @@ def _wait_for_probe(watch: Watch, ready: Ready, show: Callable[[Instance, str], 
                 phase = watch.observe()
                 can_answer = can_answer or "T4" in inst.timeline.marks_ns
             if (happened.ended or due) and not watch.alive():
-                if can_answer and probe():  # it became ready, and ended, since
+                if can_answer and probe():  # it has become ready, and ended, since the last probe
                     return
                 raise _ended(watch)
             if now_s > deadline_s:
@@ -118,14 +118,14 @@ def _wait_for_probe(watch: Watch, ready: Ready, show: Callable[[Instance, str], 
 
 def _late(inst: Instance, ready: Ready, phase: str) -> DeadlineError:
     return DeadlineError(
-        f"{inst.name} was not ready within {format_seconds(ready.timeout_s)}; it got as far as: {phase}",
-        hint="a longer time is `ready: {timeout: ...}` in the workload file",
+        f"{inst.name} was not ready within {format_seconds(ready.timeout_s)}; the last phase was: {phase}",
+        hint="set a longer time with `ready: {timeout: ...}` in the workload file",
         detail=tail(inst),
     )
 
 
 def _listening(watch: Watch, ready: Ready) -> Listening | None:
-    """Return a context that wakes when the workload listens on its port; None if no port or kernel allows that."""
+    """Return a context that wakes when the workload listens on its port, or None if that is not possible."""
     port = ready.http.port if ready.http else ready.tcp
     if port is None or watch.own_kernel:
         return None
@@ -133,12 +133,12 @@ def _listening(watch: Watch, ready: Ready) -> Listening | None:
 
     try:
         return Listening(watch.inst.cgroup, port)
-    except (OSError, VmctlError):  # an older kernel, no group of v2, or rights that a container has not been given
+    except (OSError, VmctlError):  # an older kernel, no v2 cgroup, or no privilege for BPF
         return None
 
 
 def tail(inst: Instance, lines: int = 15) -> str:
-    """Return the last lines of the console and of what the workload wrote."""
+    """Return the last lines of the console and of the workload's logs."""
     parts = []
     for path in (inst.console_log, inst.stdout_log, inst.stderr_log):
         try:
@@ -169,7 +169,7 @@ def _probe(ready: Ready, inst: Instance) -> _Probe:
 
 
 class _Probe:
-    """To be called after each event, and after `period_s` without any."""
+    """A probe; it is called after each event, and after `period_s` without an event."""
 
     period_s = LOOK_S
 
@@ -187,11 +187,11 @@ class _Probe:
         raise NotImplementedError
 
     def close(self) -> None:
-        """Let go of what it has opened: after the mark, since that takes time too."""
+        """Close what it has opened: after the mark, because closing takes time too."""
 
 
 class _TcpProbe(_Probe):
-    """Something accepts connections."""
+    """Succeeds if the port accepts connections."""
 
     period_s = PERIOD_S
 
@@ -204,7 +204,7 @@ class _TcpProbe(_Probe):
         connection = self.knock.poll(PERIOD_S)
         if connection is None:
             return False
-        self.period_s = PERIOD_S  # it listens: no event will tell when its answer gets better
+        self.period_s = PERIOD_S  # the workload listens: no event will announce a better answer
         if self.check(connection):
             self.answered = connection
             return True
@@ -221,7 +221,7 @@ class _TcpProbe(_Probe):
 
 
 class _HttpProbe(_TcpProbe):
-    """A GET is answered with a status below 400 (RFC 9110)."""
+    """Succeeds if a GET is answered with a status below 400 (RFC 9110)."""
 
     def __init__(self, inst: Instance, port: int, path: str) -> None:
         super().__init__(inst, port)
@@ -239,18 +239,18 @@ class _HttpProbe(_TcpProbe):
 
 
 def http_request(address: str, port: int, path: str) -> bytes:
-    """Return a GET for a connection of its own (RFC 9112)."""
+    """Return a GET request that closes its connection (RFC 9112)."""
     return f"GET {path} HTTP/1.1\r\nHost: {address}:{port}\r\nConnection: close\r\n\r\n".encode()
 
 
 def http_status(answer: bytes) -> int | None:
-    """Return the status of an answer that begins so (RFC 9112), None for what is no HTTP."""
+    """Return the status of an answer from its first bytes (RFC 9112), or None if it is not HTTP."""
     version, _, status = answer[:64].partition(b" ")
     return int(status[:3]) if version.startswith(b"HTTP/") and status[:3].isdigit() else None
 
 
 class _LogProbe(_Probe):
-    """A line of the workload's output matches."""
+    """Succeeds if a line of the workload's output matches."""
 
     def __init__(self, inst: Instance, pattern: str) -> None:
         super().__init__(inst)
@@ -267,9 +267,9 @@ class _LogProbe(_Probe):
 
 
 class _ExecProbe(_Probe):
-    """A command inside ends with 0. Its start is work for the workload's processors, hence the longer period.
+    """Succeeds if a command in the instance exits with 0. It takes CPU time of the workload, so the period is longer.
 
-    It goes through a vmctl of its own: nobody wants its output, and entering namespaces changes who enters them.
+    It is run by a separate vmctl, because entering namespaces changes the calling process; its output is discarded.
     """
 
     def __init__(self, inst: Instance, command: tuple[str, ...]) -> None:

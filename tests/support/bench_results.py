@@ -131,7 +131,7 @@ def failed(one, step):
         mode=step.mode,
         round=step.round,
         started=one.started,
-        error="web was not ready within 60.0 s; it got as far as: kernel <6.1>",
+        error="web was not ready within 60.0 s; the last phase was: kernel <6.1>",
     )
 
 

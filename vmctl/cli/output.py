@@ -114,7 +114,7 @@ def note_unknown(found: Iterable[Seen]) -> None:
     """Print why instances have the status `unknown`, and how to remove them, to stderr."""
     for seen in found:
         if seen.reason:
-            note(f"{seen.name}: {seen.reason}\nhint: `vmctl rm -f {seen.name}` removes what the host knows of it")
+            note(f"{seen.name}: {seen.reason}\nhint: `vmctl rm -f {seen.name}` removes what its journal lists")
 
 
 def note(text: str) -> None:

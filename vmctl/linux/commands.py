@@ -1,4 +1,4 @@
-"""System calls as the commands that do the same, as text for a shell: mount(8), umount(8), unshare(1)."""
+"""Shell commands that are equivalent to system calls: mount(8), umount(8), unshare(1)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _NAMESPACES = {
 
 
 def quote(word: str) -> str:
-    """Return a word as bash takes it, on one line."""
+    """Return a word quoted for bash, on one line."""
     if _PLAIN.fullmatch(word):
         return word
     if _CONTROL.search(word):
@@ -70,7 +70,7 @@ def unshare(flags: int) -> str:
 
 
 def _resolved(path: str) -> str:
-    """Return the path of a file that is named by a descriptor of this process."""
+    """Return a path; one below /proc/self/fd is replaced by the path of the file it refers to."""
     if not path.startswith("/proc/self/fd/"):
         return path
     try:

@@ -13,7 +13,7 @@ IFF_TAP, IFF_NO_PI, IFF_VNET_HDR = 0x2, 0x1000, 0x4000
 
 
 def new_tap(name: str) -> None:
-    """Make a persistent tap in the network namespace of this thread, unless it exists. Raises OSError."""
+    """Create a persistent tap in the network namespace of this thread, unless it exists. Raises OSError."""
     fd = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
     try:
         fcntl.ioctl(fd, TUNSETIFF, struct.pack("16sH22x", name.encode(), IFF_TAP | IFF_NO_PI | IFF_VNET_HDR))
