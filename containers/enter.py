@@ -8,6 +8,7 @@ import signal
 from containers import identity
 from containers.launch import Launch, Streams, describe, execute, redirect, revive
 from containers.terminals import open_terminal, own_terminal
+from vmctl import trace
 from vmctl.backend import Command
 from vmctl.instance import Instance
 from vmctl.linux import processes, syscalls, terminal
@@ -43,6 +44,10 @@ def spawn(inst: Instance, launch: Launch, command: Command, streams: Streams | s
     report_read, report_write = os.pipe()
     cgroup_fd = launch.cgroup.open_for_clone()
     try:
+        if trace.on:
+            from vmctl.linux import commands
+
+            trace.step(commands.nsenter(inst.state.pid, launch.namespaces), "setns, clone3, and in the new process:")
         # setns(2) does not move the caller into a pid namespace, only its next child
         if launch.namespaces & syscalls.CLONE_NEWPID:
             syscalls.setns(container, syscalls.CLONE_NEWPID)

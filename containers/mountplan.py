@@ -117,6 +117,8 @@ class HostDevice(NamedTuple):
     def apply(self) -> None:
         """Apply the step. Raises OSError."""
         os.close(os.open(self.path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o666))
+        if trace.on:
+            trace.step(f"touch {self.path}")
         mount(self.path.lstrip("/"), self.path, None, MS_BIND)
 
     def __str__(self) -> str:

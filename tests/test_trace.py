@@ -51,9 +51,8 @@ def check_pasteable(text):
     for line in typed(text):
         bash(line, "-n")
         words = line.split()
-        if words[0] == "nsenter":
-            words = words[2:]
-        assert is_there(words[0]), line
+        programs = [words[0], *words[2:3]] if line.startswith("nsenter --net=") else [words[0]]  # in the switch
+        assert all(map(is_there, programs)), line
 
 
 def moments(text, process):
@@ -165,6 +164,20 @@ def mounts(mountinfo):
         kind = words[words.index("-") + 1]
         found.append((kind, point, flags, "" if kind.startswith("cgroup") else root))
     return found
+
+
+@needs_root
+@pytest.mark.parametrize("mode", LIGHT)
+def test_a_pasted_exec_is_in_the_same_root(own_root, trace, tmp_path, mode):
+    ok("up", "--mode", mode, workload(tmp_path, network="host"))
+    try:
+        ok("--trace", trace, "exec", "box", "--", "true")
+        (enter,) = [line for line in typed(trace.read_text()) if line.startswith("nsenter")]
+        check_pasteable(trace.read_text())
+        question = "ls -di /; readlink /proc/self/ns/mnt; readlink /proc/self/ns/pid"
+        assert run(enter.split(), stdin=question.encode())[1] == ok("exec", "box", "--", "sh", "-c", question)
+    finally:
+        ok("rm", "-f", "box")
 
 
 @needs_root

@@ -104,6 +104,8 @@ class Cgroup:
         """Return a descriptor for CLONE_INTO_CGROUP, or None on v1, which has only `join`."""
         if self.layout.version == 1:
             return None
+        if trace.on:
+            trace.step(f"echo $$ > {self.folders['memory']}/cgroup.procs", "by clone3, for the new process")
         return os.open(self.folders["memory"], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def join(self) -> None:

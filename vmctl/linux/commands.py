@@ -66,7 +66,16 @@ def umount(target: str, flags: int) -> str:
 
 def unshare(flags: int) -> str:
     """Return the command that opens a shell in new namespaces of the kinds in `flags`."""
-    return join(["unshare", *(name for flag, name in _NAMESPACES.items() if flags & flag), "--fork", "bash"])
+    return join(["unshare", *_kinds(flags), "--fork", "bash"])
+
+
+def nsenter(pid: int, flags: int) -> str:
+    """Return the command that opens a shell in the root and in these namespaces of a process."""
+    return join(["nsenter", "--target", str(pid), *_kinds(flags), "--root", "--wd", "sh"])
+
+
+def _kinds(flags: int) -> list[str]:
+    return [name for flag, name in _NAMESPACES.items() if flags & flag]
 
 
 def _resolved(path: str) -> str:
