@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from vmctl.errors import ConflictError, SpecError, VmctlError
-from vmctl.instance import write_atomic
+from vmctl.linux.filetree import write_atomic
 
 
 def make(folder: str) -> None:

@@ -9,7 +9,7 @@ import msgspec
 
 from bench.model import FORMAT, WITHOUT_CONTROL, Result
 from vmctl.errors import SpecError
-from vmctl.instance import write_atomic
+from vmctl.linux.filetree import write_atomic
 
 NAME = "result.json"
 

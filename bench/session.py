@@ -21,7 +21,7 @@ from bench.model import CONTROL, Plan, Refusal, Result, Sample, Step, Struct
 from bench.probes import Request
 from vmctl import backends
 from vmctl.errors import SpecError, VmctlError
-from vmctl.instance import write_atomic
+from vmctl.linux.filetree import write_atomic
 from vmctl.run import CommandError, run
 from vmctl.units import format_seconds
 from vmctl.workload import Workload

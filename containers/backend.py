@@ -21,8 +21,9 @@ from vmctl.backend import (
     Writable,
 )
 from vmctl.errors import StateError, VmctlError
-from vmctl.instance import Instance, write_atomic
+from vmctl.instance import Instance
 from vmctl.linux import processes
+from vmctl.linux.filetree import write_atomic
 from vmctl.named import TYPE_CHECKING
 from vmctl.workload import Workload
 
@@ -123,10 +124,14 @@ class ContainerBackend(HasFootprint, HasWritable, HasReads):
     def undo(self, inst: Instance, entry: dict[str, Any]) -> None:
         """See Backend."""
         from images.layer import mounts
+        from images.store import leases
 
-        if entry["kind"] != mounts.KIND:
-            raise VmctlError(f"the journal of {inst.name} contains an entry of unknown kind: {entry['kind']}")
-        mounts.release_layer(entry["key"], inst.journal)
+        if entry["kind"] == leases.KIND:
+            leases.undo(entry)
+        elif entry["kind"] == mounts.KIND:
+            mounts.release_layer(entry["key"], inst)
+        else:
+            raise VmctlError(f"the journal of {inst.name} has an entry of the unknown kind {entry['kind']}")
 
 
 class HostBackend(ContainerBackend):

@@ -24,11 +24,10 @@ def prepare(inst: Instance, *, namespaced: bool, tty: bool) -> Launch:
 
     Raises errors of vmctl.errors, or OSError. Everything it makes is in the journal.
     """
-    image = store.find(inst.work.image)
+    image = store.lease(inst.work.image, inst)
     inst.state.image_digest = image.digest
-    inst.save()  # from now on the image cannot be removed
     flags = namespaces(inst.work) if namespaced else 0
-    layers = [mounts.mount_layer(layer, inst.journal) for layer in image.layers]
+    layers = [mounts.mount_layer(layer, inst) for layer in image.layers]
     _make_folders(inst, layers[-1])
     if not namespaced:
         inst.journal.record("mount", path=inst.path("rootfs"))

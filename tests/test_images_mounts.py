@@ -24,44 +24,43 @@ def make_instance():
 
 def test_a_layer_is_mounted_once_for_all_and_goes_with_its_last_user(layer, make_instance):
     one, two = make_instance("one"), make_instance("two")
-    target = mounts.mount_layer(layer, one.journal)
-    assert mounts.mount_layer(layer, two.journal) == target
+    target = mounts.mount_layer(layer, one)
+    assert mounts.mount_layer(layer, two) == target
     assert mounted_at(target) == ["erofs"]
     with open(os.path.join(target, "etc/hosts")) as file:
         assert "localhost" in file.read()
 
-    mounts.release_layer(layer.key, one.journal)
+    mounts.release_layer(layer.key, one)
     assert mounted_at(target) == ["erofs"]
-    os.unlink(one.journal.path)
-    mounts.release_layer(layer.key, two.journal)
+    mounts.release_layer(layer.key, two)
     assert mounted_at(target) == []
     assert not os.path.exists(target)
 
 
 def test_it_can_only_be_read(layer, make_instance):
     inst = make_instance("one")
-    target = mounts.mount_layer(layer, inst.journal)
+    target = mounts.mount_layer(layer, inst)
     try:
         with pytest.raises(OSError, match="Read-only"):
             os.mkdir(os.path.join(target, "new"))
     finally:
-        mounts.release_layer(layer.key, inst.journal)
+        mounts.release_layer(layer.key, inst)
 
 
 def test_what_was_only_announced_can_be_released(layer, make_instance):
     inst = make_instance("one")
     inst.journal.record(mounts.KIND, key=layer.key)
-    mounts.release_layer(layer.key, inst.journal)
-    mounts.release_layer(layer.key, inst.journal)
+    mounts.release_layer(layer.key, inst)
+    mounts.release_layer(layer.key, inst)
 
 
 def test_the_announcement_precedes_the_mount(layer, make_instance):
     inst = make_instance("one")
     os.unlink(layer.path)
     with pytest.raises(FileNotFoundError):
-        mounts.mount_layer(layer, inst.journal)
+        mounts.mount_layer(layer, inst)
     assert inst.journal.entries() == [{"kind": "layer", "key": layer.key}]
-    mounts.release_layer(layer.key, inst.journal)
+    mounts.release_layer(layer.key, inst)
     assert not os.path.exists(mounts.mount_point(layer.key))
 
 
@@ -71,9 +70,9 @@ def test_a_damaged_layer_is_refused_and_leaves_no_mount(layer, make_instance):
     with open(layer.path, "r+b") as file:
         file.write(bytes(4096))
     with pytest.raises(OSError, match="mount erofs"):
-        mounts.mount_layer(layer, inst.journal)
+        mounts.mount_layer(layer, inst)
     assert mounted_at(mounts.mount_point(layer.key)) == []
-    mounts.release_layer(layer.key, inst.journal)
+    mounts.release_layer(layer.key, inst)
 
 
 def test_older_kernels_mount_through_a_loop_device_that_goes_with_the_mount(layer, tmp_path):

@@ -67,8 +67,7 @@ def test_removal_leaves_no_file_of_the_image(tree):
 def test_an_image_that_is_replaced_leaves_its_layer_only_to_its_instances(tree):
     old = put("web", tree)
     user = instance.create(Workload("user", "web"), "container")
-    user.state.image_digest = old.digest
-    user.save()
+    assert store.lease("web", user) == old
     with pytest.raises(ConflictError, match=r"web is used by user"):
         store.remove("web")
     (tree / "more").write_text("more")

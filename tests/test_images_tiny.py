@@ -11,9 +11,10 @@ from images.packages import busybox, deb
 from images.recipes import tiny
 from images.store import store
 from images.upkeep import defaults
+from vmctl import instance
 from vmctl.errors import UnavailableError
-from vmctl.journal import Journal
 from vmctl.run import run
+from vmctl.workload import Workload
 
 
 def test_tiny_is_small_and_runs(own_root):
@@ -21,8 +22,8 @@ def test_tiny_is_small_and_runs(own_root):
     assert image.config.cmd == ("/bin/sh",)
     assert sum(os.stat(layer.path).st_size for layer in image.layers) < 4_000_000
     [layer] = image.layers
-    journal = Journal(str(own_root / "journal"))
-    root = mounts.mount_layer(layer, journal)
+    user = instance.create(Workload("user", "tiny"), "container")
+    root = mounts.mount_layer(layer, user)
     try:
         script = (
             "id -u; . /etc/os-release; echo $ID; ls -ld /tmp | cut -c1-10; awk 'BEGIN {print 6*7}'; httpd --help 2>&1"
@@ -34,7 +35,7 @@ def test_tiny_is_small_and_runs(own_root):
             assert os.path.isdir(os.path.join(root, folder))
         assert os.readlink(os.path.join(root, "usr/bin/id")) == "../../bin/busybox"
     finally:
-        mounts.release_layer(layer.key, journal)
+        mounts.release_layer(layer.key, user)
 
 
 def test_built_twice_it_has_the_same_digest(empty_root):

@@ -56,6 +56,7 @@ def user(two, trees, tmp_path):
         inst.state.image_digest = image.digest
         inst.state.status = "exited"
         inst.save()
+        store.lease(image.name, inst)
         made.append(inst)
     return made
 

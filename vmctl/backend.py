@@ -19,6 +19,7 @@ from vmctl.instance import Instance
 from vmctl.linux.events import Events
 from vmctl.named import TYPE_CHECKING, NamedTuple
 from vmctl.workload import Workload
+from vmctl.writable import Writable as Writable
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -97,17 +98,6 @@ class Footprint(NamedTuple):
     pss_by_role: Mapping[str, int] = {}  # workload, supervisor, forwarder, qemu
     vmm_bytes: int | None = None  # resident in a monitor but not the guest's memory; None without a monitor
     shared_files: tuple[str, ...] = ()  # other instances may have the same ones: each (device, inode) counts once
-
-
-class Writable(NamedTuple):
-    """The writable layer of an instance as a folder of the host: the upper directory of an overlay (overlayfs.rst).
-
-    Owners are as the workload sees them. `made` are the paths inside at which the backend itself made a folder or an
-    empty file, to mount on: no change of the workload's, unless it put something there.
-    """
-
-    folder: str  # only this process can be sure to reach it: it may begin with /proc/self/fd
-    made: tuple[str, ...] = ()
 
 
 class Watch(Protocol):

@@ -107,19 +107,6 @@ class Instance(Folder):
             yield
 
 
-def write_atomic(path: str, content: str | bytes) -> None:
-    """Replace a file's content: a reader, also after a crash, sees the old or the new content, never a part."""
-    temporary = f"{path}.{os.getpid()}.new"
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-        os.replace(temporary, path)
-    except OSError:  # for example a full disk, or a folder of that name
-        with suppress(OSError):
-            os.unlink(temporary)
-        raise
-
-
 def check_name(name: str) -> None:
     """Raise SpecError if `name` cannot be used for an instance: it becomes a folder, a cgroup and a host name."""
     if not re.fullmatch(NAME, name):

@@ -15,7 +15,7 @@ from images.kernels import kernel as kernels
 from images.kernels.kernel import Kernel
 from vmctl import paths
 from vmctl.errors import UnavailableError
-from vmctl.instance import write_atomic
+from vmctl.linux.filetree import write_atomic
 from vmctl.named import NamedTuple
 from vmctl.run import CommandError, run
 from vmctl.units import format_seconds

@@ -20,7 +20,7 @@ from vmctl.backend import (
     Step,
     Writable,
 )
-from vmctl.errors import StateError
+from vmctl.errors import StateError, VmctlError
 from vmctl.instance import Instance
 from vmctl.linux import filetree, processes
 from vmctl.named import TYPE_CHECKING
@@ -114,8 +114,14 @@ class VmBackend(HasFootprint, HasWritable, HasReads):
 
     def undo(self, inst: Instance, entry: dict[str, Any]) -> None:
         """See Backend. Kind `domain`: kills QEMU at any stage of its start and removes libvirt's files."""
-        if entry["kind"] == "domain":
+        from images.store import leases
+
+        if entry["kind"] == leases.KIND:
+            leases.undo(entry)
+        elif entry["kind"] == "domain":
             from vmm import control
 
             control.end(inst)
             filetree.remove_tree(files.libvirt_root(inst))
+        else:
+            raise VmctlError(f"the journal of {inst.name} has an entry of the unknown kind {entry['kind']}")

@@ -11,8 +11,9 @@ from images.store import store
 from images.store.image import Image
 from vmctl.errors import UnavailableError, VmctlError
 from vmctl.home import Home
-from vmctl.instance import Instance, write_atomic
+from vmctl.instance import Instance
 from vmctl.linux.cgroups import Cgroup, Limits
+from vmctl.linux.filetree import write_atomic
 from vmctl.net import attach
 from vmctl.workload import Workload
 from vmm import accelerator, boot, configure, disk, domain, files, guest, qemu, seed
@@ -38,9 +39,10 @@ def prepare(inst: Instance, choices: Choices) -> tuple[domain.Machine, Launcher]
 
 def _prepare(inst: Instance, choices: Choices) -> tuple[domain.Machine, Launcher]:
     work = inst.work
-    image = store.find(work.image)
+    image = store.lease(work.image, inst)
     inst.state.image_digest, inst.state.boot = image.digest, boot.kind(image, work)
-    inst.save()  # from now on the image cannot be removed
+    if not image.disk:
+        kernels.lease(work.vm.kernel, inst)
     if inst.state.boot != boot.DIRECT:
         inst.state.stop_s = SYSTEM_STOP_S
     chosen = accelerator.choose(choices.accel, work.vm.kernel)

@@ -8,8 +8,9 @@ from contextlib import nullcontext
 from vmctl import trace
 from vmctl.backend import Attachment, Exit, Watch
 from vmctl.errors import EXIT_VMCTL, VmctlError
-from vmctl.instance import Instance, write_atomic
+from vmctl.instance import Instance
 from vmctl.linux import processes
+from vmctl.linux.filetree import write_atomic
 from vmctl.linux.stdio import signals_to
 from vmm import domain, files, qemu, watch
 from vmm.domain import Machine

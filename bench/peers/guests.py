@@ -15,7 +15,7 @@ from bench.peers.containers import PROGRAM, Contender, ours, workload
 from vmctl import backends, engine, removal
 from vmctl.errors import DeadlineError, UnavailableError, VmctlError
 from vmctl.footprint import footprint
-from vmctl.instance import write_atomic
+from vmctl.linux.filetree import write_atomic
 from vmctl.run import CommandError, run
 from vmctl.workload import Ready
 

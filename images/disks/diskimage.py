@@ -15,7 +15,7 @@ from typing import Any
 
 from images.store.image import ImageError
 from images.store.staging import Stage
-from images.transfer.ingest import Progress, meter
+from images.layer.progress import Progress, meter
 from vmctl.run import CommandError, run
 from vmctl.units import format_size
 

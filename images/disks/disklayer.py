@@ -15,7 +15,7 @@ from images.disks.partitions import Partition, of_disk
 from images.layer import layers
 from images.store.image import ImageError, Layer
 from images.store.staging import Stage
-from images.transfer.ingest import Progress
+from images.layer.progress import Progress
 from vmctl.errors import UnavailableError
 from vmctl.linux.loops import detached, loop_device
 from vmctl.run import CommandError, run, which

@@ -16,7 +16,7 @@ from images.kernels import modules
 from images.kernels.kernel import Kernel
 from images.packages import busybox
 from vmctl import paths
-from vmctl.instance import write_atomic
+from vmctl.linux.filetree import write_atomic
 
 # The init inserts the modules listed here, one path per line, in this order.
 MODULE_LIST = "lib/modules/vmctl.order"

@@ -10,8 +10,7 @@ from typing import NamedTuple
 from images.kernels import kernel
 from images.kernels.kernel import DEBIAN, HOST, IMAGE, Kernel
 from images.kernels.modules import load_order
-from images.store import store
-from vmctl import backends, instance
+from images.store import leases, store
 from vmctl.errors import ConflictError, NotFoundError, SpecError
 from vmctl.linux import filetree
 from vmctl.run import run
@@ -67,14 +66,8 @@ def names() -> list[str]:
 
 
 def users(name: str) -> list[str]:
-    """Return the instances whose workloads ask for a kernel, by whatever name, in a mode that has its own."""
-    here = kernel.folder(name)
-    found = (instance.load(one) for one in instance.names())
-    return [
-        inst.name
-        for inst in found
-        if backends.load(inst.state.mode).features.own_kernel and kernel.folder(inst.work.vm.kernel) == here
-    ]
+    """Return the instances whose guests were started with a kernel of the store, by whatever name of it."""
+    return leases.users(leases.kernel(kernel.folder(name)))
 
 
 def add(vmlinuz: str, *, modules: str = "", name: str = "") -> Kernel:

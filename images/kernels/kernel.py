@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from images.packages import deb
-from images.store import store
+from images.store import leases, store
 from images.store.image import architecture
 from vmctl.errors import NotFoundError
 from vmctl.run import run
@@ -47,6 +47,15 @@ def find(name: str) -> Kernel:
     raise NotFoundError(
         f"there is no kernel {name}", hint="`vmctl image kernel ls` lists them; `host` and a path will do, too"
     )
+
+
+def lease(name: str, user: leases.User) -> Kernel:
+    """Return a kernel, which from now on stays in the store as long as its user does. Raises NotFoundError."""
+    with store.locked("kernel.lock"):
+        found = find(name)
+        if name != HOST and "/" not in name:
+            leases.take(leases.kernel(folder(name)), user)
+    return found
 
 
 def folder(name: str) -> str:

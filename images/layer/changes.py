@@ -16,8 +16,8 @@ from contextlib import suppress
 from images.layer.lookup import Node, View
 from images.layer.tree import LINKS_MAX, OPAQUE
 from images.store.image import Layer
-from vmctl.backend import Writable
 from vmctl.named import NamedTuple
+from vmctl.writable import Writable
 
 _OF_OVERLAYFS = "trusted.overlay."  # its own notes; nobody sees them through the overlay
 _OF_THE_HOST = "security.selinux"  # the label of where the file lies

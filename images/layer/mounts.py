@@ -1,18 +1,17 @@
 """Layers mounted on this host: each once, read-only, for all containers that use it.
 
-Who uses a layer is not counted but looked up: in the journals of the instances. A crash cannot falsify that.
+Who uses a layer is not counted but looked up among the leases: a crash cannot falsify that.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
 from contextlib import AbstractContextManager, suppress
 
+from images.store import leases
 from images.store.image import Layer
-from vmctl import instance, paths
-from vmctl.journal import Journal
+from vmctl import paths
 from vmctl.linux import syscalls
 from vmctl.linux.locks import folder_locked
 
@@ -24,26 +23,25 @@ def mount_point(key: str) -> str:
     return os.path.join(paths.run_root(), "layers", key[:12])
 
 
-def mount_layer(layer: Layer, journal: Journal) -> str:
-    """Mount a layer unless it is, on behalf of the instance whose journal is given, and return the mount point.
-
-    Raises OSError where the kernel refuses.
-    """
+def mount_layer(layer: Layer, user: leases.User) -> str:
+    """Mount a layer for a user, unless it is mounted, and return the mount point. Raises OSError."""
     target = mount_point(layer.key)
     with _locked():
-        journal.record(KIND, key=layer.key)
+        user.journal.record(KIND, key=layer.key)
+        leases.add(leases.layer(layer.key), user)
         if not os.path.ismount(target):
             os.makedirs(target, exist_ok=True)
             mount_erofs(layer.path, target)
     return target
 
 
-def release_layer(key: str, journal: Journal) -> None:
-    """Unmount a layer, if it is mounted, unless an instance other than the owner of `journal` uses it."""
-    with _locked():
-        if not any(_uses(other, key) for other in _other_journals(journal)):
+def release_layer(key: str, user: leases.User) -> None:
+    """Unmount a layer, if it is mounted, unless another user has a lease of it."""
+    with _locked():  # of two that go at once, the second one finds no lease of the first
+        leases.remove(leases.layer(key), user)
+        if not leases.users(leases.layer(key)):
             _unmount(mount_point(key))
-        journal.strike(KIND, key=key)  # or of two that go at once each would leave it to the other
+        user.journal.strike(KIND, key=key)
 
 
 def _unmount(target: str) -> None:
@@ -70,17 +68,6 @@ def mount_through_loop(path: str, target: str, flags: int) -> None:
 
     with loop_device(path) as device:
         syscalls.mount(device, target, "erofs", flags)
-
-
-def _other_journals(journal: Journal) -> Iterator[Journal]:
-    for name in instance.names():
-        other = os.path.join(paths.instances_root(), name, "journal")
-        if other != journal.path:
-            yield Journal(other)
-
-
-def _uses(journal: Journal, key: str) -> bool:
-    return any(entry["kind"] == KIND and entry["key"] == key for entry in journal.entries())
 
 
 def _locked() -> AbstractContextManager[None]:

@@ -65,25 +65,28 @@ class Reporter(Protocol):
         """Hear what the user should know."""
 
 
-def build(plan: Plan, options: Options, reporter: Reporter) -> Image:
+def build(plan: Plan, options: Options, reporter: Reporter, runner: runstep.Runner) -> Image:
     """Build an image, store it under its name and return it. After a failure only cached steps are new in the store.
 
     Raises SpecError, and what a step, the engine and the store raise.
     """
     for warning in plan.warnings:
         reporter.warn(warning)
-    runstep.remove_abandoned()
+    runner.remove_abandoned()
     with staging() as folder:
-        return _Build(folder, plan, options, reporter, Filling(plan.escape, quotes=plan.quotes)).image()
+        return _Build(folder, plan, options, reporter, runner).image()
 
 
 class _Build:
     """One build."""
 
-    def __init__(self, folder: Folder, plan: Plan, options: Options, reporter: Reporter, filling: Filling) -> None:
+    def __init__(
+        self, folder: Folder, plan: Plan, options: Options, reporter: Reporter, runner: runstep.Runner
+    ) -> None:
         self._folder, self._plan, self._options, self._reporter = folder, plan, options, reporter
-        self._filling = filling
-        self._bases = Bases(plan, options.arguments, filling)
+        self._runner = runner
+        self._filling = Filling(plan.escape, quotes=plan.quotes)
+        self._bases = Bases(plan, options.arguments, self._filling)
         self._states: dict[int, State] = {}
         self._declared = set(plan.arguments)
         self._number = self._total = 0
@@ -232,12 +235,13 @@ class _Build:
         )
         below = [layer.key for layer in state.layers]
         key = _key(["run", _VERSION, below, *command, state.epoch_s])
-        with runstep.alone(runstep.name_of(key)):
+        with self._runner.alone(runstep.name_of(key)):
             if (cached := self._cached(key)) is not None:
                 return self._take_cached(state, cached, text, key)
             if not state.name:
                 self._keep(state, _key(["state", below]))
             layer = runstep.run(
+                self._runner,
                 self._folder,
                 state.name,
                 command._replace(env={**proxies, **variables}),

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from images.layer import changes, layers
 from images.store import reference, store
 from images.store.image import Image, Layer
 from images.store.staging import Stage, staging
-from vmctl import backends, instance
-from vmctl.backend import HasWritable
 from vmctl.errors import NotFoundError, SpecError, StateError
-from vmctl.instance import Instance
 from vmctl.units import format_size
+from vmctl.writable import Writable
 
 # what docker keeps in a configuration of the one container it came from; OCI has none of it
 _OF_A_CONTAINER = ("container", "container_config", "docker_version", "id", "parent")
@@ -23,43 +22,40 @@ Settings = Mapping[str, Any]  # the part `config` of an OCI image configuration
 
 
 def commit(
-    inst: Instance,
+    base: Image,
+    lent: AbstractContextManager[Writable],
     name: str,
     *,
+    origin: str,
     message: str = "",
     author: str = "",
     change: Callable[[Settings], Settings] = lambda settings: settings,
-    pause: bool = True,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Image:
-    """Add an image made of an instance's image and what it has written since, and return it.
+    """Add an image made of another one and a writable layer on it, and return it; `origin` is the layer's instance.
 
     It replaces one of the same name. `change` gives the new image its configuration; message and author are for its
-    history. Raises SpecError for a name that no image can have, StateError for an instance without layers, VmctlError;
+    history. Raises SpecError for a name that no image can have, StateError for an image without layers, VmctlError;
     then the store is as it was.
     """
     name = _checked(name)
-    base = image_of(inst)
+    require_layers(base, origin)
     settings = change(dict(store.document(base).get("config") or {}))
     with staging() as stage:
         below = _hold(stage, base)
-        layer = _layer(stage, inst, base, pause, lambda size: progress(f"{inst.name}: {format_size(size)}"))
-        document = _document(store.document(base), [*below, layer], settings, _history(inst, message, author))
+        layer = _layer(stage, lent, base, origin, lambda size: progress(f"{origin}: {format_size(size)}"))
+        history = _history(origin, message, author)
+        document = _document(store.document(base), [*below, layer], settings, history)
         return store.add(stage, name, [*below, layer], document)
 
 
-def image_of(inst: Instance) -> Image:
-    """Return the image that an instance was started from, whatever its name stands for by now.
-
-    Raises NotFoundError, StateError where it has no layers: what a guest writes to a disk image is blocks of a disk.
-    """
-    image = store.find(inst.state.image_digest or inst.work.image)
+def require_layers(image: Image, user: str) -> None:
+    """Raise StateError if an image has no layers: what a guest writes to a disk image is blocks of a disk."""
     if image.disk:
         raise StateError(
-            f"{inst.name} was started from the disk image {image.name}, which has no layers to compare it with",
-            hint="`vmctl image import --as-layer` makes one of it that has",
+            f"{user} was started from the disk image {image.name}, which has no layers to compare it with",
+            hint="`vmctl image import --as-layer` imports the disk's files as a layer",
         )
-    return image
 
 
 def _checked(name: str) -> str:
@@ -79,26 +75,25 @@ def _hold(stage: Stage, image: Image) -> list[Layer]:
     return held
 
 
-def _layer(stage: Stage, inst: Instance, base: Image, pause: bool, progress: Callable[[int], None]) -> Layer:
-    with backends.ability(backends.load(inst.state.mode), HasWritable).writable(inst, pause=pause) as writable:
+def _layer(
+    stage: Stage, lent: AbstractContextManager[Writable], base: Image, origin: str, progress: Callable[[int], None]
+) -> Layer:
+    with lent as writable:
         skip = changes.own(base.layers, writable)
         try:
-            layer = layers.from_folder(stage, writable.folder, overlay=True, skip=skip, progress=progress)
+            return layers.from_folder(stage, writable.folder, overlay=True, skip=skip, progress=progress)
         except OSError as error:
             if not str(error.filename).startswith(writable.folder):
                 raise
-            instance.load(inst.name)
             path = str(error.filename).removeprefix(writable.folder)
             raise StateError(
-                f"{path} of {inst.name} changed while it was read: {error.strerror}",
+                f"{path} of {origin} changed while it was read: {error.strerror}",
                 hint="try again, without --no-pause",
             ) from None
-    instance.load(inst.name)  # or it was removed meanwhile, and what was read is not all
-    return layer
 
 
-def _history(inst: Instance, message: str, author: str) -> dict[str, Any]:
-    words = {"created_by": f"vmctl commit {inst.name}", "comment": message, "author": author}
+def _history(origin: str, message: str, author: str) -> dict[str, Any]:
+    words = {"created_by": f"vmctl commit {origin}", "comment": message, "author": author}
     return {"created": store.timestamp(time.time()), **{key: text for key, text in words.items() if text}}
 
 

@@ -10,8 +10,9 @@ import json
 import os
 from collections.abc import Mapping
 
-from vmctl import instance, paths
+from vmctl import paths
 from vmctl.errors import VmctlError
+from vmctl.linux import filetree
 from vmctl.named import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -43,9 +44,9 @@ def index() -> list[dict[str, Any]]:
 
 def write_index(descriptors: list[dict[str, Any]]) -> None:
     """Replace the index, whole or not at all. Raises OSError."""
-    instance.write_atomic(path("oci-layout"), '{"imageLayoutVersion": "1.0.0"}')
+    filetree.write_atomic(path("oci-layout"), '{"imageLayoutVersion": "1.0.0"}')
     document = {"schemaVersion": 2, "mediaType": INDEX, "manifests": descriptors}
-    instance.write_atomic(path("index.json"), json.dumps(document, indent=1))
+    filetree.write_atomic(path("index.json"), json.dumps(document, indent=1))
 
 
 def name_of(descriptor: Mapping[str, Any]) -> str:
@@ -64,7 +65,7 @@ def put(media_type: str, content: bytes) -> dict[str, Any]:
 
     digest = "sha256:" + hashlib.sha256(content).hexdigest()
     os.makedirs(path("blobs", "sha256"), exist_ok=True)
-    instance.write_atomic(blob_path(digest), content)
+    filetree.write_atomic(blob_path(digest), content)
     return {"mediaType": media_type, "digest": digest, "size": len(content)}
 
 

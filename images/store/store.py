@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
+from images.store import leases
 from images.store.config import config_document as config_document
 from images.store.config import read_config
 from images.store.config import timestamp as timestamp
@@ -33,7 +34,6 @@ from images.store.layout import (
     write_index,
 )
 from images.store.layout import path as path
-from vmctl import instance
 from vmctl.errors import ConflictError, NotFoundError, VmctlError
 from vmctl.named import TYPE_CHECKING
 
@@ -63,6 +63,14 @@ def find(name: str) -> Image:
     for file in (*(layer.path for layer in image.layers), *filter(None, [image.disk])):
         if not os.path.exists(file):
             raise NotFoundError(f"the image {name} lacks {file}", hint="remove it and get it again")
+    return image
+
+
+def lease(name: str, user: leases.User) -> Image:
+    """Return the image of a name or digest, which from now on stays as long as its user does. Raises NotFoundError."""
+    with locked():
+        image = find(name)
+        leases.take(leases.image(image.digest), user)
     return image
 
 
@@ -121,8 +129,10 @@ def tag(image: Image, name: str) -> Image:
         return _image(_replace(name, entry)[0])
 
 
-def remove(name: str, *, force: bool = False) -> int:
+def remove(name: str, *, force: bool = False, others: Mapping[str, Sequence[str]] = {}) -> int:
     """Remove a name, and what no other name has; return how many bytes of the disk that freed.
+
+    `others` are users without a lease, by the name or the digest of their image.
 
     Raises NotFoundError; ConflictError where an instance uses it, unless `force`: what it needs then goes with it.
     """
@@ -131,7 +141,8 @@ def remove(name: str, *, force: bool = False) -> int:
         names = [name_of(one) for one in index() if one["digest"] == found["digest"]]
         if name_of(found) != normal(name) and len(names) > 1:
             raise ConflictError(f"the image {name} has several names: {', '.join(names)}", hint="give one of them")
-        if len(names) == 1 and not force and (used_by := users(found["digest"])):
+        used_by = sorted({*users(found["digest"]), *others.get(found["digest"], ()), *others.get(names[0], ())})
+        if len(names) == 1 and not force and used_by:
             hint = f"`vmctl rm {used_by[0]}` first, or `-f`: it keeps what it needs"
             raise ConflictError(f"the image {name} is used by {', '.join(used_by)}", hint=hint)
         return _replace(name_of(found), None)[1]
@@ -178,20 +189,8 @@ def files(image: Image) -> set[str]:
 
 
 def users(digest: str) -> list[str]:
-    """Return the instances that were started from the image of that digest."""
-    return all_users().get(digest, [])
-
-
-def all_users() -> dict[str, list[str]]:
-    """Return for each image that instances were started from, or are about to be, by its digest, their names."""
-    found: dict[str, list[str]] = {}
-    named = {name_of(one): one["digest"] for one in index()}
-    for name in instance.names():
-        with suppress(NotFoundError):  # removed since it was listed
-            inst = instance.load(name)
-            digest = inst.state.image_digest or named.get(normal(inst.work.image), "")
-            found.setdefault(digest, []).append(name)
-    return found
+    """Return the instances that use the image of that digest."""
+    return leases.users(leases.image(digest))
 
 
 def unreferenced() -> list[str]:

@@ -24,7 +24,7 @@ from images.store import layout, reference, store
 from images.store.image import Image, Layer
 from images.store.staging import Stage
 from images.transfer import oci
-from images.transfer.ingest import Progress, meter
+from images.layer.progress import Progress, meter
 from vmctl.errors import SpecError
 
 FORMS = ("oci", "docker")

@@ -20,7 +20,8 @@ from images.store.image import Image, ImageConfig, ImageError, Layer
 from images.store.staging import Stage, staging
 from images.transfer import oci, sources
 from images.transfer.archive import Archive, Folder, Tar, holds_images
-from images.transfer.ingest import Bringer, Progress, limit_bytes, meter
+from images.layer.progress import Progress, meter
+from images.transfer.ingest import Bringer, limit_bytes
 from vmctl.errors import NotFoundError, SpecError
 from vmctl.units import format_size
 

@@ -8,17 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from images.layer import compression, layers
+from images.layer.progress import Progress, meter
 from images.layer.readers import Watched
 from images.store.image import Layer
 from images.store.staging import Stage
 from images.transfer.sources import Incoming, IncomingLayer
-from vmctl.units import format_size
 
 # A layer may unpack to this, or to so many times its packed size where that is more: gzip makes a tenth of text and a
 # thousandth of zeros.
 LAYER_BYTES, LAYER_FACTOR = 4 << 30, 100
 
-Progress = Callable[[str], None]
 
 
 def limit_bytes(packed_bytes: int, stated_bytes: int | None) -> int:
@@ -74,9 +73,3 @@ class Bringer:
 
     def _meter(self, sentence: str, size_bytes: int) -> Callable[[int], None]:
         return meter(self._progress, sentence, size_bytes)
-
-
-def meter(progress: Progress, sentence: str, size_bytes: int) -> Callable[[int], None]:
-    """Return what tells `progress` how many of some bytes are done: `layer 2 of 5: 12.0 MiB of 450.0 MiB`."""
-    total = format_size(size_bytes)
-    return lambda count: progress(f"{sentence}: {format_size(count)} of {total}")

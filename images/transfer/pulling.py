@@ -14,7 +14,8 @@ from images.store.image import Image, ImageError, Layer
 from images.store.reference import Reference
 from images.store.staging import Stage, staging
 from images.transfer import downloads, oci, registry
-from images.transfer.ingest import Bringer, Progress, meter
+from images.layer.progress import Progress, meter
+from images.transfer.ingest import Bringer
 from images.transfer.registry import Access, DiskFullError
 from images.transfer.sources import Incoming, IncomingLayer, is_index
 from vmctl.errors import DeadlineError

@@ -9,7 +9,7 @@ from images.store import reference, store
 from images.store.reference import Reference
 from images.store.staging import staging
 from images.transfer import exporting, registry
-from images.transfer.ingest import Progress, meter
+from images.layer.progress import Progress, meter
 from images.transfer.registry import Access
 from vmctl.errors import DeadlineError, SpecError
 

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
 from images.kernels import initrd, inventory, moduledisk
-from images.store import staging, store
+from images.store import leases, staging, store
+from images.store.image import Image
 from images.transfer import downloads
-from vmctl import engine, instance
-from vmctl.errors import ConflictError, NotFoundError, StateError
+from vmctl.errors import ConflictError, NotFoundError
 from vmctl.linux import filetree
 
-STOPPED = ("exited", "failed")  # of an instance's status
-
-INSTANCE, IMAGE, STEP, FILE = "instance", "image", "build step", "file"
+IMAGE, STEP, FILE = "image", "build step", "file"
 DOWNLOAD, KERNEL, INITRD, MODULES = "download", "kernel", "initrd", "modules"
 
 
@@ -28,26 +26,15 @@ class Item(NamedTuple):
     size_bytes: int
 
 
-def stopped() -> list[Item]:
-    """Return the instances that do not run."""
-    found = []
-    for name in instance.names():
-        with suppress(NotFoundError):  # removed since it was listed
-            inst = instance.load(name)
-            if engine.status(inst) in STOPPED:
-                found.append(Item(INSTANCE, name, filetree.allocated_bytes(inst.directory)))
-    return found
-
-
-def unused(*, everything: bool, without: Iterable[str] = ()) -> list[Item]:
+def unused(*, everything: bool, without: Iterable[str] = (), others: Mapping[str, Sequence[str]] = {}) -> list[Item]:
     """Return what is in the store and its caches for nobody.
 
     That is: images that have lost their name and files that no image has, steps of builds that no image came of,
     interrupted downloads, kernels of Debian that a newer one has replaced, initrds and disks with modules that no
     start will ask for. `everything`: also images that no instance was started from, and all steps of builds.
-    `without`: instances that will be gone by then.
+    `without`: instances that will be gone by then. `others`: users without a lease, by the name or digest of an image.
     """
-    found = [*_images(set(without), everything=everything)]
+    found = [*_images(set(without), others, everything=everything)]
     found += [Item(FILE, file, _allocated([file])) for file in store.unreferenced()]
     found += [Item(DOWNLOAD, path, size_bytes) for path, size_bytes in downloads.sizes().items()]
     found += [
@@ -63,9 +50,14 @@ def stale_of_kernels() -> list[Item]:
     return found + [Item(MODULES, file, _allocated([file])) for file in moduledisk.stale(kernels)]
 
 
-def _images(gone: set[str], *, everything: bool) -> Iterator[Item]:
-    images, users = store.ls(hidden=True, unnamed=True), store.all_users()
-    free = [image for image in images if not set(users.get(image.digest, ())) - gone]
+def _images(gone: set[str], others: Mapping[str, Sequence[str]], *, everything: bool) -> Iterator[Item]:
+    images, users = store.ls(hidden=True, unnamed=True), leases.all_users()
+
+    def is_free(image: Image) -> bool:
+        known = users.get(leases.image(image.digest), ()), others.get(image.digest, ()), others.get(image.name, ())
+        return not {name for names in known for name in names} - gone
+
+    free = list(filter(is_free, images))
     doomed = [image for image in free if everything or not image.name or _is_step(image.name)]
     needed = {file for image in images if image not in doomed for file in store.files(image)}
     for image in sorted(doomed, key=lambda image: _is_step(image.name)):
@@ -84,18 +76,13 @@ def leftover_bytes() -> int:
 def remove(items: Iterable[Item]) -> Iterator[Item]:
     """Remove the items and yield each with the bytes it gave back; one that has found a use meanwhile stays."""
     for item in items:
-        with suppress(NotFoundError, ConflictError, StateError):
+        with suppress(NotFoundError, ConflictError):
             yield item._replace(size_bytes=_REMOVE[item.kind](item))
 
 
 def remove_unfinished() -> int:
     """Remove what killed commands have left half made, and return the bytes that gave back."""
     return staging.remove_abandoned()
-
-
-def _instance(item: Item) -> int:
-    engine.rm(item.name)
-    return item.size_bytes
 
 
 def _image(item: Item) -> int:
@@ -125,7 +112,6 @@ def _cached(item: Item) -> int:
 
 
 _REMOVE = {
-    INSTANCE: _instance,
     IMAGE: _image,
     STEP: _image,
     FILE: _file,

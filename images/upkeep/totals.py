@@ -1,16 +1,15 @@
-"""What all images, instances, kernels and caches take of the disk together, and what of it could be had back."""
+"""What all images, kernels and caches take of the disk together, and what of it could be had back."""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable
 from typing import NamedTuple
 
 from images.kernels import inventory
 from images.store import store
 from images.upkeep import prune
-from images.upkeep.usage import InstanceUse, allocated_bytes, images, instances
+from images.upkeep.usage import allocated_bytes, images
 from vmctl import paths
 from vmctl.linux import filetree
 
@@ -28,7 +27,7 @@ class Total(NamedTuple):
 
 def totals() -> list[Total]:
     """Return one line for each kind."""
-    return [_images(), _instances(), _kernels(), _cache()]
+    return [_images(), _kernels(), _cache()]
 
 
 def _images() -> Total:
@@ -44,13 +43,6 @@ def _images() -> Total:
         allocated_bytes(file for file, count in owners.items() if count > 1),
         allocated_bytes(owners.keys() - needed),
     )
-
-
-def _instances() -> Total:
-    uses = instances()
-    stopped = [use for use in uses if use.status in prune.STOPPED]
-    running = sum(1 for use in uses if use.status == "running")
-    return Total("instances", len(uses), running, _sum(uses), 0, _sum(stopped))
 
 
 def _kernels() -> Total:
@@ -79,7 +71,3 @@ def _made_of_kernels() -> int:
 def _of_builds() -> set[str]:
     hidden = (image for image in store.ls(hidden=True) if image.name.startswith("."))
     return {file for image in hidden for file in store.files(image)}
-
-
-def _sum(uses: Iterable[InstanceUse]) -> int:
-    return sum(use.size_bytes for use in uses)

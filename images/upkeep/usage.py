@@ -1,17 +1,13 @@
-"""What each image and each instance takes of the disk: allocated bytes, each file counted once."""
+"""What each image takes of the disk: allocated bytes, each file counted once."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from contextlib import suppress
 from typing import NamedTuple
 
-from images.store import store
+from images.store import leases, store
 from images.store.image import Image
-from vmctl import engine, instance
-from vmctl.errors import NotFoundError
-from vmctl.instance import Instance
 from vmctl.linux import filetree
 
 
@@ -29,17 +25,9 @@ class ImageUse(NamedTuple):
         return self.size_bytes - self.shared_bytes
 
 
-class InstanceUse(NamedTuple):
-    """An instance: its own files; what it reads of its image is not counted."""
-
-    instance: Instance
-    status: str
-    size_bytes: int
-
-
 def images(*, hidden: bool = False) -> list[ImageUse]:
     """Return the images by name, with those that have lost theirs; `hidden`: also the steps of builds."""
-    every, users = store.ls(unnamed=True, hidden=hidden), store.all_users()
+    every, users = store.ls(unnamed=True, hidden=hidden), leases.all_users()
     found = {image.digest: store.files(image) for image in every}
     owners = Counter(file for files in found.values() for file in files)
     return [
@@ -47,20 +35,10 @@ def images(*, hidden: bool = False) -> list[ImageUse]:
             image,
             allocated_bytes(found[image.digest]),
             allocated_bytes(file for file in found[image.digest] if owners[file] > 1),
-            users.get(image.digest, []),
+            users.get(leases.image(image.digest), []),
         )
         for image in every
     ]
-
-
-def instances() -> list[InstanceUse]:
-    """Return the instances by name."""
-    found = []
-    for name in instance.names():
-        with suppress(NotFoundError):  # removed since it was listed
-            inst = instance.load(name)
-            found.append(InstanceUse(inst, engine.status(inst), filetree.allocated_bytes(inst.directory)))
-    return found
 
 
 def layer_owners(layers: Iterable[str]) -> dict[str, list[str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from vmctl import instance
+from vmctl import instance, lending
 from vmctl.cli import output
 
 EXAMPLE = """vmctl commit --change 'CMD ["httpd", "-f"]' web web:changed"""
@@ -32,17 +32,19 @@ def run(args: argparse.Namespace) -> int:
     from functools import reduce
 
     from images.recipes import commit, settings
+    from images.store import store
 
     inst = instance.load(args.name)
     progress = output.Progress()
     try:
         image = commit.commit(
-            inst,
+            store.find(inst.state.image_digest or inst.work.image),  # whatever the name refers to by now
+            lending.writable(inst, pause=not args.no_pause),
             args.image,
+            origin=inst.name,
             message=args.message,
             author=args.author,
             change=lambda config: reduce(settings.change, args.change, config),
-            pause=not args.no_pause,
             progress=progress,
         )
     finally:

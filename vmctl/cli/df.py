@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from images.upkeep.totals import Total
-    from images.upkeep.usage import InstanceUse
+    from vmctl.usage import InstanceUse
 
 COLUMNS = ("kind", "total", "active", "size_bytes", "shared_bytes", "reclaimable_bytes")
 OF_IMAGES = ("name", "tag", "id", "created", "size_bytes", "shared_bytes", "unique_bytes", "instances")
@@ -32,23 +32,43 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the disk usage; each file is counted once."""
-    from images.upkeep import totals, usage
+    from images.upkeep import usage
+    from vmctl import usage as instance_usage
     from vmctl.cli.image import ls
 
+    uses = instance_usage.instances()
     if not args.verbose:
-        output.show(list(map(_total, totals.totals())), COLUMNS, args.format, _cell)
+        output.show(_totals(uses), COLUMNS, args.format, _cell)
         return 0
     images = [ls.row(use) for use in usage.images()]
-    instances = list(map(_instance, usage.instances()))
+    instances = list(map(_instance, uses))
     if args.format == "table":
         output.show(images, OF_IMAGES, "table", ls.cell)
         sys.stdout.flush()
         output.note("")
         output.show(instances, OF_INSTANCES, "table", ls.cell)
+        output.note_unknown(use.seen for use in uses)
         return 0
-    document = {"totals": list(map(_total, totals.totals())), "images": images, "instances": instances}
+    document = {"totals": _totals(uses), "images": images, "instances": instances}
     print(json.dumps(document, indent=2 if args.format == "json" else None))
     return 0
+
+
+def _totals(uses: list[InstanceUse]) -> list[dict[str, Any]]:
+    """Return a row of each kind: images, instances, kernels, cache."""
+    from images.upkeep import totals
+
+    images, *others = totals.totals()
+    return list(map(_total, (images, _of_instances(uses), *others)))
+
+
+def _of_instances(uses: list[InstanceUse]) -> Total:
+    from images.upkeep.totals import Total
+    from vmctl.usage import STOPPED
+
+    running = sum(1 for use in uses if use.seen.status == "running")
+    stopped_bytes = sum(use.size_bytes for use in uses if use.seen.status in STOPPED)
+    return Total("instances", len(uses), running, sum(use.size_bytes for use in uses), 0, stopped_bytes)
 
 
 def _total(total: Total) -> dict[str, Any]:
@@ -56,13 +76,14 @@ def _total(total: Total) -> dict[str, Any]:
 
 
 def _instance(use: InstanceUse) -> dict[str, Any]:
-    inst = use.instance
+    seen, inst = use.seen, use.seen.instance
     return {
-        "name": inst.name,
-        "mode": inst.state.mode,
-        "status": use.status,
-        "image": inst.work.image,
+        "name": seen.name,
+        "mode": inst and inst.state.mode,
+        "status": seen.status,
+        "image": inst and inst.work.image,
         "size_bytes": use.size_bytes,
+        "reason": seen.reason or None,
     }
 
 

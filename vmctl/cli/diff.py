@@ -6,8 +6,7 @@ import argparse
 import os
 import sys
 
-from vmctl import backends, instance
-from vmctl.backend import HasWritable
+from vmctl import instance, lending
 from vmctl.cli import output
 
 EXAMPLE = "vmctl diff web"
@@ -23,10 +22,12 @@ def run(args: argparse.Namespace) -> int:
     """Print a line for each path that differs from the image: A(dded), C(hanged) or D(eleted)."""
     from images.layer import changes
     from images.recipes import commit
+    from images.store import store
 
     inst = instance.load(args.name)
-    image = commit.image_of(inst)
-    with backends.ability(backends.load(inst.state.mode), HasWritable).writable(inst, pause=False) as writable:
+    image = store.find(inst.state.image_digest or inst.work.image)
+    commit.require_layers(image, inst.name)
+    with lending.writable(inst, pause=False) as writable:
         found = changes.changes(image.layers, writable)
     if args.format != "table":
         output.show([change._asdict() for change in found], (), args.format)

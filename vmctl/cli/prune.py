@@ -6,8 +6,9 @@ import argparse
 import os
 import sys
 
+from vmctl import engine
 from vmctl.cli import output
-from vmctl.errors import SpecError
+from vmctl.errors import NotFoundError, SpecError, StateError
 from vmctl.named import TYPE_CHECKING
 from vmctl.units import format_size
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from images.upkeep.prune import Item
 
 
+INSTANCE = "instance"  # an item's kind, next to those of images.upkeep.prune
 EXAMPLE = "vmctl prune --all --force"
 
 
@@ -38,9 +40,10 @@ def add_choices(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Remove stopped instances and unused data of the image store, and print what was removed."""
     from images.upkeep import prune as pruning
+    from vmctl import usage
 
-    stopped = pruning.stopped()
-    unused = pruning.unused(everything=args.all, without=[item.name for item in stopped])
+    stopped = [pruning.Item(INSTANCE, use.seen.name, use.size_bytes) for use in usage.stopped()]
+    unused = pruning.unused(everything=args.all, without=[item.name for item in stopped], others=usage.images())
     return prune([*stopped, *unused], args)
 
 
@@ -52,11 +55,22 @@ def prune(items: Sequence[Item], args: argparse.Namespace) -> int:
         output.note("nothing was removed")
         return 1
     unfinished = pruning.remove_unfinished()
-    removed = list(pruning.remove(items))
+    instances = [item for item in items if item.kind == INSTANCE]
+    others = [item for item in items if item.kind != INSTANCE]
+    removed = [*filter(_removed, instances), *pruning.remove(others)]
     output.show([item._asdict() for item in removed], ("kind", "name", "size_bytes"), args.format, _cell)
     sys.stdout.flush()
     output.note(f"freed {format_size(unfinished + sum(item.size_bytes for item in removed))}")
     return 0
+
+
+def _removed(item: Item) -> bool:
+    """Remove an instance and return whether that was still possible: it may have been started again."""
+    try:
+        engine.rm(item.name)
+    except (NotFoundError, StateError):
+        return False
+    return True
 
 
 def _agreed(items: Sequence[Item]) -> bool:

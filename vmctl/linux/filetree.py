@@ -1,9 +1,10 @@
-"""Trees of files: the bytes they take on the disk, and their removal."""
+"""Files and trees of files: replaced whole, the bytes they take on the disk, and their removal."""
 
 from __future__ import annotations
 
 import errno
 import os
+from contextlib import suppress
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -82,3 +83,16 @@ def size_bytes(path: str) -> int:
         return os.stat(path).st_size
     except FileNotFoundError:
         return 0
+
+
+def write_atomic(path: str, content: str | bytes) -> None:
+    """Replace a file's content so that a reader, or a crash, sees the old or the new one, never a part."""
+    temporary = f"{path}.{os.getpid()}.new"
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+        os.replace(temporary, path)
+    except OSError:  # a full disk, a folder in the place of the file
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise

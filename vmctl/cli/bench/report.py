@@ -23,7 +23,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write, and print where to."""
     from bench import result as results
-    from vmctl.instance import write_atomic
+    from vmctl.linux.filetree import write_atomic
 
     source = results.path_of(args.result)
     text = _text(source, args.format)

@@ -173,7 +173,7 @@ def _modes(
 def _exports(done: Result, folder: str) -> None:
     from bench import export
     from bench.report import page
-    from vmctl.instance import write_atomic
+    from vmctl.linux.filetree import write_atomic
 
     files = {"samples.csv": export.samples_csv, "report.md": export.markdown, "hyperfine.json": export.hyperfine}
     for name, make in {**files, "report.html": page.page}.items():

@@ -24,7 +24,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure and print; 0 where every target is met, 1 where one is not."""
     from bench import folder, selftest
-    from vmctl.instance import write_atomic
+    from vmctl.linux.filetree import write_atomic
 
     check_counts(args, "trials", "runs")
     if args.out:

@@ -41,6 +41,7 @@ def run(args: argparse.Namespace) -> int:
 def _build(args: argparse.Namespace) -> Image:
     from images.recipes import builder, choice
     from images.store import reference
+    from vmctl.steprunner import StepRunner
 
     chosen = choice.choose(args.what, args.file, [_pair(text, "--set") for text in args.set])
     options = builder.Options(
@@ -54,7 +55,7 @@ def _build(args: argparse.Namespace) -> Image:
     )
     report = _Report(quiet=args.quiet)
     try:
-        return builder.build(chosen.plan, options, report)
+        return builder.build(chosen.plan, options, report, StepRunner())
     finally:
         report.end()
 

@@ -17,5 +17,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Remove what nobody needs, but no instance, and say what it was."""
     from images.upkeep import prune
+    from vmctl import usage
 
-    return prune_verb.prune(prune.unused(everything=args.all), args)
+    return prune_verb.prune(prune.unused(everything=args.all, others=usage.images()), args)

@@ -18,5 +18,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Remove each and print its name; one that cannot be removed keeps none of the others from it."""
     from images.store import store
+    from vmctl import usage
 
-    return each(args.names, lambda name: store.remove(name, force=args.force))
+    return each(args.names, lambda name: store.remove(name, force=args.force, others=usage.images()))

@@ -1,0 +1,26 @@
+"""The writable layer of an instance, lent to whoever reads it: `diff`, `commit`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from vmctl import backends, instance
+from vmctl.backend import HasWritable
+from vmctl.instance import Instance
+from vmctl.writable import Writable
+
+
+@contextmanager
+def writable(inst: Instance, *, pause: bool) -> Iterator[Writable]:
+    """Lend the writable layer of an instance.
+
+    Raises UnavailableError if its mode cannot do that, NotFoundError at the end if the instance has been removed
+    meanwhile: then what was read is not all.
+    """
+    backend = backends.ability(backends.load(inst.state.mode), HasWritable)
+    try:
+        with backend.writable(inst, pause=pause) as found:
+            yield found
+    finally:
+        instance.load(inst.name)
