@@ -213,7 +213,7 @@ def test_one_that_cannot_be_read_hides_no_other_and_can_be_removed(own_root, dam
         assert ok("ps", "-q").split() == ["bad", "good"]
         documents = json.loads(ok("inspect", "bad", "good"))
         assert [document["status"] for document in documents] == ["unknown", "running"]
-        for verb in (("ps",),):
+        for verb in (("ps",), ("df",), ("df", "-v"), ("image", "ls"), ("prune", "-f"), ("image", "prune", "-f")):
             assert vmctl(*verb).code == 0, verb
         assert folder.exists()
         for verb in (("down", "bad"), ("rm", "bad"), ("stop", "bad")):

@@ -164,10 +164,10 @@ def load(name: str) -> Instance:
 
     Raises NotFoundError, also for an invalid name, and UnreadableError if its files are damaged or of a later format.
     """
+    if not re.fullmatch(NAME, name):
+        raise absent(name)
     directory = os.path.join(paths.instances_root(), name)
     try:
-        if not re.fullmatch(NAME, name):
-            raise FileNotFoundError
         state, timeline = _read_state(directory, name)
         what = f"{name}: {WORKLOAD}"
         with open(os.path.join(directory, WORKLOAD), "rb") as file:

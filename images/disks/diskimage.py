@@ -13,9 +13,9 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
+from images.layer.progress import Progress, meter
 from images.store.image import ImageError
 from images.store.staging import Stage
-from images.layer.progress import Progress, meter
 from vmctl.run import CommandError, run
 from vmctl.units import format_size
 

@@ -13,9 +13,9 @@ from contextlib import ExitStack, contextmanager, suppress
 from images.disks import diskimage
 from images.disks.partitions import Partition, of_disk
 from images.layer import layers
+from images.layer.progress import Progress
 from images.store.image import ImageError, Layer
 from images.store.staging import Stage
-from images.layer.progress import Progress
 from vmctl.errors import UnavailableError
 from vmctl.linux.loops import detached, loop_device
 from vmctl.run import CommandError, run, which

@@ -55,17 +55,17 @@ def take(what: str, user: User) -> None:
 def undo(entry: dict[str, Any]) -> None:
     """Undo a journal entry of kind `lease`."""
     with suppress(FileNotFoundError):
-        os.unlink(os.path.join(_folder(), os.path.basename(entry["name"])))
+        os.unlink(os.path.join(folder(), os.path.basename(entry["name"])))
 
 
 def add(what: str, user: User) -> None:
     """Make a lease that is part of something else, which the journal announces. Raises OSError."""
-    link = os.path.join(_folder(), _name(what, user))
+    link = os.path.join(folder(), _name(what, user))
     with suppress(FileExistsError):
         try:
             os.symlink(user.directory, link)
         except FileNotFoundError:  # the first one of all
-            os.makedirs(_folder(), mode=0o711, exist_ok=True)
+            os.makedirs(folder(), mode=0o711, exist_ok=True)
             os.symlink(user.directory, link)
 
 
@@ -84,7 +84,7 @@ def all_users() -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for name in sorted(_listing()):
         what, user, _ = name.rsplit(":", 2)
-        if os.path.exists(os.path.join(_folder(), name)):  # follows the link
+        if os.path.exists(os.path.join(folder(), name)):  # follows the link
             found.setdefault(what, []).append(user)
         else:
             undo({"name": name})
@@ -95,12 +95,13 @@ def _name(what: str, user: User) -> str:
     return f"{what}:{user.name}:{user.id}"
 
 
-def _folder() -> str:
+def folder() -> str:
+    """Return the folder of all leases, which stays when it is empty."""
     return os.path.join(paths.state_root(), "leases")
 
 
 def _listing() -> list[str]:
     try:
-        return [name for name in os.listdir(_folder()) if name.count(":") >= 3]
+        return [name for name in os.listdir(folder()) if name.count(":") >= 3]
     except FileNotFoundError:
         return []

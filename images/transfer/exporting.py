@@ -19,12 +19,12 @@ from io import BytesIO
 from typing import Any, NamedTuple, Protocol
 
 from images.layer import layers
+from images.layer.progress import Progress, meter
 from images.layer.readers import Watched
 from images.store import layout, reference, store
 from images.store.image import Image, Layer
 from images.store.staging import Stage
 from images.transfer import oci
-from images.layer.progress import Progress, meter
 from vmctl.errors import SpecError
 
 FORMS = ("oci", "docker")

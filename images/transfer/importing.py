@@ -14,13 +14,13 @@ from typing import BinaryIO, NamedTuple
 
 from images.disks import diskimage, disklayer
 from images.layer import compression, layers
+from images.layer.progress import Progress, meter
 from images.layer.tarheaders import HEADER_BYTES, is_header
 from images.store import reference, store
 from images.store.image import Image, ImageConfig, ImageError, Layer
 from images.store.staging import Stage, staging
 from images.transfer import oci, sources
 from images.transfer.archive import Archive, Folder, Tar, holds_images
-from images.layer.progress import Progress, meter
 from images.transfer.ingest import Bringer, limit_bytes
 from vmctl.errors import NotFoundError, SpecError
 from vmctl.units import format_size

@@ -19,7 +19,6 @@ from images.transfer.sources import Incoming, IncomingLayer
 LAYER_BYTES, LAYER_FACTOR = 4 << 30, 100
 
 
-
 def limit_bytes(packed_bytes: int, stated_bytes: int | None) -> int:
     """Return to how much a layer of a packed size may unpack, unless the user has stated it."""
     return max(LAYER_BYTES, LAYER_FACTOR * packed_bytes) if stated_bytes is None else stated_bytes

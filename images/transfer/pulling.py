@@ -8,13 +8,13 @@ from collections.abc import Callable
 from functools import partial
 
 from images.layer import layers
+from images.layer.progress import Progress, meter
 from images.layer.readers import verified
 from images.store import reference, store
 from images.store.image import Image, ImageError, Layer
 from images.store.reference import Reference
 from images.store.staging import Stage, staging
 from images.transfer import downloads, oci, registry
-from images.layer.progress import Progress, meter
 from images.transfer.ingest import Bringer
 from images.transfer.registry import Access, DiskFullError
 from images.transfer.sources import Incoming, IncomingLayer, is_index

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from images.layer.progress import Progress, meter
 from images.store import reference, store
 from images.store.reference import Reference
 from images.store.staging import staging
 from images.transfer import exporting, registry
-from images.layer.progress import Progress, meter
 from images.transfer.registry import Access
 from vmctl.errors import DeadlineError, SpecError
 

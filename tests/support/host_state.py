@@ -8,6 +8,7 @@ import os
 import socket
 from typing import NamedTuple
 
+from images.store import leases
 from vmctl import paths
 from vmctl.linux import cgroups
 from vmctl.net import switch
@@ -112,5 +113,6 @@ def files():
         folders[:] = [name for name in folders if os.path.join(folder, name) not in kept]
         found |= {os.path.join(folder, name) for name in (*folders, *names)}
     # folders that stand for good; the switch's is its lock, and goes with the next instance that had a link
-    standing = {paths.run_root(), os.path.join(paths.run_root(), "layers"), paths.instances_root(), switch.folder()}
+    standing = {paths.run_root(), os.path.join(paths.run_root(), "layers"), paths.instances_root()}
+    standing |= {leases.folder(), switch.folder()}
     return frozenset(found - kept - standing)
