@@ -1,8 +1,9 @@
 """Open paths inside an image, which may contain malicious links.
 
 Ordinary links lead into the image, because the root has been changed. Magic links in /proc, such as /proc/self/fd/7,
-lead to whatever the descriptor refers to, for instance the host's root. They are never followed: RESOLVE_NO_MAGICLINKS
-of openat2(2). Missing files are created relative to an open folder, so that it cannot be replaced meanwhile.
+lead to the file that the descriptor refers to, for instance the host's root. They are never followed:
+RESOLVE_NO_MAGICLINKS of openat2(2). Missing files are created relative to an open folder, so that it cannot be replaced
+meanwhile.
 """
 
 from __future__ import annotations

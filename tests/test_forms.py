@@ -240,7 +240,7 @@ def test_removal_by_force_undoes_what_the_host_knows(own_root):
     os.unlink(inst.path("workload.json"))
     removed = vmctl("rm", "-f", "bad")
     assert (removed.code, removed.out) == (0, "bad\n")
-    assert "this is left of it: layer " in removed.err
+    assert "these objects are left: layer " in removed.err
     assert not processes.alive(inst.state.pid, inst.state.pid_start)
     assert not os.path.exists(inst.directory)
     assert not os.path.exists(inst.run_dir)

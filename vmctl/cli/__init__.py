@@ -53,14 +53,14 @@ ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Parser(argparse.ArgumentParser):
-    """An argparse parser for `words`, with an example at the end of its help, and with exit code 125 for wrong ones."""
+    """An argparse parser for `words`, with an example at the end of its help, and exit code 125 for wrong arguments."""
 
     example = ""  # a command line, shown by `--help`
 
     def __init__(self, *, words: Sequence[str] = (), **options: Any) -> None:
         self.words = words
         self.unknown_hint: Callable[[str], str] = lambda message: ""
-        # told the width, it does not import shutil, and with that three compression libraries, to ask for it: 4 ms
+        # without the width argparse imports shutil, and shutil three compression libraries: 4 ms
         super().__init__(**options, formatter_class=partial(argparse.HelpFormatter, width=columns()))
 
     def format_help(self) -> str:
@@ -155,7 +155,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _global_flags(words: list[str]) -> tuple[list[str], bool, str]:
-    """Return the words from the verb on, whether there was --debug, and the file of --trace or VMCTL_TRACE."""
+    """Return the words from the verb on, whether --debug is given, and the file of --trace or VMCTL_TRACE."""
     debug, traced = False, os.environ.get("VMCTL_TRACE", "")
     while words and words[0] in ("--debug", "--trace"):
         if words[0] == "--debug":
@@ -205,8 +205,8 @@ def _report(error: VmctlError) -> int:
     return error.exit_code
 
 
-def each(names: Sequence[str], act: Callable[[str], object], *, say: bool = True) -> int:
-    """Call `act` for each name, also after a failure, and print the names that succeed unless `say` is False.
+def each(names: Sequence[str], act: Callable[[str], object], *, echo: bool = True) -> int:
+    """Call `act` for each name, also after a failure, and with `echo` print each name that succeeds.
 
     Returns 0, or the exit code of the last failure.
     """
@@ -218,7 +218,7 @@ def each(names: Sequence[str], act: Callable[[str], object], *, say: bool = True
             sys.stdout.flush()
             code = _report(error)
         else:
-            if say:
+            if echo:
                 print(name)
     return code
 
@@ -230,7 +230,7 @@ def _help(stream: TextIO, code: int) -> int:
         *(f"  {verb:<11} {text}" for verb, text in VERBS.items()),
         "\n`vmctl VERB --help` shows the flags of a verb and an example, `vmctl --version` the version.",
         "With --debug, an error is shown with its traceback. With --trace FILE, or VMCTL_TRACE=FILE, each step on the",
-        "host is appended to FILE as a command for a shell, with its time; - is the standard error.",
+        "host is appended to FILE as a shell command with its time; FILE can be - for standard error.",
     ]
     print("\n".join(lines), file=stream)
     return code

@@ -18,7 +18,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Show every check, then what to do about those that failed; 1 if any did."""
+    """Show every check, then a hint for each that failed; return 1 if any failed."""
     found = checks()
     rows = [check._asdict() for check in found]
     output.show(rows, ("ok", "name", "found", "needed_by"), args.format, _cell)
@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def checks() -> list[doctor.Check]:
-    """Return what the host, every mode and the image store need, as it was found."""
+    """Return the checks of the host, of every mode and of the image store."""
     from images.upkeep import needs
 
     return doctor.checks([("images", needs.needs())])

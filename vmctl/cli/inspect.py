@@ -53,6 +53,6 @@ def _document(seen: Seen) -> dict[str, Any]:
         footprint=None,
     )
     if document["status"] == "running":
-        with suppress(UnavailableError):  # of a mode whose instances cannot be measured
+        with suppress(UnavailableError):  # not every mode can measure its instances
             document["footprint"] = footprint(inst)._asdict()
     return document

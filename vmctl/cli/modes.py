@@ -1,4 +1,4 @@
-"""The flags that choose a mode, and those that a mode offers itself: each backend states its options."""
+"""The flag --mode, and the flags of each mode, which come from the options of its backend."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ _DEST = "option_"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Add --mode and the flags of the mode that was typed; --help shows those of every mode."""
+    """Add --mode and the flags of the given mode; --help shows the flags of all modes."""
     parser.add_argument("--mode", default=DEFAULT, help=f"how to run it: vm, container or host (default: {DEFAULT})")
     words = parser.words if isinstance(parser, Parser) else ()
     if {"-h", "--help"} & set(words):
         add_options(parser, sorted(backends.modes()))
-    else:  # only one backend is loaded, and it is needed anyway
-        add_options(parser, [_typed(words)])
+    else:  # load only the backend that is needed anyway
+        add_options(parser, [_mode_in(words)])
 
 
 def add_options(parser: argparse.ArgumentParser, modes: Iterable[str]) -> None:
-    """Add the flags of these modes; a mode that cannot be loaded has none."""
+    """Add the flags of these modes, except of modes that cannot be loaded."""
     added: set[str] = set()
     for mode in modes:
         with suppress(VmctlError):
             for option in backends.options(mode):
-                if option.name in added:  # two modes may offer the same
+                if option.name in added:  # two modes may have the same option
                     continue
                 added.add(option.name)
                 parser.add_argument(
@@ -45,16 +45,16 @@ def add_options(parser: argparse.ArgumentParser, modes: Iterable[str]) -> None:
 
 
 def chosen(args: argparse.Namespace, modes: Sequence[str] = ()) -> dict[str, str]:
-    """Return the options that were typed, by name. Raises SpecError for one that none of `modes` has."""
-    typed = {name.removeprefix(_DEST): text for name, text in vars(args).items() if name.startswith(_DEST) and text}
-    for name in typed if modes else ():
+    """Return the given options by name. Raises SpecError for an option that none of `modes` has."""
+    given = {name.removeprefix(_DEST): text for name, text in vars(args).items() if name.startswith(_DEST) and text}
+    for name in given if modes else ():
         if not any(backends.suited(mode, {name: ""}) for mode in modes):
-            raise SpecError(f"--{name} is no option of mode {', '.join(modes)}", hint=_of_another_mode(f"--{name}"))
-    return typed
+            raise SpecError(f"mode {', '.join(modes)} has no option --{name}", hint=_of_another_mode(f"--{name}"))
+    return given
 
 
-def _typed(words: Sequence[str]) -> str:
-    """Return the mode in the words of a command, before the workload's own."""
+def _mode_in(words: Sequence[str]) -> str:
+    """Return the mode in the words of a command line, up to `--`."""
     mode = DEFAULT
     for number, word in enumerate(words):
         if word == "--":
@@ -67,7 +67,7 @@ def _typed(words: Sequence[str]) -> str:
 
 
 def _of_another_mode(text: str) -> str:
-    """Return what to do about an unknown flag that another mode offers; empty if none does."""
+    """Return the hint for an unknown flag that another mode has, or "" if no mode has it."""
     for mode in sorted(backends.modes()):
         with suppress(VmctlError):
             for option in backends.options(mode):

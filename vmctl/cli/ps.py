@@ -27,19 +27,19 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """List the instances."""
-    seen = [one for one in survey() if args.all or one.status in ("running", UNKNOWN)]
+    found = [seen for seen in survey() if args.all or seen.status in ("running", UNKNOWN)]
     if args.quiet:
-        for one in seen:
-            print(one.name)
+        for seen in found:
+            print(seen.name)
     else:
-        output.show(list(map(row, seen)), COLUMNS, args.format, _cell)
+        output.show(list(map(row, found)), COLUMNS, args.format, _cell)
         if args.format == "table":
-            output.note_unknown(seen)
+            output.note_unknown(found)
     return 0
 
 
 def row(seen: Seen) -> dict[str, Any]:
-    """Return the row of an instance, by column; of one that cannot be read with the reason, and little else."""
+    """Return the row of an instance, by column; if it cannot be read, with the reason."""
     if seen.instance is None:
         return {**dict.fromkeys(COLUMNS), "name": seen.name, "status": seen.status, "reason": seen.reason, **_NO_EXIT}
     return {**_described(seen.instance, seen.status), "reason": seen.reason or None}

@@ -24,4 +24,4 @@ def run(args: argparse.Namespace) -> int:
 
 def _remove(name: str, *, force: bool) -> None:
     if left := engine.rm(name, force=force):
-        output.note(f"warning: {name} could not be read; this is left of it: {'; '.join(left)}")
+        output.note(f"warning: {name} could not be read, and these objects are left: {'; '.join(left)}")

@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
         nonlocal wrong
         wrong += _wrong(place)
 
-    return each(args.files, hold, say=False) or int(bool(wrong))
+    return each(args.files, hold, echo=False) or int(bool(wrong))
 
 
 def _wrong(place: str) -> int:
