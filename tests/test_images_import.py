@@ -205,7 +205,7 @@ def test_a_name_given_wins_and_is_for_one_image_only(tmp_path):
     layout = Layout()
     layout.add(layout.image(ONE), "web:1")
     assert names(take(layout.archive(tmp_path / "a.tar"), name="docker.io/library/other:latest")) == ["other"]
-    with pytest.raises(SpecError, match="is no name of an image"):
+    with pytest.raises(SpecError, match="is not the name of an image"):
         take(tmp_path / "a.tar", name="Not A Name")
     layout.add(layout.image(TWO), "web:2")
     with pytest.raises(SpecError, match="has 2 images: web:1, web:2"):

@@ -41,7 +41,7 @@ WRONG += ["-web", "https://x.io/web", "a.io/", ".a.io/web", "x" * 300, "web\n", 
 
 @pytest.mark.parametrize("text", WRONG)
 def test_what_is_no_name_is_refused(text):
-    with pytest.raises(SpecError, match="is no name of an image"):
+    with pytest.raises(SpecError, match="is not the name of an image"):
         reference.parse(text)
 
 

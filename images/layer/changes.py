@@ -1,8 +1,8 @@
-"""What an instance has changed of its image: its writable layer compared with what the layers below show.
+"""The changes of an instance to its image: its writable layer compared with the image's layers.
 
-The writable layer is an upper directory of overlayfs (Linux: Documentation/filesystems/overlayfs.rst): what is in it
-hides what is below, a character device 0/0 deletes a name, and a folder with the attribute `trusted.overlay.opaque`
-shows nothing from below.
+The writable layer is an upper directory of overlayfs (Linux: Documentation/filesystems/overlayfs.rst): its entries hide
+entries of the same name below, a character device 0/0 deletes a name, and a folder with the attribute
+`trusted.overlay.opaque` hides all of the folder below.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from images.store.image import Layer
 from vmctl.named import NamedTuple
 from vmctl.writable import Writable
 
-_OF_OVERLAYFS = "trusted.overlay."  # its own notes; nobody sees them through the overlay
-_OF_THE_HOST = "security.selinux"  # the label of where the file lies
-# by a workload that goes on: the entry is gone, or a link, or no folder any more
+_OF_OVERLAYFS = "trusted.overlay."  # attributes that overlayfs sets and hides from the workload
+_OF_THE_HOST = "security.selinux"  # a label for the place of the file on the host
+# a running workload has meanwhile removed the entry, or replaced it by a link or by a file
 _EXCHANGED = (errno.ENOENT, errno.ELOOP, errno.ENOTDIR)
 
 
 class Change(NamedTuple):
-    """One line of diff: `A` for added, `C` for changed, `D` for deleted."""
+    """One line of `vmctl diff`: `A` for added, `C` for changed, `D` for deleted."""
 
     kind: str
     path: str
 
 
 def changes(layers: Sequence[Layer], writable: Writable) -> list[Change]:
-    """Return what differs from the image, sorted by path; docker-diff(1) shows the same.
+    """Return the differences from the image, sorted by path; docker-diff(1) shows the same.
 
-    A file is changed where its content, mode, owner, time of modification or an attribute differs, a folder where its
-    mode, owner or an attribute does, or something in it. Raises ImageError, OSError.
+    A file is changed if its content, mode, owner, modification time or an attribute differs; a folder is changed if its
+    mode, owner or an attribute differs, or if an entry in it is changed. Raises ImageError, OSError.
     """
     with View(layers) as view:
         found = _Comparison(view, writable.folder, _own(view, writable)).kinds()
@@ -47,20 +47,20 @@ def changes(layers: Sequence[Layer], writable: Writable) -> list[Change]:
 
 
 def own(layers: Sequence[Layer], writable: Writable) -> frozenset[str]:
-    """Return the paths in the writable layer that are nobody's change: where the backend has mounted something.
+    """Return the paths in the writable layer that are not changes: the mount points that the backend made.
 
-    Relative to its folder. Raises ImageError, OSError.
+    They are relative to its folder. Raises ImageError, OSError.
     """
     with View(layers) as view:
         return frozenset(path.lstrip("/") for path in _own(view, writable))
 
 
 class _Folder(NamedTuple):
-    """A folder of the writable layer that is still to be looked into."""
+    """A folder of the writable layer that is still to be compared."""
 
     path: str
-    added: bool = False  # the image has none
-    hidden: bool = False  # nothing of what the image has in it shows through
+    added: bool = False  # the image has no folder at this path
+    hidden: bool = False  # the image's entries in it are hidden
 
 
 class _Comparison:
@@ -72,7 +72,7 @@ class _Comparison:
         self._waiting = [_Folder("")]
 
     def kinds(self) -> dict[str, str]:
-        """Return path -> kind of each change, without the folders that are changed only by what is in them."""
+        """Return path -> kind of each change, without folders in which only an entry is changed."""
         while self._waiting:
             self._look_into(self._waiting.pop())
         return self._kinds
@@ -93,7 +93,7 @@ class _Comparison:
             self._kinds.update({f"{folder.path}/{os.fsdecode(name)}": "D" for name in below - here})
 
     def _compare(self, path: str, node: Node | None, *, hidden: bool) -> None:
-        """Note how the entry of the writable layer at a path differs from what the image has there."""
+        """Record how the entry of the writable layer at a path differs from the image's entry."""
         status = os.lstat(self._upper + path)
         if _is_whiteout(status):
             if node is not None:
@@ -121,18 +121,18 @@ class _Comparison:
         return node.device != status.st_rdev
 
     def _same_content(self, path: str) -> bool:
-        """Return whether a file was only copied up; one that is written to afterwards may keep size and time."""
+        """Return whether a file has the image's content; a changed file can have the same size and time."""
         with open(self._upper + path, "rb", opener=_open) as file:
             return all(file.read(len(part)) == part for part in self._view.content(path))
 
 
 def _open(path: str, flags: int) -> int:
-    """Open a file; not what a workload that goes on has put in its place since: a link, a pipe without a writer."""
+    """Open a file, but not a link or a pipe without a writer that a running workload has put in its place."""
     return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
 def _own(view: View, writable: Writable) -> frozenset[str]:
-    """Return the made paths that the image does not have and where nothing was put, and such folders above them."""
+    """Return the mount points that the image does not have and that are still empty, and such folders above them."""
     found: set[str] = set()
     for made in writable.made:
         path = _resolved(view, writable.folder, made)
@@ -143,7 +143,7 @@ def _own(view: View, writable: Writable) -> frozenset[str]:
 
 
 def _is_empty(file: str, path: str, left_out: set[str]) -> bool:
-    """Return whether something is there, and if it is a folder, nothing in it but what is left out."""
+    """Return whether a file is at the path, or a folder with no entries except those in `left_out`."""
     with suppress(FileNotFoundError):
         if not stat.S_ISDIR(os.lstat(file).st_mode):
             return True
@@ -152,7 +152,7 @@ def _is_empty(file: str, path: str, left_out: set[str]) -> bool:
 
 
 def _resolved(view: View, upper: str, path: str) -> str:
-    """Return where a path leads in the instance: symbolic links on the way are followed, those of the workload too."""
+    """Return the path in the instance after following symbolic links, including those that the workload made."""
     waiting, way = _pieces(path), list[str]()
     for _ in range(LINKS_MAX):
         while waiting:
@@ -173,7 +173,7 @@ def _pieces(path: str) -> list[str]:
 
 
 def _link(view: View, upper: str, path: str) -> str:
-    """Return the target of the symbolic link at a path, empty where there is none."""
+    """Return the target of the symbolic link at a path, empty if it is not a symbolic link."""
     with suppress(OSError):
         return os.readlink(upper + path)
     if os.path.lexists(upper + path):
@@ -183,7 +183,7 @@ def _link(view: View, upper: str, path: str) -> str:
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:
-    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:  # while the workload goes on
+    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:  # the workload is running
         return list(entries)
     return []
 

@@ -1,7 +1,7 @@
-"""Layers on their way into the store: from a tar, or from a folder of the host, to the EROFS file.
+"""New layers for the store: an EROFS file made from a tar, or from a folder of the host.
 
-A layer is named by the SHA-256 of its tar (image-spec, config.md: diff id). The tar itself is not kept; open_tar gives
-it out again.
+A layer is identified by the SHA-256 of its tar (image-spec, config.md: diff id). The tar itself is not kept; open_tar
+recreates it.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from images.store.staging import Stage
 
 
 def known(stage: Stage, diff_id: str, below: Sequence[Layer] = ()) -> Layer | None:
-    """Return a layer that the store has, None where it has not.
+    """Return a layer of the store, None if the store does not have it.
 
-    It is linked into the stage, so that a removal of its images meanwhile does no harm. `below`: see `from_tar`.
+    It is linked into the stage, so it remains available even if its images are removed. `below`: see `from_tar`.
     """
     for key in (_hex(diff_id), _key_on(diff_id, below)):
         kept, held = store.layer_path(key), stage.path(key + ".erofs")
@@ -48,11 +48,11 @@ def from_tar(
     limit_bytes: int | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Layer:
-    """Write a layer into the stage from an uncompressed tar, read once and to its end, and return it.
+    """Write a layer into the stage from an uncompressed tar, which is read once to its end, and return the layer.
 
-    `below` are the layers it will lie on: a folder that the tar does not describe, but has something in, keeps the
-    owner and mode it has there. `diff_id` is what the tar's digest has to be. `progress` is told the bytes read so far.
-    Raises ImageError for a tar that is damaged, too large or none that a layer may be; OSError by the host.
+    `below` are the layers under it: a folder that the tar does not describe, but has entries for, keeps the owner and
+    mode that it has there. `diff_id` is the expected digest of the tar. `progress` is called with the bytes read so
+    far. Raises ImageError if the tar is damaged, too large, or not valid as a layer; OSError from the host.
     """
     path = stage.path(f"{os.urandom(6).hex()}.new")
     with open(path, "x+b") as file, open(tarindex.index_path(path + ".erofs"), "x+b") as index, View(below) as view:
@@ -82,18 +82,19 @@ def from_folder(
     skip: Container[str] = (),
     progress: Callable[[int], None] = lambda _: None,
 ) -> Layer:
-    """Write a layer into the stage from a folder of the host and return it.
+    """Write a layer into the stage from a folder of the host and return the layer.
 
-    `overlay`: the folder is the upper one of an overlayfs, whose deletions become those of a layer. `newest_ns`: what
-    was changed later counts as changed then, so that the same build gives the same digest. `skip`: what is left out,
-    with all below it, as paths from the folder. `progress`: see `from_tar`.
+    `overlay`: the folder is the upper directory of an overlayfs, whose deletions become deletions of the layer.
+    `newest_ns`: later modification times are replaced by this one, so that the same build gives the same digest.
+    `skip`: entries to leave out with everything below them, as paths relative to the folder. `progress`: see
+    `from_tar`.
     """
     tar = pack.open_folder(folder, overlay=overlay, newest_ns=newest_ns, skip=skip)
     return from_tar(stage, tar, progress=progress)
 
 
 def _of_below(view: View, place: bytes) -> Attributes | bytes | None:
-    """Return what the layers below say of a folder that the layer itself does not describe."""
+    """Return the attributes, in the layers below, of a folder that the layer itself does not describe."""
     node = view.find(place, follow=False)
     if node is None:
         return None
@@ -107,5 +108,5 @@ def _hex(digest: str) -> str:
 
 
 def _key_on(diff_id: str, below: Sequence[Layer]) -> str:
-    """Return the key of a layer that takes something from those below it: it is another file on others."""
+    """Return the key of a layer that takes attributes from the layers below: on other layers it is another file."""
     return hashlib.sha256("\n".join([diff_id, *(layer.key for layer in below)]).encode()).hexdigest()

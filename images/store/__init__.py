@@ -1,1 +1,1 @@
-"""The image store: bytes, names and who uses them. It never reads an instance."""
+"""The image store: files, names, and leases of their users. It never reads an instance."""

@@ -1,4 +1,4 @@
-"""What an image says of the process to run, as OCI writes it (image-spec, config.md), and as it is used here."""
+"""The configuration of an image: the OCI document (image-spec, config.md), and the part of it that is used here."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def config_document(
     layers: Sequence[Layer], config: ImageConfig, created: str, history: Sequence[Mapping[str, Any]] = ()
 ) -> dict[str, Any]:
-    """Return the OCI image configuration of an image made here."""
+    """Return the OCI image configuration of an image that vmctl makes."""
     settings = {
         "Entrypoint": config.entrypoint,
         "Cmd": config.cmd,
@@ -38,7 +38,7 @@ def config_document(
 
 
 def read_config(document: Mapping[str, Any]) -> ImageConfig:
-    """Return what an OCI image configuration says of the process to run."""
+    """Return the settings of the process to run from an OCI image configuration."""
     settings = document.get("config") or {}
     return ImageConfig(
         entrypoint=tuple(settings.get("Entrypoint") or ()),
@@ -54,5 +54,5 @@ def read_config(document: Mapping[str, Any]) -> ImageConfig:
 
 
 def timestamp(seconds: float) -> str:
-    """Return seconds since the epoch as RFC 3339, the form of `created`."""
+    """Return seconds since the epoch in the form of RFC 3339, as `created` has it."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))

@@ -1,4 +1,4 @@
-"""What an image is: ordered layers, a configuration, digests; and what a workload makes of it."""
+"""An image: ordered layers, a configuration, digests; and the process that a workload runs in it."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "riscv64": "riscv64", "
 
 
 class ImageError(VmctlError):
-    """An archive, a layer or what a registry gave is not what it should be."""
+    """An archive, a layer or an answer of a registry is not valid."""
 
 
 class Layer(NamedTuple):
-    """One layer: named by the SHA-256 of its tar (OCI's diff id), kept as an EROFS file."""
+    """One layer: identified by the SHA-256 of its tar (OCI's diff id), stored as an EROFS file."""
 
     digest: str  # "sha256:..."
     path: str  # the EROFS file
-    size_bytes: int  # of the tar, as a manifest states it
+    size_bytes: int  # size of the tar, as in a manifest
 
     @property
     def key(self) -> str:
-        """The file's name, without `.erofs`: the digest's digits, or others for a layer that depends on those below."""
+        """The file's name without `.erofs`: the digest's digits, or other digits if it depends on the layers below."""
         return os.path.basename(self.path).partition(".")[0]
 
 
 class ImageConfig(NamedTuple):
-    """What to run when the workload does not say; the OCI image configuration's names."""
+    """What to run if the workload does not specify it; the names are those of the OCI image configuration."""
 
     entrypoint: tuple[str, ...] = ()
     cmd: tuple[str, ...] = ()
@@ -50,16 +50,16 @@ class Image(NamedTuple):
     """An image in the store."""
 
     name: str
-    digest: str  # of the manifest
+    digest: str  # digest of the manifest
     architecture: str  # as OCI spells it: amd64, arm64
     layers: tuple[Layer, ...]  # lowest first
     config: ImageConfig
     created: str  # RFC 3339
-    disk: str = ""  # of an image that is a whole disk instead of layers: the path of the qcow2 file
+    disk: str = ""  # path of the qcow2 file, if the image is a whole disk instead of layers
 
 
 class Process(NamedTuple):
-    """The process of a workload, complete but for HOME, which needs the image's /etc/passwd."""
+    """The process of a workload, complete except HOME, which is read from the image's /etc/passwd."""
 
     argv: tuple[str, ...]
     env: dict[str, str]
@@ -68,15 +68,15 @@ class Process(NamedTuple):
 
 
 def process(image: Image, work: Workload) -> Process:
-    """Return what to execute, where the workload's words win over the image's, as docker-run(1) has it.
+    """Return the process to execute; the workload's settings override the image's, as in docker-run(1).
 
-    A command of the workload replaces the image's entrypoint and cmd. Raises SpecError where neither says what to run.
+    A command of the workload replaces the image's entrypoint and cmd. Raises SpecError if neither has a command.
     """
     config = image.config
     argv = work.command or (*config.entrypoint, *config.cmd)
     if not argv:
         raise SpecError(
-            f"the image {image.name} names no command and the workload {work.name} gives none",
+            f"the image {image.name} names no command, and neither does the workload {work.name}",
             hint="add a line `command: [program, argument]`",
         )
     env = {"PATH": DEFAULT_PATH}

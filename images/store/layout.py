@@ -1,7 +1,7 @@
-"""The files that an OCI image layout is made of: the index that names images, and blobs by their digest.
+"""The files of an OCI image layout: the index with the names of images, and blobs by their digest.
 
-See image-layout.md of the OCI image specification. What is here reads and writes; what the store means by it is in
-store.py.
+See image-layout.md of the OCI image specification. This module reads and writes the files; store.py gives them their
+meaning.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def path(*parts: str) -> str:
 
 
 def index() -> list[dict[str, Any]]:
-    """Return the descriptors of all images. Raises VmctlError where the file is damaged."""
+    """Return the descriptors of all images. Raises VmctlError if the file is damaged."""
     try:
         with open(path("index.json"), encoding="utf-8") as file:
             return [{**descriptor, "digest": str(descriptor["digest"])} for descriptor in json.load(file)["manifests"]]
@@ -38,24 +38,24 @@ def index() -> list[dict[str, Any]]:
         return []
     except (ValueError, KeyError, TypeError) as error:
         raise VmctlError(
-            f"{path('index.json')} is damaged: {error}", hint="remove it and build the images again"
+            f"{path('index.json')} is damaged: {error}", hint="remove this file and build the images again"
         ) from None
 
 
 def write_index(descriptors: list[dict[str, Any]]) -> None:
-    """Replace the index, whole or not at all. Raises OSError."""
+    """Replace the index, completely or not at all. Raises OSError."""
     filetree.write_atomic(path("oci-layout"), '{"imageLayoutVersion": "1.0.0"}')
     document = {"schemaVersion": 2, "mediaType": INDEX, "manifests": descriptors}
     filetree.write_atomic(path("index.json"), json.dumps(document, indent=1))
 
 
 def name_of(descriptor: Mapping[str, Any]) -> str:
-    """Return the name of an image in the index; empty for one that only instances still have."""
+    """Return the name of an image in the index; empty for an image that only instances still use."""
     return str(descriptor.get("annotations", {}).get(REF_NAME, ""))
 
 
 def blob_path(digest: str) -> str:
-    """Return where a blob is kept, whether it is there or not."""
+    """Return the path of a blob, even if the store does not have it."""
     return path("blobs", *digest.split(":"))
 
 
@@ -75,10 +75,13 @@ def get(digest: str) -> dict[str, Any]:
         with open(blob_path(digest), encoding="utf-8") as file:
             document: dict[str, Any] = json.load(file)
     except (OSError, ValueError) as error:
-        raise VmctlError(f"the image store lacks {digest}: {error}", hint="remove the image and get it again") from None
+        raise VmctlError(
+            f"the image store lacks {digest}: {error}",
+            hint="remove the image with `vmctl image rm` and get it again",
+        ) from None
     return document
 
 
 def encoded(document: Mapping[str, Any]) -> bytes:
-    """Return a document as JSON in the one form that gives the same digest for the same content."""
+    """Return a document as JSON in canonical form: the same content has the same digest."""
     return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()

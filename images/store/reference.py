@@ -1,6 +1,6 @@
-"""Names of images as people know them from docker, and where a name says an image is.
+"""Names of images, as Docker's users know them, and the registry that a name refers to.
 
-The grammar is that of github.com/distribution/reference; the short forms are docker's: `web` is
+The grammar is that of github.com/distribution/reference; the short forms are Docker's: `web` means
 `docker.io/library/web:latest`.
 """
 
@@ -23,14 +23,14 @@ _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
 _NAME_LENGTH_MAX = 255
 
-# what a file's name loses on the way to an image's name
+# removed from the name of a file when it becomes the name of an image
 _EXTENSIONS = (
     ".gz .tgz .xz .txz .zst .zstd .tzst .bz2 .tbz2 .tar .oci .docker .rootfs .qcow2 .qcow .img .raw .vmdk .vhdx".split()
 )
 
 
 class Reference(NamedTuple):
-    """An image at a registry; a tag says which, or a digest, which counts where there are both."""
+    """An image at a registry, selected by a tag or by a digest; the digest has precedence."""
 
     registry: str  # "docker.io", "localhost:5000"
     repository: str  # "library/web"
@@ -39,12 +39,12 @@ class Reference(NamedTuple):
 
     @property
     def full(self) -> str:
-        """All of it, as skopeo takes it behind `docker://`."""
+        """The complete name, as skopeo takes it after `docker://`."""
         return f"{self.registry}/{self.repository}{'@' + self.digest if self.digest else ':' + self.tag}"
 
     @property
     def familiar(self) -> str:
-        """The short form, which names the image in the store."""
+        """The short form, which is the image's name in the store."""
         name = f"{self.registry}/{self.repository}"
         if self.registry == DOCKER_HUB:
             name = self.repository.removeprefix(OFFICIAL)
@@ -54,16 +54,16 @@ class Reference(NamedTuple):
 
     @property
     def there(self) -> str:
-        """The name as its registry's users say it: `web:1`."""
+        """The name without the registry: `web:1`."""
         return f"{self.repository.removeprefix(OFFICIAL)}{':' + self.tag if self.tag else '@' + self.digest}"
 
     def at(self, digest: str) -> Reference:
-        """Return the image of that digest, known by the same name."""
+        """Return a reference to the image of that digest, with the same name."""
         return self._replace(digest=digest)
 
 
 def parse(text: str) -> Reference:
-    """Return what a name says, in full. Raises SpecError for what is no name of an image."""
+    """Return the complete reference of a name. Raises SpecError if it is not the name of an image."""
     rest, _, digest = text.partition("@")
     first, slash, path = rest.partition("/")
     registry = DOCKER_HUB
@@ -81,18 +81,19 @@ def parse(text: str) -> Reference:
 def _check(text: str, registry: str, repository: str, tag: str, digest: str) -> None:
     wrong = ""
     if not _REGISTRY.fullmatch(registry):
-        wrong = f"{registry!r} is no name of a registry"
+        wrong = f"{registry!r} is not the name of a registry"
     elif repository != repository.lower():
-        wrong = "only a tag may have capital letters"
+        wrong = "only the tag can contain capital letters"
     elif not _REPOSITORY.fullmatch(repository) or len(repository) > _NAME_LENGTH_MAX:
-        wrong = "a name has small letters and digits, with . _ - and / between them"
+        wrong = "a name consists of lowercase letters and digits, separated by . _ - and /"
     elif not _TAG.fullmatch(tag):
-        wrong = "a tag has at most 128 letters, digits, _ . and -"
+        wrong = "a tag consists of at most 128 letters, digits, _ . and -"
     elif "@" in text and not _DIGEST.fullmatch(digest):
-        wrong = "a digest is sha256: and 64 hexadecimal digits"
+        wrong = "a digest is sha256: followed by 64 hexadecimal digits"
     if wrong:
         raise SpecError(
-            f"{text[:300]!r} is no name of an image: {wrong}", hint="such as web, web:1.2 or host:5000/web:1.2"
+            f"{text[:300]!r} is not the name of an image: {wrong}",
+            hint="use a name such as web, web:1.2 or host:5000/web:1.2",
         )
 
 
@@ -102,7 +103,7 @@ def familiar(text: str) -> str:
 
 
 def from_file(path: str) -> str:
-    """Return a name made of a file's or folder's: `/tmp/My Web.tar.gz` gives `my-web`."""
+    """Return the name of an image made from a file or folder: `/tmp/My Web.tar.gz` gives `my-web`."""
     name = os.path.basename(os.path.abspath(path)).lower()
     while True:
         stem, extension = os.path.splitext(name)
@@ -114,9 +115,10 @@ def from_file(path: str) -> str:
 
 
 def in_layout(ref_name: str, path: str) -> str:
-    """Return the short name of an image that a layout at `path` lists as `ref_name`, or what the file's name gives.
+    """Return the short name of an image that a layout at `path` lists as `ref_name`.
 
-    A word without `/` and `:` is a tag there, as in skopeo's and umoci's `oci:web:1.2`: the rest is the file's name.
+    A word without `/` and `:` is only the tag, as in skopeo's and umoci's `oci:web:1.2`; then the name is made from the
+    file's name, and so it is if `ref_name` is empty or not a valid name.
     """
     try:
         if not ref_name:

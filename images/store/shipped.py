@@ -1,4 +1,4 @@
-"""The recipes that come with vmctl: configs/images/NAME.yaml."""
+"""The recipes that are part of vmctl: configs/images/NAME.yaml."""
 
 from __future__ import annotations
 
@@ -16,5 +16,5 @@ def names() -> list[str]:
 
 
 def path(name: str) -> str:
-    """Return the file of a recipe."""
+    """Return the path of a recipe."""
     return os.path.join(_FOLDER, f"{name}.yaml")

@@ -1,7 +1,7 @@
-"""Where a command makes what it is going to put into the store: unseen by others until it is complete.
+"""Stages: a command makes its files for the store in one, which no other command sees until they are complete.
 
-A stage is a locked folder of the store. A command that was killed leaves one behind whose lock is free; the next one
-that opens a stage removes it.
+A stage is a locked folder of the store. A killed command leaves its stage unlocked; the next command that opens a stage
+removes it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from vmctl.errors import VmctlError
 
 
 class Stage:
-    """A folder of one command's own, on the file system of the store."""
+    """A folder that belongs to one command, on the file system of the store."""
 
     def __init__(self, folder: str, lock: int) -> None:
         self.folder = folder
@@ -29,25 +29,25 @@ class Stage:
 
 @contextmanager
 def staging() -> Iterator[Stage]:
-    """Lend a stage; what is in it at the end goes. Raises VmctlError where the disk is full."""
+    """Lend a stage, which is removed at the end with all its files. Raises VmctlError, for example on a full disk."""
     from shutil import rmtree
 
     remove_abandoned()
     try:
         folder, fd = _make()
     except OSError as error:
-        raise VmctlError(f"the image store {paths.images_root()} cannot be written: {error.strerror}") from None
+        raise VmctlError(f"cannot write to the image store {paths.images_root()}: {error.strerror}") from None
     try:
         yield Stage(folder, fd)
     except OSError as error:
-        raise VmctlError(f"the image store could not be written: {error}") from error
+        raise VmctlError(f"cannot write to the image store: {error}") from error
     finally:
         rmtree(folder, ignore_errors=True)
         os.close(fd)
 
 
 def remove_abandoned() -> int:
-    """Remove the stages of commands that are gone and return how many bytes of the disk that freed."""
+    """Remove the stages of commands that have ended, and return the number of bytes freed on the disk."""
     from shutil import rmtree
 
     from vmctl.linux import filetree
@@ -55,7 +55,7 @@ def remove_abandoned() -> int:
     freed_bytes = 0
     for name in _names():
         folder = os.path.join(_root(), name)
-        with suppress(FileNotFoundError):  # its owner, or another command, is done with it
+        with suppress(FileNotFoundError):  # removed by its owner, or by another command
             fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -69,12 +69,12 @@ def remove_abandoned() -> int:
 
 
 def _make() -> tuple[str, int]:
-    """Return a new folder and the descriptor by which it is locked."""
+    """Return a new folder and the descriptor that holds its lock."""
     os.makedirs(_root(), mode=0o700, exist_ok=True)
     while True:
         folder = os.path.join(_root(), os.urandom(6).hex())
         os.mkdir(folder, mode=0o700)
-        with suppress(FileNotFoundError):  # somebody took it for an abandoned one before it was locked
+        with suppress(FileNotFoundError):  # another command removed it as abandoned before it was locked
             fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             fcntl.flock(fd, fcntl.LOCK_EX)
             if os.path.exists(folder):
