@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from statistics import median
+from typing import Any
 
 import msgspec
 
@@ -19,7 +20,7 @@ from bench import folder as folders
 from bench import leftovers, manifest, summary
 from bench.model import CONTROL, Plan, Refusal, Result, Sample, Step, Struct
 from bench.probes import Request
-from vmctl import backends
+from vmctl import backends, records
 from vmctl.errors import SpecError, VmctlError
 from vmctl.linux.filetree import write_atomic
 from vmctl.run import CommandError, run
@@ -156,8 +157,8 @@ def begin(
         options = options or {}
         head = _head(work, plan, refusals, options)
         try:
-            told = {"work": work.to_json(), "head": head, "options": options}
-            write_atomic(path, msgspec.json.format(msgspec.json.encode(told)))
+            kept = records.versioned({"workload": records.plain(work), "head": head, "options": options})
+            write_atomic(path, msgspec.json.format(msgspec.json.encode(kept)))
         except OSError as error:
             raise VmctlError(
                 f"{path} cannot be written: {error.strerror}", hint="`--out DIR` names another folder"
@@ -185,17 +186,28 @@ def resume(folder: str) -> Session:
     """
     try:
         with folders.held(folder), open(os.path.join(folder, PLAN), "rb") as file:
-            told = msgspec.json.decode(file.read())
-            head, work = msgspec.convert(told["head"], Head), Workload.from_json(told["work"])
-            options = msgspec.convert(told.get("options", told.get("choices", {})), dict[str, str])
-            options = {_OLD_OPTIONS.get(name, name): text for name, text in options.items()}
-            return Session(folder, work, head, _samples(os.path.join(folder, SAMPLES)), options)
+            kept = records.checked_format(msgspec.json.decode(file.read()), "it")
+            head, options = msgspec.convert(kept["head"], Head), _options(kept)
+            return Session(folder, _workload(kept), head, _samples(os.path.join(folder, SAMPLES)), options)
     except (FileNotFoundError, NotADirectoryError):
         raise SpecError(
             f"{folder} holds no measurement to resume", hint="`--resume` takes the folder that has plan.json in it"
         ) from None
+    except records.UnreadableError as error:
+        raise SpecError(f"{folder}/{PLAN} cannot be read: {error}", hint=error.hint) from None
     except (msgspec.MsgspecError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise SpecError(f"{folder}/{PLAN} is damaged: {error}", hint="begin again in another folder") from None
+
+
+def _workload(kept: dict[str, Any]) -> Workload:
+    """Return the workload of a plan's file; vmctl 0.1 kept it as a text."""
+    return Workload.from_json(kept["work"]) if "work" in kept else Workload.from_values(kept["workload"])
+
+
+def _options(kept: dict[str, Any]) -> dict[str, str]:
+    """Return the options of a plan's file; vmctl 0.1 kept them as variables of the environment."""
+    options = msgspec.convert(kept.get("options", kept.get("choices", {})), dict[str, str])
+    return {_OLD_OPTIONS.get(name, name): text for name, text in options.items()}
 
 
 def _samples(path: str) -> list[Sample]:

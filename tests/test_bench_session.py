@@ -177,6 +177,24 @@ def test_guests_are_run_as_before_when_a_measurement_goes_on(guest_root, tmp_pat
     assert "--accel cannot be changed" in refused("bench", "--resume", str(tmp_path), "--accel", "kvm")
 
 
+def test_a_measurement_that_an_earlier_version_began_is_resumed(guest_root, tmp_path):
+    """vmctl 0.1 kept the workload as an array without names, and its choices as variables of the environment."""
+    made = schedule.make(SPOKEN, ("host",), ("boot",), 1, 1)
+    session.begin(str(tmp_path), SPOKEN, made, (), {"accel": "tcg"})
+    path = tmp_path / session.PLAN
+    kept = json.loads(path.read_text())
+    assert kept.pop("format") == 1
+    assert kept.pop("workload")["image"] == SPOKEN.image
+    kept["work"] = json.dumps(SPOKEN)
+    kept["choices"] = {"VMCTL_ACCEL": kept.pop("options")["accel"]}
+    path.write_text(json.dumps(kept))
+    again = session.resume(str(tmp_path))
+    assert (again.work, again.options) == (SPOKEN, {"accel": "tcg"})
+    path.write_text(json.dumps({**kept, "format": 99}))
+    with pytest.raises(SpecError, match="written by a later vmctl"):
+        session.resume(str(tmp_path))
+
+
 def test_half_a_line_is_measured_again(guest_root, tmp_path):
     measured(tmp_path, SPOKEN, ("host",), runs=1)
     path = tmp_path / session.SAMPLES

@@ -13,7 +13,7 @@ import time
 
 from images.kernels import kernel as kernels
 from images.kernels.kernel import Kernel
-from vmctl import paths
+from vmctl import paths, records
 from vmctl.errors import UnavailableError
 from vmctl.linux.filetree import write_atomic
 from vmctl.named import NamedTuple
@@ -83,7 +83,7 @@ def _remember(kernel_name: str, verdict: Accelerator) -> Accelerator:
     verdicts, key = _verdicts(), _key(kernel_name)
     verdicts.pop(key, None)  # the newest one comes last
     os.makedirs(paths.cache_root(), exist_ok=True)
-    write_atomic(_file(), json.dumps({**verdicts, key: verdict._asdict()}, indent=2))
+    write_atomic(_file(), json.dumps(records.versioned({**verdicts, key: verdict._asdict()}), indent=2))
     return verdict
 
 
@@ -98,9 +98,8 @@ def newest_verdict() -> Accelerator | None:
 
 def _verdicts() -> dict[str, dict[str, str]]:
     try:
-        with open(_file(), encoding="utf-8") as file:
-            return dict(json.load(file))
-    except (OSError, ValueError):
+        return records.checked_format(records.read(_file(), "the verdicts"), "the verdicts")
+    except (OSError, records.UnreadableError):  # it can be found out again
         return {}
 
 
