@@ -284,6 +284,17 @@ def test_volumes_are_found_beside_the_file(load, tmp_path):
     assert load("image: tiny\nvolumes: ['~/d:/d']").volumes[0].source == os.path.expanduser("~/d")
 
 
+def test_the_format_may_be_named(load):
+    assert load("format: 1\nimage: tiny").image == "tiny"
+    with pytest.raises(SpecError, match="written for a later vmctl: format 2, this one reads 1"):
+        load("format: 2\nimage: tiny\nnew_key: 7")
+    for odd in ("0", "x", "'1'", "1.0", "true", "[1]", "9999999999999999999999999"):
+        with pytest.raises(SpecError, match="format"):
+            load(f"format: {odd}\nimage: tiny")
+    assert accepted({"format": 1, "image": "tiny"})
+    assert not accepted({"format": 2, "image": "tiny"})
+
+
 def test_schema_is_a_json_schema():
     schema = spec.schema()
     jsonschema.Draft202012Validator.check_schema(schema)
@@ -311,4 +322,4 @@ def test_schema_and_program_agree(tmp_path):
 
 def test_schema_has_every_key():
     keys = spec.schema()["$defs"]["Workload"]["properties"]
-    assert list(keys) == [specfields.key_of(field) for field in Workload._fields]
+    assert list(keys) == [*(specfields.key_of(field) for field in Workload._fields), "format"]

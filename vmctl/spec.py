@@ -12,6 +12,8 @@ from vmctl import specerrors, specfields, yamlfile
 from vmctl.errors import SpecError
 from vmctl.workload import Workload
 
+FORMAT = 1  # of the workload file; the key `format` may be left out
+
 
 def load(path: str, *, name: str | None = None) -> Workload:
     """Return the workload of a file; `name` overrides the name in the file. Raises SpecError."""
@@ -21,6 +23,7 @@ def load(path: str, *, name: str | None = None) -> Workload:
     if name:
         document["name"] = name
     try:
+        _check_format(document.pop("format", FORMAT))
         work = convert(document)
     except SpecError as error:
         raise SpecError(f"{path}: {error}", hint=error.hint) from None
@@ -28,6 +31,15 @@ def load(path: str, *, name: str | None = None) -> Workload:
     if work.vm.cloud_init:
         work = work._replace(vm=work.vm._replace(cloud_init=os.path.join(folder, work.vm.cloud_init)))
     return work._replace(volumes=tuple(v._replace(source=os.path.join(folder, v.source)) for v in work.volumes))
+
+
+def _check_format(number: Any) -> None:
+    if type(number) is not int or number < 1:
+        raise SpecError(f"the key format: expected {FORMAT}, got {str(number)[:40]!r}", hint="leave it out")
+    if number > FORMAT:
+        raise SpecError(
+            f"it was written for a later vmctl: format {number}, this one reads {FORMAT}", hint="update vmctl"
+        )
 
 
 def convert(document: Any) -> Workload:
@@ -45,7 +57,9 @@ def convert(document: Any) -> Workload:
 def schema() -> dict[str, Any]:
     """Return the JSON Schema of the workload file."""
     result = msgspec.json.schema(specfields.STRUCTS[Workload], schema_hook=specfields.scalar_schema)
-    result["$defs"]["Workload"]["required"].remove("name")  # the default is the name of the file
+    workload = result["$defs"]["Workload"]
+    workload["required"].remove("name")  # the default is the name of the file
+    workload["properties"]["format"] = {"const": FORMAT}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "vmctl workload", **result}
 
 
