@@ -163,7 +163,7 @@ def test_an_ability_it_has_not_is_refused(strange, tmp_path):
     path.write_text("image: tiny\ncommand: [sleep, '1000']\nnetwork: none\n")
     ok("up", "--mode", "strange", str(path))
     try:
-        assert "mode strange cannot lend the writable layer" in refused("diff", "odd")
+        assert "mode strange cannot read the writable layer" in refused("diff", "odd")
         assert json.loads(ok("inspect", "odd"))[0]["footprint"] is None
     finally:
         ok("rm", "-f", "odd")

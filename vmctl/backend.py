@@ -1,14 +1,15 @@
-"""The contract between the engine and one way to run a workload.
+"""The contract between the engine and a backend, which implements one mode.
 
-The engine calls, in this order: `check` (returns everything that is missing, touches nothing), `prepare` (outside the
-boot clock, repeatable), which returns a `Start`; `begin` of it; `observe` of its `watch` until ready. Any other process
-gets a `watch` of the instance from the backend, sends it a `signal`, and for the removal calls `undo` for every journal
-entry that is not of the host's own kinds. A backend writes what it is about to make to `inst.journal` *before* it
-makes it. It keeps nothing between two calls: what belongs to a start under way is in the `Start`. It never prints,
-never exits, and never asks which other backends exist.
+The engine calls, in this order: `check`, which returns all problems and changes nothing; `prepare`, which is not timed,
+is repeatable and returns a `Start`; the start's `begin`; and the `observe` of its `watch` until the workload is ready.
+Any other process gets a `watch` of the instance from the backend and sends a `signal`. To remove an instance, `undo` is
+called for each journal entry that is not of a kind of the host.
 
-What only some modes can do is a class of its own (`HasFootprint`, `HasWritable`, `HasReads`); `backends.ability` asks
-for it by its type.
+A backend records an object in `inst.journal` *before* it makes it. It keeps no state between two calls: the state of a
+start is in the `Start`. It never prints, never exits, and never asks which other backends exist.
+
+Abilities that only some modes have are separate classes (`HasFootprint`, `HasWritable`, `HasReads`);
+`backends.ability` looks for them by type.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ else:
 
 
 class Features(NamedTuple):
-    """Abilities the engine asks for; it never asks for a mode's name."""
+    """Features that the engine checks, instead of the name of the mode."""
 
     own_kernel: bool = False
     own_network: bool = False
@@ -40,7 +41,7 @@ class Features(NamedTuple):
 
 
 class Option(NamedTuple):
-    """A choice that only this mode has. The command line offers it as the flag `--NAME`."""
+    """An option that only this mode has; on the command line it is the flag `--NAME`."""
 
     name: str
     help: str
@@ -49,28 +50,28 @@ class Option(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """Something this host lacks or this mode cannot honour, and what to do about it."""
+    """A requirement that this host does not meet, or a key that this mode does not support, with a hint."""
 
     text: str
     hint: str = ""
 
 
 class Exit(NamedTuple):
-    """How a workload ended: the code a shell would show (128+n for signal n), and who reports it."""
+    """How a workload ended: the exit code as a shell shows it (128+n for signal n), and its source."""
 
     code: int
     source: str  # workload | signal | oom | vmctl
 
 
 class Attachment(NamedTuple):
-    """How an attached workload is connected: to three descriptors, by default this process's standard streams."""
+    """The three descriptors of an attached workload, by default this process's standard streams."""
 
     streams: tuple[int, int, int] | None = None
-    tty: bool = False  # it gets a terminal of its own, which is copied from and to this process's
+    tty: bool = False  # the workload gets a new terminal, connected to this process's terminal
 
 
 class Command(NamedTuple):
-    """One more command in a running instance. Empty fields mean: as the workload has them."""
+    """Another command for a running instance. Empty fields are taken from the workload."""
 
     argv: tuple[str, ...]
     env: tuple[tuple[str, str], ...] = ()
@@ -81,7 +82,7 @@ class Command(NamedTuple):
 
 
 class Step(NamedTuple):
-    """One line of `up --explain`: what happens on the host, its raw equivalent, and why."""
+    """A step of `vmctl up --explain`: what happens on the host, the raw command, and the reason."""
 
     what: str
     raw: str
@@ -89,31 +90,31 @@ class Step(NamedTuple):
 
 
 class Footprint(NamedTuple):
-    """What one running instance takes of the host, in bytes; None if it could not be read."""
+    """Memory and disk usage of a running instance in bytes; None if it could not be read."""
 
     pss_bytes: int | None  # sum of `pss_by_role`
     cgroup_bytes: int | None
     disk_bytes: int
-    shared_disk_bytes: int  # of `shared_files`
-    pss_by_role: Mapping[str, int] = {}  # workload, supervisor, forwarder, qemu
-    vmm_bytes: int | None = None  # resident in a monitor but not the guest's memory; None without a monitor
-    shared_files: tuple[str, ...] = ()  # other instances may have the same ones: each (device, inode) counts once
+    shared_disk_bytes: int  # size of `shared_files`
+    pss_by_role: Mapping[str, int] = {}  # roles: workload, supervisor, forwarder, qemu
+    vmm_bytes: int | None = None  # resident memory of QEMU without the guest's memory; None without QEMU
+    shared_files: tuple[str, ...] = ()  # other instances may use the same files: each (device, inode) counts once
 
 
 class Watch(Protocol):
-    """One process's view of one instance that has been started. Any process can have one; nothing has to be closed."""
+    """A view of a started instance. Any process can have one; it does not have to be closed."""
 
     inst: Instance
-    own_kernel: bool  # False: its sockets are this kernel's, which can be asked about them
+    own_kernel: bool  # False: its sockets are in this kernel, which can report on them
 
     def alive(self) -> bool:
         """Return whether the instance runs. Cheap: asks the kernel, opens no connection."""
 
     def result(self) -> Exit | None:
-        """Return how the workload ended; None while it runs, and if nobody knows."""
+        """Return how the workload ended; None while it runs, or if it is unknown."""
 
     def observe(self) -> str:
-        """Mark T4 and T5 if they have happened and return the phase reached, in a word."""
+        """Mark T4 and T5 if they have happened, and return the phase as one word."""
 
     def events(self, *more: int) -> Events:
         """Return an object to wait on: it wakes on new output, on exit, and on the descriptors in `more`."""
@@ -123,9 +124,9 @@ class Watch(Protocol):
 
 
 class Start(Protocol):
-    """One start, prepared: a context that holds what this process needs for it, and never the instance itself.
+    """A prepared start: a context manager with the descriptors and helpers that this process needs for it.
 
-    Leaving it closes descriptors and helpers of this process; the instance goes on.
+    Leaving the context closes them; the instance keeps running.
     """
 
     inst: Instance
@@ -135,10 +136,10 @@ class Start(Protocol):
         """Start the workload, mark T1, set `inst.state.pid`."""
 
     def attend(self) -> Exit:
-        """Stay with an attached workload until it ends; signals to this process are passed on."""
+        """Wait for the end of an attached workload and return how it ended; signals to this process are passed on."""
 
     def close(self) -> None:
-        """Let go of what this process holds; repeatable."""
+        """Close the descriptors and helpers; repeatable."""
 
     def __enter__(self) -> Start:
         """Return itself."""
@@ -148,65 +149,65 @@ class Start(Protocol):
 
 
 class Backend(Protocol):
-    """One mode. Raises only errors of vmctl.errors. Made with its options by name: `VmBackend(accel="tcg")`."""
+    """One mode. Created with its options by name: `VmBackend(accel="tcg")`. Raises only errors of vmctl.errors."""
 
     mode: str
     features: Features
     options: tuple[Option, ...]
 
     def needs(self) -> Iterable[Need]:
-        """Return what this mode needs of a host, each looked at now, for `vmctl doctor`."""
+        """Return the needs of this mode, checked now, for `vmctl doctor`."""
 
     def check(self, work: Workload) -> list[Problem]:
-        """Return all that stands in the way of running `work` here; empty if nothing does."""
+        """Return all problems of running `work` here; empty if there are no problems."""
 
     def explain(self, work: Workload) -> Iterator[Step]:
-        """Yield every host step of a start, without taking any."""
+        """Yield every step of a start on the host; changes nothing."""
 
     def prepare(self, inst: Instance, attachment: Attachment | None = None) -> Start:
-        """Make everything that is not the start itself; set `inst.state.image_digest` and `inst.state.address`.
+        """Make everything except the start itself; set `inst.state.image_digest` and `inst.state.address`.
 
-        With an attachment the workload's streams are those descriptors; without, they go to the logs.
+        With an attachment, its descriptors are the workload's streams; without, the output goes to the logs.
         """
 
     def watch(self, inst: Instance) -> Watch:
-        """Return a view of an instance that any process may have started."""
+        """Return a view of an instance, which this or another process has started."""
 
     def signal(self, inst: Instance, signum: int) -> None:
-        """Send a signal to the workload; SIGKILL ends the instance whatever its state."""
+        """Send a signal to the workload; SIGKILL ends the instance in any state."""
 
     def exec(self, inst: Instance, command: Command) -> int:
-        """Run one more command on this process's standard streams and return its exit code."""
+        """Run another command on this process's standard streams and return its exit code."""
 
     def undo(self, inst: Instance, entry: dict[str, Any]) -> None:
-        """Remove what one journal entry of this backend's own kinds announces, even if only part of it was made."""
+        """Remove the object of a journal entry of this backend's kinds, even if only part of it was made."""
 
 
 class HasFootprint:
-    """Ability of a backend: its instances' memory and disk can be measured."""
+    """The ability to measure memory and disk usage of instances."""
 
-    ability = "measure what an instance takes of the host"
+    ability = "measure memory and disk usage of an instance"
 
     def footprint(self, inst: Instance) -> Footprint:
-        """Return what the running instance takes of the host now."""
+        """Return the memory and disk usage of a running instance."""
         raise NotImplementedError
 
 
 class HasWritable:
-    """Ability of a backend: it can lend the writable layer of an instance."""
+    """The ability to show the writable layer of an instance as a folder."""
 
-    ability = "lend the writable layer of an instance"
+    ability = "read the writable layer of an instance"
 
     def writable(self, inst: Instance, *, pause: bool) -> AbstractContextManager[Writable]:
-        """Lend the writable layer, of a running instance too; `pause`: the workload is held meanwhile."""
+        """Yield the writable layer, also of a running instance; with `pause` its workload is paused meanwhile."""
         raise NotImplementedError
 
 
 class HasReads:
-    """Ability of a backend: it knows which files a start reads."""
+    """The ability to list the files that a start reads."""
 
-    ability = "name the files that a start reads"
+    ability = "list the files that a start reads"
 
     def reads(self, work: Workload) -> list[str]:
-        """Return the files and folders of the host that a start of `work` reads: what is evicted for a cold one."""
+        """Return the files and folders of the host that a start of `work` reads; a cold start evicts them first."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""The writable layer of an instance, lent to whoever reads it: `diff`, `commit`."""
+"""Read the writable layer of an instance, for `diff` and `commit`."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from vmctl.writable import Writable
 
 @contextmanager
 def writable(inst: Instance, *, pause: bool) -> Iterator[Writable]:
-    """Lend the writable layer of an instance.
+    """Yield the writable layer of an instance.
 
-    Raises UnavailableError if its mode cannot do that, NotFoundError at the end if the instance has been removed
-    meanwhile: then what was read is not all.
+    Raises UnavailableError if its mode cannot do that, and NotFoundError at the end if the instance was removed
+    meanwhile, because then the files read may be incomplete.
     """
     backend = backends.ability(backends.load(inst.state.mode), HasWritable)
     try:

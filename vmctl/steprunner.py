@@ -1,4 +1,4 @@
-"""Runs the commands of image builds: each in a container of its own, whose writable layer is then lent."""
+"""Run the commands of image builds, each in a separate container, and read the container's writable layer."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from vmctl.writable import Writable
 MODE = "container"
 _NAME = r"build-[0-9a-f]{12}"
 _TAIL_LINES = 20
-_YOUNG_S = 3.0  # an instance of that age may be one that its maker is about to lock
+_YOUNG_S = 3.0  # a younger instance may not be locked yet by the command that has created it
 
 
 class StepFailedError(VmctlError):
-    """A command ended with a code other than 0."""
+    """A command exited with a code other than 0."""
 
 
 class StepRunner:
@@ -33,7 +33,7 @@ class StepRunner:
 
     @contextmanager
     def run(self, work: Workload, on_output: Callable[[bytes], None]) -> Iterator[Writable]:
-        """Run a workload to its end and lend its writable layer. Raises StepFailedError with the end of its output."""
+        """Run a workload to its end and yield its writable layer. Raises StepFailedError with its last output."""
         backend = backends.load(MODE)
         with _Output(on_output) as output, engine.running(work, backend, Attachment(output.streams)) as start:
             output.start()
@@ -47,9 +47,9 @@ class StepRunner:
 
     @contextmanager
     def alone(self, name: str) -> Iterator[None]:
-        """Wait until no other build is at the step of this name, and keep others out."""
+        """Hold the lock of the step of this name, so that only one build at a time runs it."""
         with folder_locked(os.path.join(paths.run_root(), name)):
-            if name in instance.names():  # of a build that was killed
+            if name in instance.names():  # left by a build that was killed
                 engine.rm(name, force=True)
             yield
 
@@ -68,7 +68,7 @@ class StepRunner:
 
 
 class _Output:
-    """The streams of a command: nothing to read, and a pipe for both outputs, which a thread reads."""
+    """The streams of a command: an empty input, and a pipe for both outputs, which a thread reads."""
 
     def __init__(self, on_output: Callable[[bytes], None]) -> None:
         self._on_output = on_output
@@ -79,7 +79,7 @@ class _Output:
         null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self._read, write = os.pipe()
         self._ends = [null, write]
-        os.fchmod(write, 0o622)  # whoever the command is, it may open /dev/stdout
+        os.fchmod(write, 0o622)  # a command of any user can open /dev/stdout
         self.streams = null, write, write
         self._thread: threading.Thread | None = None
         return self
@@ -89,13 +89,13 @@ class _Output:
         os.close(self._read)
 
     def start(self) -> None:
-        """Begin to read; only now, since a thread would not have come along into the container's first process."""
+        """Start the reading thread; not earlier, because the container's first process is a copy without threads."""
         self._close_ends()
-        self._thread = threading.Thread(target=self._listen, daemon=True)
+        self._thread = threading.Thread(target=self._read_output, daemon=True)
         self._thread.start()
 
     def finish(self) -> None:
-        """Read to the end, which is there when the command's last process is gone."""
+        """Read to the end of the output, which comes when the command's last process has exited."""
         self._close_ends()
         if self._thread is not None:
             self._thread.join()
@@ -108,10 +108,10 @@ class _Output:
         while self._ends:
             os.close(self._ends.pop())
 
-    def _listen(self) -> None:
+    def _read_output(self) -> None:
         while data := os.read(self._read, 1 << 16):
             *lines, self._rest = (self._rest + data).split(b"\n")
             self._lines.extend(lines)
             self._rest = self._rest[-4096:]
-            with suppress(OSError):  # whoever listened is gone: the command must not wait for it
+            with suppress(OSError):  # the output cannot be written any more, but the command must not block
                 self._on_output(data)

@@ -1,4 +1,4 @@
-"""What each instance takes of the disk: allocated bytes of its own files; what it reads of its image is not counted."""
+"""Disk usage of instances: the allocated bytes of their directories, without the layers of their images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ STOPPED = ("exited", "failed")  # the status of an instance that `prune` removes
 
 
 class InstanceUse(NamedTuple):
-    """An instance as it was found, and its own files."""
+    """An instance as found, and the size of its directory."""
 
     seen: Seen
     size_bytes: int
@@ -29,14 +29,14 @@ def instances() -> list[InstanceUse]:
 
 
 def stopped() -> list[InstanceUse]:
-    """Return the instances that do not run; one that cannot be read may run."""
+    """Return the instances that do not run; an instance that cannot be read is left out, because it may run."""
     return [use for use in instances() if use.seen.status in STOPPED]
 
 
 def images() -> dict[str, list[str]]:
-    """Return the instances of each image, by its digest, or by its name while an instance has not looked for it yet.
+    """Return the names of the instances of each image, by digest, or by name for instances that have no digest yet.
 
-    They have leases in the image store, unless they are just being created or were made by vmctl 0.1.
+    They have leases in the image store, unless they are just being created or were created by vmctl 0.1.
     """
     found: dict[str, list[str]] = {}
     for seen in survey():

@@ -1,4 +1,4 @@
-"""The writable layer of an instance, lent as a folder of the host."""
+"""The writable layer of an instance as a folder of the host."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from vmctl.named import NamedTuple
 class Writable(NamedTuple):
     """The writable layer of an instance as a folder of the host: the upper directory of an overlay (overlayfs.rst).
 
-    Owners are as the workload sees them. `made` are the paths inside at which the backend itself made a folder or an
-    empty file, to mount on: no change of the workload's, unless it put something there.
+    Owners are as the workload sees them. `made` are paths inside at which the backend has created a folder or an empty
+    file as a mount point: they are not changes of the workload, unless it has put something there.
     """
 
-    folder: str  # only this process can be sure to reach it: it may begin with /proc/self/fd
+    folder: str  # other processes may be unable to use it: it can begin with /proc/self/fd
     made: tuple[str, ...] = ()
