@@ -13,7 +13,7 @@ SHARED = "VMCTL_TESTS_SHARED"  # the environment of the workers (pytest-xdist) i
 
 
 def pytest_configure(config):
-    """Hear Ctrl-C in what the tests start, even where they themselves run under nohup(1) or behind a shell's `&`."""
+    """Reset ignored signals, so that programs started by tests handle Ctrl-C, also under nohup(1) or a shell's `&`."""
     for signum in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
         if signal.getsignal(signum) == signal.SIG_IGN:
             signal.signal(signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL)
@@ -34,14 +34,14 @@ def _time_limit_s(module):
 
 @pytest.fixture
 def empty_root(tmp_path, monkeypatch):
-    """State of its own for one test: no image, no instance."""
+    """A separate VMCTL_ROOT for one test, without images and instances."""
     monkeypatch.setenv("VMCTL_ROOT", str(tmp_path / "root"))
     return tmp_path / "root"
 
 
 @pytest.fixture
 def own_root(tmp_path, monkeypatch):
-    """State of its own for one test, but with the images that `make setup` has made."""
+    """A separate VMCTL_ROOT for one test, with the images that `make setup` has made."""
     images = paths.images_root()
     monkeypatch.setenv("VMCTL_ROOT", str(tmp_path / "root"))
     os.makedirs(paths.state_root())
@@ -51,9 +51,9 @@ def own_root(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def guest_root():
-    """State of its own for the tests of one file that start guests, with the images and the caches of the host.
+    """A separate VMCTL_ROOT for the tests of one file that start guests, with the images and caches of the host.
 
-    Its path is short, since there are sockets in it (unix(7): 107 bytes).
+    Its path is short, because it contains sockets (unix(7): 107 bytes).
     """
     kept = {"images": paths.images_root(), "cache": paths.cache_root()}
     with pytest.MonkeyPatch.context() as patch, TemporaryDirectory(prefix="vmctl-") as root:
@@ -67,7 +67,7 @@ def guest_root():
 
 @pytest.fixture(scope="module")
 def own_store():
-    """State of its own for the tests of one file that make images: `tiny`, and the kernels and caches of the host."""
+    """A separate VMCTL_ROOT for the tests of one file that make images: with `tiny`, the host's kernels and caches."""
     tiny = store.find("tiny")
     layers = [layer._replace(path=os.path.realpath(layer.path)) for layer in tiny.layers]
     kept = {name: os.path.realpath(store.path(name)) for name in ("kernels", "packages")}

@@ -19,7 +19,7 @@ ALLOWED = {
     "bench": {"bench", "vmctl"},
     "vmctl/cli": {"vmctl", "vmctl/cli", "images", "bench"},  # a backend arrives by name, here too
 }
-# room -> the only modules of ours that it may import, beside its own: what is below it
+# room -> the modules below it: the only modules of ours that it may import, except its own
 BELOW = {
     "vmctl/linux": "vmctl.errors vmctl.named vmctl.trace",
     "vmctl/net": "vmctl.errors vmctl.journal vmctl.linux vmctl.named vmctl.paths vmctl.trace vmctl.workload",
@@ -34,7 +34,7 @@ BELOW = {
     "images/upkeep": "images.kernels images.layer images.packages images.recipes images.store images.transfer "
     "vmctl.errors vmctl.linux vmctl.needs vmctl.paths vmctl.run",
 }
-# what knows instances: no library below the engine may lead there, by whatever way
+# modules that know instances: no library below the engine may import them, directly or indirectly
 OF_INSTANCES = ("vmctl.instance", "vmctl.engine", "vmctl.survey", "vmctl.backends", "vmctl.backend")
 DOORS = {  # module -> the only files that may import it, at any depth
     "libvirt": {"vmm/connection.py"},
@@ -137,7 +137,7 @@ def arrows(path, *, top_level=False):
 
 
 def reached(start):
-    """Return all modules of ours that one leads to, by whatever way."""
+    """Return all modules of ours that a module imports, directly or indirectly."""
     found, waiting = set(), [start]
     while waiting:
         module = waiting.pop()
@@ -218,7 +218,7 @@ print(json.dumps([code, sorted(sys.modules)]))
 
 
 def loaded_after(*words):
-    """Return the exit code of a verb and all modules that are loaded after it, in a process of its own."""
+    """Return the exit code of a verb, run in a separate process, and all modules that are loaded after it."""
     done = subprocess.run([sys.executable, "-c", FAST_PATH, *words], capture_output=True, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 

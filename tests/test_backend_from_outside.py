@@ -104,7 +104,7 @@ class Backend:
 
 @pytest.fixture
 def strange(tmp_path, monkeypatch, own_root):
-    """The mode, installed in a folder of its own."""
+    """The mode, installed in a separate folder."""
     (tmp_path / "strange.py").write_text(BACKEND)
     (tmp_path / "strange-1.dist-info").mkdir()
     (tmp_path / "strange-1.dist-info/entry_points.txt").write_text("[vmctl.backends]\nstrange = strange:Backend\n")

@@ -169,7 +169,7 @@ def files_of_the_store():
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_commit_of_a_container_runs_in_every_mode_and_one_of_every_mode_in_a_container(first, mode):
-    """One instance per mode: it sees what the container saw, changes it, says what it changed, and is committed."""
+    """One instance per mode: it sees the files of the container, changes them, `diff` lists that, it is committed."""
     up("first", mode)
     try:
         assert diff("box") == ""

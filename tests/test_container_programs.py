@@ -1,4 +1,4 @@
-"""A container's program is the image's: nothing in an image makes the host's interpreter run in its place."""
+"""A container's program comes from the image: no image can make the host's interpreter run instead."""
 
 import pytest
 
@@ -18,7 +18,7 @@ ready: {{exec: [test, -e, /made]}}
 
 @pytest.fixture
 def running(own_root, tmp_path):
-    """Start a container in which /made is what a shell command made it."""
+    """Start a container in which a shell command has created /made."""
 
     def start(make: str) -> None:
         spec = tmp_path / "exe.yaml"
@@ -30,7 +30,7 @@ def running(own_root, tmp_path):
 
 
 def script(first_line: str) -> str:
-    """Return the shell command that makes /made a script; also one that may be executed and not read."""
+    """Return the shell command that makes /made a script, which can be executed but not read."""
     return f"echo '#!{first_line}' >/made.new; chmod 0111 /made.new; mv /made.new /made"
 
 

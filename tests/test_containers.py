@@ -57,7 +57,7 @@ READ_ONLY = [f"/proc/{name}" for name in mountplan.READ_ONLY]
 
 @pytest.fixture(scope="module")
 def ours(guest_root):
-    """What PROBE says in a container of ours."""
+    """The output of PROBE in a container of ours."""
     flags = [word for pair in _environment(MASKED, READ_ONLY) for word in ("-e", pair)]
     return sections(ok("run", *flags, "--network", "none", "--name", "box", "tiny", "--", "sh", "-c", PROBE))
 
@@ -134,11 +134,11 @@ def test_devices(ours):
 
 
 def test_no_descriptor_of_the_host_is_inside(ours):
-    assert set(ours["descriptor"]) == {"0", "1", "2", "3"}  # 3 is ls's own
+    assert set(ours["descriptor"]) == {"0", "1", "2", "3"}  # 3 is the folder that ls reads
 
 
 def test_inherited_descriptors_stay_outside(own_root, tmp_path):
-    """What the caller had open is not passed on either."""
+    """Descriptors of the caller are not passed on either."""
     secret = tmp_path / "secret"
     secret.write_text("secret")
     fd = os.open(secret, os.O_RDONLY)
@@ -201,7 +201,7 @@ def test_another_user_has_no_capabilities(own_root):
     assert [found[name] for name in ("CapPrm:", "CapEff:", "CapInh:", "CapAmb:")] == [0] * 4
 
 
-# The system call filter. Every call below would fail otherwise than with EPERM, or succeed, without it.
+# The system call filter. Without it, each call below would succeed, or fail with an error other than EPERM.
 CALLS = {
     "keyctl": (250, (0, -3, 0)),
     "add_key": (248, (0, 0, 0, 0, 0)),
@@ -291,12 +291,12 @@ def test_programs_of_the_container_see_the_filter(own_root):
     assert said.err.count("Operation not permitted") + said.err.count("permission denied") >= 2
 
 
-# Images that mean harm.
+# Malicious images.
 
 
 @pytest.fixture
 def hostile(tmp_path, monkeypatch):
-    """Return a function that makes an image whose links lead wherever they like."""
+    """Return a function that makes an image with links to any target."""
     tiny = store.find("tiny")
     monkeypatch.setenv("VMCTL_ROOT", str(tmp_path / "root"))
 
@@ -330,7 +330,7 @@ def test_links_of_the_image_lead_into_the_image(hostile, tmp_path):
 
 @pytest.mark.parametrize("mode", ["container", "host"])
 def test_no_link_through_proc_leads_a_volume_or_file_to_the_host(hostile, tmp_path, mode):
-    """/proc/self/fd/N is whatever has that number while the container is set up, for instance the host's root."""
+    """/proc/self/fd/N leads to the file with that number while the container is set up, such as the host's root."""
     hostile(**{f"fd{number}": f"/proc/self/fd/{number}" for number in range(3, 30)}, root="/proc/1/root")
     (tmp_path / "volume").mkdir()
     for number in ("fd15", "fd16", "fd17", "fd18", "fd19", "root"):
@@ -367,7 +367,7 @@ def test_folders_that_get_mounts_are_no_links(tmp_path, hostile, name):
 
 @pytest.fixture(scope="module")
 def theirs(guest_root, tmp_path_factory):
-    """What PROBE says under runc, with its own default configuration, and that configuration."""
+    """The output of PROBE under runc with runc's default configuration, and that configuration."""
     if which("runc") is None:
         pytest.skip("runc is not installed")
     bundle = tmp_path_factory.mktemp("bundle")
@@ -394,7 +394,7 @@ def theirs(guest_root, tmp_path_factory):
 def test_every_mount_of_runc_is_here_with_flags_as_strict(ours, theirs):
     here, there = mounts(ours["mounts"]), mounts(theirs["mounts"])
     missing = {path for path in there if path not in here}
-    # controllers that we neither use nor join
+    # controllers that vmctl does not use
     assert all(path.startswith("/sys/fs/cgroup/") for path in missing), missing
     strict = {"ro", "nosuid", "nodev", "noexec"}
     for path in set(here) & set(there) - {"/"}:
@@ -404,7 +404,7 @@ def test_every_mount_of_runc_is_here_with_flags_as_strict(ours, theirs):
 
 def test_mounts_that_runc_does_not_have(ours, theirs):
     more = set(mounts(ours["mounts"])) - set(mounts(theirs["mounts"]))
-    # newer advice than runc's defaults: timing of interrupts tells about keystrokes, energy use about keys
+    # newer than runc's defaults: the timing of interrupts reveals keystrokes, the energy use reveals keys
     assert more <= {"/proc/interrupts", "/sys/devices/virtual/powercap", "/proc/sysrq-trigger", "/sys/fs/cgroup"}
 
 

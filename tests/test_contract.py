@@ -14,7 +14,7 @@ from vmctl.net.connect import connect
 MODES = sorted(backends.modes())
 EACH_MODE = pytest.mark.parametrize("mode", MODES)
 PAGE = "<h1>it's the same</h1>\n"
-# The port inside is the host's own in a mode without a network of its own, hence not always 8000.
+# In a mode without its own network the port inside is a port of the host, so it is not always 8000.
 WEB = """
 image: tiny
 command: [sh, -c, 'echo out; echo err >&2; exec httpd -f -p {inner} -h /srv']
@@ -77,7 +77,7 @@ def test_same_image(web):
 
 
 def test_same_workload(web):
-    """What runs is the file's content, whatever the mode."""
+    """The workload is that of the file, in every mode."""
     document = inspect(web.name)
     assert document["workload_digest"] == spec.load(web.spec).digest()
     assert document["workload"]["env"] == {"GREETING": "it's hello"}
@@ -170,10 +170,10 @@ def test_removal_of_a_running_one_needs_force(web):
 
 
 def test_stop_then_remove(web):
-    """The last one with this instance."""
+    """The last test with this instance."""
     waiting = start("wait", web.name)
     assert ok("stop", web.name) == f"{web.name}\n"
-    # httpd catches nothing: a signal ends it, unless it is PID 1, which the kernel protects; then the kill does
+    # httpd handles no signal: a signal ends it, unless it is PID 1, which the kernel protects; then SIGKILL does
     code = inspect(web.name)["exit_code"]
     assert code in (128 + signal.SIGTERM, 128 + signal.SIGKILL)
     assert waiting.communicate(timeout=30)[0] == f"{code}\n".encode()
@@ -194,7 +194,7 @@ def test_stop_then_remove(web):
 
 
 def run(mode, *words, **options):
-    """`run` without a network, which is not what these are about."""
+    """`run` without a network, which these tests do not need."""
     network = ("--network", "none") if features(mode).own_network else ()
     return vmctl("run", "--mode", mode, *network, *words, **options)
 
@@ -217,7 +217,7 @@ def test_run_has_our_streams_and_code(guest_root, mode):
     ids=("signal", "126", "127"),
 )
 def test_run_gives_the_commands_code(guest_root, mode, command, code, message):
-    # PID 1 of a namespace is safe from its own signals, hence the reaper
+    # a process cannot kill the PID 1 of its namespace, so the reaper is used
     init = ("--init",) if code > 128 else ()
     result = run(mode, *init, "tiny", "--", *command)
     assert (result.code, result.out) == (code, "")
@@ -226,7 +226,7 @@ def test_run_gives_the_commands_code(guest_root, mode, command, code, message):
 
 @EACH_MODE
 def test_memory_has_a_limit(guest_root, mode):
-    """tail(1) keeps what it reads: all of /dev/zero is too much."""
+    """tail(1) keeps its input in memory, and /dev/zero never ends."""
     result = run(mode, "-m", "96M", "tiny", "--", "tail", "/dev/zero", timeout_s=60)
     assert result.code == 137
     assert "ran out of memory" in result.err

@@ -21,7 +21,7 @@ DATA = os.path.join(HERE, "data", "instances")
 FORMS = sorted(os.listdir(DATA))
 WORKLOADS = os.path.join(HERE, "..", "configs", "workloads")
 
-# A digest names a workload in the results of benchmarks: none of these may change, whatever keys are added.
+# A digest identifies a workload in the results of benchmarks: none of these may change when keys are added.
 PINNED = {
     "postgres.yaml": "sha256:aa5f89df710443f6f5cb3ca75e3916889c9525f6ad7f7c583c65d10227424fc6",
     "web.yaml": "sha256:d81a2a39acc9685a8552c57e1118a60550769e2d9d8f97858b4d38777dad97a6",
@@ -266,7 +266,7 @@ def test_the_last_whole_state_counts(own_root):
         assert instance.load("kept").state.status == "running"
 
 
-# Short form of a fuzzer: readers of records raise nothing but our own errors, whatever the bytes.
+# A short fuzzer: readers of records raise only our errors, for any bytes.
 
 
 @pytest.mark.parametrize("form", FORMS)

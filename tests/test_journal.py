@@ -1,4 +1,4 @@
-"""The journal and the files that grow by lines: whole lines only, whatever happens to the writer or the disk."""
+"""The journal and other files of lines: they contain complete lines, even if the writer is killed or the disk full."""
 
 import os
 

@@ -77,7 +77,7 @@ def test_nothing_is_left_after_run(before, mode):
 
 
 def test_nothing_is_left_by_children_of_the_workload(before, tmp_path):
-    """Orphans, a session of their own, their streams closed: they end with the container."""
+    """Orphans in a new session, with closed streams, end with the container."""
     script = "for i in 1 2 3; do setsid sleep 1000 < /dev/null > /dev/null 2>&1 & done; sleep 0.1"
     for mode in QUICK:
         result = vmctl("run", "--mode", mode, "--name", "leak", "tiny", "--", "sh", "-c", script)
@@ -251,7 +251,7 @@ def test_nothing_is_left_after_kill_9_of_run(before, mode):
 
 
 def run_and_die_before_the_tie(mode, reached, go):
-    """Run in a process whose workload, just before it asks to end with its parent, says so and waits to `go` on."""
+    """Run in a process whose workload reports just before prctl(PR_SET_PDEATHSIG), and then waits for `go`."""
     prctl = syscalls.prctl
 
     def late(option, value):
@@ -294,7 +294,7 @@ def test_a_container_whose_command_ended_before_it_was_plugged_ends_too(before):
 
 @EACH_QUICK_MODE
 def test_a_workload_whose_command_ended_before_it_was_tied_to_it_ends_too(before, mode):
-    """The kernel tells only those who asked while their parent was alive (prctl(2))."""
+    """The kernel sends the signal only if the parent was alive at the time of the call (prctl(2))."""
     reached, reaching = os.pipe()
     go, going = os.pipe()
     pid = run_and_die_before_the_tie(mode, reaching, go)

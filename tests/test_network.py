@@ -122,7 +122,7 @@ def test_containers_reach_each_other(new):
             assert connection.recv(1) == b"x"
 
     with resident(server, echo_server(8000)), resident(client, ask):
-        pass  # `ask` has said that it is done
+        pass  # `ask` has reported that it is done
 
 
 def test_a_container_has_the_gateway_as_its_way_out(new):

@@ -100,7 +100,7 @@ def test_instances_of_one_network_reach_each_other_and_none_of_another(new):
         with resident(friend.link, asks(True)), resident(stranger.link, asks(False)):
             pass  # each has reported that its assertion held
     with switch.entered(), open("/proc/sys/net/ipv4/ip_forward", encoding="ascii") as file:
-        assert file.read() == "0\n"  # whatever the host has
+        assert file.read() == "0\n"  # independent of the host's setting
 
 
 @needs_root

@@ -304,7 +304,7 @@ def test_a_port_below_1024_needs_root(empty_root):
     if pid == 0:
         code = 1
         try:
-            syscalls.unshare(syscalls.CLONE_NEWNET)  # whatever the host's net.ipv4.ip_unprivileged_port_start is
+            syscalls.unshare(syscalls.CLONE_NEWNET)  # independent of the host's net.ipv4.ip_unprivileged_port_start
             syscalls.capset(0)
             (problem,) = ports.refusals([Port("127.0.0.1", 80, 80)])
             assert str(problem) == "binding 127.0.0.1:80/tcp needs root (ports below 1024)"

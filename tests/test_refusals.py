@@ -1,4 +1,4 @@
-"""What cannot be done is refused with a sentence, exit code 125, and nothing left behind."""
+"""Impossible requests are refused with a clear error and exit code 125, and leave nothing behind."""
 
 import json
 import os
@@ -20,7 +20,7 @@ NOBODY = 65534
 
 @pytest.fixture
 def short_root(monkeypatch):
-    """State of its own, with the host's images and without its caches, below a short path."""
+    """A separate VMCTL_ROOT with a short path, with the host's images and without its caches."""
     images = paths.images_root()
     with tempfile.TemporaryDirectory(prefix="vmctl-") as root:
         monkeypatch.setenv("VMCTL_ROOT", root)
@@ -104,7 +104,7 @@ def test_everything_wrong_is_said_at_once(guest_root, tmp_path, mode):
 
 
 def as_nobody(*words):
-    """Return (code, stderr) of a call as a user without rights.
+    """Return (code, stderr) of a call as an unprivileged user.
 
     In a fork of this process, since the user may not be able to read the interpreter; everything is imported before.
     """
@@ -143,11 +143,11 @@ def test_not_root(guest_root, tmp_path, mode):
     assert left_behind(before) == {}
 
 
-# A host that lacks something: hidden from the command in a mount namespace of its own
+# A host that lacks something: it is hidden from the command in a separate mount namespace
 
 
 def where(hide, *words):
-    """Run the command where `hide` (shell lines) has changed what is mounted."""
+    """Run the command in a mount namespace in which `hide` (shell lines) has changed the mounts."""
     script = f'{hide}\nexec "$@"'
     done = subprocess.run(
         ["unshare", "-m", "sh", "-ec", script, "sh", VMCTL, *words], capture_output=True, text=True, timeout=120
@@ -197,7 +197,7 @@ def test_no_libvirt_at_all(guest_root, tmp_path):
 
 @pytest.mark.alone
 def test_no_kvm(short_root, tmp_path):
-    """--accel kvm fails with the reason where auto falls back."""
+    """--accel kvm fails with the reason for which auto falls back."""
     before = host_state()
     arguments = ("up", "--mode", "vm", "--accel", "kvm", write(tmp_path, SLEEP))
     code, out, err = where("mount --bind /dev/null /dev/kvm 2>/dev/null || true", *arguments)
@@ -222,12 +222,12 @@ def test_no_cgroups(guest_root, tmp_path):
     assert "no cgroup controller is mounted" in err
 
 
-# A full disk, in every place where it can become full
+# A full disk at every step of a start
 
 
 @pytest.fixture
 def disk(short_root):
-    """Return a function that limits the disk of VMCTL_ROOT to so many files, or bytes."""
+    """Return a function that limits the disk of VMCTL_ROOT to a number of files or bytes."""
     images = os.readlink(paths.images_root())
     mounted = False
 
@@ -248,7 +248,7 @@ def disk(short_root):
 @pytest.mark.alone
 @pytest.mark.parametrize("mode", ["container", "host"])
 def test_a_disk_with_room_for_so_many_files(disk, tmp_path, mode):
-    """Each file that a start makes is the one that no longer fits, in turn."""
+    """The disk becomes full at each file of a start, one after the other."""
     path = write(tmp_path, f"{SLEEP}\nfiles: [{{path: /etc/leak, content: x}}]\nports: ['{free_port()}:80']")
     files, failures = 6, 0  # those of the disk itself
     while True:

@@ -1,4 +1,4 @@
-"""The workload file: every key, every way to get it wrong, and files that mean harm."""
+"""The workload file: every key, wrong values for each, and malicious files."""
 
 import json
 import os
@@ -84,10 +84,10 @@ def test_every_key(load, tmp_path):
 
 
 def test_every_key_is_in_the_test_above(load):
-    """A key added to workload.py and forgotten here would go untested."""
+    """A key that is added to workload.py must be added here too."""
     work, default = load(EVERYTHING), Workload("web", "tiny")
     same = {name for name in Workload._fields if getattr(work, name) == getattr(default, name)}
-    assert same == {"name", "image", "network"}  # network's other values are in a test of their own
+    assert same == {"name", "image", "network"}  # the other values of network have a separate test
 
 
 def test_only_the_image_has_no_default(load):
@@ -161,7 +161,7 @@ WRONG = [
     ("files: [{path: /a, mode: 0644}]", r"the key files\[0\]\.mode: expected a text in quotes, got a number", ""),
     ("ready: {tcp: 80, timeout: 5}", r"the key ready\.timeout: expected a text in quotes, got a number", ""),
     ("resources:", "the key resources: expected a mapping, got nothing", ""),
-    # texts that stand for something else
+    # texts with a special format
     ("resources: {memory: 5 apples}", r"the key resources\.memory: expected a size such as 256M", ""),
     ("resources: {memory: -1M}", r"the key resources\.memory: expected a size", ""),
     ("ready: {tcp: 80, timeout: 5 years}", r"the key ready\.timeout: expected a duration such as", ""),
@@ -186,7 +186,7 @@ WRONG = [
     ("network: bridges", "the key network: expected bridge, none, host; got 'bridges'", ""),
     ("vm: {boot: fast}", r"the key vm\.boot: expected auto, direct, system", ""),
     ("container: {seccomp: off}", r"the key container\.seccomp: expected default, unconfined", ""),
-    # values that cannot be
+    # impossible values
     ("name: ../x", "the name '../x' cannot be used", "letters"),
     ("name: .hidden", "the name '.hidden' cannot be used", "beginning with"),
     (f"name: {'x' * 64}", "the name 'x+' cannot be used", "63"),
@@ -202,7 +202,7 @@ WRONG = [
     ("resources: {pids: 0}", r"the key resources\.pids: expected at least 1", ""),
     ('command: ["a\\0b"]', "NUL character", ""),
     ('env: {A: "a\\0b"}', "NUL character", ""),
-    # keys that exclude one another
+    # keys that exclude each other
     ("ready: {}", "the key ready: expected one of http, tcp, log, exec, got none", ""),
     ("ready: {tcp: 80, http: 80/}", "the key ready: expected one of .*, got http, tcp", ""),
     ("ready: {exec: []}", r"the key ready\.exec: expected a program", ""),

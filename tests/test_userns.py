@@ -1,4 +1,4 @@
-"""A container with user ids of its own: who root inside is to the host, and what it may do there."""
+"""A container in a user namespace: the ids and the privileges of its root on the host."""
 
 import errno
 import json
@@ -24,7 +24,7 @@ AUTO = ("--userns", "auto", "--network", "none")
 
 
 def workload(tmp_path, name="box", text="command: [sleep, '1000']", network="none"):
-    """Return the path of a workload file with user ids of its own."""
+    """Return the path of a workload file with `userns: auto`."""
     path = tmp_path / f"{name}.yaml"
     path.write_text(f"name: {name}\nimage: tiny\nnetwork: {network}\ncontainer: {{userns: auto}}\n{text}\n")
     return str(path)
@@ -40,7 +40,7 @@ def inside(name, script, *flags):
 
 @pytest.fixture
 def box(own_root, tmp_path):
-    """A container that runs, and its name."""
+    """The name of a running container."""
     ok("up", workload(tmp_path))
     yield "box"
     ok("down", "box")
@@ -117,7 +117,7 @@ OF_THE_HOST = (
 
 
 def test_with_all_capabilities_it_has_none_over_the_host(own_root, tmp_path):
-    """Even unconfined, root inside is refused what takes the host's root, and may do the rest at home."""
+    """Even unconfined, root inside cannot do what needs the host's root, but can do all in its own namespaces."""
     text = "container: {userns: auto, cap_add: [ALL], seccomp: unconfined}\ncommand: [sleep, '1000']"
     path = tmp_path / "box.yaml"
     path.write_text(f"name: box\nimage: tiny\nnetwork: none\n{text}\n")
@@ -175,7 +175,7 @@ def test_files_streams_and_exit_code(own_root, tmp_path):
 
 @pytest.mark.parametrize("user", ["0", "1000"])
 def test_any_user_may_open_its_own_streams(own_root, tmp_path, user):
-    """/dev/stdout is opened anew by many programs; without a user namespace, too."""
+    """Many programs open /dev/stdout again; it also works without a user namespace."""
     path = tmp_path / "box.yaml"
     path.write_text(
         f"name: box\nimage: tiny\nnetwork: none\nuser: '{user}'\ncommand: [sh, -c, 'echo out > /dev/stdout']\n"
@@ -193,7 +193,7 @@ def test_errors_of_the_command(own_root):
 
 
 def test_terminals(box):
-    """One of the container's own, which root inside may open by its name."""
+    """A terminal of the container's devpts, which root inside can open by its name."""
     for words in (("exec", "-t", box, "--"), ("run", *AUTO, "-t", "tiny", "--")):
         terminal = Terminal(*words, "sh", "-c", "tty; echo by name > /dev/pts/0; stat -c %u:%g /dev/pts/0; stty size")
         code, said = terminal.end()
@@ -202,7 +202,7 @@ def test_terminals(box):
 
 
 def test_network_of_its_own_answers(own_root, tmp_path):
-    """A port below 1024: root inside is root of its network, too."""
+    """A port below 1024: root inside is also root of its network namespace."""
     text = (
         "files: [{path: /srv/index.html, content: hello}]\ncommand: [httpd, -f, -p, '80', -h, /srv]\nready: {http: 80/}"
     )
@@ -262,7 +262,7 @@ def test_where_there_is_no_user_namespace(own_root):
 
 
 def older_kernel():
-    """Have this process and its children see a kernel before Linux 5.12: it does not know mount_setattr, call 442."""
+    """Make mount_setattr (call 442) fail in this process and its children, as before Linux 5.12."""
     load, unless_equal, refuse, allow = (
         (0x20, 0, 0, 0),
         (0x15, 0, 1, 442),

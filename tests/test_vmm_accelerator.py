@@ -37,7 +37,7 @@ def test_the_verdict_is_remembered_and_holds_for_this_host_only(monkeypatch):
         assert accelerator.known() == first
 
 
-def test_a_device_that_is_not_there_is_no_kvm(monkeypatch):
+def test_without_a_device_there_is_no_kvm(monkeypatch):
     monkeypatch.setattr(accelerator, "DEVICE", "/dev/no-kvm-here")
     assert accelerator.choose("auto") == ("tcg", "/dev/no-kvm-here does not exist")
     with pytest.raises(UnavailableError, match="/dev/no-kvm-here does not exist"):

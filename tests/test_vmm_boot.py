@@ -70,7 +70,7 @@ def problems(**changes):
     return [problem.text for problem in VmBackend().check(Workload("w", "made")._replace(**changes))]
 
 
-def test_what_a_system_cannot_honour_is_refused_before_the_start(own_store, tmp_path):
+def test_keys_that_a_system_does_not_support_are_refused_before_the_start(own_store, tmp_path):
     image(tmp_path, SYSTEMD, CLOUD_INIT)
     assert problems() == []
     assert problems(resources=Resources(pids=5)) == ["resources.pids limits a command, but this workload has none"]

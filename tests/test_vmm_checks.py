@@ -1,4 +1,4 @@
-"""What vm mode refuses before anything starts, and what it tells of a start without taking one."""
+"""Workloads that vm mode refuses before a start, and the explanation of a start that is not taken."""
 
 import os
 
@@ -15,7 +15,7 @@ def problems(**changes):
     return [problem.text for problem in VmBackend().check(WORK._replace(**changes))]
 
 
-def test_nothing_stands_in_the_way(guest_root):
+def test_a_good_workload_has_no_problems(guest_root):
     assert problems() == []
 
 
@@ -35,7 +35,7 @@ def test_nothing_stands_in_the_way(guest_root):
         ({"name": "n" * 63, "volumes": (Volume("/data", "/data"),)}, "volumes"),
     ],
 )
-def test_refused_with_its_name(guest_root, changes, text):
+def test_a_problem_names_its_key(guest_root, changes, text):
     found = problems(**changes)
     assert len(found) == 1
     assert text in found[0]
@@ -61,7 +61,7 @@ def test_daemon_has_no_network(guest_root, monkeypatch):
     assert problems(network="none") == []
 
 
-def test_explain_tells_everything_and_takes_no_step(guest_root):
+def test_explain_shows_all_steps_and_takes_none(guest_root):
     work = WORK._replace(files=(File("/srv/index.html", "<h1>hello</h1>"),), resources=Resources(cpus=1.5))
     steps = {step.what: step.raw for step in VmBackend().explain(work)}
     assert "<vcpu>2</vcpu>" in steps["domain XML"]

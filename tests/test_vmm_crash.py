@@ -22,7 +22,7 @@ WORK = Workload("crash", "tiny", ("sleep", "1000"))
 
 
 def host():
-    """What a start could leave behind, beside the state directory."""
+    """Return what a start could leave behind outside of the state directory."""
     with open("/proc/self/mountinfo") as file:
         mounts = sorted(line.split(" ", 4)[4] for line in file)
     groups = [path for path, folders, _ in os.walk("/sys/fs/cgroup") if path.endswith(f"/{WORK.name}")]

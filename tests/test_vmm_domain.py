@@ -89,7 +89,7 @@ def test_every_device_has_a_place_on_the_bus(layers):
     places, xml = addresses(layers)
     assert len(set(places)) == len(places) == layers + 6
     assert all(0x02 <= int(slot, 16) < 0x1F for slot, _ in places)
-    # with interrupt vectors of their own the last of so many disks would have none
+    # if each disk had its own interrupt vectors, none would be left for the last ones
     assert ("virtio-blk-pci.vectors=0" in xml) == any(function != "0x0" for _, function in places) == (layers > 22)
 
 

@@ -1,4 +1,4 @@
-"""Real guests (TCG) through the backend: what they say, what they take, how they end."""
+"""Real guests (TCG) through the backend: their output, their limits, their end."""
 
 import os
 import pty
@@ -64,7 +64,7 @@ def test_start_is_on_the_timeline(guest):
 
 
 def test_streams_are_kept_apart(guest):
-    wait_for(lambda: read(guest.stdout_log) and read(guest.stderr_log))  # which comes first is not said
+    wait_for(lambda: read(guest.stdout_log) and read(guest.stderr_log))  # in any order
     assert read(guest.stdout_log) == "out\n"
     assert read(guest.stderr_log) == "err\n"
 
@@ -169,9 +169,9 @@ def test_term_reaches_the_workload_and_its_code_comes_back(guest):
 
 
 def attended(work, stdin=b"", *, term_after=""):
-    """Run a workload attached, in a process of its own; return (code, stdout, stderr).
+    """Run a workload attached, in a separate process; return (code, stdout, stderr).
 
-    Once it has said `term_after`, SIGTERM is sent to that process, not to the guest.
+    After the output `term_after`, SIGTERM is sent to that process, not to the guest.
     """
     pipes = [os.pipe() for _ in range(3)]
     pid = os.fork()

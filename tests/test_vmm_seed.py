@@ -1,4 +1,4 @@
-"""The seed: as in the golden files, valid for cloud-init, and an ISO whose names are exact."""
+"""The seed: equal to the golden files, valid for cloud-init, and an ISO with unchanged names."""
 
 import shlex
 

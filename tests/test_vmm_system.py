@@ -53,7 +53,7 @@ runcmd: ["echo the reason; exit 3"]
 
 @pytest.fixture(scope="module")
 def started(own_store, shipped, tmp_path_factory):
-    """What `up` said of each of the three guests."""
+    """The standard error of `up` for each of the three guests."""
     folder = tmp_path_factory.mktemp("system")
     shipped.bring("debian")
     bring_disk(folder)

@@ -1,4 +1,4 @@
-"""The installed console script, called as a person or a script would: through pipes or on a pseudo-terminal."""
+"""Run the installed console script with pipes or on a pseudo-terminal."""
 
 import fcntl
 import http.client
@@ -21,7 +21,7 @@ TIMEOUT_S = 120.0
 
 
 class Result(NamedTuple):
-    """How a command ended and what it said."""
+    """The exit code and the output of a command."""
 
     code: int
     out: str
@@ -29,7 +29,7 @@ class Result(NamedTuple):
 
 
 def vmctl(*words, stdin="", timeout_s=TIMEOUT_S, **options):
-    """Run the command to its end, its streams being pipes."""
+    """Run the command to its end with pipes as its streams."""
     done = subprocess.run(
         [VMCTL, *words], input=stdin, capture_output=True, text=True, errors="replace", timeout=timeout_s, **options
     )
@@ -37,14 +37,14 @@ def vmctl(*words, stdin="", timeout_s=TIMEOUT_S, **options):
 
 
 def ok(*words, **options):
-    """Run the command, which has to succeed, and return its standard output."""
+    """Run the command, which must succeed, and return its standard output."""
     result = vmctl(*words, **options)
     assert result.code == 0, result
     return result.out
 
 
 def refused(*words, code=125, **options):
-    """Run the command, which has to fail in the way we promise, and return what it said."""
+    """Run the command, which must fail with an error as documented, and return its standard error."""
     result = vmctl(*words, **options)
     assert result.code == code, result
     assert result.out == "", result
@@ -60,7 +60,7 @@ def start(*words, **options):
 
 
 def inspect(name):
-    """Return what `inspect` says of one instance."""
+    """Return the document of `vmctl inspect` about one instance."""
     return json.loads(ok("inspect", name))[0]
 
 
@@ -91,7 +91,7 @@ class Terminal:
         os.write(self.fd, text.encode())
 
     def read_until(self, text, timeout_s=TIMEOUT_S):
-        """Read until `text` has been said, or the end; return all that was said so far."""
+        """Read until `text` appears, or to the end; return all output so far."""
         deadline = time.monotonic() + timeout_s
         while text is None or text not in self.said:
             assert time.monotonic() < deadline, self.said
@@ -107,7 +107,7 @@ class Terminal:
         return self.said
 
     def end(self):
-        """Read to the end and return (exit code, all that was said)."""
+        """Read to the end and return (exit code, all output)."""
         self.read_until(None)
         code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         os.close(self.fd)

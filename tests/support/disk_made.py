@@ -1,5 +1,6 @@
-"""A cloud image made for a test: the image `debian` on a disk with a partition, a boot loader, a kernel and an initrd
-of its own. What is the disk's own here says so on the console, for our init would bring the guest up, too.
+"""A cloud image made for a test: the image `debian` on a disk with its own partition, boot loader, kernel and initrd.
+
+The disk's initrd writes a line to the console, because our init would boot the guest too.
 """
 
 import os

@@ -32,7 +32,7 @@ class Outcome(NamedTuple):
 
     @property
     def end(self) -> str:
-        """The last mark, or what the console says for want of one."""
+        """The last mark, or the console's output if there are no marks."""
         return self.marks[-1] if self.marks else self.console
 
 
@@ -94,7 +94,7 @@ class Guest:
 
     @contextmanager
     def running(self, timeout_s: float = 60.0) -> Iterator[None]:
-        """Run the guest beside the caller, who sees to it that it ends."""
+        """Run the guest in a thread; the block must make it power off."""
         thread = threading.Thread(target=run, args=(self.command(),), kwargs={"timeout_s": timeout_s})
         thread.start()
         try:
@@ -115,7 +115,7 @@ class Guest:
             fifo.write(line + "\n")
 
     def outcome(self) -> Outcome:
-        """Return what the guest has said by now."""
+        """Return the guest's output so far."""
         marks, stdout, stderr, console = (self.read(name) for name in ("marks", "stdout", "stderr", "console"))
         return Outcome(marks.splitlines(), stdout, stderr, console)
 

@@ -1,7 +1,7 @@
-"""All that vmctl could leave on a host, read from the kernel, to be compared before and after.
+"""All objects that vmctl could leave on a host, read from the kernel, to compare them before and after a test.
 
-The host may have other work to do meanwhile, so only what belongs to this VMCTL_ROOT, or to instances named `leak...`,
-is looked at where it can be told apart. Links, routing rules and the firewall are compared whole: nobody's may change.
+Other programs may run meanwhile. So if possible only objects of this VMCTL_ROOT, or of instances named `leak...`, are
+compared. Links, routing rules and the firewall are compared completely: none of them may change.
 """
 
 import os
@@ -112,7 +112,7 @@ def files():
     for folder, folders, names in os.walk(_root()):
         folders[:] = [name for name in folders if os.path.join(folder, name) not in kept]
         found |= {os.path.join(folder, name) for name in (*folders, *names)}
-    # folders that stand for good; the switch's is its lock, and goes with the next instance that had a link
+    # permanent folders; that of the switch is its lock, which is removed with the next instance that had a link
     standing = {paths.run_root(), os.path.join(paths.run_root(), "layers"), paths.instances_root()}
     standing |= {leases.folder(), switch.folder()}
     return frozenset(found - kept - standing)

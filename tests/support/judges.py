@@ -1,4 +1,4 @@
-"""Programs of other people that say whether what we made is right."""
+"""Programs of other projects that check the files that we make."""
 
 import fcntl
 import json

@@ -1,4 +1,4 @@
-"""Processes with a network namespace of their own, as containers have, and what the host looks like from outside."""
+"""Processes in a separate network namespace, like containers, and the host as seen from outside."""
 
 import asyncio
 import os

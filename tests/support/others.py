@@ -18,7 +18,7 @@ def skopeo(*words):
 
 
 class Buildah:
-    """buildah with a storage of its own, and without namespaces: as it runs in a container."""
+    """buildah with a separate storage and without namespaces, as it runs in a container."""
 
     def __init__(self, folder):
         os.makedirs(folder)

@@ -86,7 +86,7 @@ def certificates(folder):
 
 
 class Proxy:
-    """Passes connections on to a registry, and can be told to do that badly."""
+    """A proxy for a registry that can be set to fail in several ways."""
 
     def __init__(self, target):
         self.target = int(target.rpartition(":")[2])
