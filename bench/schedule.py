@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from random import Random
 
@@ -59,7 +58,7 @@ def make(
         step for kind in kinds for step in _steps(kind, modes, runs, warm_ups[kind], seed, control=kind in endless[:1])
     ]
     return Plan(
-        workload=json.loads(json.dumps(records.plain(work))),  # plain numbers: msgspec takes no others
+        workload=records.plain(work),
         workload_digest=work.digest(),
         modes=tuple(modes),
         metrics=tuple(metrics),

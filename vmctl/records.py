@@ -47,11 +47,14 @@ def parse(raw: bytes | str, what: str) -> Any:
 
 
 def plain(record: Any) -> Any:
-    """Return a record as mappings and lists for `json.dumps`, with all keys."""
+    """Return a record as mappings, lists and plain numbers, with all keys, for any JSON encoder."""
     if hasattr(record, "_asdict"):
         return {key: plain(part) for key, part in record._asdict().items()}
     if isinstance(record, tuple):
         return [plain(part) for part in record]
+    for kind in (int, float):  # of Bytes, Seconds and their like msgspec takes none
+        if isinstance(record, kind) and not isinstance(record, bool):
+            return kind(record)
     return record
 
 
