@@ -1,1 +1,1 @@
-"""One image, every form: the store, layers as EROFS files, recipes, kernels and initrds."""
+"""Images in all their forms: the store, layers as EROFS files, disks, transfers, recipes, kernels and initrds."""

@@ -58,7 +58,7 @@ def test_what_programs_write_is_read():
 @pytest.mark.parametrize("pack", PACKERS.values(), ids=PACKERS)
 @pytest.mark.parametrize("cut", [1, 3, 5, 9, 1000])
 def test_an_early_end_is_noticed(pack, cut):
-    with pytest.raises(ImageError, match="it is damaged or cut off"):
+    with pytest.raises(ImageError, match="it cannot be decompressed as"):
         unpacked(pack(DATA)[:-cut])
 
 
@@ -66,14 +66,14 @@ def test_an_early_end_is_noticed(pack, cut):
 def test_damage_is_noticed(kind):
     packed = bytearray(PACKERS[kind](DATA))
     packed[len(packed) // 3] ^= 0x10
-    with pytest.raises(ImageError, match="it is damaged or cut off"):
+    with pytest.raises(ImageError, match="it cannot be decompressed as"):
         unpacked(bytes(packed))
 
 
 def test_a_window_larger_than_the_limit_is_refused():
     parameters = zstandard.ZstdCompressionParameters(window_log=28, enable_ldm=True)
     packed = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
-    with pytest.raises(ImageError, match="it is damaged or cut off"):
+    with pytest.raises(ImageError, match="it cannot be decompressed as"):
         unpacked(packed.compress(DATA) + packed.flush())
 
 

@@ -145,7 +145,7 @@ def test_an_archive_that_cannot_be_finished_is_not_there(web, tmp_path):
         file.write(b"owt")
     for words in FORMS:
         said = refused("image", "export", "web:1", "-o", str(there), *words)
-        assert f"the layer {web.layers[1].digest} in the store is not what it is said to be" in said
+        assert f"the layer {web.layers[1].digest} in the store does not match its digest" in said
     assert there.read_text() == "before"
     assert sorted(os.listdir(tmp_path)) == ["root", "there", "web.tar"]
     assert os.listdir(store.path("stages")) == []

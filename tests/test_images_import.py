@@ -267,7 +267,7 @@ def test_a_pipe_is_read_as_a_file_is(tmp_path):
 def test_what_is_no_image_is_refused(tmp_path):
     for number, data in enumerate([b"", b"x", b"x" * 100_000, bytes(100_000), gzip.compress(b"text"), b"\x1f\x8b\x08"]):
         (tmp_path / str(number)).write_bytes(data)
-        with pytest.raises(ImageError, match=r"no tar archive|is damaged or cut off"):
+        with pytest.raises(ImageError, match=r"not a tar archive|cannot be decompressed"):
             take(tmp_path / str(number))
     with pytest.raises(NotFoundError, match="there is no file"):
         take(tmp_path / "missing")

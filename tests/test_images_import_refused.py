@@ -85,7 +85,7 @@ def test_a_layer_that_is_not_what_its_digest_says(refused, tmp_path, packing, ch
     layout = layout_of(ONE, packing=packing)
     name = only_layer(layout)
     layout.files[name] = change(layout.files[name])
-    words = r"is not what it is said to be|is cut off|is longer than|damaged|is not sha256|ends in the middle"
+    words = r"does not match its digest|is truncated|cannot be decompressed|is longer than|damaged|is not sha256|ends in the middle"
     refused(getattr(layout, form)(tmp_path / "web"), words)
 
 
@@ -102,7 +102,7 @@ def test_a_document_that_is_not_what_its_digest_says(refused, tmp_path, which):
             layout.files[name] = data.replace(b'"schemaVersion": 2', b'"schemaVersion": 2 ')[:-1] + b"}"
         if which == CONFIG and b"diff_ids" in data:
             layout.files[name] = data.replace(b"/bin/sh", b"/bin/su")
-    refused(layout.archive(tmp_path / "web"), "is not what it is said to be|not the [0-9]+ it is said to have")
+    refused(layout.archive(tmp_path / "web"), "does not match its digest|not the [0-9]+ in its descriptor")
 
 
 @pytest.mark.parametrize("missing", ["layer", "manifest", "config"])
@@ -123,7 +123,7 @@ def test_an_archive_that_is_cut_off(refused, tmp_path):
     end = whole.rindex(b"}") + 1  # what follows is padding
     for size in (end - 1, end - 600, end // 2, 1000, 300):
         path.write_bytes(whole[:size])
-        refused(path, "is cut off")
+        refused(path, "is truncated")
 
 
 def test_dockers_archives_are_verified_too(refused, tmp_path):
@@ -133,7 +133,7 @@ def test_dockers_archives_are_verified_too(refused, tmp_path):
         if changed == files:
             continue
         (tmp_path / "saved").write_bytes(tar_of(*((name, {}, data) for name, data in changed.items())))
-        refused(tmp_path / "saved", "is not what it is said to be|the layer is not sha256:")
+        refused(tmp_path / "saved", "does not match its digest|the layer is not sha256:")
 
 
 # documents

@@ -328,22 +328,22 @@ def test_an_overlays_upper_folder_becomes_a_layer(stage, mounted, tmp_path):
         ([("/etc/passwd", {}, b"x")], "absolute name"),
         ([link("out", "../.."), ("out/etc/passwd", {}, b"x")], "leads out of the image"),
         ([link("a", "b"), link("b", "a"), ("a/x", {})], "too many symbolic links"),
-        ([hard("x", "nowhere")], "which the layer does not have"),
-        ([folder("d"), hard("x", "d")], "which the layer does not have"),
-        ([("f", {}, b""), ("f/x", {}, b"")], "a file in the layer and a folder"),
+        ([hard("x", "nowhere")], "which is not in the layer"),
+        ([folder("d"), hard("x", "d")], "which is not in the layer"),
+        ([("f", {}, b""), ("f/x", {}, b"")], "both a file and a folder in the layer"),
         ([("null", {"type": tarfile.CHRTYPE, "devmajor": 0, "devminor": 0})], "0:0"),
-        ([("disk", {"type": tarfile.BLKTYPE, "devmajor": 99999, "devminor": 1})], "device has a number"),
-        ([("x" * 256, {})], "no file can have"),
-        ([(".", {}, b"root as a file")], "in the place of its root"),
-        ([(".wh..wh..opq", {})], "empties the root folder"),
-        ([("a/.wh...", {})], "which is no name"),
-        ([("x", {"pax_headers": {"SCHILY.xattr.trusted.overlay.redirect": "/etc"}})], "for overlayfs alone"),
-        ([("x", {"pax_headers": {"SCHILY.xattr.system.nonsense": "1"}})], "of a kind that a layer cannot hold"),
-        ([("x", {"pax_headers": {"SCHILY.xattr.user." + "n" * 300: "1"}})], r"longer than a layer can hold"),
-        ([("x", {"pax_headers": {"mtime": "99999999999999999999"}})], "a time that cannot be"),
-        ([("x", {"pax_headers": {"mtime": "yesterday"}})], "a time that cannot be"),
+        ([("disk", {"type": tarfile.BLKTYPE, "devmajor": 99999, "devminor": 1})], "a device has an invalid number"),
+        ([("x" * 256, {})], "has an invalid name"),
+        ([(".", {}, b"root as a file")], "the root of the layer is not a folder"),
+        ([(".wh..wh..opq", {})], "opaque root folder"),
+        ([("a/.wh...", {})], "without a valid name"),
+        ([("x", {"pax_headers": {"SCHILY.xattr.trusted.overlay.redirect": "/etc"}})], "reserved for overlayfs"),
+        ([("x", {"pax_headers": {"SCHILY.xattr.system.nonsense": "1"}})], "has a prefix that EROFS cannot store"),
+        ([("x", {"pax_headers": {"SCHILY.xattr.user." + "n" * 300: "1"}})], r"longer than EROFS can store"),
+        ([("x", {"pax_headers": {"mtime": "99999999999999999999"}})], "an invalid time"),
+        ([("x", {"pax_headers": {"mtime": "yesterday"}})], "an invalid time"),
         ([link("x", "t" * 5000)], "4096 bytes or more"),
-        ([("x", {"uid": 1 << 33})], "an owner that cannot be"),
+        ([("x", {"uid": 1 << 33})], "an invalid owner"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -442,7 +442,7 @@ HUGE = str(1 << 62)
 def test_sizes_that_only_a_header_has_are_refused_at_the_header(stage, records):
     entry = ("x", {"pax_headers": records}, b"x")
     for limit in (1 << 20, None):
-        with pytest.raises(ImageError, match="larger than a layer can hold" if limit is None else "unpacks to more"):
+        with pytest.raises(ImageError, match="larger than the maximum of" if limit is None else "unpacks to more"):
             layer_of(stage, entry, limit_bytes=limit)
 
 

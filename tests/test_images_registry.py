@@ -239,7 +239,7 @@ def test_content_that_is_not_what_its_digest_says(tmp_path):
         name = layer["digest"][7:]
         kept = tmp_path / f"registry/images/docker/registry/v2/blobs/sha256/{name[:2]}/{name}/data"
         kept.write_bytes(kept.read_bytes()[:-9] + b"x" + kept.read_bytes()[-8:])
-        with pytest.raises(ImageError, match=r"(?i)digest did not match|does not match|is not what it is said to be"):
+        with pytest.raises(ImageError, match=r"(?i)digest did not match|does not match"):
             pull(f"{address}/web:1")
     assert names() == []
 

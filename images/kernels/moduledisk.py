@@ -1,6 +1,6 @@
-"""A kernel's modules as one EROFS file, for guests that boot a system: a layer below those of an image.
+"""A kernel's modules as one EROFS file: a layer below the layers of an image, for guests that boot a system.
 
-Made once per kernel and kept until its modules change; guests share it, an instance costs nothing.
+The file is written once per kernel and used until the modules change. All guests share it.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ from collections.abc import Iterator
 from shutil import copyfile
 
 from images.kernels.kernel import Kernel
-from images.layer import layers, tarindex
+from images.layer import layers
+from images.layer.readers import from_iterator
 from images.store.staging import staging
 from vmctl import paths
 
-FOLDER = "usr/lib/modules"  # /lib is a link to usr/lib in images of our days
-_LINK = "lib/modules"  # where it is none
+FOLDER = "usr/lib/modules"  # in current images /lib is a link to usr/lib
+_LINK = "lib/modules"  # for images in which /lib is a folder
 
 
 def build(kernel: Kernel) -> str:
@@ -29,7 +30,7 @@ def build(kernel: Kernel) -> str:
     if not os.path.exists(path):
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with staging() as stage:
-            layer = layers.from_tar(stage, tarindex.Pieces.file(_tar(kernel)))
+            layer = layers.from_tar(stage, from_iterator(_tar(kernel)))
             temporary = f"{path}.{os.getpid()}.new"
             try:
                 copyfile(layer.path, temporary)  # the cache may be on another file system

@@ -1,1 +1,1 @@
-"""Layers: trees of files, their tars, and the EROFS files that every mode reads."""
+"""Layers: file trees, their tars, and the EROFS files that every mode reads."""

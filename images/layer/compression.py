@@ -1,6 +1,6 @@
-"""Compressed streams, recognised by their first bytes and read forward: gzip, zstd, xz, bzip2, or none.
+"""Reads compressed streams forward: gzip, zstd, xz, bzip2, or none, recognised by their first bytes.
 
-Several compressed streams one behind the other are one, as for gzip(1), zstd(1) and xz(1).
+Concatenated compressed streams are read as one, as gzip(1), zstd(1) and xz(1) do.
 """
 
 from __future__ import annotations
@@ -9,13 +9,12 @@ import struct
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, Protocol
 
-from images.layer.readers import Source
-from images.layer.tarindex import Pieces
+from images.layer.readers import Source, from_iterator
 from images.store.image import ImageError
 
-# what a decoder may take in memory: zstd's own default, and more than `xz -9` needs
+# memory limit of a decoder: zstd's default, and more than `xz -9` needs
 MEMORY_BYTES_MAX = 128 << 20
-HEAD_BYTES = 6  # enough to recognise each
+HEAD_BYTES = 6  # enough to recognise every format
 _PART = 1 << 20
 _PACKED_PART = 256 << 10
 
@@ -26,7 +25,7 @@ _ZSTD_RLE = 1
 
 
 class _Decoder(Protocol):
-    """One compressed stream, as lzma.LZMADecompressor has it."""
+    """A decoder of one compressed stream, with the interface of lzma.LZMADecompressor."""
 
     @property
     def eof(self) -> bool: ...
@@ -41,16 +40,16 @@ class _Decoder(Protocol):
 
 
 def recognise(head: bytes) -> str:
-    """Return "gzip", "zstd", "xz", "bzip2", or "" for what begins like none of them."""
+    """Return "gzip", "zstd", "xz" or "bzip2", or "" if the first bytes match none of them."""
     if int.from_bytes(head[:4], "little") in _ZSTD_SKIPPABLE:
         return "zstd"
     return next((name for magic, name in _MAGIC.items() if head.startswith(magic)), "")
 
 
 def plain(source: Source, what: str) -> BinaryIO:
-    """Return the content of a stream without its compression; reading it raises ImageError, naming `what`, for damage.
+    """Return the decompressed content of a stream. If the data is damaged, reading raises ImageError naming `what`.
 
-    Content never comes faster than it is read, however small it was packed.
+    Decompresses no more than is read, even if the data is compressed very well.
     """
     packed = _Packed(source)
     kind = recognise(packed.peek(HEAD_BYTES))
@@ -59,18 +58,18 @@ def plain(source: Source, what: str) -> BinaryIO:
         pieces = _checked(_zstd(packed), what, kind)
     elif kind:
         pieces = _checked(_inflated(packed, _DECODERS[kind]), what, kind)
-    return Pieces.file(pieces)
+    return from_iterator(pieces)
 
 
 class _Packed:
-    """The compressed bytes; some may be looked at before they are taken."""
+    """The compressed bytes. `peek` reads ahead without consuming."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
         self._buffer = b""
 
     def peek(self, length: int) -> bytes:
-        """Return the next bytes, fewer only at the end, and leave them there."""
+        """Return the next bytes, fewer only at the end, without consuming them."""
         while len(self._buffer) < length and (data := self._source.read(_PACKED_PART)):
             self._buffer += data
         return self._buffer[:length]
@@ -79,7 +78,7 @@ class _Packed:
         """Return exactly the next `length` bytes. Raises EOFError."""
         data = self.peek(length)
         if len(data) < length:
-            raise EOFError("it ends too early")
+            raise EOFError("unexpected end of data")
         self._buffer = self._buffer[length:]
         return data
 
@@ -92,7 +91,7 @@ class _Packed:
         self._buffer = data + self._buffer
 
     def skip_zeros(self) -> bool:
-        """Pass by the padding that gzip(1) and xz(1) allow between streams; return whether more follows."""
+        """Skip the padding that gzip(1) and xz(1) allow between streams; return whether more data follows."""
         while data := self.some():
             if data := data.lstrip(b"\0"):
                 self.give_back(data)
@@ -113,7 +112,7 @@ def _checked(pieces: Iterator[bytes], what: str, kind: str) -> Iterator[bytes]:
     try:
         yield from pieces
     except (EOFError, OSError, zlib.error, lzma.LZMAError, zstandard.ZstdError) as error:
-        raise ImageError(f"{what} is damaged or cut off, its {kind} data: {error}") from None
+        raise ImageError(f"{what} cannot be decompressed as {kind}: {error}") from None
 
 
 def _inflated(packed: _Packed, new_decoder: Callable[[], _Decoder]) -> Iterator[bytes]:
@@ -122,14 +121,14 @@ def _inflated(packed: _Packed, new_decoder: Callable[[], _Decoder]) -> Iterator[
         while not decoder.eof:
             data = packed.some() if decoder.needs_input else b""
             if not data and decoder.needs_input:
-                raise EOFError("it ends too early")
+                raise EOFError("unexpected end of data")
             if out := decoder.decompress(data, _PART):
                 yield out
         packed.give_back(decoder.unused_data)
 
 
 class _Gzip:
-    """zlib's decompressor with the face of lzma's."""
+    """zlib's decompressor with the interface of lzma's."""
 
     def __init__(self) -> None:
         import zlib
@@ -147,7 +146,7 @@ class _Gzip:
 
     def decompress(self, data: bytes, max_length: int) -> bytes:
         out = self._zlib.decompress(self._zlib.unconsumed_tail + data, max_length)
-        # a full buffer: zlib may hold more back although it has taken all input
+        # the buffer is full: zlib may still have output although it has consumed all input
         self.needs_input = not self._zlib.unconsumed_tail and len(out) < max_length
         return out
 
@@ -170,8 +169,8 @@ _DECODERS: dict[str, Callable[[], _Decoder]] = {"gzip": _Gzip, "xz": _xz, "bzip2
 def _zstd(packed: _Packed) -> Iterator[bytes]:
     """Yield the content of zstd frames, block by block: RFC 8878, 3.1.
 
-    zstandard's own reader does not notice an early end; its other door has no limit for what one call returns. A
-    block has at most 128 KiB, so walking the blocks gives both.
+    zstandard's stream reader does not notice a truncated stream, and its decompressobj does not limit the output of
+    one call. A block has at most 128 KiB, so walking the blocks solves both.
     """
     import zstandard
 
@@ -182,7 +181,7 @@ def _zstd(packed: _Packed) -> Iterator[bytes]:
             _skip(packed, struct.unpack("<I", packed.take(4))[0])
             continue
         if magic != _ZSTD_MAGIC:
-            raise EOFError("what follows is no frame")
+            raise EOFError("data follows that is not a zstd frame")
         frame = decompressor.decompressobj()
         descriptor = packed.take(1)
         frame.decompress(head + descriptor + packed.take(_zstd_header_bytes(descriptor[0])))
@@ -193,12 +192,12 @@ def _zstd(packed: _Packed) -> Iterator[bytes]:
             last, kind, size = bool(bits & 1), bits >> 1 & 3, bits >> 3
             if out := frame.decompress(start + packed.take(1 if kind == _ZSTD_RLE else size)):
                 yield out
-        if descriptor[0] & 0x04:  # a checksum follows, which the decoder compares
+        if descriptor[0] & 0x04:  # a checksum follows; the decoder verifies it
             frame.decompress(packed.take(4))
 
 
 def _zstd_header_bytes(descriptor: int) -> int:
-    """Return how much of a frame's header follows its descriptor: window, dictionary, content size."""
+    """Return how many bytes of a frame's header follow its descriptor: window, dictionary, content size."""
     single = bool(descriptor & 0x20)
     dictionary = (0, 1, 2, 4)[descriptor & 3]
     content = (1 if single else 0, 2, 4, 8)[descriptor >> 6]

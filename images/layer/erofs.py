@@ -1,10 +1,10 @@
-"""Writing EROFS, the kernel's read-only file system (Linux: Documentation/filesystems/erofs.rst, fs/erofs/erofs_fs.h).
+"""Writes EROFS, the kernel's read-only file system (Linux: Documentation/filesystems/erofs.rst, fs/erofs/erofs_fs.h).
 
-Written in one pass, as a tar arrives: contents go straight to their blocks, inodes fill metadata blocks between them,
-folders, which need the inode numbers of what is in them, come last. Nothing is unpacked on the host, so owners, devices
-and attributes need no privilege, and a name in an archive cannot reach anything here. The same input gives the same
-bytes. Not compressed: the first start of a program takes as long from an lz4 layer as from a plain one, and a guest
-without KVM would decompress at an emulator's speed.
+An EROFS file is written in one pass while a tar is read: contents go straight to their blocks, inodes fill metadata
+blocks between them, and folders come last, since they need the inode numbers of their entries. Nothing is unpacked on
+the host, so owners, devices and attributes need no privilege, and a name in an archive cannot reach a file of the host.
+The same input gives the same bytes. The files are not compressed: a program's first start takes as long from an lz4
+layer as from a plain one, and a guest without KVM would decompress at the speed of an emulator.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ INODE = struct.Struct("<HHHHQIIIIQII16x")  # struct erofs_inode_extended
 DIRENT = struct.Struct("<QHBx")
 PLAIN, INLINE, CHUNKS = 0, 2, 4  # data layouts
 HOLE = 0xFFFFFFFF  # address of a chunk of zeros
-SLOT = 32  # bytes; an inode's number is its place in units of this
+SLOT = 32  # bytes; an inode's number is its offset divided by this
 FILE_TYPES = {stat.S_IFREG: 1, stat.S_IFDIR: 2, stat.S_IFCHR: 3, stat.S_IFBLK: 4, stat.S_IFIFO: 5, stat.S_IFLNK: 7}
-XATTR_PREFIXES = {  # name -> index; longest first, since what remains is stored
+XATTR_PREFIXES = {  # name -> index; longest first, since only the rest of the name is stored
     "system.posix_acl_access": 2,
     "system.posix_acl_default": 3,
     "security.": 6,
@@ -36,13 +36,13 @@ XATTR_PREFIXES = {  # name -> index; longest first, since what remains is stored
 }
 _NO_ATTRIBUTES = b""
 _XATTR_HEADER = bytes(12)  # struct erofs_xattr_ibody_header: no filter, nothing shared
-_OPEN_PAGES = 16  # metadata blocks that still have room; more of them save no space
+_OPEN_PAGES = 16  # metadata blocks kept open to be filled; more than this saves no space
 _LEAST_CHUNK = 64 * 1024
 _MOST_CHUNKS = 1 << 16
 _ROOT_AT = SUPERBLOCK_AT + SUPERBLOCK.size  # its number must fit 16 bits
 
-Read = Callable[[int], bytes]  # returns exactly that many bytes of a content, or raises
-Extents = list[tuple[int, int]]  # where a content lies in the file: (offset, length); offset -1 for zeros
+Read = Callable[[int], bytes]  # returns exactly the given number of bytes of a content, or raises
+Extents = list[tuple[int, int]]  # the position of a content in the file: (offset, length); offset -1 for zeros
 
 
 class _Page:
@@ -55,7 +55,7 @@ class _Page:
 
 
 class Writer:
-    """An EROFS file that is being written. Raises ImageError for what the format cannot hold, OSError by the host."""
+    """Writes one EROFS file. Raises ImageError if the format cannot represent the input, OSError if a write fails."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
@@ -65,7 +65,7 @@ class Writer:
         self._features = 0
 
     def regular(self, attributes: Attributes, size_bytes: int, read: Read) -> tuple[int, Extents]:
-        """Write a file's content and inode; return the inode's number and where the content lies."""
+        """Write a file's content and inode; return the inode's number and the position of the content."""
         if size_bytes <= _LEAST_CHUNK:
             return self._flat(attributes, 0, 0, read(size_bytes))
         chunk_bytes = _LEAST_CHUNK
@@ -97,7 +97,7 @@ class Writer:
         return self._inode(attributes, PLAIN, 0, minor & 0xFF | major << 8 | (minor & ~0xFF) << 12)
 
     def finish(self, root: Directory) -> None:
-        """Write the folders and the superblock. What was written before and is not below `root` takes only room."""
+        """Write the folders and the superblock. Inodes that are not below `root` take space but have no name."""
         folders = list(_walk(root))
         links = _link_counts(folders)
         places = {id(root): (_ROOT_AT // SLOT, PLAIN, self._place_root(root))}
@@ -122,9 +122,9 @@ class Writer:
         return start
 
     def _flat(self, attributes: Attributes, start: int, before: int, rest: bytes) -> tuple[int, Extents]:
-        """Write the inode of a content of which `before` bytes are at block `start`, and the rest of it.
+        """Write the rest of a content, whose first `before` bytes are at block `start`, and its inode.
 
-        What does not fill a block goes behind the inode, where there is room in that block.
+        The last, partial block is stored inline after the inode if it fits into the same block.
         """
         size = before + len(rest)
         whole = len(rest) - len(rest) % BLOCK
@@ -153,14 +153,14 @@ class Writer:
 
     # inodes
 
-    def _inode(self, attributes: Attributes, layout: int, size: int, where: int, behind: bytes = b"") -> int:
-        record = self._record(attributes, layout, size, where) + behind
+    def _inode(self, attributes: Attributes, layout: int, size: int, address: int, inline: bytes = b"") -> int:
+        record = self._record(attributes, layout, size, address) + inline
         offset = self._reserve(len(record))
         self._put(offset, record)
         return offset // SLOT
 
-    def _record(self, attributes: Attributes, layout: int, size: int, where: int, links: int = 1) -> bytes:
-        """Return an inode with its attributes."""
+    def _record(self, attributes: Attributes, layout: int, size: int, address: int, links: int = 1) -> bytes:
+        """Return an inode with its extended attributes. `address`: the inode's union i_u, which depends on the type."""
         body = _xattr_body(attributes)
         self._inodes += 1
         seconds, nanoseconds = divmod(attributes.mtime_ns, 10**9)
@@ -171,7 +171,7 @@ class Writer:
                 attributes.mode,
                 0,
                 size,
-                where,
+                address,
                 self._inodes & 0xFFFFFFFF,
                 attributes.uid,
                 attributes.gid,
@@ -183,7 +183,7 @@ class Writer:
         )
 
     def _reserve(self, length: int) -> int:
-        """Return a place for metadata: within one block, or from the start of a block where it is longer than that."""
+        """Return an offset for metadata: within one block, or at the start of a block if it is longer than a block."""
         if length > BLOCK:
             place, self._end = self._end * BLOCK, self._end - (-length // BLOCK)
             return place
@@ -221,7 +221,7 @@ class Writer:
         return self._blocks_for(sum(map(_block_bytes, _dirent_blocks(root))))
 
     def _place_folder(self, folder: Directory) -> tuple[int, int, int]:
-        """Return the number of a folder's inode to be, its layout, and the block where its entries begin."""
+        """Reserve a folder's place; return its inode number, its layout, and the first block of its entries."""
         *full, last = map(_block_bytes, _dirent_blocks(folder))
         head = INODE.size + len(_xattr_body(folder.attributes))
         if head + last <= BLOCK:
@@ -239,11 +239,11 @@ class Writer:
         number, layout, start = places[id(folder)]
         blocks = [_dirents(names, folder, number, parent, places) for names in _dirent_blocks(folder)]
         data = b"".join(block.ljust(BLOCK, b"\0") for block in blocks[:-1]) + blocks[-1]
-        inside = data[-len(blocks[-1]) :] if layout == INLINE else b""
+        inline = data[-len(blocks[-1]) :] if layout == INLINE else b""
         links = 2 + sum(isinstance(child, Directory) for child in folder.children.values())
         record = self._record(folder.attributes, layout, len(data), start, links)
-        write_at(self._fd, record + inside, number * SLOT)
-        write_at(self._fd, data[: len(data) - len(inside)], start * BLOCK)
+        write_at(self._fd, record + inline, number * SLOT)
+        write_at(self._fd, data[: len(data) - len(inline)], start * BLOCK)
 
     def _superblock(self) -> None:
         numbers = (MAGIC, 0, 0, 12, 0, _ROOT_AT // SLOT, self._inodes, 0, 0, self._end, 0, 0)
@@ -260,28 +260,28 @@ def write_at(fd: int, data: bytes, offset: int) -> None:
 
 
 def _xattr_body(attributes: Attributes) -> bytes:
-    """Return what follows an inode: a header and an entry per extended attribute; nothing where there is none."""
+    """Return the extended attributes as stored after an inode: a header and the entries; empty without attributes."""
     if not attributes.xattrs:
         return _NO_ATTRIBUTES
     entries = b"".join(_xattr(name, value) for name, value in sorted(attributes.xattrs.items()))
     if len(entries) // 4 + 1 > 0xFFFF:
-        raise ImageError("a file has more extended attributes than the format holds (256 KiB)")
+        raise ImageError("a file has more extended attributes than EROFS can store (256 KiB)")
     return _XATTR_HEADER + entries
 
 
 def _xattr(name: str, value: bytes) -> bytes:
     prefix = next((prefix for prefix in XATTR_PREFIXES if name.startswith(prefix)), None)
     if prefix is None:
-        raise ImageError(f"the extended attribute {name!r} is of a kind that a layer cannot hold")
+        raise ImageError(f"the extended attribute {name!r} has a prefix that EROFS cannot store")
     rest = os.fsencode(name.removeprefix(prefix))
     if len(rest) > 255 or len(value) > 0xFFFF:
-        raise ImageError(f"the extended attribute {name[:80]!r} is longer than a layer can hold")
+        raise ImageError(f"the extended attribute {name[:80]!r} is longer than EROFS can store")
     entry = struct.pack("<BBH", len(rest), XATTR_PREFIXES[prefix], len(value)) + rest + value
     return entry + bytes(-len(entry) % 4)
 
 
 def _walk(root: Directory) -> Iterator[tuple[Directory, Directory]]:
-    """Yield every folder and its parent, from the top; without recursion, since archives can be deeper than that."""
+    """Yield every folder and its parent, from the top; not recursive, since an archive can exceed Python's limit."""
     waiting = [(root, root)]
     while waiting:
         folder, parent = waiting.pop()
@@ -291,7 +291,7 @@ def _walk(root: Directory) -> Iterator[tuple[Directory, Directory]]:
 
 
 def _link_counts(folders: list[tuple[Directory, Directory]]) -> dict[int, int]:
-    """Return inode number -> number of names, where it is not 1."""
+    """Return inode number -> number of names, for inodes with several names."""
     counts: dict[int, int] = {}
     for folder, _ in folders:
         for child in folder.children.values():
@@ -301,7 +301,7 @@ def _link_counts(folders: list[tuple[Directory, Directory]]) -> dict[int, int]:
 
 
 def _dirent_blocks(folder: Directory) -> Iterator[list[bytes]]:
-    """Yield the names of a folder, in order, as many as go into each block."""
+    """Yield the sorted names of a folder, one list per block."""
     names: list[bytes] = []
     used = 0
     for name in sorted([b".", b"..", *folder.children]):

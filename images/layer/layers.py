@@ -61,7 +61,7 @@ def from_tar(
         store_entries(source, tree, writer)
         if diff_id and source.digest != diff_id:
             raise ImageError(f"the layer is not {diff_id}: its digest is {source.digest}", hint="get the image again")
-        implied = tree.settle()
+        implied = tree.finish()
         if tree.deletes:
             tree.whiteout.number = writer.other(Attributes(stat.S_IFCHR))
         writer.finish(tree.root)

@@ -1,7 +1,7 @@
-"""What is at a path of an image, read from the layers' EROFS files: no mount, no privilege.
+"""Looks up paths of an image in the layers' EROFS files, without a mount or privilege.
 
-Layers are searched from the top, by the rules of overlayfs (tree.py). Reads files that erofs.py writes, and those of
-mkfs.erofs without compression.
+Layers are searched from the top, by the rules of overlayfs (tree.py). Reads the files that erofs.py writes, and the
+files of mkfs.erofs without compression.
 """
 
 from __future__ import annotations
@@ -17,34 +17,34 @@ from images.layer.tree import LINKS_MAX, OPAQUE, Attributes
 from images.store.image import Image, ImageError, Layer
 from vmctl.named import NamedTuple
 
-_INITS = ("/lib/systemd/systemd", "/usr/lib/systemd/systemd")  # busybox has an init, too, and it boots no system
-_FOLDERS_REMEMBERED = 64
+_INITS = ("/lib/systemd/systemd", "/usr/lib/systemd/systemd")  # not busybox's init: it does not boot a system
+_FOLDERS_CACHED = 64
 _COMPACT = struct.Struct("<HHHHIIIIHHI")
 _PREFIXES = {index: name for name, index in erofs.XATTR_PREFIXES.items()}
 
 
 class Node(NamedTuple):
-    """What is at a path."""
+    """The file, folder or link at a path."""
 
     attributes: Attributes
     size_bytes: int
     links: int
     device: int = 0
-    target: bytes = b""  # of a symbolic link
+    target: bytes = b""  # target of a symbolic link
 
 
 class _Inode(NamedTuple):
     number: int
     layout: int
-    where: int
-    behind: int  # offset of what follows inode and attributes
+    address: int  # the union i_u: first block, device number, or chunk format
+    inline_offset: int  # offset after the inode and its attributes
     attributes: Attributes
     size_bytes: int
     links: int
 
 
 class Reader:
-    """An EROFS file, open. Raises ImageError where it is damaged."""
+    """An open EROFS file. Methods raise ImageError if it is damaged."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -60,33 +60,33 @@ class Reader:
         os.close(self._fd)
 
     def inode(self, number: int) -> _Inode:
-        """Return an inode by its number."""
+        """Return the inode with a number."""
         place = number * erofs.SLOT
         head = self._bytes(place, erofs.INODE.size)
-        form, extra, mode = struct.unpack_from("<HHH", head)
+        form, xattr_count, mode = struct.unpack_from("<HHH", head)
         if form & 1:
-            _, _, _, _, size, where, _, uid, gid, seconds, nanoseconds, links = erofs.INODE.unpack(head)
+            _, _, _, _, size, address, _, uid, gid, seconds, nanoseconds, links = erofs.INODE.unpack(head)
             length = erofs.INODE.size
         else:
-            _, _, _, links, size, _, where, _, uid, gid, _ = _COMPACT.unpack_from(head)
+            _, _, _, links, size, _, address, _, uid, gid, _ = _COMPACT.unpack_from(head)
             seconds = nanoseconds = 0
             length = _COMPACT.size
         if seconds >= 1 << 63:
             seconds -= 1 << 64
-        xattrs_bytes = 12 + 4 * (extra - 1) if extra else 0
+        xattrs_bytes = 12 + 4 * (xattr_count - 1) if xattr_count else 0
         xattrs = self._xattrs(place + length, xattrs_bytes)
         attributes = Attributes(mode, uid, gid, seconds * 10**9 + nanoseconds, xattrs)
-        return _Inode(number, form >> 1 & 7, where, place + length + xattrs_bytes, attributes, size, links)
+        return _Inode(number, form >> 1 & 7, address, place + length + xattrs_bytes, attributes, size, links)
 
     def children(self, folder: _Inode) -> dict[bytes, int]:
-        """Return name -> inode number of what is in a folder; remembered, for a path is looked up from the root on."""
+        """Return name -> inode number for the entries of a folder; cached, since every lookup starts at the root."""
         if (known := self._children.get(folder.number)) is not None:
             return known
         data = b"".join(self.content(folder))
         found: dict[bytes, int] = {}
         for start in range(0, len(data), erofs.BLOCK):
             found.update(_entries(data[start : start + erofs.BLOCK]))
-        if len(self._children) >= _FOLDERS_REMEMBERED:
+        if len(self._children) >= _FOLDERS_CACHED:
             self._children.clear()
         self._children[folder.number] = {name: at for name, at in found.items() if name not in (b".", b"..")}
         return self._children[folder.number]
@@ -101,15 +101,15 @@ class Reader:
     def _extents(self, inode: _Inode) -> erofs.Extents:
         size = inode.size_bytes
         if inode.layout == erofs.PLAIN:
-            return [(inode.where * erofs.BLOCK, size)]
+            return [(inode.address * erofs.BLOCK, size)]
         if inode.layout == erofs.INLINE:
             whole = (size - 1) // erofs.BLOCK * erofs.BLOCK
-            return [(inode.where * erofs.BLOCK, whole), (inode.behind, size - whole)]
+            return [(inode.address * erofs.BLOCK, whole), (inode.inline_offset, size - whole)]
         if inode.layout != erofs.CHUNKS:
             raise self._damaged()
-        chunk = erofs.BLOCK << (inode.where & 31)
+        chunk = erofs.BLOCK << (inode.address & 31)
         count = -(-size // chunk)
-        blocks = struct.unpack(f"<{count}I", self._bytes(inode.behind, 4 * count))
+        blocks = struct.unpack(f"<{count}I", self._bytes(inode.inline_offset, 4 * count))
         lengths = [chunk] * (count - 1) + [size - chunk * (count - 1)]
         places = zip(blocks, lengths, strict=True)
         return [(-1 if block == erofs.HOLE else block * erofs.BLOCK, length) for block, length in places]
@@ -143,11 +143,11 @@ def _entries(block: bytes) -> Iterator[tuple[bytes, int]]:
         yield block[start:end].rstrip(b"\0"), number
 
 
-Place = tuple[Reader, _Inode]
+Place = tuple[Reader, _Inode]  # an inode and the layer that has it
 
 
 class View:
-    """Layers as overlayfs would show them; a context manager, since it has their files open."""
+    """The merged layers as overlayfs would show them; a context manager that closes the layers' files."""
 
     def __init__(self, layers: Sequence[Layer]) -> None:
         self._layers = layers
@@ -165,36 +165,36 @@ class View:
         self._stack.close()
 
     def find(self, path: str | bytes, *, follow: bool = True) -> Node | None:
-        """Return what is at a path, None where nothing is; `follow`: the last name, too, if it is a symbolic link."""
+        """Return the node at a path, None if nothing is there. `follow`: follow the last name if it is a link."""
         places = self._resolve(os.fsencode(path), follow)
         return _node(*places[0]) if places else None
 
     def names(self, path: str | bytes) -> list[bytes]:
-        """Return the names in a folder, sorted; none where it is not a folder."""
+        """Return the sorted names in a folder; an empty list if the path is not a folder."""
         found: dict[bytes, bool] = {}
         for reader, folder in self._resolve(os.fsencode(path), True):
             if stat.S_ISDIR(folder.attributes.mode):
                 for name, number in reader.children(folder).items():
                     found.setdefault(name, not _is_whiteout(reader.inode(number)))
-        return sorted(name for name, there in found.items() if there)
+        return sorted(name for name, exists in found.items() if exists)
 
     def content(self, path: str | bytes) -> Iterator[bytes]:
-        """Yield the content of the file at a path; nothing where there is none."""
+        """Yield the content of the file at a path; nothing if the path is not a regular file."""
         for reader, inode in self._resolve(os.fsencode(path), True)[:1]:
             if stat.S_ISREG(inode.attributes.mode):
                 yield from reader.content(inode)
 
     def _resolve(self, path: bytes, follow: bool) -> list[Place]:
-        """Return the places that make up what is at a path: several for a folder that several layers have."""
-        waiting = _pieces(path)
-        way = [self._root]
+        """Return the inodes at a path: several if several layers have this folder, the uppermost first."""
+        waiting = _reversed_names(path)
+        folders = [self._root]
         followed = 0
         while waiting:
             name = waiting.pop()
             if name == b"..":
-                way = way[:-1] or way
+                folders = folders[:-1] or folders
                 continue
-            places = _below(way[-1], name)
+            places = _children(folders[-1], name)
             if not places:
                 return []
             reader, inode = places[0]
@@ -203,33 +203,33 @@ class View:
                 followed += 1
                 if followed > LINKS_MAX:
                     return []
-                way = [self._root] if target.startswith(b"/") else way
-                waiting += _pieces(target)
+                folders = [self._root] if target.startswith(b"/") else folders
+                waiting += _reversed_names(target)
             else:
-                way.append(places)
-        return way[-1]
+                folders.append(places)
+        return folders[-1]
 
 
 def find(layers: Sequence[Layer], path: str | bytes, *, follow: bool = True) -> Node | None:
-    """Return what overlayfs would show at a path, None where nothing is. Raises ImageError, OSError."""
+    """Return the node that overlayfs would show at a path, None if nothing is there. Raises ImageError, OSError."""
     with View(layers) as view:
         return view.find(path, follow=follow)
 
 
 def has_init(image: Image) -> bool:
-    """Return whether the image has an init system of its own: systemd."""
+    """Return whether the image has an init system that boots it: systemd."""
     with View(image.layers) as view:
         return any(
             (node := view.find(path)) is not None and bool(node.attributes.mode & stat.S_IXUSR) for path in _INITS
         )
 
 
-def _pieces(path: bytes) -> list[bytes]:
-    return [piece for piece in reversed(path.split(b"/")) if piece not in (b"", b".")]
+def _reversed_names(path: bytes) -> list[bytes]:
+    return [name for name in reversed(path.split(b"/")) if name not in (b"", b".")]
 
 
-def _below(places: list[Place], name: bytes) -> list[Place]:
-    """Return what a folder of several layers has under a name: the uppermost one decides."""
+def _children(places: list[Place], name: bytes) -> list[Place]:
+    """Return the inodes with a name in a merged folder, by the rules of overlayfs: the uppermost layer decides."""
     found: list[Place] = []
     for reader, folder in places:
         if not stat.S_ISDIR(folder.attributes.mode):
@@ -249,12 +249,12 @@ def _below(places: list[Place], name: bytes) -> list[Place]:
 
 
 def _is_whiteout(inode: _Inode) -> bool:
-    return stat.S_ISCHR(inode.attributes.mode) and inode.where == 0
+    return stat.S_ISCHR(inode.attributes.mode) and inode.address == 0
 
 
 def _node(reader: Reader, inode: _Inode) -> Node:
-    mode, where = inode.attributes.mode, inode.where
-    device = os.makedev(where >> 8 & 0xFFF, where & 0xFF | where >> 12 & 0xFFF00)
+    mode, number = inode.attributes.mode, inode.address
+    device = os.makedev(number >> 8 & 0xFFF, number & 0xFF | number >> 12 & 0xFFF00)
     target = b"".join(reader.content(inode)) if stat.S_ISLNK(mode) else b""
     is_device = stat.S_ISCHR(mode) or stat.S_ISBLK(mode)
     return Node(inode.attributes, inode.size_bytes, inode.links, device if is_device else 0, target)

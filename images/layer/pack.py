@@ -1,6 +1,6 @@
-"""A folder of the host as the tar of a layer: in a fixed order and form, so that the same folder gives the same digest.
+"""Makes the tar of a layer from a folder of the host, in a fixed order and form: the same folder gives the same digest.
 
-Also the other way round from images/layer/tree.py: what overlayfs keeps in an upper folder becomes a layer's whiteouts.
+This is the reverse of images/layer/tree.py: the marks of overlayfs in an upper folder become the whiteouts of a layer.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from collections.abc import Container, Iterator
 from decimal import Decimal
 from typing import BinaryIO
 
+from images.layer.readers import from_iterator
 from images.layer.tarball import XATTR
-from images.layer.tarindex import Pieces
 from images.layer.tree import OPAQUE, OPAQUE_MARKER, WHITEOUT_PREFIX
 
 _PART = 1 << 20
@@ -26,15 +26,15 @@ _TYPES = {
     stat.S_IFBLK: tarfile.BLKTYPE,
     stat.S_IFIFO: tarfile.FIFOTYPE,
 }
-# overlayfs's notes to itself, and the host's policy
+# the marks of overlayfs, and the host's SELinux policy
 _LEFT_OUT = ("trusted.overlay.", "user.overlay.", "security.selinux")
 
 
 def open_folder(
     folder: str, *, overlay: bool = False, newest_ns: int | None = None, skip: Container[str] = ()
 ) -> BinaryIO:
-    """Return the tar of a folder, made while it is read. See layers.from_folder. Reading it raises OSError."""
-    return Pieces.file(_tar(folder, overlay, newest_ns, skip))
+    """Return the tar of a folder, produced while it is read. See layers.from_folder. Reading it raises OSError."""
+    return from_iterator(_tar(folder, overlay, newest_ns, skip))
 
 
 def _tar(folder: str, overlay: bool, newest_ns: int | None, skip: Container[str]) -> Iterator[bytes]:
@@ -43,7 +43,7 @@ def _tar(folder: str, overlay: bool, newest_ns: int | None, skip: Container[str]
         status = os.lstat(path)
         name = os.path.relpath(path, folder)
         if stat.S_ISSOCK(status.st_mode):
-            continue  # of a program that runs: a tar has no form for it
+            continue  # belongs to a running program, and tar has no entry type for it
         if overlay and stat.S_ISCHR(status.st_mode) and status.st_rdev == 0:
             yield _header(_marker(os.path.dirname(name), WHITEOUT_PREFIX.decode() + os.path.basename(name)))
             continue
@@ -61,7 +61,7 @@ def _tar(folder: str, overlay: bool, newest_ns: int | None, skip: Container[str]
 
 
 def _walk(folder: str, skip: Container[str]) -> Iterator[str]:
-    """Yield the folder and all below it, a folder before what is in it, in an order of the names' bytes."""
+    """Yield the folder and all paths below it, a folder before its content, sorted by the names' bytes."""
     waiting = [folder]
     while waiting:
         path = waiting.pop()
@@ -73,7 +73,7 @@ def _walk(folder: str, skip: Container[str]) -> Iterator[str]:
 
 
 def _info(path: str, name: str, status: os.stat_result, newest_ns: int | None) -> tarfile.TarInfo:
-    """Return the header. Owners are the files' own for root; for others, who own all they can make, all are root's."""
+    """Return the header. Root keeps the owners; any other user owns every file anyway, so root becomes the owner."""
     info = tarfile.TarInfo(name)
     info.type = _TYPES[stat.S_IFMT(status.st_mode)]
     info.mode = stat.S_IMODE(status.st_mode)
@@ -109,9 +109,9 @@ def _header(info: tarfile.TarInfo) -> bytes:
 
 
 def _content(path: str, size: int) -> Iterator[bytes]:
-    """Yield a file's content, padded; exactly as much as its header says, should it grow or shrink meanwhile."""
+    """Yield a file's padded content: exactly `size` bytes, even if the file grows or shrinks meanwhile."""
     left = size
-    # should something else be in the file's place by now: no link is followed, no pipe waited for
+    # the file may have been replaced meanwhile: do not follow a link, do not wait for a FIFO
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(fd, "rb", buffering=0) as file:
         while left:

@@ -1,12 +1,12 @@
-"""Files that are not files: a stretch of another file, a stream whose digest is watched."""
+"""Streams: a section of another file, the output of an iterator, and a stream that verifies its digest."""
 
 from __future__ import annotations
 
 import hashlib
 import io
 import os
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Iterator
+from typing import BinaryIO, Protocol, cast
 
 from images.store.image import ImageError
 
@@ -14,14 +14,14 @@ _PART = 1 << 20
 
 
 class Source(Protocol):
-    """What can be read forward."""
+    """A stream that can be read forward."""
 
     def read(self, size: int, /) -> bytes:
         """Return up to `size` bytes, none at the end."""
 
 
-class Stretch(io.RawIOBase):
-    """Some bytes of an open file, which may be read at several places at once."""
+class Section(io.RawIOBase):
+    """A range of bytes of an open file. Sections of one file can be read at the same time."""
 
     def __init__(self, fd: int, offset: int, size_bytes: int) -> None:
         super().__init__()
@@ -39,10 +39,36 @@ class Stretch(io.RawIOBase):
         return count
 
 
-class Watched:
-    """A stream that must have the digest and the size it is said to have; reading its end raises ImageError if not.
+class _IteratorReader(io.RawIOBase):
+    def __init__(self, parts: Iterator[bytes]) -> None:
+        super().__init__()
+        self._parts = parts
+        self._rest = memoryview(b"")
 
-    An empty digest and a size of -1 say nothing. `progress` is called with the number of bytes read so far.
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
+        while not self._rest:
+            try:
+                self._rest = memoryview(next(self._parts))
+            except StopIteration:
+                return 0
+        count = min(len(buffer), len(self._rest))
+        buffer[:count] = self._rest[:count]
+        self._rest = self._rest[count:]
+        return count
+
+
+def from_iterator(parts: Iterator[bytes]) -> BinaryIO:
+    """Return a buffered stream of the concatenated parts."""
+    return io.BufferedReader(cast(io.RawIOBase, _IteratorReader(parts)), _PART)
+
+
+class VerifiedStream:
+    """A stream of known digest and size. Reading to its end raises ImageError if either does not match.
+
+    An empty digest or a size of -1 is not verified. `progress` is called with the number of bytes read so far.
     """
 
     def __init__(
@@ -62,7 +88,7 @@ class Watched:
             self._hash.update(data)
         self._progress(self.read_bytes)
         if 0 <= self._size_bytes < self.read_bytes:
-            raise ImageError(f"{self._what} is longer than the {self._size_bytes} bytes it is said to have")
+            raise ImageError(f"{self._what} is longer than its declared {self._size_bytes} bytes")
         if not data:
             self._verify()
         return data
@@ -73,18 +99,16 @@ class Watched:
             close()
 
     def finish(self) -> None:
-        """Read what is left, so that all of it is verified."""
+        """Read the rest, so that the whole stream is verified."""
         while self.read():
             pass
 
     def _verify(self) -> None:
         if self._size_bytes > self.read_bytes:
-            raise ImageError(
-                f"{self._what} is cut off: it has {self.read_bytes} of the {self._size_bytes} bytes it is said to have"
-            )
+            raise ImageError(f"{self._what} is truncated: {self.read_bytes} of {self._size_bytes} bytes")
         if self._hash is not None and self._hash.hexdigest() != self._digest.partition(":")[2]:
             found = f"{self._digest.partition(':')[0]}:{self._hash.hexdigest()}"
-            raise ImageError(f"{self._what} is not what it is said to be: its digest is {found}")
+            raise ImageError(f"{self._what} does not match its digest: its content has {found}")
 
 
 def verified(data: bytes, digest: str, what: str) -> bytes:
@@ -92,5 +116,5 @@ def verified(data: bytes, digest: str, what: str) -> bytes:
     algorithm, _, value = digest.partition(":")
     if hashlib.new(algorithm, data).hexdigest() != value:
         found = f"{algorithm}:{hashlib.new(algorithm, data).hexdigest()}"
-        raise ImageError(f"{what} {digest} is not what it is said to be: its digest is {found}")
+        raise ImageError(f"{what} does not match its digest {digest}: its content has {found}")
     return data

@@ -1,7 +1,7 @@
 """A layer's tar, read in one pass into a tree of names and an EROFS file of contents.
 
-The tar itself is read by the standard library (pax, GNU long names and sparse files, numbers of any size: tar(5)); what
-a layer may say in it is in layer.md of the OCI image specification.
+The standard library reads the tar itself (pax, GNU long names and sparse files, numbers of any size: tar(5)). For the
+content of a layer's tar see layer.md of the OCI image specification.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from images.layer.erofs import Extents, Writer
 from images.layer.tarindex import Recorder
 from images.layer.tree import Attributes, Leaf, Tree
 from images.store.image import ImageError
+from vmctl.units import format_size
 
 ENTRIES_MAX = 2_000_000
-SIZE_MAX_BYTES = 1 << 43  # of a file; block numbers of 32 bits end at twice that
-XATTR = "SCHILY.xattr."  # of pax records, as GNU tar, Go and libarchive write them
-# the host's policy, not the image's; and what would have overlayfs do more than the layer says
-_HOSTS_OWN = "security.selinux"
-_OVERLAY = ("trusted.overlay.", "user.overlay.")
+SIZE_MAX_BYTES = 1 << 43  # of a file; 32-bit block numbers reach twice as far
+XATTR = "SCHILY.xattr."  # prefix of pax records, as GNU tar, Go and libarchive write them
+_HOST_POLICY = "security.selinux"  # belongs to the host, not to the image
+_OVERLAY = ("trusted.overlay.", "user.overlay.")  # marks that would change what overlayfs shows
 _KINDS = {
     tarfile.CHRTYPE: stat.S_IFCHR,
     tarfile.BLKTYPE: stat.S_IFBLK,
@@ -34,9 +34,9 @@ _KINDS = {
 
 
 def store_entries(source: Recorder, tree: Tree, writer: Writer) -> None:
-    """Put every entry of a tar into the tree, and its content into the file.
+    """Add every entry of a tar to the tree, and its content to the EROFS file.
 
-    Raises ImageError for a tar that is damaged, or that no layer may be.
+    Raises ImageError if the tar is damaged or not allowed as a layer.
     """
     for count, info in enumerate(_entries(source)):
         if count >= ENTRIES_MAX:
@@ -51,26 +51,26 @@ def store_entries(source: Recorder, tree: Tree, writer: Writer) -> None:
 
 
 def _entries(source: Recorder) -> Iterator[tarfile.TarInfo]:
-    """Yield the headers; whoever is given one reads its content from the source, or leaves it."""
+    """Yield the headers. The caller reads an entry's content from the source, or leaves it unread."""
     try:
-        # not "r|", which would read ahead, and so mix headers and contents
+        # not "r|", which reads ahead and would mix headers and contents
         with tarfile.open(
             fileobj=cast(IO[bytes], source), mode="r:", encoding="utf-8", errors="surrogateescape"
         ) as tar:
             while (info := tar.next()) is not None:
-                tar.members = []  # type: ignore[attr-defined]  # it would keep them all
+                tar.members = []  # type: ignore[attr-defined]  # else the list would grow with every entry
                 yield info
                 _skip(source, tar.offset - source.tell())
     except tarfile.TarError as error:
         if source.size_bytes == 0:
-            return  # an empty tar: as some builders write it for a layer without files
+            return  # an empty tar, which some builders write for a layer without files
         raise ImageError(f"the tar is damaged near byte {source.size_bytes}: {error}") from None
 
 
 def _skip(source: Recorder, length: int) -> None:
-    """Read on to the next header."""
+    """Read up to the next header."""
     if length < 0:
-        raise ImageError(f"the tar is damaged near byte {source.size_bytes}: an entry has a size that cannot be")
+        raise ImageError(f"the tar is damaged near byte {source.size_bytes}: an entry has an invalid size")
     while length > 0:
         part = min(length, 1 << 20)
         if len(source.read(part)) < part:
@@ -92,25 +92,25 @@ def _store(info: tarfile.TarInfo, source: Recorder, tree: Tree, writer: Writer) 
         tree.add_leaf(path, _regular(info, source, writer))
     elif info.type in _KINDS:
         tree.add_leaf(path, _special(info, writer))
-    elif info.type.isupper():  # a vendor's own, as GNU's volume label is; POSIX says of others: treat it as a file
+    elif info.type.isupper():  # a vendor's extension, such as GNU's volume label; POSIX treats other types as files
         return
     else:
-        raise ImageError(f"an entry is of the unknown type {info.type!r}")
+        raise ImageError(f"an entry has the unknown type {info.type!r}")
 
 
 def _regular(info: tarfile.TarInfo, source: Recorder, writer: Writer) -> Leaf:
     attributes = _attributes(info, stat.S_IFREG)
-    source.expect(info.size)
+    source.check_limit(info.size)
     if info.size > SIZE_MAX_BYTES:
-        raise ImageError("a file is larger than a layer can hold")
+        raise ImageError(f"a file is larger than the maximum of {format_size(SIZE_MAX_BYTES)}")
     if info.sparse is None:
-        number, extents = writer.regular(attributes, info.size, source.content)
+        number, extents = writer.regular(attributes, info.size, source.read_content)
     else:
         pieces = [piece for piece in cast(list[tuple[int, int]], info.sparse) if piece[1]]
-        expanded = _Expanded(source, pieces, info.size)
-        number, extents = writer.regular(attributes, info.size, expanded.read)
-        extents = [place for offset, length in pieces for place in _cut(extents, offset, length)]
-    source.lies_at(extents)
+        sparse = _SparseContent(source, pieces, info.size)
+        number, extents = writer.regular(attributes, info.size, sparse.read)
+        extents = [extent for offset, length in pieces for extent in _sub_extents(extents, offset, length)]
+    source.record_content(extents)
     return Leaf(number, stat.S_IFREG)
 
 
@@ -118,42 +118,42 @@ def _special(info: tarfile.TarInfo, writer: Writer) -> Leaf:
     kind = _KINDS[info.type]
     attributes, target = _attributes(info, kind), _bytes(info.linkname)
     if kind == stat.S_IFLNK:
-        attributes = attributes._replace(mode=stat.S_IFLNK | 0o777)  # it has no others: symlink(7)
+        attributes = attributes._replace(mode=stat.S_IFLNK | 0o777)  # a link's mode is always 0777: symlink(7)
         if not target or b"\0" in target:
-            raise ImageError("a symbolic link leads nowhere")
+            raise ImageError("a symbolic link has an invalid target")
         return Leaf(writer.other(attributes, target=target), kind, target)
     device = 0
     if kind != stat.S_IFIFO:
         if not (0 <= info.devmajor < 1 << 12 and 0 <= info.devminor < 1 << 20):
-            raise ImageError("a device has a number that cannot be")
+            raise ImageError("a device has an invalid number")
         device = os.makedev(info.devmajor, info.devminor)
         if kind == stat.S_IFCHR and device == 0:
-            raise ImageError("the layer has a character device 0:0, which is overlayfs's sign of a deleted file")
+            raise ImageError("the layer has a character device 0:0, which marks a deleted file in overlayfs")
     return Leaf(writer.other(attributes, device=device), kind)
 
 
 def _attributes(info: tarfile.TarInfo, kind: int) -> Attributes:
     if not (0 <= info.uid < 1 << 32 and 0 <= info.gid < 1 << 32):
-        raise ImageError("an entry has an owner that cannot be")
+        raise ImageError("an entry has an invalid owner")
     xattrs = {
         name.removeprefix(XATTR): _bytes(value)
         for name, value in info.pax_headers.items()
-        if name.startswith(XATTR) and name != XATTR + _HOSTS_OWN
+        if name.startswith(XATTR) and name != XATTR + _HOST_POLICY
     }
     if names := [name for name in xattrs if name.startswith(_OVERLAY)]:
-        raise ImageError(f"an entry has the attribute {names[0]}, which is for overlayfs alone")
+        raise ImageError(f"an entry has the attribute {names[0]}, which is reserved for overlayfs")
     return Attributes(kind | info.mode & 0o7777, info.uid, info.gid, _mtime_ns(info), xattrs)
 
 
 def _mtime_ns(info: tarfile.TarInfo) -> int:
-    """Return the time of last change; a float, as the library has it, would lose the last digits."""
+    """Return the time of the last change, exactly: the library's float would lose the last digits."""
     try:
         stated = info.pax_headers.get("mtime")
         mtime_ns = int(Decimal(stated if stated is not None else int(info.mtime)) * 10**9)
     except (InvalidOperation, ValueError, OverflowError):
         mtime_ns = 1 << 100
     if not -(1 << 62) < mtime_ns < 1 << 63:
-        raise ImageError("an entry has a time that cannot be")
+        raise ImageError("an entry has an invalid time")
     return mtime_ns
 
 
@@ -161,14 +161,14 @@ def _bytes(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
-class _Expanded:
-    """A sparse file of GNU tar, with its holes: the archive has only the pieces, one behind the other."""
+class _SparseContent:
+    """The content of a sparse file of GNU tar, holes included: the archive contains only the data between them."""
 
     def __init__(self, source: Recorder, pieces: list[tuple[int, int]], size_bytes: int) -> None:
         position = 0
         for offset, length in pieces:
             if offset < position or length < 0 or offset + length > size_bytes:
-                raise ImageError("a sparse file has pieces that cannot be")
+                raise ImageError("a sparse file has an invalid map of its holes")
             position = offset + length
         self._source = source
         self._pieces = iter([*pieces, (size_bytes, 0)])
@@ -184,7 +184,7 @@ class _Expanded:
                 data += bytes(gap := min(missing, self._offset - self._position))
                 self._position += gap
             elif self._left:
-                part = self._source.content(min(missing, self._left))
+                part = self._source.read_content(min(missing, self._left))
                 data += part
                 self._left -= len(part)
                 self._offset += len(part)
@@ -194,8 +194,8 @@ class _Expanded:
         return data
 
 
-def _cut(extents: Extents, offset: int, length: int) -> Extents:
-    """Return where a part of a content lies."""
+def _sub_extents(extents: Extents, offset: int, length: int) -> Extents:
+    """Return the extents of a part of a content."""
     found, position = [], 0
     for place, size in extents:
         start, end = max(position, offset), min(position + size, offset + length)

@@ -1,6 +1,6 @@
-"""The entries of a tar by their headers, contents passed by: what is needed to find files in an archive.
+"""Reads the headers of a tar and skips the contents: enough to find the files of an archive.
 
-Both of the forms in use, pax(1) and GNU's; see tar(5).
+Reads both formats in use, pax(1) and GNU; see tar(5).
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import BinaryIO, NamedTuple
 from images.store.image import ImageError
 
 REGULAR, HARD_LINK, SYMLINK = "0", "1", "2"
-_EXTENSIONS = {"x": "", "g": "", "L": "path", "K": "linkpath"}  # GNU's long names, by their names as pax records
+_EXTENSIONS = {"x": "", "g": "", "L": "path", "K": "linkpath"}  # GNU's long names -> keywords of pax records
 _WITHOUT_CONTENT = "123456"
 HEADER_BYTES = _BLOCK = 512
-_EXTENSION_BYTES_MAX = 1 << 20  # of a long name or a set of pax records
+_EXTENSION_BYTES_MAX = 1 << 20  # size of a long name or a set of pax records
 _PART = 1 << 20
 
 
@@ -26,16 +26,17 @@ class Member(NamedTuple):
     kind: str
     offset: int
     size_bytes: int
-    target: str  # of a link
+    target: str  # target of a link
 
 
 def members(file: BinaryIO, where: str) -> Iterator[Member]:
-    """Yield the entries of a tar, contents passed by. Raises ImageError for damage, and for what is no tar."""
-    described: dict[str, str] = {}  # what pax records or GNU's long names say of the next entry
+    """Yield the entries of a tar, contents skipped. Raises ImageError if it is damaged or not a tar."""
+    described: dict[str, str] = {}  # pax records and GNU long names for the next entry
     position = 0
     while (header := _exactly(file, _BLOCK, where, or_end=True)).strip(b"\0"):
         if not is_header(header):
-            raise ImageError(f"{where} is {'damaged: an entry has a wrong checksum' if position else 'no tar archive'}")
+            reason = "is damaged: an entry has a wrong checksum" if position else "is not a tar archive"
+            raise ImageError(f"{where} {reason}")
         kind, length = chr(header[156] or 0x30), _number(header[124:136], where)
         position += _BLOCK
         if kind in _EXTENSIONS:
@@ -50,12 +51,12 @@ def members(file: BinaryIO, where: str) -> Iterator[Member]:
         target = described.get("linkpath") or _text(header[157:257])
         yield Member(clean(name), REGULAR if kind in "07" else kind, position, length, target)
         described = {}
-        position += _pass_by(file, position, _padded(length) if kind not in _WITHOUT_CONTENT else 0, where)
+        position += _skip(file, position, _padded(length) if kind not in _WITHOUT_CONTENT else 0, where)
     if not position:
-        raise ImageError(f"{where} is empty or no tar archive")
+        raise ImageError(f"{where} is empty or not a tar archive")
 
 
-def _pass_by(file: BinaryIO, position: int, length: int, where: str) -> int:
+def _skip(file: BinaryIO, position: int, length: int, where: str) -> int:
     if file.seekable():
         file.seek(position + length)
         return length
@@ -63,7 +64,7 @@ def _pass_by(file: BinaryIO, position: int, length: int, where: str) -> int:
     while left:
         data = file.read(min(left, _PART))
         if not data:
-            raise ImageError(f"{where} is cut off")
+            raise ImageError(f"{where} is truncated")
         left -= len(data)
     return length
 
@@ -71,17 +72,17 @@ def _pass_by(file: BinaryIO, position: int, length: int, where: str) -> int:
 def _exactly(file: BinaryIO, length: int, where: str, *, or_end: bool = False) -> bytes:
     data = file.read(length)
     if len(data) < length and not (or_end and not data):
-        raise ImageError(f"{where} is cut off, or no tar archive")
+        raise ImageError(f"{where} is truncated or not a tar archive")
     return data
 
 
 def is_header(header: bytes) -> bool:
-    """Return whether a block has the checksum of an entry's header: of all bytes, its own counted as spaces."""
+    """Return whether a block has a valid header checksum: the sum of its bytes, the checksum field as spaces."""
     try:
-        said = int(header[148:156].strip(b" \0") or b"0", 8)
+        checksum = int(header[148:156].strip(b" \0") or b"0", 8)
     except ValueError:
         return False
-    return said == sum(header) - sum(header[148:156]) + 8 * ord(" ")
+    return checksum == sum(header) - sum(header[148:156]) + 8 * ord(" ")
 
 
 def _number(field: bytes, where: str) -> int:
@@ -93,17 +94,17 @@ def _number(field: bytes, where: str) -> int:
         except ValueError:
             number = -1
     if not 0 <= number < 1 << 62:
-        raise ImageError(f"{where} is damaged: an entry has no valid size")
+        raise ImageError(f"{where} is damaged: an entry has an invalid size")
     return number
 
 
 def _pax(data: bytes, where: str) -> dict[str, str]:
-    """Return the records of a pax header: `LENGTH KEY=VALUE\\n`, one behind the other."""
+    """Return the records of a pax header, a sequence of `LENGTH KEY=VALUE\\n`."""
     records = {}
     while data:
         length, _, _ = data.partition(b" ")
         if not length.isdigit() or len(length) > 7 or not len(length) + 2 < int(length) <= len(data):
-            raise ImageError(f"{where} is damaged: an entry has wrong pax records")
+            raise ImageError(f"{where} is damaged: an entry has invalid pax records")
         key, _, value = data[len(length) + 1 : int(length) - 1].decode("utf-8", "surrogateescape").partition("=")
         records[key] = value
         data = data[int(length) :]
@@ -111,10 +112,10 @@ def _pax(data: bytes, where: str) -> dict[str, str]:
 
 
 def _pax_size(records: dict[str, str], length: int, where: str) -> int:
-    """Return the length of a content, which only a pax record can say where it is above 8 GiB."""
+    """Return the length of a content; a length above 8 GiB is in a pax record."""
     size = records.get("size", str(length))
     if not (size.isdecimal() and len(size) < 19):
-        raise ImageError(f"{where} is damaged: an entry has no valid size")
+        raise ImageError(f"{where} is damaged: an entry has an invalid size")
     return int(size)
 
 
@@ -132,5 +133,5 @@ def _padded(length: int) -> int:
 
 
 def clean(name: str) -> str:
-    """Return a name in its plainest form, as if its folder were the root."""
+    """Return a normalised name, relative to the root of the archive."""
     return posixpath.normpath(name).lstrip("/")

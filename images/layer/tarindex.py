@@ -1,36 +1,36 @@
-"""Keeping what is needed to give out again the very tar that a layer came as, without keeping the tar.
+"""Indexes that rebuild a layer's original tar, byte for byte, without a copy of it.
 
-The contents are in the layer's EROFS file already. The index keeps the rest (headers, padding, order), which compresses
-to a few bytes per file, and where each content lies. So a layer can leave the store with the digest it came with.
+The layer's EROFS file already has the contents. The index has the rest (headers, padding, order), which compresses to a
+few bytes per file, and the position of each content. So an exported layer has the digest it was imported with.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import struct
 import zlib
 from collections.abc import Callable, Iterator
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 from images.layer.erofs import Extents
+from images.layer.readers import from_iterator
 from images.store.image import ImageError, Layer
 from vmctl.errors import NotFoundError
 from vmctl.units import format_size
 
 SUFFIX = ".tar-index"
-HEADERS_BYTES_MAX = 1 << 20  # of one read that is kept: names and attributes of one entry
-_SIZE = struct.Struct("<Q")  # of the tar; what follows is deflated
-_RECORD = struct.Struct("<qQ")  # offset in the EROFS file and length; or one of these two:
+HEADERS_BYTES_MAX = 1 << 20  # size of one read that is recorded: name and attributes of one entry
+_SIZE = struct.Struct("<Q")  # size of the tar; the rest of the index is deflated
+_RECORD = struct.Struct("<qQ")  # offset in the EROFS file, or one of the two values below; length
 _LITERAL, _ZEROS = -2, -1
 _PART = 1 << 20
 
 
 class Recorder:
-    """A tar as it arrives: measured, and recorded but for the contents.
+    """Reads a tar once, measures it, and records all of it but the contents in an index.
 
-    `read` and `tell` are those of a file, for what reads headers; `content` is for what stores contents.
+    `read` and `tell` are the methods of a file, for the reader of headers; `read_content` is for contents.
     """
 
     def __init__(self, stream: BinaryIO, index: BinaryIO, limit_bytes: int | None, progress: Callable[[int], None]):
@@ -45,7 +45,7 @@ class Recorder:
 
     @property
     def digest(self) -> str:
-        """The SHA-256 of all that was read so far."""
+        """The SHA-256 of all bytes read so far."""
         return "sha256:" + self._sha256.hexdigest()
 
     def tell(self) -> int:
@@ -53,11 +53,11 @@ class Recorder:
         return self.size_bytes
 
     def seek(self, offset: int) -> None:
-        """Refuse: a tar that arrives goes forward only."""
+        """Raise ImageError: the stream cannot seek, and only the header of a damaged entry asks for it."""
         raise ImageError(f"the tar's entry at byte {offset} is damaged")
 
     def read(self, length: int) -> bytes:
-        """Return the next bytes, fewer at the end, and record them as they are. Raises ImageError for too many."""
+        """Return the next bytes, fewer at the end, and record them. Raises ImageError if `length` is too large."""
         if length > HEADERS_BYTES_MAX or length < 0:
             raise ImageError("the tar has an entry whose name or attributes are longer than 1 MiB")
         data = self._next(length)
@@ -66,29 +66,29 @@ class Recorder:
             self._flush()
         return data
 
-    def content(self, length: int) -> bytes:
-        """Return exactly the next `length` bytes, which are then to be recorded by `lies_at`. Raises ImageError."""
+    def read_content(self, length: int) -> bytes:
+        """Return exactly the next `length` bytes; the caller then calls `record_content`. Raises ImageError."""
         data = self._next(length)
         if len(data) < length:
             raise ImageError(f"the tar ends in the middle of an entry, after {self.size_bytes} bytes")
         return data
 
-    def expect(self, length: int) -> None:
-        """Refuse a content of that many bytes, holes included, before any of it is read. Raises ImageError."""
+    def check_limit(self, length: int) -> None:
+        """Raise ImageError if a content of `length` bytes, holes included, would exceed the limit."""
         if self._limit_bytes is not None and self.size_bytes + length > self._limit_bytes:
             raise self._above_limit()
 
-    def lies_at(self, extents: Extents) -> None:
-        """Record where the content that was just read lies in the EROFS file."""
+    def record_content(self, extents: Extents) -> None:
+        """Record the position in the EROFS file of the content that was just read."""
         self._flush()
         for offset, length in extents:
             self._record(offset, length)
 
     def finish(self) -> None:
-        """Read what follows the last entry, which must be empty, and complete the index. Raises ImageError."""
+        """Read the padding after the last entry and complete the index. Raises ImageError if it is not zeros."""
         while data := self._next(_PART):
             if data.count(0) != len(data):
-                raise ImageError(f"the tar is damaged near byte {self.size_bytes}: no entry begins there")
+                raise ImageError(f"the tar is damaged near byte {self.size_bytes}: data that is not an entry")
             self._flush()
             self._record(_ZEROS, len(data))
         self._flush()
@@ -109,8 +109,8 @@ class Recorder:
 
     def _above_limit(self) -> ImageError:
         return ImageError(
-            f"the layer unpacks to more than {format_size(self._limit_bytes or 0)}, the limit for one of its size",
-            hint="`--max-size` raises the limit, if you trust where it comes from",
+            f"the layer unpacks to more than {format_size(self._limit_bytes or 0)}, the limit for its compressed size",
+            hint="if you trust the source of the image, raise the limit with --max-size",
         )
 
     def _flush(self) -> None:
@@ -124,30 +124,30 @@ class Recorder:
 
 
 def index_path(layer_path: str) -> str:
-    """Return where the index of a layer is kept."""
+    """Return the path of a layer's index."""
     return layer_path.removesuffix(".erofs") + SUFFIX
 
 
 def tar_bytes(layer_path: str) -> int:
-    """Return the size of the tar that a layer came as. Raises OSError."""
+    """Return the size of a layer's original tar. Raises OSError."""
     with open(index_path(layer_path), "rb") as file:
         size: int = _SIZE.unpack(file.read(_SIZE.size))[0]
     return size
 
 
 def open_tar(layer: Layer) -> BinaryIO:
-    """Return the tar that a layer came as, to be read from begin to end. Raises NotFoundError."""
+    """Return a layer's original tar, to be read from start to end. Raises NotFoundError."""
     for path in (index_path(layer.path), layer.path):
         if not os.path.exists(path):
-            raise NotFoundError(f"the layer {layer.digest} lacks {path}", hint="get the image again")
-    return Pieces.file(_parts(layer))
+            raise NotFoundError(f"the file {path} of the layer {layer.digest} is missing", hint="get the image again")
+    return from_iterator(_parts(layer))
 
 
 def _parts(layer: Layer) -> Iterator[bytes]:
-    """Yield the tar piece by piece."""
+    """Yield the tar in parts."""
     with open(index_path(layer.path), "rb") as index, open(layer.path, "rb") as data:
         index.seek(_SIZE.size)
-        records = Pieces.file(_inflated(index))
+        records = from_iterator(_inflated(index))
         while head := records.read(_RECORD.size):
             offset, length = _RECORD.unpack(head)
             for start in range(0, length, _PART):
@@ -166,33 +166,3 @@ def _inflated(file: BinaryIO) -> Iterator[bytes]:
         data = inflate.decompress(packed)
         if data:
             yield data
-
-
-class Pieces(io.RawIOBase):
-    """A file that is the pieces of an iterator, one behind the other."""
-
-    def __init__(self, parts: Iterator[bytes]) -> None:
-        super().__init__()
-        self._parts = parts
-        self._rest = memoryview(b"")
-
-    @classmethod
-    def file(cls, parts: Iterator[bytes]) -> BinaryIO:
-        """Return a buffered file with the pieces as its content."""
-        return io.BufferedReader(cast(io.RawIOBase, cls(parts)), _PART)
-
-    def readable(self) -> bool:
-        """Return that it can be read."""
-        return True
-
-    def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
-        """Fill the buffer with the next bytes and return how many; 0 at the end."""
-        while not self._rest:
-            try:
-                self._rest = memoryview(next(self._parts))
-            except StopIteration:
-                return 0
-        count = min(len(buffer), len(self._rest))
-        buffer[:count] = self._rest[:count]
-        self._rest = self._rest[count:]
-        return count

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 
 from images.layer import layers
 from images.layer.lookup import Node, View
-from images.layer.tarindex import Pieces
+from images.layer.readers import from_iterator
 from images.layer.tree import Attributes
 from images.recipes import accounts, files, unpack, words
 from images.recipes.files import Files
@@ -82,7 +82,7 @@ class Addition:
 
     def layer(self, stage: Stage, diff_id: str) -> Layer:
         """Write the layer into the stage. Raises ImageError where a source has changed since `digest`."""
-        return layers.from_tar(stage, Pieces.file(self._pieces()), below=self._below, diff_id=diff_id)
+        return layers.from_tar(stage, from_iterator(self._pieces()), below=self._below, diff_id=diff_id)
 
     def _pieces(self) -> Iterator[bytes]:
         assert self._placement is not None

@@ -17,7 +17,7 @@ from typing import IO, NamedTuple, cast
 
 from images.layer import layers
 from images.layer.lookup import Node
-from images.layer.tarindex import Pieces
+from images.layer.readers import from_iterator
 from images.layer.tree import Attributes
 from images.recipes import tarstream
 from images.recipes.steps import Packages
@@ -88,7 +88,7 @@ def build(stage: Stage, base: Packages, epoch_s: int | None, progress: Callable[
             pieces = _Tree(output, lambda: epoch_s if epoch_s is not None else told.newest_s).pieces()
             layer = layers.from_tar(
                 stage,
-                Pieces.file(pieces),
+                from_iterator(pieces),
                 progress=lambda size_bytes: progress(f"packages of {base.suite}: {format_size(size_bytes)} stored"),
             )
     except CommandError as error:

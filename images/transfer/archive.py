@@ -12,7 +12,7 @@ import re
 import stat
 from typing import BinaryIO, Protocol
 
-from images.layer.readers import Stretch
+from images.layer.readers import Section
 from images.layer.tarheaders import HARD_LINK, REGULAR, SYMLINK, Member, clean, members
 from images.store.image import ImageError
 from images.transfer.oci import DOCUMENT_BYTES_MAX
@@ -97,8 +97,8 @@ class Tar:
     def open(self, name: str) -> tuple[BinaryIO, int]:
         """Return a file's content and its size. Raises ImageError."""
         member = self._find(name)
-        stretch = Stretch(self._file.fileno(), member.offset, member.size_bytes)
-        return io.BufferedReader(stretch, _PART), member.size_bytes
+        section = Section(self._file.fileno(), member.offset, member.size_bytes)
+        return io.BufferedReader(section, _PART), member.size_bytes
 
     def _find(self, name: str) -> Member:
         """Return the file of that name, links followed: `docker save` links layers that several images have."""

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, Protocol
 
 from images.layer import layers
 from images.layer.progress import Progress, meter
-from images.layer.readers import Watched
+from images.layer.readers import VerifiedStream
 from images.store import layout, reference, store
 from images.store.image import Image, Layer
 from images.store.staging import Stage
@@ -155,9 +155,9 @@ def _layer(layer: Layer, stage: Stage, compress: str, told: Callable[[int], None
     }
 
 
-def _tar(layer: Layer, told: Callable[[int], None]) -> Watched:
+def _tar(layer: Layer, told: Callable[[int], None]) -> VerifiedStream:
     what = f"the layer {layer.digest} in the store"
-    return Watched(layers.open_tar(layer), what, digest=layer.digest, size_bytes=layer.size_bytes, progress=told)
+    return VerifiedStream(layers.open_tar(layer), what, digest=layer.digest, size_bytes=layer.size_bytes, progress=told)
 
 
 def _gzip(layer: Layer, path: str, told: Callable[[int], None]) -> tuple[str, int]:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from images.layer import compression, layers
 from images.layer.progress import Progress, meter
-from images.layer.readers import Watched
+from images.layer.readers import VerifiedStream
 from images.store.image import Layer
 from images.store.staging import Stage
 from images.transfer.sources import Incoming, IncomingLayer
@@ -53,7 +53,7 @@ class Bringer:
         what = f"the layer {item.digest or item.diff_id}"
         file, size_bytes = item.open()
         with file:
-            packed = Watched(
+            packed = VerifiedStream(
                 file,
                 what,
                 digest="" if item.digest == item.diff_id else item.digest,  # from_tar looks at that one
