@@ -1,1 +1,1 @@
-"""Images on their way in and out: archives, layouts and registries."""
+"""Import and export of images: archives, layouts and registries."""

@@ -1,6 +1,6 @@
-"""What an image archive holds, by name: a folder, or a tar whose files are read where they lie.
+"""The files of an image archive by name: a folder, or a tar that is read without unpacking.
 
-The tar is never unpacked: its headers are read once, skipping the contents.
+The headers of the tar are read once, and the contents are skipped.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from images.layer.tarheaders import HARD_LINK, REGULAR, SYMLINK, Member, clean, 
 from images.store.image import ImageError
 from images.transfer.oci import DOCUMENT_BYTES_MAX
 
-_MEMBERS_MAX = 100_000  # of an image archive: some per layer
+_MEMBERS_MAX = 100_000  # an image archive has a few per layer
 _LINKS_MAX = 40
 _PART = 1 << 20
 
-# what stands at the top of an image archive, and at the top of a root file system
+# names at the top of an image archive, and at the top of a root file system
 _ARCHIVE_NAMES = re.compile(r"(blobs|oci-layout|index\.json|manifest\.json|repositories|(sha256:)?[0-9a-f]{64}(\..*)?)")
 _ROOT_NAMES = set(
     "bin boot dev etc home lib lib32 lib64 libx32 media mnt opt proc root run sbin srv sys tmp usr var".split()
@@ -36,11 +36,11 @@ class Archive(Protocol):
     def __contains__(self, name: str) -> bool: ...
 
     def open(self, name: str) -> tuple[BinaryIO, int]:
-        """Return a file's content, to be read forward, and its size in bytes. Raises ImageError."""
+        """Return a stream of a file's content and its size in bytes. Raises ImageError."""
 
 
-def document(archive: Archive, name: str) -> bytes:
-    """Return the content of a small file. Raises ImageError, also for one that is not small."""
+def read_document(archive: Archive, name: str) -> bytes:
+    """Return the content of a small file. Raises ImageError, also if the file is larger than DOCUMENT_BYTES_MAX."""
     stream, size_bytes = archive.open(name)
     with stream:
         if size_bytes > DOCUMENT_BYTES_MAX:
@@ -49,7 +49,7 @@ def document(archive: Archive, name: str) -> bytes:
 
 
 class Folder:
-    """An archive that is unpacked: an OCI layout, for instance."""
+    """An unpacked archive, such as an OCI layout."""
 
     def __init__(self, path: str) -> None:
         self.where = path
@@ -60,10 +60,10 @@ class Folder:
     def open(self, name: str) -> tuple[BinaryIO, int]:
         """Return a file's content and its size. Raises ImageError."""
         try:
-            # not to wait for the other end of a FIFO
+            # O_NONBLOCK: do not wait for the other end of a FIFO
             fd = os.open(self._path(name), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except FileNotFoundError:
-            raise ImageError(f"{self.where} lacks {name}") from None
+            raise ImageError(f"{self.where} has no file {name}") from None
         except OSError as error:
             raise ImageError(f"{name} in {self.where} cannot be read: {error.strerror}") from None
         file, status = os.fdopen(fd, "rb"), os.fstat(fd)
@@ -73,11 +73,11 @@ class Folder:
         return file, status.st_size
 
     def _path(self, name: str) -> str:
-        return os.path.join(self.where, _inside(name, self.where))
+        return os.path.join(self.where, _safe_name(name, self.where))
 
 
 class Tar:
-    """An archive as a tar file, which stays open for as long as its members are read."""
+    """An archive in a tar file, which must stay open while members are read."""
 
     def __init__(self, file: BinaryIO, where: str) -> None:
         self.where = where
@@ -87,9 +87,9 @@ class Tar:
         for count, member in enumerate(members(file, where)):
             self._members[member.name] = member
             if member.offset + member.size_bytes > self._size_bytes:
-                raise ImageError(f"{where} is cut off in the middle of {member.name}")
+                raise ImageError(f"{where} is truncated in the middle of {member.name}")
             if count >= _MEMBERS_MAX:
-                raise ImageError(f"{where} has more than {_MEMBERS_MAX} files: no image archive has")
+                raise ImageError(f"{where} has more than {_MEMBERS_MAX} files, which is too many for an image archive")
 
     def __contains__(self, name: str) -> bool:
         return clean(name) in self._members
@@ -101,16 +101,16 @@ class Tar:
         return io.BufferedReader(section, _PART), member.size_bytes
 
     def _find(self, name: str) -> Member:
-        """Return the file of that name, links followed: `docker save` links layers that several images have."""
-        current = _inside(name, self.where)
+        """Return the file of that name. Links are followed: `docker save` links layers that several images share."""
+        current = _safe_name(name, self.where)
         for _ in range(_LINKS_MAX):
             member = self._members.get(current)
             if member is None:
-                raise ImageError(f"{self.where} lacks {name}")
+                raise ImageError(f"{self.where} has no file {name}")
             if member.kind == SYMLINK:
-                current = _inside(posixpath.join(posixpath.dirname(current), member.target), self.where)
+                current = _safe_name(posixpath.join(posixpath.dirname(current), member.target), self.where)
             elif member.kind == HARD_LINK:
-                current = _inside(member.target, self.where)
+                current = _safe_name(member.target, self.where)
             elif member.kind == REGULAR:
                 return member
             else:
@@ -118,10 +118,10 @@ class Tar:
         raise ImageError(f"{name} in {self.where} is not a regular file")
 
 
-def holds_images(file: BinaryIO, where: str) -> bool:
-    """Return whether a tar is an archive of images rather than a file system, from the first names that tell.
+def is_image_archive(file: BinaryIO, where: str) -> bool:
+    """Return whether a tar is an image archive and not a root file system, judged by the first name typical of either.
 
-    Raises ImageError for what is no tar.
+    Raises ImageError if the file is not a tar.
     """
     for member in members(file, where):
         top = member.name.partition("/")[0]
@@ -132,9 +132,9 @@ def holds_images(file: BinaryIO, where: str) -> bool:
     return False
 
 
-def _inside(name: str, where: str) -> str:
-    """Return a name in its plainest form. Raises ImageError for one that leads out of the archive."""
-    plain = clean(name)
-    if plain in ("", ".", "..") or plain.startswith("../") or name.startswith("/") or "\0" in name:
+def _safe_name(name: str, where: str) -> str:
+    """Return a normalised name. Raises ImageError if it leads out of the archive."""
+    normal = clean(name)
+    if normal in ("", ".", "..") or normal.startswith("../") or name.startswith("/") or "\0" in name:
         raise ImageError(f"{where} refers to a file outside of itself: {name[:200]!r}")
-    return plain
+    return normal

@@ -1,7 +1,7 @@
-"""Downloads under way: a folder for each image, which survives an interruption and goes with success.
+"""Download folders, one per image: kept after an interruption, removed after success.
 
-skopeo(1) fetches into an OCI layout and leaves alone what that has already. So a blob that is complete is not fetched
-again, and for a layer of the store a file of the right length, without content, takes the blob's place.
+skopeo(1) copies into an OCI layout and skips blobs that are already there. So a complete blob is not fetched again, and
+a placeholder, a sparse file of the blob's length, keeps skopeo from fetching a layer that the store has.
 """
 
 from __future__ import annotations
@@ -21,49 +21,50 @@ from vmctl.linux import filetree
 from vmctl.linux.locks import folder_locked
 
 _BLOBS = os.path.join("blobs", "sha256")
+_PLACEHOLDER = ".placeholder"
 
 
 class Download:
-    """The folder of one image."""
+    """The download folder of one image."""
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
 
     def open(self, blob: Descriptor) -> tuple[BinaryIO, int]:
-        """Return a blob's content and its size in bytes. Raises ImageError where it is not there."""
+        """Return a blob's content and its size in bytes. Raises ImageError if it was not downloaded."""
         path = self._path(blob)
         if not os.path.isfile(path) or os.path.islink(path):
             raise ImageError(f"the blob {blob.digest} was not downloaded")
         file: BufferedReader = open(path, "rb")  # noqa: SIM115  # the caller closes it
         return file, os.path.getsize(path)
 
-    def pretend(self, held: Sequence[Descriptor]) -> None:
-        """Let it seem that these blobs are there: links, by which they are told from those that are."""
-        for blob in held:
-            stand_in = os.path.join(self.folder, f"{blob.size}.held")
-            with open(stand_in, "wb") as file:
+    def add_placeholders(self, blobs: Sequence[Descriptor]) -> None:
+        """Add placeholders for blobs; they are symbolic links, which distinguishes them from downloaded blobs."""
+        for blob in blobs:
+            placeholder = os.path.join(self.folder, f"{blob.size}{_PLACEHOLDER}")
+            with open(placeholder, "wb") as file:
                 file.truncate(blob.size)
             if not os.path.exists(self._path(blob)):
-                os.symlink(os.path.relpath(stand_in, os.path.dirname(self._path(blob))), self._path(blob))
+                os.symlink(os.path.relpath(placeholder, os.path.dirname(self._path(blob))), self._path(blob))
 
-    def arrived_bytes(self) -> int:
-        """Return how much has been downloaded, blobs under way included."""
+    def downloaded_bytes(self) -> int:
+        """Return how many bytes have been downloaded, incomplete blobs included."""
         total = 0
         for folder in (self.folder, os.path.join(self.folder, _BLOBS)):
             for entry in os.scandir(folder):
                 with suppress(FileNotFoundError):  # renamed meanwhile
                     status = entry.stat(follow_symlinks=False)
-                    if stat.S_ISREG(status.st_mode) and not entry.name.endswith(".held"):
+                    if stat.S_ISREG(status.st_mode) and not entry.name.endswith(_PLACEHOLDER):
                         total += status.st_size
         return total
 
     def discard(self) -> None:
-        """Remove all of it."""
+        """Remove the content of the folder."""
         for entry in os.scandir(self.folder):
             filetree.remove_tree(entry.path) if entry.is_dir(follow_symlinks=False) else os.unlink(entry.path)
 
-    def tidy(self) -> None:
-        """Remove all but the blobs that are complete: what an interruption has left."""
+    def remove_incomplete(self) -> None:
+        """Remove everything but complete blobs: the remains of an interrupted download."""
         os.makedirs(os.path.join(self.folder, _BLOBS), exist_ok=True)
         for folder in (self.folder, os.path.join(self.folder, _BLOBS)):
             for entry in os.scandir(folder):
@@ -76,20 +77,20 @@ class Download:
 
 @contextmanager
 def download(digest: str) -> Iterator[Download]:
-    """Lend the folder for the image whose manifest has that digest, tidied; of two commands one waits."""
+    """Yield the download folder for a manifest's digest, locked: a second command for the same image waits."""
     with folder_locked(os.path.join(_root(), digest.partition(":")[2])) as _:
         folder = Download(os.path.join(_root(), digest.partition(":")[2]))
-        folder.tidy()
+        folder.remove_incomplete()
         yield folder
 
 
 def sizes() -> dict[str, int]:
-    """Return the folders that interrupted downloads have left, and the bytes of the disk they take."""
+    """Return folder -> allocated bytes for the folders that interrupted downloads have left."""
     return {path: filetree.allocated_bytes(path) for path in _folders()}
 
 
 def remove(path: str) -> int:
-    """Remove what an interrupted download has left and return how many bytes that freed: none of one under way."""
+    """Remove a download folder and return how many bytes that freed; leave a running download alone and return 0."""
     with suppress(FileNotFoundError, BlockingIOError):
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:

@@ -1,8 +1,8 @@
-"""Images on their way out: as an OCI archive, as one that docker loads, or as a layout for skopeo to push.
+"""Writes images as an OCI archive, as an archive for `docker load`, or as a layout that skopeo pushes.
 
-The layers are the tars they came as, so their digests are what they were, and the configuration's bytes are kept; the
-same image gives the same archive. Docker's form is the OCI one plus the `manifest.json` that `docker load` reads, as
-docker itself writes it since version 25.
+Layers are exported as their original tars and the configuration as its original bytes, so all digests stay the same,
+and the same image gives the same archive. Docker's form is the OCI archive plus the `manifest.json` that `docker load`
+reads; docker itself writes this form since version 25.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ _GZIP_LEVEL = 6
 
 
 class Target(Protocol):
-    """What an archive is written to."""
+    """The destination of an archive."""
 
     def write(self, data: bytes, /) -> int:
-        """Take all of it and return how much that is."""
+        """Write all of the data and return its length."""
 
 
 class _Content(Protocol):
-    """What a file of an archive consists of."""
+    """The content of a file of an archive."""
 
     def read(self, size: int, /) -> bytes: ...
     def close(self) -> None: ...
@@ -55,7 +55,7 @@ class _File(NamedTuple):
 
 
 def check(image: Image) -> None:
-    """Raise SpecError for an image that has no layers to give out."""
+    """Raise SpecError if the image is a disk and so has no layers to export."""
     if image.disk:
         raise SpecError(
             f"the image {image.name} is a disk and has no layers",
@@ -66,7 +66,7 @@ def check(image: Image) -> None:
 def write_archive(
     image: Image, file: Target, stage: Stage, progress: Progress, *, form: str = "oci", compress: str = "none"
 ) -> None:
-    """Write an archive of the image to an open file. Raises ImageError where a layer in the store is damaged."""
+    """Write an archive of the image to an open file. Raises ImageError if a layer in the store is damaged."""
     written = 0
     for name in ("blobs/", "blobs/sha256/"):
         written += file.write(_header(name, tarfile.DIRTYPE, 0o755, 0))
@@ -88,14 +88,14 @@ def write_layout(image: Image, folder: str, stage: Stage, progress: Progress) ->
 
 
 def _files(image: Image, stage: Stage, form: str, compress: str, progress: Progress) -> Iterator[_File]:
-    """Yield the files of an archive, what is named before what names it."""
+    """Yield the files of an archive, each after the files that it refers to."""
     check(image)
     descriptors: dict[str, dict[str, Any]] = {}
     for number, layer in enumerate(image.layers, 1):
         if layer.digest in descriptors:
             continue
-        told = meter(progress, f"layer {number} of {len(image.layers)}", layer.size_bytes)
-        file, descriptors[layer.digest] = _layer(layer, stage, compress, told)
+        report = meter(progress, f"layer {number} of {len(image.layers)}", layer.size_bytes)
+        file, descriptors[layer.digest] = _layer(layer, stage, compress, report)
         yield file
     config = store.raw_config(image)
     manifest = {
@@ -103,7 +103,7 @@ def _files(image: Image, stage: Stage, form: str, compress: str, progress: Progr
         "mediaType": layout.MANIFEST,
         "config": _descriptor(layout.CONFIG, config),
         "layers": [descriptors[layer.digest] for layer in image.layers],
-        **({"annotations": kept} if (kept := store.manifest(image).get("annotations")) else {}),
+        **({"annotations": annotations} if (annotations := store.manifest(image).get("annotations")) else {}),
     }
     manifest_bytes = _json(manifest)
     names = _names(image)
@@ -113,12 +113,12 @@ def _files(image: Image, stage: Stage, form: str, compress: str, progress: Progr
         "annotations": names.annotations,
     }
     index = {"schemaVersion": 2, "mediaType": layout.INDEX, "manifests": [index_entry]}
-    yield _memory(_blob_name(_digest(config)), config)
-    yield _memory(_blob_name(_digest(manifest_bytes)), manifest_bytes)
+    yield _memory(oci.blob_name(_digest(config)), config)
+    yield _memory(oci.blob_name(_digest(manifest_bytes)), manifest_bytes)
     yield _memory("index.json", _json(index))
     if form == "docker":
-        blobs = [_blob_name(descriptors[layer.digest]["digest"]) for layer in image.layers]
-        saved = {"Config": _blob_name(_digest(config)), "RepoTags": names.tags, "Layers": blobs}
+        blobs = [oci.blob_name(descriptors[layer.digest]["digest"]) for layer in image.layers]
+        saved = {"Config": oci.blob_name(_digest(config)), "RepoTags": names.tags, "Layers": blobs}
         yield _memory("manifest.json", json.dumps([saved], separators=(",", ":")).encode())
     yield _memory("oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
 
@@ -129,10 +129,10 @@ class _Names(NamedTuple):
 
 
 def _names(image: Image) -> _Names:
-    """Return the image's name as docker writes it in archives: in full, and the tag alone."""
+    """Return the image's name as docker writes it in archives: the full name, and the tag."""
     try:
         ref = reference.parse(image.name)
-    except SpecError:  # a name that only the store knows
+    except SpecError:  # a name that is valid only in the store
         return _Names({oci.REF_NAME: image.name}, [])
     if ref.digest:
         return _Names({oci.CONTAINERD_NAME: ref.full}, [])
@@ -140,31 +140,32 @@ def _names(image: Image) -> _Names:
     return _Names({oci.CONTAINERD_NAME: ref.full, oci.REF_NAME: ref.tag}, [short])
 
 
-def _layer(layer: Layer, stage: Stage, compress: str, told: Callable[[int], None]) -> tuple[_File, dict[str, Any]]:
+def _layer(layer: Layer, stage: Stage, compress: str, report: Callable[[int], None]) -> tuple[_File, dict[str, Any]]:
     """Return a layer's file and its descriptor in the manifest."""
     digest, size_bytes, media_type = layer.digest, layer.size_bytes, store.TAR
-    opener: Callable[[], _Content] = partial(_tar, layer, told)
+    opener: Callable[[], _Content] = partial(_tar, layer, report)
     if compress == "gzip":
         path = stage.path(f"{layer.key}.tar.gz")
-        digest, size_bytes = _gzip(layer, path, told)
-        media_type, opener = store.TAR + "+gzip", lambda: open(path, "rb")  # noqa: SIM115  # who calls it closes it
-    return _File(_blob_name(digest), size_bytes, opener), {
+        digest, size_bytes = _gzip(layer, path, report)
+        media_type, opener = store.TAR + "+gzip", lambda: open(path, "rb")  # noqa: SIM115  # the caller closes it
+    return _File(oci.blob_name(digest), size_bytes, opener), {
         "mediaType": media_type,
         "digest": digest,
         "size": size_bytes,
     }
 
 
-def _tar(layer: Layer, told: Callable[[int], None]) -> VerifiedStream:
+def _tar(layer: Layer, report: Callable[[int], None]) -> VerifiedStream:
     what = f"the layer {layer.digest} in the store"
-    return VerifiedStream(layers.open_tar(layer), what, digest=layer.digest, size_bytes=layer.size_bytes, progress=told)
+    tar = layers.open_tar(layer)
+    return VerifiedStream(tar, what, digest=layer.digest, size_bytes=layer.size_bytes, progress=report)
 
 
-def _gzip(layer: Layer, path: str, told: Callable[[int], None]) -> tuple[str, int]:
-    """Write a layer's tar gzipped and return digest and size; no time and no name in it, so it is always the same."""
+def _gzip(layer: Layer, path: str, report: Callable[[int], None]) -> tuple[str, int]:
+    """Write a layer's tar gzipped, without time and name so that the bytes are reproducible; return digest and size."""
     state, size_bytes = hashlib.sha256(), 0
     deflate = zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, 31)
-    with open(path, "xb") as file, closing(_tar(layer, told)) as tar:
+    with open(path, "xb") as file, closing(_tar(layer, report)) as tar:
         while True:
             data = tar.read(_PART)
             packed = deflate.compress(data) if data else deflate.flush()
@@ -187,7 +188,7 @@ def _memory(name: str, data: bytes) -> _File:
 
 
 def _header(name: str, kind: bytes, mode: int, size_bytes: int) -> bytes:
-    info = tarfile.TarInfo(name)  # owner root, the epoch as time
+    info = tarfile.TarInfo(name)  # the defaults are owner root and time 0
     info.type, info.mode, info.size = kind, mode, size_bytes
     return info.tobuf(tarfile.GNU_FORMAT)
 
@@ -198,10 +199,6 @@ def _descriptor(media_type: str, data: bytes) -> dict[str, Any]:
 
 def _digest(data: bytes) -> str:
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
-
-
-def _blob_name(digest: str) -> str:
-    return "blobs/" + digest.replace(":", "/")
 
 
 def _json(document: dict[str, Any]) -> bytes:

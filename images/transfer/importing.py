@@ -1,7 +1,7 @@
-"""Images from files: archives, layouts, tarballs and folders of a root file system, disks.
+"""Imports images from files: archives, layouts, tarballs and folders of a root file system, disks.
 
-What a file is, its content says, not its name. Everything is made in a stage first, so that the store has all the
-images of a file or none.
+The content of a file decides what it is, not its name. All images are prepared in a stage first, so that the store gets
+all images of a file or none.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from images.store import reference, store
 from images.store.image import Image, ImageConfig, ImageError, Layer
 from images.store.staging import Stage, staging
 from images.transfer import oci, sources
-from images.transfer.archive import Archive, Folder, Tar, holds_images
-from images.transfer.ingest import Bringer, limit_bytes
+from images.transfer.archive import Archive, Folder, Tar, is_image_archive
+from images.transfer.ingest import LayerReader, limit_bytes
 from vmctl.errors import NotFoundError, SpecError
 from vmctl.units import format_size
 
@@ -30,27 +30,27 @@ _PART = 1 << 20
 
 
 class Options(NamedTuple):
-    """What the user says beside the path."""
+    """The options of an import."""
 
-    name: str = ""  # instead of the archive's
-    as_layer: bool = False  # take the root file system out of a disk; take any tar for a root file system
-    platform: str = ""  # of several, this one: `arm64`, `linux/arm/v7`; "" is this host's
+    name: str = ""  # replaces the name in the archive
+    as_layer: bool = False  # read the root file system of a disk; treat any tar as a root file system
+    platform: str = ""  # the image to take from a multi-platform image: `arm64`, `linux/arm/v7`; "" is the host's
     max_layer_bytes: int | None = None
 
 
-class Source(NamedTuple):
-    """What is imported."""
+class _Input(NamedTuple):
+    """The file or folder that is imported."""
 
     path: str
-    where: str  # for messages and names
+    where: str  # used in messages, and for the default name of the image
     mtime: float
 
 
 def import_path(path: str, options: Options, progress: Progress) -> list[Image]:
-    """Store the images that a file or folder holds and return them, each under each of its names.
+    """Store the images that a file or folder contains and return them, each under each of its names.
 
-    `-` is standard input. Raises ImageError for what is damaged or no image, NotFoundError, SpecError for a name that
-    is no name of an image; the store is then as it was.
+    `-` is standard input. Raises ImageError if the file is damaged or not an image, NotFoundError if it does not exist,
+    SpecError if a name is not valid for an image; the store then stays unchanged.
     """
     if options.name:
         options = options._replace(name=reference.familiar(options.name))
@@ -69,17 +69,17 @@ def _from_folder(stage: Stage, path: str, options: Options, progress: Progress) 
         return _images(stage, archive, options, progress)
     progress(f"reading {path}")
     layer = layers.from_folder(stage, path)
-    return [_single(stage, [layer], Source(path, path, os.stat(path).st_mtime), options)]
+    return [_single(stage, [layer], _Input(path, path, os.stat(path).st_mtime), options)]
 
 
 def _is_disk(file: BinaryIO, where: str) -> bool:
-    """Return whether a file, compressed or not, is a disk; it is then at its begin again."""
+    """Return whether a file, compressed or not, is a disk; rewinds the file."""
     head = compression.plain(file, where).read(diskimage.HEAD_BYTES)
     file.seek(0)
     return not is_header(head[:HEADER_BYTES]) and bool(diskimage.recognise(head, where))
 
 
-def _from_disk(stage: Stage, file: BinaryIO, source: Source, options: Options, progress: Progress) -> Image:
+def _from_disk(stage: Stage, file: BinaryIO, source: _Input, options: Options, progress: Progress) -> Image:
     path, name = source.path, options.name or reference.from_file(source.where)
     if compression.recognise(file.read(compression.HEAD_BYTES)):
         path = stage.path("disk.plain")
@@ -92,58 +92,59 @@ def _from_disk(stage: Stage, file: BinaryIO, source: Source, options: Options, p
     return store.add_disk(stage, name, diskimage.take(stage, path, kind, progress))
 
 
-def _from_tar(stage: Stage, file: BinaryIO, source: Source, options: Options, progress: Progress) -> list[Image]:
+def _from_tar(stage: Stage, file: BinaryIO, source: _Input, options: Options, progress: Progress) -> list[Image]:
     size_bytes = os.fstat(file.fileno()).st_size
-    if not options.as_layer and _begins_like_images(file, source.where):
+    if not options.as_layer and _is_image_archive(file, source.where):
         with _uncompressed(stage, file, source.where, options, progress) as tar:
             return _images(stage, Tar(tar, source.where), options, progress)
-    told = meter(progress, f"reading {source.where}", size_bytes)
+    report = meter(progress, f"reading {source.where}", size_bytes)
     layer = layers.from_tar(
         stage,
         compression.plain(file, source.where),
         limit_bytes=limit_bytes(size_bytes, options.max_layer_bytes),
-        progress=lambda _: told(file.tell()),
+        progress=lambda _: report(file.tell()),
     )
     return [_single(stage, [layer], source, options)]
 
 
-def _begins_like_images(file: BinaryIO, where: str) -> bool:
-    """Return whether a tar, compressed or not, is an archive of images; the file is then at its begin again."""
+def _is_image_archive(file: BinaryIO, where: str) -> bool:
+    """Return whether a tar, compressed or not, is an image archive; rewinds the file."""
     packed = bool(compression.recognise(file.read(compression.HEAD_BYTES)))
-    file.seek(0)  # a plain one is then skipped through, not read
-    found = holds_images(compression.plain(file, where) if packed else file, where)
+    file.seek(0)
+    # an uncompressed file is passed as it is: its contents are then skipped by seeking, not read
+    found = is_image_archive(compression.plain(file, where) if packed else file, where)
     file.seek(0)
     return found
 
 
 def _images(stage: Stage, archive: Archive, options: Options, progress: Progress) -> list[Image]:
-    want = oci.wanted(options.platform)
+    want = oci.parse_platform(options.platform)
     found = sources.images_in(archive, want, strict=bool(options.platform))
     names = [name for image in found for name in image.names]
     if options.name and len(found) > 1:
         raise SpecError(f"{archive.where} has {len(found)} images: {', '.join(names)}", hint="import it without --name")
-    bringer = Bringer(stage, options.max_layer_bytes, progress)
-    ready = [(image, bringer.layers(image)) for image in found]
+    reader = LayerReader(stage, options.max_layer_bytes, progress)
+    ready = [(image, reader.read(image)) for image in found]
     return [
-        store.add(stage, name, its_layers, image.config_bytes, annotations=image.annotations)
-        for image, its_layers in ready
+        store.add(stage, name, image_layers, image.config_bytes, annotations=image.annotations)
+        for image, image_layers in ready
         for name in ([options.name] if options.name else image.names)
     ]
 
 
-def _single(stage: Stage, its_layers: list[Layer], source: Source, options: Options) -> Image:
-    """Store an image of a file system, which says nothing of what to run, as docker-import(1) does.
+def _single(stage: Stage, image_layers: list[Layer], source: _Input, options: Options) -> Image:
+    """Store an image of a root file system, without a command to run, as docker-import(1) does.
 
-    It counts as made when its file was changed last, so that the same file gives the same image.
+    Its creation time is the modification time of the file, so that the same file gives the same image.
     """
-    document = store.config_document(its_layers, ImageConfig(), store.timestamp(source.mtime))
-    document["architecture"] = oci.wanted(options.platform).architecture
-    return store.add(stage, options.name or reference.from_file(source.where), its_layers, document)
+    document = store.config_document(image_layers, ImageConfig(), store.timestamp(source.mtime))
+    document["architecture"] = oci.parse_platform(options.platform).architecture
+    return store.add(stage, options.name or reference.from_file(source.where), image_layers, document)
 
 
 @contextmanager
-def _regular_file(stage: Stage, path: str, progress: Progress) -> Iterator[tuple[BinaryIO, Source]]:
-    """Lend the file, open; what comes through a pipe is kept in the stage first. Raises NotFoundError, ImageError."""
+def _regular_file(stage: Stage, path: str, progress: Progress) -> Iterator[tuple[BinaryIO, _Input]]:
+    """Yield the open file; the content of a pipe is copied into the stage first. Raises NotFoundError, ImageError."""
     try:
         fd = os.dup(0) if path == STDIN else os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -154,38 +155,41 @@ def _regular_file(stage: Stage, path: str, progress: Progress) -> Iterator[tuple
         status = os.fstat(fd)
         where = "standard input" if path == STDIN else path
         if stat.S_ISREG(status.st_mode) and path != STDIN:
-            yield file, Source(path, where, status.st_mtime)
+            yield file, _Input(path, where, status.st_mtime)
         elif stat.S_ISFIFO(status.st_mode) or stat.S_ISREG(status.st_mode):
-            kept = stage.path("input")
-            _keep(file, kept, lambda count: progress(f"reading {where}: {format_size(count)}"))
-            with open(kept, "rb") as copy:
-                yield copy, Source(kept, where, status.st_mtime)
+            spooled = stage.path("input")
+            _spool(file, spooled, lambda count: progress(f"reading {where}: {format_size(count)}"))
+            with open(spooled, "rb") as copy:
+                yield copy, _Input(spooled, where, status.st_mtime)
         else:
             raise ImageError(f"{where} is neither a file nor a folder nor a pipe")
 
 
 @contextmanager
 def _uncompressed(stage: Stage, file: BinaryIO, where: str, options: Options, progress: Progress) -> Iterator[BinaryIO]:
-    """Lend an archive whose members can be read in any order: one that is compressed as a whole is kept plain."""
+    """Yield an archive whose members can be read in any order: a compressed archive is decompressed into the stage."""
     packed = bool(compression.recognise(file.read(compression.HEAD_BYTES)))
     file.seek(0)
     if not packed:
         yield file
         return
-    kept = stage.path("archive.tar")
-    _decompress(file, kept, where, options, progress)
-    with open(kept, "rb") as tar:
+    spooled = stage.path("archive.tar")
+    _decompress(file, spooled, where, options, progress)
+    with open(spooled, "rb") as tar:
         yield tar
 
 
 def _decompress(file: BinaryIO, path: str, where: str, options: Options, progress: Progress) -> None:
     size_bytes = os.fstat(file.fileno()).st_size
-    told = meter(progress, f"decompressing {where}", size_bytes)
+    report = meter(progress, f"decompressing {where}", size_bytes)
     limit = limit_bytes(size_bytes, options.max_layer_bytes)
-    _keep(compression.plain(file, where), path, lambda _: told(file.tell()), limit, where)
+    _spool(compression.plain(file, where), path, lambda _: report(file.tell()), limit, where)
 
 
-def _keep(stream: BinaryIO, path: str, told: Callable[[int], None], limit: int | None = None, where: str = "") -> None:
+def _spool(
+    stream: BinaryIO, path: str, report: Callable[[int], None], limit: int | None = None, where: str = ""
+) -> None:
+    """Copy a stream into a new file. Raises ImageError if it is longer than `limit`."""
     count = 0
     with open(path, "xb", buffering=0) as file:
         while data := stream.read(_PART):
@@ -193,7 +197,7 @@ def _keep(stream: BinaryIO, path: str, told: Callable[[int], None], limit: int |
             count += len(data)
             if limit is not None and count > limit:
                 raise ImageError(
-                    f"{where} unpacks to more than {format_size(limit)}, the limit for a file of its size",
-                    hint="`--max-size` raises the limit, if you trust where it comes from",
+                    f"{where} unpacks to more than {format_size(limit)}, the limit for its compressed size",
+                    hint="if you trust the source of the image, raise the limit with --max-size",
                 )
-            told(count)
+            report(count)

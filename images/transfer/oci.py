@@ -1,13 +1,13 @@
-"""OCI's and docker's documents, parsed at the border: descriptors, indexes, manifests, configurations.
+"""Parses and checks OCI's and docker's documents: descriptors, indexes, manifests, configurations.
 
-Specification: image-spec's descriptor.md, image-index.md, manifest.md, config.md; docker's are
-docs/spec/manifest-v2-2.md of github.com/distribution/distribution, and differ only in their media types.
+Specification: image-spec's descriptor.md, image-index.md, manifest.md, config.md. Docker's documents are specified in
+docs/spec/manifest-v2-2.md of github.com/distribution/distribution and differ only in their media types.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, NamedTuple, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
@@ -42,19 +42,19 @@ _Strings = list[str] | None
 
 
 class Platform(msgspec.Struct):
-    """What a manifest of an index is for."""
+    """The platform of a manifest in an index."""
 
     architecture: str = ""
     os: str = ""
     variant: str = ""
 
     def __str__(self) -> str:
-        """Return it as `--platform` takes it: `linux/arm/v7`."""
+        """Return the platform in the form of `--platform`: `linux/arm/v7`."""
         return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
 
 
 class Descriptor(msgspec.Struct):
-    """A document or blob, by its digest."""
+    """A reference to a document or blob by its digest."""
 
     digest: Digest
     size: Size
@@ -82,13 +82,13 @@ class _Version(msgspec.Struct):
 
 
 class RootFs(msgspec.Struct):
-    """The layers' tars."""
+    """The digests of the layers' tars."""
 
     diff_ids: list[DiffId]
 
 
 class Settings(msgspec.Struct):
-    """What to run, as far as we read it: parsed to be sure of the types, the bytes are kept."""
+    """The run configuration, as far as vmctl reads it: parsed to check the types; the original bytes are stored."""
 
     entrypoint: _Strings = msgspec.field(name="Entrypoint", default=None)
     cmd: _Strings = msgspec.field(name="Cmd", default=None)
@@ -102,7 +102,7 @@ class Settings(msgspec.Struct):
 
 
 class History(msgspec.Struct):
-    """How a layer came to be."""
+    """How a layer was created."""
 
     created: str | None = None
     created_by: str | None = None
@@ -123,88 +123,90 @@ class Config(msgspec.Struct):
     variant: str = ""
 
 
-class Wanted(NamedTuple):
-    """The platform to choose from an index."""
-
-    architecture: str
-    os: str = "linux"
-    variant: str = ""
-
-
 _Document = TypeVar("_Document")
 
 
 def parse(kind: type[_Document], data: bytes, what: str) -> _Document:
-    """Return a document of that kind. Raises ImageError, with the path of the key that is wrong."""
+    """Return a parsed document. Raises ImageError naming the path of the key that is wrong."""
     if len(data) > DOCUMENT_BYTES_MAX:
         raise ImageError(f"{what} has {len(data)} bytes; the limit is {DOCUMENT_BYTES_MAX}")
     try:
         return msgspec.json.decode(data, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise ImageError(f"{what} cannot be used: {reason}") from None
+        raise ImageError(f"{what} is invalid: {reason}") from None
 
 
 def manifest(data: bytes, what: str) -> Manifest:
-    """Return the manifest of a container image. Raises ImageError, also for what is another kind of thing."""
+    """Return the manifest of a container image. Raises ImageError, also for a manifest of another kind of artifact."""
     if parse(_Version, data, what).schema != 2:
-        raise ImageError(f"{what} is in docker's first form, of before 2016", hint="push it again with a newer tool")
+        hint = "push the image again with a newer tool"
+        raise ImageError(f"{what} has docker's manifest schema 1, which is not supported", hint=hint)
     parsed = parse(Manifest, data, what)
     if parsed.config.media_type and parsed.config.media_type not in CONFIGS:
-        raise ImageError(f"{what} is no container image but holds {parsed.config.media_type}")
+        raise ImageError(f"{what} is not for a container image but for {parsed.config.media_type}")
     for layer in parsed.layers:
         if layer.media_type and not _LAYER.fullmatch(layer.media_type):
-            raise ImageError(f"{what} has a layer in a form that is not known here: {layer.media_type}")
+            raise ImageError(f"{what} has a layer of an unknown media type: {layer.media_type}")
     return parsed
 
 
 def config(data: bytes, descriptor: Descriptor, layer_count: int) -> Config:
-    """Return a configuration, whose digest is verified and which has a diff id for every layer. Raises ImageError."""
-    parsed = unnamed_config(data, f"the configuration {descriptor.digest}")
+    """Return a configuration; verifies its digest and that it has a diff id for every layer. Raises ImageError."""
+    parsed = parse_config(data, f"the configuration {descriptor.digest}")
     verified(data, descriptor.digest, "the configuration")
     if len(parsed.rootfs.diff_ids) != layer_count:
         raise ImageError(
-            f"the configuration {descriptor.digest} names {len(parsed.rootfs.diff_ids)} layers,"
+            f"the configuration {descriptor.digest} lists {len(parsed.rootfs.diff_ids)} layers,"
             f" its manifest has {layer_count}"
         )
     return parsed
 
 
-def unnamed_config(data: bytes, what: str) -> Config:
-    """Return a configuration that nothing names by its digest. Raises ImageError."""
+def parse_config(data: bytes, what: str) -> Config:
+    """Return a configuration without verifying its digest. Raises ImageError."""
     parsed = parse(Config, data, what)
     if parsed.os != "linux":
-        raise ImageError(f"the image is for {parsed.os or 'an operating system without a name'}, not for Linux")
+        raise ImageError(f"the image is for {parsed.os or 'an unnamed operating system'}, not for Linux")
     return parsed
 
 
-def wanted(text: str) -> Wanted:
-    """Return the platform that `amd64`, `linux/arm64` or `linux/arm/v7` names; "" is this host's. Raises ImageError."""
+def parse_platform(text: str) -> Platform:
+    """Return the platform of a text such as `amd64`, `linux/arm64` or `linux/arm/v7`; "" is the host's platform.
+
+    Raises ImageError.
+    """
     parts = text.split("/") if text else [architecture()]
     if len(parts) == 1:
-        return Wanted(parts[0])
+        return Platform(parts[0], "linux")
     if len(parts) > 3 or not all(parts):
-        raise ImageError(f"{text!r} is no platform", hint="such as linux/amd64 or linux/arm/v7")
-    return Wanted(parts[1], parts[0], parts[2] if len(parts) == 3 else "")
+        raise ImageError(f"{text!r} is not a valid platform", hint="such as linux/amd64 or linux/arm/v7")
+    return Platform(parts[1], parts[0], parts[2] if len(parts) == 3 else "")
 
 
-def choose(index: Index, want: Wanted, what: str) -> Descriptor:
-    """Return the manifest or inner index for a platform. Raises ImageError, naming those there are."""
+def blob_name(digest: str) -> str:
+    """Return the name of a blob in an OCI layout."""
+    return "blobs/" + digest.replace(":", "/")
+
+
+def choose(index: Index, want: Platform, what: str) -> Descriptor:
+    """Return the manifest or nested index for a platform. Raises ImageError listing the available platforms."""
     usable = [item for item in index.manifests if not _is_attestation(item)]
     fitting = [item for item in usable if item.platform is None or _fits(item.platform, want)]
     exact = [item for item in fitting if item.platform is not None]
     if not fitting:
-        there = ", ".join(sorted({str(item.platform) for item in usable})) or "no image"
-        name = "/".join(part for part in want[1::-1] + want[2:] if part)
-        raise ImageError(f"{what} has nothing for {name}; it has {there}", hint="`--platform` chooses another one")
+        available = ", ".join(sorted({str(item.platform) for item in usable})) or "none"
+        raise ImageError(
+            f"{what} has no image for {want}; available: {available}", hint="choose a platform with --platform"
+        )
     return (exact or fitting)[0]
 
 
-def _fits(platform: Platform, want: Wanted) -> bool:
+def _fits(platform: Platform, want: Platform) -> bool:
     same = (platform.architecture, platform.os) == (want.architecture, want.os)
     return same and (not want.variant or platform.variant == want.variant)
 
 
 def _is_attestation(item: Descriptor) -> bool:
-    """Return whether it only says how another one was built, as docker's builder adds them."""
+    """Return whether a manifest is an attestation, which docker's builder adds to describe another manifest."""
     return item.platform is not None and item.platform.os == item.platform.architecture == "unknown"

@@ -1,19 +1,15 @@
-"""Images to registries: as an OCI layout in a stage, which skopeo compresses and sends."""
+"""Pushes images to registries: writes an OCI layout into a stage, which skopeo compresses and sends."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-
 from images.layer.progress import Progress, meter
 from images.store import reference, store
-from images.store.reference import Reference
 from images.store.staging import staging
 from images.transfer import exporting, registry
 from images.transfer.registry import Access
 from vmctl.errors import DeadlineError, SpecError
 
-_STALLED_S = 300.0  # a registry may need long to store what it has been sent
+_STALLED_S = 300.0  # a registry may need long to store a layer
 
 
 def push(name: str, target: str, access: Access, progress: Progress) -> str:
@@ -24,34 +20,27 @@ def push(name: str, target: str, access: Access, progress: Progress) -> str:
     image = store.find(name)
     ref = reference.parse(target or image.name)
     if ref.digest:
-        raise SpecError(f"{target or image.name} is a digest, and only a tag can be pushed to")
+        raise SpecError(f"{target or image.name} has a digest; push to a tag")
     with staging() as stage:
         size_bytes = exporting.write_layout(image, stage.path("layout"), stage, progress)
-        return registry.upload(ref, stage.path("layout"), access, _watch(ref, size_bytes, progress))
+        tick = registry.watch_transfer(
+            meter(progress, f"sending {ref.repository}", size_bytes),
+            lambda pid: _transferred_bytes(pid, size_bytes),
+            _STALLED_S,
+            DeadlineError(f"{ref.registry} has accepted no data for {_STALLED_S:g} s", hint="try again later"),
+        )
+        return registry.upload(ref, stage.path("layout"), access, tick)
 
 
-def _watch(ref: Reference, size_bytes: int, progress: Progress) -> Callable[[int], None]:
-    """Return what shows how much of the layout skopeo has read, and ends one that stands still."""
-    told = meter(progress, f"sending {ref.repository}", size_bytes)
-    last, last_s = (-1, -1), time.monotonic()
+def _transferred_bytes(pid: int, size_bytes: int) -> tuple[int, ...]:
+    """Return how much of `size_bytes` a process has read, then all it has read and written, sockets included.
 
-    def tick(pid: int) -> None:
-        nonlocal last, last_s
-        moved = _moved_bytes(pid)
-        if moved != last:
-            last, last_s = moved, time.monotonic()
-        elif time.monotonic() - last_s > _STALLED_S:
-            raise DeadlineError(f"{ref.registry} has taken nothing for {_STALLED_S:g} s", hint="try again later")
-        told(min(max(moved[0], 0), size_bytes))
-
-    return tick
-
-
-def _moved_bytes(pid: int) -> tuple[int, int]:
-    """Return what a process has read and written so far, sockets included: proc_pid_io(5)."""
+    See proc_pid_io(5).
+    """
     try:
         with open(f"/proc/{pid}/io", encoding="ascii") as file:
             values = dict(line.split(": ") for line in file.read().splitlines())
-        return int(values["rchar"]), int(values["wchar"])
+        read, written = int(values["rchar"]), int(values["wchar"])
     except (OSError, KeyError, ValueError):
-        return -1, -1
+        return 0, -1, -1
+    return min(read, size_bytes), read, written

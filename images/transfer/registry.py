@@ -1,10 +1,11 @@
-"""Registries, by way of skopeo(1): what it is asked, and its complaints in our words."""
+"""Access to registries with skopeo(1): its commands, and its errors translated to vmctl's."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
+import time
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -14,53 +15,79 @@ from vmctl.errors import DeadlineError, NotFoundError, VmctlError
 from vmctl.run import CommandError, run
 
 ANSWER_S = 120.0  # for a document of some KiB
-_TRANSFER_S = 24 * 3600.0  # one that stands still is ended by the caller's tick
+_TRANSFER_S = 24 * 3600.0  # a stalled transfer is ended by the caller's tick
 _FATAL = re.compile(r'level=fatal msg=("(?:[^"\\]|\\.)*"|\S+)')
 
 
 class Access(NamedTuple):
-    """How to speak to a registry; what is not said is as containers-registries.conf(5) and the logins kept have it."""
+    """How to access a registry; the defaults are those of containers-registries.conf(5) and of the saved logins."""
 
     tls_verify: bool | None = None
     authfile: str = ""
 
 
 class DiskFullError(VmctlError):
-    """What was to be fetched has no room here."""
+    """The disk has no room for the download."""
 
 
 def manifest(ref: Reference, access: Access) -> bytes:
-    """Return the manifest or index of a name as the registry has it. Raises VmctlError as `failure` says."""
+    """Return the manifest or index of an image in the registry. Raises the errors of `translate`."""
     return _inspect(ref, access, "--raw")
 
 
 def config(ref: Reference, access: Access) -> bytes:
-    """Return the configuration of an image as the registry has it."""
+    """Return the configuration of an image in the registry."""
     return _inspect(ref, access, "--raw", "--config")
 
 
 def download(ref: Reference, folder: str, access: Access, tick: Callable[[int], None]) -> None:
-    """Copy an image into the OCI layout `folder`; blobs that are in it are not fetched."""
+    """Copy an image into the OCI layout `folder`; blobs that are already there are not fetched."""
     words = ["--dest-oci-accept-uncompressed-layers", *_flags(access, "src-")]
     _skopeo(ref, ["copy", "--quiet", *words, f"docker://{ref.full}", "oci:.:image"], cwd=folder, tick=tick)
 
 
 def upload(ref: Reference, folder: str, access: Access, tick: Callable[[int], None]) -> str:
-    """Send the only image of the OCI layout `folder`, its layers gzipped, and return its digest there."""
+    """Send the only image of the OCI layout `folder`, layers gzipped, and return its digest in the registry."""
     words = ["--digestfile", "digest", *_flags(access, "dest-")]
     _skopeo(ref, ["copy", "--quiet", *words, "oci:.", f"docker://{ref.full}"], cwd=folder, tick=tick)
     with open(os.path.join(folder, "digest"), encoding="ascii") as file:
         return file.read().strip()
 
 
+def watch_transfer(
+    report: Callable[[int], None],
+    measure: Callable[[int], tuple[int, ...]],
+    stalled_s: float,
+    error: VmctlError,
+) -> Callable[[int], None]:
+    """Return a tick for `download` and `upload`, which is called with skopeo's pid.
+
+    It reports the first of the numbers that `measure` returns, and raises `error` if all of them stay the same for
+    `stalled_s` seconds.
+    """
+    last: tuple[int, ...] = ()
+    last_s = time.monotonic()
+
+    def tick(pid: int) -> None:
+        nonlocal last, last_s
+        numbers = measure(pid)
+        if numbers != last:
+            last, last_s = numbers, time.monotonic()
+        elif time.monotonic() - last_s > stalled_s:
+            raise error
+        report(numbers[0])
+
+    return tick
+
+
 def login(registry: str, user: str, password: str, access: Access) -> None:
-    """Try a password and keep it, where skopeo, podman and buildah look for it. Raises VmctlError."""
+    """Check a password and save it in the file that skopeo, podman and buildah read. Raises VmctlError."""
     words = ["login", "--username", user, "--password-stdin", *_flags(access)]
     _skopeo(Reference(registry, ""), [*words, registry], stdin=password.encode())
 
 
 def logout(registry: str, access: Access) -> None:
-    """Forget the password for a registry. Raises NotFoundError where none is kept."""
+    """Remove the saved password for a registry. Raises NotFoundError if there is no login."""
     words = ["--authfile", access.authfile] if access.authfile else []
     _skopeo(Reference(registry, ""), ["logout", *words, registry])
 
@@ -88,33 +115,34 @@ def _skopeo(
     try:
         return run(["skopeo", *words], stdin=stdin, timeout_s=timeout_s, cwd=cwd, tick=tick)[1]
     except CommandError as error:
-        raise failure(ref, error) from None
+        raise translate(ref, error) from None
 
 
-def failure(ref: Reference, error: CommandError) -> VmctlError:
-    """Return what skopeo's end means to the user."""
-    reason = _last_words(error.output)
+def translate(ref: Reference, error: CommandError) -> VmctlError:
+    """Return the error to raise for a failed skopeo command."""
+    reason = _fatal_message(error.output)
     host, name = ref.registry, ref.there if ref.repository else "it"
-    for pattern, kind, text, hint in _MEANINGS:
+    for pattern, kind, text, hint in _ERRORS:
         if found := re.search(pattern, reason, re.IGNORECASE):
             return kind(text.format(name=name, host=host, reason=found[0]), hint=hint.format(name=name, host=host))
     return ImageError(f"{host} and {name}: {reason}")
 
 
-_LOGIN = "`vmctl image login {host}`; where you are logged in, the name may be wrong: many registries say the same then"
+RETRY = "try again: the data received so far is kept"
+_LOGIN = "`vmctl image login {host}`; if you are logged in, check the name: many registries also refuse unknown names"
+_LIMIT = "try again later, or `vmctl image login {host}`: many registries allow more requests after a login"
 _UNTRUSTED = "the certificate of {host} is not trusted: {reason}"
-_TRUST = "put its CA into /etc/containers/certs.d/{host}/ca.crt, or --tls-verify=false, if you trust the way there"
-_AGAIN = "try again: what has arrived is kept"
-_MEANINGS: tuple[tuple[str, type[VmctlError], str, str], ...] = (
+_TRUST = "put its CA into /etc/containers/certs.d/{host}/ca.crt, or use --tls-verify=false if you trust the network"
+_ERRORS: tuple[tuple[str, type[VmctlError], str, str], ...] = (
     (
         r"no space left on device",
         DiskFullError,
-        "the disk is full: {name} of {host} has no room",
-        "`vmctl image prune` frees some of it",
+        "the disk is full: no room for {name} from {host}",
+        "`vmctl image prune` frees space",
     ),
-    (r"not logged into", NotFoundError, "there is no login for {host}", ""),
-    (r"invalid username/password", VmctlError, "{host} does not know this user and password", ""),
-    (r"toomanyrequests|rate limit", VmctlError, "{host} has had too many requests from here", _LOGIN),
+    (r"not logged into", NotFoundError, "not logged in to {host}", ""),
+    (r"invalid username/password", VmctlError, "{host} rejected the user name or password", ""),
+    (r"toomanyrequests|rate limit", VmctlError, "{host} refuses more requests: its rate limit is reached", _LIMIT),
     (
         r"manifest unknown|name unknown|repository name not known|404 \(Not Found\)|not found: manifest",
         NotFoundError,
@@ -125,26 +153,26 @@ _MEANINGS: tuple[tuple[str, type[VmctlError], str, str], ...] = (
     (
         r"gave HTTP response to HTTPS client",
         VmctlError,
-        "{host} does not speak TLS",
-        "--tls-verify=false, if you trust the way there",
+        "{host} does not support TLS",
+        "use --tls-verify=false if you trust the network",
     ),
     (r"x509: [^\"]*", VmctlError, _UNTRUSTED, _TRUST),
     (r"tls: [^\"]*", VmctlError, _UNTRUSTED, _TRUST),
-    (r"connection refused", VmctlError, "nothing answers at {host}: connection refused", ""),
-    (r"no such host", VmctlError, "there is no host {host}", ""),
-    (r"no route to host|network is unreachable", VmctlError, "there is no way to {host}", "is the network there?"),
-    (r"timeout|deadline exceeded|did not end within", DeadlineError, "{host} does not answer in time", _AGAIN),
+    (r"connection refused", VmctlError, "{host} refused the connection", "is a registry running there?"),
+    (r"no such host", VmctlError, "the host name {host} cannot be resolved", ""),
+    (r"no route to host|network is unreachable", VmctlError, "no route to {host}", "is the network up?"),
+    (r"timeout|deadline exceeded|did not end within", DeadlineError, "{host} does not answer in time", RETRY),
     (
         r"unexpected EOF|: EOF|connection reset|broken pipe|closed network connection",
         VmctlError,
-        "{host} ended the connection in the middle of {name}",
-        _AGAIN,
+        "{host} closed the connection during the transfer of {name}",
+        RETRY,
     ),
 )
 
 
-def _last_words(output: str) -> str:
-    """Return the reason in skopeo's last message, which names the file it was given and the step before."""
+def _fatal_message(output: str) -> str:
+    """Return the reason in skopeo's last message, without the image name in front of it."""
     found = _FATAL.findall(output)
     if not found:
         return (output.strip().splitlines() or ["no reason given"])[-1]
