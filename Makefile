@@ -2,7 +2,7 @@
 as_root := $(if $(filter 0,$(shell id -u)),,sudo)
 bin := .venv/bin
 
-.PHONY: setup demo test test-long lint bench clean
+.PHONY: setup demo test test-long lint docs bench clean
 
 setup:                  ## packages, .venv, image tiny, kernel; can be repeated
 	.ci/setup
@@ -24,6 +24,9 @@ lint: setup             ## formatting, lints, types, plain English
 	$(bin)/ruff check .
 	$(bin)/mypy
 	$(bin)/python .ci/phrases.py
+
+docs:                   ## the generated parts of docs/reference.md
+	$(bin)/python -m vmctl.cli.reference docs/reference.md
 
 bench:                  ## the demo with enough rounds for intervals, our own cost beside others', an import beside tar
 	.ci/setup --tests

@@ -8,8 +8,8 @@ import subprocess
 import sys
 
 import pytest
+from support.tracked import ROOT, tracked
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 ROOMS = ("vmctl", "images", "vmm", "containers", "bench")
 ALLOWED = {
     "vmctl": {"vmctl"},
@@ -29,8 +29,8 @@ BELOW = {
     "images/kernels": "images.layer images.packages images.store vmctl.errors vmctl.linux vmctl.paths vmctl.run",
     "images/disks": "images.layer images.store vmctl.errors vmctl.linux vmctl.run vmctl.units",
     "images/transfer": "images.disks images.layer images.store vmctl.errors vmctl.linux vmctl.run vmctl.units",
-    "images/recipes": "images.layer images.packages images.store vmctl.errors vmctl.run vmctl.specerrors vmctl.stream "
-    "vmctl.textfile vmctl.units vmctl.workload vmctl.writable vmctl.yamlfile",
+    "images/recipes": "images.layer images.packages images.store vmctl.errors vmctl.run vmctl.schemadocs vmctl.specerrors "
+    "vmctl.stream vmctl.textfile vmctl.units vmctl.workload vmctl.writable vmctl.yamlfile",
     "images/upkeep": "images.kernels images.layer images.packages images.recipes images.store images.transfer "
     "vmctl.errors vmctl.linux vmctl.needs vmctl.paths vmctl.run",
 }
@@ -246,13 +246,6 @@ def test_heavy_modules_are_noticed():
         [sys.executable, "-c", "import sys, yaml; print(*sys.modules)"], capture_output=True, text=True, check=True
     )
     assert "yaml" in done.stdout.split()
-
-
-def tracked():
-    listing = subprocess.run(
-        ["git", "-c", "safe.directory=*", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    return [name for name in listing.stdout.split("\0") if name and os.path.isfile(os.path.join(ROOT, name))]
 
 
 def test_no_path_of_a_developers_machine():

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from vmctl import specerrors, specfields, yamlfile
+from vmctl import schemadocs, specerrors, specfields, yamlfile
 from vmctl.errors import SpecError
 from vmctl.workload import Workload
 
@@ -60,6 +60,8 @@ def schema() -> dict[str, Any]:
     workload = result["$defs"]["Workload"]
     workload["required"].remove("name")  # the default is the name of the file
     workload["properties"]["format"] = {"const": FORMAT}
+    schemadocs.describe(result, schemadocs.WORKLOAD)
+    schemadocs.add_defaults(result, specfields.defaults())
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "vmctl workload", **result}
 
 

@@ -161,6 +161,11 @@ _KINDS: dict[Any, Any] = {}
 _derive(Workload)
 
 
+def defaults() -> dict[str, dict[str, Any]]:
+    """Return the defaults of each class: its name -> key -> value."""
+    return {kind.__name__: {key_of(field): value for field, value in kind._field_defaults.items()} for kind in STRUCTS}
+
+
 def to_values(value: Any) -> Any:
     """Return a value with the classes of workload.py instead of msgspec's structs, and tuples instead of lists."""
     if isinstance(value, _Text):

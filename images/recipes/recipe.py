@@ -9,10 +9,10 @@ from typing import Any, Literal
 import msgspec
 from msgspec import UNSET, UnsetType, field
 
-from images.recipes import steps
+from images.recipes import recipekeys, steps
 from images.recipes.steps import Instruction, Plan, Stage
 from images.store import reference
-from vmctl import specerrors, yamlfile
+from vmctl import schemadocs, specerrors, yamlfile
 from vmctl.errors import SpecError
 
 Scalar = str | int | float | bool
@@ -134,6 +134,7 @@ def schema() -> dict[str, Any]:
     """Return the JSON Schema of a recipe."""
     result = msgspec.json.schema(Recipe)
     result["$defs"]["Recipe"]["required"].remove("name")  # the file's name serves
+    schemadocs.describe(result, recipekeys.TEXTS)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "vmctl recipe", **result}
 
 

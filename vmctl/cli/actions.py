@@ -42,12 +42,16 @@ class _ActionParser(Parser):
 
     module = ""  # empty for a parser below an action, such as that of `image kernel ls`
 
-    def parse_known_args(self, *args: Any, **named: Any) -> Any:
-        """Declare the arguments and parse; argparse calls this once, for the action that is used."""
+    def declare(self) -> None:
+        """Add the arguments of the action."""
         if self.module:
             action = import_module(self.module)
             self.example = action.EXAMPLE
             action.arguments(self)
+
+    def parse_known_args(self, *args: Any, **named: Any) -> Any:
+        """Declare the arguments and parse; argparse calls this once, for the action that is used."""
+        self.declare()
         found, unknown = super().parse_known_args(*args, **named)
         if unknown:  # argparse would report it with the usage of the verb
             self.error(f"unrecognized arguments: {' '.join(unknown)}")

@@ -1,0 +1,92 @@
+"""Descriptions and defaults in a JSON Schema, for editors and for the reference of the documentation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from vmctl.workload import FileMode, Restart, Seconds
+
+# definition -> key -> description; a key without a description is an error of `describe`
+WORKLOAD = {
+    "Workload": {
+        "format": "format of this file; may be left out",
+        "name": "name of the instance (default: the name of the file without its extension)",
+        "image": "image in the store; `vmctl image ls` lists them",
+        "command": "program and arguments, one text each (default: entrypoint and command of the image)",
+        "env": "environment variables, in addition to those of the image; a number or true is turned into a text",
+        "workdir": "absolute path of the working directory (default: the image's)",
+        "user": "user, or user and group, by name or number (default: the image's)",
+        "files": "files that are written before the command starts",
+        "ports": "published ports: `[address:]host:guest[/udp]` (default address: 127.0.0.1)",
+        "volumes": "files or folders of the host: `source:target[:ro]`; a relative source is next to this file",
+        "resources": "limits",
+        "ready": "probe that decides when the workload is ready: exactly one of http, tcp, log, exec",
+        "restart": "what happens when the command ends; only `no` is supported so far",
+        "network": "bridge: an address on vmctl's bridge; none: only loopback; host: the host's network",
+        "init": "true: an init is PID 1 and reaps zombies; false: the command is PID 1",
+        "vm": "options that only mode vm reads",
+        "container": "options that only mode container reads",
+    },
+    "File": {
+        "path": "absolute path in the instance",
+        "content": "text of the file",
+        "mode": "permission bits, octal and in quotes",
+    },
+    "Resources": {
+        "cpus": "processors; 1.5 is a quota of one and a half, in mode vm on 2 virtual processors",
+        "memory": "limit of the cgroup; in mode vm the memory of the guest",
+        "pids": "limit for the number of processes and threads",
+        "disk": "mode vm only: size of the writable disk",
+    },
+    "Ready": {
+        "http": "port and path of a GET request that must be answered with a status below 400",
+        "tcp": "port that must accept a connection",
+        "log": "regular expression that must be found in the output",
+        "exec": "command in the instance that must exit with 0",
+        "timeout": "time after which the start has failed",
+    },
+    "VmOptions": {
+        "boot": "direct: vmctl's init runs the command; system: the init of the image boots; auto: the image decides",
+        "kernel": "`debian`, `host`, a path, or a name of `vmctl image kernel ls`",
+        "cloud_init": "file with additional user-data, for an image that is booted with cloud-init",
+    },
+    "ContainerOptions": {
+        "cap_add": "capabilities in addition to the default ones",
+        "cap_drop": "default capabilities to drop, or ALL",
+        "seccomp": "filter for system calls",
+        "userns": "auto: a user namespace with a separate range of ids; host: the host's ids",
+    },
+}
+
+
+def describe(schema: dict[str, Any], texts: Mapping[str, Mapping[str, str]]) -> None:
+    """Add the description of each key to a JSON Schema. Raises KeyError for a key that has none in `texts`."""
+    for name, definition in schema["$defs"].items():
+        definition.pop("description", None)  # the docstring of a class
+        for key, value in definition["properties"].items():
+            value["description"] = texts[name][key]
+
+
+def add_defaults(schema: dict[str, Any], defaults: Mapping[str, Mapping[str, Any]]) -> None:
+    """Add the default of each key that has one to a JSON Schema, as it would be written in the file."""
+    for name, values in defaults.items():
+        properties = schema["$defs"][name]["properties"]
+        for key, value in values.items():
+            text = _in_file(value)
+            if text not in (None, ""):
+                properties[key]["default"] = text
+
+
+def _in_file(value: Any) -> Any:
+    """Return a default as it would be written in a workload file; None for an empty list, a mapping, or no default."""
+    match value:
+        case Restart():
+            return value.policy
+        case FileMode():
+            return f"{value:04o}"
+        case Seconds():
+            return f"{value:g}s"
+        case bool() | int() | float() | str():
+            return value
+    return None
