@@ -133,9 +133,9 @@ def test_its_options_are_no_others(strange):
 
 
 def test_help_shows_the_options_of_every_mode(strange):
-    said = ok("run", "--help")
-    assert "--flavour NAME" in said
-    assert "--accel {auto,kvm,tcg}" in said
+    output = ok("run", "--help")
+    assert "--flavour NAME" in output
+    assert "--accel {auto,kvm,tcg}" in output
 
 
 def test_doctor_shows_its_needs(strange):

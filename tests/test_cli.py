@@ -387,7 +387,7 @@ def test_ctrl_c_ends_following(web):
 def test_run_with_a_terminal(own_root):
     terminal = Terminal("run", "-t", "tiny", "--", "sh", "-c", "tty; stty size; read line; echo got $line; exit 6")
     terminal.read_until("30 100")
-    assert "/dev/pts/0" in terminal.said
+    assert "/dev/pts/0" in terminal.output
     terminal.type("typed\n")
     code, output = terminal.end()
     assert code == 6
@@ -431,8 +431,8 @@ def test_shell(web):
     terminal.read_until("# ")  # input typed before the prompt is discarded
     terminal.type("tty; hostname; stty size\n")
     terminal.read_until("30 100")
-    assert "/dev/pts/" in terminal.said
-    assert "web" in terminal.said
+    assert "/dev/pts/" in terminal.output
+    assert "web" in terminal.output
     terminal.type("exit 3\n")
     assert terminal.end()[0] == 3
 

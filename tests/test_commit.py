@@ -244,8 +244,8 @@ def test_ids_of_a_user_namespace_are_those_inside(base):
         pid = instance.load("box").state.pid
         inside("box", "echo x >/etc/mine; chown 1000:1001 /etc/mine; rm /etc/issue; rm -r /srv/site; mkdir /srv/site")
         run([sys.executable, "-c", SET_CAPABILITY, str(pid), CAPABILITY.hex()])
-        said = "C /etc\nD /etc/issue\nA /etc/mine\nC /srv\nC /srv/site\nD /srv/site/deep\nD /srv/site/index\n"
-        assert diff("box") == said
+        output = "C /etc\nD /etc/issue\nA /etc/mine\nC /srv\nC /srv/site\nD /srv/site/deep\nD /srv/site/index\n"
+        assert diff("box") == output
         ok("commit", "box", "unshifted")
     finally:
         ok("down", "box")

@@ -196,8 +196,8 @@ def test_users(tmp_path, own_root):
 
 
 def test_another_user_has_no_capabilities(own_root):
-    said = ok("run", "-u", "1000", "--network", "none", "tiny", "--", "cat", "/proc/self/status")
-    found = capabilities({"status": said.splitlines()})
+    output = ok("run", "-u", "1000", "--network", "none", "tiny", "--", "cat", "/proc/self/status")
+    found = capabilities({"status": output.splitlines()})
     assert [found[name] for name in ("CapPrm:", "CapEff:", "CapInh:", "CapAmb:")] == [0] * 4
 
 
@@ -286,9 +286,9 @@ def test_unconfined_has_no_filter(own_root, tmp_path):
 
 
 def test_programs_of_the_container_see_the_filter(own_root):
-    said = vmctl("run", "--network", "none", "tiny", "--", "sh", "-c", "unshare -r true; mount -t tmpfs x /tmp")
-    assert said.code != 0
-    assert said.err.count("Operation not permitted") + said.err.count("permission denied") >= 2
+    result = vmctl("run", "--network", "none", "tiny", "--", "sh", "-c", "unshare -r true; mount -t tmpfs x /tmp")
+    assert result.code != 0
+    assert result.err.count("Operation not permitted") + result.err.count("permission denied") >= 2
 
 
 # Malicious images.
@@ -321,8 +321,8 @@ def test_links_of_the_image_lead_into_the_image(hostile, tmp_path):
     )
     ok("up", str(path))
     assert vmctl("wait", "box").code == 0
-    said = ok("logs", "box").split()
-    assert {"vmctl-test", "vmctl-file", "inside"} <= set(said)
+    output = ok("logs", "box").split()
+    assert {"vmctl-test", "vmctl-file", "inside"} <= set(output)
     ok("down", "box")
     assert not os.path.exists("/etc/vmctl-test")
     assert not os.path.exists("/etc/vmctl-file")
@@ -349,11 +349,11 @@ def test_no_link_through_proc_leads_the_working_directory_to_the_host(hostile, t
     outside = os.open(tmp_path, os.O_RDONLY)
     os.dup2(outside, 20)
     try:
-        said = refused("run", "--network", "none", "-w", "/work", "hostile", "--", "ls", "..", pass_fds=[20])
+        output = refused("run", "--network", "none", "-w", "/work", "hostile", "--", "ls", "..", pass_fds=[20])
     finally:
         os.close(20)
         os.close(outside)
-    assert "/work leads out of the image" in said
+    assert "/work leads out of the image" in output
 
 
 @pytest.mark.parametrize("name", ["dev", "proc", "sys"])
@@ -386,9 +386,9 @@ def theirs(guest_root, tmp_path_factory):
         capabilities=dict.fromkeys(("bounding", "effective", "permitted"), names),
     )
     (bundle / "config.json").write_text(json.dumps(config))
-    said = subprocess.run(["runc", "run", f"vmctl-oracle-{os.getpid()}"], cwd=bundle, capture_output=True, text=True)
-    assert said.returncode == 0, said.stderr
-    return sections(said.stdout)
+    result = subprocess.run(["runc", "run", f"vmctl-oracle-{os.getpid()}"], cwd=bundle, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return sections(result.stdout)
 
 
 def test_every_mount_of_runc_is_here_with_flags_as_strict(ours, theirs):

@@ -415,7 +415,7 @@ def test_prune_without_a_terminal_wants_to_be_told(two, user):
 def test_prune_asks_on_a_terminal(two, answer, code, left):
     terminal = Terminal("image", "prune", "-a")
     terminal.read_until("remove these? [y/N] ")
-    assert "image one (" in terminal.said
+    assert "image one (" in terminal.output
     terminal.type(f"{answer}\n")
     assert terminal.end()[0] == code
     assert names() == left

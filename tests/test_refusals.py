@@ -62,9 +62,9 @@ def test_no_such_image(guest_root, tmp_path, mode):
     before = host_state()
     path = tmp_path / "leak.yaml"
     path.write_text("image: tinny\n")
-    said = refused("up", "--mode", mode, str(path))
-    assert "there is no image tinny" in said
-    assert "tiny" in said.partition("hint:")[2]
+    output = refused("up", "--mode", mode, str(path))
+    assert "there is no image tinny" in output
+    assert "tiny" in output.partition("hint:")[2]
     assert left_behind(before) == {}
 
 
@@ -77,17 +77,17 @@ def test_a_port_that_is_taken_and_by_whom(guest_root, tmp_path, mode, address):
         other.bind((address, 0))
         other.listen()
         port = other.getsockname()[1]
-        said = refused("up", "--mode", mode, write(tmp_path, f"{SLEEP}\nports: ['{port}:80']"))
-    assert f"the port 127.0.0.1:{port}/tcp is taken by" in said
-    assert f"(process {os.getpid()})" in said
+        output = refused("up", "--mode", mode, write(tmp_path, f"{SLEEP}\nports: ['{port}:80']"))
+    assert f"the port 127.0.0.1:{port}/tcp is taken by" in output
+    assert f"(process {os.getpid()})" in output
     assert left_behind(before) == {}
 
 
 @pytest.mark.alone
 def test_an_address_that_is_not_ours(guest_root, tmp_path):
     before = host_state()
-    said = refused("up", write(tmp_path, f"{SLEEP}\nports: ['203.0.113.7:{free_port()}:80']"))
-    assert "this host does not have the address of" in said
+    output = refused("up", write(tmp_path, f"{SLEEP}\nports: ['203.0.113.7:{free_port()}:80']"))
+    assert "this host does not have the address of" in output
     assert left_behind(before) == {}
 
 
@@ -95,9 +95,9 @@ def test_an_address_that_is_not_ours(guest_root, tmp_path):
 def test_everything_wrong_is_said_at_once(guest_root, tmp_path, mode):
     path = tmp_path / "leak.yaml"
     path.write_text(f"image: tinny\nrestart: always\nports: ['203.0.113.7:{free_port()}:80']\n")
-    said = refused("up", "--mode", mode, str(path))
-    assert "there is no image tinny" in said
-    assert said.count("also: ") >= 2
+    output = refused("up", "--mode", mode, str(path))
+    assert "there is no image tinny" in output
+    assert output.count("also: ") >= 2
 
 
 # Not root
@@ -133,13 +133,13 @@ def test_not_root(guest_root, tmp_path, mode):
     os.chmod(guest_root, 0o755)
     path = write(tempfile.gettempdir(), SLEEP, name=f"leak-{os.getpid()}")
     try:
-        code, said = as_nobody("up", "--mode", mode, path)
+        code, output = as_nobody("up", "--mode", mode, path)
     finally:
         os.unlink(path)
     assert code == 125
-    assert "root" in said
-    assert "sudo" in said
-    assert "Traceback" not in said
+    assert "root" in output
+    assert "sudo" in output
+    assert "Traceback" not in output
     assert left_behind(before) == {}
 
 
@@ -211,8 +211,8 @@ def test_no_kvm(short_root, tmp_path):
 def test_no_such_daemon(short_root, tmp_path):
     before = host_state()
     path = write(tmp_path, f"{SLEEP}\nnetwork: none")
-    said = refused("up", "--mode", "vm", "--connect", "qemu+unix:///system?socket=/nowhere", path)
-    assert "libvirt" in said
+    output = refused("up", "--mode", "vm", "--connect", "qemu+unix:///system?socket=/nowhere", path)
+    assert "libvirt" in output
     assert left_behind(before) == {}
 
 
@@ -284,7 +284,7 @@ def test_a_disk_with_no_room_for_a_guest(disk, tmp_path):
     for options in ("size=16k", "size=256k", "size=5M", "nr_inodes=14"):
         disk(options)
         before = host_state()
-        said = refused("up", "--mode", "vm", write(tmp_path, SLEEP))
-        assert "space" in said or "room" in said, said
+        output = refused("up", "--mode", "vm", write(tmp_path, SLEEP))
+        assert "space" in output or "room" in output, output
         assert {**left_behind(before), "files": None} == {"files": None}, options
         assert not os.path.exists(os.path.join(paths.instances_root(), "leak"))

@@ -300,8 +300,8 @@ def test_a_program_that_is_run_is_in_it_with_its_end(own_root, trace, monkeypatc
 
 @pytest.mark.parametrize("path", ["", "nowhere/trace"])
 def test_a_trace_that_cannot_be_written_is_an_error_before_anything_starts(own_root, tmp_path, path):
-    said = refused("--trace", tmp_path / path, "run", "--name", "box", "tiny", "--", "true", code=125)
-    assert f"the trace cannot be written to {tmp_path / path}" in said.replace("//", "/")
+    output = refused("--trace", tmp_path / path, "run", "--name", "box", "tiny", "--", "true", code=125)
+    assert f"the trace cannot be written to {tmp_path / path}" in output.replace("//", "/")
     assert ok("ps", "-aq") == ""
 
 

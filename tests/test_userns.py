@@ -145,20 +145,20 @@ def test_a_volume_is_roots_on_both_sides(own_root, tmp_path):
     os.chown(folder / "given", 5, 6)
     flags = ("-v", f"{folder}:/v", "-v", f"{folder}:/r:ro", "-v", f"{single}:/etc/single")
     script = "stat -c %u:%g /v /v/given; cat /v/given /etc/single; touch /v/made; chown 7:8 /v/given; touch /r/no"
-    said = vmctl("run", *AUTO, *flags, "tiny", "--", "sh", "-c", script)
-    assert said.out == "0:0\n5:6\ngivensingle"
-    assert said.code != 0
-    assert "Read-only file system" in said.err
+    result = vmctl("run", *AUTO, *flags, "tiny", "--", "sh", "-c", script)
+    assert result.out == "0:0\n5:6\ngivensingle"
+    assert result.code != 0
+    assert "Read-only file system" in result.err
     assert os.stat(folder / "made").st_uid == 0
     assert (os.stat(folder / "given").st_uid, os.stat(folder / "given").st_gid) == (7, 8)
 
 
 def test_a_volume_that_cannot_be_mapped_is_nobodys(own_root, plain_folder):
     script = "stat -c %u:%g /v/secret; cat /v/secret; touch /v/new"
-    said = vmctl("run", *AUTO, "-v", f"{plain_folder}:/v", "tiny", "--", "sh", "-c", script)
-    assert said.out == "65534:65534\n"
-    assert said.code != 0
-    assert said.err.count("ermission denied") == 2
+    result = vmctl("run", *AUTO, "-v", f"{plain_folder}:/v", "tiny", "--", "sh", "-c", script)
+    assert result.out == "65534:65534\n"
+    assert result.code != 0
+    assert result.err.count("ermission denied") == 2
     assert os.listdir(plain_folder) == ["secret"]
 
 
@@ -196,9 +196,9 @@ def test_terminals(box):
     """A terminal of the container's devpts, which root inside can open by its name."""
     for words in (("exec", "-t", box, "--"), ("run", *AUTO, "-t", "tiny", "--")):
         terminal = Terminal(*words, "sh", "-c", "tty; echo by name > /dev/pts/0; stat -c %u:%g /dev/pts/0; stty size")
-        code, said = terminal.end()
-        assert code == 0, said
-        assert said.split("\r\n")[:4] == ["/dev/pts/0", "by name", "0:5", "30 100"]
+        code, output = terminal.end()
+        assert code == 0, output
+        assert output.split("\r\n")[:4] == ["/dev/pts/0", "by name", "0:5", "30 100"]
 
 
 def test_network_of_its_own_answers(own_root, tmp_path):
@@ -250,15 +250,15 @@ def test_an_older_workload_file_is_read(own_root):
     """Instances made before the key existed can be removed."""
     work = Workload(name="old", image="tiny", container=ContainerOptions(cap_add=("NET_ADMIN",)))
     values = json.loads(work.to_json())
-    assert values[-1].pop() == "host"
+    assert values["container"].pop("userns") == "host"
     assert Workload.from_json(json.dumps(values)) == work
 
 
 def test_where_there_is_no_user_namespace(own_root):
-    said = refused("run", "--mode", "host", "--network", "host", "--userns", "auto", "tiny", "--", "true")
-    assert "mode host has none" in said
-    said = refused("run", "--network", "host", "--userns", "auto", "tiny", "--", "true")
-    assert "cannot use the host's network" in said
+    output = refused("run", "--mode", "host", "--network", "host", "--userns", "auto", "tiny", "--", "true")
+    assert "mode host has none" in output
+    output = refused("run", "--network", "host", "--userns", "auto", "tiny", "--", "true")
+    assert "cannot use the host's network" in output
 
 
 def older_kernel():
@@ -274,18 +274,18 @@ def older_kernel():
 
 
 def test_a_kernel_that_cannot_is_named(own_root):
-    said = refused("run", *AUTO, "tiny", "--", "true", preexec_fn=older_kernel)
-    assert "this kernel cannot map the owners of an image to a user namespace: " in said
-    assert "Function not implemented" in said
+    output = refused("run", *AUTO, "tiny", "--", "true", preexec_fn=older_kernel)
+    assert "this kernel cannot map the owners of an image to a user namespace: " in output
+    assert "Function not implemented" in output
     assert ok("run", "--network", "none", "tiny", "--", "echo", "can", preexec_fn=older_kernel) == "can\n"
 
 
 def test_explain_names_the_range(own_root, tmp_path):
-    said = ok("up", "--explain", "--dry-run", workload(tmp_path))
-    assert "CLONE_NEWUSER" in said
-    assert f"echo 0 {userns.FIRST} 65536 > /proc/PID/uid_map" in said
-    assert f"X-mount.idmap=b:0:{userns.FIRST}:65536" in said
-    assert "mknod" not in said
+    output = ok("up", "--explain", "--dry-run", workload(tmp_path))
+    assert "CLONE_NEWUSER" in output
+    assert f"echo 0 {userns.FIRST} 65536 > /proc/PID/uid_map" in output
+    assert f"X-mount.idmap=b:0:{userns.FIRST}:65536" in output
+    assert "mknod" not in output
     assert not (own_root / "lib" / "instances").exists()
 
 
@@ -296,10 +296,10 @@ def test_nodes_that_an_image_brings_open_nothing(tmp_path, monkeypatch, who):
     (tmp_path / "tree").mkdir()
     os.mknod(tmp_path / "tree" / "zero", 0o20666, os.makedev(1, 5))
     add("hostile", tiny, tmp_path / "tree")
-    said = vmctl("run", "--userns", who, "--network", "none", "hostile", "--", "sh", "-c", "ls /zero; echo > /zero")
-    assert said.out == "/zero\n"
-    assert said.code != 0
-    assert "ermission denied" in said.err
+    result = vmctl("run", "--userns", who, "--network", "none", "hostile", "--", "sh", "-c", "ls /zero; echo > /zero")
+    assert result.out == "/zero\n"
+    assert result.code != 0
+    assert "ermission denied" in result.err
 
 
 def files(root):

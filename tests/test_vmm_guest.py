@@ -113,19 +113,19 @@ def test_shell_has_a_terminal(guest):
     pid, terminal = pty.fork()
     if pid == 0:
         os._exit(VmBackend().exec(guest, Command(("sh",), tty=True)))
-    said = b""
-    while b"# " not in said:  # the prompt; what is typed earlier is flushed with the change to raw mode
-        said += os.read(terminal, 4096)
+    output = b""
+    while b"# " not in output:  # the prompt; what is typed earlier is flushed with the change to raw mode
+        output += os.read(terminal, 4096)
     os.write(terminal, b"tty && echo $((6*7))\nexit 5\n")
     try:
         while part := os.read(terminal, 4096):
-            said += part
+            output += part
     except OSError:  # EIO: the other side is closed
         pass
     os.close(terminal)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 5
-    assert b"/dev/pts/" in said
-    assert b"42" in said
+    assert b"/dev/pts/" in output
+    assert b"42" in output
 
 
 def test_exec_trusts_only_the_guests_own_key(guest):
@@ -191,7 +191,7 @@ def attended(work, stdin=b"", *, term_after=""):
     early = ""
     while term_after not in early:
         part = os.read(pipes[1][0], 65536)
-        assert part, "it ended before it said so"
+        assert part, "it ended before it output so"
         early += part.decode()
     if term_after:
         os.kill(pid, signal.SIGTERM)

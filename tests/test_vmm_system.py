@@ -106,8 +106,8 @@ def test_the_command_runs_after_what_the_user_added_as_its_user_and_on_its_strea
 
 
 def test_exec_is_as_the_workload_unless_told(layers):
-    said = ok("exec", "layers", "--", "sh", "-c", "echo $GREETING; pwd; id -un; cat of-the-workload; env | wc -l")
-    assert said.splitlines() == ["it's hello", "/srv", "nobody", "workload", "4"]
+    output = ok("exec", "layers", "--", "sh", "-c", "echo $GREETING; pwd; id -un; cat of-the-workload; env | wc -l")
+    assert output.splitlines() == ["it's hello", "/srv", "nobody", "workload", "4"]
     assert ok("exec", "--user", "1000:0", "layers", "--", "id", "-u").strip() == "1000"
     for command, code in ((["sh", "-c", "exit 41"], 41), (["/srv"], 126), (["no-such"], 127)):
         assert vmctl("exec", "layers", "--", *command).code == code
@@ -117,9 +117,9 @@ def test_the_system_is_whole(layers):
     script = """
         systemctl is-system-running; cat /etc/machine-id; systemctl show -P TasksMax vmctl-workload
         modprobe --show-depends dummy | wc -l; hostname; cloud-init status; findmnt -no FSTYPE /"""
-    said = ok("exec", "--user", "0", "layers", "--", "sh", "-c", script).split()
+    output = ok("exec", "--user", "0", "layers", "--", "sh", "-c", script).split()
     (domain,) = (entry["uuid"] for entry in inspect("layers")["journal"] if entry["kind"] == "domain")
-    assert said == ["running", domain.replace("-", ""), "50", "1", "layers", "status:", "done", "overlay"]
+    assert output == ["running", domain.replace("-", ""), "50", "1", "layers", "status:", "done", "overlay"]
 
 
 def test_an_idle_instance_is_small_and_the_modules_are_shared(layers):
@@ -162,8 +162,8 @@ def test_stop_ends_the_workload_and_then_the_system(layers, disk):
 def test_a_disk_image_boots_as_it_is(disk):
     assert "the disk's own initrd found" in ok("logs", "--boot", "disk")
     assert inspect("disk")["boot"] == "disk"
-    said = ok("exec", "disk", "--", "sh", "-c", "findmnt -no FSTYPE /; lsblk -bdno SIZE /dev/vdb")
-    assert said.split() == ["ext4", str(2 * 1024**3)]
+    output = ok("exec", "disk", "--", "sh", "-c", "findmnt -no FSTYPE /; lsblk -bdno SIZE /dev/vdb")
+    assert output.split() == ["ext4", str(2 * 1024**3)]
 
 
 def test_the_disk_of_the_image_stays_as_it_was(disk):

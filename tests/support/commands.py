@@ -82,7 +82,7 @@ class Terminal:
             time.sleep(0.05)  # the size first
             os.execve(VMCTL, [VMCTL, *words], {**os.environ, "TERM": "xterm", **(env or {})})
         self.resize(30, 100)
-        self.said = ""
+        self.output = ""
 
     def resize(self, lines, columns):
         fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
@@ -93,25 +93,25 @@ class Terminal:
     def read_until(self, text, timeout_s=TIMEOUT_S):
         """Read until `text` appears, or to the end; return all output so far."""
         deadline = time.monotonic() + timeout_s
-        while text is None or text not in self.said:
-            assert time.monotonic() < deadline, self.said
+        while text is None or text not in self.output:
+            assert time.monotonic() < deadline, self.output
             if select.select([self.fd], [], [], 0.1)[0]:
                 try:
                     data = os.read(self.fd, 65536)
                 except OSError:  # EIO: the other side is closed
                     data = b""
                 if not data:
-                    assert text is None, f"{text!r} never came: {self.said!r}"
+                    assert text is None, f"{text!r} never came: {self.output!r}"
                     break
-                self.said += data.decode(errors="replace")
-        return self.said
+                self.output += data.decode(errors="replace")
+        return self.output
 
     def end(self):
         """Read to the end and return (exit code, all output)."""
         self.read_until(None)
         code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         os.close(self.fd)
-        return code, self.said
+        return code, self.output
 
 
 def free_port():

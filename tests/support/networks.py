@@ -28,8 +28,8 @@ class Resident:
             self._live(link, work, there, wait)
         os.close(there)
         os.close(wait)
-        self.said = here
-        assert os.read(self.said, 1) == b"n"  # the namespace is there
+        self.reports = here
+        assert os.read(self.reports, 1) == b"n"  # the namespace is there
 
     def _live(self, link, work, there, wait):
         try:
@@ -47,13 +47,13 @@ class Resident:
     def settle(self):
         """Let it configure its network and wait until its work is under way."""
         os.write(self.go, b"g")
-        assert os.read(self.said, 1) == b"r"
+        assert os.read(self.reports, 1) == b"r"
 
     def end(self):
         os.kill(self.pid, signal.SIGKILL)
         os.waitpid(self.pid, 0)
         os.close(self.go)
-        os.close(self.said)
+        os.close(self.reports)
 
 
 @contextmanager
