@@ -124,14 +124,10 @@ class ContainerBackend(HasFootprint, HasWritable, HasReads):
     def undo(self, inst: Instance, entry: dict[str, Any]) -> None:
         """See Backend."""
         from images.layer import mounts
-        from images.store import leases
 
-        if entry["kind"] == leases.KIND:
-            leases.undo(entry)
-        elif entry["kind"] == mounts.KIND:
-            mounts.release_layer(entry["key"], inst)
-        else:
-            raise VmctlError(f"the journal of {inst.name} has an entry of the unknown kind {entry['kind']}")
+        if entry["kind"] != mounts.KIND:
+            raise VmctlError(f"the journal of {inst.name} contains an entry of unknown kind: {entry['kind']}")
+        mounts.release_layer(entry["key"], inst)
 
 
 class HostBackend(ContainerBackend):

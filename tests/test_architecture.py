@@ -23,16 +23,18 @@ ALLOWED = {
 BELOW = {
     "vmctl/linux": "vmctl.errors vmctl.named vmctl.trace",
     "vmctl/net": "vmctl.errors vmctl.journal vmctl.linux vmctl.named vmctl.paths vmctl.trace vmctl.workload",
-    "images/store": "vmctl.errors vmctl.journal vmctl.linux vmctl.named vmctl.paths vmctl.workload",
-    "images/layer": "images.store vmctl.errors vmctl.linux vmctl.named vmctl.paths vmctl.units vmctl.writable",
+    "images/store": "vmctl.errors vmctl.leases vmctl.linux vmctl.named vmctl.paths vmctl.workload",
+    "images/layer": "images.store vmctl.errors vmctl.leases vmctl.linux vmctl.named vmctl.paths vmctl.units "
+    "vmctl.writable",
     "images/packages": "images.store vmctl.errors vmctl.run",
-    "images/kernels": "images.layer images.packages images.store vmctl.errors vmctl.linux vmctl.paths vmctl.run",
+    "images/kernels": "images.layer images.packages images.store vmctl.errors vmctl.leases vmctl.linux vmctl.paths "
+    "vmctl.run",
     "images/disks": "images.layer images.store vmctl.errors vmctl.linux vmctl.run vmctl.units",
     "images/transfer": "images.disks images.layer images.store vmctl.errors vmctl.linux vmctl.run vmctl.units",
     "images/recipes": "images.layer images.packages images.store vmctl.errors vmctl.run vmctl.schemadocs "
     "vmctl.specerrors vmctl.stream vmctl.textfile vmctl.units vmctl.workload vmctl.writable vmctl.yamlfile",
     "images/upkeep": "images.kernels images.layer images.packages images.recipes images.store images.transfer "
-    "vmctl.errors vmctl.linux vmctl.needs vmctl.paths vmctl.run",
+    "vmctl.errors vmctl.leases vmctl.linux vmctl.needs vmctl.paths vmctl.run",
 }
 # modules that know instances: no library below the engine may import them, directly or indirectly
 OF_INSTANCES = ("vmctl.instance", "vmctl.engine", "vmctl.survey", "vmctl.backends", "vmctl.backend")

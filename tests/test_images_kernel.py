@@ -8,8 +8,10 @@ from support.commands import ok, refused, vmctl
 from images.kernels import initrd, inventory, kernel, modules
 from images.packages import deb
 from images.store import store
+from vmctl import instance
 from vmctl.errors import ConflictError, NotFoundError, SpecError, UnavailableError, VmctlError
 from vmctl.run import run
+from vmctl.workload import Workload
 
 
 def test_debians_kernel_is_in_the_store_with_its_modules(own_root):
@@ -110,7 +112,7 @@ def test_modules_are_found_in_a_folder_of_any_depth(own_kernels):
 def test_an_added_kernel_is_called_by_its_release_unless_named(own_kernels):
     root, release = own_kernels
     assert inventory.add(str(root / "boot/my-linux"), modules=str(root)).name == release
-    with pytest.raises(ConflictError, match="there is a kernel"):
+    with pytest.raises(ConflictError, match="the store already has a kernel"):
         inventory.add(str(root / "boot/my-linux"), modules=str(root))
     for name in ("debian", "host", "../up", "a/b", ".hidden", "x" * 200):
         with pytest.raises(SpecError, match="cannot be added under the name"):
@@ -137,6 +139,36 @@ def test_a_header_that_lies_about_the_release_is_refused(own_root, tmp_path):
             inventory.add(str(tmp_path / "vmlinuz"))
 
 
+def test_a_kernel_in_use_stays_until_its_instance_is_removed(own_kernels):
+    root, _ = own_kernels
+    inventory.add(str(root / "boot/my-linux"), modules=str(root), name="mine")
+    inst = instance.create(Workload("guest", "tiny"), "vm")
+    assert kernel.lease("mine", inst) == kernel.find("mine")
+    assert kernel.lease("mine", inst) == kernel.find("mine")  # as when a start is repeated
+    assert [kept.users for kept in inventory.ls() if kept.kernel.name == "mine"] == [["guest"]]
+    assert "the kernel mine is used by guest" in refused("image", "kernel", "rm", "mine")
+    ok("rm", "guest")
+    ok("image", "kernel", "rm", "mine")
+    assert os.listdir(store.path("kernels")) == []
+
+
+def test_a_kernel_in_use_can_be_removed_by_force(own_kernels):
+    root, _ = own_kernels
+    inventory.add(str(root / "boot/my-linux"), modules=str(root), name="mine")
+    kernel.lease("mine", instance.create(Workload("guest", "tiny"), "vm"))
+    ok("image", "kernel", "rm", "-f", "mine")
+    with pytest.raises(NotFoundError, match="there is no kernel mine"):
+        kernel.lease("mine", instance.load("guest"))
+
+
+def test_a_start_does_not_wait_for_the_download_of_another_kernel(own_kernels):
+    root, _ = own_kernels
+    inventory.add(str(root / "boot/my-linux"), modules=str(root), name="mine")
+    inst = instance.create(Workload("guest", "tiny"), "vm")
+    with store.locked("kernel.lock"):  # as `vmctl image kernel fetch` holds it
+        assert kernel.lease("mine", inst).name == "mine"
+
+
 def test_kernels_on_the_command_line(own_kernels):
     root, release = own_kernels
     assert ok("image", "kernel", "add", str(root / "boot/my-linux"), "--modules", str(root), "--name", "a") == "a\n"
@@ -148,7 +180,7 @@ def test_kernels_on_the_command_line(own_kernels):
     result = vmctl("image", "kernel", "rm", "a", "no-such", "../a", "b")
     assert (result.code, result.out) == (125, "a\nb\n")
     assert result.err.count("the store has no kernel") == 2
-    assert "there is a kernel" not in refused("image", "kernel", "rm", "a")
+    assert "the store has no kernel a" in refused("image", "kernel", "rm", "a")
 
 
 def test_the_initrd_of_an_added_kernel_is_built_once(own_kernels):

@@ -1,16 +1,21 @@
 """Leases: who uses an image, a kernel or a mounted layer, as the store knows it; it never reads an instance."""
 
+import json
 import os
 import shutil
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
+from support.commands import ok, refused, vmctl
 from support.images_made import put
 
-from images.store import leases, store
-from vmctl import paths
-from vmctl.errors import ConflictError
+from images.store import store
+from vmctl import instance, leases, paths
+from vmctl.errors import ConflictError, NotFoundError
 from vmctl.journal import Journal
+from vmctl.workload import Workload
 
 pytestmark = pytest.mark.usefixtures("empty_root")
 
@@ -77,12 +82,93 @@ def test_an_image_stays_as_long_as_its_user(tree, user):
     assert store.ls(unnamed=True) == []
 
 
-def test_users_without_a_lease_are_heeded_too(tree):
-    image = put("web", tree)
-    for others in ({"web": ["old"]}, {image.digest: ["old"]}):
-        with pytest.raises(ConflictError, match="is used by old"):
-            store.remove("web", others=others)
-    store.remove("web", others={"another": ["old"]})
+REMOVER = """
+from contextlib import suppress
+from images.store import store
+from vmctl.errors import ConflictError, NotFoundError
+print("ready", flush=True)
+while True:
+    with suppress(ConflictError, NotFoundError):
+        store.remove("web")
+        print("removed", flush=True)
+"""
+
+
+def test_between_search_and_lease_nobody_takes_an_image_away(tree, user):
+    """Another process removes the image all the time: a lease is of a whole image, or there is no image."""
+    remover = subprocess.Popen([sys.executable, "-c", REMOVER], stdout=subprocess.PIPE, text=True)
+    try:
+        assert remover.stdout.readline() == "ready\n"
+        outcomes = {"leased": 0, "gone": 0}
+        for number in range(2000):
+            one = user("one", f"{number:08x}")
+            image = put("web", tree)
+            try:
+                store.lease("web", one)
+            except NotFoundError:
+                outcomes["gone"] += 1
+            else:
+                outcomes["leased"] += 1
+                assert all(os.path.exists(file) for file in store.files(image) if "tar-index" not in file)
+            shutil.rmtree(one.directory)
+            if number >= 50 and all(outcomes.values()):
+                break
+        assert all(outcomes.values()), outcomes
+    finally:
+        remover.kill()
+        remover.communicate()
+
+
+@pytest.fixture
+def old(tree):
+    """Make an instance as vmctl 0.1 did: it knows the digest of its image, its journal has no lease."""
+    inst = instance.create(Workload("old", "web"), "container")
+    inst.state.image_digest = put("web", tree).digest
+    inst.state.status = "exited"
+    inst.save()
+    return inst
+
+
+def test_an_image_is_kept_for_an_instance_that_has_taken_no_lease(old):
+    assert "the image web is used by old" in refused("image", "rm", "web")
+    assert [row["instances"] for row in json.loads(ok("image", "ls", "--format", "json"))] == [["old"]]
+    ok("image", "rm", "-f", "web")
+    assert store.find(old.state.image_digest).layers
+    ok("rm", "old")
+    assert (leases.all_users(), listing()) == ({}, [])
+    ok("image", "prune", "-f")
+    assert store.ls(unnamed=True) == []
+
+
+def test_so_it_is_if_another_image_gets_its_name(old, tree, tmp_path):
+    archive = str(tmp_path / "web.tar")
+    (tree / "more").write_text("more")
+    put("other", tree)
+    ok("image", "export", "other", "-o", archive)
+    ok("image", "import", "--name", "web", archive)
+    assert store.find("web").digest != old.state.image_digest
+    assert store.find(old.state.image_digest).layers
+
+
+@pytest.mark.parametrize("left", ["instance without an image", "no such instance"])
+def test_what_has_no_image_any_more_is_in_nobodys_way(old, tree, left):
+    if left == "no such instance":
+        shutil.rmtree(old.directory)
+    else:
+        store.remove("web", force=True)
+    (tree / "more").write_text("more")
+    put("other", tree)
+    ok("image", "rm", "other")
+    assert leases.all_users() == {}
+
+
+def test_of_an_instance_that_cannot_be_read_the_lease_ends_too(old):
+    store.lease("web", old)
+    os.unlink(old.path("workload.json"))
+    assert leases.users(leases.image(old.state.image_digest)) == ["old"]
+    removed = vmctl("rm", "-f", "old")
+    assert (removed.code, removed.out, removed.err) == (0, "old\n", "")
+    assert listing() == []
 
 
 @pytest.mark.parametrize("name", ["no-colons", "image:web", "::", ":::", "image:sha256:1:../..:x"])

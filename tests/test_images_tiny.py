@@ -56,7 +56,7 @@ def test_two_that_need_the_defaults_at_once_make_them_once(empty_root, monkeypat
         thread.start()
     for thread in threads:
         thread.join()
-    assert [text for text in said if text.startswith("image tiny")] == ["image tiny: building it from busybox"]
+    assert [text for text in said if text.startswith("image tiny")] == ["image tiny: building from busybox"]
     assert store.find("tiny")
 
 

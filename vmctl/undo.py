@@ -35,10 +35,23 @@ def _mount(_: Home, entry: dict[str, Any]) -> None:
     mountinfo.unmount_all(entry["path"])
 
 
+def _lease(_: Home, entry: dict[str, Any]) -> None:
+    from vmctl import leases
+
+    leases.undo(entry)
+
+
 def _link(home: Home, entry: dict[str, Any]) -> None:
     from vmctl.net import bridge
 
     bridge.undo(home.directory, entry)
 
 
-UNDO = {"process": _process, "cgroup": _cgroup, "frozen": _frozen, "mount": _mount, "link": _link}
+UNDO = {
+    "process": _process,
+    "cgroup": _cgroup,
+    "frozen": _frozen,
+    "mount": _mount,
+    "lease": _lease,
+    "link": _link,
+}

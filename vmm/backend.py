@@ -114,14 +114,9 @@ class VmBackend(HasFootprint, HasWritable, HasReads):
 
     def undo(self, inst: Instance, entry: dict[str, Any]) -> None:
         """See Backend. Kind `domain`: kills QEMU at any stage of its start and removes libvirt's files."""
-        from images.store import leases
+        from vmm import control
 
-        if entry["kind"] == leases.KIND:
-            leases.undo(entry)
-        elif entry["kind"] == "domain":
-            from vmm import control
-
-            control.end(inst)
-            filetree.remove_tree(files.libvirt_root(inst))
-        else:
-            raise VmctlError(f"the journal of {inst.name} has an entry of the unknown kind {entry['kind']}")
+        if entry["kind"] != "domain":
+            raise VmctlError(f"the journal of {inst.name} contains an entry of unknown kind: {entry['kind']}")
+        control.end(inst)
+        filetree.remove_tree(files.libvirt_root(inst))

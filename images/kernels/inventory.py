@@ -1,4 +1,4 @@
-"""The kernels of this host as the user sees them: listed, added to the store under a name, removed from it."""
+"""The kernels that guests can use: listing them, adding them to the store under a name, removing them."""
 
 from __future__ import annotations
 
@@ -10,27 +10,28 @@ from typing import NamedTuple
 from images.kernels import kernel
 from images.kernels.kernel import DEBIAN, HOST, IMAGE, Kernel
 from images.kernels.modules import load_order
-from images.store import leases, store
+from images.store import store
+from vmctl import leases
 from vmctl.errors import ConflictError, NotFoundError, SpecError
 from vmctl.linux import filetree
 from vmctl.run import run
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9_.+~-]{0,127}"
-_ORIGIN = "origin"  # the file that says from where a kernel was copied; one that was fetched has none
-_LINKS_TO_SOURCES = ("build", "source")  # of the host that compiled it
+_ORIGIN = "origin"  # a file that contains the path from which a kernel was copied; a fetched kernel has no such file
+_LINKS_TO_SOURCES = ("build", "source")  # they point to folders of the host that compiled the kernel
 
 
 class Kept(NamedTuple):
-    """A kernel, where it comes from and what it takes."""
+    """A kernel, its origin, its size and its users."""
 
     kernel: Kernel
-    origin: str  # debian, host, or the path that it was copied from
-    size_bytes: int  # allocated in the store; 0 for the host's own
-    users: list[str]  # instances whose guests have been started with it
+    origin: str  # debian, host, or the path from which it was copied
+    size_bytes: int  # allocated in the store; 0 for the host's kernel
+    users: list[str]  # instances whose guests were started with it
 
 
 def ls() -> list[Kept]:
-    """Return the kernels in the store and the host's own where guests can be given it, by name."""
+    """Return the kernels in the store, and the host's kernel if guests can use it, sorted by name."""
     found = []
     for name in sorted({*names(), HOST}):
         with suppress(NotFoundError):
@@ -40,7 +41,7 @@ def ls() -> list[Kept]:
 
 
 def outdated() -> list[str]:
-    """Return the names of Debian's kernels that a newer one has replaced and no instance uses."""
+    """Return the names of Debian's kernels that a newer kernel has replaced and that no instance uses."""
     fetched = (name for name in names() if name != DEBIAN and _origin(name) == DEBIAN)
     return [name for name in fetched if not users(name)]
 
@@ -56,7 +57,7 @@ def _origin(name: str) -> str:
 
 
 def names() -> list[str]:
-    """Return the names of the kernels in the store; the one that `debian` stands for is listed by that name."""
+    """Return the names of the kernels in the store; the kernel to which `debian` links is listed as `debian`."""
     try:
         listing = [name for name in os.listdir(store.path("kernels")) if not name.startswith(".")]
     except FileNotFoundError:
@@ -66,58 +67,63 @@ def names() -> list[str]:
 
 
 def users(name: str) -> list[str]:
-    """Return the instances whose guests were started with a kernel of the store, by whatever name of it."""
+    """Return the instances whose guests were started with a kernel of the store, under any of its names."""
     return leases.users(leases.kernel(kernel.folder(name)))
 
 
 def add(vmlinuz: str, *, modules: str = "", name: str = "") -> Kernel:
-    """Copy a kernel image and its modules into the store, under a name, and return it.
+    """Copy a kernel image and its modules into the store, under a name, and return the kernel.
 
-    Without `modules` they are looked for where the image lies and in the host's /lib/modules; the name is the release
-    where none is given. Raises SpecError, NotFoundError, ConflictError for a taken name; then the store is as it was.
+    By default the modules are searched next to the image and in the host's /lib/modules, and the name is the release.
+    Raises SpecError, NotFoundError, ConflictError if the name is taken; then the store is unchanged.
     """
     found = _given(vmlinuz, modules)
     name = name or found.release
     if not re.fullmatch(_NAME, name) or name in (DEBIAN, HOST):
         raise SpecError(
             f"a kernel cannot be added under the name {name[:200]!r}",
-            hint="letters, digits and . _ + ~ -, and neither `debian` nor `host`: `--name`",
+            hint="`--name NAME`, with letters, digits and . _ + ~ -, but not `debian` or `host`",
         )
     with store.locked("kernel.lock"):
         if os.path.lexists(store.path("kernels", name)):
             raise ConflictError(
-                f"there is a kernel {name} already", hint=f"`vmctl image kernel rm {name}`, or `--name`"
+                f"the store already has a kernel {name}",
+                hint=f"`vmctl image kernel rm {name}`, or use another `--name`",
             )
         _copy(found, name)
     return kernel.find(name)
 
 
 def remove(name: str, *, force: bool = False) -> int:
-    """Remove a kernel from the store and return how many bytes of the disk that freed.
+    """Remove a kernel from the store and return the number of bytes freed on the disk.
 
-    Raises NotFoundError, ConflictError where an instance uses it, unless `force`: a guest that runs has it in memory.
+    Raises NotFoundError, and ConflictError if an instance uses it, unless `force`: a running guest has it in memory.
     """
     with store.locked("kernel.lock"):
-        if not name or "/" in name or name.startswith(".") or not os.path.lexists(store.path("kernels", name)):
-            raise NotFoundError(f"the store has no kernel {name}", hint="`vmctl image kernel ls` lists them")
-        if (used_by := users(name)) and not force:
-            raise ConflictError(
-                f"the kernel {name} is used by {', '.join(used_by)}", hint=f"`vmctl rm {used_by[0]}` first"
-            )
-        here = kernel.folder(name)
-        freed_bytes = filetree.allocated_bytes(here)
-        for link in (store.path("kernels", name), store.path("kernels", DEBIAN)):
-            if os.path.islink(link) and kernel.folder(os.path.basename(link)) == here:
-                os.unlink(link)
         doomed = store.path("kernels", kernel.NEW)
         filetree.remove_tree(doomed)  # left by a crash
-        os.rename(here, doomed)
+        with store.locked():  # a start takes its lease before this, or finds no kernel
+            _refuse_removal(name, force=force)
+            here = kernel.folder(name)
+            for link in (store.path("kernels", name), store.path("kernels", DEBIAN)):
+                if os.path.islink(link) and kernel.folder(os.path.basename(link)) == here:
+                    os.unlink(link)
+            os.rename(here, doomed)
+        freed_bytes = filetree.allocated_bytes(doomed)
         filetree.remove_tree(doomed)
     return freed_bytes
 
 
+def _refuse_removal(name: str, *, force: bool) -> None:
+    if not name or "/" in name or name.startswith(".") or not os.path.lexists(store.path("kernels", name)):
+        raise NotFoundError(f"the store has no kernel {name}", hint="`vmctl image kernel ls` lists them")
+    if (used_by := users(name)) and not force:
+        hint = f"`vmctl rm {used_by[0]}` first, or `vmctl image kernel rm --force {name}`"
+        raise ConflictError(f"the kernel {name} is used by {', '.join(used_by)}", hint=hint)
+
+
 def _given(vmlinuz: str, modules: str) -> Kernel:
-    """Return the kernel that a user points at. Raises NotFoundError."""
+    """Return the kernel that the user specified. Raises NotFoundError."""
     if not modules:
         return kernel.find(os.path.realpath(vmlinuz))
     release = kernel.release_of(vmlinuz)
@@ -126,12 +132,12 @@ def _given(vmlinuz: str, modules: str) -> Kernel:
         if os.path.isdir(os.path.join(place, "kernel")) or os.path.exists(os.path.join(place, "modules.dep")):
             return Kernel(vmlinuz, release, os.path.abspath(vmlinuz), os.path.abspath(place))
     raise NotFoundError(
-        f"there are no modules of the kernel {release} in {modules}", hint=f"looked for: {', '.join(places)}"
+        f"no modules of the kernel {release} in {modules}", hint=f"one of these folders must exist: {', '.join(places)}"
     )
 
 
 def _copy(found: Kernel, name: str) -> None:
-    """Make the folder of the store, whole or not at all. Raises OSError."""
+    """Create the kernel's folder in the store, completely or not at all. Raises OSError."""
     import shutil
 
     new = store.path("kernels", kernel.NEW)
@@ -145,7 +151,7 @@ def _copy(found: Kernel, name: str) -> None:
         shutil.copytree(found.modules, own_modules, symlinks=True, ignore=skip)
         if not os.path.exists(os.path.join(own_modules, "modules.dep")):
             run(["depmod", "-b", new, found.release])
-        load_order(found._replace(modules=own_modules), ())  # or the first start would find it incomplete
+        load_order(found._replace(modules=own_modules), ())  # otherwise the first start would find it incomplete
         with open(os.path.join(new, _ORIGIN), "w", encoding="utf-8", errors="surrogateescape") as file:
             file.write(found.vmlinuz)
         os.rename(new, store.path("kernels", name))

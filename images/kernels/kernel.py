@@ -13,8 +13,9 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from images.packages import deb
-from images.store import leases, store
+from images.store import store
 from images.store.image import architecture
+from vmctl import leases
 from vmctl.errors import NotFoundError
 from vmctl.run import run
 
@@ -50,8 +51,8 @@ def find(name: str) -> Kernel:
 
 
 def lease(name: str, user: leases.User) -> Kernel:
-    """Return a kernel, which from now on stays in the store as long as its user does. Raises NotFoundError."""
-    with store.locked("kernel.lock"):
+    """Return a kernel and take a lease of it: it is not removed as long as its user exists. Raises NotFoundError."""
+    with store.locked():  # not the kernels' lock, which is held while a kernel is downloaded
         found = find(name)
         if name != HOST and "/" not in name:
             leases.take(leases.kernel(folder(name)), user)

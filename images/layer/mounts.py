@@ -1,6 +1,6 @@
-"""Layers mounted on this host: each once, read-only, for all containers that use it.
+"""Mounts of layers on this host: each layer is mounted once, read-only, for all containers that use it.
 
-Who uses a layer is not counted but looked up among the leases: a crash cannot falsify that.
+The users of a mount are not counted: each has a lease, so a crash cannot make the number wrong.
 """
 
 from __future__ import annotations
@@ -9,22 +9,21 @@ import errno
 import os
 from contextlib import AbstractContextManager, suppress
 
-from images.store import leases
 from images.store.image import Layer
-from vmctl import paths
+from vmctl import leases, paths
 from vmctl.linux import syscalls
 from vmctl.linux.locks import folder_locked
 
-KIND = "layer"  # of the journal's entry
+KIND = "layer"  # kind of the journal's entry
 
 
 def mount_point(key: str) -> str:
-    """Return where a layer is, or would be, mounted."""
+    """Return the path of a layer's mount, even if it is not mounted."""
     return os.path.join(paths.run_root(), "layers", key[:12])
 
 
 def mount_layer(layer: Layer, user: leases.User) -> str:
-    """Mount a layer for a user, unless it is mounted, and return the mount point. Raises OSError."""
+    """Mount a layer for a user, unless it is mounted already, and return the mount point. Raises OSError."""
     target = mount_point(layer.key)
     with _locked():
         user.journal.record(KIND, key=layer.key)
@@ -36,8 +35,8 @@ def mount_layer(layer: Layer, user: leases.User) -> str:
 
 
 def release_layer(key: str, user: leases.User) -> None:
-    """Unmount a layer, if it is mounted, unless another user has a lease of it."""
-    with _locked():  # of two that go at once, the second one finds no lease of the first
+    """Unmount a layer, if it is mounted, unless another user has a lease of its mount."""
+    with _locked():  # or two users that end at the same time would each find the lease of the other
         leases.remove(leases.layer(key), user)
         if not leases.users(leases.layer(key)):
             _unmount(mount_point(key))
@@ -52,18 +51,18 @@ def _unmount(target: str) -> None:
 
 
 def mount_erofs(path: str, target: str) -> None:
-    """Mount a layer's file, read-only. Raises OSError where the kernel refuses."""
+    """Mount a layer's file, read-only. Raises OSError."""
     flags = syscalls.MS_RDONLY | syscalls.MS_NODEV
     try:
         syscalls.mount(path, target, "erofs", flags)
     except OSError as error:
-        if error.errno != errno.ENOTBLK:  # before Linux 6.12 EROFS needs a block device
+        if error.errno != errno.ENOTBLK:  # before Linux 6.12, EROFS needs a block device
             raise
         mount_through_loop(path, target, flags)
 
 
 def mount_through_loop(path: str, target: str, flags: int) -> None:
-    """Mount a file through a loop device, which goes with the mount; see loop(4). Raises OSError."""
+    """Mount a file through a loop device, which is removed when the file is unmounted; see loop(4). Raises OSError."""
     from vmctl.linux.loops import loop_device
 
     with loop_device(path) as device:

@@ -1,1 +1,1 @@
-"""What the store takes of the disk, what can be removed, and what a first start needs."""
+"""Disk usage of the store, removal of unused data, and the images and kernels for a first start."""

@@ -1,4 +1,4 @@
-"""What a first `up` needs and a fresh host lacks: image `tiny` and Debian's kernel."""
+"""The defaults that a first `vmctl up` needs on a fresh host: the image `tiny` and Debian's kernel."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from vmctl.errors import NotFoundError
 
 
 def ensure_defaults(progress: Callable[[str], None]) -> None:
-    """Make what is missing of the two, telling `progress` each step in a sentence; of two callers one waits.
+    """Create the missing defaults and report each step to `progress`; a second caller waits for the first.
 
-    Where packages of Debian cannot be unpacked the kernel is left to the user (`kernel: host`).
+    If packages of Debian cannot be unpacked here, the kernel is left to the user (`kernel: host`).
     """
     with store.locked("defaults.lock"):
         if _missing(lambda: store.find(tiny.NAME)):
-            progress("image tiny: building it from busybox")
+            progress("image tiny: building from busybox")
             tiny.build()
         if deb.available() and _missing(lambda: kernel.find("debian")):
             progress("kernel: fetching Debian's cloud kernel (about 27 MB)")

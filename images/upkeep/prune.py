@@ -1,16 +1,16 @@
-"""What nobody needs any more, found and removed: by `image prune`, `prune`, and in the figures of `df`."""
+"""Unused data of the store: `image prune` and `prune` remove it, `df` reports its size."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
 from images.kernels import initrd, inventory, moduledisk
-from images.store import leases, staging, store
-from images.store.image import Image
+from images.store import staging, store
 from images.transfer import downloads
+from vmctl import leases
 from vmctl.errors import ConflictError, NotFoundError
 from vmctl.linux import filetree
 
@@ -19,22 +19,22 @@ DOWNLOAD, KERNEL, INITRD, MODULES = "download", "kernel", "initrd", "modules"
 
 
 class Item(NamedTuple):
-    """One thing to remove, and what that gives back of the disk, or gave."""
+    """An object to remove, and the number of bytes that its removal frees or has freed."""
 
     kind: str
     name: str
     size_bytes: int
 
 
-def unused(*, everything: bool, without: Iterable[str] = (), others: Mapping[str, Sequence[str]] = {}) -> list[Item]:
-    """Return what is in the store and its caches for nobody.
+def unused(*, everything: bool, without: Iterable[str] = ()) -> list[Item]:
+    """Return the unused data of the store and its caches.
 
-    That is: images that have lost their name and files that no image has, steps of builds that no image came of,
-    interrupted downloads, kernels of Debian that a newer one has replaced, initrds and disks with modules that no
-    start will ask for. `everything`: also images that no instance was started from, and all steps of builds.
-    `without`: instances that will be gone by then. `others`: users without a lease, by the name or digest of an image.
+    That is: images without a name, files that belong to no image, build steps whose layers no image has, interrupted
+    downloads, kernels of Debian that a newer kernel has replaced, and initrds and disks with modules that no start
+    will use. `everything`: also images that no instance uses, and all build steps. `without`: instances that are
+    removed before.
     """
-    found = [*_images(set(without), others, everything=everything)]
+    found = [*_images(set(without), everything=everything)]
     found += [Item(FILE, file, _allocated([file])) for file in store.unreferenced()]
     found += [Item(DOWNLOAD, path, size_bytes) for path, size_bytes in downloads.sizes().items()]
     found += [
@@ -44,44 +44,39 @@ def unused(*, everything: bool, without: Iterable[str] = (), others: Mapping[str
 
 
 def stale_of_kernels() -> list[Item]:
-    """Return what has been made of kernels and that no start will ask for: initrds, disks with modules."""
+    """Return the initrds and the disks with modules that no start will use."""
     found = [Item(INITRD, file, _allocated([file])) for file in initrd.stale()]
     kernels = (kept.kernel for kept in inventory.ls())
     return found + [Item(MODULES, file, _allocated([file])) for file in moduledisk.stale(kernels)]
 
 
-def _images(gone: set[str], others: Mapping[str, Sequence[str]], *, everything: bool) -> Iterator[Item]:
+def _images(gone: set[str], *, everything: bool) -> Iterator[Item]:
     images, users = store.ls(hidden=True, unnamed=True), leases.all_users()
-
-    def is_free(image: Image) -> bool:
-        known = users.get(leases.image(image.digest), ()), others.get(image.digest, ()), others.get(image.name, ())
-        return not {name for names in known for name in names} - gone
-
-    free = list(filter(is_free, images))
+    free = [image for image in images if not set(users.get(leases.image(image.digest), ())) - gone]
     doomed = [image for image in free if everything or not image.name or _is_step(image.name)]
     needed = {file for image in images if image not in doomed for file in store.files(image)}
     for image in sorted(doomed, key=lambda image: _is_step(image.name)):
         own = {file for file in store.files(image) - needed if os.path.exists(file)}
         if _is_step(image.name) and not everything and not any(map(_is_content, own)):
-            continue  # it costs nothing, and may save a build
+            continue  # it takes almost no space, and can save a build step
         needed |= own
         yield Item(STEP if _is_step(image.name) else IMAGE, image.name or image.digest, _allocated(own))
 
 
 def leftover_bytes() -> int:
-    """Return what the files in the store take that no image has, interrupted downloads among them."""
+    """Return the bytes allocated for files that belong to no image, including interrupted downloads."""
     return _allocated(store.unreferenced()) + sum(downloads.sizes().values())
 
 
 def remove(items: Iterable[Item]) -> Iterator[Item]:
-    """Remove the items and yield each with the bytes it gave back; one that has found a use meanwhile stays."""
+    """Remove the items and yield each with the bytes freed; an item that is in use by now is kept."""
     for item in items:
         with suppress(NotFoundError, ConflictError):
             yield item._replace(size_bytes=_REMOVE[item.kind](item))
 
 
 def remove_unfinished() -> int:
-    """Remove what killed commands have left half made, and return the bytes that gave back."""
+    """Remove incomplete files of killed commands, and return the number of bytes freed."""
     return staging.remove_abandoned()
 
 
@@ -96,7 +91,7 @@ def _file(item: Item) -> int:
 def _download(item: Item) -> int:
     freed_bytes = downloads.remove(item.name)
     if os.path.exists(item.name):
-        raise ConflictError(f"the download {item.name} is under way")
+        raise ConflictError(f"the download {item.name} is in progress")
     return freed_bytes
 
 
@@ -127,7 +122,7 @@ def _is_step(name: str) -> bool:
 
 
 def _is_content(file: str) -> bool:
-    """Return whether a file of the store is more than a few lines of JSON."""
+    """Return whether a file of the store is a layer or a disk, not a document."""
     return os.path.basename(os.path.dirname(file)) in ("layers", "disks")
 
 

@@ -1,4 +1,4 @@
-"""What all images, kernels and caches take of the disk together, and what of it could be had back."""
+"""Disk usage of all images, kernels and caches, and how much of it can be freed."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from vmctl.linux import filetree
 
 
 class Total(NamedTuple):
-    """All of one kind: how many, how many of them in use, and what `prune -a` would give back."""
+    """All objects of a kind: their number, how many are in use, and the bytes that `prune --all` would free."""
 
     kind: str
     total: int
     active: int
     size_bytes: int
-    shared_bytes: int  # of that, what several of the kind have
+    shared_bytes: int  # the part of it that several objects share
     reclaimable_bytes: int
 
 
 def totals() -> list[Total]:
-    """Return one line for each kind."""
+    """Return a total for each kind: images, kernels, cache."""
     return [_images(), _kernels(), _cache()]
 
 
 def _images() -> Total:
-    uses = {use.image.digest: use for use in images()}.values()  # once, however many names it has
+    uses = {use.image.digest: use for use in images()}.values()  # each image once, even if it has several names
     files = {use.image.digest: store.files(use.image) for use in uses}
     owners = Counter(file for some in files.values() for file in some)
     needed = set().union(*(files[use.image.digest] for use in uses if use.users))
@@ -55,7 +55,7 @@ def _kernels() -> Total:
 
 
 def _cache() -> Total:
-    """Return the steps of builds, downloads, and what can be made again: packages, probes' verdicts."""
+    """Return the total of build steps, downloads, and data that can be made again: packages, results of probes."""
     builds = _of_builds() - {file for image in store.ls(unnamed=True) for file in store.files(image)}
     leftovers = allocated_bytes(builds) + prune.leftover_bytes()
     folders = (store.path("packages"), paths.cache_root())

@@ -1,4 +1,4 @@
-"""What each image takes of the disk: allocated bytes, each file counted once."""
+"""Disk usage of images: allocated bytes, each file counted once."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from images.store import leases, store
+from images.store import store
 from images.store.image import Image
+from vmctl import leases
 from vmctl.linux import filetree
 
 
 class ImageUse(NamedTuple):
-    """An image: what it takes, how much of that other images have, too, and which instances use it."""
+    """An image, its size, the part of it that other images share, and its users."""
 
     image: Image
     size_bytes: int
@@ -21,12 +22,12 @@ class ImageUse(NamedTuple):
 
     @property
     def unique_bytes(self) -> int:
-        """What only this image has."""
+        """The bytes that no other image shares."""
         return self.size_bytes - self.shared_bytes
 
 
 def images(*, hidden: bool = False) -> list[ImageUse]:
-    """Return the images by name, with those that have lost theirs; `hidden`: also the steps of builds."""
+    """Return the images sorted by name, also images without a name; `hidden`: also build steps."""
     every, users = store.ls(unnamed=True, hidden=hidden), leases.all_users()
     found = {image.digest: store.files(image) for image in every}
     owners = Counter(file for files in found.values() for file in files)
@@ -42,7 +43,7 @@ def images(*, hidden: bool = False) -> list[ImageUse]:
 
 
 def layer_owners(layers: Iterable[str]) -> dict[str, list[str]]:
-    """Return for the file of each layer the names of the images that have it."""
+    """Return layer file -> names of the images that contain the layer."""
     found: dict[str, list[str]] = {path: [] for path in layers}
     for image in store.ls():
         for layer in image.layers:

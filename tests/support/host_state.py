@@ -8,8 +8,7 @@ import os
 import socket
 from typing import NamedTuple
 
-from images.store import leases
-from vmctl import paths
+from vmctl import leases, paths
 from vmctl.linux import cgroups
 from vmctl.net import switch
 from vmctl.run import run, which

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from vmctl import instance, lending
-from vmctl.cli import output
+from vmctl.cli import leasing, output
 
 EXAMPLE = """vmctl commit --change 'CMD ["httpd", "-f"]' web web:changed"""
 
@@ -34,6 +34,7 @@ def run(args: argparse.Namespace) -> int:
     from images.recipes import commit, settings
     from images.store import store
 
+    leasing.complete()
     inst = instance.load(args.name)
     progress = output.Progress()
     try:

@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 
-from vmctl.cli import output
+from vmctl.cli import leasing, output
 from vmctl.named import TYPE_CHECKING
 from vmctl.units import format_size
 
@@ -36,6 +36,7 @@ def run(args: argparse.Namespace) -> int:
     from vmctl import usage as instance_usage
     from vmctl.cli.image import ls
 
+    leasing.complete()
     uses = instance_usage.instances()
     if not args.verbose:
         output.show(_totals(uses), COLUMNS, args.format, _cell)
@@ -55,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _totals(uses: list[InstanceUse]) -> list[dict[str, Any]]:
-    """Return a row of each kind: images, instances, kernels, cache."""
+    """Return a row for each kind: images, instances, kernels, cache."""
     from images.upkeep import totals
 
     images, *others = totals.totals()

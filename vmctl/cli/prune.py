@@ -7,7 +7,7 @@ import os
 import sys
 
 from vmctl import engine
-from vmctl.cli import output
+from vmctl.cli import leasing, output
 from vmctl.errors import NotFoundError, SpecError, StateError
 from vmctl.named import TYPE_CHECKING
 from vmctl.units import format_size
@@ -42,8 +42,13 @@ def run(args: argparse.Namespace) -> int:
     from images.upkeep import prune as pruning
     from vmctl import usage
 
-    stopped = [pruning.Item(INSTANCE, use.seen.name, use.size_bytes) for use in usage.stopped()]
-    unused = pruning.unused(everything=args.all, without=[item.name for item in stopped], others=usage.images())
+    leasing.complete()
+    uses = usage.instances()
+    output.note_unknown(use.seen for use in uses)  # an instance that cannot be read may be running
+    stopped = [
+        pruning.Item(INSTANCE, use.seen.name, use.size_bytes) for use in uses if use.seen.status in usage.STOPPED
+    ]
+    unused = pruning.unused(everything=args.all, without=[item.name for item in stopped])
     return prune([*stopped, *unused], args)
 
 
@@ -65,7 +70,7 @@ def prune(items: Sequence[Item], args: argparse.Namespace) -> int:
 
 
 def _removed(item: Item) -> bool:
-    """Remove an instance and return whether that was still possible: it may have been started again."""
+    """Remove an instance and return whether that was possible: it may have been removed or started meanwhile."""
     try:
         engine.rm(item.name)
     except (NotFoundError, StateError):

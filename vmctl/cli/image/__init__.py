@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
+
+from vmctl.cli import leasing
 from vmctl.cli.actions import Actions
 
 EXAMPLE = "vmctl image ls"
-# action -> what it does, in the order of `vmctl image --help`; its file has `arguments` and `run`, as a verb's has
+# action -> text, in the order of `vmctl image --help`; the file of an action has `arguments` and `run`, like a verb's
 ACTIONS = {
     "ls": "list images",
     "pull": "get an image from a registry",
@@ -21,5 +24,11 @@ ACTIONS = {
     "prune": "remove what no image and no instance needs",
     "kernel": "list, fetch, add and remove kernels for guests",
 }
-_STORED = Actions("image", ACTIONS)
-arguments, run = _STORED.arguments, _STORED.run
+_ACTIONS = Actions("image", ACTIONS)
+arguments = _ACTIONS.arguments
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the action."""
+    leasing.complete()
+    return _ACTIONS.run(args)

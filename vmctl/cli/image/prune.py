@@ -15,8 +15,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Remove what nobody needs, but no instance, and say what it was."""
+    """Remove unused data of the image store, but no instance, and print what was removed."""
     from images.upkeep import prune
-    from vmctl import usage
 
-    return prune_verb.prune(prune.unused(everything=args.all, others=usage.images()), args)
+    return prune_verb.prune(prune.unused(everything=args.all), args)

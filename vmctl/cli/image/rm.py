@@ -16,8 +16,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Remove each and print its name; one that cannot be removed keeps none of the others from it."""
+    """Remove each image and print its name, also after a failure to remove another image."""
     from images.store import store
-    from vmctl import usage
 
-    return each(args.names, lambda name: store.remove(name, force=args.force, others=usage.images()))
+    return each(args.names, lambda name: store.remove(name, force=args.force))
