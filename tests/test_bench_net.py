@@ -30,13 +30,13 @@ def server():
     """The server as a child of ours, and its port."""
     port = free_port()
     with subprocess.Popen([tool.program(), "serve", str(port)]) as child:
-        wait_for(lambda: not socket.socket().connect_ex(("127.0.0.1", port)), timeout_s=10)
+        wait_for(lambda: not socket.socket().connect_ex(("127.0.0.1", port)), timeout_s=120)
         yield port
         child.kill()
 
 
 def connected(port, wanted):
-    connection = socket.create_connection(("127.0.0.1", port), timeout=10)
+    connection = socket.create_connection(("127.0.0.1", port), timeout=120)
     connection.sendall(wanted)
     return connection
 

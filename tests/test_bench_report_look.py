@@ -5,7 +5,7 @@ import re
 
 import pytest
 from support.bench_results import finished, make, replaced
-from support.browser import chromium, opened
+from support.browser import Browser, chromium
 
 from bench.report import glance, words
 from bench.report.page import page, sections
@@ -42,14 +42,21 @@ def worded(ask, script):
     return found["result"].get("value")
 
 
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    browser = Browser(tmp_path_factory.mktemp("profile"))
+    yield browser
+    browser.close()
+
+
 @pytest.fixture
-def show(tmp_path):
+def show(browser, tmp_path):
     """`with show(result, width, height) as ask`: a result's page, opened."""
 
     def shown(result, width=1280, height=720):
         path = tmp_path / "page.html"
         path.write_text(page(result))
-        return opened(tmp_path, f"file://{path}", width, height)
+        return browser.opened(f"file://{path}", width, height)
 
     return shown
 

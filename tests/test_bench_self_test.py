@@ -151,7 +151,7 @@ def test_ctrl_c_ends_it(own_root):
     with pytest.raises(subprocess.TimeoutExpired):  # it is measuring
         process.wait(2)
     process.send_signal(signal.SIGINT)
-    out, errors = process.communicate(timeout=30)
+    out, errors = process.communicate(timeout=120)
     assert process.returncode == 130
     assert b"interrupted" in errors
     assert b"Traceback" not in errors
@@ -166,7 +166,7 @@ def test_ctrl_c_while_the_harness_is_measured_leaves_nothing(own_root):
         assert process.poll() is None
         time.sleep(0.005)
     process.send_signal(signal.SIGINT)
-    out, errors = process.communicate(timeout=30)
+    out, errors = process.communicate(timeout=120)
     assert process.returncode == 130
     assert b"interrupted" in errors
     assert out == b""

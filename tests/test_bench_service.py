@@ -140,14 +140,14 @@ def test_an_answer_that_is_none(own_root, script, said):
 
 
 @pytest.mark.parametrize(
-    "script", ["sleep 60", f"{OK}; while :; do sleep 0.05; echo more; done"], ids=["mute", "endless"]
+    "script", ["sleep 280", f"{OK}; while :; do sleep 0.05; echo more; done"], ids=["mute", "endless"]
 )
 def test_an_answer_that_does_not_end(own_root, monkeypatch, script):
     monkeypatch.setattr(service, "ANSWER_S", 0.7)
     begin_s = time.monotonic()
     with pytest.raises(DeadlineError, match=r"was ready, and then did not answer GET /cgi-bin/page within 0.7 s"):
         take(served(once(script)))
-    assert time.monotonic() - begin_s < 60
+    assert time.monotonic() - begin_s < 250
     assert instance.names() == []
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -39,6 +40,20 @@ def measured(folder, work, modes=("host", "container"), metrics=("boot",), runs=
     under_way = session.begin(str(folder), work, made, ())
     under_way.follow(silent)
     return under_way.result()
+
+
+@pytest.fixture(scope="module")
+def one_round(guest_root, tmp_path_factory):
+    """A measurement of one round in mode host, which is done: its folder and its result."""
+    folder = tmp_path_factory.mktemp("one-round")
+    return folder, measured(folder, SPOKEN, ("host",), runs=1)
+
+
+@pytest.fixture
+def done(one_round, tmp_path):
+    """The result of a measurement whose folder is `tmp_path`."""
+    shutil.copytree(one_round[0], tmp_path, dirs_exist_ok=True)
+    return one_round[1]
 
 
 def steps_of(made):
@@ -159,7 +174,7 @@ def test_a_measurement_that_was_interrupted_is_taken_up_again(guest_root, tmp_pa
     path = folder / session.SAMPLES
     wait_for(lambda: path.exists() and len(path.read_text().splitlines()) >= 7)
     process.send_signal(signum)
-    process.communicate(timeout=60)
+    process.communicate(timeout=120)
     kept = path.read_text().splitlines()
     assert not (folder / "result.json").exists()
     ok("bench", "--resume", str(folder), timeout_s=120)
@@ -195,8 +210,8 @@ def test_a_measurement_that_an_earlier_version_began_is_resumed(guest_root, tmp_
         session.resume(str(tmp_path))
 
 
-def test_half_a_line_is_measured_again(guest_root, tmp_path):
-    measured(tmp_path, SPOKEN, ("host",), runs=1)
+@pytest.mark.usefixtures("done")
+def test_half_a_line_is_measured_again(tmp_path):
     path = tmp_path / session.SAMPLES
     content = path.read_bytes()
     path.write_bytes(content[:-20])
@@ -210,15 +225,15 @@ def test_half_a_line_is_measured_again(guest_root, tmp_path):
 @pytest.mark.parametrize(
     ("name", "content"), [(session.PLAN, "{"), (session.PLAN, "{}"), (session.SAMPLES, "{}\n"), (session.SAMPLES, "\n")]
 )
-def test_damaged_files_are_not_taken_up(guest_root, tmp_path, name, content):
-    measured(tmp_path, SPOKEN, ("host",), runs=1)
+@pytest.mark.usefixtures("done")
+def test_damaged_files_are_not_taken_up(tmp_path, name, content):
     (tmp_path / name).write_text(content)
     with pytest.raises(SpecError, match="is damaged"):
         session.resume(str(tmp_path))
 
 
-def test_there_is_one_measurement_in_a_folder_and_none_in_others(guest_root, tmp_path):
-    measured(tmp_path, SPOKEN, ("host",), runs=1)
+@pytest.mark.usefixtures("done")
+def test_there_is_one_measurement_in_a_folder_and_none_in_others(tmp_path):
     with pytest.raises(SpecError, match="holds a measurement already"):
         measured(tmp_path, SPOKEN, ("host",), runs=1)
     with pytest.raises(SpecError, match="holds no measurement"):
@@ -235,7 +250,7 @@ def test_one_at_a_time_measures_into_a_folder(guest_root, tmp_path):
         assert f"another vmctl measures into {folder} now" in refused(*words)
     finally:
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=120)
     assert f"`vmctl bench --resume {folder}` goes on" in said.decode()
     assert "holds a measurement already" in refused(*words)
     lines = (folder / session.SAMPLES).read_bytes().splitlines()
@@ -253,7 +268,7 @@ def test_a_worker_that_is_killed_is_a_failed_sample_and_leaves_nothing(guest_roo
         for worker in workers(process.pid):
             os.kill(worker, signal.SIGKILL)
         wait_for(lambda n=number: path.exists() and len(path.read_text().splitlines()) > n)
-    assert process.wait(60) == 1
+    assert process.wait(120) == 1
     done = result.read(str(tmp_path / "out"))
     errors = {one.error for one in done.samples if one.kind == "start"}
     assert errors == {"the process that measures was killed by signal 9"}
@@ -287,13 +302,12 @@ def test_a_folder_that_somebody_removes_is_named(guest_root, tmp_path):
     process = start("bench", write_spec(tmp_path), *words)
     wait_for((folder / session.SAMPLES).exists)
     os.rename(folder, tmp_path / "elsewhere")
-    assert process.wait(60) == 125
+    assert process.wait(120) == 125
     assert f"{folder}, where the samples are kept, has been removed" in process.communicate()[1].decode()
     assert instance.names() == []
 
 
-def test_a_measurement_that_is_done_is_only_computed_again(guest_root, tmp_path):
-    done = measured(tmp_path, SPOKEN, ("host",), runs=1)
+def test_a_measurement_that_is_done_is_only_computed_again(done, tmp_path):
     again = session.resume(str(tmp_path))
     again.follow(lambda _: pytest.fail("nothing was left to be measured"))
     assert again.result() == done
@@ -319,8 +333,7 @@ def test_what_is_left_is_estimated_from_what_was_needed():
     )
 
 
-def test_what_was_measured_can_be_read_by_others(guest_root, tmp_path):
-    done = measured(tmp_path, SPOKEN, ("host",), runs=1)
+def test_what_was_measured_can_be_read_by_others(done, tmp_path):
     lines = [json.loads(line) for line in (tmp_path / session.SAMPLES).read_text().splitlines()]
     assert [msgspec.convert(line, Sample) for line in lines] == list(done.samples)
     assert os.access(VMCTL, os.X_OK)

@@ -34,7 +34,7 @@ def processes_made():
         return next(int(line.split()[1]) for line in file if line.startswith("processes "))
 
 
-def followed(mode, script, until="done", timeout_s=20.0):
+def followed(mode, script, until="done", timeout_s=120.0):
     """Return what a shell script in an instance wrote."""
     work = TINY._replace(name=f"tool-{os.urandom(3).hex()}", command=("sh", "-c", script))
     with started(work, mode) as start:

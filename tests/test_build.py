@@ -185,7 +185,7 @@ def test_an_interrupted_build_leaves_nothing(context, signum):
     process = sleeping(context)
     assert len(instance.names()) == 1
     process.send_signal(signum)
-    assert process.wait(30) == 128 + signum
+    assert process.wait(120) == 128 + signum
     process.communicate()
     assert left_behind(before) == {}
     assert os.listdir(store.path("stages")) == []

@@ -302,7 +302,7 @@ def test_the_workload_stands_still_meanwhile_unless_told_not_to(base):
         assert wait_for(lambda: inside("box", "cat /a") != before)
     finally:
         ok("down", "box")
-        process.communicate(timeout=30)
+        process.communicate(timeout=120)
 
 
 def test_no_link_of_the_workloads_leads_anywhere(box):
@@ -333,7 +333,7 @@ def test_files_that_come_and_go_and_change_their_kind(base):
             ok("commit", "box", "still")
     finally:
         ok("down", "box")
-        process.communicate(timeout=30)
+        process.communicate(timeout=120)
 
 
 def test_an_attached_run_can_be_looked_at_and_committed(base):
@@ -343,7 +343,7 @@ def test_an_attached_run_can_be_looked_at_and_committed(base):
         ok("commit", "box", "attached")
     finally:
         ok("kill", "box")
-        process.communicate(timeout=30)
+        process.communicate(timeout=120)
     assert ok("run", "--network", "none", "attached", "--", "cat", "/made") == "x\n"
 
 
@@ -352,7 +352,7 @@ def test_two_commits_at_once(box):
     processes = [start("commit", box, f"at-once:{number}") for number in range(3)]
     processes += [start("commit", box, "at-once:same") for _ in range(2)]
     for process in processes:
-        out, errors = process.communicate(timeout=60)
+        out, errors = process.communicate(timeout=120)
         assert process.returncode == 0, errors
         assert out.startswith(b"sha256:")
     layers = {store.find(f"at-once:{tag}").layers for tag in ("0", "1", "2", "same")}
@@ -487,7 +487,7 @@ def test_an_instance_removed_meanwhile_is_no_image(base):
     process = start("commit", "leak", "half")
     poll(lambda: os.path.isdir(store.path("stages")) and os.listdir(store.path("stages")), process)
     ok("rm", "-f", "leak")
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=120)
     if process.returncode:  # it was not quicker
         assert b"leak" in errors, errors
         assert b"Traceback" not in errors

@@ -36,7 +36,7 @@ def machine(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def transport(machine):
-    with socket.create_connection(("127.0.0.1", machine.port), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", machine.port), timeout=120) as connection:
         transport = paramiko.Transport(connection)
         transport.connect(username="root", pkey=paramiko.Ed25519Key.from_private_key_file(machine.path("client_key")))
         yield transport
@@ -46,7 +46,7 @@ def transport(machine):
 @pytest.fixture
 def execute(transport):
     def execute(*argv, user="", workdir="/", tty=False, env=()):
-        channel = transport.open_session(timeout=20)
+        channel = transport.open_session(timeout=120)
         if tty:
             channel.get_pty("vt100", 91, 37)
         channel.exec_command(workload_words(argv, {"PATH": PATH, **dict(env)}, workdir, user))
@@ -62,7 +62,7 @@ def test_the_guest_proves_itself_with_the_key_made_for_it(machine, transport):
 
 
 def test_another_key_is_refused(machine, transport):
-    with socket.create_connection(("127.0.0.1", machine.port), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", machine.port), timeout=120) as connection:
         stranger = paramiko.Transport(connection)
         with pytest.raises(paramiko.AuthenticationException):
             stranger.connect(username="root", pkey=paramiko.Ed25519Key.from_private_key_file(machine.path("host_key")))

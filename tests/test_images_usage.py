@@ -441,9 +441,9 @@ def test_images_that_are_being_made_survive_any_prune(trees):
         if pruning.poll() is not None:
             assert pruning.returncode == 0, pruning.stderr.read()
             pruning = start("--debug", "image", "prune", "-af")
-        assert time.monotonic() < stop + 60
-    assert pruning.wait(30) == 0, pruning.stderr.read()
+        assert time.monotonic() < stop + 240
+    assert pruning.wait(120) == 0, pruning.stderr.read()
     for image in store.ls():
         assert all(os.path.exists(file) for file in store.files(image))
-    wait_for(lambda: not os.listdir(store.path("stages")), 5)
-    assert totals.totals()[0].total == len(store.ls())
+    wait_for(lambda: not os.listdir(store.path("stages")))
+    assert totals.totals()[0].total == len({image.digest for image in store.ls()})  # of twelve names for the same

@@ -200,7 +200,7 @@ def killed(arguments, after_s, signum=signal.SIGKILL):
     process = start(*arguments)
     time.sleep(after_s)
     process.send_signal(signum)
-    process.communicate(timeout=60)
+    process.communicate(timeout=120)
     return process.returncode
 
 
@@ -408,7 +408,7 @@ def test_an_interrupted_run_cleans_up(before, mode):
     time.sleep(0.2)
     assert process.poll() is None
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=20)
+    process.communicate(timeout=120)
     assert process.returncode == 137
     assert left_behind(before) == {}
 
@@ -420,7 +420,7 @@ def test_ctrl_c_ends_a_workload_that_listens(before, mode):
     assert process.stdout.readline() == b"on\n"
     time.sleep(0.3)  # the command may be slower than its workload to be ready for signals
     process.send_signal(signal.SIGINT)
-    assert process.communicate(timeout=20)[0] == b"bye\n"
+    assert process.communicate(timeout=120)[0] == b"bye\n"
     assert process.returncode == 4
     assert left_behind(before) == {}
 
@@ -433,13 +433,13 @@ def test_many_at_once_with_names_of_their_own(before, tmp_path, mode):
     names = [f"{PREFIX}{number}" for number in range(4)]
     started = [start("up", "--mode", mode, write_spec(tmp_path, name)) for name in names]
     for process in started:
-        process.communicate(timeout=60)
+        process.communicate(timeout=120)
     assert [process.returncode for process in started] == [0] * 4
     addresses = [inspect(name)["address"] for name in names]
     assert len(set(addresses)) == (4 if backends.load(mode).features.own_network else 1)
     ending = [start("down", "-t", "0", name) for name in names]
     for process in ending:
-        process.communicate(timeout=60)
+        process.communicate(timeout=120)
     assert [process.returncode for process in ending] == [0] * 4
     assert left_behind(before) == {}
 
@@ -449,12 +449,12 @@ def test_of_many_with_one_name_one_wins(before, tmp_path, mode):
     path = write_spec(tmp_path, ports=False)
     for _ in range(3):
         started = [start("up", "--mode", mode, path) for _ in range(4)]
-        errors = [process.communicate(timeout=60)[1].decode() for process in started]
+        errors = [process.communicate(timeout=120)[1].decode() for process in started]
         assert sorted(process.returncode for process in started) == [0, 125, 125, 125]
         assert sum("the name leak is taken" in error for error in errors) == 3, errors
         assert inspect("leak")["status"] == "running"
         ending = [start("down", "-t", "0", "leak") for _ in range(3)]
-        outputs = [process.communicate(timeout=60) for process in ending]
+        outputs = [process.communicate(timeout=120) for process in ending]
         assert [process.returncode for process in ending] == [0] * 3, outputs
         assert left_behind(before) == {}
 
@@ -464,8 +464,8 @@ def test_commands_that_wait_for_a_start(before, tmp_path):
     starting = start("up", write_spec(tmp_path, text="command: [sleep, '1000']\nready: {exec: [sleep, '0.5']}\n"))
     wait_for(lambda: "leak" in instance.names())
     waiting, stopping = start("wait", "leak"), start("stop", "-t", "0", "leak")
-    assert starting.wait(30) == stopping.wait(30) == 0
-    assert waiting.wait(30) in (128 + signal.SIGTERM, 128 + signal.SIGKILL)
+    assert starting.wait(120) == stopping.wait(120) == 0
+    assert waiting.wait(120) in (128 + signal.SIGTERM, 128 + signal.SIGKILL)
     assert inspect("leak")["status"] == "exited"
     for process in (starting, waiting, stopping):
         process.communicate()
@@ -480,7 +480,7 @@ def test_listing_while_instances_come_and_go(before, tmp_path):
         ok("down", "-t", "0", "leak")
         listing.append(start("ps", "-a", "-q", stdout=subprocess.DEVNULL))
     for process in listing:
-        errors = process.communicate(timeout=60)[1].decode()
+        errors = process.communicate(timeout=120)[1].decode()
         assert process.returncode == 0 or "there is no instance" in errors, errors
 
 

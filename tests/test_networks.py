@@ -68,7 +68,7 @@ def devices():
 
 
 def answers(link, port=8000):
-    connect.connect(link.address, port, timeout_s=5).close()
+    connect.connect(link.address, port, timeout_s=60).close()
     return True
 
 

@@ -81,7 +81,7 @@ def local_server(answer):
 
 
 def connect(port, address="127.0.0.1"):
-    return socket.create_connection((address, port), timeout=30)
+    return socket.create_connection((address, port), timeout=120)
 
 
 def read_all(connection):
@@ -159,7 +159,7 @@ def test_a_thousand_connections_at_once(inside):
             assert connection.recv(10) == str(number).encode()
         assert processes.pss_bytes(pid_of(inside)) < 16 << 20
     pid = pid_of(inside)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 120
     while len(os.listdir(f"/proc/{pid}/fd")) > 100:  # none of them is kept
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -246,7 +246,7 @@ def test_clients_that_vanish_leave_nothing_open(empty_root):
             for _ in range(30):
                 with connect(port) as connection:
                     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            deadline = time.monotonic() + 10
+            deadline = time.monotonic() + 120
             while len(os.listdir(f"/proc/{pid_of(inst)}/fd")) > idle:
                 assert time.monotonic() < deadline
                 time.sleep(0.01)

@@ -330,4 +330,4 @@ def test_nothing_is_left_after_a_kill(own_root, tmp_path, delay_s):
     process.communicate()
     ok("down", "box")
     # a half-started supervisor ends by itself, when it sees that nobody waits for it
-    wait_for(lambda: (host_view(own_root), files(own_root)) == before, timeout_s=10)
+    wait_for(lambda: (host_view(own_root), files(own_root)) == before, timeout_s=120)

@@ -71,6 +71,6 @@ def test_the_kvm_path_runs_a_boot_sector(tmp_path):
     argv += ["-cpu", "host,-arch-capabilities", "-drive", f"file={sector},format=raw,if=ide"]
     argv += ["-device", "isa-debug-exit,iobase=0x501,iosize=1"]
     argv += ["-chardev", "file,id=console,path=/dev/stdout", "-serial", "chardev:console"]
-    code, output, _ = run(argv, check=False, timeout_s=60)
+    code, output, _ = run(argv, check=False, timeout_s=240)
     assert output == "KVM?"
     assert code == 1  # isa-debug-exit: (0 << 1) | 1

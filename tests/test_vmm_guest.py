@@ -16,7 +16,7 @@ from vmm import files
 from vmm.backend import VmBackend
 
 TALKER = "echo out; echo err >&2; trap 'echo bye; exit 9' TERM; while :; do sleep 0.1; done"
-TIMEOUT_S = 120.0
+TIMEOUT_S = 240.0
 
 
 def read(path):

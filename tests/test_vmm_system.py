@@ -177,7 +177,7 @@ def test_the_system_itself_is_the_workload_and_stop_powers_it_off(disk):
     assert not os.path.exists(disk.stdout_log) or os.path.getsize(disk.stdout_log) == 0
     with start("wait", "disk", stdin=subprocess.DEVNULL) as waiting:
         ok("stop", "disk")
-        assert waiting.wait(timeout=60) == 0
+        assert waiting.wait(timeout=300) == 0
     assert "reboot: Power down" in ok("logs", "--boot", "disk")
     found = inspect("disk")
     assert (found["exit_code"], found["exit_source"]) == (0, "workload")

@@ -36,63 +36,73 @@ def browse(folder, url, *switches):
     return done.stdout, done.stderr
 
 
-@contextlib.contextmanager
-def opened(folder, url, width=1280, height=720):
-    """Open a page and yield `ask(method, **parameters)`: what the browser answers over its debugging pipe, a dict."""
-    profile = os.path.join(folder, f"profile-{os.urandom(4).hex()}")
-    theirs_in, ours_out = os.pipe()
-    ours_in, theirs_out = os.pipe()
-    ends = [fcntl.fcntl(one, fcntl.F_DUPFD, 10) for one in (theirs_in, theirs_out)]  # clear of 3 and 4
-    os.close(theirs_in)
-    os.close(theirs_out)
-    with (
-        open(ours_out, "wb", buffering=0) as out,
-        open(ours_in, "rb") as answers,
-        subprocess.Popen(
-            [chromium(), *SWITCHES, f"--user-data-dir={profile}", "--remote-debugging-pipe"],
+class Browser:
+    """A browser that runs, and is asked over its debugging pipe; each page is opened in a context of its own."""
+
+    def __init__(self, folder):
+        theirs_in, ours_out = os.pipe()
+        ours_in, theirs_out = os.pipe()
+        ends = [fcntl.fcntl(one, fcntl.F_DUPFD, 10) for one in (theirs_in, theirs_out)]  # clear of 3 and 4
+        os.close(theirs_in)
+        os.close(theirs_out)
+        self._process = subprocess.Popen(
+            [chromium(), *SWITCHES, f"--user-data-dir={folder}", "--remote-debugging-pipe"],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            pass_fds=(3, 4),
+            close_fds=False,
             preexec_fn=lambda: [os.dup2(end, place) for place, end in enumerate(ends, 3)],
-        ) as process,
-    ):
+        )
         for end in ends:
             os.close(end)
-        limit = threading.Timer(LIMIT_S, process.kill)  # then the pipe ends, and so does waiting for an answer
+        self._in, self._out = ours_in, ours_out
+        self._numbers = itertools.count(1)
+        self._said = bytearray()
+
+    def close(self):
+        """End the browser."""
+        self._process.kill()
+        self._process.wait()
+        os.close(self._in)
+        os.close(self._out)
+
+    @contextlib.contextmanager
+    def opened(self, url, width=1280, height=720):
+        """Open a page and yield `ask(method, **parameters)`: what the browser answers, a dict."""
+        limit = threading.Timer(LIMIT_S, self._process.kill)  # then the pipe ends, and so does waiting for an answer
         limit.start()
         try:
-            ask = functools.partial(_ask, out, answers, itertools.count(1), {})
-            target = ask("Target.createTarget", url="about:blank")["targetId"]
-            session = {"sessionId": ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]}
-            ask = functools.partial(_ask, out, answers, itertools.count(100), session)
+            context = self.ask("Target.createBrowserContext")["browserContextId"]
+            target = self.ask("Target.createTarget", url="about:blank", browserContextId=context)["targetId"]
+            session = self.ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+            ask = functools.partial(self.ask, session=session)
             ask("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
             ask("Page.enable")
             ask("Page.navigate", url=url)
-            for line in _messages(answers):
-                if line.get("method") == "Page.loadEventFired":
-                    break
+            self._next(lambda one: (one.get("method"), one.get("sessionId")) == ("Page.loadEventFired", session))
             yield ask
+            self.ask("Target.disposeBrowserContext", browserContextId=context)
         finally:
             limit.cancel()
-            process.kill()
 
+    def ask(self, method, *, session=None, **parameters):
+        """Return the answer to a question, to the browser or to a page."""
+        number = next(self._numbers)
+        to = {"sessionId": session} if session else {}
+        os.write(self._out, json.dumps({"id": number, "method": method, "params": parameters, **to}).encode() + b"\0")
+        answer = self._next(lambda one: one.get("id") == number)
+        assert "result" in answer, f"{method}: {answer}"
+        return answer["result"]
 
-def _ask(out, answers, numbers, session, method, **parameters):
-    number = next(numbers)
-    out.write(json.dumps({"id": number, "method": method, "params": parameters, **session}).encode() + b"\0")
-    for one in _messages(answers):
-        if one.get("id") == number:
-            assert "result" in one, f"{method}: {one}"
-            return one["result"]
-    raise AssertionError(f"{method}: the browser ended")
-
-
-def _messages(answers):
-    """Yield what the browser says, message by message, until it ends."""
-    said = bytearray()
-    while byte := answers.read(1):
-        if byte != b"\0":
-            said += byte
-            continue
-        yield json.loads(said)
-        said.clear()
+    def _next(self, wanted):
+        """Return the first message that is wanted."""
+        while True:
+            end = self._said.find(b"\0")
+            if end < 0:
+                data = os.read(self._in, 1 << 20)
+                assert data, "the browser ended"
+                self._said += data
+                continue
+            one = json.loads(self._said[:end])
+            del self._said[: end + 1]
+            if wanted(one):
+                return one

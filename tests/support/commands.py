@@ -17,7 +17,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 VMCTL = os.path.join(os.path.dirname(sys.executable), "vmctl")
-TIMEOUT_S = 120.0
+TIMEOUT_S = 240.0
 
 
 class Result(NamedTuple):
@@ -125,7 +125,7 @@ def free_port():
 
 def get(port, path="/", address="127.0.0.1"):
     """Return (status, body) of a GET through a published port."""
-    connection = http.client.HTTPConnection(address, port, timeout=10)
+    connection = http.client.HTTPConnection(address, port, timeout=120)
     try:
         connection.request("GET", path)
         answer = connection.getresponse()

@@ -87,13 +87,13 @@ class Guest:
         argv += ["-chardev", f"pipe,id=control,path={self.path('control')}", *_port("control")]
         return [*argv, *self.extra]
 
-    def boot(self, timeout_s: float = 60.0) -> Outcome:
+    def boot(self, timeout_s: float = 240.0) -> Outcome:
         """Run the guest to its end."""
         run(self.command(), timeout_s=timeout_s)
         return self.outcome()
 
     @contextmanager
-    def running(self, timeout_s: float = 60.0) -> Iterator[None]:
+    def running(self, timeout_s: float = 240.0) -> Iterator[None]:
         """Run the guest in a thread; the block must make it power off."""
         thread = threading.Thread(target=run, args=(self.command(),), kwargs={"timeout_s": timeout_s})
         thread.start()
@@ -102,7 +102,7 @@ class Guest:
         finally:
             thread.join()
 
-    def wait_until(self, condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
+    def wait_until(self, condition: Callable[[], bool], timeout_s: float = 240.0) -> None:
         """Return when `condition` holds; fails after `timeout_s`."""
         deadline = time.monotonic() + timeout_s
         while not condition():
