@@ -131,8 +131,8 @@ def test_a_terminal_is_no_place_for_an_archive(web):
     terminal = Terminal("image", "export", "web:1")
     code, said = terminal.end()
     assert code == 125
-    assert "an archive is nothing for a terminal" in said
-    assert "-o FILE" in said
+    assert "refusing to write an archive to a terminal" in said
+    assert "--output FILE" in said
 
 
 def test_an_archive_that_cannot_be_finished_is_not_there(web, tmp_path):

@@ -1,4 +1,4 @@
-"""vmctl image: one short file per action, imported when that action is typed."""
+"""vmctl image: one file per action, imported when that action is used."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from vmctl.cli import leasing
 from vmctl.cli.actions import Actions
 
 EXAMPLE = "vmctl image ls"
-# action -> text, in the order of `vmctl image --help`; the file of an action has `arguments` and `run`, like a verb's
+# action -> text for `vmctl image --help`, in this order; the file of an action has `arguments` and `run`, like a verb
 ACTIONS = {
     "ls": "list images",
-    "pull": "get an image from a registry",
-    "push": "send an image to a registry",
-    "import": "get images from a file or folder: docker save, OCI, a root file system, a disk",
-    "export": "write an image as an archive that other tools read",
-    "login": "keep the password for a registry",
-    "logout": "forget the password for a registry",
+    "pull": "download an image from a registry",
+    "push": "upload an image to a registry",
+    "import": "import images from a file or folder: docker save, OCI, a root file system, a disk",
+    "export": "write an image as an archive for other tools",
+    "login": "store the password for a registry",
+    "logout": "remove the password for a registry",
     "build": "build an image from a recipe or a Dockerfile",
-    "inspect": "show all that is known of images, as JSON",
-    "history": "list what an image was made by, the newest first",
+    "inspect": "show details of images as JSON",
+    "history": "list the steps that created an image, the newest first",
     "rm": "remove images",
-    "prune": "remove what no image and no instance needs",
+    "prune": "remove data that no image and no instance uses",
     "kernel": "list, fetch, add and remove kernels for guests",
 }
 _ACTIONS = Actions("image", ACTIONS)

@@ -1,4 +1,4 @@
-"""The flags that say how to speak to a registry."""
+"""The flags for access to a registry."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const="true",
         choices=("true", "false"),
-        help="false: take any certificate, or none (default: true, unless registries.conf says otherwise)",
+        help="false: accept any certificate, or plain HTTP (default: true, or as set in registries.conf)",
     )
     add_authfile(parser)
 
 
 def add_authfile(parser: argparse.ArgumentParser) -> None:
     """Add --authfile."""
-    parser.add_argument("--authfile", default="", help="where passwords are kept; default: where podman keeps them")
+    parser.add_argument("--authfile", default="", metavar="FILE", help="file with passwords (default: that of podman)")
 
 
 def chosen(args: argparse.Namespace) -> Access:
-    """Return what the flags say."""
+    """Return the access options of the flags."""
     from images.transfer.registry import Access
 
     verify = getattr(args, "tls_verify", None)

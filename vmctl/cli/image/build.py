@@ -19,15 +19,22 @@ _TEXT_COLUMNS = 120
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("what", metavar="RECIPE|DOCKERFILE|FOLDER", help="a file, a folder, or tiny, debian, ...")
+    parser.add_argument(
+        "what", metavar="RECIPE|DOCKERFILE|FOLDER", help="file, folder, or name of a shipped recipe such as debian"
+    )
     parser.add_argument("-t", "--tag", metavar="NAME", help="name of the image (default: the recipe's or folder's)")
-    parser.add_argument("-f", "--file", default="", help="the Dockerfile or recipe, where it is not in the folder")
-    parser.add_argument("--build-arg", action="append", default=[], metavar="NAME[=VALUE]", help="a value for ARG")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of a recipe")
-    parser.add_argument("--target", default="", metavar="STAGE", help="build no further than to this stage")
-    parser.add_argument("--network", choices=("bridge", "none", "host"), default="bridge", help="of RUN steps")
-    parser.add_argument("--no-cache", action="store_true", help="take every step again")
-    parser.add_argument("-q", "--quiet", action="store_true", help="print nothing but the image's digest")
+    parser.add_argument("-f", "--file", default="", help="Dockerfile or recipe, if it is not in the folder")
+    parser.add_argument("--build-arg", action="append", default=[], metavar="NAME[=VALUE]", help="value for an ARG")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="set a key of a recipe")
+    parser.add_argument("--target", default="", metavar="STAGE", help="last stage to build")
+    parser.add_argument(
+        "--network",
+        choices=("bridge", "none", "host"),
+        default="bridge",
+        help="network for RUN steps (default: bridge)",
+    )
+    parser.add_argument("--no-cache", action="store_true", help="run every step again")
+    parser.add_argument("-q", "--quiet", action="store_true", help="print only the image's digest")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -70,12 +77,15 @@ def _pair(text: str, flag: str) -> tuple[str, str]:
 def _argument(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals and name not in os.environ:
-        raise SpecError(f"--build-arg {name}: no value, and the environment has none", hint=f"--build-arg {name}=VALUE")
+        raise SpecError(
+            f"--build-arg {name}: it has no value, and no environment variable has that name",
+            hint=f"--build-arg {name}=VALUE",
+        )
     return name, value if equals else os.environ[name]
 
 
 def _epoch() -> int | None:
-    """Return the time that others agreed to set for everything; see reproducible-builds.org/specs/source-date-epoch."""
+    """Return SOURCE_DATE_EPOCH in seconds; see reproducible-builds.org/specs/source-date-epoch."""
     text = os.environ.get("SOURCE_DATE_EPOCH", "")
     if text and not text.isdigit():
         raise SpecError(f"SOURCE_DATE_EPOCH: expected seconds since 1970, got {text}")
@@ -83,14 +93,14 @@ def _epoch() -> int | None:
 
 
 class _Report:
-    """The steps, and what their commands write, on standard error."""
+    """Print the steps and the output of their commands to standard error."""
 
     def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet
         self._progress = output.Progress()
-        self._head = ""  # of the present step
-        self._shown = False  # the head is a line of its own already
-        self._in_line = False  # what a command wrote last did not end its line
+        self._head = ""  # the first line of the current step
+        self._shown = False  # whether the head has been printed
+        self._in_line = False  # whether the last output of a command did not end with a newline
 
     def step(self, number: int, total: int, text: str) -> None:
         """See images.recipes.builder.Reporter."""
@@ -102,9 +112,9 @@ class _Report:
         """See images.recipes.builder.Reporter."""
         self._end_line()
         if self._shown:
-            self._say(f"      {how}" if how else "")
+            self._print(f"      {how}" if how else "")
         else:
-            self._say(f"{self._head}  {how}".rstrip())
+            self._print(f"{self._head}  {how}".rstrip())
 
     def output(self, data: bytes) -> None:
         """See images.recipes.builder.Reporter."""
@@ -112,7 +122,7 @@ class _Report:
             return
         if not self._shown:
             self._shown = True
-            self._say(self._head)
+            self._print(self._head)
         sys.stderr.buffer.write(data)
         sys.stderr.buffer.flush()
         self._in_line = not data.endswith(b"\n")
@@ -124,19 +134,19 @@ class _Report:
 
     def warn(self, text: str) -> None:
         """See images.recipes.builder.Reporter."""
-        self._say(f"warning: {text}")
+        self._print(f"warning: {text}")
 
     def end(self) -> None:
-        """Leave the terminal as it was."""
+        """Complete the last line and remove the progress."""
         self._end_line()
         self._progress.clear()
 
     def _end_line(self) -> None:
         if self._in_line:
             self._in_line = False
-            self._say("")
+            self._print("")
 
-    def _say(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         self._progress.clear()
         if not self._quiet:
             output.note(text)

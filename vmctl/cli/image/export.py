@@ -1,4 +1,4 @@
-"""vmctl image exporting."""
+"""vmctl image export."""
 
 from __future__ import annotations
 
@@ -16,10 +16,14 @@ EXAMPLE = "vmctl image export --format docker --output web.tar web"
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("name", metavar="NAME")
-    parser.add_argument("-o", "--output", metavar="FILE", default="-", help="default: standard output")
-    parser.add_argument("--format", choices=("oci", "docker"), default="oci", help="docker: what `docker load` reads")
-    parser.add_argument("--compress", choices=("none", "gzip"), default="none", help="of the layers (default: none)")
+    parser.add_argument("name", metavar="NAME", help="name of the image, or beginning of its digest")
+    parser.add_argument("-o", "--output", metavar="FILE", default="-", help="file to write (default: standard output)")
+    parser.add_argument(
+        "--format", choices=("oci", "docker"), default="oci", help="docker: for `docker load` (default: oci)"
+    )
+    parser.add_argument(
+        "--compress", choices=("none", "gzip"), default="none", help="how to compress the layers (default: none)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -29,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     from images.transfer import exporting
 
     if args.output == "-" and sys.stdout.isatty():
-        raise SpecError("an archive is nothing for a terminal", hint="-o FILE, or a pipe")
+        raise SpecError("refusing to write an archive to a terminal", hint="use --output FILE, or a pipe")
     image = store.find(args.name)
     exporting.check(image)
     progress = output.Progress()
@@ -38,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
             exporting.write_archive(image, file, stage, progress, form=args.format, compress=args.compress)
     except _OutputError as error:
         if isinstance(error.__cause__, BrokenPipeError):
-            raise error.__cause__ from None  # the reader has enough: the end of any program in a pipe
+            raise error.__cause__ from None  # the reader of the pipe has exited
         raise
     finally:
         progress.clear()
@@ -46,11 +50,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 class _OutputError(VmctlError):
-    """The archive cannot be written where it was to go; what is wrong is not the store."""
+    """The output cannot be written; the store is not damaged."""
 
 
 class _Output:
-    """A file whose errors say which one it is."""
+    """A file whose errors contain its name."""
 
     def __init__(self, path: str) -> None:
         self.name = "standard output" if path == "-" else path
@@ -60,7 +64,7 @@ class _Output:
             raise _OutputError(f"{self.name} cannot be written: {error.strerror}") from error
 
     def write(self, data: bytes) -> int:
-        """Write all of it and return how much that is. Raises _OutputError."""
+        """Write all bytes and return their number. Raises _OutputError."""
         rest = memoryview(data)
         try:
             while rest:
@@ -70,7 +74,7 @@ class _Output:
         return len(data)
 
     def close(self) -> None:
-        """Close it."""
+        """Close the file."""
         self._file.close()
 
 
@@ -79,7 +83,7 @@ _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
 
 @contextmanager
 def _target(path: str) -> Iterator[_Output]:
-    """Lend the file to write; one on disk gets its name when it is complete."""
+    """Yield the file to write; a file on disk gets its name when it is complete."""
     if path == "-" or (os.path.exists(path) and not os.path.isfile(path)):  # a FIFO, /dev/null
         with closing(_Output(path)) as file:
             yield file

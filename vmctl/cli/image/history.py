@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
 EXAMPLE = "vmctl image history --no-trunc tiny"
 COLUMNS = ("created", "created_by", "size_bytes", "comment")
-SHOWN = 60  # characters of what made a layer
+SHOWN = 60  # characters of the instruction that created a layer
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("name", metavar="NAME")
-    parser.add_argument("--no-trunc", action="store_true", help="show all of what made a layer")
+    parser.add_argument("name", metavar="NAME", help="name of the image, or beginning of its digest")
+    parser.add_argument("--no-trunc", action="store_true", help="do not shorten instructions")
     output.add_format(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """List what an image was made by, the newest first."""
+    """List the history of an image, the newest entry first."""
     from images.store import store
 
     rows = _rows(store.find(args.name))
@@ -44,13 +44,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _rows(image: Image) -> list[dict[str, Any]]:
-    """Return the lines of the history, each with its layer; layers that it does not mention have one, too."""
+    """Return the lines of the history, each with its layer, and a line for each layer without history."""
     from images.store import store
     from vmctl.linux import filetree
 
     lines = list(store.document(image).get("history") or [])
-    untold = len(image.layers) - sum(1 for line in lines if not line.get("empty_layer"))
-    lines += [{"created": image.created}] * untold
+    missing = len(image.layers) - sum(1 for line in lines if not line.get("empty_layer"))
+    lines += [{"created": image.created}] * missing
     layers = iter(image.layers)
     rows = []
     for line in lines:

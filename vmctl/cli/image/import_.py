@@ -17,12 +17,20 @@ EXAMPLE = "vmctl image import --name web saved.tar"
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("path", metavar="PATH", help="a file or folder; - is standard input")
-    parser.add_argument("--name", default="", help="the image's name, instead of the archive's or the file's")
+    parser.add_argument("path", metavar="PATH", help="file or folder; - is standard input")
+    parser.add_argument("--name", default="", help="name of the image (default: that of the archive or the file)")
     parser.add_argument(
-        "--as-layer", action="store_true", help="take the root file system of a disk; take any tar for one"
+        "--as-layer",
+        action="store_true",
+        help="import the root file system of a disk, or any tar archive, as a layer",
     )
-    parser.add_argument("--arch", "--platform", dest="platform", default="", help="of several, this one: arm64")
+    parser.add_argument(
+        "--arch",
+        "--platform",
+        dest="platform",
+        default="",
+        help="platform to take from a multi-platform image, such as arm64",
+    )
     add_max_size(parser)
 
 
@@ -32,7 +40,7 @@ def add_max_size(parser: argparse.ArgumentParser) -> None:
         "--max-size",
         metavar="SIZE",
         type=output.size,
-        help="what a layer may unpack to, such as 20G; default: 4G, or 100 times its packed size",
+        help="limit for an unpacked layer, such as 20G (default: 4G, or 100 times its packed size)",
     )
 
 
@@ -46,12 +54,12 @@ def run(args: argparse.Namespace) -> int:
         images = importing.import_path(args.path, options, progress)
     finally:
         progress.clear()
-    say(images)
+    print_names(images)
     return 0
 
 
-def say(images: Iterable[Image]) -> None:
-    """Print the images' names, and which of them cannot run here."""
+def print_names(images: Iterable[Image]) -> None:
+    """Print the names of images, and to stderr which of them cannot run here."""
     from images.store.image import architecture
 
     for image in images:

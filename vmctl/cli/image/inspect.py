@@ -18,7 +18,7 @@ EXAMPLE = "vmctl image inspect tiny"
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("names", metavar="NAME", nargs="+", help="name, or the beginning of a digest")
+    parser.add_argument("names", metavar="NAME", nargs="+", help="name of an image, or beginning of its digest")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 EXAMPLE = "vmctl image kernel add --name mine /boot/vmlinuz"
 COLUMNS = ("name", "release", "origin", "size_bytes", "instances")
 _ACTIONS = {
-    "ls": "list the kernels that `vm: {kernel: NAME}` can have",
-    "fetch": "fetch Debian's newest cloud kernel, without installing it",
+    "ls": "list the kernels for `vm: {kernel: NAME}` in a workload file",
+    "fetch": "download Debian's newest cloud kernel, without installing it",
     "add": "copy a kernel image and its modules into the store",
     "rm": "remove kernels from the store",
 }
@@ -29,15 +29,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     output.add_format(parsers["ls"])
     add = parsers["add"]
     add.add_argument("path", metavar="PATH", help="kernel image, such as /boot/vmlinuz-6.1.0-1-amd64")
-    add.add_argument("--modules", metavar="DIR", default="", help="its modules (default: beside it, or /lib/modules)")
-    add.add_argument("--name", default="", help="what it is called in workload files (default: its release)")
+    add.add_argument("--modules", metavar="DIR", default="", help="its modules (default: next to it, or /lib/modules)")
+    add.add_argument("--name", default="", help="name for workload files (default: its release)")
     remove = parsers["rm"]
-    remove.add_argument("names", metavar="NAME", nargs="+")
-    remove.add_argument("-f", "--force", action="store_true", help="also those that instances use")
+    remove.add_argument("names", metavar="NAME", nargs="+", help="name of a kernel")
+    remove.add_argument("-f", "--force", action="store_true", help="remove it even if instances use it")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do what the action says."""
+    """Run the action."""
     code: int = {"ls": _ls, "fetch": _fetch, "add": _add, "rm": _rm}[args.what](args)
     return code
 

@@ -14,14 +14,14 @@ EXAMPLE = "vmctl image login --user me localhost:5000"
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("registry", metavar="REGISTRY", help="localhost:5000, docker.io")
-    parser.add_argument("-u", "--user", "--username", default="", help="asked for on a terminal")
+    parser.add_argument("registry", metavar="REGISTRY", help="registry such as docker.io or localhost:5000")
+    parser.add_argument("-u", "--user", "--username", default="", help="user name (default: ask on the terminal)")
     parser.add_argument("--password-stdin", action="store_true", help="read the password from standard input")
     access.add_flags(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Try a password and keep it."""
+    """Check a password with the registry and store it."""
     from images.transfer import registry
 
     registry.login(args.registry, *_credentials(args), access.chosen(args))
@@ -35,7 +35,7 @@ def _credentials(args: argparse.Namespace) -> tuple[str, str]:
             raise SpecError("--password-stdin needs --user")
         return args.user, sys.stdin.readline().rstrip("\r\n")
     if not sys.stdin.isatty():
-        raise SpecError("there is no terminal to ask for the password on", hint="--user NAME --password-stdin")
+        raise SpecError("login has no terminal to ask for the password", hint="use --user NAME --password-stdin")
     from getpass import getpass
 
     sys.stderr.write("" if args.user else "User: ")

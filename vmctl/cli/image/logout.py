@@ -12,12 +12,12 @@ EXAMPLE = "vmctl image logout localhost:5000"
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("registry", metavar="REGISTRY")
+    parser.add_argument("registry", metavar="REGISTRY", help="registry such as docker.io or localhost:5000")
     access.add_authfile(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Forget the password for a registry."""
+    """Remove the password for a registry."""
     from images.transfer import registry
 
     registry.logout(args.registry, access.chosen(args))

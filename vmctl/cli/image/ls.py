@@ -19,10 +19,12 @@ COLUMNS = ("name", "tag", "id", "kind", "size_bytes", "created")
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("name", metavar="NAME", nargs="?", help="only these; * and ? stand for any text and letter")
-    parser.add_argument("-a", "--all", action="store_true", help="also steps of builds, and images without a name")
+    parser.add_argument(
+        "name", metavar="NAME", nargs="?", help="list only images with this name; * and ? are wildcards"
+    )
+    parser.add_argument("-a", "--all", action="store_true", help="list build steps and images without a name too")
     parser.add_argument("-q", "--quiet", action="store_true", help="print names only")
-    parser.add_argument("--digests", action="store_true", help="the whole digest instead of its beginning")
+    parser.add_argument("--digests", action="store_true", help="show full digests")
     output.add_format(parser)
 
 
@@ -45,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _wanted(name: str, pattern: str | None) -> bool:
-    """Return whether a name fits what the user asked for: a name without its tag means all of them, as with docker."""
+    """Return whether a name matches the pattern; as with docker, a pattern without a tag matches all tags."""
     if pattern is None:
         return True
     from fnmatch import fnmatchcase
@@ -56,7 +58,7 @@ def _wanted(name: str, pattern: str | None) -> bool:
 
 
 def row(use: ImageUse) -> dict[str, Any]:
-    """Return what `image ls` says of an image."""
+    """Return the row of an image, by column."""
     image = use.image
     return {
         "name": image.name,
@@ -76,7 +78,7 @@ def row(use: ImageUse) -> dict[str, Any]:
 
 def cell(name: str, value: Any) -> str:
     """Return a value as a table shows it."""
-    if name == "name":  # the tag has a column of its own
+    if name == "name":  # the tag is in another column
         tag = _tag(value)
         return value.removesuffix(f":{tag}") or "-"
     if name.endswith("_bytes"):
@@ -87,7 +89,7 @@ def cell(name: str, value: Any) -> str:
 
 
 def _tag(name: str) -> str:
-    """Return the tag of a name; `latest` where it has none, nothing where it has no place for one."""
+    """Return the tag of a name, `latest` if it has no tag, or "" if a name of that kind cannot have one."""
     if not name or "@" in name or name.startswith("."):
         return ""
     tag = name.rpartition("/")[2].partition(":")[2]

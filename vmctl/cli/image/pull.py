@@ -12,14 +12,18 @@ EXAMPLE = "vmctl image pull debian:12"
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("name", metavar="REF", help="debian:12, or localhost:5000/web; docker.io where none is named")
-    parser.add_argument("--platform", default="", help="of several, this one: linux/arm64 (default: this host's)")
+    parser.add_argument(
+        "name", metavar="REF", help="such as debian:12 or localhost:5000/web (default registry: docker.io)"
+    )
+    parser.add_argument(
+        "--platform", default="", help="platform of a multi-platform image, such as linux/arm64 (default: this host's)"
+    )
     access.add_flags(parser)
     import_.add_max_size(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Fetch an image and print its name."""
+    """Download an image and print its name."""
     from images.transfer import pulling
 
     progress = output.Progress()
@@ -29,5 +33,5 @@ def run(args: argparse.Namespace) -> int:
         )
     finally:
         progress.clear()
-    import_.say([image])
+    import_.print_names([image])
     return 0

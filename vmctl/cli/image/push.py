@@ -12,13 +12,13 @@ EXAMPLE = "vmctl image push web localhost:5000/web:1"
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("name", metavar="NAME", help="an image of the store")
-    parser.add_argument("target", metavar="REF", nargs="?", default="", help="its name there; default: NAME")
+    parser.add_argument("name", metavar="NAME", help="name of the image in the store")
+    parser.add_argument("target", metavar="REF", nargs="?", default="", help="name in the registry (default: NAME)")
     access.add_flags(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Send an image and print the digest it has there."""
+    """Upload an image and print its digest in the registry."""
     from images.transfer import pushing
 
     progress = output.Progress()

@@ -11,12 +11,14 @@ EXAMPLE = "vmctl image rm web:1"
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("names", metavar="NAME", nargs="+", help="name, or the beginning of a digest")
-    parser.add_argument("-f", "--force", action="store_true", help="also those that instances use; they go on with it")
+    parser.add_argument("names", metavar="NAME", nargs="+", help="name of an image, or beginning of its digest")
+    parser.add_argument(
+        "-f", "--force", action="store_true", help="remove it even if instances use it; they keep running"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Remove each image and print its name, also after a failure to remove another image."""
+    """Remove each and print its name, also after a failure."""
     from images.store import store
 
     return each(args.names, lambda name: store.remove(name, force=args.force))
