@@ -1,4 +1,4 @@
-"""Builds as a whole: cached, reproducible, one beside the other, interrupted, and with nothing left of a failed one."""
+"""Complete builds: cached, reproducible, at the same time, interrupted; a failed build leaves nothing behind."""
 
 import json
 import os
@@ -43,7 +43,7 @@ def content(path, name="built"):
 
 
 def steps(said):
-    """Return what was said of each step: its text, and how it went."""
+    """Return the text and the result of each step."""
     lines = re.findall(r"^\[(\d+)/\d+\] (.*?)(?:  (CACHED|nothing changed|[\d.]+ \w+))?$", said, re.MULTILINE)
     return [(text, how) for _, text, how in lines]
 
@@ -70,7 +70,7 @@ def test_a_second_build_runs_nothing(context):
 def test_what_a_step_depends_on_decides(context):
     (context.folder / "a").write_text("A\n")
     context(STEPS, run=ok)
-    os.utime(context.folder / "a")  # its time is no difference: a fresh clone has others
+    os.utime(context.folder / "a")  # a changed time is not a change: in a fresh clone all times differ
     assert cached(context(STEPS).err) == [True] * 4
     (context.folder / "a").write_text("B\n")
     assert cached(context(STEPS).err) == [True, True, False, False]
@@ -158,7 +158,7 @@ def test_a_failing_step_leaves_nothing_and_keeps_what_was_before(context):
 
 
 def refused_after_steps(*words):
-    """The command fails, and its error is the last that it says."""
+    """The command fails, and its error is the end of its output."""
     result = vmctl(*words)
     assert (result.code, result.out) == (125, ""), result
     assert "\nvmctl: " in result.err

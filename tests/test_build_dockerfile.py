@@ -1,4 +1,4 @@
-"""Dockerfiles read: what each instruction says, and what of a wrong one. What comes of it: test_build_oracle."""
+"""Parsing of Dockerfiles: correct and wrong instructions. For the resulting images see test_build_oracle."""
 
 import pytest
 

@@ -173,7 +173,7 @@ def differences(ours, theirs):
 
 
 def settings(config):
-    """Return what a configuration says; buildah adds a label of its own, and PATH, which vmctl has as a default."""
+    """Return a configuration for comparison; buildah adds a label, and PATH, which is a default in vmctl."""
     found = {key: config.get(key) or None for key in KEYS}
     found["Env"] = [line for line in found["Env"] or [] if not line.startswith("PATH=")]
     found["Labels"] = {key: text for key, text in (found["Labels"] or {}).items() if key != "io.buildah.version"}

@@ -1,4 +1,4 @@
-"""Recipes and .dockerignore files: what they say, and what is said of wrong ones."""
+"""Recipes and .dockerignore files: correct ones, and the errors for wrong ones."""
 
 import json
 import shutil

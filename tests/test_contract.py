@@ -292,7 +292,7 @@ def never_ready(folder, mode):
 
 @pytest.fixture(scope="module", autouse=True)
 def waiting(guest_root, tmp_path_factory):
-    """Starts that go on beside the other tests: a guest on a busy machine takes its time to say its last word."""
+    """Starts that run during the other tests: on a busy machine a guest takes long to report its last mark."""
     started = {mode: never_ready(tmp_path_factory.mktemp(mode), mode) for mode in MODES if features(mode).own_kernel}
     yield started
     for process in started.values():

@@ -1,4 +1,4 @@
-"""What an instance has changed, told from layers and writable layer, against a comparison of the mounted trees."""
+"""The changes of an instance, computed from its layers, compared with a comparison of the mounted trees."""
 
 import os
 import random
@@ -44,7 +44,7 @@ def writing(made, folder):
 
 
 def compared(before, after):
-    """Return what docker-diff(1) would say of two trees, each as `trees.of` gives it."""
+    """Return the output of docker-diff(1) for two trees, each as returned by `trees.of`."""
 
     def seen(facts):
         mode, uid, gid, device, _, content, xattrs, mtime_ns = facts
@@ -66,8 +66,8 @@ def compared(before, after):
     return {(kind, f"/{path}") for path, kind in found.items()}
 
 
-def told(made, upper, *own):
-    """Return what we say."""
+def listed(made, upper, *own):
+    """Return our list of changes."""
     found = changes.changes(made, Writable(upper, own))
     assert found == sorted(found, key=lambda change: os.fsencode(change.path))
     assert len({change.path for change in found}) == len(found)
@@ -85,7 +85,7 @@ def layer(stage, tmp_path, name, paths):
 
 
 def script(root):
-    """Do to a tree what `diff` has to tell apart."""
+    """Make all kinds of changes to a tree that `diff` must distinguish."""
 
     def path(name):
         return os.path.join(root, name)
@@ -143,7 +143,7 @@ def test_each_kind_of_change(stage, tmp_path):
         before = of(merged)
         script(merged)
         assert "".join(f"{kind} {path}\n" for kind, path in changes.changes(made, Writable(upper))) == SCRIPT_SAYS
-        assert told(made, upper) == compared(before, of(merged))
+        assert listed(made, upper) == compared(before, of(merged))
 
 
 def test_nothing_changed_is_an_empty_list(stage, tmp_path):
@@ -152,7 +152,7 @@ def test_nothing_changed_is_an_empty_list(stage, tmp_path):
         os.utime(os.path.join(merged, "etc"))  # the time of a folder is nobody's change
         os.close(os.open(os.path.join(merged, "etc/hosts"), os.O_RDWR))
         assert os.listdir(upper) == ["etc"]
-        assert told(made, upper) == set()
+        assert listed(made, upper) == set()
 
 
 def test_the_same_size_and_time_is_not_the_same_content(stage, tmp_path):
@@ -162,7 +162,7 @@ def test_the_same_size_and_time_is_not_the_same_content(stage, tmp_path):
         with open(f"{merged}/a", "r+") as file:
             file.write("That")
         os.utime(f"{merged}/a", ns=(status.st_atime_ns, status.st_mtime_ns))
-        assert told(made, upper) == {("C", "/a")}
+        assert listed(made, upper) == {("C", "/a")}
 
 
 def test_what_lower_layers_deleted_is_no_longer_there(stage, tmp_path):
@@ -180,7 +180,7 @@ def test_what_lower_layers_deleted_is_no_longer_there(stage, tmp_path):
         os.makedirs(f"{merged}/doc/y")
         os.unlink(f"{merged}/etc/b")
         said = {("A", "/etc/a"), ("D", "/etc/b"), ("C", "/etc"), ("A", "/srv/x"), ("C", "/srv"), ("A", "/doc")}
-        assert told(made, upper) == {*said, ("A", "/doc/y")}
+        assert listed(made, upper) == {*said, ("A", "/doc/y")}
 
 
 def test_what_the_backend_mounts_on_is_nobodys_change(stage, tmp_path):
@@ -193,7 +193,7 @@ def test_what_the_backend_mounts_on_is_nobodys_change(stage, tmp_path):
         os.symlink("srv", f"{merged}/link")
         own = ("/proc", "/run/vmctl", "/srv/data/deep/er", "/mnt/with", "/etc/resolv.conf", "/link/file", "/absent")
         said = {("A", "/mnt"), ("A", "/mnt/with"), ("A", "/mnt/with/something"), ("A", "/link")}
-        assert told(made, upper, *own) == said
+        assert listed(made, upper, *own) == said
         assert changes.own(made, Writable(upper, own)) == {
             *("proc", "run/vmctl", "srv/data/deep/er", "srv/data/deep", "etc/resolv.conf", "srv/file"),
         }
@@ -204,7 +204,7 @@ def test_a_mount_point_that_the_image_has_is_compared_as_any(stage, tmp_path):
     with writing(made, str(tmp_path / "run")) as (merged, upper):
         os.chmod(f"{merged}/proc", 0o700)
         open(f"{merged}/etc/hosts", "w").close()
-        assert told(made, upper, "/proc", "/etc/hosts") == {("C", "/proc"), ("C", "/etc"), ("C", "/etc/hosts")}
+        assert listed(made, upper, "/proc", "/etc/hosts") == {("C", "/proc"), ("C", "/etc"), ("C", "/etc/hosts")}
 
 
 def test_names_that_are_no_text(stage, tmp_path):
@@ -214,7 +214,7 @@ def test_names_that_are_no_text(stage, tmp_path):
         with open(f"{merged}/line\nfeed", "a") as file:
             file.write("x")
         os.mkdir(f"{merged}/\udcfe")
-        assert told(made, upper) == {("D", "/a\udcff"), ("C", "/line\nfeed"), ("A", "/\udcfe")}
+        assert listed(made, upper) == {("D", "/a\udcff"), ("C", "/line\nfeed"), ("A", "/\udcfe")}
 
 
 def test_a_deep_tree(stage, tmp_path):
@@ -222,7 +222,7 @@ def test_a_deep_tree(stage, tmp_path):
     with writing(made, str(tmp_path / "run")) as (merged, upper):
         for depth in range(2, 351):  # os.makedirs calls itself
             os.mkdir(merged + "/a" * depth)
-        assert told(made, upper) == {("C", "/a"), *(("A", "/a" * depth) for depth in range(2, 351))}
+        assert listed(made, upper) == {("C", "/a"), *(("A", "/a" * depth) for depth in range(2, 351))}
         deep = layers.from_folder(stage, upper, overlay=True)
     with lookup.View([*made, deep]) as view:
         assert view.find("/a" * 350) is not None
@@ -231,7 +231,7 @@ def test_a_deep_tree(stage, tmp_path):
 
 @pytest.mark.parametrize("seed", range(8))
 def test_random_trees_random_changes(stage, tmp_path, seed):
-    """What we say is what is different; and the layer made of it shows the very tree that was there."""
+    """Our list contains all differences, and the layer made from it shows the same tree."""
     chance = random.Random(seed)
     (tmp_path / "low").mkdir()
     for _ in range(60):
@@ -243,7 +243,7 @@ def test_random_trees_random_changes(stage, tmp_path, seed):
             for _ in range(40):
                 step(chance, merged)
             after = of(merged)
-            assert told(made, upper) == compared(before, after)
+            assert listed(made, upper) == compared(before, after)
             made.append(layers.from_folder(stage, upper, overlay=True))
         with mounted(Image("x", "", "", tuple(made), ImageConfig(), "")) as root:
             assert without_links(of(root)) == without_links(after)

@@ -33,7 +33,7 @@ def mke2fs(folder, path, size):
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    """A folder with a root file system, as far as anybody can tell."""
+    """A folder that looks like a root file system."""
     folder = tmp_path_factory.mktemp("root")
     others.fill_base(str(folder))
     others.write(str(folder), "etc/os-release", b"ID=test\n")

@@ -98,7 +98,7 @@ def test_dockers_archives_have_what_docker_load_looks_for(web, tmp_path):
 
 
 def test_what_others_made_comes_out_as_it_went_in(tmp_path):
-    """Tars of another program keep their digests, whatever form their headers have."""
+    """Tar archives of other programs keep their digests, with any format of headers."""
     others.umoci("init", "--layout", tmp_path / "layout")
     others.umoci("new", "--image", f"{tmp_path}/layout:1")
     others.umoci("unpack", "--image", f"{tmp_path}/layout:1", tmp_path / "bundle")

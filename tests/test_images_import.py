@@ -137,7 +137,7 @@ def test_dockers_older_archives_are_read(tmp_path):
 
 
 def test_dockers_newer_archives_are_read(tmp_path):
-    """They are OCI layouts, with what older versions of docker need beside."""
+    """They are OCI layouts with the additional files that older versions of docker need."""
     layout = Layout()
     descriptor = layout.image(ONE, packing="")
     annotations = {CONTAINERD_NAME: "docker.io/library/web:1", "org.opencontainers.image.ref.name": "1"}

@@ -1,4 +1,4 @@
-"""Archives that are wrong in one place: a sentence that says which, and a store that is as it was."""
+"""Archives with one defect: the error names it, and the store is unchanged."""
 
 import hashlib
 import json
@@ -309,7 +309,7 @@ def packed_zeros(size_bytes):
 
 
 def test_a_layer_of_zeros_without_end(refused, tmp_path):
-    """64 MiB stand for 10 GiB, and a limit that is asked for stands for that of 4 GiB."""
+    """64 MiB are used in place of 10 GiB, and a limit of the command line in place of 4 GiB."""
     data = packed_zeros(64 << 20)
     assert len(data) < 100_000
     layout = Layout()

@@ -92,7 +92,7 @@ def test_hard_links_are_one_file(stage, mounted, tree):
 
 
 def test_contents_of_every_size_come_back(stage, mounted, tmp_path):
-    """Around the limits at which a content moves: into its inode's block, to blocks of its own, in chunks."""
+    """Sizes around the limits between the ways to store content: with the inode, in blocks, in chunks."""
     content = random.Random(7).randbytes(300_000)
     root = tmp_path / "sizes"
     root.mkdir()
@@ -226,7 +226,7 @@ def test_an_empty_tar_is_an_empty_layer(stage, mounted):
     assert os.listdir(mounted(layers.from_tar(stage, io.BytesIO(bytes(1024))))) == []
 
 
-# what layers say of those below
+# what layers change in the layers below
 
 
 LOWER = [

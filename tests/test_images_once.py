@@ -22,7 +22,7 @@ LISTING = (
 
 @pytest.fixture(scope="module")
 def image(guest_root, tmp_path_factory):
-    """`tiny` with 20 MiB of its own on top, in a store where nothing else is."""
+    """`tiny` with another layer of 20 MiB, alone in a store."""
     tiny = store.find("tiny")
     kept = {name: os.path.realpath(store.path(name)) for name in ("kernels", "packages")}
     real = [layer._replace(path=os.path.realpath(layer.path)) for layer in tiny.layers]

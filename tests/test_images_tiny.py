@@ -49,7 +49,7 @@ def test_built_twice_it_has_the_same_digest(empty_root):
 
 
 def test_two_that_need_the_defaults_at_once_make_them_once(empty_root, monkeypatch):
-    monkeypatch.setattr(kernel, "fetch_debian", lambda: None)  # 27 MB: has a test of its own
+    monkeypatch.setattr(kernel, "fetch_debian", lambda: None)  # 27 MB: it has a separate test
     said = []
     threads = [threading.Thread(target=defaults.ensure_defaults, args=(said.append,)) for _ in range(2)]
     for thread in threads:

@@ -66,7 +66,7 @@ def blocks(*files):
 
 
 def du(folder):
-    """Return what du(1) says, of files only."""
+    """Return the output of du(1) for files only."""
     files = [os.path.join(root, name) for root, _, names in os.walk(folder) for name in names]
     return blocks(*files)
 

@@ -18,7 +18,7 @@ LIMIT_S = 120.0
 
 
 def chromium():
-    """Return the program, None where it is not installed."""
+    """Return the path of the program, or None if it is not installed."""
     return shutil.which("chromium") or shutil.which("chromium-browser")
 
 
@@ -37,7 +37,7 @@ def browse(folder, url, *switches):
 
 
 class Browser:
-    """A browser that runs, and is asked over its debugging pipe; each page is opened in a context of its own."""
+    """A running browser, controlled through its debugging pipe; each page is opened in a separate context."""
 
     def __init__(self, folder):
         theirs_in, ours_out = os.pipe()
