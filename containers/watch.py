@@ -47,7 +47,7 @@ class ContainerWatch:
             with open(self.inst.path(EXIT_FILE), encoding="ascii") as file:
                 code, source = file.read(64).split()
             return explained(self.inst, Exit(int(code), source))
-        except (FileNotFoundError, ValueError):  # killed before it was written, or damaged: nobody knows
+        except (FileNotFoundError, ValueError):  # missing after a SIGKILL of the supervisor, or damaged
             return None
 
     def observe(self) -> str:

@@ -164,10 +164,10 @@ def test_a_guest_gets_its_first_packet_without_arp(new):
         tap = os.open("/dev/net/tun", os.O_RDWR)
         flags = taps.IFF_TAP | taps.IFF_NO_PI | taps.IFF_VNET_HDR
         fcntl.ioctl(tap, taps.TUNSETIFF, struct.pack("16sH22x", link.device.encode(), flags))
-    with closing(connect.Knock(link.address, 8000)) as knock:
+    with closing(connect.Connector(link.address, 8000)) as connector:
         frame = b""
         while frame[12:14] != b"\x08\x00":  # IPv4; a kernel with IPv6 may send some of that first
-            assert knock.poll() is None
+            assert connector.poll() is None
             assert frame[12:14] != b"\x08\x06", "asked by ARP"
             frame = os.read(tap, 2048)[10:]  # behind struct virtio_net_hdr
     os.close(tap)
@@ -301,10 +301,10 @@ def test_a_knock_is_answered_once_there_is_a_listener(new):
         echo_server(8000)(lambda: None)
 
     answers = []
-    with closing(connect.Knock(link.address, 8000)) as knock:
-        assert knock.poll() is None  # nobody is there at all
+    with closing(connect.Connector(link.address, 8000)) as connector:
+        assert connector.poll() is None  # no process listens
         with resident(link, late):
-            until(lambda: answers.append(knock.poll()) or answers[-1])
+            until(lambda: answers.append(connector.poll()) or answers[-1])
             with answers[-1] as connection:
                 assert connection.getpeername() == (link.address, 8000)
 

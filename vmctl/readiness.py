@@ -19,7 +19,7 @@ from vmctl.instance import Instance
 from vmctl.linux.events import PERIOD_S
 from vmctl.linux.filetree import size_bytes
 from vmctl.named import TYPE_CHECKING
-from vmctl.net.connect import Knock
+from vmctl.net.connect import Connector
 from vmctl.run import CommandError, run
 from vmctl.units import format_seconds
 from vmctl.workload import Ready
@@ -198,10 +198,10 @@ class _TcpProbe(_Probe):
     def __init__(self, inst: Instance, port: int) -> None:
         super().__init__(inst)
         self.answered: socket | None = None
-        self.knock = Knock(inst.state.address or "127.0.0.1", port)
+        self.connector = Connector(inst.state.address or "127.0.0.1", port)
 
     def succeeds(self) -> bool:
-        connection = self.knock.poll(PERIOD_S)
+        connection = self.connector.poll(PERIOD_S)
         if connection is None:
             return False
         self.period_s = PERIOD_S  # the workload listens: no event will announce a better answer
@@ -212,7 +212,7 @@ class _TcpProbe(_Probe):
         return False
 
     def close(self) -> None:
-        self.knock.close()
+        self.connector.close()
         if self.answered:
             self.answered.close()
 

@@ -17,7 +17,7 @@ _PART = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->\n)", re.DOTAL
 
 
 def updated(page: str) -> str:
-    """Return the page with its generated parts made anew. Raises KeyError for an unknown part."""
+    """Return the page with its generated parts updated. Raises KeyError for an unknown part."""
     parts = {"verbs": _overview, "commands": _commands, "workload": _workload, "recipe": _recipe}
     return _PART.sub(lambda match: f"{match[1]}\n{parts[match[2]]()}\n{match[3]}", page)
 
@@ -138,7 +138,7 @@ def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def main(path: str) -> None:
-    """Make the generated parts of a page anew."""
+    """Update the generated parts of a page."""
     with open(path, encoding="utf-8") as file:
         page = updated(file.read())
     with open(path, "w", encoding="utf-8") as file:

@@ -37,8 +37,8 @@ def connect(address: str, port: int, timeout_s: float) -> socket:
     return connection
 
 
-class Knock:
-    """Attempts to connect to one TCP port until one succeeds. Call `poll` again and again.
+class Connector:
+    """Tries to connect to a TCP port until it succeeds; call `poll` repeatedly.
 
     After a refusal the next `poll` makes the next attempt. A segment sent to a guest whose interface is not up yet is
     lost, and TCP repeats it only after a second: so another attempt is made in parallel to a silent one.
