@@ -2,7 +2,7 @@
 as_root := $(if $(filter 0,$(shell id -u)),,sudo)
 bin := .venv/bin
 
-.PHONY: setup demo test test-long lint docs bench clean
+.PHONY: setup demo test test-long lint docs picture bench clean
 
 setup:                  ## packages, .venv, image tiny, kernel; can be repeated
 	.ci/setup
@@ -27,6 +27,9 @@ lint: setup             ## formatting, lints, types, plain English
 
 docs:                   ## the generated parts of docs/reference.md
 	$(bin)/python -m vmctl.cli.reference docs/reference.md
+
+picture: setup          ## docs/demo.svg, the terminal recording in README.md
+	$(as_root) $(bin)/python docs/picture.py docs/demo.svg
 
 bench:                  ## the demo with enough rounds for intervals, our own cost beside others', an import beside tar
 	.ci/setup --tests
