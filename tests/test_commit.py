@@ -422,7 +422,7 @@ def test_no_such_instance(own_store):
 
 def test_a_name_that_names_content(box):
     digest = store.find("base").digest
-    assert "names one certain image" in refused("commit", box, f"web@{digest}")
+    assert "contains a digest, so it cannot name a new image" in refused("commit", box, f"web@{digest}")
 
 
 def test_a_full_disk_leaves_store_and_instance_as_they_were(base, tmp_path, monkeypatch):

@@ -338,7 +338,7 @@ def test_a_file_of_passwords_can_be_named(guarded, tmp_path):
 
 
 def test_a_login_needs_a_name_and_a_word():
-    assert "there is no terminal" in refused("image", "login", "localhost:1")
+    assert "login has no terminal to ask for the password" in refused("image", "login", "localhost:1")
     assert "needs --user" in refused("image", "login", "localhost:1", "--password-stdin", stdin="x")
 
 

@@ -1,7 +1,7 @@
-"""From a plan to an image, step by step.
+"""Build an image from a plan, step by step.
 
-What a step makes is kept in the store as an image without a public name (`.build/...`): the build cache, and what the
-next step's container is started from. What names it is all that the step depends on.
+The result of a step is stored as an image with a hidden name (`.build/...`). These images are the build cache, and the
+next step's container is started from them. The name is a hash of everything on which the step depends.
 """
 
 from __future__ import annotations
@@ -27,48 +27,48 @@ from images.store.staging import staging
 from vmctl.errors import NotFoundError, SpecError, VmctlError
 
 HIDDEN = ".build/"
-_VERSION = 1  # of what steps do; part of every key
+_VERSION = 1  # version of the steps' implementation; part of every key
 _NANO = 10**9
-# what --build-arg may set without an ARG, and what makes no difference to the result
+# variables that --build-arg can set without an ARG, and that do not change the result
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")
 _PROXIES = frozenset((*PROXIES, *map(str.lower, PROXIES)))
 
 
 class Options(NamedTuple):
-    """What the command line says of a build."""
+    """The options of a build."""
 
-    name: str  # of the image
+    name: str  # name of the image
     context: str  # the folder that COPY reads
     arguments: Mapping[str, str] = {}
-    target: str = ""  # a stage
+    target: str = ""  # the last stage to build
     cache: bool = True
     network: str = "bridge"
     epoch_s: int | None = None  # SOURCE_DATE_EPOCH
 
 
 class Reporter(Protocol):
-    """Who is told how a build goes."""
+    """Receives the progress of a build."""
 
     def step(self, number: int, total: int, text: str) -> None:
-        """Hear that a step begins."""
+        """A step begins."""
 
     def done(self, how: str) -> None:
-        """Hear how it ended: `CACHED`, or the layer's size."""
+        """The step is done; `how` is `CACHED`, or the layer's size."""
 
     def output(self, data: bytes) -> None:
-        """Hear what a command writes."""
+        """A command has written output."""
 
     def progress(self, text: str) -> None:
-        """Hear how far a step is."""
+        """The progress within a step."""
 
     def warn(self, text: str) -> None:
-        """Hear what the user should know."""
+        """A warning for the user."""
 
 
 def build(plan: Plan, options: Options, reporter: Reporter, runner: runstep.Runner) -> Image:
-    """Build an image, store it under its name and return it. After a failure only cached steps are new in the store.
+    """Build an image, store it under its name and return it. After a failure, only completed steps remain, as cache.
 
-    Raises SpecError, and what a step, the engine and the store raise.
+    Raises SpecError, and the errors of the steps, the runner and the store.
     """
     for warning in plan.warnings:
         reporter.warn(warning)
@@ -98,7 +98,7 @@ class _Build:
         for index in needed:
             self._states[index] = self._stage(index)
         for name in sorted(set(self._options.arguments) - self._declared - _PROXIES):
-            self._reporter.warn(f"--build-arg {name}: no ARG in {self._plan.file} takes it")
+            self._reporter.warn(f"--build-arg {name}: {self._plan.file} has no ARG {name}")
         state = self._states[target]
         return store.add(self._folder, self._options.name, state.layers, state.document())
 
@@ -127,7 +127,7 @@ class _Build:
         self._reporter.step(self._number, self._total, _short(text))
 
     def _failed(self, error: VmctlError, step: Instruction) -> VmctlError:
-        """Return an error that says which step it was."""
+        """Return the error with the step in which it was raised."""
         text = f"{step.where}: step {self._number} of {self._total} failed: {_short(step.text)}: {error}"
         return VmctlError(text, hint=error.hint, detail=error.detail)
 
@@ -144,19 +144,23 @@ class _Build:
             return self._states[before].copied()
         image = store.find(base)
         if image.disk:
-            raise SpecError(f"the image {base} is a disk, and nothing can be built on it", hint="import it as a layer")
+            raise SpecError(
+                f"the image {base} is a disk, on which no image can be built", hint="`vmctl image import --as-layer`"
+            )
         if image.architecture != architecture():
-            raise SpecError(f"the image {base} is for {image.architecture}, and images are built for {architecture()}")
+            raise SpecError(f"the image {base} is for {image.architecture}, but images are built for {architecture()}")
         self._reporter.done("")
         return State(self._held(image), store.document(image), epoch_s=self._options.epoch_s)
 
     def _held(self, image: Image) -> list[Layer]:
-        """Return the layers of an image, linked into our own folder: nobody can take them away meanwhile."""
+        """Return the layers of an image, linked into the stage: they remain even if the image is removed."""
         held: list[Layer] = []
         for layer in image.layers:
             known = layers.known(self._folder, layer.digest, held)
             if known is None:
-                raise ImageError(f"the image {image.name} lacks a layer", hint="remove it and get it again")
+                raise ImageError(
+                    f"the image {image.name} lacks a layer", hint=f"`vmctl image rm {image.name}`, then get it again"
+                )
             held.append(known)
         return held
 
@@ -183,7 +187,7 @@ class _Build:
             return None
 
     def _keep(self, state: State, key: str) -> None:
-        """Put the layers so far into the store, under a hidden name."""
+        """Store the current layers under a hidden name."""
         state.name = HIDDEN + key
         with suppress(NotFoundError):
             if [layer.digest for layer in store.find(state.name).layers] == [layer.digest for layer in state.layers]:
@@ -192,7 +196,7 @@ class _Build:
         state.layers = tuple(self._held(image))
 
     def _step(self, state: State, step: Instruction, index: int) -> str:
-        """Take a step and return how it went."""
+        """Execute a step and return its outcome for the reporter."""
         action = self._filling.action(step.action, state.lookup)
         match action:
             case Arg():
@@ -223,7 +227,7 @@ class _Build:
 
     def _run(self, state: State, action: Run, text: str) -> str:
         if not state.layers:
-            raise SpecError("there is nothing to run in an empty image", hint="COPY a program into it first")
+            raise SpecError("RUN needs a program, but the image is empty", hint="COPY a program into the image first")
         proxies = {name: value for name, value in self._options.arguments.items() if name in _PROXIES}
         variables = {"SOURCE_DATE_EPOCH": str(state.epoch_s), **state.arguments, **settings.environment(state.settings)}
         command = runstep.Command(
@@ -289,7 +293,7 @@ class _Build:
             return self._add(state, addition, text)
 
     def _add(self, state: State, addition: Addition, text: str) -> str:
-        """Add a layer of files; one that the store has already is taken from there."""
+        """Add a layer of files; a layer that the store already has is reused."""
         digest = addition.digest()
         layer = layers.known(self._folder, digest, state.layers) if self._options.cache else None
         how = "CACHED"
@@ -316,7 +320,7 @@ def _short(text: str) -> str:
 
 
 def _located(error: VmctlError, where: str) -> VmctlError:
-    """Return the same error, with where in the file it arose."""
+    """Return the same error, with its place in the file."""
     located = VmctlError(f"{where}: {error}", hint=error.hint, detail=error.detail)
     located.exit_code = error.exit_code
     return located

@@ -1,4 +1,4 @@
-"""An instance's writable layer as one more layer on its image: a new image, which runs in every mode."""
+"""Commit: the writable layer of an instance on top of its image gives a new image, which runs in every mode."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vmctl.errors import NotFoundError, SpecError, StateError
 from vmctl.units import format_size
 from vmctl.writable import Writable
 
-# what docker keeps in a configuration of the one container it came from; OCI has none of it
+# keys that Docker adds to a configuration for the container of its origin; OCI does not have them
 _OF_A_CONTAINER = ("container", "container_config", "docker_version", "id", "parent")
 
 Settings = Mapping[str, Any]  # the part `config` of an OCI image configuration
@@ -32,11 +32,11 @@ def commit(
     change: Callable[[Settings], Settings] = lambda settings: settings,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Image:
-    """Add an image made of another one and a writable layer on it, and return it; `origin` is the layer's instance.
+    """Store an image made of the image `base` and a writable layer on top of it, and return the image.
 
-    It replaces one of the same name. `change` gives the new image its configuration; message and author are for its
-    history. Raises SpecError for a name that no image can have, StateError for an image without layers, VmctlError;
-    then the store is as it was.
+    An image of the same name is replaced. `origin` is the name of the layer's instance. `change` returns the settings
+    of the new image; message and author are for its history. Raises SpecError for an invalid name, StateError if `base`
+    has no layers, VmctlError; then the store is unchanged.
     """
     name = _checked(name)
     require_layers(base, origin)
@@ -50,7 +50,7 @@ def commit(
 
 
 def require_layers(image: Image, user: str) -> None:
-    """Raise StateError if an image has no layers: what a guest writes to a disk image is blocks of a disk."""
+    """Raise StateError if an image has no layers, because it is a disk."""
     if image.disk:
         raise StateError(
             f"{user} was started from the disk image {image.name}, which has no layers to compare it with",
@@ -60,17 +60,22 @@ def require_layers(image: Image, user: str) -> None:
 
 def _checked(name: str) -> str:
     if reference.parse(name).digest:
-        raise SpecError(f"{name[:300]!r} names one certain image, not a new one", hint="such as web or web:1.2")
+        raise SpecError(
+            f"{name[:300]!r} contains a digest, so it cannot name a new image", hint="use a name such as web or web:1.2"
+        )
     return reference.familiar(name)
 
 
 def _hold(stage: Stage, image: Image) -> list[Layer]:
-    """Return the image's layers, which from now on nobody can take away. Raises NotFoundError."""
+    """Return the image's layers, linked into the stage: they remain if the image is removed. Raises NotFoundError."""
     held: list[Layer] = []
     for layer in image.layers:
         found = layers.known(stage, layer.digest, held)
         if found is None:
-            raise NotFoundError(f"the image {image.name} lacks its layer {layer.digest}", hint="get the image again")
+            raise NotFoundError(
+                f"the image {image.name} lacks its layer {layer.digest}",
+                hint=f"`vmctl image rm {image.name}`, then get it again",
+            )
         held.append(found)
     return held
 
@@ -100,11 +105,11 @@ def _history(origin: str, message: str, author: str) -> dict[str, Any]:
 def _document(
     base: Mapping[str, Any], stack: Sequence[Layer], settings: Settings, entry: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return the new image's OCI configuration: the base's, with a layer and a line of history more."""
+    """Return the new image's OCI configuration: that of the base, plus a layer and a line of history."""
     document = {key: value for key, value in base.items() if key not in _OF_A_CONTAINER}
     history = list(base.get("history") or [])
-    told = sum(1 for line in history if not line.get("empty_layer"))
-    history += [{"created": base.get("created", "")}] * (len(stack) - 1 - told)  # each layer has its line
+    described = sum(1 for line in history if not line.get("empty_layer"))
+    history += [{"created": base.get("created", "")}] * (len(stack) - 1 - described)  # a line for each layer
     document |= {
         "created": entry["created"],
         "config": dict(settings),

@@ -1,4 +1,4 @@
-"""RUN: a command in a container on the image so far; what it changed becomes a layer."""
+"""RUN: a command in a container of the current image; the files that it changes become a layer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OnOutput = Callable[[bytes], None]
 
 
 class Command(NamedTuple):
-    """What to run."""
+    """The command of a RUN step."""
 
     argv: tuple[str, ...]
     env: dict[str, str]
@@ -28,29 +28,29 @@ class Command(NamedTuple):
 
 
 class Runner(Protocol):
-    """Runs the commands of RUN steps: the image store knows no instances."""
+    """Runs the commands of RUN steps; it is implemented outside of the image store, which knows no instances."""
 
     def run(self, work: Workload, on_output: OnOutput) -> AbstractContextManager[Writable]:
-        """Run a workload to its end and lend its writable layer. Raises VmctlError with its last output if it fails."""
+        """Run a workload to its end and yield its writable layer. Raises VmctlError with its last output."""
 
     def alone(self, name: str) -> AbstractContextManager[None]:
-        """Keep other builds out of the step of this name; what a killed build has left of it is removed."""
+        """Hold the lock of the step of this name, and remove the instance of a killed build."""
 
     def remove_abandoned(self) -> None:
-        """Remove what builds that were killed have left."""
+        """Remove the instances and locks of killed builds."""
 
 
 def name_of(key: str) -> str:
-    """Return the name of a step's instance, which is also what it sees as its host's name: the same in each build."""
+    """Return the name of a step's instance, which is also its host name: the same in each build."""
     return f"build-{key[:12]}"
 
 
 def run(
     runner: Runner, stage: Stage, image: str, command: Command, name: str, newest_ns: int, on_output: OnOutput
 ) -> Layer | None:
-    """Run a command on an image of the store and return the layer of its changes, in the stage; None without any.
+    """Run a command on an image of the store and return the layer of its changes, None if it has changed nothing.
 
-    What it writes goes to `on_output`. Raises as the runner does.
+    The layer is in the stage. Output of the command is passed to `on_output`. Raises the errors of the runner.
     """
     work = Workload(
         name=name,
@@ -70,7 +70,7 @@ def run(
 
 
 def _changed(below: Sequence[Layer], writable: Writable, own: frozenset[str]) -> bool:
-    """Return whether anything is in the upper folder, or it differs from the root it stands for."""
+    """Return whether the upper folder has entries, or its attributes differ from those of the image's root."""
     if any(entry.name not in own for entry in os.scandir(writable.folder)):
         return True
     status, root = os.stat(writable.folder), lookup.find(below, "/")
