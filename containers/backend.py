@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 
 from containers.watch import REPLACED_SIGNAL, ContainerWatch
 from vmctl.backend import (
@@ -20,11 +21,12 @@ from vmctl.backend import (
     Step,
     Writable,
 )
-from vmctl.errors import StateError, VmctlError
+from vmctl.errors import StateError
 from vmctl.instance import Instance
 from vmctl.linux import processes
 from vmctl.linux.filetree import write_atomic
 from vmctl.named import TYPE_CHECKING
+from vmctl.records import UnreadableError
 from vmctl.workload import Workload
 
 if TYPE_CHECKING:
@@ -88,7 +90,8 @@ class ContainerBackend(HasFootprint, HasWritable, HasReads):
         """
         pid = inst.state.pid
         if pid and self.namespaced and signum in ENDING and not processes.handles(pid, signum):
-            write_atomic(inst.path(REPLACED_SIGNAL), str(signum))
+            with suppress(OSError):  # a full disk must not prevent the end
+                write_atomic(inst.path(REPLACED_SIGNAL), str(signum))
             signum = signal.SIGKILL
         processes.send(pid, inst.state.pid_start, signum)
 
@@ -126,7 +129,7 @@ class ContainerBackend(HasFootprint, HasWritable, HasReads):
         from images.layer import mounts
 
         if entry["kind"] != mounts.KIND:
-            raise VmctlError(f"the journal of {inst.name} contains an entry of unknown kind: {entry['kind']}")
+            raise UnreadableError(f"the journal of {inst.name} contains an entry of unknown kind: {entry['kind']}")
         mounts.release_layer(entry["key"], inst)
 
 

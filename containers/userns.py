@@ -56,7 +56,7 @@ def lowest_free() -> int:
 def _taken() -> Iterator[int | None]:
     for name in instance.names():
         with suppress(NotFoundError):  # removed since it was listed
-            yield first_id(instance.load(name))
+            yield instance.state_of(name).own.get(_KEY)
 
 
 def mapping(first: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import select
 import signal
 
@@ -44,11 +45,13 @@ class ContainerWatch:
     def result(self) -> Exit | None:
         """See Watch."""
         try:
-            with open(self.inst.path(EXIT_FILE), encoding="ascii") as file:
-                code, source = file.read(64).split()
-            return explained(self.inst, Exit(int(code), source))
-        except (FileNotFoundError, ValueError):  # missing after a SIGKILL of the supervisor, or damaged
+            with open(self.inst.path(EXIT_FILE), "rb") as file:
+                found = re.fullmatch(rb"([0-9]{1,3}) (workload|signal|oom|vmctl)\n?", file.read(64))
+        except OSError:  # missing after a SIGKILL of the supervisor
             return None
+        if found is None or int(found[1]) > 255:  # damaged
+            return None
+        return explained(self.inst, Exit(int(found[1]), found[2].decode()))
 
     def observe(self) -> str:
         """See Watch."""

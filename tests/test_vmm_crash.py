@@ -60,6 +60,25 @@ def test_nothing_is_left_after_kill_9(guest_root, after_s):
     assert host() == before
 
 
+@pytest.mark.parametrize("damaged", ["workload.json", "state.jsonl"])
+def test_a_guest_that_cannot_be_read_is_ended_by_force(guest_root, damaged):
+    """QEMU is in the cgroup, which the host itself can undo; the layers' leases end with the folder."""
+    start_and_die(0.2)
+    inst = instance.load(WORK.name)
+    with open(inst.path(damaged), "w") as file:
+        file.write("damaged\n")
+    with pytest.raises(VmctlError, match=r"crash: .* is damaged"):
+        engine.rm(WORK.name)
+    left = engine.rm(WORK.name, force=True)
+    assert [text.partition(" ")[0] for text in left if not text.startswith("lease ")] == (
+        ["domain"] if damaged == "state.jsonl" else []
+    )
+    assert qemu.find(domain.machine_uuid(inst.state.id)) is None
+    assert not os.path.exists(inst.directory)
+    assert not os.path.exists(inst.run_dir)
+    assert not switch.exists()
+
+
 def test_nothing_is_left_after_kill_9_while_preparing(guest_root):
     before = host()
     pid = os.fork()

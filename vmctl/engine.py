@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from vmctl import backends, instance, removal
 from vmctl.backend import Attachment, Backend, Command, Exit, Problem, Start
 from vmctl.errors import NotFoundError, StateError, UnavailableError, VmctlError
+from vmctl.folder import removal_hint
 from vmctl.instance import Instance
 from vmctl.records import UnreadableError
 from vmctl.workload import Workload
@@ -158,7 +159,7 @@ def running(
 
 def status(inst: Instance, backend: Backend | None = None) -> str:
     """Return created, running, exited or failed as the kernel reports it; the exit is recorded when first seen."""
-    backend = backend or backends.load(inst.state.mode)
+    backend = backend or _backend(inst)
     if inst.state.status == "running":
         watch = backend.watch(inst)
         if watch.alive():
@@ -167,21 +168,23 @@ def status(inst: Instance, backend: Backend | None = None) -> str:
         inst.state.exit_code = result.code if result else None
         inst.state.exit_source = result.source if result else UNKNOWN
         inst.state.status = "exited"
-        inst.save()
+        _save(inst)
     elif inst.state.status == "created" and not inst.busy():
         inst.recall()  # the command that was starting it has finished or was killed
         return "failed" if inst.state.status == "created" else status(inst, backend)
     return inst.state.status
 
 
+def _save(inst: Instance) -> None:
+    """Record how an instance ended, unless the disk is full: a record that cannot be written stops no ending."""
+    with suppress(OSError):
+        inst.save()
+
+
 def wait(inst: Instance, timeout_s: float | None = None) -> Exit | None:
     """Return how the workload ended, or None if it is still running after `timeout_s`. Raises StateError."""
-    backend = backends.load(inst.state.mode)
-    deadline = None if timeout_s is None else time.monotonic() + timeout_s
-    while status(inst, backend) in ("running", "created"):
-        if deadline is not None and time.monotonic() > deadline:
-            return None
-        time.sleep(0.005)
+    if not _ends(inst, _backend(inst), timeout_s):
+        return None
     if inst.state.exit_source is None:
         raise StateError(f"{inst.name} never ran", hint=f"`vmctl rm {inst.name}` removes it")
     if inst.state.exit_code is None:
@@ -192,25 +195,35 @@ def wait(inst: Instance, timeout_s: float | None = None) -> Exit | None:
     return Exit(inst.state.exit_code, inst.state.exit_source)
 
 
+def _ends(inst: Instance, backend: Backend, timeout_s: float | None) -> bool:
+    """Wait until the workload has ended; return False if it is still running after `timeout_s`."""
+    deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    while status(inst, backend) in ("running", "created"):
+        if deadline is not None and time.monotonic() > deadline:
+            return False
+        time.sleep(0.005)
+    return True
+
+
 def stop(inst: Instance, timeout_s: float | None = None, signum: int = signal.SIGTERM) -> None:
     """Send a signal to the workload, and SIGKILL after `timeout_s`, by default the instance's `stop_s`."""
-    backend = backends.load(inst.state.mode)
+    backend = _backend(inst)
     with inst.locked():
         if status(inst, backend) != "running":
             return
         inst.timeline.mark("T7")
         backend.signal(inst, signum)
-        if wait(inst, inst.state.stop_s if timeout_s is None else timeout_s) is None:
+        if not _ends(inst, backend, inst.state.stop_s if timeout_s is None else timeout_s):
             backend.signal(inst, signal.SIGKILL)
-            if wait(inst, 30.0) is None:
+            if not _ends(inst, backend, 30.0):
                 raise VmctlError(f"{inst.name} is still running after SIGKILL", hint="`dmesg` may show why")
         inst.timeline.mark("T8")
-        inst.save()
+        _save(inst)
 
 
 def kill(inst: Instance, signum: int) -> None:
     """Send a signal to the workload. Raises StateError if it is not running."""
-    backend = backends.load(inst.state.mode)
+    backend = _backend(inst)
     if status(inst, backend) != "running":
         raise StateError(f"{inst.name} is not running", hint="`vmctl ps` lists running instances")
     backend.signal(inst, signum)
@@ -218,43 +231,51 @@ def kill(inst: Instance, signum: int) -> None:
 
 def exec_command(inst: Instance, command: Command) -> int:
     """Run another command in a running instance, on this process's streams, and return its exit code."""
-    backend = backends.load(inst.state.mode)
+    backend = _backend(inst)
     if status(inst, backend) != "running":
         raise StateError(f"{inst.name} is not running", hint=f"`vmctl logs {inst.name}` shows its last output")
     return backend.exec(inst, command)
 
 
 def rm(name: str, *, force: bool = False) -> list[str]:
-    """Remove an instance; one that runs or cannot be read only with `force`. Raises NotFoundError, StateError.
+    """Remove an instance; one that runs or cannot be read only with `force`.
 
-    Returns a text for each object that is left on the host: none, unless the instance cannot be read.
+    Returns a text for each object that is left on the host: none, unless the instance or its journal cannot be read.
+    Raises NotFoundError, StateError, UnreadableError.
     """
     try:
         inst = instance.load(name)
-        backend = backends.load(inst.state.mode)
-    except NotFoundError:
+        backend = _backend(inst)
+    except UnreadableError as error:
+        if force:
+            return removal.remove_unreadable(name)
+        error.hint = removal_hint(name)
         raise
-    except VmctlError as error:
-        if not force:
-            raise StateError(f"{error}", hint=f"`vmctl rm -f {name}` removes what its journal lists") from None
-        return removal.remove_unreadable(name)
     if not force and status(inst, backend) == "running":
         raise StateError(f"{name} is running", hint=f"`vmctl stop {name}` first, or `vmctl rm -f {name}`")
     with inst.locked():
-        removal.remove(inst, backend)
-    return []
+        return removal.remove(inst, backend, force=force)
 
 
 def down(name: str, timeout_s: float | None = None) -> bool:
-    """Stop and remove an instance; return False if it does not exist."""
+    """Stop and remove an instance; return False if it does not exist. Raises UnreadableError."""
     instance.remove_unfinished()
     try:
         inst = instance.load(name)
         stop(inst, timeout_s)
-        rm(name, force=True)
+        with inst.locked():
+            removal.remove(inst, _backend(inst))
     except NotFoundError:
         return False
     except UnreadableError as error:
-        error.hint = f"`vmctl rm -f {name}` removes what its journal lists"
+        error.hint = removal_hint(name)
         raise
     return True
+
+
+def _backend(inst: Instance) -> Backend:
+    """Return the backend of an instance. Raises UnreadableError if its mode is not installed."""
+    try:
+        return backends.load(inst.state.mode)
+    except VmctlError as error:
+        raise UnreadableError(f"{inst.name}: {error}", hint=removal_hint(inst.name)) from error

@@ -6,7 +6,7 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from vmctl import paths
 from vmctl.errors import ConflictError, NotFoundError, VmctlError
@@ -29,8 +29,9 @@ class Folder(Home):
         try:
             _flock(fd, self.name, timeout_s)
             self._refuse_removed(fd)
-            os.truncate(fd, 0)
-            os.pwrite(fd, str(os.getpid()).encode(), 0)
+            with suppress(OSError):  # a full disk; the pid is only for the error of another command
+                os.truncate(fd, 0)
+                os.pwrite(fd, str(os.getpid()).encode(), 0)
             yield
         finally:
             os.close(fd)
@@ -87,6 +88,11 @@ class Folder(Home):
 def absent(name: str) -> NotFoundError:
     """Return the error for a name that no instance has."""
     return NotFoundError(f"there is no instance {name}", hint="`vmctl ps -a` lists them")
+
+
+def removal_hint(name: str) -> str:
+    """Return the hint for an instance that cannot be read."""
+    return f"`vmctl rm -f {name}` removes what its journal lists"
 
 
 def _flock(fd: int, name: str, timeout_s: float) -> None:

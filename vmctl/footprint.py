@@ -18,6 +18,7 @@ def helpers(journal: Journal) -> dict[str, list[int]]:
     """Return the pids of the running helper processes in an instance's journal by role: forwarder, supervisor."""
     found: dict[str, list[int]] = {}
     for entry in journal.entries():
-        if entry["kind"] == "process" and processes.alive(entry["pid"], entry["start"]):
-            found.setdefault(entry.get("role", "helper"), []).append(entry["pid"])
+        pid, start = entry.get("pid"), entry.get("start")
+        if entry["kind"] == "process" and isinstance(pid, int) and processes.alive(pid, start):
+            found.setdefault(str(entry.get("role", "helper")), []).append(pid)
     return found

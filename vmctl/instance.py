@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 
 from vmctl import paths, records
 from vmctl.errors import ConflictError, SpecError
-from vmctl.folder import LOCK_S, Folder, absent
+from vmctl.folder import LOCK_S, Folder, absent, removal_hint
 from vmctl.journal import Journal
 from vmctl.linux import filetree
 from vmctl.named import TYPE_CHECKING
@@ -19,7 +19,7 @@ from vmctl.timeline import Timeline
 from vmctl.workload import Workload
 
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, Literal
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}"
 ID = r"[0-9a-f]{8}"
@@ -39,7 +39,7 @@ class State:
 
     id: str = ""  # 8 hex digits, for names that the kernel keeps short
     mode: str = ""
-    status: str = "created"  # created | running | exited | failed
+    status: Literal["created", "running", "exited", "failed"] = "created"
     created: float = 0.0  # seconds since the epoch
     pid: int | None = None  # pid on the host of the workload (container) or of QEMU (vm)
     pid_start: int | None = None  # start time in ticks of that process, because pids are used again
@@ -67,7 +67,9 @@ class State:
         state = cls(**records.fields(cls, renamed, what))
         state.supervisor_start = state.own.pop(_OLD_START, state.supervisor_start)
         if not re.fullmatch(ID, state.id):  # it becomes part of paths
-            raise records.UnreadableError(f"{what} is damaged: {state.id[:20]!r} is not an id")
+            raise records.UnreadableError(f"{what} is damaged: {state.id[:20]!a} is not an id")
+        if state.exit_code not in (None, *range(256)):
+            raise records.UnreadableError(f"{what} is damaged: {state.exit_code} is not an exit code")
         return state
 
     def values(self) -> dict[str, Any]:
@@ -166,41 +168,58 @@ def load(name: str) -> Instance:
     """
     if not re.fullmatch(NAME, name):
         raise absent(name)
-    directory = os.path.join(paths.instances_root(), name)
+    try:
+        return _read(name, os.path.join(paths.instances_root(), name))
+    except records.UnreadableError as error:
+        error.hint = error.hint or removal_hint(name)
+        raise
+
+
+def _read(name: str, directory: str) -> Instance:
     try:
         state, timeline = _read_state(directory, name)
         what = f"{name}: {WORKLOAD}"
-        with open(os.path.join(directory, WORKLOAD), "rb") as file:
-            work = Workload.from_json(file.read(records.MAX_BYTES), what)
-    except (FileNotFoundError, NotADirectoryError):
+        work = Workload.from_json(records.content(os.path.join(directory, WORKLOAD), what), what)
+    except FileNotFoundError as error:
         if os.path.isdir(directory):
-            raise records.UnreadableError(f"{name} is damaged: {STATE} or {WORKLOAD} is missing") from None
+            missing = os.path.basename(error.filename)
+            raise records.UnreadableError(f"{name} is damaged: {missing} is missing") from None
         raise absent(name) from None
-    except (IsADirectoryError, PermissionError) as error:
-        raise records.UnreadableError(f"{name} cannot be read: {error.strerror}") from None
     inst = Instance(name, work, state)
     inst.timeline = timeline
     return inst
 
 
+def state_of(name: str) -> State:
+    """Return the recorded state of an instance; its workload may be damaged. Raises NotFoundError, UnreadableError."""
+    try:
+        return _read_state(os.path.join(paths.instances_root(), name), name)[0]
+    except FileNotFoundError:
+        raise absent(name) from None
+
+
 def _read_state(directory: str, name: str) -> tuple[State, Timeline]:
     """Return the last complete state. Raises FileNotFoundError, UnreadableError."""
     path, what = os.path.join(directory, STATE), f"{name}: {STATE}"
-    if not os.path.exists(path):
+    if not os.path.lexists(path):
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
     found = records.lines(path, what, last_bytes=STATE_BYTES).objects
     if not found:
         raise records.UnreadableError(f"{what} is damaged: no line can be read")
     values = found[-1]
     marks_ns = values.pop("marks_ns", {})
-    if not isinstance(marks_ns, dict) or not all(type(at_ns) is int for at_ns in marks_ns.values()):
+    if not isinstance(marks_ns, dict) or not all(map(_is_mark, marks_ns.values())):
         raise records.UnreadableError(f"{what} is damaged: expected marks in nanoseconds")
     return State.read(values, what), Timeline(marks_ns)
 
 
+def _is_mark(at_ns: Any) -> bool:
+    return type(at_ns) is int and at_ns >= 0
+
+
 def names() -> list[str]:
-    """Return the names of all instances, sorted."""
-    return sorted(folder for folder in _listing() if not _is_unfinished(folder))
+    """Return the names of all instances, sorted. Folders that cannot be an instance are left out."""
+    return sorted(folder for folder in _listing() if re.fullmatch(NAME, folder))
 
 
 def _listing() -> list[str]:

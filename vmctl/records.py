@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import stat
 
 from vmctl.errors import VmctlError
 from vmctl.named import TYPE_CHECKING, NamedTuple
@@ -28,22 +29,55 @@ class UnreadableError(VmctlError):
 
 def read(path: str, what: str) -> Any:
     """Return the JSON value in a file. Raises UnreadableError, FileNotFoundError."""
-    try:
-        with open(path, "rb") as file:
-            raw = file.read(MAX_BYTES + 1)
-    except (IsADirectoryError, NotADirectoryError, PermissionError) as error:
-        raise UnreadableError(f"{what} cannot be read: {error.strerror}") from None
-    if len(raw) > MAX_BYTES:
+    return parse(content(path, what), what)
+
+
+def content(path: str, what: str) -> bytes:
+    """Return the content of a file. Raises UnreadableError if it is not a regular file, or too large."""
+    found, begin = _tail(path, what, MAX_BYTES)
+    if begin:
         raise UnreadableError(f"{what} is larger than {MAX_BYTES >> 20} MiB")
-    return parse(raw, what)
+    return found
+
+
+def _tail(path: str, what: str, size: int) -> tuple[bytes, int]:
+    """Return the last `size` bytes of a regular file, and their offset. Raises UnreadableError, FileNotFoundError."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # opening a FIFO would wait for a writer
+        with open(fd, "rb") as file:
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode):
+                raise UnreadableError(f"{what} cannot be read: it is not a regular file")
+            begin = file.seek(max(0, status.st_size - size))
+            return file.read(size), begin
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise UnreadableError(f"{what} cannot be read: {error.strerror}") from None
 
 
 def parse(raw: bytes | str, what: str) -> Any:
     """Return a JSON value. Raises UnreadableError."""
     try:
-        return json.loads(raw)
-    except (ValueError, RecursionError):  # ValueError: not UTF-8, not JSON, or a number with too many digits
-        raise UnreadableError(f"{what} is damaged: it is not JSON") from None
+        return _value(raw)
+    except (ValueError, RecursionError):
+        raise UnreadableError(f"{what} is damaged: it is not JSON, or contains a number that is too large") from None
+
+
+def _value(raw: bytes | str) -> Any:
+    """Return a JSON value. Raises ValueError if it is not UTF-8, not JSON, or has a large number; RecursionError."""
+    return _JSON.decode(raw if isinstance(raw, str) else raw.decode())
+
+
+def _number(text: str) -> int | float:
+    """Return a number that any code can compute with and any JSON parser can read. Raises ValueError."""
+    number = float(text) if set(text) & set(".eE") else int(text)
+    if not -(1 << 63) < number < 1 << 63:  # also infinity and NaN
+        raise ValueError(text)
+    return number
+
+
+_JSON = json.JSONDecoder(parse_float=_number, parse_int=_number, parse_constant=_number)  # constants: NaN, Infinity
 
 
 def plain(record: Any) -> Any:
@@ -119,7 +153,8 @@ def _typed(declared: str, value: Any, what: str, records: Mapping[str, type[Any]
         found = _as(name, value, what, records)
         if found is not _NO:
             return found
-    raise UnreadableError(f"{what} is damaged: expected {declared}, got {_short(value)}")
+    expected = declared.replace("Literal", "one of ")
+    raise UnreadableError(f"{what} is damaged: expected {expected}, got {_short(value)}")
 
 
 _NO = object()
@@ -158,7 +193,10 @@ def _as(name: str, value: Any, what: str, records: Mapping[str, type[Any]]) -> A
 
 
 def _short(value: Any) -> str:
-    return json.dumps(value, default=str)[:60]
+    try:
+        return json.dumps(value, default=str)[:60]
+    except RecursionError:
+        return "a deeply nested value"
 
 
 def append(path: str, value: Mapping[str, Any]) -> None:
@@ -168,14 +206,22 @@ def append(path: str, value: Mapping[str, Any]) -> None:
     1 to 6 ms (auto_da_alloc in ext4(5)).
     """
     line = json.dumps(versioned(value)).encode() + b"\n"
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
+        if _is_cut(fd):  # by a crash of the host; this line must not become its continuation
+            line = b"\n" + line
         written = os.write(fd, line)
         if written < len(line):  # the disk is full; half a line would spoil the next one
             os.ftruncate(fd, os.fstat(fd).st_size - written)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
     finally:
         os.close(fd)
+
+
+def _is_cut(fd: int) -> bool:
+    """Return whether the last line of a file has no end."""
+    size = os.fstat(fd).st_size
+    return size > 0 and os.pread(fd, 1, size - 1) != b"\n"
 
 
 class Lines(NamedTuple):
@@ -188,21 +234,16 @@ class Lines(NamedTuple):
 def lines(path: str, what: str, *, last_bytes: int | None = None) -> Lines:
     """Return the objects of a file, or of its last bytes; none if the file does not exist. Ignores an unfinished line.
 
-    A damaged line is counted and skipped. Raises UnreadableError for a line of a later format.
+    A damaged line is counted and skipped. Raises UnreadableError for a line of a later format, and as `content` does.
     """
     try:
-        with open(path, "rb") as file:
-            end = file.seek(0, os.SEEK_END)
-            begin = file.seek(max(0, end - (last_bytes or MAX_BYTES)))
-            found = file.read(last_bytes or MAX_BYTES).split(b"\n")[:-1]
-    except (FileNotFoundError, NotADirectoryError):
+        raw, begin = (content(path, what), 0) if last_bytes is None else _tail(path, what, last_bytes)
+    except FileNotFoundError:
         return Lines([], 0)
-    except (IsADirectoryError, PermissionError) as error:
-        raise UnreadableError(f"{what} cannot be read: {error.strerror}") from None
     objects, damaged = [], 0
-    for line in found[bool(begin) :]:  # the first line may be incomplete if the file is not read from its beginning
+    for line in raw.split(b"\n")[bool(begin) : -1]:  # without its beginning, the first line may be incomplete
         try:
-            value = json.loads(line)
+            value = _value(line)
         except (ValueError, RecursionError):
             value = None
         if isinstance(value, dict):

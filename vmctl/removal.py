@@ -3,84 +3,109 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from functools import partial
 
-from vmctl import instance
+from vmctl import backends, instance
 from vmctl.backend import Backend
 from vmctl.errors import VmctlError
 from vmctl.folder import Folder
 from vmctl.instance import Instance
 from vmctl.journal import Journal
-from vmctl.named import TYPE_CHECKING
+from vmctl.named import TYPE_CHECKING, NamedTuple
 from vmctl.records import UnreadableError
+from vmctl.workload import Workload
 
 if TYPE_CHECKING:
     from typing import Any
 
 
-def remove(inst: Instance, backend: Backend) -> None:
+class Undone(NamedTuple):
+    """What is still on the host after a journal was undone."""
+
+    failures: list[str]  # objects that could not be undone now
+    left: list[str]  # objects that cannot be undone, because their entry is damaged or no backend knows it
+
+
+def remove(inst: Instance, backend: Backend, *, force: bool = False) -> list[str]:
     """Undo the journal backwards and remove the directory; the caller holds the lock.
 
-    Every entry is tried, so that an entry that fails leaves no other object behind. Then the first error is raised.
+    Every entry is tried, so that an entry that fails leaves no other object behind. Then the first failure is raised as
+    VmctlError, a damaged entry as UnreadableError. With `force`, return a text for each damaged entry instead.
     """
-    from vmctl.undo import UNDO
-
-    failures: list[Exception] = []
-    for entry in reversed(inst.journal.entries()):
-        try:
-            if entry["kind"] in UNDO:
-                UNDO[entry["kind"]](inst, entry)
-            else:
-                backend.undo(inst, entry)
-        except (VmctlError, OSError) as error:
-            failures.append(error)
-        except (LookupError, TypeError, ValueError):  # a damaged entry
-            failures.append(UnreadableError(f"its journal contains the damaged entry {_short(entry)}"))
+    failures, left = _undo(inst, partial(backend.undo, inst))
     if failures:
         raise VmctlError(f"{inst.name} could not be removed completely: {failures[0]}", hint="try `vmctl rm -f` again")
+    if left and not force:
+        raise UnreadableError(
+            f"{inst.name} could not be removed completely: {left[0]}",
+            hint=f"`vmctl rm -f {inst.name}` removes the rest",
+        )
     inst.timeline.mark("T9")
     inst.remove_files()
+    return left
 
 
 def remove_unreadable(name: str) -> list[str]:
-    """Remove an instance of which at most the journal can be read; return a text for each object that is left.
+    """Remove an instance that cannot be read; return a text for each object that is left.
 
-    Entries of the host's kinds are undone. Entries of a mode's kinds are left: undoing them needs its backend.
+    Entries of the host's kinds are undone. Entries of a mode's kinds are left if the state, which names the mode, is
+    damaged too, or if the mode is not installed. Raises NotFoundError.
     """
-    folder = Folder(name, "")
-    with folder.locked():
-        left = _undo_known(folder)
-        folder.remove_files()
-    return left
+    home, undo = _opened(name)
+    with Folder.locked(home):
+        failures, left = _undo(home, undo)
+        home.remove_files()
+    return failures + left
 
 
-def _undo_known(folder: Folder) -> list[str]:
+def _opened(name: str) -> tuple[Folder, Callable[[dict[str, Any]], None] | None]:
+    """Return what is left of an instance, and how to undo entries of its mode's kinds, if it is known."""
+    try:
+        state = instance.state_of(name)
+        backend = backends.load(state.mode)
+    except VmctlError:
+        return Folder(name, _id_of(name)), None
+    inst = Instance(name, Workload(name, ""), state)  # no backend reads the workload to undo an entry
+    return inst, partial(backend.undo, inst)
+
+
+def _undo(home: Folder, others: Callable[[dict[str, Any]], None] | None) -> Undone:
+    """Undo every entry, the newest first: those of the host's kinds here, those of other kinds by `others`."""
     from vmctl.undo import UNDO
 
-    journal = Journal(folder.path("journal"))
+    journal = Journal(home.path("journal"))
     try:
         entries, damaged = journal.entries(), journal.damaged()
     except UnreadableError as error:
-        return [str(error)]
-    folder.id = _id_of(entries)
-    left = [f"{damaged} damaged lines of its journal"] if damaged else []
+        return Undone([], [str(error)])
+    found = Undone([], [f"{damaged} damaged lines of its journal"] if damaged else [])
     for entry in reversed(entries):
         try:
             if entry["kind"] in UNDO:
-                UNDO[entry["kind"]](folder, entry)
+                UNDO[entry["kind"]](home, entry)
+            elif others:
+                others(entry)
             else:
-                left.append(_short(entry))
+                found.left.append(_short(entry))
+        except UnreadableError as error:  # an entry of a later vmctl
+            found.left.append(str(error))
         except (VmctlError, OSError) as error:
-            left.append(f"{_short(entry)} ({error})")
-        except (LookupError, TypeError, ValueError):
-            left.append(f"{_short(entry)} (damaged)")
-    return left
+            found.failures.append(f"{_short(entry)}: {error}")
+        except (LookupError, TypeError, ValueError, AttributeError, RecursionError):
+            found.left.append(f"the damaged entry {_short(entry)}")
+    return found
 
 
 def _short(entry: dict[str, Any]) -> str:
-    return " ".join(str(part) for part in entry.values())[:200]
+    return ascii(" ".join(f"{part}" for part in entry.values() if isinstance(part, str | int)))[1:-1][:200]
 
 
-def _id_of(entries: list[dict[str, Any]]) -> str:
-    """Return the id of an instance from the name of its cgroup, or "" if no entry has that."""
-    names = (entry["name"] for entry in entries if entry["kind"] == "cgroup" and isinstance(entry.get("name"), str))
-    return next((name[-8:] for name in names if re.fullmatch(rf".*\.{instance.ID}", name)), "")
+def _id_of(name: str) -> str:
+    """Return the id of an instance as its journal has it, in the name of the cgroup; "" if no entry has that."""
+    try:
+        entries = Journal(Folder(name, "").path("journal")).entries()
+    except UnreadableError:
+        return ""
+    cgroups = (entry["name"] for entry in entries if entry["kind"] == "cgroup" and isinstance(entry.get("name"), str))
+    return next((cgroup[-8:] for cgroup in cgroups if re.fullmatch(rf".*\.{instance.ID}", cgroup)), "")

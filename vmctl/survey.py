@@ -35,5 +35,7 @@ def look(name: str) -> Seen | None:
         return None
     except VmctlError as error:  # damaged, of a later format, or of a mode that is not installed
         return Seen(name, inst, UNKNOWN, str(error))
-    except OSError as error:  # for example a full disk, on which the end of the workload could not be recorded
-        return Seen(name, inst, UNKNOWN, f"{error.strerror or error}")
+    except OSError as error:  # for example a file of /proc that cannot be read
+        return Seen(name, inst, UNKNOWN, f"{name}: {error.strerror or error}")
+    except Exception as error:  # of a backend that we do not know: it must not hide other instances
+        return Seen(name, inst, UNKNOWN, f"{name}: internal error: {type(error).__name__}: {error}")

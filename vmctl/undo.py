@@ -1,7 +1,14 @@
-"""Undo journal entries of the kinds that belong to the host and not to one mode."""
+"""Undo journal entries of the kinds that belong to the host and not to one mode.
+
+An entry that cannot be one of ours raises ValueError or TypeError before anything is done: a damaged journal must not
+unmount or kill what belongs to others.
+"""
 
 from __future__ import annotations
 
+import os
+
+from vmctl import paths
 from vmctl.errors import VmctlError
 from vmctl.home import Home
 from vmctl.named import TYPE_CHECKING
@@ -13,32 +20,47 @@ if TYPE_CHECKING:
 def _process(_: Home, entry: dict[str, Any]) -> None:
     from vmctl.linux import processes
 
-    if not processes.end(entry["pid"], entry["start"]):
-        raise VmctlError(f"process {entry['pid']} is still running after SIGKILL")
+    pid, start = entry["pid"], entry["start"]
+    if not (type(pid) is type(start) is int and 0 < pid < 1 << 31):
+        raise ValueError(pid)
+    if not processes.end(pid, start):
+        raise VmctlError(f"process {pid} is still running after SIGKILL")
 
 
 def _cgroup(_: Home, entry: dict[str, Any]) -> None:
     from vmctl.linux.cgroups import Cgroup
 
-    Cgroup(entry["name"]).remove()
+    Cgroup(_file_name(entry)).remove()
 
 
 def _frozen(_: Home, entry: dict[str, Any]) -> None:
     from vmctl import freezer
 
-    freezer.thaw(freezer.find(entry["name"]))
+    freezer.thaw(freezer.find(_file_name(entry)))
 
 
-def _mount(_: Home, entry: dict[str, Any]) -> None:
+def _file_name(entry: dict[str, Any]) -> str:
+    """Return the name of a cgroup or lease, which is one in a folder of ours."""
+    name: str = entry["name"]
+    if os.path.basename(name) != name or name in ("", ".", ".."):
+        raise ValueError(name)
+    return name
+
+
+def _mount(home: Home, entry: dict[str, Any]) -> None:
     from vmctl.linux import mountinfo
 
-    mountinfo.unmount_all(entry["path"])
+    path: str = entry["path"]
+    ours = (home.directory, paths.run_root())
+    if not any(os.path.realpath(path).startswith(os.path.realpath(folder) + "/") for folder in ours):
+        raise ValueError(path)
+    mountinfo.unmount_all(path)
 
 
 def _lease(_: Home, entry: dict[str, Any]) -> None:
     from vmctl import leases
 
-    leases.undo(entry)
+    leases.undo({**entry, "name": _file_name(entry)})
 
 
 def _link(home: Home, entry: dict[str, Any]) -> None:

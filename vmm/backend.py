@@ -20,10 +20,11 @@ from vmctl.backend import (
     Step,
     Writable,
 )
-from vmctl.errors import StateError, VmctlError
+from vmctl.errors import StateError
 from vmctl.instance import Instance
 from vmctl.linux import filetree, processes
 from vmctl.named import TYPE_CHECKING
+from vmctl.records import UnreadableError
 from vmctl.workload import Workload
 from vmm import files
 from vmm.choices import OPTIONS, Choices
@@ -117,6 +118,6 @@ class VmBackend(HasFootprint, HasWritable, HasReads):
         from vmm import control
 
         if entry["kind"] != "domain":
-            raise VmctlError(f"the journal of {inst.name} contains an entry of unknown kind: {entry['kind']}")
+            raise UnreadableError(f"the journal of {inst.name} contains an entry of unknown kind: {entry['kind']}")
         control.end(inst)
         filetree.remove_tree(files.libvirt_root(inst))

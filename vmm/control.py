@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
 
 from vmctl.home import Home
 from vmctl.instance import Instance
@@ -16,7 +17,8 @@ def send(inst: Instance, signum: int) -> None:
     if not processes.alive(inst.state.pid, inst.state.pid_start):
         return  # it has just powered off
     if signum == signal.SIGKILL:
-        open(files.killed(inst), "w").close()  # the guest cannot report this
+        with suppress(OSError):  # a full disk must not prevent the end
+            open(files.killed(inst), "w").close()  # the guest cannot report this
         end(inst)
         return
     request(inst, f"signal {signum}")

@@ -6,6 +6,7 @@ import argparse
 import os
 
 from vmctl import engine
+from vmctl.cli import each
 from vmctl.cli.stop import TIME
 
 EXAMPLE = "vmctl down web.yaml"
@@ -19,11 +20,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Stop and remove each; an instance that does not exist is not an error."""
-    for text in args.names:
+
+    def down(text: str) -> None:
         name = _name(text)
         if engine.down(name, args.time):
             print(name)
-    return 0
+
+    return each(args.names, down, echo=False)
 
 
 def _name(text: str) -> str:

@@ -9,10 +9,12 @@ from typing import Any, NoReturn
 
 from vmctl import records
 from vmctl.cli.ps import row
-from vmctl.errors import UnavailableError
+from vmctl.errors import VmctlError
 from vmctl.folder import absent
 from vmctl.footprint import footprint
 from vmctl.home import Home
+from vmctl.instance import Instance
+from vmctl.records import UnreadableError
 from vmctl.survey import Seen, look
 
 EXAMPLE = "vmctl inspect web"
@@ -38,6 +40,7 @@ def _document(seen: Seen) -> dict[str, Any]:
     document, inst = row(seen), seen.instance
     if inst is None:
         return {**document, "directory": Home(seen.name, "").directory}
+    journal, reason = _journal(inst)
     marks = inst.timeline.marks_ns
     first = marks.get("T0", 0)
     document.update(
@@ -49,10 +52,19 @@ def _document(seen: Seen) -> dict[str, Any]:
         warnings=inst.state.warnings,
         directory=inst.directory,
         marks_s={name: (at_ns - first) / 1e9 for name, at_ns in sorted(marks.items())},
-        journal=inst.journal.entries(),
+        journal=journal,
         footprint=None,
+        reason=document["reason"] or reason,
     )
     if document["status"] == "running":
-        with suppress(UnavailableError):  # not every mode can measure its instances
+        with suppress(VmctlError, OSError):  # not every mode can measure its instances, and it may have just ended
             document["footprint"] = footprint(inst)._asdict()
     return document
+
+
+def _journal(inst: Instance) -> tuple[list[dict[str, Any]] | None, str | None]:
+    """Return the entries of an instance's journal, or None and the reason if they cannot be read."""
+    try:
+        return inst.journal.entries(), None
+    except UnreadableError as error:
+        return None, f"{inst.name}: {error}"

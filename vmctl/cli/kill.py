@@ -6,6 +6,7 @@ import argparse
 import signal
 
 from vmctl import engine, instance
+from vmctl.cli import each
 from vmctl.errors import SpecError
 
 EXAMPLE = "vmctl kill --signal HUP web"
@@ -20,10 +21,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Send the signal to each and print its name."""
     number = signal_number(args.signal)
-    for inst in [instance.load(name) for name in args.names]:
-        engine.kill(inst, number)
-        print(inst.name)
-    return 0
+    return each(args.names, lambda name: engine.kill(instance.load(name), number))
 
 
 def signal_number(text: str) -> int:

@@ -7,10 +7,12 @@ import os
 import time
 from contextlib import suppress
 
-from vmctl import engine, instance
+from vmctl.cli import output
 from vmctl.errors import NotFoundError, SpecError
-from vmctl.instance import Instance
+from vmctl.folder import absent
+from vmctl.home import Home
 from vmctl.linux.stdio import write_all
+from vmctl.survey import look
 
 EXAMPLE = "vmctl logs --follow --tail 20 web"
 POLL_S = 0.05
@@ -26,15 +28,20 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Copy the workload's stdout to stdout and its stderr to stderr."""
-    inst = instance.load(args.name)
     if args.tail is not None and args.tail < 0:
         raise SpecError(f"--tail: expected 0 or more, got {args.tail}")
-    if args.boot and not os.path.exists(inst.console_log):
-        raise NotFoundError(f"{inst.name} has no console: mode {inst.state.mode} boots no kernel")
-    files = {inst.console_log: 1} if args.boot else {inst.stdout_log: 1, inst.stderr_log: 2}
+    seen = look(args.name)
+    if seen is None:
+        raise absent(args.name)
+    output.note_unknown([seen])
+    home = Home(seen.name, "")
+    if args.boot and not os.path.exists(home.console_log):
+        mode = f": mode {seen.instance.state.mode} boots no kernel" if seen.instance else ""
+        raise NotFoundError(f"{seen.name} has no console{mode}")
+    files = {home.console_log: 1} if args.boot else {home.stdout_log: 1, home.stderr_log: 2}
     offsets = {path: _start(path, args.tail) for path in files}
     while True:
-        more = args.follow and _runs(inst)
+        more = args.follow and _runs(args.name)
         for path, fd in files.items():
             offsets[path] = _copy(path, offsets[path], fd)
         if not more:
@@ -42,11 +49,9 @@ def run(args: argparse.Namespace) -> int:
         time.sleep(POLL_S)
 
 
-def _runs(inst: Instance) -> bool:
-    try:
-        return engine.status(instance.load(inst.name)) in ("running", "created")
-    except NotFoundError:
-        return False
+def _runs(name: str) -> bool:
+    seen = look(name)
+    return seen is not None and seen.status in ("running", "created")
 
 
 def _start(path: str, lines: int | None) -> int:

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 
+from vmctl.folder import removal_hint
 from vmctl.named import TYPE_CHECKING
 from vmctl.units import format_age
 
@@ -114,7 +115,7 @@ def note_unknown(found: Iterable[Seen]) -> None:
     """Print why instances have the status `unknown`, and how to remove them, to stderr."""
     for seen in found:
         if seen.reason:
-            note(f"{seen.name}: {seen.reason}\nhint: `vmctl rm -f {seen.name}` removes what its journal lists")
+            note(f"{seen.reason}\nhint: {removal_hint(seen.name)}")
 
 
 def note(text: str) -> None:

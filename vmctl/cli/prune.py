@@ -8,7 +8,7 @@ import sys
 
 from vmctl import engine
 from vmctl.cli import leasing, output
-from vmctl.errors import NotFoundError, SpecError, StateError
+from vmctl.errors import NotFoundError, SpecError, StateError, VmctlError
 from vmctl.named import TYPE_CHECKING
 from vmctl.units import format_size
 
@@ -74,6 +74,9 @@ def _removed(item: Item) -> bool:
     try:
         engine.rm(item.name)
     except (NotFoundError, StateError):
+        return False
+    except VmctlError as error:  # the others are removed nevertheless
+        output.note(f"{error}\nhint: {error.hint}")
         return False
     return True
 

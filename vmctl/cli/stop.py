@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from vmctl import engine, instance
+from vmctl.cli import each
 
 EXAMPLE = "vmctl stop --time 30 web"
 TIME = "seconds to wait before SIGKILL (default: 10, or 60 for a guest that boots a system)"
@@ -18,7 +19,4 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Stop each and print its name."""
-    for inst in [instance.load(name) for name in args.names]:
-        engine.stop(inst, args.time)
-        print(inst.name)
-    return 0
+    return each(args.names, lambda name: engine.stop(instance.load(name), args.time))
