@@ -28,6 +28,7 @@ from vmctl.units import format_seconds
 from vmctl.workload import Workload
 
 PLAN, SAMPLES = "plan.json", "samples.jsonl"
+_KEYS = ("workload", "head", "options", "work", "choices")  # of the plan's file; the last two are of vmctl 0.1
 _OLD_OPTIONS = {"VMCTL_ACCEL": "accel", "VMCTL_CONNECT": "connect"}  # how they were kept by vmctl 0.1
 Progress = Callable[[str], None]
 
@@ -187,6 +188,7 @@ def resume(folder: str) -> Session:
     try:
         with folders.held(folder), open(os.path.join(folder, PLAN), "rb") as file:
             kept = records.checked_format(msgspec.json.decode(file.read()), "it")
+            records.refuse_unknown(kept, _KEYS, "it")
             head, options = msgspec.convert(kept["head"], Head), _options(kept)
             return Session(folder, _workload(kept), head, _samples(os.path.join(folder, SAMPLES)), options)
     except (FileNotFoundError, NotADirectoryError):
@@ -201,7 +203,11 @@ def resume(folder: str) -> Session:
 
 def _workload(kept: dict[str, Any]) -> Workload:
     """Return the workload of a plan's file; vmctl 0.1 kept it as a text."""
-    return Workload.from_json(kept["work"]) if "work" in kept else Workload.from_values(kept["workload"])
+    return (
+        Workload.from_json(msgspec.convert(kept["work"], str))
+        if "work" in kept
+        else Workload.from_values(kept["workload"])
+    )
 
 
 def _options(kept: dict[str, Any]) -> dict[str, str]:

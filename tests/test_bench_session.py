@@ -208,6 +208,14 @@ def test_a_measurement_that_an_earlier_version_began_is_resumed(guest_root, tmp_
     path.write_text(json.dumps({**kept, "format": 99}))
     with pytest.raises(SpecError, match="written by a later vmctl"):
         session.resume(str(tmp_path))
+    for odd, message in (
+        ({"colour": 1}, 'the unknown key "colour"'),
+        ({"work": 7}, "is damaged"),
+        ({"head": []}, "is"),
+    ):
+        path.write_text(json.dumps({**kept, **odd}))
+        with pytest.raises(SpecError, match=message):
+            session.resume(str(tmp_path))
 
 
 @pytest.mark.usefixtures("done")

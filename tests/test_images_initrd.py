@@ -81,6 +81,17 @@ def test_an_archive_is_stale_once_an_input_has_changed_or_is_gone(debian, init):
     assert third not in initrd.stale()
 
 
+@pytest.mark.parametrize(
+    "content", ["", "[[]]", '{"files": [[1]]}', '{"files": [{"source": 7}]}', '{"format": 2}', "[" * 9999]
+)
+def test_an_archive_without_a_list_of_inputs_is_stale(debian, init, content):
+    path = initrd.build(debian, [(str(init), "init", 0o755)], NAMES)
+    with open(path + ".inputs", "w", encoding="utf-8") as file:
+        file.write(content)
+    assert initrd.stale() == [path, path + ".inputs"]
+    assert initrd.build(debian, [(str(init), "init", 0o755)], NAMES) == path
+
+
 def test_what_a_killed_command_has_half_written_is_stale(debian, init):
     path = initrd.build(debian, [(str(init), "init", 0o755)], [])
     for pid in (os.getpid(), 2**22 + 1):  # no pid is that high: proc(5), pid_max

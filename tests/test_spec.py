@@ -179,6 +179,8 @@ WRONG = [
         "",
     ),
     ("volumes: ['./a:/b:rx']", r"the key volumes\[0\]: expected a volume such as", ""),
+    ("volumes: ['~nobody-of-that-name/a:/b']", r"volumes\[0\]: expected .* there is no user nobody-of-that-name", ""),
+    ("volumes: ['.hidden:/b']", r"volumes\[0\]: expected .* \./\.hidden for the folder", ""),
     ("restart: sometimes", "the key restart: expected no, always, on-failure or on-failure:3", ""),
     ("restart: always:3", "the key restart: expected no, always", ""),
     ("files: [{path: /a, mode: rwx}]", r"the key files\[0\]\.mode: expected an octal mode", ""),

@@ -15,7 +15,7 @@ from vmctl.errors import VmctlError
 from vmctl.named import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
     from typing import Any
 
 FORMAT = 1
@@ -143,9 +143,14 @@ def fields(kind: type[Any], values: Any, what: str, records: Mapping[str, type[A
     declared: dict[str, str] = kind.__annotations__
     if not isinstance(values, dict):
         raise UnreadableError(f"{what} is damaged: expected an object, got {_short(values)}")
-    if unknown := sorted(values.keys() - declared.keys()):
-        raise UnreadableError(f"{what} has the unknown key {_short(unknown[0])}", hint="a later vmctl may know it")
+    refuse_unknown(values, declared, what)
     return {key: _typed(declared[key], value, f"{what}: {key}", records) for key, value in values.items()}
+
+
+def refuse_unknown(values: Mapping[str, Any], known: Collection[str], what: str) -> None:
+    """Raise UnreadableError if an object has a key that is not known."""
+    if unknown := sorted(values.keys() - known):
+        raise UnreadableError(f"{what} has the unknown key {_short(unknown[0])}", hint="a later vmctl may know it")
 
 
 def _typed(declared: str, value: Any, what: str, records: Mapping[str, type[Any]]) -> Any:

@@ -40,7 +40,12 @@ def parse_volume(text: str) -> Volume:
         raise ValueError(f"a volume such as ./data:/data or ./data:/data:ro, not {text!r}")
     if not source.startswith(("/", "./", "../", "~")) and source not in (".", ".."):  # docker means a named volume
         raise ValueError(f"a path before the first colon: ./{source} for the folder; there are no named volumes yet")
-    return Volume(os.path.expanduser(source), target, options == "ro")
+    path = os.path.expanduser(source)
+    if path.startswith("~"):
+        raise ValueError(
+            f"the home folder of a user before the first colon; there is no user {path[1:].partition('/')[0]}"
+        )
+    return Volume(path, target, options == "ro")
 
 
 def _parse_http(text: str) -> HttpProbe:
