@@ -54,7 +54,8 @@ def test_only_what_is_alike_is_compared(empty_root, tmp_path, difference):
     if difference == "host":
         second = replaced(second, host={**second.host, "id": "other"})
     elif difference == "workload":
-        second = replaced(second, plan=replaced(second.plan, workload_digest="other"))
+        changed = {**second.plan.workload, "workdir": "/other"}
+        second = replaced(second, plan=replaced(second.plan, workload=changed, workload_digest="other"))
     else:
         second = replaced(second, plan=replaced(second.plan, cold=True))
     entries = of(history.entries(history.find(put(tmp_path / "kept", first, second, third)).results))
