@@ -15,7 +15,7 @@ from typing import NamedTuple
 from images.kernels import modules
 from images.kernels.kernel import Kernel
 from images.packages import busybox
-from vmctl import paths, records
+from vmctl import paths
 from vmctl.linux.filetree import write_atomic
 
 # The init inserts the modules listed here, one path per line, in this order.
@@ -69,10 +69,10 @@ def _folder() -> str:
 
 def _is_current(path: str) -> bool:
     try:
-        values = records.checked_format(records.read(path + _INPUTS, "the list of inputs"), "the list of inputs")
-        inputs = [InitrdFile(**item) for item in values["files"]]
+        with open(path + _INPUTS, encoding="utf-8") as file:
+            inputs = [InitrdFile(**item) for item in json.load(file)["files"]]
         return path.endswith(f"-{_fingerprint(inputs)}.cpio")
-    except (FileNotFoundError, records.UnreadableError, KeyError, TypeError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
         return False
 
 
@@ -104,7 +104,7 @@ def _write(path: str, inputs: Sequence[InitrdFile]) -> None:
             for number, entry in enumerate(_entries(inputs), start=1):
                 file.write(_newc(number, *entry))
             file.write(_newc(0, "TRAILER!!!", 0))
-        write_atomic(path + _INPUTS, json.dumps(records.versioned({"files": list(map(records.plain, inputs))})))
+        write_atomic(path + _INPUTS, json.dumps({"files": [item._asdict() for item in inputs]}))
         os.rename(temporary, path)
     finally:
         if os.path.exists(temporary):
