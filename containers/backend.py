@@ -19,7 +19,6 @@ from vmctl.backend import (
     Problem,
     Start,
     Step,
-    Writable,
 )
 from vmctl.errors import StateError
 from vmctl.instance import Instance
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from vmctl.needs import Need
+    from vmctl.writable import Writable
 
 # the signals that ask a process to end; their default action is to end it (signal(7))
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)

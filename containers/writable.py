@@ -8,10 +8,10 @@ from contextlib import ExitStack, contextmanager, suppress
 
 from containers import userns
 from vmctl import freezer
-from vmctl.backend import Writable
 from vmctl.errors import UnavailableError
 from vmctl.instance import Instance
 from vmctl.linux import syscalls
+from vmctl.writable import Writable
 
 # where every container has a kernel file system mounted (mountplan.py)
 _MOUNT_POINTS = ("/dev", "/proc", "/sys")

@@ -13,8 +13,8 @@ from support.trees import of
 from images.layer import changes, layers, lookup
 from images.store.image import Image, ImageConfig
 from images.store.staging import staging
-from vmctl.backend import Writable
 from vmctl.linux import filetree, syscalls
+from vmctl.writable import Writable
 
 pytestmark = pytest.mark.usefixtures("empty_root")
 

@@ -20,13 +20,13 @@ from vmctl.instance import Instance
 from vmctl.linux.events import Events
 from vmctl.named import TYPE_CHECKING, NamedTuple
 from vmctl.workload import Workload
-from vmctl.writable import Writable as Writable
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from typing import Any, Protocol
 
     from vmctl.needs import Need
+    from vmctl.writable import Writable
 else:
     Protocol = object
 

@@ -18,7 +18,6 @@ from vmctl.backend import (
     Problem,
     Start,
     Step,
-    Writable,
 )
 from vmctl.errors import StateError
 from vmctl.instance import Instance
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from vmctl.needs import Need
+    from vmctl.writable import Writable
     from vmm.watch import GuestWatch
 
 

@@ -15,12 +15,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
 from images.store.staging import staging
-from vmctl.backend import Writable
 from vmctl.errors import DeadlineError, UnavailableError, VmctlError
 from vmctl.instance import Instance
 from vmctl.linux import processes
 from vmctl.linux.loops import detached, loop_device
 from vmctl.run import run
+from vmctl.writable import Writable
 from vmm import boot, control, files, keys, watch
 
 FREEZE_TIMEOUT_S = 60.0

@@ -1,17 +1,18 @@
 """The files of an OCI image layout: the index with the names of images, and blobs by their digest.
 
-See image-layout.md of the OCI image specification. This module reads and writes the files; store.py gives them their
-meaning.
+See image-layout.md of the OCI image specification. This module reads and writes the files, and finds names in the
+index; store.py gives them their meaning.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 
 from vmctl import paths
-from vmctl.errors import VmctlError
+from vmctl.errors import NotFoundError, VmctlError
 from vmctl.linux import filetree
 from vmctl.named import TYPE_CHECKING
 
@@ -22,6 +23,8 @@ MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 CONFIG = "application/vnd.oci.image.config.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
 REF_NAME = "org.opencontainers.image.ref.name"
+
+_DIGEST = r"(sha256:)?[0-9a-f]{6,64}"  # at least as many digits as Docker's users type
 
 
 def path(*parts: str) -> str:
@@ -52,6 +55,28 @@ def write_index(descriptors: list[dict[str, Any]]) -> None:
 def name_of(descriptor: Mapping[str, Any]) -> str:
     """Return the name of an image in the index; empty for an image that only instances still use."""
     return str(descriptor.get("annotations", {}).get(REF_NAME, ""))
+
+
+def normal(name: str) -> str:
+    """Return a name as it is stored: without `:latest`."""
+    return name.removesuffix(":latest")
+
+
+def find(name: str) -> dict[str, Any]:
+    """Return the descriptor of a name, a digest, or the beginning of a digest. Raises NotFoundError with advice."""
+    descriptors = index()
+    for one in descriptors:
+        if name_of(one) == normal(name) or one["digest"] == name:
+            return one
+    if re.fullmatch(_DIGEST, name):
+        found = [one for one in descriptors if one["digest"].startswith("sha256:" + name.removeprefix("sha256:"))]
+        if len({one["digest"] for one in found}) == 1:
+            return found[0]
+        if found:
+            raise NotFoundError(f"several images have a digest that begins with {name}", hint="give more digits of it")
+    from images.store import shipped
+
+    raise NotFoundError(f"there is no image {name}", hint=shipped.advice(name, list(map(name_of, descriptors))))
 
 
 def blob_path(digest: str) -> str:

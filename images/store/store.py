@@ -12,18 +12,16 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
-from images.store import documents, names
+from images.store import documents, layout
 from images.store.config import config_document as config_document
 from images.store.config import timestamp as timestamp
-from images.store.documents import TAR as TAR
 from images.store.documents import document as document
 from images.store.documents import layer_path as layer_path
 from images.store.documents import manifest as manifest
 from images.store.documents import raw_config as raw_config
 from images.store.image import Image, Layer, architecture
-from images.store.layout import CONFIG, MANIFEST, REF_NAME, blob_path, encoded, index, name_of, put, write_index
+from images.store.layout import CONFIG, MANIFEST, REF_NAME, blob_path, encoded, index, name_of, normal, put, write_index
 from images.store.layout import path as path
-from images.store.names import normal as normal
 from vmctl import leases
 from vmctl.errors import ConflictError, NotFoundError, VmctlError
 from vmctl.named import TYPE_CHECKING
@@ -39,7 +37,7 @@ _FOLDERS = ("layers", "disks", _BLOBS)
 
 def find(name: str) -> Image:
     """Return the image of a name, a digest, or the beginning of a digest. Raises NotFoundError with advice."""
-    image = documents.image_of(names.descriptor(name))
+    image = documents.image_of(layout.find(name))
     for file in (*(layer.path for layer in image.layers), *filter(None, [image.disk])):
         if not os.path.exists(file):
             raise NotFoundError(f"the image {name} lacks {file}", hint=f"`vmctl image rm {name}`, then get it again")
@@ -116,7 +114,7 @@ def remove(name: str, *, force: bool = False) -> int:
     name, and its files are kept as long as the instance exists.
     """
     with locked():
-        found = names.descriptor(name)
+        found = layout.find(name)
         given = [name_of(one) for one in index() if one["digest"] == found["digest"]]
         if name_of(found) != normal(name) and len(given) > 1:
             hint = f"`vmctl image rm {given[0]}` removes one of them"

@@ -22,6 +22,7 @@ from images.layer import layers
 from images.layer.progress import Progress, meter
 from images.layer.readers import VerifiedStream
 from images.store import layout, reference, store
+from images.store.documents import TAR
 from images.store.image import Image, Layer
 from images.store.staging import Stage
 from images.transfer import oci
@@ -142,12 +143,12 @@ def _names(image: Image) -> _Names:
 
 def _layer(layer: Layer, stage: Stage, compress: str, report: Callable[[int], None]) -> tuple[_File, dict[str, Any]]:
     """Return a layer's file and its descriptor in the manifest."""
-    digest, size_bytes, media_type = layer.digest, layer.size_bytes, store.TAR
+    digest, size_bytes, media_type = layer.digest, layer.size_bytes, TAR
     opener: Callable[[], _Content] = partial(_tar, layer, report)
     if compress == "gzip":
         path = stage.path(f"{layer.key}.tar.gz")
         digest, size_bytes = _gzip(layer, path, report)
-        media_type, opener = store.TAR + "+gzip", lambda: open(path, "rb")  # noqa: SIM115  # the caller closes it
+        media_type, opener = TAR + "+gzip", lambda: open(path, "rb")  # noqa: SIM115  # the caller closes it
     return _File(oci.blob_name(digest), size_bytes, opener), {
         "mediaType": media_type,
         "digest": digest,
