@@ -266,3 +266,8 @@ def test_nothing_binary_or_large_is_tracked():
             content = file.read()
         assert b"\0" not in content, name
         assert len(content) < 200_000, name
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_packages_are_marked_as_typed(room):
+    assert f"{room}/py.typed" in tracked()

@@ -90,13 +90,6 @@ def test_each_command_line_exists(name, reader):
     assert [words for words in typed if not is_parsed(words)] == []
 
 
-@pytest.mark.parametrize("command", COMMANDS.values(), ids=lambda command: " ".join(command.words))
-def test_each_example_is_complete(command):
-    for words in command_lines.in_text(command.parser.example):
-        assert problem(words) == ""
-        assert is_parsed(words)
-
-
 def test_command_lines_are_found_in_hints_pages_and_scripts():
     count = {name: len(found_in(reader, read(name))) for name, reader in pages()}
     assert count["README.md"] > 10

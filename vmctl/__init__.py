@@ -1,3 +1,3 @@
 """vmctl: run the same workload as a QEMU/KVM guest, as a namespace container or as a plain process."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
