@@ -1,4 +1,4 @@
-"""Measuring: the same workload in several modes side by side, and our own cost beside that of others.
+"""Measuring: the same workload in several modes side by side, and our own cost compared with other programs.
 
-Everything here sees the engine only, never a backend's own code.
+Everything here uses the engine only, never the code of a backend.
 """

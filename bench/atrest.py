@@ -1,4 +1,4 @@
-"""What one running instance takes: its memory once it has come to rest, its disk, and what a guest itself believes."""
+"""What one running instance takes: its memory when idle, its disk, and the memory that a guest reports itself."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from vmctl.linux.cgroups import Cgroup
 
 PERIOD_S = 0.05
 FLAT_S = 0.2
-FLAT_BYTES = 256 * 1024  # v1 counts in lots of 128 KiB per processor (memory.txt, section 5.5)
+FLAT_BYTES = 256 * 1024  # cgroup v1 counts in batches of 128 KiB per processor (memory.txt, section 5.5)
 LIMIT_S = 5.0
 
-_HOST = "the instance being idle: its cgroup's memory changed by at most 256 KiB in 200 ms"
+_IDLE = "when the instance is idle: its cgroup's memory changed by at most 256 KiB in 200 ms"
 
 QUESTIONS = (
     Question(
@@ -25,34 +25,34 @@ QUESTIONS = (
         "memory, its processes (PSS)",
         "bytes",
         value("pss_bytes"),
-        meaning=f"Sum of Pss (proc(5), smaps_rollup) over every process, {_HOST}; pages of the kernel are not in it."
-        " A guest tells its host of pages that its boot left free two seconds later only: they are in it still.",
+        meaning=f"Sum of Pss (proc(5), smaps_rollup) over every process, {_IDLE}. It does not include kernel pages."
+        " It includes pages that the guest's boot left free: a guest reports these to its host two seconds later.",
     ),
     *(
         Question(f"memory.pss_{role}_bytes", f"  {title}", "bytes", value(f"pss_{role}_bytes"), meaning=meaning)
         for role, title, meaning in (
             (
                 "workload",
-                "of that the workload",
-                "Pss of the processes in the instance's cgroup; a guest's are not seen.",
+                "of which the workload",
+                "Pss of the processes in the instance's cgroup. Processes inside a guest are not visible.",
             ),
-            ("supervisor", "of that the supervisor", "Pss of the process that keeps the workload's logs."),
-            ("qemu", "of that QEMU", "Pss of QEMU, the guest's memory included."),
+            ("supervisor", "of which the supervisor", "Pss of the process that writes the workload's logs."),
+            ("qemu", "of which QEMU", "Pss of QEMU, including the guest's memory."),
         )
     ),
     Question(
         "memory.vmm_bytes",
-        "  of QEMU, not the guest's memory",
+        "  QEMU without the guest's memory",
         "bytes",
         value("vmm_bytes"),
-        meaning="Resident mappings of QEMU (proc(5), smaps) but the one that is the guest's memory.",
+        meaning="Resident mappings of QEMU (proc(5), smaps) except the one that is the guest's memory.",
     ),
     Question(
         "memory.cgroup_bytes",
         "memory, charged to its cgroup",
         "bytes",
         value("cgroup_bytes"),
-        meaning=f"memory.current (v2) or memory.usage_in_bytes (v1), {_HOST}.",
+        meaning=f"memory.current (v2) or memory.usage_in_bytes (v1), {_IDLE}.",
     ),
     *(
         Question(f"memory.cgroup_{part}_bytes", f"  {title}", "bytes", value(f"cgroup_{part}_bytes"), meaning=meaning)
@@ -67,21 +67,21 @@ QUESTIONS = (
         "memory, the host's kernel",
         "bytes",
         value("kernel_bytes"),
-        meaning="Change of slab, page tables, kernel stacks and per-cpu memory of the whole host (proc(5), meminfo)"
-        " between before the start and idle: whatever else the host does is in it.",
+        meaning="Change of slab, page tables, kernel stacks and per-cpu memory of the whole host (proc(5), meminfo),"
+        " from before the start to idle. Everything else that the host does is included.",
     ),
 )
 
 
 def kernel_bytes() -> int:
-    """Return what the host's kernel takes now for itself, in bytes (see vmctl.linux.memory)."""
+    """Return the memory that the host's kernel uses for itself now, in bytes (see vmctl.linux.memory)."""
     return sum(memory.kernel().values())
 
 
 def settle(inst: Instance, flat_s: float = FLAT_S) -> tuple[dict[str, float], dict[str, str]]:
     """Wait until an instance's memory has been flat for `flat_s`; return {"settled_s": how long that took} and texts.
 
-    Where that is not so within LIMIT_S more, or cannot be told, the texts say it and `settled_s` is absent.
+    If it is not flat within LIMIT_S more, or if it has no cgroup, `settled_s` is absent and the texts give the reason.
     """
     group, began = Cgroup(inst.cgroup), time.monotonic()
     last: deque[int] = deque(maxlen=round(flat_s / PERIOD_S) + 1)
@@ -89,7 +89,7 @@ def settle(inst: Instance, flat_s: float = FLAT_S) -> tuple[dict[str, float], di
         charged = group.memory_bytes()
         if charged is None:
             time.sleep(flat_s)
-            return {}, {"settled": "nobody knows: it has no cgroup"}
+            return {}, {"settled": "unknown: the instance has no cgroup"}
         last.append(charged)
         if len(last) == last.maxlen and max(last) - min(last) <= FLAT_BYTES:
             return {"settled_s": passed_s}, {}
@@ -99,7 +99,7 @@ def settle(inst: Instance, flat_s: float = FLAT_S) -> tuple[dict[str, float], di
 
 
 def read(inst: Instance, found: Footprint) -> dict[str, float]:
-    """Return the memory of a running instance in bytes, by what the host tells; absent is what it does not."""
+    """Return the memory of a running instance in bytes, as the host reports it; unknown values are absent."""
     values: dict[str, int | None] = {
         "pss_bytes": found.pss_bytes,
         "vmm_bytes": found.vmm_bytes,
@@ -111,12 +111,15 @@ def read(inst: Instance, found: Footprint) -> dict[str, float]:
 
 
 def disk(found: Footprint) -> dict[str, float]:
-    """Return the allocated bytes of an instance, its own and those that it shares."""
+    """Return the allocated bytes of an instance: its own, and those it shares with others."""
     return {"disk_bytes": found.disk_bytes, "shared_disk_bytes": found.shared_disk_bytes}
 
 
 def inside(inst: Instance, backend: Backend) -> dict[str, float]:
-    """Return what a kernel of the instance's own says of its memory; nothing where it has none. It disturbs: exec."""
+    """Return the memory that the instance's own kernel reports, in bytes; empty if it shares the host's kernel.
+
+    This disturbs the instance: it runs a command in it.
+    """
     if not backend.features.own_kernel:
         return {}
     from vmctl.run import run

@@ -1,7 +1,7 @@
-"""Taking files out of the page cache, and looking whether they really went.
+"""Evict files from the page cache, and check whether they really left it.
 
-Only clean pages that no process has mapped can go (posix_fadvise(2), POSIX_FADV_DONTNEED): what a running program
-maps, such as the C library, stays. The kernel's own memory of names and inodes is not touched.
+Only clean pages that no process has mapped can be evicted (posix_fadvise(2), POSIX_FADV_DONTNEED). Pages that a running
+program maps, such as the C library, stay. The kernel's caches of names and inodes are not touched.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from vmctl.linux import syscalls
 
 
 class Evicted(NamedTuple):
-    """Bytes of some files that were in the page cache, before and after they were to leave it."""
+    """Bytes of some files in the page cache, before and after the eviction."""
 
     bytes_before: int
     bytes_after: int
 
 
 def evict(paths: Iterable[str]) -> Evicted | None:
-    """Take files, and all regular files in folders, out of the page cache; None where nobody can say what went.
+    """Evict files, and all regular files in folders, from the page cache; None if the kernel cannot report the result.
 
-    What is missing is passed over; a link is followed only where it is one of `paths`. Raises OSError.
+    Missing files are skipped. A link is followed only if it is one of `paths`. Raises OSError.
     """
-    os.sync()  # a page that has still to be written would stay
+    os.sync()  # dirty pages would stay
     paths = list(paths)
     before = cached_bytes(paths)
     for fd in _opened(paths):
@@ -37,7 +37,7 @@ def evict(paths: Iterable[str]) -> Evicted | None:
 
 
 def cached_bytes(paths: Iterable[str]) -> int | None:
-    """Return how much of these files is in the page cache, in bytes; None before Linux 6.5. Raises OSError."""
+    """Return how many bytes of these files are in the page cache; None before Linux 6.5. Raises OSError."""
     try:
         return sum(map(syscalls.cached_bytes, _opened(paths)))
     except OSError as error:
@@ -47,7 +47,7 @@ def cached_bytes(paths: Iterable[str]) -> int | None:
 
 
 def _opened(paths: Iterable[str]) -> Iterator[int]:
-    """Yield a descriptor of every regular file, each inode once; it is closed when the next one is asked for."""
+    """Yield a descriptor of every regular file, each inode once. The next iteration closes it."""
     seen: set[tuple[int, int]] = set()
     for path in _files(paths):
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)

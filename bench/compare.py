@@ -1,7 +1,7 @@
-"""Two results beside each other: what has changed from the first to the second, and whether that can be told at all.
+"""Compare two results: what changed from the first to the second, and whether they are comparable at all.
 
-Only what was measured on the same host with the same accelerator is compared as it is. Of different hosts the ratios
-between the modes can be, each taken inside of one result. An emulated guest never stands beside a virtualised one.
+Values are compared only if host and accelerator are the same. Results of different hosts can be compared by the ratios
+between the modes, each computed within one result. An emulated guest is never compared with a virtualised one.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from vmctl.errors import SpecError
 from vmctl.records import UnreadableError
 from vmctl.workload import Workload
 
-DENSITY = "density"  # its figures depend on how many instances were asked for
+DENSITY = "density"  # its figures depend on the planned number of instances
 
 
 class Change(NamedTuple):
-    """What one figure, or with a `base` one ratio of two modes, has become: `ratio` is after/before."""
+    """How one figure changed, or with a `base` one ratio of two modes: `ratio` is after/before."""
 
     key: str
     title: str
-    unit: str  # see bench.model.Figure; of a ratio "ratio"
+    unit: str  # see bench.model.Figure; "ratio" for a ratio
     mode: str
     base: str
     before: float
@@ -40,7 +40,7 @@ class Change(NamedTuple):
 
 
 def compare(before: Result, after: Result, *, ratios: bool = False, other_workload: bool = False) -> list[Change]:
-    """Return what has become of every figure that both results have, or of every ratio between two modes.
+    """Return how every figure that both results have changed, or every ratio between two modes.
 
     Raises SpecError for results that may not be compared.
     """
@@ -57,7 +57,7 @@ def compare(before: Result, after: Result, *, ratios: bool = False, other_worklo
 
 
 def change(before: Result, after: Result, question: Question, mode: str) -> Change | None:
-    """Return what has become of one figure, None where a result has none, or one that is not above 0."""
+    """Return how one figure changed, None if a result lacks it or has one that is not above 0."""
     kind = _kind(question)
     number = summary.seed(after.plan, question.key, mode)
     found = _figure(question, before.of(kind, mode), after.of(kind, mode), number)
@@ -65,9 +65,9 @@ def change(before: Result, after: Result, question: Question, mode: str) -> Chan
 
 
 def control(before: Result, after: Result) -> Change | None:
-    """Return what has become of the control, which is no mode: the same work as a plain process, in both results.
+    """Return how the control changed: the same work as a plain process, in both results. It belongs to no mode.
 
-    It says something only of results of the same host; None where one of them has no control.
+    It means something only for results of the same host. None if a result has no control.
     """
     question = machine.question()
     number = summary.seed(after.plan, question.key)
@@ -75,22 +75,22 @@ def control(before: Result, after: Result) -> Change | None:
 
 
 def moved(change: Change) -> str:
-    """Return what a change of the control means for all others, in a sentence; "" where none of 3 % is shown.
+    """Return what a change of the control means for all figures, in a sentence; "" if no change of 3 % is shown.
 
-    Of too few rounds for an interval the ratio itself is held against the 3 %.
+    With too few rounds for an interval, the ratio itself is compared with the 3 %.
     """
     few = change.verdict == "few"
     if not (abs(change.ratio - 1) > BAND if few else change.verdict in ("more", "less")):
         return ""
     return (
         f"the control, the same work as a plain process, took {change.ratio:.3g} times as long as in the first result"
-        f"{', by too few rounds to be sure' * few}: the machine was not in the same state both times, and a change of "
-        "that size may be the machine's"
+        f"{', with too few rounds to be sure' * few}: the machine was not in the same state both times, and may have "
+        "caused changes of that size"
     )
 
 
 def _ratio_change(before: Result, after: Result, question: Question, pair: tuple[str, str]) -> Change | None:
-    """Return what has become of one ratio, of (mode, base)."""
+    """Return how the ratio of a pair (mode, base) changed."""
     kind, (mode, base) = _kind(question), pair
     ours, theirs = ((before.of(kind, each), after.of(kind, each)) for each in pair)
     found = _ratio(question, ours, theirs, summary.seed(after.plan, question.key, mode))
@@ -109,7 +109,7 @@ _HOST, _WORKLOAD = "these are results of different hosts", "these are results of
 
 
 def unlike(before: Result, after: Result) -> Iterator[tuple[str, str]]:
-    """Yield (reason, hint) for everything that keeps two results from being compared as they are."""
+    """Yield (reason, hint) for every reason not to compare the values of two results."""
     modes = [mode for mode in before.plan.modes if mode in after.plan.modes]
     if not modes:
         yield "these results have no mode in common", "measure again with the same --modes"
@@ -118,21 +118,21 @@ def unlike(before: Result, after: Result) -> Iterator[tuple[str, str]]:
         if first != second:
             yield (
                 f"in mode {mode} the first result's accelerator is {first or 'none'}, the second's {second or 'none'}",
-                "an emulated and a virtualised guest are never compared; measure again where both can be had",
+                "emulated and virtualised guests are never compared; measure both with the same accelerator",
             )
     if before.plan.cold != after.plan.cold:
         yield "one result was measured cold, the other one warm", "measure again, both with --cold or both without"
     if _workload_digest(before.plan) != _workload_digest(after.plan):
         names = [str(one.plan.workload.get("name", "?")) for one in (before, after)]
         yield (
-            f"{_WORKLOAD}: {names[0]} and {names[1]}{', which has changed in between' if names[0] == names[1] else ''}",
-            "`--other-workload` compares them all the same",
+            f"{_WORKLOAD}: {names[0]} and {names[1]}{', which changed in between' if names[0] == names[1] else ''}",
+            "`--other-workload` compares them anyway",
         )
     if before.host.get("id") is None or before.host.get("id") != after.host.get("id"):
         cpus = [f"{one.host.get('cpu')} ({one.host.get('id') or 'without an id'})" for one in (before, after)]
         yield (
             f"{_HOST}: {cpus[0]} and {cpus[1]}",
-            "`--ratios` compares what can be: the ratios between the modes, inside of each",
+            "`--ratios` compares the ratios between the modes instead",
         )
 
 
@@ -145,20 +145,23 @@ def _workload_digest(plan: Plan) -> str:
 
 
 def left_out(before: Result, after: Result) -> list[str]:
-    """Return what is not compared although one of the results has it, in sentences."""
-    said = []
+    """Return what only one of the results has, and is therefore not compared, in sentences."""
+    found = []
     for one, other, name in ((before, after, "second"), (after, before, "first")):
         missing = [mode for mode in one.plan.modes if mode not in other.plan.modes]
-        said += [f"the {name} result has no mode {mode}" for mode in missing]
+        found += [f"the {name} result has no mode {mode}" for mode in missing]
         metrics = [metric for metric in one.plan.metrics if metric not in other.plan.metrics]
-        said += [f"the {name} result has nothing of {metric}" for metric in metrics]
+        found += [f"the {name} result does not have the metric {metric}" for metric in metrics]
     if before.plan.instances != after.plan.instances:
-        said.append(f"{DENSITY} is left out: {before.plan.instances} instances and {after.plan.instances}")
-    return said
+        found.append(
+            f"{DENSITY} is left out: the first result has {before.plan.instances} instances, "
+            f"the second {after.plan.instances}"
+        )
+    return found
 
 
 def _common(before: Result, after: Result) -> list[Question]:
-    """Return what both were asked."""
+    """Return the questions of both results."""
     metrics = [metric for metric in before.plan.metrics if metric in after.plan.metrics]
     if before.plan.instances != after.plan.instances and DENSITY in metrics:
         metrics.remove(DENSITY)
@@ -197,7 +200,7 @@ Sides = tuple[Sequence[Sample], Sequence[Sample]]
 
 
 def _ratio(question: Question, mode: Sides, base: Sides, number: int) -> Change | None:
-    """Return what has become of the ratio of two modes, None where a result has none; of slopes without an interval."""
+    """Return how the ratio of two modes changed, None if a result lacks it. A ratio of slopes has no interval."""
     found, rounds = [], []
     for ours, theirs in zip(mode, base, strict=True):
         if question.statistic == "slope":

@@ -1,4 +1,4 @@
-"""Why fewer instances ran at the same time than were asked for: what has to stand beside every figure of a ladder."""
+"""Why fewer instances ran at the same time than planned: a remark that belongs to every figure of a ladder."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from bench.questions import Question, of
 KIND = "ladder"
 
 
-def beside(result: Result, question: Question, mode: str) -> str:
-    """Return what has to be known of a slope: that its ladder was cut short, and why; "" where it was not.
+def remark(result: Result, question: Question, mode: str) -> str:
+    """Return the remark on a slope: that its ladder was cut short, and why; "" if it was not.
 
-    With one instance alone the slope is that of the first one, who pays for what others would share with it.
+    With only one instance the slope is the cost of the first one, which includes what others would share with it.
     """
     if question.statistic != "slope" or all(question.key != one.key for kind, one in of(result.plan) if kind == KIND):
         return ""
@@ -22,7 +22,7 @@ def beside(result: Result, question: Question, mode: str) -> str:
     if found is None:
         return ""
     alone = found.values.get("instances") == 1 and bool(question.points and len(question.points(found)) > 1)
-    return f"{'of the first instance alone; ' * alone}stopped {found.texts['stopped']}"
+    return f"{'for the first instance only; ' * alone}stopped {found.texts['stopped']}"
 
 
 def sentences(result: Result) -> Iterator[str]:
@@ -34,7 +34,7 @@ def sentences(result: Result) -> Iterator[str]:
             count = UNKNOWN if ran is None else f"{ran:g}"
             yield (
                 f"{mode}: {count} of {result.plan.instances} instances at the same time; stopped "
-                f"{found.texts['stopped']}{', so what one more costs is there what the first one costs' * (ran == 1)}"
+                f"{found.texts['stopped']}{', so the cost of one more is the cost of the first one' * (ran == 1)}"
             )
 
 

@@ -1,4 +1,4 @@
-"""A result in other forms: tidy CSV, Markdown for people, JSON as hyperfine writes it."""
+"""A result in other formats: tidy CSV, Markdown for people, JSON as hyperfine writes it."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from bench.report import tables, words
 from vmctl.errors import SpecError
 
 COLUMNS = ("kind", "mode", "round", "counts", "name", "position", "value", "unit", "error")
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would compute instead of show
-# end of a value's name -> its unit; names carry it
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet takes a cell that begins so for a formula
+# suffix of a value's name -> its unit
 _UNITS = {
     "_bytes_per_s": "bytes/s",
     "_per_s": "1/s",
@@ -30,9 +30,9 @@ _UNITS = {
 
 
 def samples_csv(result: Result) -> str:
-    """Return every observation of every sample, warm-ups too, one per row (RFC 4180).
+    """Return every observation of every sample, including warm-ups, one per row (RFC 4180).
 
-    A series has a row per number, counted by `position`. A sample that failed has a row with its reason and no value.
+    A series has one row per number, with its `position`. A failed sample has a row with its error and no value.
     """
     file = io.StringIO()
     writer = csv.writer(file)
@@ -57,7 +57,7 @@ def _observed(sample: Sample) -> Iterator[tuple[str, str, float, str]]:
 
 
 def unit_of(name: str) -> str:
-    """Return the unit that a value's name carries; a count where it carries none."""
+    """Return the unit at the end of a value's name, "count" if the name has no unit."""
     return next((unit for end, unit in _UNITS.items() if name.endswith(end)), "count")
 
 
@@ -66,7 +66,7 @@ def _as_text(text: str) -> str:
 
 
 def markdown(result: Result) -> str:
-    """Return the figures, the ratios and what has to be known to read them."""
+    """Return the figures, the ratios, and the notes needed to read them."""
     lines = [f"# {_inline(words.title(result))}", ""]
     for table in (tables.figures(result), tables.ratios(result), tables.troubles(result)):
         if table.rows:
@@ -78,7 +78,7 @@ def markdown(result: Result) -> str:
 
 
 def markdown_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return the lines of a table; what would end a cell or begin a tag is escaped."""
+    """Return the lines of a table; characters that would end a cell or begin a tag are escaped."""
     escaped = [[_cell(text) for text in row] for row in (titles, *rows)]
     lines = [f"| {' | '.join(row)} |" for row in escaped]
     return [lines[0], "|" + " --- |" * len(titles), *lines[1:]]
@@ -99,22 +99,22 @@ def _indented(text: str) -> str:
 def hyperfine(result: Result) -> str:
     """Return the start time of each mode as `hyperfine --export-json` of version 1.15 writes it.
 
-    What it measures and we do not (the processor time of a child) is null, as its own stddev of one run is.
-    Raises SpecError where no start was measured.
+    Processor time, which only hyperfine measures, is null, and so is the stddev of one run, as in hyperfine.
+    Raises SpecError if no start was measured.
     """
     found = next((pair for pair in words.headlines(result) if pair[1].metric == "boot"), None)
     entries = [_entry(result, mode, *found) for mode in result.plan.modes] if found else []
     kept = [entry for entry in entries if entry is not None]
     if not kept:
         raise SpecError(
-            "there is no start time in this result, which is what hyperfine's format is about",
-            hint="`vmctl bench SPEC --metrics boot` measures it",
+            "this result has no start times, which hyperfine's format needs",
+            hint="`vmctl bench SPEC --metrics boot` measures them",
         )
     return json.dumps({"results": kept}, indent=2) + "\n"
 
 
 def _entry(result: Result, mode: str, kind: str, question: Question) -> dict[str, Any] | None:
-    """Return what hyperfine would say of one command, None where there is no observation."""
+    """Return hyperfine's entry for one mode, None if it has no observation."""
     pairs = [
         (number, sample) for sample in result.of(kind, mode) if sample.counts for number in question.values(sample)
     ]

@@ -1,4 +1,4 @@
-"""Numbers as people read them, the same in the terminal's table, in Markdown and on the page."""
+"""Numbers as text, the same in the terminal's table, in Markdown and on the page."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ UNKNOWN = "-"
 
 
 def quantity(value: float | None, unit: str) -> str:
-    """Return a value of a unit (see Figure.unit) for people, UNKNOWN for none."""
+    """Return a value with its unit (see Figure.unit) as text, UNKNOWN for None."""
     if value is None:
         return UNKNOWN
     if unit == "s":
-        # what a table compares needs more than the one digit of 0.2 ms
+        # 0.2 ms would have one digit, too few to compare
         return f"{value * 1e6:.3g} µs" if 1e-4 <= abs(value) < 9.995e-4 else format_seconds(value)
     if unit == "bytes":
         return format_size(round(value))
@@ -26,7 +26,7 @@ def quantity(value: float | None, unit: str) -> str:
 
 
 def interval(figure: Figure) -> str:
-    """Return the 95 % interval of a figure, UNKNOWN where there is none."""
+    """Return the 95 % interval of a figure, UNKNOWN if it has no interval."""
     if figure.low is None or figure.high is None:
         return UNKNOWN
     return f"{quantity(figure.low, figure.unit)} to {quantity(figure.high, figure.unit)}"

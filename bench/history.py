@@ -1,4 +1,4 @@
-"""The results of one workload in the order of time, and what each has become of the one before."""
+"""The results of one workload, oldest first, and how each changed from the one before."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from vmctl.errors import SpecError, VmctlError
 
 
 class Found(NamedTuple):
-    """What lies in some folders: results, oldest first, and what could not be read, with the reason."""
+    """The results in some folders, oldest first, and the files that could not be read, with the reason."""
 
     results: tuple[tuple[str, Result], ...]  # path and result
     damaged: tuple[str, ...]
 
 
 class Entry(NamedTuple):
-    """One headline figure of one result, and the change against the result before that it may be compared with."""
+    """One headline figure of one result, and its change from the last comparable result before it."""
 
     path: str
     created: float  # seconds since the epoch
@@ -34,25 +34,25 @@ class Entry(NamedTuple):
     unit: str
     mode: str
     value: float
-    change: float | None  # this one/the one before
+    change: float | None  # this value divided by the one before
     low: float | None  # 95 %
     high: float | None
     verdict: str  # of the change, "" without one
 
 
 def root() -> str:
-    """Return the folder where results are kept for which no other was named."""
+    """Return the folder of the results that were measured without --out."""
     return os.path.join(paths.state_root(), "bench")
 
 
 def find(folders: Sequence[str] = ()) -> Found:
     """Return the results that vmctl keeps, and those in some folders and their subfolders.
 
-    Raises SpecError for a folder that is none. A result that is found twice, a copy, counts once.
+    Copies of the same result count once. Raises SpecError for a folder that does not exist.
     """
     for folder in folders:
         if not os.path.isdir(folder):
-            raise SpecError(f"there is no folder {folder}", hint="`vmctl bench history [SPEC|NAME] [FOLDER...]`")
+            raise SpecError(f"the folder {folder} does not exist", hint="`vmctl bench history [SPEC|NAME] [FOLDER...]`")
     results: dict[str, tuple[str, Result]] = {}
     damaged: list[str] = []
     for path in sorted({path for folder in (root(), *folders) for path in _files(folder)}):
@@ -66,7 +66,7 @@ def find(folders: Sequence[str] = ()) -> Found:
 
 
 def entries(results: Sequence[tuple[str, Result]], name: str = "") -> list[Entry]:
-    """Return the headline figures of the results of workloads of that name, or of all, one figure after the other."""
+    """Return the headline figures of workloads with that name, or of all workloads, one figure after the other."""
     mine = [one for one in results if name in ("", named(one[1]))]
     keys = {(named(one), question.key): question for _, one in mine for question in _headlines(one)}
     found: list[Entry] = []
@@ -95,15 +95,15 @@ def _trend(series: Sequence[tuple[str, Result]], question: Question, mode: str) 
 
 
 def comparable(before: Result, after: Result) -> bool:
-    """Return whether two results are of the same workload, host and accelerators, both warm or both cold."""
+    """Return whether two results have the same workload, host and accelerators, and are both warm or both cold."""
     return next(compare.unlike(before, after), None) is None
 
 
 def _entry(path: str, result: Result, question: Question, figure: Figure, earlier: Result | None) -> Entry:
     change = None if earlier is None else compare.change(earlier, result, question, figure.mode)
-    told: dict[str, Any] = {"change": None, "low": None, "high": None, "verdict": ""}
+    changed: dict[str, Any] = {"change": None, "low": None, "high": None, "verdict": ""}
     if change is not None:
-        told = {"change": change.ratio, "low": change.low, "high": change.high, "verdict": change.verdict}
+        changed = {"change": change.ratio, "low": change.low, "high": change.high, "verdict": change.verdict}
     return Entry(
         path=path,
         created=result.created,
@@ -115,7 +115,7 @@ def _entry(path: str, result: Result, question: Question, figure: Figure, earlie
         unit=question.unit,
         mode=figure.mode,
         value=figure.value or 0.0,
-        **told,
+        **changed,
     )
 
 
@@ -129,10 +129,10 @@ def _figure(result: Result, key: str, mode: str) -> Figure | None:
 
 
 def _files(folder: str) -> list[str]:
-    """Return the results in a folder and in its subfolders, one level deep."""
+    """Return the paths of the results in a folder and in its direct subfolders."""
     try:
         inside = sorted(os.listdir(folder))
-    except OSError:  # none has been kept so far, or one that nobody may read
+    except OSError:  # nothing has been measured yet, or this user may not read the folder
         return []
     candidates = [os.path.join(folder, NAME), *(os.path.join(folder, name, NAME) for name in inside)]
     return [os.path.realpath(path) for path in candidates if os.path.isfile(path)]

@@ -1,7 +1,8 @@
-"""What an import costs beside the same by hand: `tar` unpacks the layer, `mkfs.erofs` makes the file system.
+"""What an import costs, compared with the same by hand: `tar` unpacks the layer, `mkfs.erofs` makes the file system.
 
-The image is made of files of this host, by other people's tools, and comes as an OCI archive with a gzipped layer. By
-turns, each time from nothing; also what a second import of the same costs, and the most memory an import has resident.
+The image consists of files of this host and is made by other people's tools, as an OCI archive with a gzipped layer.
+Both take turns and always begin with an empty store. Measured are also a second import of the same image, and the most
+memory that an import has resident.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from vmctl.units import format_seconds, format_size
 
 FORMAT = "vmctl images 1"
 IMAGE_BYTES = 450 * 10**6
-AT_MOST = 2.5  # times the same by hand
+AT_MOST = 2.5  # times as long as by hand
 MEMORY_AT_MOST_BYTES = 150 * 10**6
 _HOUR_S = 3600.0
 _SOURCE = "/usr"
@@ -36,15 +37,15 @@ Progress = Callable[[str], None]
 
 
 class Sample(NamedTuple):
-    """One import, or one by hand."""
+    """One import by vmctl, or one by hand."""
 
     kind: str
     seconds: float
-    memory_bytes: int = 0  # the most resident, where it was watched
+    memory_bytes: int = 0  # the most resident; 0: not measured
 
 
 class Result(NamedTuple):
-    """All samples, and what the image was."""
+    """All samples, and what the image consists of."""
 
     samples: tuple[Sample, ...]
     files: int
@@ -59,18 +60,18 @@ class Result(NamedTuple):
         return [sample for sample in self.samples if sample.kind == kind]
 
     def ratio(self) -> float:
-        """Return how many times longer an import takes than the same by hand: the medians' ratio."""
+        """Return how many times as long as by hand an import takes: the ratio of the medians."""
         return _median(self.of("import")) / _median(self.of("by hand"))
 
 
 def measure(runs: int, seed: int, progress: Progress, image_bytes: int = IMAGE_BYTES) -> Result:
-    """Return the samples of that many rounds, each in a random order. Raises UnavailableError without the tools."""
+    """Return the samples of `runs` rounds, each in random order. Raises UnavailableError if a tool is missing."""
     chance, samples = random.Random(seed), []
     with TemporaryDirectory(prefix="vmctl-bench-") as folder:
         progress("making an image of this host's files")
         files, unpacked_bytes = _make(folder, image_bytes)
         kinds: list[tuple[str, Callable[[str], Iterator[Sample]]]] = [("by hand", _by_hand), ("import", _import)]
-        for number in range(runs + 1):  # the first round fills the host's caches and does not count
+        for number in range(runs + 1):  # the first round fills the host's caches and is discarded
             chance.shuffle(kinds)
             for kind, once in kinds:
                 progress(f"round {number} of {runs}: {kind}")
@@ -81,7 +82,7 @@ def measure(runs: int, seed: int, progress: Progress, image_bytes: int = IMAGE_B
 
 
 def document(result: Result) -> dict[str, Any]:
-    """Return a result as the content of `images.json`, every raw sample in it."""
+    """Return the content of `images.json`: the result with every raw sample."""
     return {
         "format": FORMAT,
         "runs": result.runs,
@@ -96,7 +97,7 @@ def document(result: Result) -> dict[str, Any]:
 
 
 def rows(result: Result) -> list[tuple[str, ...]]:
-    """Return a table's rows; see COLUMNS."""
+    """Return the rows of the table; see COLUMNS."""
     found = []
     for kind in ("by hand", "import", "import again"):
         samples = result.of(kind)
@@ -108,7 +109,7 @@ def rows(result: Result) -> list[tuple[str, ...]]:
 
 
 def notes(result: Result) -> list[str]:
-    """Return what to know of the numbers, and what they were to be."""
+    """Return the notes on the numbers, and their targets."""
     memory = max(sample.memory_bytes for sample in result.of("import"))
     return [
         f"an image of {result.files} files, {format_size(result.unpacked_bytes)} unpacked, "
@@ -122,7 +123,7 @@ def notes(result: Result) -> list[str]:
 
 def write(result: Result, folder: str) -> None:
     """Write `images.json` and `images.md` into a folder."""
-    lines = ["# An import beside the same by hand", "", *markdown_table(COLUMNS, rows(result)), ""]
+    lines = ["# An import compared with the same by hand", "", *markdown_table(COLUMNS, rows(result)), ""]
     folders.write(folder, "images", document(result), [*lines, *(f"- {note}" for note in notes(result))])
 
 
@@ -131,7 +132,7 @@ def _median(samples: list[Sample]) -> float:
 
 
 def _make(folder: str, image_bytes: int) -> tuple[int, int]:
-    """Put layer.tar.gz and image.tar, an OCI archive with that layer, into a folder; return files and bytes in it."""
+    """Make layer.tar.gz and image.tar, an OCI archive with that layer; return how many files and bytes it contains."""
     names, total = [], 0
     for name, size_bytes in _files(_SOURCE):
         if total >= image_bytes:
@@ -149,12 +150,15 @@ def _make(folder: str, image_bytes: int) -> tuple[int, int]:
     run(["tar", "-c", "-f", os.path.join(folder, "image.tar"), "-C", f"{folder}/layout", "."], timeout_s=_HOUR_S)
     os.unlink(layer)
     if len(names) < 100:
-        raise UnavailableError(f"there are too few files in {_SOURCE} to make an image of")
+        raise UnavailableError(f"{_SOURCE} has too few files to make an image: {len(names)}, at least 100 are needed")
     return len(names), total
 
 
 def _files(root: str) -> Iterator[tuple[str, int]]:
-    """Yield folders, files and links below `root`, names from /, with sizes; folders in a random, fixed order."""
+    """Yield folders, files and links below `root` with their sizes; folders in an order that is random but fixed.
+
+    Names are relative to /.
+    """
     folders = [folder for folder, _, _ in os.walk(root)]
     random.Random(0).shuffle(folders)
     for folder in folders:
@@ -193,7 +197,7 @@ def _import(folder: str) -> Iterator[Sample]:
 
 
 def _resident_bytes(pid: int) -> int:
-    """Return the most a process has had resident so far: proc_pid_status(5), VmHWM."""
+    """Return the most memory that a process has had resident so far, in bytes: proc_pid_status(5), VmHWM."""
     with suppress(OSError, IndexError), open(f"/proc/{pid}/status", encoding="ascii") as file:
         return next((int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM")), 0)
     return 0

@@ -1,6 +1,6 @@
-"""What a worker that was killed has left running: the processes that it started itself, such as a `vmctl exec`.
+"""What a killed worker leaves running: the processes that it started itself, such as a `vmctl exec`.
 
-Each has the sample's mark in its environment, which it has from the worker.
+They are found by the sample's mark in their environment, which they inherited from the worker.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ _GONE_S = 5.0
 
 
 def marked(measurement: str, name: str) -> dict[str, str]:
-    """Return the environment for the process that takes one sample, `name`, of a measurement."""
+    """Return the environment for the process that takes the sample `name` of a measurement."""
     return {**os.environ, _MARK: f"{measurement}/{name}"}
 
 
 def end(measurement: str, name: str = "") -> set[str]:
-    """Kill what is left of one sample, or of all of a measurement, wait for its end and return the samples' names."""
+    """Kill the processes of one sample, or of a whole measurement, wait for them, and return the samples' names."""
     wanted = f"{_MARK}={measurement}/{name}".encode()
     names: set[str] = set()
     deadline_s = time.monotonic() + _GONE_S
@@ -32,14 +32,14 @@ def end(measurement: str, name: str = "") -> set[str]:
             names.add(mark.rpartition(b"/")[2].decode())
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        if time.monotonic() > deadline_s:  # one that the kernel does not let go
+        if time.monotonic() > deadline_s:  # it hangs in the kernel
             break
         time.sleep(0.01)
     return names
 
 
 def remove(name: str) -> None:
-    """Remove the instances that are called `name` or `name-...`. Raises VmctlError where one cannot be removed."""
+    """Remove the instances called `name` or `name-...`. Raises VmctlError if one cannot be removed."""
     for found in instance.names():
         if found == name or found.startswith(f"{name}-"):
             try:
@@ -48,12 +48,12 @@ def remove(name: str) -> None:
                 continue
             except VmctlError as error:
                 raise VmctlError(
-                    f"the instance {found} is left behind: {error}", hint=f"vmctl rm -f {found}"
+                    f"the instance {found} could not be removed: {error}", hint=f"`vmctl rm -f {found}` tries again"
                 ) from error
 
 
 def _running(wanted: bytes, *, exact: bool) -> dict[int, bytes]:
-    """Return the processes whose environment has this mark; one that has ended has no environment any more."""
+    """Return the processes whose environment has this mark, by pid. A zombie has no environment."""
     found = {}
     for entry in os.listdir("/proc"):
         if not entry.isdigit() or int(entry) == os.getpid():

@@ -1,6 +1,6 @@
-"""What the control says of the machine: how steady it was while something else was measured.
+"""What the control shows about the machine: how steady it was during the measurement.
 
-Not how idle: a machine that is always equally busy is slow, and steady.
+Steady is not idle: a machine that is always equally busy is slow and steady.
 """
 
 from __future__ import annotations
@@ -10,40 +10,40 @@ from bench.model import CONTROL, Figure, Result
 from bench.questions import Question, questions
 from bench.statistics import ENOUGH_POINTS, TO_SIGMA
 
-# of the control's scaled MAD, as a share of its median
-STEADY_SHARE = 0.05  # the median of 30 rounds that scatter so is known to 2.2 %
+# the control's scaled MAD as a share of its median
+STEADY_SHARE = 0.05  # with such a scatter, 30 rounds determine the median to 2.2 %
 UNSTEADY_SHARE = 0.15
-STRAY_SHARE = 0.2  # so many rounds far out are no exceptions any more
+STRAY_SHARE = 0.2  # above this share of the rounds, outliers are the rule
 
 
 def question() -> Question:
-    """Return what the control is asked."""
+    """Return the question that the control answers."""
     (found,) = questions(CONTROL)
     return found
 
 
 def figure(result: Result) -> Figure | None:
-    """Return the control's figure, None where there is none: no kind of sample had one, or the result is an old one."""
+    """Return the control's figure, None if the result has none because it is old or was planned without a control."""
     return next((one for one in result.figures if one.key == question().key), None)
 
 
 def scatter_share(one: Figure) -> float | None:
-    """Return the scaled MAD as a share of the median, None where nothing was observed."""
+    """Return the scaled MAD as a share of the median, None if nothing was observed."""
     return TO_SIGMA * one.mad / one.value if one.value and one.mad is not None else None
 
 
 def sentence(result: Result) -> str:
-    """Return what the control took, how that scattered, and what it means; "" for a result without its figure."""
+    """Return how long the control took, how that scattered, and what it means; "" for a result without its figure."""
     one = figure(result)
     if one is None:
         return ""
     share = scatter_share(one)
     if share is None:
-        return f"The control, the same work as a plain process in every round, gave nothing: {one.why}."
+        return f"The control, the same work as a plain process in every round, was not observed: {one.why}."
     took = f"The control, the same work as a plain process in every round, took {quantity(one.value, one.unit)}"
     failed = f", {one.failures} failed" * bool(one.failures)
     if one.observations < ENOUGH_POINTS:
-        few = f"fewer than {ENOUGH_POINTS} do not tell how steady the machine was"
+        few = f"fewer than {ENOUGH_POINTS} rounds do not show how steady the machine was"
         return f"{took} (median of {one.observations}{failed}): {few}."
     scatter = f"scaled MAD {share * 100:.2g} %, {one.outliers} of {one.observations} far out{failed}"
     return f"{took} (median; {scatter}): {_judged(one, share)}."
@@ -52,7 +52,7 @@ def sentence(result: Result) -> str:
 def _judged(one: Figure, share: float) -> str:
     stray = one.outliers / one.observations
     if share > UNSTEADY_SHARE or stray > STRAY_SHARE:
-        return "the machine was not steady, and small differences between the modes may be its doing"
+        return "the machine was not steady and may have caused small differences between the modes"
     if share > STEADY_SHARE:
-        return "the machine was not quite steady, so differences of a few per cent need many rounds"
+        return "the machine was not quite steady, so small differences between the modes need many rounds"
     return "the machine was steady"

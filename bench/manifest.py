@@ -1,4 +1,4 @@
-"""The facts about a host without which its numbers mean nothing."""
+"""The facts about a host that are needed to interpret its numbers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MM = "/sys/kernel/mm"
 
 
 def facts() -> dict[str, Any]:
-    """Return what is known of this host; None for what it does not tell."""
+    """Return the facts about this host; None for an unknown one."""
     uname = os.uname()
     return {
         "id": _identity(),
@@ -41,21 +41,24 @@ def facts() -> dict[str, Any]:
 
 
 def kernel_parameters(line: str) -> str:
-    """Return what of a kernel command line is for the kernel: neither which program is init nor what that is told.
+    """Return the part of a kernel command line that is for the kernel, without init's name and arguments.
 
-    See bootparam(7): what stands behind `--` is init's. It is nobody else's business, and has no part in a measurement.
+    Arguments after `--` go to init (bootparam(7)). They may be private, and do not affect a measurement.
     """
     words = line.partition(" -- ")[0].split()
     return " ".join(word for word in words if not word.startswith(("init=", "rdinit=")))
 
 
 def _checks() -> dict[str, str]:
-    """Return what doctor finds, also how KVM was proved or refuted; but not where programs lie."""
+    """Return what doctor finds, including how KVM was tried, without the paths of programs."""
     return {check.name: check.found for check in doctor.checks() if not check.found.startswith("/")}
 
 
 def _identity() -> str:
-    """Return what tells this host from others without naming it; a virtual machine moved elsewhere is another one."""
+    """Return an id that distinguishes this host from others without naming it.
+
+    A virtual machine that moves to another processor becomes another host.
+    """
     known = (
         _text("/etc/machine-id") or os.uname().nodename,
         _field("/proc/cpuinfo", "model name"),

@@ -1,7 +1,7 @@
-"""What a measurement is made of, as it stands in `result.json`: the plan, every raw sample, every printed figure.
+"""What `result.json` contains: the plan, every raw sample, every printed figure.
 
-The JSON Schema that is shipped (result.schema.json) is made from these classes, and a file is held against them when
-it is read. Names carry their unit; what was not observed is null or absent, never 0.
+The JSON Schema (result.schema.json) is generated from these classes, and a file is checked against them when it is
+read. Names include their unit. A value that was not observed is null or absent, never 0.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ import msgspec
 from bench.statistics import VERDICTS
 
 FORMAT = "vmctl bench 3"
-WITHOUT_CONTROL = "vmctl bench 2"  # what was written before: the same, but for the control's figure
+WITHOUT_CONTROL = "vmctl bench 2"  # the format before: the same without the control's figure
 
 CONTROL = "control"  # the kind of sample that belongs to no mode: fixed work as a plain process, once per round
 
 
-# What a file is held against when it is read. A moment: seconds since the epoch, before the year 9999.
+# These limits are checked when a file is read. A moment: seconds since the epoch, before the year 9999.
 Moment = Annotated[float, msgspec.Meta(ge=0, le=253_000_000_000)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 Verdict = Annotated[str, msgspec.Meta(pattern=f"^({'|'.join(VERDICTS)})$")]  # a key of bench.statistics.VERDICTS
 
 
 class Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The manner of all of them."""
+    """The settings that all of them share."""
 
 
 class Step(Struct, frozen=True):
-    """One sample to be taken. Rounds count from 1; those below do not count: 0 the last of the warm-up, -1 before."""
+    """One sample to take. Rounds count from 1; warm-up rounds are numbered ..., -1, 0 and do not count."""
 
     kind: str  # the name of a module of bench/probes
     mode: str  # "" for CONTROL
@@ -37,7 +37,7 @@ class Step(Struct, frozen=True):
 
 
 class Plan(Struct, frozen=True):
-    """What is measured, in which order; made once, and followed again by --resume."""
+    """What is measured, in which order. It is made once; --resume continues with it."""
 
     workload: dict[str, Any]
     workload_digest: str
@@ -47,13 +47,13 @@ class Plan(Struct, frozen=True):
     warm_ups: int
     seed: int
     cold: bool
-    instances: Count  # at most that many at once: ladder, storm
-    time_limit_s: float | None  # per sample; None: what its kind takes for enough
+    instances: Count  # at most so many at once: ladder, storm
+    time_limit_s: float | None  # per sample; None: the default of its kind
     steps: tuple[Step, ...]
 
 
 class Sample(Struct, frozen=True):
-    """What was observed in one step, by a process of its own. With an `error` the rest may be empty."""
+    """What a worker process observed in one step. With an `error` the rest may be empty."""
 
     kind: str
     mode: str
@@ -67,38 +67,38 @@ class Sample(Struct, frozen=True):
 
     @property
     def counts(self) -> bool:
-        """Whether it is one of the rounds that are looked at, and did not fail."""
+        """Whether it succeeded and is not a warm-up."""
         return self.round > 0 and self.error is None
 
     def between_s(self, first: str, last: str) -> float | None:
-        """Return the seconds between two marks, None where one was not observed."""
+        """Return the seconds between two marks, None if one was not observed."""
         if first not in self.marks_ns or last not in self.marks_ns:
             return None
         return (self.marks_ns[last] - self.marks_ns[first]) / 1e9
 
 
 class Figure(Struct, frozen=True):
-    """One answer for one mode. `value` is what the `statistic` gives; everything printed of it stands here."""
+    """The answer to one question for one mode: the `value` of the `statistic`, and everything printed with it."""
 
     key: str  # of the question; see bench/questions.py
-    mode: str  # "" for that of CONTROL
+    mode: str  # "" for CONTROL
     statistic: str  # median | slope | p95 | p99
     unit: str  # s | bytes | 1/s | bytes/s | count | share
-    value: float | None  # None: too few observations, `why` says so, or none at all
-    low: float | None = None  # of the 95 % interval, None for fewer than 30 rounds
+    value: float | None  # None: no or too few observations, see `why`
+    low: float | None = None  # ends of the 95 % interval, None for fewer than 30 rounds
     high: float | None = None
     minimum: float | None = None
     p5: float | None = None
     p95: float | None = None
     mad: float | None = None  # median absolute deviation
     observations: int = 0
-    outliers: int = 0  # flagged, never taken out
-    failures: int = 0  # steps that gave no observation
+    outliers: int = 0  # counted, never removed
+    failures: int = 0  # steps without an observation
     why: str = ""
 
 
 class Ratio(Struct, frozen=True):
-    """One mode beside another one, for one question: the ratio of their figures over the same rounds."""
+    """One mode compared with another one, for one question: the ratio of their figures over the same rounds."""
 
     key: str
     mode: str
@@ -111,7 +111,7 @@ class Ratio(Struct, frozen=True):
 
 
 class Refusal(Struct, frozen=True):
-    """A mode, or a kind of sample in a mode, that could not be measured here, and why."""
+    """A mode, or a kind of sample in a mode, that could not be measured on this host, and why."""
 
     mode: str
     kind: str  # "" for the mode as a whole
@@ -119,9 +119,9 @@ class Refusal(Struct, frozen=True):
 
 
 class Result(Struct, frozen=True):
-    """One measurement, whole."""
+    """One complete measurement."""
 
-    id: str  # of this measurement, made up
+    id: str  # random, one per measurement
     created: Moment  # seconds since the epoch
     host: dict[str, Any]  # bench.manifest.facts()
     explained: dict[str, list[list[str]]]  # mode -> [what, raw] of every host step: mounts, cgroup, QEMU's argv, XML
@@ -133,11 +133,11 @@ class Result(Struct, frozen=True):
     format: str = FORMAT
 
     def of(self, kind: str, mode: str) -> list[Sample]:
-        """Return the samples of a kind in a mode that count, failed ones included, in the order of their rounds."""
+        """Return the samples of a kind in a mode without warm-ups, with failed ones, in the order of their rounds."""
         found = [one for one in self.samples if (one.kind, one.mode) == (kind, mode) and one.round > 0]
         return sorted(found, key=lambda one: one.round)
 
     def accelerator(self, mode: str) -> str:
-        """Return what the guests of a mode were run by, "" for a mode without guests, or that nothing is known of."""
+        """Return the accelerator of a mode's guests, "" for a mode without guests, or if it is unknown."""
         found = {one.texts["accelerator"] for one in self.samples if one.mode == mode and "accelerator" in one.texts}
         return " and ".join(sorted(found))

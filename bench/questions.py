@@ -1,6 +1,7 @@
-"""What is asked of the samples: each question with its unit, how a sample answers it, and what the answer means.
+"""The questions that samples answer: each with its unit, how a sample answers it, and what the answer means.
 
-Each kind of sample has its questions beside its probe, in bench/probes; here is what a question is, and all of them.
+Each probe in bench/probes declares the questions of its kind of sample. This module defines a question and collects
+all of them.
 """
 
 from __future__ import annotations
@@ -27,41 +28,41 @@ KINDS: dict[str, tuple[str, ...]] = {
 HTTP_KINDS = ("service",)  # only for a workload with `ready: {http: ...}`
 METRICS = ("boot", "memory", "disk", "cpu", "syscall", "io", "net", "density", "teardown")
 DEFAULT_METRICS = ("boot", "memory", "disk", "teardown")
-BATCH_METRICS = ("boot", "teardown")  # what ends by itself is never idle
+BATCH_METRICS = ("boot", "teardown")  # a workload that ends by itself is never idle
 
 
 class Question(NamedTuple):
-    """One question. `values` returns what one sample says to it: nothing, one number, or many (latencies).
+    """One question. `values` returns the answer of one sample: no number, one, or many (latencies).
 
-    For the statistic "slope" `points` returns pairs instead, (number of instances, bytes or seconds).
+    For the statistic "slope" `points` returns pairs instead: (number of instances, bytes or seconds).
     """
 
-    key: str  # metric.what_unit, for instance boot.answer_s: stable, it stands in files
-    title: str  # for a table: a few words, lower case; two leading spaces: a part of the one above
+    key: str  # metric.what_unit, for instance boot.answer_s: stable, since files contain it
+    title: str  # for a table: a few words, lower case; two leading spaces: a part of the row above
     unit: str  # see Figure.unit
     values: Callable[[Sample], Sequence[float]] = lambda sample: ()
     points: Callable[[Sample], Sequence[tuple[float, float]]] | None = None
     statistic: str = "median"  # median | slope | p95 | p99
     less_is_better: bool = True
-    headline: bool = False  # gets a sentence of its own in the report, and a chart
-    meaning: str = ""  # one sentence: what is measured, from where to where, by what source
-    service: bool | None = None  # only for workloads with (True) or without (False) a `ready`; None: for both
+    headline: bool = False  # has its own sentence and chart in the report
+    meaning: str = ""  # what is measured, from which moment to which, and by which source
+    service: bool | None = None  # True: only for workloads with `ready`; False: only without; None: for both
 
     @property
     def metric(self) -> str:
-        """The metric it belongs to."""
+        """The metric that the question belongs to."""
         return self.key.partition(".")[0]
 
 
 def value(name: str) -> Callable[[Sample], Sequence[float]]:
-    """Return a `Question.values` that takes the sample's value of that name, where there is one."""
+    """Return a `Question.values` that returns the sample's value of that name, if it has one."""
     return lambda sample: [sample.values[name]] if name in sample.values else []
 
 
 def between(first: str, last: str) -> Callable[[Sample], Sequence[float]]:
-    """Return a `Question.values` that takes the seconds between two marks, where both were observed.
+    """Return a `Question.values` that returns the seconds between two marks, if both were observed.
 
-    After clone3 parent and child race: T4 can be some microseconds before T1, which is no time at all.
+    After clone3 parent and child race: T4 can be some microseconds before T1, which counts as 0.
     """
 
     def seconds(sample: Sample) -> Sequence[float]:
@@ -83,7 +84,7 @@ def questions(kind: str) -> tuple[Question, ...]:
 
 
 def asked(metrics: Sequence[str], *, service: bool) -> list[tuple[str, Question]]:
-    """Return (kind, question) for all that is asked with these metrics, in the order of METRICS and KINDS."""
+    """Return (kind, question) for every question of these metrics, in the order of METRICS and KINDS."""
     found = [(kind, question) for kind in kinds(metrics) for question in questions(kind)]
     wanted = [
         (kind, question)
@@ -94,17 +95,17 @@ def asked(metrics: Sequence[str], *, service: bool) -> list[tuple[str, Question]
 
 
 def of(plan: Plan) -> list[tuple[str, Question]]:
-    """Return (kind, question) for all that is asked of the samples of a plan."""
+    """Return (kind, question) for every question that the samples of a plan answer."""
     planned = {step.kind for step in plan.steps}
     return [pair for pair in asked(plan.metrics, service=is_service(plan)) if pair[0] in planned]
 
 
 def is_service(plan: Plan) -> bool:
-    """Return whether the workload is one that gets ready, and not one that ends by itself."""
+    """Return whether the workload gets ready and keeps running, in contrast to one that ends by itself."""
     return bool(plan.workload.get("ready"))
 
 
 def rounds(kind: str) -> int | None:
-    """Return how many rounds a kind of sample gets at most, None for as many as asked for."""
+    """Return the most rounds that a kind of sample gets, None for as many as --runs."""
     found: int | None = import_module(f"bench.probes.{kind}").ROUNDS
     return found

@@ -1,4 +1,4 @@
-"""Results on disk: `result.json`, checked against its classes when read, and the schema that is shipped."""
+"""Results on disk: `result.json`, checked against its classes when it is read, and its schema."""
 
 from __future__ import annotations
 
@@ -15,35 +15,37 @@ NAME = "result.json"
 
 
 def path_of(place: str) -> str:
-    """Return the file that is meant by a file's path or by its folder's."""
+    """Return the path of `result.json` in a folder; the path of a file as it is."""
     return os.path.join(place, NAME) if os.path.isdir(place) else place
 
 
 def read(place: str) -> Result:
-    """Return the result in a file or folder. Raises SpecError for what is none, is damaged, or of another version."""
+    """Return the result in a file or folder. Raises SpecError if it is missing, damaged, or of another version."""
     path = path_of(place)
     try:
         with open(path, "rb") as file:
             content = file.read()
     except OSError as error:
         raise SpecError(
-            f"{path} cannot be read: {error.strerror}", hint="vmctl bench SPEC --out DIR makes one"
+            f"{path} cannot be read: {error.strerror}", hint="`vmctl bench SPEC --out DIR` writes a result"
         ) from None
     try:
         document = msgspec.json.decode(content)
         found = document.get("format") if isinstance(document, dict) else None
         if found not in (FORMAT, WITHOUT_CONTROL):
             raise SpecError(
-                f"{path} is no result of this version: its format is {found!r}, not {FORMAT!r}",
-                hint="measure again, or read it with the vmctl that wrote it",
+                f"{path} is not a result of this version of vmctl: its format is {found!r}, expected {FORMAT!r}",
+                hint="measure again, or read it with the version of vmctl that wrote it",
             )
         return msgspec.convert(document, Result)
     except (msgspec.MsgspecError, RecursionError) as error:
-        raise SpecError(f"{path} is damaged: {error}", hint="`--resume DIR` makes it again from the samples") from None
+        raise SpecError(
+            f"{path} is damaged: {error}", hint="`vmctl bench --resume DIR` writes it again from the samples"
+        ) from None
 
 
 def write(result: Result, folder: str) -> str:
-    """Write `result.json` into a folder, which is made where it is missing, and return its path."""
+    """Write `result.json` into a folder, make the folder if it is missing, and return the path of the file."""
     os.makedirs(folder, exist_ok=True)
     path = os.path.join(folder, NAME)
     write_atomic(path, msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n")
@@ -51,5 +53,5 @@ def write(result: Result, folder: str) -> str:
 
 
 def schema() -> dict[str, Any]:
-    """Return the JSON Schema (2020-12) of `result.json`; it is shipped as bench/result.schema.json."""
+    """Return the JSON Schema (2020-12) of `result.json`; bench/result.schema.json is a copy of it."""
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **msgspec.json.schema(Result)}

@@ -1,4 +1,4 @@
-"""What is measured, and in which order: rounds with every mode once, shuffled by a seed; made before any start."""
+"""The plan: what is measured, and in which order. Every round has every mode once, shuffled by a seed."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ INSTANCES = 5
 
 
 def rounds(things: Sequence[str], count: int, seed: int) -> list[tuple[str, ...]]:
-    """Return `count` rounds, each with everything once, in an order that only the seed determines."""
+    """Return `count` rounds, each with every thing once, in an order that depends only on the seed."""
     random = Random(seed)
     return [tuple(random.sample(things, len(things))) for _ in range(count)]
 
 
 def check_metrics(metrics: Sequence[str]) -> None:
-    """Raise SpecError for a metric that there is not, or that is named twice."""
+    """Raise SpecError for an unknown metric, or one that is named twice."""
     unknown = [name for name in metrics if name not in questions.METRICS]
     if unknown or not metrics:
-        raise SpecError(f"there is no metric {', '.join(unknown) or '(none)'}", hint=", ".join(questions.METRICS))
+        reason = f"unknown metric: {', '.join(unknown)}" if unknown else "no metric is given"
+        raise SpecError(reason, hint=f"the metrics are {', '.join(questions.METRICS)}")
     if len(set(metrics)) < len(metrics):
         raise SpecError(f"a metric is named twice: {', '.join(metrics)}")
 
@@ -42,17 +43,17 @@ def make(
     time_limit_s: float | None = None,
     quick: bool = False,
 ) -> Plan:
-    """Return the plan. The kinds of sample follow each other, each in rounds; what is timed is warmed up first.
+    """Return the plan: one kind of sample after the other, each in rounds, with warm-ups if the kind is timed.
 
-    The first kind with as many rounds as asked for, starts as a rule, has the control in each of them: the same work as
-    a plain process, which tells a change of the machine from one of the workload. `quick` leaves it at the first
-    kind: what the starts themselves show.
+    The first kind without a limit of rounds, usually `start`, has a control in each round: the same work as a plain
+    process, which distinguishes changes of the machine from changes of the workload. With `quick` the plan has only
+    the first kind.
     """
     by_http = work.ready is not None and work.ready.http is not None
     fitting = [kind for kind in questions.kinds(metrics) if by_http or kind not in questions.HTTP_KINDS]
     kinds = fitting[: 1 if quick else None]
     endless = [kind for kind in kinds if questions.rounds(kind) is None]
-    warm_ups = {kind: 1 if kind in endless else 0 for kind in kinds}  # few rounds are for what takes long, and no time
+    warm_ups = {kind: 1 if kind in endless else 0 for kind in kinds}  # kinds with few rounds are slow and not timed
     warm_ups[kinds[0]] = 0 if cold else WARM_UPS
     steps = [
         step for kind in kinds for step in _steps(kind, modes, runs, warm_ups[kind], seed, control=kind in endless[:1])

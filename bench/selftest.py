@@ -1,8 +1,8 @@
-"""Does this machine, with this method, show a difference where there is none, and one of 3 % where there is one?
+"""Test the method on this machine: does it report differences that do not exist, and does it find one of 3 %?
 
-Fixed work of some 5 ms, a fresh process each time, is measured as A, once more as A, and with 3 % more time to spend
-as B, in random order in every round. A trial is what a measurement is: some rounds, and a verdict. Of many trials the
-share is counted that calls A and A different, and the share that finds B slower.
+Fixed work of about 5 ms in a fresh process is measured as A, once more as A, and with 3 % more work as B, in random
+order in every round. A trial is like a measurement: some rounds, and a verdict. The result is the share of trials that
+call A different from A, and the share that finds B slower.
 """
 
 from __future__ import annotations
@@ -24,34 +24,34 @@ from vmctl.workload import Workload
 
 FORMAT = "vmctl bench self-test 2"
 TRIALS, RUNS = 200, 30
-IMAGE = "tiny"  # what the harness is measured with
+IMAGE = "tiny"  # of the workload that measures the harness
 WORK_S = 0.005
 SOME_STEPS, CALIBRATIONS = 3_000_000, 50
 AT_MOST_FALSE, AT_LEAST_FOUND = 0.05, 0.95
 AT_MOST_ADDED_S, AT_MOST_CPU = 0.0002, 0.01
 HARNESS_ROUNDS = 40  # at most, and no more than trials
-FEWEST = 10  # trials, joined ones too; of fewer a share says little
+FEWEST = 10  # trials, also joined ones; with fewer a share means little
 _FIRST, _AGAIN, _SLOWER = "A", "A again", "B"
 _NAMES = (_FIRST, _AGAIN, _SLOWER)
 
 Progress = Callable[[str], None]
-Trial = dict[str, list[float]]  # of each contender the seconds, round by round
+Trial = dict[str, list[float]]  # contender -> its seconds, round by round
 
 
 class Work(NamedTuple):
-    """The contender: a program, and how often it has to count for WORK_S, and for 3 % more."""
+    """The contenders: a program, and how many steps of work take WORK_S, and 3 % more."""
 
     program: str
     steps: int
     more_steps: int
 
     def seconds(self, name: str) -> float:
-        """Return how long a fresh process takes to its first byte, which it writes when its work is done."""
+        """Return the seconds from the start of a fresh process to its first byte, which it writes after its work."""
         return spin_s(self.program, self.more_steps if name == _SLOWER else self.steps)
 
 
 class Line(NamedTuple):
-    """One thing that was tested; `met` is None where it could not be."""
+    """The result of one test; `met` is None if the test could not be made."""
 
     what: str
     target: str
@@ -60,7 +60,7 @@ class Line(NamedTuple):
 
 
 def measure(trials: int, runs: int, seed: int, progress: Progress) -> dict[str, Any]:
-    """Return everything measured, for JSON. Raises UnavailableError where there is no C compiler."""
+    """Return everything measured, for JSON. Raises UnavailableError if no C compiler is installed."""
     progress("calibrating")
     work = calibrate()
     measured = []
@@ -79,7 +79,7 @@ def measure(trials: int, runs: int, seed: int, progress: Progress) -> dict[str, 
 
 
 def calibrate() -> Work:
-    """Return the work: the count for WORK_S, and the one that takes 3 % longer, the start of the process included."""
+    """Return the work: the steps that take WORK_S, and 3 % more time, including the start of the process."""
     program = tool.program()
     least = [min(spin_s(program, steps) for _ in range(CALIBRATIONS)) for steps in (0, SOME_STEPS)]
     step_s = (least[1] - least[0]) / SOME_STEPS
@@ -87,12 +87,12 @@ def calibrate() -> Work:
 
 
 def spin_s(program: str, steps: int) -> float:
-    """Return the seconds from the start of a fresh process to its first byte, written after so many steps of work."""
+    """Return the seconds from the start of a fresh process to its first byte, written after `steps` steps of work."""
     return time_command([program, "spin", str(steps)]).first_byte_s()
 
 
 def trial(work: Work, runs: int, seed: int) -> Trial:
-    """Measure all three, `runs` times, in a random order each time."""
+    """Measure all three contenders in `runs` rounds, each in random order."""
     seconds: Trial = {name: [] for name in _NAMES}
     for turn in rounds(_NAMES, runs, seed):
         for name in turn:
@@ -101,7 +101,7 @@ def trial(work: Work, runs: int, seed: int) -> Trial:
 
 
 def verdicts(trials: Sequence[Trial], name: str, seed: int) -> list[str]:
-    """Return what each trial says of a contender beside the first: keys of VERDICTS."""
+    """Return each trial's verdict on a contender compared with A: keys of VERDICTS."""
     found = []
     for number, one in enumerate(trials):
         interval = statistics.ratio_interval(pairs(one, name), seed + number)
@@ -110,12 +110,12 @@ def verdicts(trials: Sequence[Trial], name: str, seed: int) -> list[str]:
 
 
 def pairs(one: Trial, name: str) -> Pairs:
-    """Return a contender's seconds beside those of the first, round by round."""
+    """Return pairs of seconds, of a contender and of A, round by round."""
     return list(zip(one[name], one[_FIRST], strict=True))
 
 
 def lines(done: dict[str, Any]) -> list[Line]:
-    """Return what was tested, against its target."""
+    """Return the result of each test, with its target."""
     trials, seed = done["trials"], done["seed"]
     same, slower = (verdicts(trials, name, seed) for name in (_AGAIN, _SLOWER))
     false, found = _share(same, "more", "less"), _share(slower, "more")
@@ -138,24 +138,25 @@ def lines(done: dict[str, Any]) -> list[Line]:
 
 
 def notes(done: dict[str, Any]) -> list[str]:
-    """Return what has to be known to read the lines."""
+    """Return the notes needed to read the lines."""
     trials, seed = done["trials"], done["seed"]
     every = {name: [value for one in trials for value in one[name]] for name in _NAMES}
     middle = statistics.median(every[_FIRST])
     scatter = statistics.TO_SIGMA * statistics.deviation(every[_FIRST]) / middle
-    said = [
+    texts = [
         f"{len(trials)} trials of {done['runs']} rounds, seed {seed}; all rounds together: A {middle * 1000:.2f} ms, "
         f"scaled MAD {scatter:.1%}, {sum(statistics.outliers(every[_FIRST])) / len(every[_FIRST]):.1%} outliers, "
         f"A again/A {statistics.ratio(_all(trials, _AGAIN)):.4f}, B/A {statistics.ratio(_all(trials, _SLOWER)):.4f}"
     ]
     for name in (_AGAIN, _SLOWER):
         found = verdicts(trials, name, seed)
-        said.append(f"{name} beside A: " + ", ".join(f"{VERDICTS[w]} {found.count(w)}" for w in VERDICTS if w in found))
+        counts = ", ".join(f"{VERDICTS[word]} {found.count(word)}" for word in VERDICTS if word in found)
+        texts.append(f"{name} compared with A: {counts}")
     if done["runs"] < statistics.ENOUGH:
-        said.append(f"fewer than {statistics.ENOUGH} rounds have no interval, and so no verdict")
+        texts.append(f"fewer than {statistics.ENOUGH} rounds give no interval, and so no verdict")
     if len(trials) < FEWEST:
-        said.append(f"fewer than {FEWEST} trials are too few for a share")
-    return said
+        texts.append(f"fewer than {FEWEST} trials are too few for a share")
+    return texts
 
 
 def _all(trials: Sequence[Trial], name: str) -> Pairs:
@@ -171,9 +172,10 @@ def _counted(words: Sequence[str], *wanted: str) -> str:
 
 
 def _more_runs(done: dict[str, Any], found: float) -> str:
-    """Return how many rounds it would take where these were too few: tried with trials that follow each other as one.
+    """Return how many rounds would be enough if these were too few; "" if they were enough.
 
-    Where even the longest of these do not find it, the number is estimated from all rounds together.
+    It joins consecutive trials to longer ones. If even the longest do not find the difference, it estimates the number
+    from all rounds together.
     """
     trials, runs, seed = done["trials"], done["runs"], done["seed"]
     if found >= AT_LEAST_FOUND:
@@ -187,7 +189,7 @@ def _more_runs(done: dict[str, Any], found: float) -> str:
 
 
 def joined(trials: Sequence[Trial], count: int) -> list[Trial]:
-    """Return each `count` trials as one; what is left at the end is left out."""
+    """Return each `count` consecutive trials joined to one; a rest is left out."""
     groups = [trials[start : start + count] for start in range(0, len(trials) - count + 1, count)]
     return [{name: [value for one in group for value in one[name]] for name in _NAMES} for group in groups]
 
@@ -196,7 +198,7 @@ def joined(trials: Sequence[Trial], count: int) -> list[Trial]:
 
 
 def _harness(rounds: int, progress: Progress) -> dict[str, Any]:
-    """Return, for each mode whose workloads read the host's clock, what observing adds and takes, or why not."""
+    """Return what observing costs in each mode whose workloads read the host's clock, or an error."""
     found: dict[str, Any] = {}
     for mode in backends.modes():
         if backends.load(mode).features.own_kernel:
@@ -223,13 +225,14 @@ def _cost(mode: str, rounds: int) -> dict[str, Any]:
     }
     try:
         env = leftovers.marked("self-test", name)
-        said = run([sys.executable, "-m", "bench.overhead"], stdin=dumps(request).encode(), env=env, timeout_s=300.0)[1]
+        argv = [sys.executable, "-m", "bench.overhead"]
+        output = run(argv, stdin=dumps(request).encode(), env=env, timeout_s=300.0)[1]
     except CommandError as error:
         raise UnavailableError(str(error), detail=error.output) from error
-    finally:  # Ctrl-C kills the process that measures, which then cannot remove what it has started
+    finally:  # Ctrl-C kills the worker, which then cannot remove its instances
         leftovers.end("self-test", name)
         leftovers.remove(name)
-    answer: dict[str, Any] = loads(said)
+    answer: dict[str, Any] = loads(output)
     return answer
 
 
@@ -252,7 +255,7 @@ def _harness_lines(harness: dict[str, Any]) -> list[Line]:
 
 
 def _late(what: str, target: str, seconds: Sequence[float]) -> Line:
-    """Judge by the median how much later something is seen than it happens."""
+    """Judge the median delay from an event to its observation."""
     median_s, interval = statistics.median(seconds), statistics.median_interval(seconds)
     if interval is None:
         return Line(what, target, f"{median_s * 1000:.2f} ms, too few rounds", None)
@@ -260,7 +263,7 @@ def _late(what: str, target: str, seconds: Sequence[float]) -> Line:
 
 
 def _added(what: str, target: str, intervals: Pairs) -> Line:
-    """Judge by how much observed intervals are longer than unobserved ones; on a busy machine that cannot be told."""
+    """Judge how much longer observed intervals are than unobserved ones; on a busy machine this stays undecided."""
     seconds = statistics.median([one for one, _ in intervals]) - statistics.median([other for _, other in intervals])
     interval = statistics.difference_interval(intervals)
     if interval is None:

@@ -1,7 +1,7 @@
-"""A measurement under way: the plan followed step by step, every sample on disk before the next one is taken.
+"""A running measurement: it follows the plan step by step, and every sample is on disk before the next one is taken.
 
-Its folder holds `plan.json`, one line per sample in `samples.jsonl`, and at the end `result.json`. A measurement that
-was interrupted, by Ctrl-C, by SIGKILL or by a power cut, is taken up again where it stopped.
+Its folder contains `plan.json`, `samples.jsonl` with one line per sample, and at the end `result.json`. A measurement
+that was interrupted by Ctrl-C, SIGKILL or a power cut can be resumed.
 """
 
 from __future__ import annotations
@@ -51,18 +51,18 @@ class Session:
         self, folder: str, work: Workload, head: Head, samples: list[Sample], options: Mapping[str, str] = {}
     ) -> None:
         self.folder, self.work, self.head, self.samples = folder, work, head, samples
-        self.options = options  # of the modes; one half of a measurement must not be of another kind than the other
+        self.options = options  # of the modes; a resumed measurement has to use the same ones
         self._prepared: dict[str, Workload] = {}
         self._unprepared: dict[str, str] = {}  # kind -> why it could not be prepared
 
     def follow(self, progress: Progress) -> None:
         """Take every sample that is still missing.
 
-        Raises VmctlError where an instance cannot be removed, ConflictError where somebody else measures there now,
-        OSError where a sample cannot be kept.
+        Raises VmctlError if an instance cannot be removed, ConflictError if another vmctl is measuring into the
+        folder, OSError if a sample cannot be written.
         """
         with folders.held(self.folder):
-            for name in leftovers.end(self.head.id):  # of a `vmctl bench` that was killed, its worker not
+            for name in leftovers.end(self.head.id):  # workers that outlived a killed `vmctl bench`
                 leftovers.remove(name)
             done = {(one.kind, one.mode, one.round) for one in self.samples}
             left = [step for step in self.head.plan.steps if (step.kind, step.mode, step.round) not in done]
@@ -85,12 +85,12 @@ class Session:
             os.fsync(file.fileno())
 
     def _take(self, step: Step) -> Sample:
-        """Measure one step in a process of its own; a failure is a sample with its reason. Nothing of it is left."""
+        """Measure one step in a worker process, and remove its instances. A failure is a sample with the reason."""
         started, name = time.time(), f"bench-{step.mode or step.kind}-{os.urandom(3).hex()}"
-        told = {"kind": step.kind, "mode": step.mode, "round": step.round, "started": started}
+        known = {"kind": step.kind, "mode": step.mode, "round": step.round, "started": started}
         work = self._work(step.kind)
         if work is None:
-            return Sample(**told, error=self._unprepared[step.kind])  # type: ignore[arg-type]
+            return Sample(**known, error=self._unprepared[step.kind])  # type: ignore[arg-type]
         plan = self.head.plan
         cold, options = plan.cold and step.kind != CONTROL, _suited(step.mode, self.options)
         request = Request(work, name, step.mode, step.round < 1, plan.instances, cold, options)
@@ -103,18 +103,18 @@ class Session:
             env = leftovers.marked(self.head.id, name)
             _, seen, _ = run(argv, stdin=msgspec.json.encode(values), env=env, timeout_s=limit_s)
             whole = True
-            return msgspec.convert({**told, **msgspec.json.decode(seen)}, Sample)
+            return msgspec.convert({**known, **msgspec.json.decode(seen)}, Sample)
         except CommandError as error:
-            return Sample(**told, error=_why(error, limit_s))  # type: ignore[arg-type]
+            return Sample(**known, error=_why(error, limit_s))  # type: ignore[arg-type]
         except msgspec.MsgspecError as error:
-            return Sample(**told, error=f"the process that measures wrote no sample: {error}")  # type: ignore[arg-type]
+            return Sample(**known, error=f"the worker wrote no valid sample: {error}")  # type: ignore[arg-type]
         finally:
-            if not whole:  # before the instances, which it might be making
+            if not whole:  # end it before its instances are removed, since it might still make some
                 leftovers.end(self.head.id, name)
             leftovers.remove(name)
 
     def _work(self, kind: str) -> Workload | None:
-        """Return what is measured for a kind of sample, made ready once; None where that failed."""
+        """Return the workload for a kind of sample, which is prepared once; None if that failed."""
         if kind not in self._prepared and kind not in self._unprepared:
             try:
                 self._prepared[kind] = import_module(f"bench.probes.{kind}").prepare(self.work)
@@ -123,7 +123,7 @@ class Session:
         return self._prepared.get(kind)
 
     def _left(self, steps: list[Step]) -> str:
-        """Return how long these steps may take, by what such steps have taken so far."""
+        """Return how long these steps may take, estimated from the samples taken so far."""
         times = self._durations()
         if any((step.kind, step.mode) not in times for step in steps):
             return f"{len(steps)} samples left"
@@ -131,7 +131,7 @@ class Session:
         return f"about {format_seconds(left_s)} left" if left_s >= 1 else "less than 1 s left"
 
     def _durations(self) -> dict[tuple[str, str], list[float]]:
-        """Return the seconds from each sample's beginning to the next one's."""
+        """Return the seconds from the start of each sample to the start of the next one, by kind and mode."""
         found: dict[tuple[str, str], list[float]] = {}
         ends = [one.started for one in self.samples[1:]] + [time.time()]
         for one, end in zip(self.samples, ends, strict=False):
@@ -146,14 +146,14 @@ def _suited(mode: str, options: Mapping[str, str]) -> dict[str, str]:
 def begin(
     folder: str, work: Workload, plan: Plan, refusals: tuple[Refusal, ...], options: Mapping[str, str] | None = None
 ) -> Session:
-    """Make the folder of a new measurement. Raises SpecError where it holds one already, or cannot be written to."""
+    """Make the folder of a new measurement. Raises SpecError if it contains a measurement or is not writable."""
     folders.make(folder)
     with folders.held(folder):
         path = os.path.join(folder, PLAN)
         if os.path.exists(path):
             raise SpecError(
-                f"{folder} holds a measurement already",
-                hint=f"`vmctl bench --resume {folder}` goes on with it; --out DIR names another folder",
+                f"{folder} already contains a measurement",
+                hint=f"`vmctl bench --resume {folder}` continues it; --out DIR chooses another folder",
             )
         options = options or {}
         head = _head(work, plan, refusals, options)
@@ -162,7 +162,7 @@ def begin(
             write_atomic(path, msgspec.json.format(msgspec.json.encode(kept)))
         except OSError as error:
             raise VmctlError(
-                f"{path} cannot be written: {error.strerror}", hint="`--out DIR` names another folder"
+                f"cannot write {path}: {error.strerror}", hint="`--out DIR` chooses another folder"
             ) from None
     return Session(folder, work, head, [], options)
 
@@ -180,10 +180,10 @@ def _head(work: Workload, plan: Plan, refusals: tuple[Refusal, ...], options: Ma
 
 
 def resume(folder: str) -> Session:
-    """Return the measurement that was interrupted in a folder. Raises SpecError where there is none.
+    """Return the interrupted measurement in a folder.
 
-    The last line may be cut: the machine went down while it was written. Raises ConflictError if another process is
-    writing it now.
+    An incomplete last line, left by a power cut, is removed. Raises SpecError if the folder contains no measurement or
+    a damaged one, ConflictError if another process is measuring into it.
     """
     try:
         with folders.held(folder), open(os.path.join(folder, PLAN), "rb") as file:
@@ -193,12 +193,12 @@ def resume(folder: str) -> Session:
             return Session(folder, _workload(kept), head, _samples(os.path.join(folder, SAMPLES)), options)
     except (FileNotFoundError, NotADirectoryError):
         raise SpecError(
-            f"{folder} holds no measurement to resume", hint="`--resume` takes the folder that has plan.json in it"
+            f"{folder} contains no measurement to resume", hint="`--resume` takes a folder that contains plan.json"
         ) from None
     except records.UnreadableError as error:
         raise SpecError(f"{folder}/{PLAN} cannot be read: {error}", hint=error.hint) from None
     except (msgspec.MsgspecError, KeyError, TypeError, ValueError, RecursionError) as error:
-        raise SpecError(f"{folder}/{PLAN} is damaged: {error}", hint="begin again in another folder") from None
+        raise SpecError(f"{folder}/{PLAN} is damaged: {error}", hint="measure again into another folder") from None
 
 
 def _workload(kept: dict[str, Any]) -> Workload:
@@ -228,11 +228,11 @@ def _samples(path: str) -> list[Sample]:
     try:
         return [msgspec.json.decode(line, type=Sample) for line in whole.splitlines()]
     except msgspec.MsgspecError as error:
-        raise SpecError(f"{path} is damaged: {error}", hint="begin again in another folder") from None
+        raise SpecError(f"{path} is damaged: {error}", hint="measure again into another folder") from None
 
 
 def _explained(work: Workload, mode: str, options: Mapping[str, str]) -> list[list[str]]:
-    """Return every host step of a start in this mode, as `up --explain` has them."""
+    """Return every host step of a start in this mode, as `up --explain` prints them."""
     return [[step.what, step.raw] for step in backends.load(mode, _suited(mode, options)).explain(work)]
 
 
@@ -241,10 +241,10 @@ def _describe(step: Step) -> str:
 
 
 def _why(error: CommandError, limit_s: float) -> str:
-    """Return why the process that measures gave no sample."""
+    """Return why the worker gave no sample."""
     if error.output.startswith("did not end within"):
-        return f"the sample did not end within {limit_s:g} s, its time limit"
+        return f"the sample did not end within its time limit of {limit_s:g} s"
     if error.returncode < 0:
-        return f"the process that measures was killed by signal {-error.returncode}"
+        return f"the worker was killed by signal {-error.returncode}"
     last = (error.output.strip().splitlines() or ["no message"])[-1]
-    return f"the process that measures failed with code {error.returncode}: {last}"
+    return f"the worker failed with code {error.returncode}: {last}"

@@ -1,7 +1,7 @@
-"""Medians, slopes and ratios, and how sure they are: each with the conditions under which it may be printed.
+"""Medians, slopes and ratios with their intervals, and the conditions under which each may be printed.
 
-Everything here depends on its arguments alone: the random draws come from numpy's RandomState, whose stream is frozen
-(NEP 19), so that a result can be computed again years later and give the same digits.
+Everything here depends on its arguments only: the random draws come from numpy's RandomState, whose stream is frozen
+(NEP 19). So a result gives the same digits when it is computed again years later.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ if TYPE_CHECKING:
     from numpy import float64, int64
     from numpy.typing import NDArray
 
-ENOUGH = 30  # rounds; below, an interval of a median would promise what it cannot keep
-ENOUGH_FOR = {5: 100, 95: 100, 99: 1000}  # percentile -> observations; five, or ten, of them then lie beyond it
-ENOUGH_POINTS = 10  # of a slope: from there on the normal law stands in for that of Kendall's S
+ENOUGH = 30  # rounds; with fewer, the interval of a median is too narrow
+ENOUGH_FOR = {5: 100, 95: 100, 99: 1000}  # percentile -> observations; five or ten of them are then beyond it
+ENOUGH_POINTS = 10  # of a slope: from here on the normal distribution approximates that of Kendall's S
 RESAMPLES = 2000
 LEVEL = 0.95
-BAND = 0.03  # a ratio within 0.97 to 1.03 is as good as none
+BAND = 0.03  # a ratio within 0.97 to 1.03 counts as no difference
 OUTLIER = 3.0  # scaled median absolute deviations: Leys and others, doi:10.1016/j.jesp.2013.03.013
-TO_SIGMA = 1.4826  # of the median absolute deviation, for a normal distribution
-INVALID_BEYOND = 0.05  # so much faster than the host's own disk no guest is
+TO_SIGMA = 1.4826  # from the median absolute deviation to sigma, for a normal distribution
+INVALID_BEYOND = 0.05  # no guest is so much faster than the host's own disk
 _AT_ONCE = 4_000_000  # numbers in memory while resampling
 
-# what `verdict` returns -> words for people
+# what `verdict` returns -> its text in tables and reports
 VERDICTS = {
     "more": "more",
     "less": "less",
     "equal": "equal within 3 %",
     "small": "a difference, below 3 %",
     "undecided": "no difference shown",
-    "few": "too few rounds to tell",
+    "few": "too few rounds",
     "invalid": "invalid: cache or durability differs",
 }
 
@@ -42,14 +42,14 @@ Points = Sequence[tuple[float, float]]
 
 
 class Interval(NamedTuple):
-    """Where a figure lies with a probability of 95 %, unless something else is said."""
+    """The range of a figure with a probability of 95 % unless noted otherwise."""
 
     low: float
     high: float
 
 
 class Spread(NamedTuple):
-    """How observations scatter; None for what there are too few of them for."""
+    """How observations scatter; None for a percentile that needs more observations."""
 
     minimum: float
     p5: float | None
@@ -72,7 +72,7 @@ def deviation(values: Sequence[float]) -> float:
 
 
 def outliers(values: Sequence[float]) -> list[bool]:
-    """Return which values lie more than 3 scaled median absolute deviations from the median. Nothing takes them out."""
+    """Return which values are more than 3 scaled median absolute deviations from the median. They are never removed."""
     if not values:
         return []
     middle, most = median(values), OUTLIER * TO_SIGMA * deviation(values)
@@ -91,7 +91,7 @@ def percentile(values: Sequence[float], percent: int) -> float | None:
 
 
 def lacking(percent: int, count: int) -> str:
-    """Return why a percentile of so many observations may not be printed, "" where it may."""
+    """Return why a percentile of `count` observations may not be printed, "" if it may."""
     needed = ENOUGH_FOR[percent]
     return "" if count >= needed else f"p{percent} needs {needed} observations, there are {count}"
 
@@ -124,8 +124,8 @@ def median_interval(values: Sequence[float], seed: int = 0) -> Interval | None:
 def rounds_interval(rounds: Sequence[Sequence[float]], seed: int = 0) -> Interval | None:
     """Return the 95 % interval of the median of all values, None for fewer than 30 rounds, each with some values.
 
-    A percentile bootstrap (Efron and Tibshirani, An Introduction to the Bootstrap, chapter 13) that draws whole
-    rounds: the thousand answers of one server say less than those of a thousand servers.
+    This is a percentile bootstrap (Efron and Tibshirani, An Introduction to the Bootstrap, chapter 13) that draws whole
+    rounds: a thousand answers of one server are less evidence than those of a thousand servers.
     """
     if len(rounds) < ENOUGH:
         return None
@@ -138,7 +138,7 @@ def ratio(pairs: Pairs) -> float:
 
 
 def ratio_interval(pairs: Pairs, seed: int = 0) -> Interval | None:
-    """Return the 95 % interval of median/median; whole rounds are drawn, since what disturbs a round disturbs both."""
+    """Return the 95 % interval of median/median. It draws whole rounds: a disturbance affects both sides of a round."""
     return rounds_ratio_interval([[first] for first, _ in pairs], [[second] for _, second in pairs], seed)
 
 
@@ -162,7 +162,7 @@ def difference_interval(pairs: Pairs, seed: int = 0) -> Interval | None:
 
 
 def change_interval(after: Sequence[Sequence[float]], before: Sequence[Sequence[float]], seed: int) -> Interval | None:
-    """Return the 95 % interval of median/median of two runs: their rounds are no pairs, each run is drawn by itself."""
+    """Return the 95 % interval of median/median of two runs. Rounds are not paired: each run is drawn separately."""
     if min(len(after), len(before)) < ENOUGH:
         return None
     drawn = _draw(len(after), seed), _draw(len(before), seed + 1)
@@ -174,9 +174,9 @@ def ratios_change_interval(
     before: tuple[Sequence[Sequence[float]], Sequence[Sequence[float]]],
     seed: int,
 ) -> Interval | None:
-    """Return the 95 % interval of (median/median)/(median/median): the ratio of two modes in one run, and in another.
+    """Return the 95 % interval of (median/median)/(median/median): the ratio of two modes in one run and in another.
 
-    Each run is drawn by itself, and in whole rounds.
+    Each run is drawn separately, in whole rounds.
     """
     if min(len(after[0]), len(before[0])) < ENOUGH:
         return None
@@ -188,7 +188,7 @@ def ratios_change_interval(
 
 
 def _draw(count: int, seed: int) -> NDArray[int64]:
-    """Return how often each round is drawn, one row per resample."""
+    """Return the number of times each round is drawn, one row per resample."""
     import numpy as np
 
     drawn = np.random.RandomState(seed % 2**32).randint(0, count, (RESAMPLES, count))
@@ -221,7 +221,7 @@ def _divided(first: NDArray[float64], second: NDArray[float64]) -> NDArray[float
 
 
 def _middle(drawn: NDArray[float64], level: float) -> Interval:
-    """Return what lies in the middle of resamples."""
+    """Return the interval in the middle of the resamples that contains the share `level` of them."""
     import numpy as np
 
     ordered, tail = np.sort(drawn), (1 - level) / 2
@@ -232,10 +232,10 @@ def _middle(drawn: NDArray[float64], level: float) -> Interval:
 
 
 def slope(ladders: Sequence[Points]) -> float | None:
-    """Return the median slope over all pairs of points of the same ladder, None where no two points differ in x.
+    """Return the median slope over all pairs of points of the same ladder, None if no two points differ in x.
 
-    For one ladder that is the estimator of Theil and Sen; for several that of Hirsch, Slack and Smith
-    (doi:10.1029/WR018i001p00107): what the host had free before a ladder began does not matter to it.
+    For one ladder this is the estimator of Theil and Sen; for several that of Hirsch, Slack and Smith
+    (doi:10.1029/WR018i001p00107), which does not depend on the level at which each ladder begins.
     """
     steps = _slopes(ladders)
     return median(steps) if steps else None
@@ -244,8 +244,8 @@ def slope(ladders: Sequence[Points]) -> float | None:
 def slope_interval(ladders: Sequence[Points], level: float = LEVEL) -> Interval | None:
     """Return the interval of `slope` after Sen (doi:10.1080/01621459.1968.10480934), None for fewer than 10 points.
 
-    It rests on the variance of Kendall's S, which is the sum of that of the ladders; no bootstrap, since ladders are
-    few. It takes the points' deviations for independent; where they add up from step to step it is too narrow.
+    It is based on the variance of Kendall's S, the sum over the ladders; ladders are too few for a bootstrap.
+    It assumes independent deviations of the points; if they add up from step to step, it is too narrow.
     """
     steps = sorted(_slopes(ladders))
     if not steps or sum(map(len, ladders)) < ENOUGH_POINTS:
@@ -276,10 +276,10 @@ def _variance(points: Points) -> float:
 
 
 def slope_ratio_interval(first: Sequence[Points], second: Sequence[Points]) -> Interval | None:
-    """Return an interval of slope/slope that holds with at least 95 %, None where a slope has none or may be none.
+    """Return an interval of slope/slope with a probability of at least 95 %, None if a slope has no interval.
 
-    Each slope lies in its interval of 97.5 %, so both do with 95 % at least (Bonferroni), and the ratio between the
-    ratios of their ends: somewhat too wide, whatever the two have in common.
+    Each slope is in its interval of 97.5 %, so both are with at least 95 % (Bonferroni), and the ratio is between the
+    ratios of their ends. This interval is somewhat too wide. It is unbounded if a slope may be 0.
     """
     level = (1 + LEVEL) / 2
     above, below = slope_interval(first, level), slope_interval(second, level)
@@ -296,19 +296,19 @@ def slope_ratio_interval(first: Sequence[Points], second: Sequence[Points]) -> I
 def verdict(interval: Interval | None, band: float = BAND) -> str:
     """Return a key of VERDICTS for the 95 % interval of a ratio.
 
-    - `more`, `less`: it excludes 1, and is not wholly within the band. A difference.
-    - `small`: it excludes 1 and is wholly within the band: there is a difference, and it does not matter.
-    - `equal`: it includes 1 and is wholly within the band: whatever difference there is does not matter.
-    - `undecided`: it includes 1 and reaches beyond the band. No difference is shown, nor that there is none.
-    - `few`: there is no interval.
+    - `more`, `less`: it excludes 1 and is not wholly within the band. The two differ.
+    - `small`: it excludes 1 and is wholly within the band. The two differ, but too little to matter.
+    - `equal`: it includes 1 and is wholly within the band. Any difference is too small to matter.
+    - `undecided`: it includes 1 and reaches beyond the band. Neither a difference nor equality is shown.
+    - `few`: it is None.
 
-    The interval is held against the band, not the ratio itself: a true difference as large as the band is measured
-    below it every other time, however many rounds there are, and so could be found only half of the time.
+    The interval is compared with the band, not the ratio itself: a true difference as large as the band is estimated
+    below it half of the time, even with any number of rounds, and so could be found only half of the time.
     """
     if interval is None:
         return "few"
     within = 1 - band <= interval.low and interval.high <= 1 + band
-    if not (interval.low > 1 or interval.high < 1):  # not a number: 0/0, which shows nothing either
+    if not (interval.low > 1 or interval.high < 1):  # also true for NaN (0/0), which shows nothing
         return "equal" if within else "undecided"
     if within:
         return "small"
@@ -318,10 +318,10 @@ def verdict(interval: Interval | None, band: float = BAND) -> str:
 def runs_needed(pairs: Pairs, seed: int = 0, difference: float = BAND, power: float = 0.95) -> int | None:
     """Return how many rounds would show a difference of 3 % with 95 % probability, None for fewer than 10 rounds.
 
-    From the observed rounds: they are drawn again 2000 times, and the ratio scatters. It is found when the lower end
-    of its interval is above 1, so the part of the scatter below the interval's end and the part that is given up
-    have to fit between 1 and 1.03 together; both shrink with the root of the number of rounds. A ratio that scatters
-    down to 0 gives None too.
+    The observed rounds are drawn again 2000 times, which shows how the ratio scatters. A difference is found if the
+    lower end of its interval is above 1. So two parts of the scatter have to fit between 1 and 1.03: the one below the
+    ratio up to the interval's end, and the one for the wanted probability. Both shrink with the root of the number of
+    rounds. If the ratio scatters down to 0, the result is None, too.
     """
     import numpy as np
 

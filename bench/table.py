@@ -1,4 +1,4 @@
-"""A result as text for a terminal: one column per mode, one row per question, and below it what has to be known."""
+"""A result as text for a terminal: one column per mode, one row per question, and the notes below it."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ SHOWN_FAILURES = 5  # of each kind in each mode
 
 
 def titles(result: Result) -> list[str]:
-    """Return the columns' names: each mode, and how a guest's code was run."""
+    """Return the columns' names: each mode, with the accelerator of its guests."""
     return [f"{mode} ({name})" if (name := result.accelerator(mode)) else mode for mode in result.plan.modes]
 
 
 def rows(result: Result) -> Iterator[tuple[str, ...]]:
-    """Yield the table's rows: a question, and each mode's answer."""
+    """Yield the rows of the table: a question, and each mode's answer."""
     figures = {(one.key, one.mode): one for one in result.figures}
     for _, question in questions.of(result.plan):
         answers = [figures.get((question.key, mode)) for mode in result.plan.modes]
@@ -35,7 +35,7 @@ def rows(result: Result) -> Iterator[tuple[str, ...]]:
 
 
 def _spread(question: Question, answers: Sequence[Figure | None]) -> Iterator[tuple[str, ...]]:
-    """Yield what belongs to a headline: how sure it is."""
+    """Yield the row of intervals below a headline question."""
     if question.headline and any(one is not None and one.low is not None for one in answers):
         texts = (
             f"{quantity(o.low, o.unit)} to {quantity(o.high, o.unit)}" if o and o.low is not None else UNKNOWN
@@ -45,7 +45,7 @@ def _spread(question: Question, answers: Sequence[Figure | None]) -> Iterator[tu
 
 
 def _looks(result: Result) -> Iterator[tuple[str, ...]]:
-    """Yield what the instances answered in the rounds of warming up."""
+    """Yield the rows with the instances' answers in the warm-up rounds."""
     code = "code of `exit 7`" if questions.is_service(result.plan) else "its exit code"
     for name, title in (("page", "its page"), ("kernel", "uname -r"), ("exit_code", code)):
         found = [_text(result, mode, name) for mode in result.plan.modes]
@@ -63,7 +63,7 @@ def _shortened(text: str) -> str:
 
 
 def ratio_rows(result: Result) -> Iterator[tuple[str, str, str, str]]:
-    """Yield how the modes compare, for the headline questions: question, modes, ratio with interval, verdict."""
+    """Yield the ratios of the headline questions: question, modes, ratio with interval, verdict."""
     asked = questions.of(result.plan)
     heads = {question.key: question.title.strip() for _, question in asked if question.headline}
     for one in result.ratios:
@@ -72,18 +72,17 @@ def ratio_rows(result: Result) -> Iterator[tuple[str, str, str, str]]:
 
 
 def notes(result: Result) -> Iterator[str]:
-    """Yield the sentences that belong to the table."""
+    """Yield the sentences below the table."""
     plan = result.plan
     yield (
         f"Medians of {plan.runs} round{'s' * (plan.runs > 1)}, every mode once in each, in random order "
-        f"(seed {plan.seed}), "
-        f"after {plan.warm_ups} discarded."
+        f"(seed {plan.seed}), after {plan.warm_ups} discarded."
     )
     if plan.runs < ENOUGH:
-        yield f"Fewer than {ENOUGH} rounds: no interval is given, and small differences mean nothing."
+        yield f"Fewer than {ENOUGH} rounds: no intervals are given, and small differences mean nothing."
     yield from filter(None, [machine.sentence(result)])
     if plan.cold:
-        yield "Cold: before every start the page cache was emptied of what the start reads."
+        yield "Cold: before every start, the files that the start reads were evicted from the page cache."
     if any(one.texts.get("accelerator") == "tcg" for one in result.samples):
         yield "TCG: the guest's instructions were translated by software. With KVM its times would be very different."
     yield from (f"{one.mode}{f', {one.kind},' * bool(one.kind)} was left out: {one.reason}" for one in result.refusals)
@@ -96,20 +95,20 @@ def notes(result: Result) -> Iterator[str]:
 
 
 def failed(result: Result) -> Iterator[str]:
-    """Yield why samples failed, of each kind in each mode the first ones; the report has all of them."""
-    said: Counter[tuple[str, str]] = Counter()
+    """Yield why samples failed: the first ones of each kind in each mode. The report lists all of them."""
+    counts: Counter[tuple[str, str]] = Counter()
     for one in result.samples:
         if one.error is None:
             continue
-        said[one.kind, one.mode] += 1
-        if said[one.kind, one.mode] <= SHOWN_FAILURES:
+        counts[one.kind, one.mode] += 1
+        if counts[one.kind, one.mode] <= SHOWN_FAILURES:
             name = " ".join(filter(None, (one.kind, one.mode)))
             when = f"round {one.round}" if one.round > 0 else "warming up"
             yield f"Failed, {name}, {when}: {(one.error.splitlines() or ['no reason'])[0]}"
-    for (kind, mode), count in said.items():
+    for (kind, mode), count in counts.items():
         if count > SHOWN_FAILURES:
             name = " ".join(filter(None, (kind, mode)))
-            yield f"Failed, {name}: {count - SHOWN_FAILURES} more, all of them in report.md."
+            yield f"Failed, {name}: {count - SHOWN_FAILURES} more; report.md lists all of them."
 
 
 def _same(what: str, digests: set[str]) -> Iterator[str]:

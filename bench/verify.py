@@ -1,5 +1,6 @@
-"""Hold a result against itself: every figure and ratio in it computed again from its raw samples, and the samples
-against the plan. What is found is said in sentences; a result that somebody has edited does not pass.
+"""Check a result: compute every figure and ratio again from its raw samples, and compare the samples with the plan.
+
+Each contradiction is reported as a sentence. A result that was edited does not pass.
 """
 
 from __future__ import annotations
@@ -19,23 +20,23 @@ from bench.report import page
 from vmctl import __version__
 
 TOLERANCE = 1e-9  # relative: the last digits may depend on the processor and on numpy's version
-# What follows what. Not T4 after T1: after clone3 the child may run before the parent does.
+# Marks in the order of time. T4 may be before T1: after clone3 the child may run before the parent.
 _ORDERS = (("T0", "T1", "T6", "T7"), ("T0", "T4", "T5"), ("T0", "T4", "T6"), ("T0", "T7", "T8", "T9"))
 
 
 def verify(result: Result) -> list[str]:
-    """Return what is wrong with a result, in sentences; nothing where every number is borne out by the samples."""
-    strange = list(_strange(result))
-    if strange:  # no figures could be computed of it
-        return strange
+    """Return what is wrong with a result, in sentences; an empty list if the samples confirm every number."""
+    unknown = list(_unknown(result))
+    if unknown:  # its figures cannot be computed
+        return unknown
     return [*_steps(result), *_marks(result), *_numbers(result)]
 
 
 def verify_reports(result: Result, folder: str) -> list[str]:
-    """Return which reports in a folder do not say what the result does, in sentences; none has to be there.
+    """Return which reports in a folder do not match the result, in sentences. Missing reports are fine.
 
-    They are written anew and compared, but for the charts: those differ from one version of matplotlib to the next.
-    Another version of vmctl has other words, so what it wrote is not looked at.
+    Each report is generated again and compared without its charts, which depend on the version of matplotlib. Reports
+    of another version of vmctl are not checked, since their texts may differ.
     """
     if result.host.get("vmctl") != __version__:
         return []
@@ -45,9 +46,9 @@ def verify_reports(result: Result, folder: str) -> list[str]:
         if not os.path.exists(path):
             continue
         with open(path, encoding="utf-8", errors="replace", newline="") as file:
-            said = file.read()
-        if _without_charts(said) != _without_charts(write(result)):
-            wrong.append(f"{name} is not what this version of vmctl writes of this result")
+            found = file.read()
+        if _without_charts(found) != _without_charts(write(result)):
+            wrong.append(f"{name} differs from what this version of vmctl writes for this result")
     return wrong
 
 
@@ -55,36 +56,36 @@ def _without_charts(text: str) -> str:
     return re.sub(r"<svg\b.*?</svg>", "", text, flags=re.DOTALL)
 
 
-def _strange(result: Result) -> Iterator[str]:
-    """Yield what the plan names that this version does not know."""
+def _unknown(result: Result) -> Iterator[str]:
+    """Yield names in the plan that this version does not know, and more rounds than the plan declares."""
     plan = result.plan
     for metric in plan.metrics:
         if metric not in METRICS:
-            yield f"plan: there is no metric {metric}"
+            yield f"plan: the metric {metric} does not exist"
     for kind in sorted({step.kind for step in plan.steps} - {*KINDS, CONTROL}):
-        yield f"plan: there is no kind of sample {kind}"
+        yield f"plan: the kind of sample {kind} does not exist"
     for mode in sorted({step.mode for step in plan.steps} - {*plan.modes, ""}):
-        yield f"plan: it has a step in mode {mode}, which is none of its modes"
+        yield f"plan: it has a step in mode {mode}, which is not one of its modes"
     rounds = max((step.round for step in plan.steps), default=0)
     if rounds > plan.runs:
-        yield f"plan: it has {rounds} rounds, and is said to have {plan.runs}"
+        yield f"plan: it has {rounds} rounds but declares {plan.runs}"
 
 
 def _steps(result: Result) -> Iterator[str]:
-    """Yield where plan and samples do not belong together: missing, unplanned, twice, in another order."""
+    """Yield differences between plan and samples: missing, unplanned or repeated samples, or another order."""
     planned, taken = list(map(_step, result.plan.steps)), list(map(_step, result.samples))
     wanted, found = Counter(planned), Counter(taken)
-    yield from (f"plan: {_name(*step)} stands in it {count} times" for step, count in wanted.items() if count > 1)
-    yield from (f"{_name(*step)} is in the plan, and there is no sample" for step in wanted if step not in found)
-    yield from (f"{_name(*step)} is a sample that is not in the plan" for step in found if step not in wanted)
+    yield from (f"plan: it has {_name(*step)} {count} times" for step, count in wanted.items() if count > 1)
+    yield from (f"{_name(*step)} is in the plan but has no sample" for step in wanted if step not in found)
+    yield from (f"{_name(*step)} has a sample but is not in the plan" for step in found if step not in wanted)
     yield from (f"{_name(*step)} was taken {count} times" for step, count in found.items() if count > 1)
     if wanted == found and planned != taken:
         first = next(step for step, other in zip(taken, planned, strict=True) if step != other)
-        yield f"the samples are not in the order of the plan, from {_name(*first)} on"
+        yield f"the samples are not in the order of the plan, beginning at {_name(*first)}"
 
 
 def _marks(result: Result) -> Iterator[str]:
-    """Yield where something is said to have happened before what it follows from."""
+    """Yield marks that are in the wrong order of time."""
     for sample in result.samples:
         marks = sample.marks_ns
         if sample.kind == CONTROL:
@@ -100,7 +101,7 @@ def _marks(result: Result) -> Iterator[str]:
 
 
 def _numbers(result: Result) -> Iterator[str]:
-    """Yield every figure and ratio that does not follow from the samples, is missing, or stands there twice."""
+    """Yield every figure and ratio that does not follow from the samples, is missing, or is given twice."""
     figures, ratios = summary.summarise(result.plan, result.samples)
     if result.format == WITHOUT_CONTROL:
         figures = tuple(one for one in figures if one.mode)
@@ -115,16 +116,16 @@ def _differences(
     theirs = {_identity(one, identity): one for one in stated}
     for name, count in Counter(_identity(one, identity) for one in stated).items():
         if count > 1:
-            yield f"{what} {name} stands there {count} times"
+            yield f"{what} {name} is given {count} times"
     yield from (f"{what} {name} is missing" for name in ours if name not in theirs)
     yield from (f"{what} {name} does not follow from the plan and the samples" for name in theirs if name not in ours)
     for name, one in ours.items():
         if name not in theirs:
             continue
         for field in one.__struct_fields__:
-            right, said = getattr(one, field), getattr(theirs[name], field)
-            if not same(right, said):
-                yield f"{what} {name}: {field} is stated as {said!r}, the samples give {right!r}"
+            right, given = getattr(one, field), getattr(theirs[name], field)
+            if not same(right, given):
+                yield f"{what} {name}: {field} is given as {given!r}, the samples give {right!r}"
 
 
 def same(first: Any, second: Any) -> bool:

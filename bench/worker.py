@@ -1,6 +1,6 @@
-"""The process that takes one sample: it makes instances, looks at them, removes them, and writes what it saw as JSON.
+"""The worker process that takes one sample: it makes instances, observes and removes them, and writes JSON.
 
-A process of its own for every sample, as `vmctl up` is one: no sample inherits memory, caches or threads of another.
+Every sample has a new process, like every `vmctl up`: no sample inherits memory, caches or threads of another.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from vmctl.workload import Workload
 
 def main() -> None:
     """Read a request from stdin, write the sample to stdout."""
-    told = json.load(sys.stdin)
-    kind, work = told.pop("kind"), Workload.from_json(told.pop("workload"))
-    request = Request(work=work._replace(name=told["name"]), **told)
+    fields = json.load(sys.stdin)
+    kind, work = fields.pop("kind"), Workload.from_json(fields.pop("workload"))
+    request = Request(work=work._replace(name=fields["name"]), **fields)
     try:
         seen = _observed(kind, request)
     except VmctlError as error:
@@ -40,7 +40,7 @@ def _observed(kind: str, request: Request) -> dict[str, Any]:
 
 
 def _evicted(request: Request) -> dict[str, float]:
-    """Empty the page cache of what a start reads, and return how much of it was there before and is there still."""
+    """Evict the files that a start reads from the page cache; return how many bytes were cached before and after."""
     from bench import cold
 
     found = cold.evict(backends.ability(request.backend(), HasReads).reads(request.work))

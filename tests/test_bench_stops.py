@@ -40,14 +40,14 @@ def short(whole):
 
 def test_a_whole_ladder_needs_no_word(whole):
     assert list(cutshort.sentences(whole)) == []
-    assert {cutshort.beside(whole, one, mode) for _, one in of(whole.plan) for mode in whole.plan.modes} == {""}
+    assert {cutshort.remark(whole, one, mode) for _, one in of(whole.plan) for mode in whole.plan.modes} == {""}
 
 
 def test_the_first_instance_alone_is_called_so(short):
-    assert cutshort.beside(short, question(short, "memory.marginal_bytes"), "host") == ALONE
-    assert cutshort.beside(short, question(short, "density.start_slope_s"), "host") == f"stopped {WHY}"
-    assert cutshort.beside(short, question(short, "memory.marginal_bytes"), "container") == ""
-    assert cutshort.beside(short, question(short, "boot.answer_s"), "host") == ""
+    assert cutshort.remark(short, question(short, "memory.marginal_bytes"), "host") == ALONE
+    assert cutshort.remark(short, question(short, "density.start_slope_s"), "host") == f"stopped {WHY}"
+    assert cutshort.remark(short, question(short, "memory.marginal_bytes"), "container") == ""
+    assert cutshort.remark(short, question(short, "boot.answer_s"), "host") == ""
 
 
 def test_it_stands_in_the_sentences_the_tables_and_the_notes(short):
@@ -64,7 +64,7 @@ def test_it_stands_in_the_sentences_the_tables_and_the_notes(short):
 
 def test_one_that_got_further_has_a_slope_of_what_ran(whole):
     found = cut(whole, "vm", 3, "before instance 4: the host has 1 GiB of memory available")
-    assert cutshort.beside(found, question(found, "memory.marginal_bytes"), "vm").startswith(
+    assert cutshort.remark(found, question(found, "memory.marginal_bytes"), "vm").startswith(
         "stopped before instance 4"
     )
     (note,) = cutshort.sentences(found)

@@ -35,7 +35,7 @@ def figures(result: Result) -> Table:
 
 def _answer(result: Result, question: Question, mode: str) -> str:
     """Return a mode's figure, and why it is none, or another one than its question says."""
-    one, stopped = words.figure(result, question.key, mode), cutshort.beside(result, question, mode)
+    one, stopped = words.figure(result, question.key, mode), cutshort.remark(result, question, mode)
     if one is not None and one.value is None and stopped:
         return f"{UNKNOWN} ({stopped})"
     return f"{_cell(one)}{f' ({stopped})' * bool(stopped)}"

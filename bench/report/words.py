@@ -201,7 +201,7 @@ def _lacking(result: Result, question: Question) -> Iterator[str]:
 def _cut_short(result: Result, question: Question) -> Iterator[str]:
     """Yield which slopes are of fewer instances than were asked for, and why."""
     for mode in result.plan.modes:
-        if why := cutshort.beside(result, question, mode):
+        if why := cutshort.remark(result, question, mode):
             yield f"{_capital(noun(result, mode))}: {why}."
 
 
