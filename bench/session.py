@@ -243,7 +243,7 @@ def _describe(step: Step) -> str:
 def _why(error: CommandError, limit_s: float) -> str:
     """Return why the worker gave no sample."""
     if error.output.startswith("did not end within"):
-        return f"the sample did not end within its time limit of {limit_s:g} s"
+        return f"the sample did not end within {limit_s:g} s, its time limit"
     if error.returncode < 0:
         return f"the worker was killed by signal {-error.returncode}"
     last = (error.output.strip().splitlines() or ["no message"])[-1]

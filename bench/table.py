@@ -79,7 +79,7 @@ def notes(result: Result) -> Iterator[str]:
         f"(seed {plan.seed}), after {plan.warm_ups} discarded."
     )
     if plan.runs < ENOUGH:
-        yield f"Fewer than {ENOUGH} rounds: no intervals are given, and small differences mean nothing."
+        yield f"Fewer than {ENOUGH} rounds: no interval is given, and small differences mean nothing."
     yield from filter(None, [machine.sentence(result)])
     if plan.cold:
         yield "Cold: before every start, the files that the start reads were evicted from the page cache."

@@ -1,4 +1,4 @@
-"""What is claimed of our own cost, and whether a measurement bears it out."""
+"""The claims about our cost, and whether a measurement confirms them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vmctl.units import format_seconds, format_size
 
 
 class Verdict(NamedTuple):
-    """A claim, the figure measured, and whether it is met; None where nothing could be measured."""
+    """A claim, the measured figure, and whether the target is met; None if it could not be measured."""
 
     claim: str
     target: str
@@ -48,7 +48,7 @@ def size_verdict(claim: str, size_bytes: int | None, at_most_bytes: int) -> Verd
 
 
 def start_verdicts(study: Study) -> Sequence[Verdict]:
-    """Judge the start of a container in process, attached and detached."""
+    """Judge the start of a container through the library, attached and detached."""
     return [
         ratio_verdict(f"first byte, {ours}", study, ours, peer, at_most)
         for ours in (names.OURS_ATTACHED, names.OURS_DETACHED)

@@ -1,4 +1,4 @@
-"""Time a program from the outside: when it was started, when its first byte arrived, when it was gone."""
+"""Time a program from the outside: when it was started, when its first byte arrived, when it ended."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vmctl.run import which
 
 
 class Timing(NamedTuple):
-    """Moments on CLOCK_MONOTONIC, in nanoseconds; `first_byte_ns` is None where nothing was written."""
+    """Moments on CLOCK_MONOTONIC, in nanoseconds; `first_byte_ns` is None if the program wrote nothing."""
 
     start_ns: int
     first_byte_ns: int | None
@@ -19,9 +19,9 @@ class Timing(NamedTuple):
     errors: str
 
     def first_byte_s(self) -> float:
-        """Return the seconds from start to first byte. Raises VmctlError where there was none."""
+        """Return the seconds from start to first byte. Raises VmctlError if the program wrote nothing."""
         if self.first_byte_ns is None:
-            raise VmctlError("it wrote nothing")
+            raise VmctlError("the program wrote nothing")
         return (self.first_byte_ns - self.start_ns) / 1e9
 
     def exit_s(self) -> float:
@@ -30,7 +30,7 @@ class Timing(NamedTuple):
 
 
 def time_command(argv: list[str]) -> Timing:
-    """Run a program to its end and return its moments. Raises VmctlError where it fails."""
+    """Run a program to its end and return its moments. Raises VmctlError if it is missing or fails."""
     path = which(argv[0])
     if path is None:
         raise UnavailableError(f"the program {argv[0]} is not installed")
@@ -45,17 +45,17 @@ def time_command(argv: list[str]) -> Timing:
             first_byte_ns = monotonic_ns() if os.read(read, 1) else None
             status = os.waitpid(pid, 0)[1]
             exit_ns = monotonic_ns()
-        said = os.pread(errors, 65536, 0).decode(errors="replace").strip()
+        text = os.pread(errors, 65536, 0).decode(errors="replace").strip()
     finally:
         os.close(read)
         os.close(errors)
     if status != 0:
-        raise VmctlError(f"{argv[0]} failed: {said.splitlines()[-1] if said else 'no message'}")
-    return Timing(start_ns, first_byte_ns, exit_ns, said)
+        raise VmctlError(f"{argv[0]} failed: {text.splitlines()[-1] if text else 'no message'}")
+    return Timing(start_ns, first_byte_ns, exit_ns, text)
 
 
 def spawn(argv: list[str], log: str) -> int:
-    """Start a program that reads nothing and writes to a log, and return its pid."""
+    """Start a program with empty input and a log for its output, and return its pid."""
     path = which(argv[0])
     if path is None:
         raise UnavailableError(f"the program {argv[0]} is not installed")
@@ -68,5 +68,5 @@ def spawn(argv: list[str], log: str) -> int:
 
 
 def _environment() -> dict[str, str]:
-    """Return the environment of a user: with this variable set, each start would compile what was edited last."""
+    """Return a user's environment. With PYTHONDONTWRITEBYTECODE, each start would compile recently edited files."""
     return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}

@@ -1,4 +1,4 @@
-"""Contenders that start a container: ours, the usual runtimes, and the kernel's floor."""
+"""Contenders that start a container: ours, the usual runtimes, and a minimal C program (the kernel's floor)."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _RUNTIMES = {RUNC: ("runc",), "crun run": ("crun", "--cgroup-manager=disabled")}
 
 
 def workload() -> Workload:
-    """Return what is started: a program that writes at once, in a container without a cable."""
+    """Return the workload to start: a program that writes at once, in a container without a network."""
     return Workload(name="peers", image="tiny", command=PROGRAM, network="none")
 
 
 def contenders(root: Root) -> dict[str, Contender]:
-    """Return all that can start the program in namespaces, with what each is called."""
+    """Return everything that can start the program in namespaces, by name."""
     floor = _compile(root.folder)
     return {
         OURS_ATTACHED: lambda: ours("container", "attached"),
@@ -52,7 +52,7 @@ def ours(mode: str, how: str) -> float:
 
 
 def commands(root: Root) -> dict[str, Contender]:
-    """Return what a user types to run one program and be done, timed to its end."""
+    """Return the commands that run one program to its end, timed to that end."""
     name, argv = next(others(root))
     return {
         VMCTL_RUN: _to_exit([VMCTL, "run", "--mode", "container", "--network", "none", "tiny", "--", *PROGRAM]),
@@ -61,7 +61,7 @@ def commands(root: Root) -> dict[str, Contender]:
 
 
 def interpreters() -> dict[str, Contender]:
-    """Return commands of ours that start nothing, and the interpreter that all of them need."""
+    """Return vmctl commands that start nothing, and the interpreter that all of them need."""
     return {
         HELP: _to_exit([VMCTL, "--help"]),
         PS: _to_exit([VMCTL, "ps"]),
@@ -78,7 +78,7 @@ def _to_first_byte(argv: list[str]) -> Contender:
 
 
 def others(root: Root) -> Iterator[tuple[str, list[str]]]:
-    """Yield what each of the others is called, and the command that starts the program; runc is the first."""
+    """Yield the name of each other contender and its command that starts the program; runc is the first."""
     bundle = _bundle(root)
     for name, argv in _RUNTIMES.items():
         yield name, [*argv, "run", "--bundle", bundle, f"peers-{argv[0]}"]
@@ -96,7 +96,9 @@ def _bundle(root: Root) -> str:
         return folder
     os.mkdir(folder)
     if which("runc") is None:
-        raise UnavailableError("runc, which the targets refer to, is not installed", hint="apt install runc")
+        raise UnavailableError(
+            "the program runc is not installed, and the targets refer to it", hint="apt install runc"
+        )
     run(["runc", "spec", "--bundle", folder])
     path = os.path.join(folder, "config.json")
     with open(path, encoding="utf-8") as file:

@@ -1,4 +1,4 @@
-"""Contenders that bring a service or a store of their own: docker and podman. What cannot run here says why."""
+"""Contenders with a service or a store: docker and podman. If one cannot run on this host, its result is the reason."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from vmctl.errors import UnavailableError
 from vmctl.run import CommandError, run
 
 DOCKER, PODMAN = "docker run", "podman run"
-ANSWER_S = 20.0  # how long a service may take to say that it is there
-LIMIT_MOST = 1024  # of what a limit may be raised to: podman asks for more than some hosts allow
+ANSWER_S = 20.0  # time limit for the answer of a service
+LIMIT_MOST = 1024  # the highest limit asked for: podman's defaults are higher than some hosts allow
 
 
 @contextmanager
 def contenders(root: Root) -> Iterator[dict[str, Contender]]:
-    """Lend what starts the program through docker or podman, each under its name; docker's image goes at the end."""
+    """Lend the contenders docker and podman, by name; docker's image is removed at the end."""
     with _docker(root) as docker:
         yield {DOCKER: docker, PODMAN: _timed(podman(root.path))}
 
 
 def podman(path: str) -> list[str]:
-    """Return the command that starts the program on a root file system as it is.
+    """Return the podman command that starts the program on an unchanged root file system.
 
-    The limits are given, since podman's own are higher than where root may not raise them; runc, as crun wants either
-    version of cgroups and not both.
+    It sets limits, since podman's defaults may be higher than the hard limits that root may not raise here. It uses
+    runc, since crun accepts either version of cgroups but not both.
     """
     known = {"nofile": RLIMIT_NOFILE, "nproc": RLIMIT_NPROC}
     limits = [f"--ulimit={name}={_limit(number)}" for name, number in known.items()]
@@ -44,7 +44,7 @@ def _limit(number: int) -> str:
 
 @contextmanager
 def _docker(root: Root) -> Iterator[Contender]:
-    """Lend the contender; docker gets a copy of the root file system as an image, since it takes nothing else."""
+    """Lend the contender docker, with a copy of the root file system as an image, the only form it accepts."""
     image = f"vmctl-peers:{os.urandom(3).hex()}"
     try:
         _import(root, image)
@@ -58,7 +58,10 @@ def _docker(root: Root) -> Iterator[Contender]:
 
 
 def _import(root: Root, image: str) -> None:
-    """Raise UnavailableError or CommandError where there is no docker, or no service behind it."""
+    """Import the root file system as an image.
+
+    Raises UnavailableError or CommandError if docker is not installed or its service does not answer.
+    """
     run(["docker", "info"], timeout_s=ANSWER_S)
     tar = os.path.join(root.folder, "root.tar")
     run(["tar", "--one-file-system", "-C", root.path, "-cf", tar, "."])

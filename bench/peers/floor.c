@@ -1,11 +1,11 @@
-/* The kernel's own floor: how soon can a program in new namespaces write its first byte, with nothing in between but
- * system calls? It starts one container-like process and prints the nanoseconds from just before clone3 to that byte.
+/* The kernel's floor: how soon can a program in new namespaces write its first byte, with only system calls in
+ * between? This starts one container-like process and prints the nanoseconds from just before clone3 to that byte.
  *
  *   floor ROOT OVERLAY-OPTIONS PROGRAM [ARGUMENT...] < steps
  *
- * `steps` are lines of mount(8), mknod(1) and ln(1) as `vmctl up --explain` prints them, taken inside the new root
- * between pivot_root and exec; without any, only namespaces, overlay, pivot_root and exec are left. They are parsed
- * before the clock starts. See clone(2), pivot_root(2), Documentation/filesystems/overlayfs.rst.
+ * `steps` are lines of mount(8), mknod(1) and ln(1) as `vmctl up --explain` prints them. They are parsed before the
+ * clock starts, and taken inside the new root between pivot_root and exec. Without steps, only namespaces, overlay,
+ * pivot_root and exec are measured. See clone(2), pivot_root(2), Documentation/filesystems/overlayfs.rst.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -49,7 +49,7 @@ static void check(int failed, const char *what)
     }
 }
 
-/* Split "ro,nosuid,size=64k" into flags and what the file system itself understands. */
+/* Split "ro,nosuid,size=64k" into mount flags and options of the file system. */
 static void parse_options(char *text, struct step *step)
 {
     for (char *word = strtok(text, ","); word; word = strtok(NULL, ",")) {
@@ -107,7 +107,7 @@ static int mount_on_folder(const struct step *step)
     return failed;
 }
 
-/* /dev/null over a file, an empty file system over a folder, nothing where there is neither */
+/* Cover a file by /dev/null, a folder by an empty file system; do nothing if the path is missing. */
 static int cover(const struct step *step)
 {
     unsigned long flags = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC;

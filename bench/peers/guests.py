@@ -1,4 +1,4 @@
-"""Contenders that start a guest: ours, the very same QEMU command line without libvirt and us, and virsh."""
+"""Contenders that start a guest: vmctl, the same QEMU command line without libvirt and vmctl, and virsh."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ OURS, BY_HAND, VIRSH_CREATE = "vmctl", "QEMU by hand", "virsh create"
 SYSTEM = "qemu:///system"
 VIRSH = ("virsh", "--quiet", "--connect", SYSTEM)
 DOMAIN = "domain.xml"  # in a guest's directory
-SEEN = "by-hand-"  # how the files begin that the workload's output is looked for in
-ANSWER_S = 20.0  # how long a service may take to say that it is there
+OUTPUT = "by-hand-"  # prefix of the files that the workload's output may go to
+ANSWER_S = 20.0  # time limit for the answer of a service
 DEADLINE_S = 120.0
 PERIOD_S = 0.0001
 
 
 def contenders() -> dict[str, Contender]:
-    """Return the ways to boot the guest that writes one line and is done."""
+    """Return the ways to boot the guest that writes one line and shuts down."""
     return {OURS: lambda: ours("vm", "detached"), BY_HAND: by_hand, VIRSH_CREATE: with_virsh}
 
 
 def own_disk_bytes() -> int:
-    """Return the bytes that an idle guest takes on disk beside what it shares. Raises VmctlError where it fails."""
+    """Return the bytes that only an idle guest takes on disk, not shared ones. Raises VmctlError if it fails."""
     command = ("sh", "-c", "echo idle; sleep 1000")
     idle = workload()._replace(name=_name(), command=command, ready=Ready(log="idle"))
     inst = engine.up(idle, "vm")
@@ -49,7 +49,7 @@ def own_disk_bytes() -> int:
 def with_virsh() -> float:
     """Return the seconds from just before `virsh create` is executed to the workload's first byte.
 
-    Raises UnavailableError where no libvirtd answers: ours is embedded, and nobody needs one for us.
+    Raises UnavailableError if no libvirtd answers. vmctl does not need one, since it uses the embedded driver.
     """
     _refuse_without_daemon()
     with _prepared() as (_, folder):
@@ -64,9 +64,12 @@ def with_virsh() -> float:
 
 
 def as_another(xml: str, name: str) -> str:
-    """Return a domain under another name, with a UUID that libvirt makes up, and with output where it is looked for."""
+    """Return a domain's XML with another name, without its UUID (libvirt makes a new one), and with its output moved.
+
+    The output goes to a file whose name begins with OUTPUT.
+    """
     xml = re.sub(r"<name>[^<]*</name>", f"<name>{name}</name>", xml)
-    return re.sub(r"<uuid>[^<]*</uuid>", "", xml).replace("/stdout.log", f"/{SEEN}stdout")
+    return re.sub(r"<uuid>[^<]*</uuid>", "", xml).replace("/stdout.log", f"/{OUTPUT}stdout")
 
 
 def _refuse_without_daemon() -> None:
@@ -77,7 +80,7 @@ def _refuse_without_daemon() -> None:
 
 
 def by_hand() -> float:
-    """Return the seconds from just before QEMU is executed to the workload's first byte in QEMU's file."""
+    """Return the seconds from just before QEMU is executed to the workload's first byte in a file that QEMU writes."""
     with _prepared() as (argv, folder):
         start_s = time.monotonic()
         pid = spawn(argv, os.path.join(folder, "qemu.log"))
@@ -90,7 +93,7 @@ def by_hand() -> float:
 
 @contextmanager
 def _prepared() -> Iterator[tuple[list[str], str]]:
-    """Lend a guest's command line and a copy of its files as they were before anything had booted from them."""
+    """Lend QEMU's command line of a guest, and a folder with a copy of its files from before its first boot."""
     backend = backends.load("vm")
     inst = engine.create(workload()._replace(name=_name()), backend)
     with TemporaryDirectory(prefix="vmctl-guest-") as folder, inst.locked():
@@ -109,9 +112,9 @@ def _prepared() -> Iterator[tuple[list[str], str]]:
 
 
 def without_libvirt(argv: list[str], folder: str) -> list[str]:
-    """Return QEMU's command line without what libvirt hands over as descriptors, and without waiting for its order.
+    """Return QEMU's command line without libvirt: no descriptors from libvirt, no monitor, and no waiting at the start.
 
-    The monitor leads nowhere; files that libvirt has opened are opened by QEMU, in `folder`.
+    QEMU itself opens the files that libvirt had opened, in `folder`.
     """
     kept: list[str] = []
     for word in argv:
@@ -121,22 +124,22 @@ def without_libvirt(argv: list[str], folder: str) -> list[str]:
             kept.pop()
             continue
         word = re.sub(r"^socket,id=charmonitor,.*", "null,id=charmonitor", word)
-        kept.append(re.sub(r"^(file,id=(\w+)),path=/dev/fdset/\d+", rf"\1,path={folder}/{SEEN}\2", word))
+        kept.append(re.sub(r"^(file,id=(\w+)),path=/dev/fdset/\d+", rf"\1,path={folder}/{OUTPUT}\2", word))
     return kept
 
 
 def _first_byte(folder: str, ended: Callable[[], bool]) -> float:
-    """Return when one of QEMU's files began with what the workload writes, in monotonic seconds."""
+    """Return the monotonic time in seconds at which a file of QEMU's begins with the workload's output."""
     deadline_s = time.monotonic() + DEADLINE_S
     word = PROGRAM[-1].encode()
     while True:
         for name in os.listdir(folder):
-            if name.startswith(SEEN) and _begins_with(os.path.join(folder, name), word):
+            if name.startswith(OUTPUT) and _begins_with(os.path.join(folder, name), word):
                 return time.monotonic()
         if ended():
-            raise VmctlError("QEMU by hand ended without a word", detail=_text(os.path.join(folder, "qemu.log")))
+            raise VmctlError("QEMU ended before the guest wrote", detail=_text(os.path.join(folder, "qemu.log")))
         if time.monotonic() > deadline_s:
-            raise DeadlineError(f"the guest was silent for {DEADLINE_S:g} s")
+            raise DeadlineError(f"the guest produced no output within {DEADLINE_S:g} s")
         time.sleep(PERIOD_S)
 
 

@@ -1,4 +1,4 @@
-"""All studies of our own cost in one go, and their results as tables."""
+"""Run all studies of vmctl's cost, and show their results as tables."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from vmctl.linux import processes
 from vmctl.units import format_seconds
 
 FORMAT = "vmctl peers 1"
-GUEST_RUNS = 8  # a guest takes seconds where a container takes milliseconds
-SETTLE_S = 1.0  # until the supervisor has given back what only its own start needed
+GUEST_RUNS = 8  # a guest takes seconds, a container milliseconds
+SETTLE_S = 1.0  # until the supervisor has freed the memory that only its start needed
 MIB = 1024**2
 NOTES = (
     "A round starts every contender once, in random order; the first round is discarded.",
-    "First byte: from just before the contender is asked to start (ours: T0, in a fresh process that has imported and "
-    "prepared; others: just before they are executed) until the workload's first byte is seen.",
-    "All run /bin/echo from the same EROFS layer, which an idle instance keeps mounted and warm; "
-    "ours and the floor mount their overlay themselves, for the others it is there already.",
-    "docker gets the same files as an image of its own, its service runs already; podman takes the folder as it is.",
-    "virsh asks a libvirtd that runs already for the very domain that we ask the embedded driver for.",
-    "Making the cgroup belongs to our preparation, outside T0; `vmctl run` as a whole command includes it.",
+    "First byte: from just before the contender is asked to start until the workload's first byte is seen. For vmctl "
+    "this is T0, in a fresh process that has imported and prepared everything; the others are then executed.",
+    "All run /bin/echo from the same EROFS layer, which an idle instance keeps mounted and in the page cache. "
+    "vmctl and the floor mount their overlay themselves; for the others it is already mounted.",
+    "docker gets the same files as an image, and its service is already running; podman uses the folder directly.",
+    "virsh starts the same domain as vmctl through a libvirtd that is already running; vmctl uses the embedded driver.",
+    "Making the cgroup belongs to vmctl's preparation, before T0; `vmctl run` as a whole command includes it.",
     "The floor is a C program: clone3 with the same namespaces, overlay, pivot_root, exec; no cgroup, no seccomp.",
 )
 
 
 class Report(NamedTuple):
-    """Everything that was measured, and what it means."""
+    """All studies, and the verdicts on the claims."""
 
     studies: tuple[Study, ...]
     verdicts: tuple[Verdict, ...]
@@ -46,7 +46,7 @@ class Report(NamedTuple):
 
 
 def measure(runs: int, seed: int, progress: Callable[[str], None]) -> Report:
-    """Run every study. Raises UnavailableError where runc or a C compiler is missing."""
+    """Run every study. Raises UnavailableError if runc or a C compiler is missing."""
     with shared_root(containers.workload()) as root:
         time.sleep(SETTLE_S)
         supervisor = processes.pss_bytes(root.keeper.state.supervisor_pid or 0)
@@ -82,11 +82,11 @@ def _of_containers(
 ) -> Iterator[tuple[str, dict[str, containers.Contender]]]:
     yield "container start to first byte", {**containers.contenders(root), **others}
     yield "whole command to its end", containers.commands(root)
-    yield "command line beside a bare interpreter", containers.interpreters()
+    yield "command line compared with a bare interpreter", containers.interpreters()
 
 
 def study_rows(one: Study) -> list[tuple[str, ...]]:
-    """Return a study as rows of: contender, median, fastest, interval of the median, rounds."""
+    """Return the rows of a study: contender, median, fastest, interval of the median, rounds."""
     rows: list[tuple[str, ...]] = []
     for name in one.seconds:
         known = one.known(name)
@@ -105,13 +105,13 @@ VERDICT_COLUMNS = ("claim", "target", "measured", "met")
 
 
 def verdict_rows(report: Report) -> list[tuple[str, ...]]:
-    """Return the claims as rows."""
+    """Return the rows of the verdicts; see VERDICT_COLUMNS."""
     words = {True: "met", False: "not met", None: "not measured"}
     return [(v.claim, v.target, v.measured, words[v.met]) for v in report.verdicts]
 
 
 def notes(report: Report) -> Iterator[str]:
-    """Yield what has to be known to read the tables."""
+    """Yield the notes needed to read the tables."""
     yield from NOTES
     yield f"Seed {report.seed}; {report.host['cpu']}, {report.host['cpus']} CPUs, Linux {report.host['kernel']}."
     if report.runs < ENOUGH:
@@ -119,7 +119,7 @@ def notes(report: Report) -> Iterator[str]:
 
 
 def document(report: Report) -> dict[str, Any]:
-    """Return a report as the content of `peers.json`, every raw sample in it."""
+    """Return the content of `peers.json`: the report with every raw sample."""
     return {
         "format": FORMAT,
         "runs": report.runs,
@@ -132,7 +132,7 @@ def document(report: Report) -> dict[str, Any]:
 
 def write(report: Report, place: str) -> None:
     """Write `peers.json` and `peers.md` into a folder."""
-    lines = ["# Our own cost, beside that of others", "", *markdown_table(VERDICT_COLUMNS, verdict_rows(report))]
+    lines = ["# The cost of vmctl compared with others", "", *markdown_table(VERDICT_COLUMNS, verdict_rows(report))]
     for one in report.studies:
         lines += ["", f"## {one.title.capitalize()}", "", *markdown_table(STUDY_COLUMNS, study_rows(one))]
     lines += ["", *(f"- {note}" for note in notes(report))]

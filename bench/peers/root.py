@@ -1,4 +1,4 @@
-"""The root file system that all contenders share: the layers that a running instance of the image keeps mounted."""
+"""The root file system that all contenders share: the image's layers, which a running instance keeps mounted."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from vmctl.workload import Workload
 
 
 class Root(NamedTuple):
-    """Where things are, and what a container of ours mounts."""
+    """The paths of the root file system, and the mounts of a vmctl container."""
 
     folder: str  # for scratch files
     path: str  # the layers with a writable folder on top, mounted
     lower: str  # overlayfs's lowerdir
-    steps: tuple[str, ...]  # of a container of ours after pivot_root, as `up --explain` prints them
+    steps: tuple[str, ...]  # of a vmctl container after pivot_root, as `up --explain` prints them
     keeper: Instance  # the instance that runs all the time
 
 
@@ -45,7 +45,7 @@ def shared_root(work: Workload) -> Iterator[Root]:
 
 
 def overlay_options(lower: str, folder: str) -> str:
-    """Return overlayfs's options for a fresh writable layer in a folder, which is made."""
+    """Make an empty writable layer in a folder, and return overlayfs's options for it."""
     upper, work = os.path.join(folder, "upper"), os.path.join(folder, "work")
     os.makedirs(upper)
     os.makedirs(work)

@@ -2,8 +2,8 @@
 
     python -m bench.peers.starter MODE attached|detached WORKLOAD
 
-Attached, the workload's output is this process's own, and the caller sees the byte arrive. Detached, the moment is
-when this process sees it, woken by it. The marks go to standard error, as JSON.
+Attached, the workload writes to this process's standard output, and the caller sees the byte arrive. Detached, this
+process waits for the byte and notes the moment. The marks go to standard error, as JSON.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LIMIT_S = 60.0
 
 
 def main() -> None:
-    """Start, wait for the end of what was started, remove, write the marks."""
+    """Start the workload, wait for its end or its output, remove it, write the marks."""
     mode, how, text = sys.argv[1:]
     work = Workload.from_json(text)
     attachment = Attachment() if how == "attached" else None

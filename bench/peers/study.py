@@ -1,4 +1,4 @@
-"""Rounds of contenders in random order, and what came of them."""
+"""Rounds of contenders in random order, and their results."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from vmctl.errors import VmctlError
 
 
 class Study(NamedTuple):
-    """One question, and every contender's answers in seconds, round by round; None where one failed."""
+    """One question, and every contender's answers in seconds, round by round; None for a failure."""
 
     title: str
     seconds: dict[str, list[float | None]]
-    failures: dict[str, str]  # contender -> why it failed last
+    failures: dict[str, str]  # contender -> the reason of its last failure
 
     def known(self, name: str) -> list[float]:
-        """Return what one contender achieved, without the rounds in which it failed."""
+        """Return one contender's seconds, without the rounds in which it failed."""
         return [value for value in self.seconds[name] if value is not None]
 
     def pairs(self, first: str, second: str) -> list[tuple[float, float]]:
@@ -28,7 +28,7 @@ class Study(NamedTuple):
         return [(a, b) for a, b in both if a is not None and b is not None]
 
     def median_s(self, name: str) -> float | None:
-        """Return the median of a contender, None where it never succeeded."""
+        """Return the median of a contender, None if it never succeeded."""
         return median(self.known(name)) if self.known(name) else None
 
 

@@ -1,14 +1,14 @@
 """Probes: one module per kind of sample. Each has
 
-- `prepare(work) -> Workload`: called once, before anything is measured, in the process of `vmctl bench`: make what the
-  probe needs (an image with a tool in it) and return the workload that is measured. Repeatable.
-- `observe(request) -> Seen`: called in a process of its own for every sample. Makes instances, looks, removes them.
-- `QUESTIONS`: what its samples answer.
-- `ROUNDS`: at most so many rounds of it, whatever `--runs` says; None for as many as asked for.
-- `limit_s(work, instances) -> float`: after so long a sample is given up, where `--time-limit` says nothing.
+- `prepare(work) -> Workload`: called once, before anything is measured, in the process of `vmctl bench`. It makes what
+  the probe needs (an image with a tool in it) and returns the workload to measure. It can be called again.
+- `observe(request) -> Seen`: called in a worker process, once per sample. Makes, observes and removes instances.
+- `QUESTIONS`: the questions that its samples answer.
+- `ROUNDS`: the most rounds, even if `--runs` is higher; None for no limit.
+- `limit_s(work, instances) -> float`: the time limit of one sample in seconds, unless `--time-limit` is given.
 
-What `observe` raises (errors of vmctl.errors) becomes the sample's error. It has not to tidy up after a SIGKILL: every
-instance it makes is called `request.name` or `request.name-...`, and those are removed by whoever started it.
+An error of vmctl.errors that `observe` raises becomes the sample's error. `observe` need not clean up after a SIGKILL:
+its instances are called `request.name` or `request.name-...`, and the parent of the worker removes them.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from vmctl.workload import Workload
 
 
 class Request(NamedTuple):
-    """One sample to be taken."""
+    """One sample to take."""
 
-    work: Workload  # as `prepare` returned it, under the name `name`
+    work: Workload  # the workload that `prepare` returned, with the name `name`
     name: str
     mode: str
-    look: bool = False  # a warm-up: ask the instance also what it answers (texts)
+    look: bool = False  # a warm-up: also record the instance's answers (texts)
     instances: int = 1
-    cold: bool = False  # the page cache has just been emptied of what the instance reads
+    cold: bool = False  # evict the files that the instance reads from the page cache first
     options: Mapping[str, str] = {}  # of the mode
 
     def backend(self) -> Backend:
@@ -38,7 +38,7 @@ class Request(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What was observed; becomes a `bench.model.Sample`."""
+    """The observations of one sample; they become a `bench.model.Sample`."""
 
     marks_ns: dict[str, int]
     values: dict[str, float]

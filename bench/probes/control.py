@@ -1,6 +1,6 @@
-"""The control: the same small piece of work as a plain process in every round, whatever the modes. It has no mode.
+"""The control: the same small piece of work as a plain process in every round. It belongs to no mode.
 
-What it takes longer in one round than in another is the machine's doing, not the workload's.
+If it takes longer in one round than in another, the machine is the cause, not the workload.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ QUESTIONS = (
         "the control: fixed work as a plain process",
         "s",
         value("work_s"),
-        meaning="A fresh Python interpreter that adds up 200,000 numbers, from its start to its end; the same in every "
-        "round, whatever the workload.",
+        meaning="A fresh Python interpreter that adds up 200,000 numbers, from its start to its end. It is the same in "
+        "every round and for every workload.",
     ),
 )
 ROUNDS = None
-_WORK = "n = 0\nfor i in range(200_000): n += i * i % 7"  # some 15 ms
+_WORK = "n = 0\nfor i in range(200_000): n += i * i % 7"  # about 15 ms
 
 
 def prepare(work: Workload) -> Workload:
-    """Return the workload as it is: the control does not run it."""
+    """Return the workload unchanged: the control does not run it."""
     return work
 
 
 def limit_s(work: Workload, instances: int) -> float:
-    """Return the seconds after which it is given up."""
+    """Return the time limit of one sample in seconds."""
     return 60.0
 
 

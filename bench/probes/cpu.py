@@ -7,11 +7,11 @@ from bench.questions import Question, value
 from vmctl.workload import Workload
 
 ROUNDS = None
-COUNTS = {"sort": 3000, "integer": 200_000_000, "memory": 2_000_000}  # some 0.2 s each without emulation
+COUNTS = {"sort": 3000, "integer": 200_000_000, "memory": 2_000_000}  # about 0.2 s each without emulation
 
 _CLOCK = (
-    "From the line `begin` to the line `end` of its output, as the host sees them, woken by each. "
-    "The program stays on the highest processor it may use; a guest's is a thread that the host may still move."
+    "From the line `begin` to the line `end` of the program's output, by the host's clock; each line wakes the host. "
+    "The program stays on the highest processor it may use. In a guest this is a vCPU, which the host may still move."
 )
 
 QUESTIONS = (
@@ -28,8 +28,8 @@ QUESTIONS = (
         "processor: multiplying",
         "s",
         value("integer_s"),
-        meaning=f"{COUNTS['integer']:,} dependent multiplications in registers: one instruction that waits for the one"
-        f" before, which hides what an emulator adds. {_CLOCK}",
+        meaning=f"{COUNTS['integer']:,} dependent multiplications in registers. Each waits for the one before, which"
+        f" hides the cost of an emulator. {_CLOCK}",
     ),
     Question(
         "cpu.memory_s",
@@ -42,7 +42,7 @@ QUESTIONS = (
 
 
 def prepare(work: Workload) -> Workload:
-    """Return the workload with our program in it and as its command. Raises VmctlError."""
+    """Return the workload with the probe program in its image and as its command. Raises VmctlError."""
     return tool.working(work, COUNTS)
 
 
@@ -50,6 +50,6 @@ limit_s = tool.limit_s
 
 
 def observe(request: Request) -> Seen:
-    """Return how many seconds each work took. Raises errors of vmctl.errors."""
+    """Return the seconds of each work. Raises errors of vmctl.errors."""
     spans, seen = tool.worked(request)
     return seen._replace(values={f"{name}_s": span.seconds for name, span in spans.items()})

@@ -1,4 +1,4 @@
-"""An instance of the probe program that takes one step at a time, when it is told to (see bench/tool/go.h)."""
+"""An instance of the probe program that takes one step per signal (see bench/tool/go.h)."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from bench.probes import Request, lines, tool
 from vmctl.backend import Backend, Start
 from vmctl.instance import Instance
 
-START_S = 120.0  # until the program runs, and
-STEP_S = 120.0  # for one step of it: an emulated guest on a busy host
+START_S = 120.0  # until the program runs
+STEP_S = 120.0  # for one step: an emulated guest on a busy host
 
 
 class Driven(NamedTuple):
-    """The instance, which waits for its next step."""
+    """An instance whose program waits for the signal to take its next step."""
 
     start: Start
     backend: Backend
@@ -27,9 +27,9 @@ class Driven(NamedTuple):
         return self.start.inst
 
     def step(self, until: str) -> str:
-        """Let the program take its next step; return the rest of the line, beginning with `until`, that ends it.
+        """Let the program take its next step. The step ends with a line that begins with `until`: return its rest.
 
-        Raises DeadlineError, and VmctlError where the program ended instead.
+        Raises DeadlineError after STEP_S, VmctlError if the program ends.
         """
         self.backend.signal(self.inst, signal.SIGUSR1)
         return self.wait(until, STEP_S)
@@ -42,7 +42,7 @@ class Driven(NamedTuple):
 
 @contextmanager
 def driven(request: Request) -> Iterator[Driven]:
-    """Lend an instance whose program waits for its first step; it is removed at the end. Raises as the engine does."""
+    """Lend an instance whose program waits for its first step; it is removed at the end. Raises VmctlError."""
     with tool.running(request) as start:
         one = Driven(start, request.backend())
         one.wait("ready", START_S)

@@ -1,7 +1,7 @@
-"""Reading and writing blocks of a file on the instance's writable layer, by fio(1) in an image of its own.
+"""Read and write blocks of a file on the instance's writable layer, by fio(1) in a separate image.
 
-The count of operations is fio's, the time is the host's: fio runs a command before and after each of its jobs, and
-these write the lines that the host waits for. A guest's clock ends a job; how long it was, the host says.
+fio counts the operations, and the host measures the time: fio runs a command before and after each job, which writes
+the line that the host waits for. A guest's clock decides when a job ends, the host's clock how long it took.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ ROUNDS = None
 RECIPE, IMAGE = "fio", "bench/fio"
 FILE_BYTES = 32 * 1024**2
 JOB_MS = 500
-_RUN_S = 120.0  # all jobs: a guest that is emulated takes a second to start each
+_RUN_S = 120.0  # all jobs: an emulated guest takes a second to start each
 
-# name -> what fio does beside what it does in all of them
+# name -> the arguments of fio that only this job has
 JOBS = {
     "read_qd1": "--rw=randread --ioengine=libaio --iodepth=1",
     "read_qd32": "--rw=randread --ioengine=libaio --iodepth=32",
@@ -33,7 +33,8 @@ JOBS = {
     "durable": "--rw=randwrite --ioengine=psync --fdatasync=1",
 }
 
-# Descriptor 9: fio sends what its commands write to a file. The file is laid out first, so that no write allocates.
+# fio redirects the output of its commands to a file, so they write to descriptor 9. The file is written once before the
+# jobs, so that no write allocates.
 _SCRIPT = """
 set -e
 exec 9>&1
@@ -54,10 +55,10 @@ echo done
 """
 
 _MEANING = (
-    f"Blocks of 4 KiB at random places of a file of {FILE_BYTES >> 20} MiB on the writable layer, with O_DIRECT where "
-    f"its file system has that, for {JOB_MS} ms. Count by fio, time by the host, from the output of fio's exec_prerun "
-    "to that of its exec_postrun, which wake it; a shell for each is in it. A guest's disk is a file in "
-    "the page cache of the host."
+    f"Blocks of 4 KiB at random places of a file of {FILE_BYTES >> 20} MiB on the writable layer, for {JOB_MS} ms, "
+    "with O_DIRECT if its file system supports it. fio counts; the host measures the time from the output of fio's "
+    "exec_prerun to that of its exec_postrun, each of which wakes it and includes the start of a shell. A guest's disk "
+    "is a file in the page cache of the host."
 )
 
 
@@ -75,28 +76,28 @@ def _question(name: str, title: str, meaning: str = "", *, headline: bool = Fals
 
 QUESTIONS = (
     _question("read_qd1", "disk: reads", "One at a time.", headline=True),
-    _question("read_qd32", "disk: reads, 32 at once", "32 under way at any time."),
-    _question("write_qd1", "disk: writes", "One at a time; that it has arrived on the medium is not asked for."),
-    _question("write_qd32", "disk: writes, 32 at once", "32 under way at any time; not asked for on the medium."),
+    _question("read_qd32", "disk: reads, 32 at once", "32 outstanding at any time."),
+    _question("write_qd1", "disk: writes", "One at a time, not flushed to the medium."),
+    _question("write_qd32", "disk: writes, 32 at once", "32 outstanding at any time, not flushed to the medium."),
     _question("durable", "disk: durable writes", "fdatasync(2) after each write, one at a time.", headline=True),
 )
 
 
 def prepare(work: Workload) -> Workload:
-    """Return the workload as fio in an image of its own, which is built unless it is there. Raises VmctlError."""
+    """Return the workload with fio as its command, in fio's image, which is built if missing. Raises VmctlError."""
     tool.build(RECIPE, IMAGE, "the image with fio cannot be built")
     return disked(work, JOBS)
 
 
 def disked(work: Workload, names: Iterable[str]) -> Workload:
-    """Return the workload as these jobs of JOBS, one after the other, in IMAGE."""
+    """Return the workload with these jobs of JOBS as its command, one after the other, in IMAGE."""
     jobs = [f'job {name} {JOBS[name]}\necho "json {name}"\ncat "/{name}.json"' for name in names]
     script = _SCRIPT.replace("SIZE", str(FILE_BYTES)).replace("SECONDS", f"{JOB_MS}ms").replace("JOBS", "\n".join(jobs))
     return tool.bare(work)._replace(image=IMAGE, command=("sh", "-c", script))
 
 
 def limit_s(work: Workload, instances: int) -> float:
-    """Return after how many seconds a sample is given up."""
+    """Return the time limit of one sample in seconds."""
     return tool.LIMIT_S
 
 
@@ -113,13 +114,13 @@ def observe(request: Request) -> Seen:
 
 
 def operations(lines: Sequence[str]) -> dict[str, int]:
-    """Return name -> reads and writes done, as the JSON says that fio wrote behind each line "json NAME"."""
+    """Return name -> number of reads and writes, from fio's JSON after each line "json NAME"."""
     texts: dict[str, list[str]] = {}
     name, inside = "", False
     for line in lines:
         if line.startswith("json "):
             name = line.partition(" ")[2]
-        inside = inside or bool(name and line == "{")  # notes of fio's come before
+        inside = inside or bool(name and line == "{")  # after notes of fio
         if inside:
             texts.setdefault(name, []).append(line)
         if line == "}":
@@ -132,19 +133,19 @@ def _done(name: str, text: str) -> int:
         job = json.loads(text)["jobs"][0]
         count = int(job["read"]["total_ios"]) + int(job["write"]["total_ios"])
     except (ValueError, LookupError) as error:
-        raise VmctlError(f"what fio says of its job {name} cannot be read: {error}", detail=text[:2000]) from None
+        raise VmctlError(f"fio's report on its job {name} cannot be read: {error}", detail=text[:2000]) from None
     if job["error"] or not count:
         raise VmctlError(f"fio's job {name} ended with error {job['error']} after {count} operations")
     return count
 
 
 def _caching(work: Workload, backend: Backend, lines: Sequence[str]) -> dict[str, str]:
-    """Return in words which caches are in the way to the medium."""
+    """Return a text about the caches between the program and the medium."""
     direct = "direct 1" in lines
     inside = "O_DIRECT" if direct else "through the page cache: the file system refuses O_DIRECT"
     if not backend.features.own_kernel:
         return {"cache": inside}
     raw = "".join(step.raw for step in backend.explain(work))
     mode = re.search(r"<driver[^>]* cache=[\"'](\w+)[\"']", raw)
-    drive = mode[1] if mode else "writeback, QEMU's own choice"
+    drive = mode[1] if mode else "writeback, QEMU's default"
     return {"cache": f"{inside} inside; the drive's cache: {drive}"}

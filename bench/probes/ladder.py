@@ -1,7 +1,7 @@
-"""Instances of the user's own workload, one after the other, all removed at the end: what one more costs the host.
+"""Instances of the user's workload, started one after the other and then all removed: what one more costs the host.
 
-The slope against their number is the cost of one more instance, kernel included: what all share has been paid by the
-first one, and what the host does beside adds noise, not slope.
+The slope against their number is the cost of one more instance, including its kernel. The first one pays for what all
+share. Other work on the host adds noise, not slope.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from vmctl.workload import Workload
 ROUNDS = 2
 PERIOD_S = 0.05
 WINDOW = 6  # readings, 0.3 s
-FLAT_BYTES = 256 * 1024  # medians of two windows in a row that differ by less are called flat
-SETTLE_S = 3.0  # at most; then the last median counts, and the sample says so
+FLAT_BYTES = 256 * 1024  # memory is flat when the medians of two windows in a row differ by less
+SETTLE_S = 3.0  # at most; then the last median counts, and a text of the sample mentions it
 
 _FLAT = (
-    f"MemAvailable (proc(5), meminfo), the median of {WINDOW} readings in {WINDOW * PERIOD_S:g} s once two of them "
-    f"differ by less than 256 KiB, after {SETTLE_S:g} s in any case"
+    f"MemAvailable (proc(5), meminfo), the median of {WINDOW} readings in {WINDOW * PERIOD_S:g} s once two medians "
+    f"differ by less than 256 KiB, and after {SETTLE_S:g} s in any case"
 )
 
 
 def _points(name: str, first: int) -> Callable[[Sample], Sequence[tuple[float, float]]]:
-    """Return a `Question.points` that takes a series, whose first value belongs to `first` instances."""
+    """Return a `Question.points` that returns a series whose first value belongs to `first` instances."""
     return lambda sample: [(number, each) for number, each in enumerate(sample.series.get(name, []), first)]
 
 
 def _taken(sample: Sample) -> Sequence[tuple[float, float]]:
-    """Return what each number of instances has taken of the host's memory, against none."""
+    """Return the host's memory in bytes that each number of instances has taken, compared with no instance."""
     available = sample.series.get("available_bytes", [])
     return [(number, available[0] - each) for number, each in enumerate(available)]
 
@@ -59,8 +59,8 @@ QUESTIONS = (
         points=_points("disk_bytes", 0),
         statistic="slope",
         headline=True,
-        meaning="Slope of allocated bytes (st_blocks * 512, after sync) against the number of instances; files that "
-        "they share count once, by device and inode, and are what there is for none.",
+        meaning="Slope of allocated bytes (st_blocks * 512, after sync) against the number of instances. Shared files "
+        "count once, by device and inode, also for 0 instances.",
     ),
     Question(
         "density.instances_count",
@@ -68,8 +68,8 @@ QUESTIONS = (
         "count",
         value("instances"),
         less_is_better=False,
-        meaning="Instances that ran at the same time before the number asked for, the host's memory or an error said "
-        f"stop; {crowd.RESERVE_SHARE:.0%} of the host's memory stays free.",
+        meaning="Instances that ran at the same time until the planned number, a lack of memory, or an error stopped "
+        f"the measurement; {crowd.RESERVE_SHARE:.0%} of the host's memory stays free.",
     ),
     Question(
         "density.start_s",
@@ -77,7 +77,7 @@ QUESTIONS = (
         "s",
         value("last_start_s"),
         headline=True,
-        meaning="T0 to ready (T6, for a workload without `ready` T5) of the last one, while all others run.",
+        meaning="T0 to ready (T6, or T5 for a workload without `ready`) of the last one, while all others run.",
     ),
     Question(
         "density.start_slope_s",
@@ -85,7 +85,7 @@ QUESTIONS = (
         "s",
         points=_points("start_s", 1),
         statistic="slope",
-        meaning="Slope of the seconds from T0 to ready against the number of instances that run then.",
+        meaning="Slope of the seconds from T0 to ready against the number of running instances.",
     ),
 )
 
@@ -96,14 +96,14 @@ def prepare(work: Workload) -> Workload:
 
 
 def limit_s(work: Workload, instances: int) -> float:
-    """Return after how many seconds a sample is given up."""
+    """Return the time limit of one sample in seconds."""
     return crowd.SPARE_S + instances * (crowd.start_limit_s(work) + SETTLE_S)
 
 
 def observe(request: Request) -> Seen:
-    """Start one instance after the other and look at the host after each; where one cannot start the texts say why.
+    """Start one instance after the other and measure the host after each. If one cannot start, a text has the reason.
 
-    Raises VmctlError where not even the first one can be looked at.
+    Raises VmctlError if the first one cannot be measured.
     """
     names = crowd.names(request)
     ladder = Ladder(request)
@@ -118,7 +118,7 @@ def observe(request: Request) -> Seen:
 
 
 class Ladder:
-    """The instances so far, and what the host had left after each."""
+    """The instances so far, and the host's memory and disk after each."""
 
     def __init__(self, request: Request) -> None:
         self.request = request
@@ -131,7 +131,7 @@ class Ladder:
         self._note_memory()
 
     def add(self, work: Workload) -> None:
-        """Start one more instance, wait until the host has come to rest, and note what it has left."""
+        """Start one more instance, wait until the host's memory is flat, and record memory and disk."""
         started = crowd.start(work, self.request.mode, self.request.options)
         self._note_memory(started.name)
         self.names.append(started.name)
@@ -141,12 +141,12 @@ class Ladder:
             self.start_s.append((ready_ns - started.marks_ns["T0"]) / 1e9)
 
     def too_little_left(self) -> str:
-        """Return why one more instance, like the last one, would take too much memory, empty where it would not."""
+        """Return why one more instance like the last one would take too much memory, "" if it would not."""
         last = self.available_bytes[-2] - self.available_bytes[-1] if self.names else 0.0
         return crowd.host_memory().left_by(max(0.0, last))
 
     def seen(self) -> Seen:
-        """Return the sample. A start without a moment of its own makes the series of starts worthless: it is absent."""
+        """Return the sample. If a start time is missing, the series of starts is absent, since its positions count."""
         values = {"instances": float(len(self.names))}
         series = {"available_bytes": self.available_bytes, "disk_bytes": self.disk_bytes}
         if len(self.start_s) == len(self.names):
@@ -163,10 +163,10 @@ class Ladder:
         self.available_bytes.append(available)
 
     def _refuse_ended(self, names: Sequence[str]) -> None:
-        """Raise VmctlError where one has ended: what the host has left then is not what so many take."""
+        """Raise VmctlError if one has ended: the memory would then not be that of so many instances."""
         gone = [name for name in names if not crowd.running(name, self.backend)]
         if gone:
-            raise VmctlError(f"{', '.join(gone)} has ended: only a workload that stays can be there several times")
+            raise VmctlError(f"{', '.join(gone)} has ended: this metric needs a workload that keeps running")
 
     def _note_disk(self) -> None:
         os.sync()
@@ -174,12 +174,12 @@ class Ladder:
         files = [os.stat(path) for one in found for path in one.shared_files]
         shared = {(status.st_dev, status.st_ino): status.st_blocks * 512 for status in files}
         at_rest = float(sum(shared.values()))
-        self.disk_bytes = self.disk_bytes or [at_rest]  # with no instance there is what they would share
+        self.disk_bytes = self.disk_bytes or [at_rest]  # without an instance the shared files exist, too
         self.disk_bytes.append(at_rest + sum(one.disk_bytes for one in found))
 
 
 def _reason(ladder: Ladder, work: Workload, name: str) -> dict[str, str]:
-    """Add an instance; return {"stopped": why} where that is not possible, else nothing."""
+    """Add an instance; return {"stopped": why} if that is not possible, else {}."""
     why = (crowd.only_once(work, ladder.backend) if ladder.names else "") or ladder.too_little_left()
     if not why:
         try:
@@ -191,7 +191,7 @@ def _reason(ladder: Ladder, work: Workload, name: str) -> dict[str, str]:
 
 
 def settled_bytes() -> tuple[float, bool]:
-    """Return the host's MemAvailable once it is flat, and whether it came to be within SETTLE_S seconds."""
+    """Return the host's MemAvailable in bytes once it is flat, and whether it became flat within SETTLE_S seconds."""
     deadline_s = time.monotonic() + SETTLE_S
     before = _window()
     while True:

@@ -1,4 +1,4 @@
-"""What the workload writes, line by line, each with the moment at which the host saw it."""
+"""The workload's output, line by line, each with the moment at which the host saw it."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from vmctl.readiness import tail, wait_until
 
 
 class Span(NamedTuple):
-    """What happened between a line "begin NAME" and the line "end NAME COUNT"."""
+    """The time between a line "begin NAME" and the line "end NAME COUNT", and the count."""
 
     seconds: float
     times: int
 
 
 def follow(watch: Watch, until: str, timeout_s: float) -> list[tuple[int, str]]:
-    """Return the lines of its standard output so far, each with the moment (monotonic_ns) the host saw it.
+    """Wait for a line that begins with `until`; return the lines so far, with the moments the host saw them.
 
-    Each write to its log wakes us, until a line begins with `until`. Raises DeadlineError after `timeout_s`, and
-    VmctlError when the workload ends before.
+    Moments are in nanoseconds on CLOCK_MONOTONIC; each write to the workload's log wakes this process. Raises
+    DeadlineError after `timeout_s`, VmctlError if the workload ends before.
     """
     inst = watch.inst
     found = _Lines(inst.stdout_log)
 
-    def said() -> bool:
-        found.read()  # before all else: its moment is the one that counts
+    def arrived() -> bool:
+        found.read()  # first, since it takes the time
         if found.has(until):
             return True
         running = watch.alive()
@@ -38,13 +38,13 @@ def follow(watch: Watch, until: str, timeout_s: float) -> list[tuple[int, str]]:
             raise _ended(watch, until)
         return found.has(until)
 
-    if not wait_until(said, watch, timeout_s):
-        raise DeadlineError(f"{inst.name} did not say {until!r} within {timeout_s:g} s", detail=tail(inst))
+    if not wait_until(arrived, watch, timeout_s):
+        raise DeadlineError(f"{inst.name} did not write {until!r} within {timeout_s:g} s", detail=tail(inst))
     return found.lines
 
 
 def spans(lines: Sequence[tuple[int, str]]) -> dict[str, Span]:
-    """Return NAME -> what passed between its lines "begin NAME" and "end NAME COUNT", by the host's clock."""
+    """Return NAME -> the span between its lines "begin NAME" and "end NAME COUNT", by the host's clock."""
     found, begun_ns = {}, {}
     for at_ns, line in lines:
         word, _, rest = line.partition(" ")
@@ -57,7 +57,7 @@ def spans(lines: Sequence[tuple[int, str]]) -> dict[str, Span]:
 
 
 class _Lines:
-    """The complete lines of a file that grows."""
+    """The complete lines of a growing file."""
 
     def __init__(self, path: str) -> None:
         self.lines: list[tuple[int, str]] = []
@@ -67,7 +67,7 @@ class _Lines:
         self._looked_at = 0
 
     def read(self) -> bool:
-        """Read what has been added and return whether that was anything."""
+        """Read what has been added; return whether anything has."""
         try:
             if os.stat(self._path).st_size <= self._size:
                 return False
@@ -83,7 +83,7 @@ class _Lines:
         return True
 
     def has(self, begin: str) -> bool:
-        """Return whether a line begins so; each line is looked at once."""
+        """Return whether a line begins with `begin`; each line is checked once."""
         new, self._looked_at = self.lines[self._looked_at :], len(self.lines)
         return any(line.startswith(begin) for _, line in new)
 
@@ -91,4 +91,4 @@ class _Lines:
 def _ended(watch: Watch, until: str) -> VmctlError:
     inst, result = watch.inst, watch.result()
     how = f" with code {result.code} ({result.source})" if result else ""
-    return VmctlError(f"{inst.name} ended{how} before it said {until!r}", detail=tail(inst))
+    return VmctlError(f"{inst.name} ended{how} before it wrote {until!r}", detail=tail(inst))

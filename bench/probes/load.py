@@ -1,4 +1,4 @@
-"""Memory that a workload takes and gives back: idle, with a stated working set in use, and after it was freed."""
+"""Memory that a workload takes and gives back: idle, with a working set of known size in use, and after freeing it."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from vmctl.workload import Workload
 
 ROUNDS = 3
 SET_BYTES = 64 * 1024**2
-LIMIT_SHARE = 4  # of a limited memory the working set takes no more than a quarter
-REPORT_S = 2.5  # a guest tells its host of free pages 2 s after they came to be (PAGE_REPORTING_DELAY in the kernel)
+LIMIT_SHARE = 4  # the working set takes at most a quarter of the memory limit
+REPORT_S = 2.5  # a guest reports free pages to its host after 2 s (PAGE_REPORTING_DELAY in the kernel)
 PAGE_BYTES = 4096
 
 
 def _given_back(sample: Sample) -> list[float]:
-    """Return which share of what the load took has come back."""
+    """Return the share of the load's memory that has come back."""
     found = _values(sample, "idle_cgroup_bytes", "loaded_cgroup_bytes", "freed_cgroup_bytes")
     return [(loaded - freed) / (loaded - idle) for idle, loaded, freed in found if loaded > idle]
 
 
 def _taken(sample: Sample) -> list[float]:
-    """Return what the host lost per byte that the workload took."""
+    """Return the host's memory taken per byte that the workload took."""
     found = _values(sample, "idle_cgroup_bytes", "loaded_cgroup_bytes", "set_bytes")
     return [(loaded - idle) / size for idle, loaded, size in found]
 
 
 def _values(sample: Sample, *names: str) -> list[list[float]]:
-    """Return the values of these names as the one entry of a list, or no entry where one was not observed."""
+    """Return a list with the values of these names as its one entry, or an empty list if one was not observed."""
     return [[sample.values[name] for name in names]] if sample.values.keys() >= set(names) else []
 
 
@@ -41,22 +41,22 @@ QUESTIONS = (
         "bytes",
         value("loaded_pss_bytes"),
         meaning="Sum of Pss of every process after a program has touched every page of 64 MiB, or of a quarter of the"
-        " memory limit where that is less; the program has the workload's image and resources.",
+        " memory limit if that is less. The program runs with the workload's image and resources.",
     ),
     Question(
         "memory.loaded_cgroup_bytes",
         "memory with 64 MiB in use (cgroup)",
         "bytes",
         value("loaded_cgroup_bytes"),
-        meaning="The same state, by what is charged to the cgroup.",
+        meaning="The same state: the memory charged to the cgroup.",
     ),
     Question(
         "memory.taken_share",
         "  host memory for each byte of it",
         "share",
         _taken,
-        meaning="What the cgroup had more than when idle, divided by the bytes touched. Less than 100 %: pages that a"
-        " guest had from its host before, and had free, were taken for it.",
+        meaning="Increase of the cgroup's memory over idle, divided by the bytes touched. It is less than 100 % if a"
+        " guest used free pages that it had already got from its host.",
     ),
     Question(
         "memory.given_back_share",
@@ -64,29 +64,30 @@ QUESTIONS = (
         "share",
         _given_back,
         less_is_better=False,
-        meaning="Which share of that was no longer charged to the cgroup after munmap(2), its memory being flat again.",
+        meaning="The share of this increase that is no longer charged to the cgroup after munmap(2), once its memory is"
+        " flat again.",
     ),
 )
 
 
 def set_bytes(work: Workload) -> int:
-    """Return how many bytes are taken: 64 MiB, or a quarter of the memory limit in whole pages where that is less."""
+    """Return the size of the working set in bytes: 64 MiB, or a quarter of the memory limit if that is less."""
     limit = work.resources.memory_bytes
     return SET_BYTES if limit is None else min(SET_BYTES, limit // LIMIT_SHARE // PAGE_BYTES * PAGE_BYTES)
 
 
 def prepare(work: Workload) -> Workload:
-    """Return a workload that takes memory and gives it back, in the user's image and with the user's resources."""
+    """Return a workload that takes memory and frees it, with the user's image and resources."""
     return tool.with_program(work)._replace(command=(tool.PATH, "hold", str(set_bytes(work))))
 
 
 def limit_s(work: Workload, instances: int) -> float:
-    """Return after how many seconds a sample is given up."""
+    """Return the time limit of one sample in seconds."""
     return START_S + 2 * STEP_S + 60.0
 
 
 def observe(request: Request) -> Seen:
-    """Return pss and cgroup of the three states. Raises errors of vmctl.errors."""
+    """Return PSS and cgroup memory in the three states. Raises errors of vmctl.errors."""
     size = set_bytes(request.work)
     values: dict[str, float] = {"set_bytes": size}
     texts: dict[str, str] = {}
@@ -103,9 +104,9 @@ def observe(request: Request) -> Seen:
 
 
 def _look(one: Driven, state: str, values: dict[str, float], texts: dict[str, str]) -> None:
-    """Add what an instance that has come to rest takes, under the name of the state."""
+    """Wait until the instance's memory is flat, and add it to `values` under the name of the state."""
     reports = one.backend.features.own_kernel and state != "loaded"
-    more, said = atrest.settle(one.inst, REPORT_S if reports else atrest.FLAT_S)
+    more, remarks = atrest.settle(one.inst, REPORT_S if reports else atrest.FLAT_S)
     more.update(atrest.read(one.inst, footprint(one.inst)))
     values.update({f"{state}_{name}": size for name, size in more.items()})
-    texts.update({f"{state}_{name}": text for name, text in said.items()})
+    texts.update({f"{state}_{name}": text for name, text in remarks.items()})

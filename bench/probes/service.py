@@ -1,7 +1,7 @@
-"""The user's own service under requests: GETs of the page that its probe asks for, by a client on the host's side of
-the instance's network. No forwarder of published ports stands in between.
+"""The user's service under load: GET requests for the page of its probe, by a client on the host's side of the
+instance's network. The forwarder of published ports is not involved.
 
-Every request has a connection of its own: many small servers close after each answer, and so all are asked alike.
+Every request uses a new connection: many small servers close it after each answer, and all servers are treated alike.
 """
 
 from __future__ import annotations
@@ -27,18 +27,19 @@ if TYPE_CHECKING:
 
 ROUNDS = None
 DISCARDED, COUNTED = 10, 300  # requests one after the other
-SERIES_S = 3.0  # at most for all of them: then there are fewer, and the percentiles say so
-CLIENTS = 4  # at once; fewer than the shortest queue of connections that servers have (5, Python's)
+SERIES_S = 3.0  # at most for all of them; then there are fewer, and percentiles may be missing
+CLIENTS = 4  # at once; fewer than the shortest queue of connections in common servers (5, Python's)
 RATE_S = 1.0
 ANSWER_S = 10.0  # for one answer
-CLOSE_S = 0.1  # for the server to close, when it has answered; the one that closes first keeps the port for a minute
+CLOSE_S = 0.1  # for the server to close after its answer; the side that closes first keeps the port for a minute
 BLOCK_BYTES = 256 * 1024
-HEAD_BYTES = 64 * 1024  # of an answer's head
+HEAD_BYTES = 64 * 1024  # at most, of an answer's head
 
 _REQUEST = (
-    "GET of the path in `ready`, as the readiness probe has it, with `Connection: close`: from connecting to the last "
-    f"byte of the answer, by the host's clock, one after the other; the first {DISCARDED} do not count. A Python "
-    "client on the host's side of the instance's network: its own time is in it, some 50 microseconds."
+    "GET request for the path in `ready`, the same as the readiness probe's, with `Connection: close`: from connecting "
+    f"to the last byte of the answer, by the host's clock, one after the other; the first {DISCARDED} do not count. "
+    "The client is a Python program on the host's side of the instance's network; its own time of about 50 "
+    "microseconds is included."
 )
 
 
@@ -82,13 +83,13 @@ QUESTIONS = (
         less_is_better=False,
         service=True,
         meaning=f"The same request by {CLIENTS} threads at once, each with one connection after the other, for "
-        f"{RATE_S:g} s: whole answers per second. The client runs on the same host and takes processor time, too.",
+        f"{RATE_S:g} s: complete answers per second. The client runs on the same host and takes processor time, too.",
     ),
 )
 
 
 class Target(NamedTuple):
-    """What is asked for, and where."""
+    """The address and path of the page to request."""
 
     name: str  # of the instance
     address: str
@@ -96,7 +97,7 @@ class Target(NamedTuple):
     path: str
 
     def request(self) -> bytes:
-        """Return the bytes that are sent: the same as those of the readiness probe."""
+        """Return the bytes of the request: the same as those of the readiness probe."""
         return readiness.http_request(self.address, self.port, self.path)
 
 
@@ -106,14 +107,14 @@ def prepare(work: Workload) -> Workload:
 
 
 def limit_s(work: Workload, instances: int) -> float:
-    """Return after how many seconds a sample is given up."""
+    """Return the time limit of one sample in seconds."""
     return start.limit_s(work, instances) + SERIES_S + RATE_S + 3 * ANSWER_S
 
 
 def observe(request: Request) -> Seen:
-    """Return what the service of one instance took for its answers. Raises errors of vmctl.errors.
+    """Return the times that the service of one instance took for its answers.
 
-    DeadlineError where it does not get ready or does not answer in time; VmctlError where an answer is no success, is
+    Raises DeadlineError if it does not get ready or does not answer in time, VmctlError if an answer is an error, is
     cut short, or does not come.
     """
     with tool.running(request) as start:
@@ -124,18 +125,18 @@ def observe(request: Request) -> Seen:
             values = {"service_per_s": rate(target)}
         except (BlockingIOError, TimeoutError):
             raise DeadlineError(
-                f"{inst.name} was ready, and then did not answer GET {target.path} within {ANSWER_S:g} s"
+                f"{inst.name} was ready but did not answer GET {target.path} within {ANSWER_S:g} s"
             ) from None
         except OSError as error:
-            raise VmctlError(f"{inst.name} broke the connection of a request: {error.strerror or error}") from error
+            raise VmctlError(f"{inst.name} closed the connection of a request: {error.strerror or error}") from error
         texts = {**tool.texts(inst), "path": net.way(start.watch)}
     return Seen(dict(inst.timeline.marks_ns), values, {"service_s": latencies_s}, texts)
 
 
 def series(target: Target, discarded: int = DISCARDED, counted: int = COUNTED) -> list[float]:
-    """Return the seconds of each request that counts; fewer than asked for after SERIES_S. Raises as `get` does.
+    """Return the seconds of each counted request; fewer than `counted` after SERIES_S. Raises the errors of `get`.
 
-    Of a service that is too slow for all of them, the first one alone does not count.
+    If the service is too slow for all of them, only the first request is discarded.
     """
     found: list[float] = []
     deadline_s = time.monotonic() + SERIES_S
@@ -146,7 +147,7 @@ def series(target: Target, discarded: int = DISCARDED, counted: int = COUNTED) -
 
 
 def rate(target: Target) -> float:
-    """Return how many requests per second are answered to CLIENTS at once. Raises as `get` does."""
+    """Return how many requests per second the service answers to CLIENTS at once. Raises the errors of `get`."""
     with ThreadPoolExecutor(CLIENTS) as pool:
         begin_s = time.monotonic()
         clients = [pool.submit(_repeat, target, begin_s + RATE_S) for _ in range(CLIENTS)]
@@ -155,7 +156,7 @@ def rate(target: Target) -> float:
 
 
 def _repeat(target: Target, deadline_s: float) -> int:
-    """Return the number of requests until a moment; the last one is waited for."""
+    """Return the number of requests until `deadline_s`, including the one that is then in progress."""
     answers = 0
     with connect.vantage(target.address):
         while not answers or time.monotonic() < deadline_s:
@@ -165,10 +166,10 @@ def _repeat(target: Target, deadline_s: float) -> int:
 
 
 def get(target: Target) -> float:
-    """Return the seconds from connecting to the last byte of the answer; in the namespace that reaches the target.
+    """Return the seconds from connecting to the last byte of the answer; for a namespace that reaches the target.
 
-    Raises VmctlError for an answer that is no success or is cut short, BlockingIOError or TimeoutError where it takes
-    ANSWER_S, OSError where the connection breaks.
+    Raises VmctlError for an answer that is an error or is cut short, BlockingIOError or TimeoutError after ANSWER_S,
+    OSError if the connection fails.
     """
     request = target.request()
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as connection:
@@ -186,7 +187,7 @@ def get(target: Target) -> float:
 
 
 def _receive(connection: socket.socket, deadline_s: float) -> tuple[bytes, int | None, int]:
-    """Return an answer's beginning, its length in bytes where its head says one, and how many have come."""
+    """Return the first bytes of an answer, its length in bytes if its head has one, and how many bytes have arrived."""
     head, wanted, received = b"", None, 0
     while wanted is None or received < wanted:
         part = connection.recv(BLOCK_BYTES)
@@ -196,37 +197,37 @@ def _receive(connection: socket.socket, deadline_s: float) -> tuple[bytes, int |
         if wanted is None and len(head) < HEAD_BYTES:
             head += part
             wanted = length_of(head)
-        if time.monotonic() > deadline_s:  # the socket's own limit is for one part: a stream without an end has many
+        if time.monotonic() > deadline_s:  # the socket's own limit applies to each part; an endless stream has many
             raise TimeoutError
     return head, wanted, received
 
 
 def length_of(head: bytes) -> int | None:
-    """Return the length of the answer that begins so, head and content (RFC 9112, 6.3); None where it is not said."""
+    """Return the length in bytes of the answer with this head, head and content (RFC 9112, 6.3); None if unknown."""
     end = head.find(b"\r\n\r\n")
     found = re.search(rb"\r\ncontent-length:[ \t]*(\d+)", head[:end], re.IGNORECASE) if end >= 0 else None
     return end + 4 + int(found[1]) if found else None
 
 
 def _check(target: Target, head: bytes, wanted: int | None, received: int) -> None:
-    """Raise VmctlError for what is no whole answer with a status below 400 (RFC 9110)."""
+    """Raise VmctlError unless this is a complete answer with a status below 400 (RFC 9110)."""
     asked = f"{target.name} answered GET {target.path}"
     status = readiness.http_status(head)
     if status is None or b"\r\n\r\n" not in head:
-        raise VmctlError(f"{asked} with {received} bytes that are no HTTP answer")
+        raise VmctlError(f"{asked} with {received} bytes that are not an HTTP answer")
     if status >= 400:
         line = head.partition(b"\r\n")[0].decode(errors="replace")
         raise VmctlError(f"{asked} with {line!r}, although it had been ready before")
     if wanted is not None and received < wanted:
-        raise VmctlError(f"{asked} with {received} bytes where it had announced {wanted}")
+        raise VmctlError(f"{asked} with {received} bytes, but announced {wanted}")
 
 
 def target_of(inst: Instance) -> Target:
-    """Return what the readiness probe of an instance asks for. Raises VmctlError for another probe than one by HTTP."""
+    """Return the target of an instance's readiness probe. Raises VmctlError if the probe does not use HTTP."""
     probe = inst.work.ready.http if inst.work.ready else None
     if probe is None:
         raise VmctlError(
-            f"{inst.name} cannot be asked for a page: its workload has no `ready` by http",
-            hint="`ready: {http: PORT/PATH}` in the workload file",
+            f"{inst.name} has no page to request: its workload has no `ready` by http",
+            hint="add `ready: {http: PORT/PATH}` to the workload file",
         )
     return Target(inst.name, inst.state.address or "127.0.0.1", probe.port, probe.path)

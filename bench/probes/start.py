@@ -1,4 +1,4 @@
-"""The user's own workload, one instance of it from the start to the removal: boot, memory when idle, disk, teardown."""
+"""One instance of the user's workload, from its start to its removal: boot, memory when idle, disk, teardown."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from vmctl.instance import Instance
 from vmctl.workload import Workload
 
 ROUNDS = None
-SPARE_S = 180.0  # beside the time the workload may take to get ready: preparation, removal, a slow host
+SPARE_S = 180.0  # in addition to the workload's own time to get ready: preparation, removal, a slow host
 BATCH_S = 60.0
-GONE_S = 30.0  # after SIGKILL; a guest's QEMU gives its memory back first
+GONE_S = 30.0  # after SIGKILL; QEMU frees the guest's memory first
 CODE = 7
 QUESTION = ("sh", "-c", f"uname -r; exit {CODE}")
 
@@ -30,8 +30,8 @@ QUESTIONS = (
         between("T0", "T6"),
         headline=True,
         service=True,
-        meaning="T0, the engine asks the backend to start, to T6, its probe succeeds. A guest's port is "
-        "knocked at every millisecond once its init runs; of all else the host is woken by the kernel.",
+        meaning="From T0, when the engine asks the backend to start, to T6, when the probe succeeds. A guest's port is "
+        "tried every millisecond once its init runs; the kernel wakes the host for everything else.",
     ),
     Question(
         "boot.output_s",
@@ -40,14 +40,15 @@ QUESTIONS = (
         between("T0", "T5"),
         headline=True,
         service=False,
-        meaning="T0, the engine asks the backend to start, to T5, the first byte of the workload's output is seen.",
+        meaning="From T0, when the engine asks the backend to start, to T5, when the host sees the first byte of the "
+        "workload's output.",
     ),
     Question(
         "boot.process_s",
         "  until the process exists",
         "s",
         between("T0", "T1"),
-        meaning="T0 to T1: clone3 has returned, or QEMU has been executed and let go by libvirt.",
+        meaning="T0 to T1: clone3 has returned, or libvirt has executed QEMU and let it continue.",
     ),
     Question(
         "boot.init_s",
@@ -62,7 +63,7 @@ QUESTIONS = (
         "s",
         between("T4", "T6"),
         service=True,
-        meaning="T4 to T6: mounts, the workload's own start, and the way to its first answer.",
+        meaning="T4 to T6: mounts, the workload's own start, and the time to its first answer.",
     ),
     Question(
         "boot.work_output_s",
@@ -70,22 +71,23 @@ QUESTIONS = (
         "s",
         between("T4", "T5"),
         service=False,
-        meaning="T4 to T5: mounts, the workload's own start, and the way of its first byte to the host.",
+        meaning="T4 to T5: mounts, the workload's own start, and the transfer of its first byte to the host.",
     ),
     *atrest.QUESTIONS,
     Question(
         "disk.own_bytes",
-        "disk of its own",
+        "own disk space",
         "bytes",
         value("disk_bytes"),
         meaning="Allocated bytes (st_blocks * 512, stat(2)) of the folder of one instance, when it is up.",
     ),
     Question(
         "disk.shared_bytes",
-        "disk shared with other instances",
+        "disk space shared with other instances",
         "bytes",
         value("shared_disk_bytes"),
-        meaning="Allocated bytes of the image's layers, and of kernel and initrd: they are there once, for any number.",
+        meaning="Allocated bytes of the image's layers, of kernel and initrd: they exist once for any number of "
+        "instances.",
     ),
     Question(
         "teardown.removal_s",
@@ -93,7 +95,8 @@ QUESTIONS = (
         "s",
         between("T7", "T9"),
         headline=True,
-        meaning="T7, the removal by force is asked for, to T9: no process, mount, cgroup, link or file of it is left.",
+        meaning="From T7, when the removal by force begins, to T9, when no process, mount, cgroup, link or file of the "
+        "instance is left.",
     ),
     Question(
         "teardown.end_s",
@@ -101,7 +104,7 @@ QUESTIONS = (
         "s",
         between("T7", "T8"),
         service=True,
-        meaning="T7 to T8: SIGKILL, as `vmctl rm -f` sends it, until the kernel has no such process any more.",
+        meaning="T7 to T8: from SIGKILL, as `vmctl rm -f` sends it, until the process no longer exists.",
     ),
     Question(
         "teardown.release_s",
@@ -115,20 +118,19 @@ QUESTIONS = (
 
 
 def prepare(work: Workload) -> Workload:
-    """Return the workload without its published ports: probes ask it from inside its network, a forwarder would add."""
+    """Return the workload without its published ports: probes use its own network, and a forwarder adds cost."""
     return work._replace(ports=())
 
 
 def limit_s(work: Workload, instances: int) -> float:
-    """Return after how many seconds a sample is given up."""
+    """Return the time limit of one sample in seconds."""
     return SPARE_S + (work.ready.timeout_s if work.ready else BATCH_S)
 
 
 def observe(request: Request) -> Seen:
-    """Return what was seen of one instance from its start to its removal. Raises errors of vmctl.errors.
+    """Return the observations of one instance from its start to its removal. Raises errors of vmctl.errors.
 
-    T7, T8 and T9 are marked for an instance that is removed after it has been looked at: a batch has then ended by
-    itself, so there is no T8.
+    The sample has T7, T8 and T9 of the removal. A workload that ends by itself has no T8.
     """
     backend = request.backend()
     before = atrest.kernel_bytes()
@@ -142,16 +144,16 @@ def observe(request: Request) -> Seen:
 
 
 def end(watch: Watch, backend: Backend) -> None:
-    """End a running instance as a removal by force does and mark T8 when it is gone. Raises VmctlError."""
+    """Kill a running instance, as a removal by force does, and mark T8 when it has ended. Raises VmctlError."""
     inst = watch.inst
     backend.signal(inst, signal.SIGKILL)
     if not readiness.wait_until(lambda: not watch.alive(), watch, GONE_S):
-        raise VmctlError(f"{inst.name} does not end within {GONE_S:g} s, not even by SIGKILL")
+        raise VmctlError(f"{inst.name} is still running {GONE_S:g} s after SIGKILL")
     inst.timeline.mark("T8")
 
 
 def _service(request: Request, inst: Instance, backend: Backend, before: int) -> Seen:
-    """Look at an instance that has just become ready."""
+    """Return the memory and disk of an instance that has just become ready."""
     values, texts = atrest.settle(inst)
     found = footprint(inst)
     values.update(atrest.read(inst, found), **atrest.disk(found))
@@ -164,7 +166,7 @@ def _service(request: Request, inst: Instance, backend: Backend, before: int) ->
 
 
 def _batch(watch: Watch) -> Seen:
-    """Stay with an instance until it has ended by itself; it marks T5 on the way."""
+    """Observe an instance until it has ended by itself; this marks T5."""
     inst = watch.inst
 
     def over() -> bool:
@@ -174,8 +176,8 @@ def _batch(watch: Watch) -> Seen:
 
     if not readiness.wait_until(over, watch, BATCH_S):
         raise DeadlineError(
-            f"{inst.name} did not end within {BATCH_S:g} s, and has no `ready` to wait for",
-            hint="a service needs `ready:` in the workload file",
+            f"{inst.name} did not end within {BATCH_S:g} s, and its workload has no `ready` to wait for",
+            hint="add `ready:` to the workload file of a service",
         )
     result = engine.wait(inst)
     code = {"exit_code": str(result.code)} if result else {}
@@ -183,7 +185,7 @@ def _batch(watch: Watch) -> Seen:
 
 
 def _answer(inst: Instance) -> dict[str, str]:
-    """Ask the instance for its page, its kernel, and for an exit code."""
+    """Return texts from the instance: its page, its kernel, and the exit code of a command."""
     from hashlib import sha256
 
     from vmctl.run import run
@@ -198,7 +200,7 @@ def _answer(inst: Instance) -> dict[str, str]:
 
 
 def _page(inst: Instance) -> bytes | None:
-    """Return the body of what the workload's probe asks for, fetched from where the probe is."""
+    """Return the body of the page of the workload's probe, fetched like the probe does; None without such a page."""
     from http.client import HTTPConnection
 
     from vmctl.net import connect

@@ -1,4 +1,4 @@
-"""Instances of the user's own workload, all begun at one moment: how long until the first, the median, the last."""
+"""Instances of the user's workload, all started at one moment: how long until the first, half, all of them are ready."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from vmctl.workload import Seconds, Workload
 ROUNDS = 3
 
 _MEANING = (
-    "From the common signal to as many processes as there are instances until so many are ready. Each has imported "
-    "what it needs before; checks, preparation (mounts, disk, network) and the start come after."
+    "From the signal to all processes, one per instance, until so many instances are ready. The processes have "
+    "imported everything before the signal; checks, preparation (mounts, disk, network) and the start come after it."
 )
 
 QUESTIONS = (
@@ -32,12 +32,12 @@ def prepare(work: Workload) -> Workload:
 
 
 def limit_s(work: Workload, instances: int) -> float:
-    """Return after how many seconds a sample is given up: all may share one processor, and a guest be emulated."""
+    """Return the time limit of one sample in seconds: all may share one processor, and guests may be emulated."""
     return crowd.SPARE_S + instances * crowd.start_limit_s(work)
 
 
 def observe(request: Request) -> Seen:
-    """Start `request.instances` at once. Raises VmctlError unless all get ready: fewer would be another question."""
+    """Start `request.instances` at once. Raises VmctlError unless all get ready: fewer are not comparable."""
     names = crowd.names(request)
     _refuse(request.work, len(names), request.backend())
     failures: list[str] = []
@@ -58,7 +58,7 @@ def observe(request: Request) -> Seen:
     if failures:
         raise VmctlError(f"{len(names) - len(failures)} of {len(names)} got ready: {failures[0]}")
     if len(ready_s) < len(names):
-        return Seen({}, {}, {}, {"unseen": "the workload has no `ready` and wrote nothing: nobody knows when it is up"})
+        return Seen({}, {}, {}, {"unseen": "unknown: the workload has no `ready` and wrote nothing"})
     ready_s.sort()
     values = {"first_s": ready_s[0], "median_s": median(ready_s), "last_s": ready_s[-1]}
     return Seen({}, values, {"ready_s": ready_s}, {})
@@ -75,14 +75,14 @@ def _note(starter: crowd.Starter, began_ns: int, ready_s: list[float], failures:
 
 
 def _patient(work: Workload, count: int) -> Workload:
-    """Return the workload with as much more time to get ready as others get ready beside it."""
+    """Return the workload with `count` times its time to get ready, since so many get ready at once."""
     if work.ready is None:
         return work
     return work._replace(ready=work.ready._replace(timeout_s=Seconds(work.ready.timeout_s * count)))
 
 
 def _refuse(work: Workload, count: int, backend: Backend) -> None:
-    """Raise UnavailableError where so many cannot be there at once."""
+    """Raise UnavailableError if `count` instances cannot run at once."""
     once = crowd.only_once(work, backend) if count > 1 else ""
     why = once or crowd.host_memory().left_by((work.resources.memory_bytes or 0) * count)
     if why:

@@ -1,4 +1,4 @@
-"""What the kernel does for a program: the same calls by the same static program in every mode."""
+"""System calls: the same calls by the same static program in every mode."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ ROUNDS = None
 COUNTS = {"getppid": 1_000_000, "open_close": 100_000, "spawn": 300, "fault": 100_000}  # 0.1 s to 0.5 s each
 
 _CLOCK = (
-    "Of a loop of {count:,}, timed by the host from the line `begin` to the line `end` of the program's output, which "
-    "wake it, and divided by their number."
+    "A loop of {count:,}, from the line `begin` to the line `end` of the program's output by the host's clock, divided "
+    "by their number; each line wakes the host."
 )
 
 
@@ -27,15 +27,15 @@ def _question(name: str, title: str, meaning: str, *, headline: bool = False) ->
 
 
 QUESTIONS = (
-    _question("getppid", "system call", "getppid(2) by syscall(2), which no library answers itself.", headline=True),
+    _question("getppid", "system call", "getppid(2) through syscall(2), which no library caches.", headline=True),
     _question("open_close", "open and close a file", "open(2) and close(2) of a file of the image."),
     _question("spawn", "start and end a process", "fork(2), execve(2) of a static program that returns, wait(2)."),
-    _question("fault", "first touch of a page", "A page of 4 KiB that was never there is written to, and given back."),
+    _question("fault", "first touch of a page", "A new page of 4 KiB is written to, and later unmapped."),
 )
 
 
 def prepare(work: Workload) -> Workload:
-    """Return the workload with our program in it and as its command. Raises VmctlError."""
+    """Return the workload with the probe program in its image and as its command. Raises VmctlError."""
     return tool.working(work, COUNTS)
 
 
@@ -43,6 +43,6 @@ limit_s = tool.limit_s
 
 
 def observe(request: Request) -> Seen:
-    """Return the seconds that one of each takes. Raises errors of vmctl.errors."""
+    """Return the seconds that one call of each kind takes. Raises errors of vmctl.errors."""
     spans, seen = tool.worked(request)
     return seen._replace(values={f"{name}_s": span.seconds / span.times for name, span in spans.items()})

@@ -1,7 +1,8 @@
-"""A program of ours inside of what is measured: one static file, compiled here, laid on top of the workload's image.
+"""The probe program: one static file, compiled on this host and added to the workload's image as a layer.
 
-The image made so is called `bench/probe:` and 12 hexadecimal digits of what is in it. `vmctl image ls` shows it as any
-other, it takes what the program takes; `vmctl image prune -a` removes it, and the next measurement makes it again.
+The resulting image is called `bench/probe:` and 12 hexadecimal digits of its content. `vmctl image ls` shows it like
+any other; it takes only the space of the program. `vmctl image prune -a` removes it, and the next measurement makes it
+again.
 """
 
 from __future__ import annotations
@@ -21,19 +22,19 @@ from vmctl.instance import Instance
 from vmctl.run import CommandError, run, which
 from vmctl.workload import Restart, Workload
 
-PATH = "/vmctl-probe"  # inside
+PATH = "/vmctl-probe"  # in the instance
 IMAGE = "bench/probe"
 _SOURCES = os.path.join(os.path.dirname(os.path.dirname(__file__)), "tool")
 _COMPILER = ("cc", "-O2", "-Wall", "-Wextra", "-Werror", "-static")
 _COMPILE_S, _BUILD_S = 120.0, 900.0
-WORK_S = 120.0  # for what takes a second without emulation
-LIMIT_S = 300.0  # of a whole sample: a guest may boot a system first, emulated
+WORK_S = 120.0  # for work that takes a second without emulation
+LIMIT_S = 300.0  # for a whole sample: an emulated guest may boot a whole system first
 
 
 def program() -> str:
-    """Return the path of the static program compiled from bench/tool, kept until a source of it changes.
+    """Return the path of the static program compiled from bench/tool; it is kept until one of its sources changes.
 
-    Raises UnavailableError where there is no C compiler, or no static C library.
+    Raises UnavailableError if no C compiler or no static C library is installed.
     """
     sources = sorted(os.path.join(_SOURCES, name) for name in os.listdir(_SOURCES) if name.endswith((".c", ".h")))
     path = os.path.join(paths.cache_root(), f"bench-probe-{_digest(*map(_content, sources))}")
@@ -41,23 +42,21 @@ def program() -> str:
         return path
     hint = "on Debian: apt install gcc libc6-dev"
     if which(_COMPILER[0]) is None:
-        raise UnavailableError("the program that measures inside cannot be compiled: there is no cc", hint=hint)
+        raise UnavailableError("the probe program cannot be compiled: cc is not installed", hint=hint)
     os.makedirs(paths.cache_root(), exist_ok=True)
     new = f"{path}.{os.getpid()}.new"
     try:
         run([*_COMPILER, "-o", new, *(name for name in sources if name.endswith(".c"))], timeout_s=_COMPILE_S)
         os.replace(new, path)
     except CommandError as error:
-        raise UnavailableError(
-            "the program that measures inside cannot be compiled", hint=hint, detail=error.output
-        ) from error
+        raise UnavailableError("the probe program cannot be compiled", hint=hint, detail=error.output) from error
     return path
 
 
 def derive(image: str, files: Mapping[str, str]) -> str:
-    """Return the name of an image that has the files (path inside -> path on the host) on top of another image.
+    """Return the name of an image with the files (path inside -> path on the host) added to another image.
 
-    Made by `vmctl image build`, whose cache makes a second call cheap. Raises VmctlError with what that says.
+    `vmctl image build` makes it; its cache makes a second call cheap. Raises VmctlError with the reason of the build.
     """
     from tempfile import TemporaryDirectory
 
@@ -69,67 +68,67 @@ def derive(image: str, files: Mapping[str, str]) -> str:
             lines.append(f'COPY ["{number}", "{inside}"]')
         with open(os.path.join(folder, "Dockerfile"), "w", encoding="utf-8") as file:
             file.write("".join(f"{line}\n" for line in lines))
-        build(folder, name, f"nothing can be added to the image {image}")
+        build(folder, name, f"the probe program cannot be added to the image {image}")
     return name
 
 
-def build(what: str, name: str, otherwise: str) -> None:
-    """Make an image of a folder or recipe by `vmctl image build`. Raises VmctlError: `otherwise`, and what was said."""
+def build(what: str, name: str, failure: str) -> None:
+    """Make an image of a folder or recipe by `vmctl image build`. Raises VmctlError: `failure` and the reason."""
     argv = [sys.executable, "-m", "vmctl", "image", "build", "--quiet", "--tag", name, what]
     code, _, errors = run(argv, check=False, timeout_s=_BUILD_S)
     if code != 0:
-        said = [line.removeprefix("vmctl: ") for line in errors.splitlines() if line.startswith("vmctl: ")]
+        reasons = [line.removeprefix("vmctl: ") for line in errors.splitlines() if line.startswith("vmctl: ")]
         hints = [line.removeprefix("hint: ") for line in errors.splitlines() if line.startswith("hint: ")]
-        raise VmctlError(": ".join([otherwise, *said[:1]]), hint="".join(hints[:1]), detail="" if said else errors)
+        raise VmctlError(": ".join([failure, *reasons[:1]]), hint="".join(hints[:1]), detail="" if reasons else errors)
 
 
 def with_program(work: Workload) -> Workload:
-    """Return the workload with our program at PATH, for a command of ours: as root, in /, without what its own needed.
+    """Return the workload with the probe program at PATH and without what only its own command needs; see `bare`.
 
-    Raises VmctlError where the image cannot be had.
+    Raises VmctlError if the image cannot be made.
     """
     return bare(work)._replace(image=derive(work.image, {PATH: program()}))
 
 
 def bare(work: Workload) -> Workload:
-    """Return the workload without what only its own command needs: ports, probe, files, user, folder, restarts."""
+    """Return the workload as root in /, without what only its own command needs: ports, probe, files, restarts."""
     return work._replace(ports=(), ready=None, files=(), user="0", workdir="/", restart=Restart())
 
 
 @contextmanager
 def running(request: Request) -> Iterator[Start]:
-    """Lend the start of an instance, which is ready if the workload has a probe; it is removed at the end."""
+    """Lend the start of an instance, which is ready if the workload has a probe. The instance is removed at the end."""
     with engine.running(request.work._replace(name=request.name), request.backend()) as start:
         yield start
         start.inst.timeline.mark("T7")
 
 
 def texts(inst: Instance) -> dict[str, str]:
-    """Return what has to be known of an instance beside its figures."""
+    """Return the texts that belong to an instance's figures: its accelerator and the digest of its image."""
     found = {"accelerator": inst.state.accelerator, "image_digest": inst.state.image_digest}
     return {key: text for key, text in found.items() if text is not None}
 
 
 def working(work: Workload, counts: Mapping[str, int]) -> Workload:
-    """Return the workload doing each named thing of bench/tool/work.c so many times. Raises VmctlError."""
+    """Return a workload that does each work of bench/tool/work.c so many times (name -> count). Raises VmctlError."""
     command = (PATH, "work", *(f"{name}:{count}" for name, count in counts.items()))
     return with_program(work)._replace(command=command)
 
 
 def limit_s(work: Workload, instances: int) -> float:
-    """Return after how many seconds a sample is given up."""
+    """Return the time limit of one sample in seconds."""
     return LIMIT_S
 
 
 def worked(request: Request) -> tuple[dict[str, Span], Seen]:
-    """Return what each thing took that `working` asks for, and the sample so far. Raises errors of vmctl.errors."""
+    """Return the time of each work of `working`, and the sample without values. Raises errors of vmctl.errors."""
     with running(request) as start:
         inst = start.inst
         lines = follow(start.watch, "done", WORK_S)
-        told = texts(inst)
+        found = texts(inst)
     if lines[0][1].startswith("pinned "):
-        told["processor"] = lines[0][1].partition(" ")[2]
-    return spans(lines), Seen(dict(inst.timeline.marks_ns), {}, {}, told)
+        found["processor"] = lines[0][1].partition(" ")[2]
+    return spans(lines), Seen(dict(inst.timeline.marks_ns), {}, {}, found)
 
 
 def _parts(inside: str, path: str) -> tuple[bytes, bytes]:
@@ -142,7 +141,7 @@ def _content(path: str) -> bytes:
 
 
 def _digest(*parts: bytes) -> str:
-    """Return 12 hexadecimal digits of the parts, whose lengths count too."""
+    """Return 12 hexadecimal digits that depend on the parts and on their lengths."""
     from hashlib import sha256
 
     found = sha256()

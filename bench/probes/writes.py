@@ -1,4 +1,4 @@
-"""What an instance takes of the disk after it has written, changed and deleted: allocated bytes, seen from the host."""
+"""The disk space of an instance after it has written, changed and deleted files: allocated bytes on the host."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ LOWER_BYTES = 100 * MIB
 DOOMED_BYTES = 10 * MIB
 LOWER, DOOMED = "/vmctl-lower", "/vmctl-doomed"
 
-# Where a guest's writable file system is mounted: as root of a system on a disk, below our overlay of a system's image,
-# and below it in the initramfs (vmm/guest/init). fstrim(8) asks by a mount point; overlayfs itself cannot trim.
+# Mount points of a guest's writable file system: the root of a system on a disk, below the overlay of a system's image,
+# and below the overlay in the initramfs (vmm/guest/init). fstrim(8) needs a mount point; overlayfs itself cannot trim.
 MOUNTS = ("/", "/run/vmctl/disk", "/proc/1/root/disk")
 
-# step, line that ends it, name of the value: what it takes more than before, or gives back
+# line that ends the step, name of the value, sign: 1 for space taken, -1 for space given back
 STEPS = (
     ("end write", "written_bytes", 1),
     ("end copy", "copied_bytes", 1),
@@ -32,7 +32,7 @@ STEPS = (
 )
 TRIM = "end trim"
 
-_FROM = "Change of the allocated bytes (st_blocks * 512) of the instance's folder, synced inside and outside before:"
+_FROM = "Change of the allocated bytes (st_blocks * 512) of the instance's folder, after a sync inside and outside:"
 
 QUESTIONS = (
     Question(
@@ -47,14 +47,14 @@ QUESTIONS = (
         "disk for 1 byte changed in 100 MiB of the image",
         "bytes",
         value("copied_bytes"),
-        meaning=f"{_FROM} overlayfs copies the file first, a disk overlay one cluster of it.",
+        meaning=f"{_FROM} overlayfs copies the whole file first, a disk overlay only one cluster.",
     ),
     Question(
         "disk.whiteout_bytes",
         "disk for 10 MiB of the image deleted",
         "bytes",
         value("whiteout_bytes"),
-        meaning=f"{_FROM} the image is shared and stays as it is, so nothing shrinks.",
+        meaning=f"{_FROM} the shared image does not change, so nothing shrinks.",
     ),
     Question(
         "disk.deleted_bytes",
@@ -62,7 +62,7 @@ QUESTIONS = (
         "bytes",
         value("deleted_bytes"),
         less_is_better=False,
-        meaning=f"{_FROM} the 50 MiB written before were deleted; a guest's disk does not notice.",
+        meaning=f"{_FROM} the 50 MiB written before were deleted. A guest's disk does not shrink by that.",
     ),
     Question(
         "disk.trimmed_bytes",
@@ -70,15 +70,15 @@ QUESTIONS = (
         "bytes",
         value("trimmed_bytes"),
         less_is_better=False,
-        meaning="The same, and FITRIM (fstrim(8)) in the guest, together: what the two gave back.",
+        meaning="Space given back by the deletion and a following FITRIM (fstrim(8)) in the guest together.",
     ),
 )
 
 
 def prepare(work: Workload) -> Workload:
-    """Return a workload that changes its root file system, in the user's image with two files of random bytes more.
+    """Return a workload that changes its root file system, with the user's image and two more files of random bytes.
 
-    The disk has its default size: the user's may be too small for what is written.
+    The disk has the default size: the user's disk may be too small.
     """
     files = {tool.PATH: tool.program(), LOWER: random_file(LOWER_BYTES), DOOMED: random_file(DOOMED_BYTES)}
     return tool.bare(work)._replace(
@@ -89,7 +89,7 @@ def prepare(work: Workload) -> Workload:
 
 
 def limit_s(work: Workload, instances: int) -> float:
-    """Return after how many seconds a sample is given up."""
+    """Return the time limit of one sample in seconds."""
     return START_S + (len(STEPS) + 1) * STEP_S + 60.0
 
 
@@ -103,21 +103,21 @@ def observe(request: Request) -> Seen:
             one.step(until)
             before, taken = taken, _allocated(one)
             values[name] = sign * (taken - before)
-        if one.backend.features.own_kernel:  # else the file system to be trimmed would be the host's
-            said = one.step(TRIM)
-            if said[:1].isdigit():
+        if one.backend.features.own_kernel:  # else this would trim a file system of the host
+            answer = one.step(TRIM)
+            if answer[:1].isdigit():
                 values["trimmed_bytes"] = values["deleted_bytes"] + taken - _allocated(one)
             else:
-                texts["trim"] = said
+                texts["trim"] = answer
         texts.update(tool.texts(one.inst))
     return Seen({}, values, {}, texts)
 
 
 def _allocated(one: Driven) -> int:
-    """Return what is allocated for the instance's own files, after what was written to them has gone to the disk.
+    """Return the allocated bytes of the instance's own files, after flushing them to the disk.
 
-    The program inside has synced before: only the host's own cache is left. st_blocks of what is not yet on the disk
-    is a promise of the file system, and may change when the bytes get there.
+    The program inside has synced, so only the host's cache is left. st_blocks of data that is not yet on the disk is an
+    estimate of the file system and may change when it is written.
     """
     for folder, folders, names in os.walk(one.inst.directory):
         folders[:] = [name for name in folders if not os.path.ismount(os.path.join(folder, name))]
@@ -139,7 +139,7 @@ def _flush(path: str) -> None:
 
 
 def random_file(size: int) -> str:
-    """Return the path of a file with so many random bytes, always the same ones; it is made once."""
+    """Return the path of a file with `size` random bytes, always the same ones; it is made once."""
     folder = os.path.join(paths.cache_root(), "bench")
     path = os.path.join(folder, f"random-{size}")
     if not os.path.exists(path):
