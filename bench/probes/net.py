@@ -171,7 +171,7 @@ def _connected(inst: Instance, wanted: bytes) -> socket.socket:
 
 
 def limit(connection: socket.socket, limit_s: float) -> None:
-    """Let calls block for at most `limit_s` in the kernel: with a time-out of Python's, each call begins with a poll."""
+    """Let calls block for at most `limit_s` in the kernel: with Python's own time-out each call begins with a poll."""
     span = struct.pack("ll", int(limit_s), int(limit_s % 1 * 1e6))
     for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
         connection.setsockopt(socket.SOL_SOCKET, option, span)

@@ -1,4 +1,4 @@
-"""Instances of the user's workload, all started at one moment: how long until the first, half, all of them are ready."""
+"""Instances of the user's workload, all started at one moment: how long until the first, half, and all are ready."""
 
 from __future__ import annotations
 

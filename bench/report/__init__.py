@@ -1,1 +1,1 @@
-"""A result as one page: charts by matplotlib, HTML by Jinja2, no script and nothing from the network."""
+"""A result as one page: charts by matplotlib, HTML by Jinja2, without scripts and without the network."""

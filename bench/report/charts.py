@@ -1,4 +1,4 @@
-"""The charts: every sample of a headline question, the phases of a start, what there is for so many instances."""
+"""The charts: every sample of a headline question, the phases of a start, the points of a ladder of instances."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_LOG_BEYOND = 20.0  # modes whose medians differ more than that would be one dot each on a linear scale
-_GOLDEN = 0.618034  # multiples of it spread evenly, and always in the same way
+_LOG_BEYOND = 20.0  # if the medians differ by a larger factor, a linear scale would show each mode as one dot
+_GOLDEN = 0.618034  # its multiples are spread evenly, and always in the same way
 _PHASES = (("T0", "T1"), ("T1", "T4"), ("T4", "T5"), ("T5", "T6"))
 _PHASE_NAMES = ("until the process exists", "until our init runs", "until the first output", "until the first answer")
 _HATCHES = ("", "///", "...", "xx")
 
 
 class Chart(NamedTuple):
-    """A chart, what it shows in words, and the numbers behind it."""
+    """A chart, a text on what it shows, and its numbers as a table."""
 
     name: str
     title: str
@@ -35,16 +35,16 @@ class Chart(NamedTuple):
 
 
 class Row(NamedTuple):
-    """What one mode says to a question: a number per sample."""
+    """One mode's answers to a question: a number per sample."""
 
     label: str
-    place: int  # of the mode in the plan: its colour and marker
+    place: int  # of the mode in the plan; determines its colour and marker
     mode: str
     values: list[float]
 
 
 def of(result: Result, kind: str, question: Question, name: str) -> Chart | None:
-    """Return the chart of a question, None where there is nothing to draw."""
+    """Return the chart of a question, None if it has no numbers to draw."""
     return _ladder(result, kind, question, name) if question.points else _strip(result, kind, question, name)
 
 
@@ -60,9 +60,9 @@ def _strip(result: Result, kind: str, question: Question, name: str) -> Chart | 
     log = _logarithmic([row.values for row in rows])
     what = "the median of one run" if many else "one run"
     known = (words.figure(result, question.key, row.mode) for row in rows)
-    band = ", the band its 95 % interval" * any(one is not None and one.low is not None for one in known)
+    band = ", the band is its 95 % interval" * any(one is not None and one.low is not None for one in known)
     text = f"Each point is {what}; {_counts(rows)}. The bar is the {question.statistic}{band}."
-    text += " The scale is logarithmic: each line stands for a multiple." if log else ""
+    text += " The scale is logarithmic: equal distances mean equal factors." if log else ""
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
@@ -79,7 +79,7 @@ def _strip(result: Result, kind: str, question: Question, name: str) -> Chart | 
     title = words.heading(result, question)
     svg = drawing.svg(name, title, 0.9 + 0.95 * len(rows), draw)
     columns = [[quantity(value, question.unit) for value in row.values] for row in rows]
-    table = tables.observed("Every sample that counts, in its order", [row.label for row in rows], columns)
+    table = tables.observed("Every counted sample, in order", [row.label for row in rows], columns)
     return Chart(name, title, text, svg, table)
 
 
@@ -94,22 +94,22 @@ def _row(axes: Axes, result: Result, question: Question, row: Row, height: int) 
     points.set(gid=f"points-{row.place}", markersize=6.5, mec=drawing.PAPER, mew=0.5, clip_on=False)
     text = "no answer"
     if figure is not None and figure.value is not None:
-        # under the points, so that it hides none, and longer than they reach, so that many do not hide it
+        # below the points, so that it hides none, and longer than their spread, so that they do not hide it
         axes.plot([figure.value] * 2, [height - 0.31, height + 0.31], color=drawing.INK, linewidth=2.5, zorder=1.9)
         text = quantity(figure.value, figure.unit)
     _name(axes, row.label, text, height - 0.34)
 
 
 def _name(axes: Axes, label: str, text: str, height: float) -> None:
-    """Write a mode's name and its figure above its row: beside it they would take the width of a telephone."""
-    box = {"facecolor": drawing.PAPER, "edgecolor": "none", "pad": 1.0}  # no line of the grid through a figure
-    where: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "va": "bottom", "bbox": box}
-    axes.text(0.0, height, label, ha="left", **where)
-    axes.text(1.0, height, text, ha="right", fontsize=13, fontweight="bold", **where)
+    """Write a mode's name and its figure above its row: to the left they would take the width of a phone."""
+    box = {"facecolor": drawing.PAPER, "edgecolor": "none", "pad": 1.0}  # hides the grid behind the figure
+    placed: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "va": "bottom", "bbox": box}
+    axes.text(0.0, height, label, ha="left", **placed)
+    axes.text(1.0, height, text, ha="right", fontsize=13, fontweight="bold", **placed)
 
 
 def _ladder(result: Result, kind: str, question: Question, name: str) -> Chart | None:
-    """Return a chart of what there is for each number of instances, with the slope through it."""
+    """Return a chart of the points for each number of instances, with their slope as a line."""
     found = {
         mode: [list(question.points(one)) for one in result.of(kind, mode) if one.counts] if question.points else []
         for mode in result.plan.modes
@@ -119,8 +119,8 @@ def _ladder(result: Result, kind: str, question: Question, name: str) -> Chart |
         return None
     log = _logarithmic(everything)
     most = max(count for ladders in found.values() for each in ladders for count, _ in each)
-    text = "Each point is one number of instances in one run; the line has the slope that the figure states."
-    text += " Points of different modes stand a little beside each other." if len(found) > 1 else ""
+    text = "Each point is one number of instances in one run; the slope of the line is the figure."
+    text += " Points of different modes are shifted a little, so that they do not cover each other." * (len(found) > 1)
     keys = [_key(result, question, mode, place) for place, mode in enumerate(found)]
     text += " The vertical scale is logarithmic, so lines are bent." if log else ""
 
@@ -136,8 +136,8 @@ def _ladder(result: Result, kind: str, question: Question, name: str) -> Chart |
         axes.set_xlabel("number of instances")
         if not log:
             low, top = min(0.0, *(height for each in everything for height in each)), axes.get_ylim()[1]
-            axes.set_ylim(low - 0.04 * (top - low), top)  # points at the bottom stay off the axis' numbers
-        _scale(axes, "y", question.unit, log=log)  # after the limits: they decide how far its lines are apart
+            axes.set_ylim(low - 0.04 * (top - low), top)  # keeps the lowest points off the axis' numbers
+        _scale(axes, "y", question.unit, log=log)  # after the limits, which determine the distance of its lines
         _legend(figure, keys)
 
     columns = [
@@ -145,13 +145,13 @@ def _ladder(result: Result, kind: str, question: Question, name: str) -> Chart |
         for ladders in found.values()
     ]
     labels = [words.label(result, mode) for mode in found]
-    table = tables.observed("Every point: number of instances and what there was", labels, columns)
+    table = tables.observed("Every point: number of instances and value", labels, columns)
     title = words.heading(result, question)
     return Chart(name, title, text, drawing.svg(name, title, 3.6 + 0.24 * len(found), draw), table)
 
 
 def _key(result: Result, question: Question, mode: str, place: int) -> tuple[int, str]:
-    """Return a mode's place and what the legend says of it: its name, and the slope."""
+    """Return a mode's place and its text in the legend: its name and its slope."""
     figure, name = words.figure(result, question.key, mode), words.label(result, mode)
     known = figure is not None and figure.value is not None
     return place, f"{name}: {quantity(figure.value, figure.unit)} each" if figure and known else name
@@ -175,7 +175,7 @@ def _line(
     points: Sequence[tuple[float, float]],
     aside: float,
 ) -> None:
-    """Draw a mode's points, `aside` instances beside their place, so that equal ones of other modes are seen too."""
+    """Draw a mode's points, shifted by `aside` instances so that they do not cover those of other modes."""
     if not points:
         return
     name, place = mode
@@ -191,7 +191,7 @@ def _line(
 
 
 def phases(result: Result, kind: str, question: Question, name: str) -> Chart | None:
-    """Return the phases of each mode's middle start: the run whose start time is the median, so that they add up."""
+    """Return the chart of the phases of each mode's median start. It shows one run, so that the phases add up."""
     middle = [(place, mode, _middle(result, kind, mode, question)) for place, mode in enumerate(result.plan.modes)]
     rows = [(place, words.label(result, mode), _spans(one)) for place, mode, one in middle if one is not None]
     if not any(spans for _, _, spans in rows):
@@ -210,14 +210,14 @@ def phases(result: Result, kind: str, question: Question, name: str) -> Chart | 
         figure.legend(handles=_keys(used), loc="outside upper left", ncols=2, frameon=False, handlelength=2.4)
 
     text = (
-        "Where the time of a start goes, as shares of the whole, which stands above it: bars of different modes "
-        "have different lengths in seconds. Each bar is one run, the one in the middle."
+        "The phases of a start as shares of its total time, which is written above the bar: bars of different modes "
+        "have different lengths in seconds. Each bar is one run, the median one."
     )
     cells = tuple(
         (label, *(quantity(spans[number], "s") if spans[number] else "-" for number in used), quantity(sum(spans), "s"))
         for _, label, spans in rows
     )
-    table = Table("Phases of the middle run", ("mode", *(_PHASE_NAMES[number] for number in used), "together"), cells)
+    table = Table("Phases of the median run", ("mode", *(_PHASE_NAMES[number] for number in used), "total"), cells)
     title = "Where the time goes"
     return Chart(name, title, text, drawing.svg(name, title, 1.6 + 0.8 * len(rows), draw), table)
 
@@ -229,7 +229,7 @@ def _middle(result: Result, kind: str, mode: str, question: Question) -> Sample 
 
 
 def _spans(sample: Sample) -> list[float]:
-    """Return the seconds of each phase; a mark that was not observed, or lies before another, makes no phase."""
+    """Return the seconds of each phase; 0 if its mark was not observed or is before an earlier one."""
     marks = sorted(
         (sample.marks_ns[name], number) for number, (_, name) in enumerate(_PHASES) if name in sample.marks_ns
     )
@@ -287,7 +287,7 @@ def _scale(axes: Axes, direction: str, unit: str, *, log: bool) -> None:
 
 
 def _tick(value: float, unit: str) -> str:
-    """Return a round number as an axis names it: without digits that say nothing."""
+    """Return a number for an axis, without zeros after the decimal point."""
     return quantity(value, unit).replace(".00 ", " ").replace(".0 ", " ") if value else "0"
 
 

@@ -1,4 +1,4 @@
-"""matplotlib's SVG as part of a page: colours of the page's, text that can be selected, identifiers of its own."""
+"""matplotlib's SVG as part of a page: with the page's colours, selectable text, and unique identifiers."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from vmctl import paths
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-WIDTH_IN = 6.4  # narrow, so that its text can be read where a telephone shows it at three quarters
-# what matplotlib draws with -> what stands in the page; style.css has a light and a dark value for each
+WIDTH_IN = 6.4  # narrow, so that its text is readable on a phone, which shows it at three quarters of its size
+# Placeholders that matplotlib draws with. _COLOURS replaces them; style.css has a light and a dark value for each.
 INK, FAINT, PAPER = "#010203", "#040506", "#070809"
 MODES = ("#a10001", "#a20002", "#a30003", "#a40004", "#a50005", "#a60006")
 MARKERS = ("o", "s", "^", "D", "v", "P")
-DASHES = ("-", "--", "-.", ":")  # lines that lie upon each other, or have no colour on paper, are told apart
+DASHES = ("-", "--", "-.", ":")  # distinguish lines that overlap, or are printed without colour
 _COLOURS = {
     INK: "var(--ink)",
     FAINT: "var(--line)",
@@ -29,9 +29,9 @@ _COLOURS = {
     **{colour: f"var(--mode-{number + 1})" for number, colour in enumerate(MODES)},
 }
 _SETTINGS: dict[Any, Any] = {
-    "svg.fonttype": "none",  # text stays text: it can be selected, searched and enlarged
-    "svg.hashsalt": "vmctl",  # the same result makes the same page
-    "text.parse_math": False,  # a dollar in a name is a dollar
+    "svg.fonttype": "none",  # text can be selected, searched and enlarged
+    "svg.hashsalt": "vmctl",  # the same result gives the same page
+    "text.parse_math": False,  # a dollar sign in a name begins no formula
     "font.family": "sans-serif",
     "font.size": 12,
     "text.color": INK,
@@ -52,7 +52,7 @@ _SETTINGS: dict[Any, Any] = {
     "xtick.minor.size": 0,
     "ytick.major.size": 0,
     "ytick.minor.size": 0,
-    "path.simplify": False,  # every sample is there
+    "path.simplify": False,  # draw every sample
 }
 
 
@@ -67,14 +67,14 @@ def marker(number: int) -> str:
 
 
 def dashes(number: int) -> str:
-    """Return the style of line of the mode at a place in the plan."""
+    """Return the line style of the mode at a place in the plan."""
     return DASHES[number % len(DASHES)]
 
 
 def svg(name: str, title: str, height_in: float, draw: Callable[[Figure], None]) -> str:
-    """Return what `draw` draws on a figure as an SVG element; `name` begins every identifier in it.
+    """Return the drawing of `draw` as an SVG element; every identifier in it begins with `name`.
 
-    A screen reader says the title for it; what more there is to say stands beside it on the page, to be said once.
+    A screen reader reads only its title. The page has a text next to it.
     """
     with _matplotlib():
         import matplotlib
@@ -93,7 +93,7 @@ def svg(name: str, title: str, height_in: float, draw: Callable[[Figure], None])
 
 @contextmanager
 def _matplotlib() -> Iterator[None]:
-    """Give matplotlib a folder for its list of fonts: it warns, and looks for fonts each time, where it has none."""
+    """Give matplotlib a folder for its list of fonts: without one it warns and looks for fonts each time."""
     if "MPLCONFIGDIR" in os.environ:
         yield
         return
@@ -114,11 +114,11 @@ def _matplotlib() -> Iterator[None]:
 def _for_page(text: str, name: str, title: str) -> str:
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    # numbers of an axis mean nothing when read aloud one by one; Chromium reads them although this is one image
+    # Numbers of an axis mean nothing when read aloud one by one. Chromium would read them although this is an image.
     text = text.replace('<g id="figure_1">', '<g id="figure_1" aria-hidden="true">')
     text = re.sub(r'\bid="', f'id="{name}-', text)
     text = re.sub(r'((?:xlink:)?href="#|url\(#)', rf"\g<1>{name}-", text)
-    text = re.sub(r"font: ([^;\"]*?)px [^;\"]*", r"font-size: \1px", text)  # the page's font, in that size
+    text = re.sub(r"font: ([^;\"]*?)px [^;\"]*", r"font-size: \1px", text)  # use the page's font in that size
     for drawn, shown in _COLOURS.items():
         text = text.replace(drawn, shown)
     opening = (

@@ -1,4 +1,4 @@
-"""The answers to all main questions in one table: what stands on the first screen."""
+"""The table on the first screen of the page: the answers to all main questions."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from bench.statistics import VERDICTS
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-# verdict -> what stands below a figure; the others say nothing of how many times it is
-_BESIDE: dict[str, Callable[[str], str]] = {
+# verdict -> the text below a figure; other verdicts do not show the ratio
+_COMPARISONS: dict[str, Callable[[str], str]] = {
     "more": lambda times: f"{times} times",
     "less": lambda times: f"{times} times",
     "few": lambda times: f"{times} times, too few rounds",
@@ -26,10 +26,10 @@ _NUMBER_AND_UNIT = re.compile(r"(?<=\d) (?=(?:[num]s|µs|μs|s|min|h|%|B|[KMGT]i
 
 
 class Cell(NamedTuple):
-    """What one mode says to a question: its figure, and how that stands beside the first mode's."""
+    """One mode's answer to a question: its figure, and the comparison with the first mode's."""
 
     value: str
-    beside: str
+    comparison: str
 
 
 def cells(result: Result, question: Question) -> list[Cell]:
@@ -41,16 +41,16 @@ def cells(result: Result, question: Question) -> list[Cell]:
             found.append(Cell("", "no answer"))
             continue
         ratio = next((r for r in result.ratios if (r.key, r.mode, r.base) == (question.key, mode, base)), None)
-        found.append(Cell(quantity(one.value, one.unit), _beside(ratio)))
+        found.append(Cell(quantity(one.value, one.unit), _comparison(ratio)))
         base = base or mode
     return found
 
 
-def _beside(ratio: Ratio | None) -> str:
+def _comparison(ratio: Ratio | None) -> str:
     if ratio is None:
         return ""
-    say = _BESIDE.get(ratio.verdict)
-    return say(_times(ratio.ratio)) if say else VERDICTS.get(ratio.verdict, ratio.verdict)
+    text = _COMPARISONS.get(ratio.verdict)
+    return text(_times(ratio.ratio)) if text else VERDICTS.get(ratio.verdict, ratio.verdict)
 
 
 def _times(value: float) -> str:
@@ -58,19 +58,19 @@ def _times(value: float) -> str:
 
 
 def tight(text: str) -> str:
-    """Return the text with numbers that are not parted from their units at the end of a line."""
+    """Return the text with non-breaking spaces between numbers and their units."""
     return _NUMBER_AND_UNIT.sub("\u00a0", text)
 
 
 def coded(text: str) -> Markup:
-    """Return the text as HTML, what stands between backticks as code."""
+    """Return the text as HTML, with text in backticks as code."""
     from markupsafe import Markup, escape
 
     return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))  # escaped before anything is added
 
 
 def stacked(text: str) -> str:
-    """Return a cell "10.5 ms (9.0 ms to 11.1 ms), n=30" as two lines: the figure, and how sure it is."""
+    """Return a cell such as "10.5 ms (9.0 ms to 11.1 ms), n=30" as two lines: the figure, and its interval."""
     value, opening, rest = text.partition(" (")
     between, closing, number = rest.rpartition(")")
     if opening and closing and number.startswith(", n="):

@@ -1,4 +1,4 @@
-"""A result as one HTML file that needs nothing else: no script, nothing from the network, its raw data within."""
+"""A result as one self-contained HTML file, with its raw data, without scripts, and without the network."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from bench.report.charts import Chart
 from bench.report.glance import Cell
 from bench.statistics import ENOUGH
 
-# what could end a script element, or begin a comment in it (HTML, 13.2.5.4); in JSON these stand only in strings
+# Characters that could end a script element or begin a comment in it (HTML, 13.2.5.4). JSON has them only in strings.
 _IN_SCRIPT = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"})
 _FOLDER = os.path.dirname(__file__)
 
 
 class Section(NamedTuple):
-    """One headline question: what is said to it, in a figure per mode and in sentences, and its charts."""
+    """One headline question: its answers as a figure per mode and as sentences, and its charts."""
 
     name: str
     heading: str
-    better: str  # which way, where that is not the usual one
+    better: str  # "more is better", or "" for the usual case
     cells: list[Cell]
     sentences: list[str]
     meaning: str
@@ -29,7 +29,7 @@ class Section(NamedTuple):
 
 
 def page(result: Result) -> str:
-    """Return the page. The same result makes the same page, to the byte, with the same matplotlib."""
+    """Return the page. The same result and the same matplotlib give the same bytes."""
     import jinja2
     from markupsafe import Markup
 
@@ -54,8 +54,8 @@ def page(result: Result) -> str:
         notes=list(words.notes(result)),
         sections=sections(result),
         tables=tables,
-        style=Markup(style),  # a file of ours
-        raw=Markup(embedded(result)),  # escaped there
+        style=Markup(style),  # a trusted file
+        raw=Markup(embedded(result)),  # escaped by `embedded`
         svg=Markup,  # matplotlib escapes what it writes
     )
 
@@ -82,7 +82,7 @@ def sections(result: Result) -> list[Section]:
 
 
 def embedded(result: Result) -> str:
-    """Return the result as JSON that can stand in a script element, whatever its texts say."""
+    """Return the result as JSON that is safe in a script element, with any text in it."""
     import msgspec
 
     text = msgspec.json.encode(result).decode()

@@ -1,4 +1,4 @@
-"""The tables of a report: figures, ratios, what failed, and those behind the charts."""
+"""The tables of a report: figures, ratios, failures, and the numbers of the charts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vmctl.units import format_size
 
 
 class Table(NamedTuple):
-    """A table as texts; the first cell of each row heads it."""
+    """A table as texts; the first cell of each row is its heading."""
 
     caption: str
     titles: tuple[str, ...]
@@ -24,7 +24,7 @@ class Table(NamedTuple):
 
 
 def figures(result: Result) -> Table:
-    """Return every figure: question by mode, with interval and number of observations."""
+    """Return every figure, by question and mode, with interval and number of observations."""
     labels = tuple(words.label(result, mode) for mode in result.plan.modes)
     rows = (
         (question.title, *(_answer(result, question, mode) for mode in result.plan.modes))
@@ -34,7 +34,7 @@ def figures(result: Result) -> Table:
 
 
 def _answer(result: Result, question: Question, mode: str) -> str:
-    """Return a mode's figure, and why it is none, or another one than its question says."""
+    """Return a mode's figure, with the reason if it is missing or its ladder was cut short."""
     one, stopped = words.figure(result, question.key, mode), cutshort.remark(result, question, mode)
     if one is not None and one.value is None and stopped:
         return f"{UNKNOWN} ({stopped})"
@@ -50,7 +50,7 @@ def _cell(one: Figure | None) -> str:
 
 
 def spread(result: Result) -> Table:
-    """Return how far the observations of each figure lie apart."""
+    """Return the spread of the observations of each figure."""
     asked = [*(question for _, question in words.asked(result)), machine.question()]
     titles = {question.key: words.heading(result, question) for question in asked}
     rows = (
@@ -63,12 +63,12 @@ def spread(result: Result) -> Table:
         for one in result.figures
         if one.minimum is not None
     )
-    head = ("question", "mode", "minimum", "p5", "median", "p95", "MAD", "far out")
-    return Table("How far the observations lie apart", head, tuple(rows))
+    head = ("question", "mode", "minimum", "p5", "median", "p95", "MAD", "outliers")
+    return Table("Spread of the observations", head, tuple(rows))
 
 
 def ratios(result: Result, *, headlines: bool = False) -> Table:
-    """Return how the modes compare, with verdicts: for every question, or for the headlines."""
+    """Return the ratios between modes with their verdicts, for every question or for the headlines."""
     wanted = {one.key for _, one in (words.headlines if headlines else words.asked)(result)}
     titles = {question.key: words.heading(result, question) for _, question in words.asked(result)}
     rows = (
@@ -87,7 +87,7 @@ def ratios(result: Result, *, headlines: bool = False) -> Table:
 
 
 def troubles(result: Result) -> Table:
-    """Return what was refused, and what failed, with the reasons."""
+    """Return the refused modes and the failed samples, with the reasons."""
     refused = [(words.label(result, one.mode), one.kind or "all", "refused", one.reason) for one in result.refusals]
     failed = [
         (words.label(result, one.mode), one.kind, _round(one.round), one.error)
@@ -102,7 +102,7 @@ def _round(number: int) -> str:
 
 
 def firsts(result: Result) -> Table:
-    """Return the very first run of each mode, which found nothing warm, beside what counts."""
+    """Return the very first run of each mode, which may have found empty caches, next to the median."""
     kind, question = _boot(result)
     rows = []
     for mode in result.plan.modes if question else ():
@@ -132,7 +132,7 @@ def host(result: Result) -> Table:
 def fact(name: str, value: object) -> str:
     """Return one fact as a line."""
     if value is None or value == "":
-        return "not told"
+        return "unknown"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if name.endswith("_bytes") and isinstance(value, (int, float)):
@@ -145,9 +145,9 @@ def fact(name: str, value: object) -> str:
 
 
 def plan(result: Result) -> Table:
-    """Return what was to be measured, and in which manner."""
+    """Return the settings of the measurement."""
     one = result.plan
-    limit = "each kind's own" if one.time_limit_s is None else f"{one.time_limit_s:g} s"
+    limit = "the default of its kind" if one.time_limit_s is None else f"{one.time_limit_s:g} s"
     rows = (
         ("measured", time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(result.created))),
         ("measurement", result.id),
@@ -156,7 +156,7 @@ def plan(result: Result) -> Table:
         ("modes", ", ".join(one.modes)),
         ("metrics", ", ".join(one.metrics)),
         ("rounds", f"{one.runs}, after {one.warm_ups} discarded"),
-        ("page cache", "cold: emptied before every start" if one.cold else "warm"),
+        ("page cache", "cold: files of the start evicted before every start" if one.cold else "warm"),
         ("seed of the random order", str(one.seed)),
         ("instances at once", f"at most {one.instances}"),
         ("time limit of a sample", limit),
@@ -174,7 +174,7 @@ def order(result: Result) -> Table:
 
 
 def observed(caption: str, titles: Sequence[str], columns: Sequence[Sequence[str]]) -> Table:
-    """Return columns of unequal length as a table, its rows numbered."""
+    """Return columns of unequal length as a table with numbered rows."""
     longest = max(map(len, columns), default=0)
     rows = (
         (str(number + 1), *(column[number] if number < len(column) else UNKNOWN for column in columns))

@@ -1,4 +1,4 @@
-"""What a result says, in sentences: one per question, and no more than its figures and verdicts bear."""
+"""A result in sentences: one per question and mode, with no more certainty than the verdicts allow."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from bench.questions import Question
 from bench.statistics import ENOUGH
 from vmctl.units import format_size
 
-# mode -> how it is called in a heading and in a sentence; one that is not here is called by its name
+# mode -> its name in a heading, and its noun in a sentence; other modes appear by their name
 NAMES = {"vm": "VM", "": "control"}  # the control has no mode
 NOUNS = {"host": "a plain process", "container": "a container", "vm": "a VM"}
 _EMULATED = {"tcg": "TCG, emulated"}
-# unit -> how a difference is said when it is more, when it is less, and what a multiple is of
+# unit -> the words for a positive difference, a negative one, and in "times as ..."
 _WORDS = {"s": ("longer", "shorter", "long"), "count": ("more", "fewer", "many")}
 _USUAL = ("more", "less", "much")
-# question -> what a mode does; for others there is a colon
+# question -> the words between a mode and its figure; a colon for other questions
 _DOES = {
     "boot.answer_s": " answers after",
     "boot.output_s": " gives its first output after",
@@ -27,22 +27,22 @@ _DOES = {
     "disk.marginal_bytes": ": one more takes",
     "teardown.removal_s": " is gone after",
 }
-_COUNTED = {"net.service_s": "request", "net.latency_s": "request"}  # what is observed many times in a run
-_TIMES = 2.0  # from here on "3.4 times" is said, not "240 %"
+_COUNTED = {"net.service_s": "request", "net.latency_s": "request"}  # questions with many observations per run
+_TIMES = 2.0  # from this ratio on the text is "3.4 times", not "240 %"
 
 
 def asked(result: Result) -> list[tuple[str, Question]]:
-    """Return (kind, question) for everything this result was asked."""
+    """Return (kind, question) for every question of this result."""
     return questions.of(result.plan)
 
 
 def headlines(result: Result) -> list[tuple[str, Question]]:
-    """Return those questions that get a sentence and a chart."""
+    """Return (kind, question) for the questions with a sentence and a chart."""
     return [pair for pair in asked(result) if pair[1].headline]
 
 
 def heading(result: Result, question: Question) -> str:
-    """Return a question's title where it stands alone: a part of another question with the beginning of that one."""
+    """Return a question's title for a place without its context: a part of another question includes the latter's."""
     if not question.title.startswith(" "):
         return _capital(question.title)
     whole = ""
@@ -59,12 +59,12 @@ def figure(result: Result, key: str, mode: str) -> Figure | None:
 
 
 def label(result: Result, mode: str) -> str:
-    """Return a mode as a column or an axis names it, with what ran a guest's code: "VM (TCG, emulated)"."""
+    """Return a mode's name for a column or an axis, with the accelerator: "VM (TCG, emulated)"."""
     return f"{NAMES.get(mode, mode)}{_accelerator(result, mode)}"
 
 
 def noun(result: Result, mode: str) -> str:
-    """Return a mode as a sentence names it: "a VM (TCG, emulated)"."""
+    """Return a mode's noun for a sentence, with the accelerator: "a VM (TCG, emulated)"."""
     return f"{NOUNS.get(mode, mode)}{_accelerator(result, mode)}"
 
 
@@ -79,7 +79,7 @@ def emulated(result: Result) -> bool:
 
 
 def title(result: Result) -> str:
-    """Return a heading for the whole: what was measured, in which modes."""
+    """Return a heading for the whole result: the workload and its modes."""
     nouns = [noun(result, mode) for mode in result.plan.modes]
     listed = f"{', '.join(nouns[:-1])} and {nouns[-1]}" if len(nouns) > 1 else "".join(nouns)
     return f"{result.plan.workload.get('name', 'workload')} as {listed}"
@@ -97,26 +97,26 @@ def host(result: Result) -> str:
 
 
 def notes(result: Result) -> Iterator[str]:
-    """Yield what has to be known to read the figures."""
+    """Yield the notes needed to read the figures."""
     failures = set(table.failed(result))  # the page has a table of all of them
     yield from (one for one in table.notes(result) if one not in failures)
     outliers = sum(one.outliers for one in result.figures)
-    yield f"{outliers} observations lie far out; they are flagged, and none is taken out."
+    yield f"{outliers} observations are outliers; they are counted and not removed."
     yield (
-        "Times are read from the host's monotonic clock, a guest's too; only a guest's port is asked, every "
-        "millisecond."
+        "All times are read from the host's monotonic clock, also for guests. Events wake the host; only a guest's "
+        "port is tried every millisecond."
     )
 
 
 def sentences(result: Result, question: Question) -> list[str]:
-    """Return the answer to a headline question: each mode beside the first, and what failed."""
+    """Return the answer to a headline question: each mode compared with the first, and the failures."""
     known = [one for mode in result.plan.modes if (one := figure(result, question.key, mode)) and one.value is not None]
     found = [_alone(result, question, known[0])] if known else []
     for one in known[1:]:
         ratio = next(
             (r for r in result.ratios if (r.key, r.mode, r.base) == (question.key, one.mode, known[0].mode)), None
         )
-        found.append(_beside(result, question, one, known[0], ratio))
+        found.append(_compared(result, question, one, known[0], ratio))
     return [*found, *_lacking(result, question), *_cut_short(result, question)]
 
 
@@ -126,23 +126,23 @@ def _alone(result: Result, question: Question, one: Figure) -> str:
     return f"{who} {value} ({_statistic(question)}); {_count(question, one)}, {certain}"
 
 
-def _beside(result: Result, question: Question, one: Figure, base: Figure, ratio: Ratio | None) -> str:
-    """Return one mode held against the first, in the words that the verdict allows."""
+def _compared(result: Result, question: Question, one: Figure, base: Figure, ratio: Ratio | None) -> str:
+    """Return a sentence that compares one mode with the first, in the words that the verdict allows."""
     who, other = _does(result, question, one.mode), noun(result, base.mode)
     value = quantity(one.value, one.unit)
     if ratio is None:
-        return f"{who} {value}. It cannot be divided by what {other} has."
+        return f"{who} {value}. Its ratio to {other} cannot be computed."
     between = "" if ratio.low is None or ratio.high is None else _times_between(one, ratio)
-    said = {
+    judged = {
         "more": _difference(one, base, ratio, other),
         "less": _difference(one, base, ratio, other),
         "equal": f"the same as {other} within 3 %",
-        "small": f"a difference to {other} that is there, but below 3 %",
-        "undecided": f"no difference to {other} is shown, nor that there is none",
-        "few": f"{_multiple(one, ratio)} as {other}, from too few rounds to tell a difference",
+        "small": f"different from {other}, but by less than 3 %",
+        "undecided": f"neither a difference to {other} nor equality is shown",
+        "few": f"{_multiple(one, ratio)} as {other}, from too few rounds to show a difference",
         "invalid": f"better than {other}, so this is not valid: cache or durability differs",
     }[ratio.verdict]
-    return f"{who} {value}, {said}{f'; {_count(question, one)}, {between}' if between else ''}."
+    return f"{who} {value}, {judged}{f'; {_count(question, one)}, {between}' if between else ''}."
 
 
 def _difference(one: Figure, base: Figure, ratio: Ratio, other: str) -> str:
@@ -156,7 +156,7 @@ def _difference(one: Figure, base: Figure, ratio: Ratio, other: str) -> str:
 
 
 def _multiple(one: Figure, ratio: Ratio) -> str:
-    """Return "240 times as long", "as much" for a ratio that three digits do not tell from 1."""
+    """Return "240 times as long", or "as much" for a ratio that is 1 in three digits."""
     word, times = _WORDS.get(one.unit, _USUAL)[2], f"{ratio.ratio:.3g}"
     return f"as {word}" if times == "1" else f"{times} times as {word}"
 
@@ -185,21 +185,21 @@ def _count(question: Question, one: Figure) -> str:
 
 
 def _statistic(question: Question) -> str:
-    return {"slope": "slope, for each instance more"}.get(question.statistic, question.statistic)
+    return {"slope": "slope, per additional instance"}.get(question.statistic, question.statistic)
 
 
 def _lacking(result: Result, question: Question) -> Iterator[str]:
-    """Yield what is not known: modes without an answer, and runs that failed."""
+    """Yield a sentence for each mode without an answer or with failed runs."""
     for mode in result.plan.modes:
         one, who = figure(result, question.key, mode), _capital(noun(result, mode))
         if one is None or one.value is None:
             yield f"{who}: no answer ({one.why.splitlines()[0] if one and one.why else 'not measured'})."
         elif one.failures:
-            yield f"{who}: {one.failures} run{'s' * (one.failures != 1)} failed and had no part in it."
+            yield f"{who}: {one.failures} run{'s' * (one.failures != 1)} failed and did not count."
 
 
 def _cut_short(result: Result, question: Question) -> Iterator[str]:
-    """Yield which slopes are of fewer instances than were asked for, and why."""
+    """Yield a sentence for each mode with a slope of fewer instances than planned, and why."""
     for mode in result.plan.modes:
         if why := cutshort.remark(result, question, mode):
             yield f"{_capital(noun(result, mode))}: {why}."

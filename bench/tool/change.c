@@ -1,7 +1,7 @@
-/* change BYTES LOWER DOOMED [MOUNT...]: what changes in a root file system; one step at each SIGUSR1, then a sync.
+/* change BYTES LOWER DOOMED [MOUNT...]: changes a root file system; one step at each SIGUSR1, then a sync.
  *
- * 1. BYTES are written to a new file; 2. one byte of the file LOWER of the image is changed; 3. the file DOOMED of the
- * image is deleted; 4. what step 1 wrote is deleted; 5. the first MOUNT that can is told to give free blocks back. */
+ * 1. write BYTES to a new file; 2. change one byte of the file LOWER of the image; 3. delete the file DOOMED of the
+ * image; 4. delete the file of step 1; 5. trim free blocks of the first MOUNT that supports it. */
 
 #include "go.h"
 
@@ -33,7 +33,7 @@ static void finish(const char *what, long count)
     if (syncfs(root) != 0)
         die("syncfs");
     close(root);
-    say("end %s %ld", what, count);
+    put_line("end %s %ld", what, count);
 }
 
 static void write_file(long bytes)
@@ -42,7 +42,7 @@ static void write_file(long bytes)
     int fd = opened(WRITTEN, O_WRONLY | O_CREAT | O_TRUNC);
 
     for (long left = bytes; left > 0;) {
-        for (size_t at = 0; at < sizeof block / sizeof *block; at++) { /* xorshift64: nothing that compresses */
+        for (size_t at = 0; at < sizeof block / sizeof *block; at++) { /* xorshift64: does not compress */
             state ^= state << 13;
             state ^= state >> 7;
             state ^= state << 17;
@@ -77,7 +77,7 @@ static void delete(const char *path)
         die(path);
 }
 
-/* Return whether the file system at PATH was trimmed; else errno says why not. */
+/* Return whether the file system at PATH was trimmed; if not, errno has the reason. */
 static int trimmed(const char *path)
 {
     struct fstrim_range range = {.len = UINT64_MAX};
@@ -89,7 +89,7 @@ static int trimmed(const char *path)
     close(fd);
     errno = reason;
     if (result == 0)
-        say("end trim %llu %s", (unsigned long long)range.len, path);
+        put_line("end trim %llu %s", (unsigned long long)range.len, path);
     return result == 0;
 }
 
@@ -98,7 +98,7 @@ static void trim_first(int count, char **mounts)
     for (int i = 0; i < count; i++)
         if (trimmed(mounts[i]))
             return;
-    say("end trim refused: %s", count > 0 ? strerror(errno) : "nothing to ask");
+    put_line("end trim refused: %s", count > 0 ? strerror(errno) : "no mount point is given");
 }
 
 int change(int argc, char **argv)
@@ -107,7 +107,7 @@ int change(int argc, char **argv)
     sigset_t go;
 
     go_prepare(&go);
-    say("ready");
+    put_line("ready");
     go_wait(&go);
     write_file(bytes);
     finish("write", bytes);

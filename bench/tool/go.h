@@ -1,4 +1,4 @@
-/* Step by step on the host's word: each SIGUSR1 lets the program take one more step, after which it prints a line. */
+/* Step by step: each SIGUSR1 from the host lets the program take one more step, after which it prints a line. */
 
 #ifndef GO_H
 #define GO_H
@@ -7,16 +7,17 @@
 
 #include <signal.h>
 
-static inline void go_heard(int signum)
+static inline void go_handler(int signum)
 {
     (void)signum;
 }
 
-/* To be called before the first line is printed: whoever has read that may send the signal. PID 1 of a namespace gets
- * no signal that it has no handler for (pid_namespaces(7)), hence the handler beside the blocking. */
+/* Call this before the first line is printed: the host may send the signal once it has read that line. PID 1 of a
+ * namespace receives only signals that it has a handler for (pid_namespaces(7)), hence a handler although the signal is
+ * blocked. */
 static inline void go_prepare(sigset_t *go)
 {
-    struct sigaction action = {.sa_handler = go_heard};
+    struct sigaction action = {.sa_handler = go_handler};
 
     sigemptyset(go);
     sigaddset(go, SIGUSR1);

@@ -1,4 +1,4 @@
-/* hold BYTES: at the first SIGUSR1 take memory and touch every page of it, at the second one give it back. */
+/* hold BYTES: at the first SIGUSR1 map memory and touch every page of it, at the second one unmap it. */
 
 #include "go.h"
 
@@ -12,18 +12,18 @@ int hold(int argc, char **argv)
     sigset_t go;
 
     go_prepare(&go);
-    say("ready");
+    put_line("ready");
     go_wait(&go);
     char *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED)
         die("mmap");
     for (size_t at = 0; at < bytes; at += page)
         memset(memory + at, (int)(at / page % 255 + 1), sizeof(long)); /* a page of zeros could be shared */
-    say("end load %zu", bytes);
+    put_line("end load %zu", bytes);
     go_wait(&go);
     if (munmap(memory, bytes) != 0)
         die("munmap");
-    say("end free %zu", bytes);
+    put_line("end free %zu", bytes);
     for (;;)
         go_wait(&go);
 }

@@ -1,6 +1,6 @@
-/* The program that is put into an instance to see what something costs inside: one static file that needs nothing of
- * the image. It prints "begin NAME" and "end NAME COUNT" around what is measured, so that the host's clock takes the
- * time. It runs as any process does, also as the first one of a namespace. */
+/* The probe program, which measures inside an instance: one static file that needs nothing of the image. It prints
+ * "begin NAME" and "end NAME COUNT" around each work, so that the host can measure the time. It also works as PID 1 of
+ * a namespace. */
 
 #include "probe.h"
 
@@ -45,7 +45,7 @@ int main(int argc, char **argv)
     return 2;
 }
 
-void say(const char *format, ...)
+void put_line(const char *format, ...)
 {
     char line[256];
     va_list values;

@@ -1,7 +1,7 @@
-/* serve PORT [DELAY_MS]: a TCP server for one client at a time. The client's first byte says what it wants:
- *   p  each request of 64 bytes is answered by as many, after DELAY_MS
- *   d  bytes until the client has enough
- *   u  takes bytes until the client has no more, then answers with their number (64 bits, little end first)
+/* serve PORT [DELAY_MS]: a TCP server for one client at a time. The client's first byte selects what the server does:
+ *   p  answer each request of 64 bytes with as many bytes, after DELAY_MS
+ *   d  send bytes until the client closes the connection
+ *   u  receive bytes until the client ends its side, then answer with their number (64 bits, little endian)
  */
 
 #include "probe.h"
@@ -18,7 +18,7 @@ enum { MESSAGE_BYTES = 64, BLOCK_BYTES = 256 * 1024 };
 
 static char block[BLOCK_BYTES];
 
-/* Return whether all bytes were sent; no is the client's way to say that it has enough. */
+/* Return whether all bytes were sent. They are not when the client has closed the connection. */
 static int send_all(int client, const char *bytes, size_t size)
 {
     while (size > 0) {

@@ -1,5 +1,5 @@
-/* spin COUNT: fixed work for one processor, then one byte.
- * stamp [MILLISECONDS [PORT]]: wait, take the time, listen on the port, say what time it was, and stay.
+/* spin COUNT: does fixed work on one processor, then writes one byte.
+ * stamp [MILLISECONDS [PORT]]: waits, takes the time, listens on the port, writes the time, and keeps running.
  */
 #include "probe.h"
 
@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 int spin(int argc, char **argv) {
-    volatile uint64_t result; // so that the compiler leaves the loop in
+    volatile uint64_t result; // keeps the compiler from removing the loop
     uint64_t state = 88172645463325252ULL;
     for (unsigned long long left = argc > 1 ? strtoull(argv[1], NULL, 10) : 0; left > 0; left--)
         state ^= state << 13, state ^= state >> 7, state ^= state << 17; // xorshift64: each step needs the one before
@@ -29,6 +29,6 @@ int stamp(int argc, char **argv) {
     clock_gettime(CLOCK_MONOTONIC, &now);
     if (server >= 0 && listen(server, 16) != 0)
         die("listen");
-    say("stamp %lld", (long long)now.tv_sec * 1000000000LL + now.tv_nsec);
-    return pause(); // an end would be work for the host at the very moment that is measured
+    put_line("stamp %lld", (long long)now.tv_sec * 1000000000LL + now.tv_nsec);
+    return pause(); // an exit would cause work for the host at the measured moment
 }

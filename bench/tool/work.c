@@ -1,4 +1,4 @@
-/* work NAME:COUNT... does each named thing so many times, one after the other, between its two lines. */
+/* work NAME:COUNT...: does each named work COUNT times, one after the other, between its two lines. */
 
 #include "probe.h"
 
@@ -15,7 +15,7 @@
 
 enum { NUMBERS = 1024, LINE_BYTES = 64, NODES = 512 * 1024, CHUNK_PAGES = 4096, SETTLE_US = 200000, DRAIN_US = 20000 };
 
-static volatile uint64_t sink; /* what is stored here has to be computed */
+static volatile uint64_t sink; /* keeps the compiler from removing a computation */
 
 struct node {
     struct node *next;
@@ -48,7 +48,7 @@ static void sift(uint32_t *heap, int root, int size)
     }
 }
 
-/* 1024 numbers in disorder are sorted: branches that nobody guesses, loads and stores near the processor. */
+/* Sort 1024 random numbers: unpredictable branches, loads and stores in the first cache. */
 static void sort(long count)
 {
     static uint32_t numbers[NUMBERS];
@@ -69,7 +69,7 @@ static void sort(long count)
     sink = numbers[NUMBERS / 2];
 }
 
-/* Dependent loads, one cache line each, through 32 MiB in an order that no prefetcher guesses. */
+/* Dependent loads, one cache line each, through 32 MiB in an order that no prefetcher can predict. */
 static void memory(long count)
 {
     struct node *at = nodes;
@@ -103,7 +103,7 @@ static void make_memory(void)
 static void getppid_raw(long count)
 {
     for (long i = 0; i < count; i++)
-        syscall(SYS_getppid); /* the cheapest call that does something: nothing between us and the kernel caches it */
+        syscall(SYS_getppid); /* a cheap call that no library caches */
 }
 
 static void open_close(long count)
@@ -135,7 +135,7 @@ static void spawn(long count)
     }
 }
 
-/* First touches of pages of 4 KiB that have never been there, and their return, 16 MiB at a time. */
+/* Touch new pages of 4 KiB and unmap them, 16 MiB at a time. */
 static void fault(long count)
 {
     long page_bytes = sysconf(_SC_PAGESIZE);
@@ -145,7 +145,7 @@ static void fault(long count)
         char *start = mmap(NULL, pages * page_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (start == MAP_FAILED)
             die("mmap");
-        madvise(start, pages * page_bytes, MADV_NOHUGEPAGE); /* else one fault would bring 512 of them */
+        madvise(start, pages * page_bytes, MADV_NOHUGEPAGE); /* else one fault would map 512 pages */
         for (long page = 0; page < pages; page++)
             *(volatile char *)(start + page * page_bytes) = 1;
         munmap(start, pages * page_bytes);
@@ -162,7 +162,7 @@ static const struct {
     {"getppid", getppid_raw, NULL},   {"open_close", open_close, NULL}, {"spawn", spawn, NULL}, {"fault", fault, NULL},
 };
 
-/* Stay on one processor: the highest that we may use, since most else begins with the lowest. */
+/* Stay on one processor: the highest allowed one, since most other work is on the lowest. */
 static void pin(void)
 {
     cpu_set_t allowed, one;
@@ -174,7 +174,7 @@ static void pin(void)
             CPU_ZERO(&one);
             CPU_SET(cpu, &one);
             if (sched_setaffinity(0, sizeof one, &one) == 0)
-                say("pinned %d", cpu);
+                put_line("pinned %d", cpu);
             return;
         }
 }
@@ -190,22 +190,22 @@ static void do_one(char *what)
         long count = number(colon ? colon + 1 : "1");
         if (works[i].make)
             works[i].make();
-        usleep(DRAIN_US); /* what was written before is on its way: it shall not be carried at the cost of this */
-        say("begin %s", works[i].name);
+        usleep(DRAIN_US); /* the transfer of earlier output must not take time from this work */
+        put_line("begin %s", works[i].name);
         works[i].run(count);
-        say("end %s %ld", works[i].name, count);
+        put_line("end %s %ld", works[i].name, count);
         return;
     }
-    fprintf(stderr, "there is no work %s\n", what);
+    fprintf(stderr, "unknown work: %s\n", what);
     exit(2);
 }
 
 int work(int argc, char **argv)
 {
     pin();
-    usleep(SETTLE_US); /* who carries our lines is still starting up: the first one would be late, and its time short */
+    usleep(SETTLE_US); /* until the supervisor has started: else it would read the first line late */
     for (int i = 1; i < argc; i++)
         do_one(argv[i]);
-    say("done");
+    put_line("done");
     return 0;
 }

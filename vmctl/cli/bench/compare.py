@@ -16,15 +16,15 @@ COLUMNS = ("what", "mode", "before", "after", "change", "verdict")
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("before", metavar="A.json", help="result.json, or the folder it is in")
-    parser.add_argument("after", metavar="B.json")
-    parser.add_argument("--ratios", action="store_true", help="compare the ratios between modes, also of other hosts")
-    parser.add_argument("--other-workload", action="store_true", help="although the workload is not the same")
+    parser.add_argument("before", metavar="A.json", help="the first result.json, or its folder")
+    parser.add_argument("after", metavar="B.json", help="the second result.json, or its folder")
+    parser.add_argument("--ratios", action="store_true", help="compare the ratios between modes, even of other hosts")
+    parser.add_argument("--other-workload", action="store_true", help="compare even if the workloads differ")
     output.add_format(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print what has changed from the first to the second, and how sure that is."""
+    """Print the changes from the first result to the second, with their intervals."""
     from bench import compare, result
 
     before, after = result.read(args.before), result.read(args.after)
@@ -38,10 +38,10 @@ def run(args: argparse.Namespace) -> int:
     if changes:
         output.print_table(COLUMNS, list(map(_row, changes)))
     if not common:
-        output.note("there is nothing that was observed in both")
+        output.note("the two results have no figure in common")
     notes = [
-        "change: after/before, with its 95 % interval; a difference is called one where that excludes 1 and is not "
-        "wholly within 3 %",
+        "change: after/before, with its 95 % interval. It counts as a difference if the interval excludes 1 and is not "
+        "wholly within 3 % of 1",
         *filter(None, [compare.moved(control) if control else ""]),
         *compare.left_out(before, after),
     ]

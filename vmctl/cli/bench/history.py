@@ -18,13 +18,13 @@ COLUMNS = ("when", "what", "mode", "value", "change", "verdict", "host", "accele
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("spec", metavar="SPEC|NAME", nargs="?", help="of this workload only")
-    parser.add_argument("folders", metavar="FOLDER", nargs="*", help="look for results there too, one level deep")
+    parser.add_argument("spec", metavar="SPEC|NAME", nargs="?", help="show only this workload")
+    parser.add_argument("folders", metavar="FOLDER", nargs="*", help="also look for results in FOLDER and FOLDER/*")
     output.add_format(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the headline figures of all results, oldest first, and the change against the one before."""
+    """Print the headline figures of all results, oldest first, and each change from the one before."""
     from bench import history
 
     name, folders = _meant(args.spec, args.folders)
@@ -38,14 +38,14 @@ def run(args: argparse.Namespace) -> int:
         output.print_table(COLUMNS, list(map(_row, entries)))
     else:
         of = f" of {name}" if name else ""
-        output.note(f"there is no result{of} in {', '.join((history.root(), *folders))}")
+        output.note(f"no result{of} in {', '.join((history.root(), *folders))}")
         if others := sorted({history.named(one) for _, one in found.results}):
-            output.note(f"there are results of {', '.join(others)}")
+            output.note(f"results exist of {', '.join(others)}")
     return 0
 
 
 def _meant(first: str | None, folders: list[str]) -> tuple[str, list[str]]:
-    """Return the name of a workload, empty for all, and the folders; the first word may be any of them."""
+    """Return the name of a workload, "" for all, and the folders. The first word may be a name, a file or a folder."""
     if first is None:
         return "", folders
     if os.path.isdir(first):

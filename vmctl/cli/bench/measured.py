@@ -1,4 +1,4 @@
-"""What `bench peers` and `bench images` have in common: their flags, and where what they measured goes."""
+"""The common part of `bench peers` and `bench images`: their flags, and how they measure and write their results."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 
 def arguments(parser: argparse.ArgumentParser, name: str, runs: int) -> None:
-    """Declare the flags of what is written as NAME.json and NAME.md, with so many rounds where nothing is said."""
+    """Declare the flags of a measurement that is written as NAME.json and NAME.md; `runs` is the default of --runs."""
     parser.add_argument("--runs", type=int, default=runs, help=f"counted rounds (default: {runs})")
-    parser.add_argument("--seed", type=int, help="of the random order (default: made up, and printed)")
-    parser.add_argument("--out", metavar="DIR", help=f"write {name}.json and {name}.md there")
-    parser.add_argument("--format", choices=("table", "json"), default="table", help="default: table")
+    parser.add_argument("--seed", type=int, help="seed for the random order (default: random, and printed)")
+    parser.add_argument("--out", metavar="DIR", help=f"folder to write {name}.json and {name}.md to")
+    parser.add_argument("--format", choices=("table", "json"), default="table", help="output format (default: table)")
 
 
 def take(args: argparse.Namespace, measure: Measure[Done], write: Callable[[Done, str], None]) -> Done:
-    """Return what is measured, written to the folder of --out where there is one."""
+    """Measure, write the result to the folder of --out if given, and return it."""
     from bench import folder
 
     check_counts(args, "runs")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 EXAMPLE = "vmctl bench web.yaml --runs 50 --out results"
 MODES, RUNS = "host,container,vm", 30
-# what is laid down once and for all, and what it is where nothing is said
+# the flags that --resume does not allow, since the plan has them already, and their defaults
 _PLANNED = {
     "spec": None,
     "modes": MODES,
@@ -39,34 +39,44 @@ _PLANNED = {
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("spec", metavar="SPEC", nargs="?", help="workload file")
-    parser.add_argument("--modes", default=MODES, metavar="M,...", help=f"default: {MODES}")
+    parser.add_argument("--modes", default=MODES, metavar="M,...", help=f"modes to measure (default: {MODES})")
     parser.add_argument(
         "--metrics",
         metavar="M,...",
-        help="default: boot,memory,disk,teardown (boot,teardown without `ready`); also cpu, syscall, io, net, density",
+        help="metrics to measure (default: boot,memory,disk,teardown; boot,teardown without `ready`); also cpu, "
+        "syscall, io, net, density",
     )
     parser.add_argument(
-        "--runs", type=int, default=RUNS, help="counted rounds (default: 30, the least for an interval)"
+        "--runs", type=int, default=RUNS, help="counted rounds (default: 30, the fewest that give an interval)"
     )
-    parser.add_argument("--quick", action="store_true", help="only what the starts show: one instance at a time, idle")
-    parser.add_argument("--cold", action="store_true", help="empty the page cache of what a start reads, before each")
-    parser.add_argument("--instances", type=int, metavar="N", help="at most so many at once (default: 5)")
-    parser.add_argument("--seed", type=int, help="of the random order (default: made up, and printed)")
-    parser.add_argument("--time-limit", type=output.duration, metavar="TIME", help="per sample (default: enough)")
-    parser.add_argument("--allow-missing", action="store_true", help="leave out modes that cannot run here")
-    parser.add_argument("--out", metavar="DIR", help="for the result (default: where `bench history` finds it)")
-    parser.add_argument("--resume", metavar="DIR", help="go on with the measurement that was interrupted there")
-    parser.add_argument("--format", choices=("table", "json"), default="table", help="default: table")
+    parser.add_argument("--quick", action="store_true", help="only start, observe and remove one instance at a time")
+    parser.add_argument(
+        "--cold", action="store_true", help="evict the files that a start reads from the page cache before each start"
+    )
+    parser.add_argument("--instances", type=int, metavar="N", help="most instances at once (default: 5)")
+    parser.add_argument("--seed", type=int, help="seed for the random order (default: random, and printed)")
+    parser.add_argument(
+        "--time-limit",
+        type=output.duration,
+        metavar="TIME",
+        help="time limit for one sample (default: depends on the metric)",
+    )
+    parser.add_argument("--allow-missing", action="store_true", help="leave out modes that cannot run on this host")
+    parser.add_argument(
+        "--out", metavar="DIR", help="folder for the result (default: a new one that `bench history` finds)"
+    )
+    parser.add_argument("--resume", metavar="DIR", help="continue the interrupted measurement in DIR")
+    parser.add_argument("--format", choices=("table", "json"), default="table", help="output format (default: table)")
     modes.add_options(parser, sorted(backends.modes()))
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure and print; 0 unless a mode gave no sample at all."""
+    """Measure and print; return 0, or 1 if a mode gave no sample at all."""
     from bench import result
 
     session = _resumed(args) if args.resume else _begun(args)
     progress = output.Progress()
-    again = f"`vmctl bench --resume {session.folder}` goes on"
+    again = f"`vmctl bench --resume {session.folder}` continues"
     try:
         session.follow(progress)
         done = session.result()
@@ -76,11 +86,11 @@ def run(args: argparse.Namespace) -> int:
         progress.clear()
         output.note(f"the samples so far are kept: {again}")
         raise
-    except OSError as error:  # a full disk, a folder that somebody has removed
+    except OSError as error:  # a full disk, a removed folder
         if not os.path.isdir(session.folder):
-            raise VmctlError(f"{session.folder}, where the samples are kept, has been removed") from None
-        where = error.filename or session.folder
-        raise VmctlError(f"{where} cannot be written: {error.strerror}", hint=f"when that is mended, {again}") from None
+            raise VmctlError(f"the folder of the samples, {session.folder}, has been removed") from None
+        path = error.filename or session.folder
+        raise VmctlError(f"cannot write {path}: {error.strerror}", hint=f"once this is fixed, {again}") from None
     finally:
         progress.clear()
     _show(done, args.format)
@@ -92,11 +102,12 @@ def run(args: argparse.Namespace) -> int:
 def _resumed(args: argparse.Namespace) -> Session:
     from bench import session
 
-    said = [name for name, usual in _PLANNED.items() if getattr(args, name) != usual] + list(modes.chosen(args))
-    if said:
-        words = ", ".join("a workload file" if name == "spec" else f"--{name.replace('_', '-')}" for name in said)
+    given = [name for name, usual in _PLANNED.items() if getattr(args, name) != usual] + list(modes.chosen(args))
+    if given:
+        words = ", ".join("a workload file" if name == "spec" else f"--{name.replace('_', '-')}" for name in given)
         raise SpecError(
-            f"--resume goes on with what was asked for then; {words} cannot be changed", hint="vmctl bench --resume DIR"
+            f"--resume continues with the original settings and cannot be combined with {words}",
+            hint="vmctl bench --resume DIR",
         )
     return session.resume(args.resume)
 
@@ -109,7 +120,7 @@ def _begun(args: argparse.Namespace) -> Session:
     check_counts(args, "runs", "instances")
     wanted = items("--modes", args.modes)
     options = modes.chosen(args, wanted)
-    work = _work(args.spec)._replace(ports=())  # a port that is taken is no matter of the measurement
+    work = _work(args.spec)._replace(ports=())  # a taken port does not affect the measurement
     usual = DEFAULT_METRICS if work.ready else BATCH_METRICS
     metrics = usual if args.metrics is None else tuple(items("--metrics", args.metrics))
     schedule.check_metrics(metrics)
@@ -131,22 +142,25 @@ def _begun(args: argparse.Namespace) -> Session:
 
 
 def _work(path: str | None) -> Workload:
-    """Return the workload of a file. Raises SpecError, also for an action that is misspelt."""
+    """Return the workload of a file. Raises SpecError, also for a misspelt action."""
     from difflib import get_close_matches
 
     from vmctl import spec
 
     if not path:
-        raise SpecError("bench needs a workload file", hint="vmctl bench SPEC; `vmctl bench --help` has more")
+        raise SpecError("bench needs a workload file", hint="`vmctl bench SPEC`; see `vmctl bench --help`")
     if not os.path.exists(path) and (near := get_close_matches(path, ACTIONS, 1)):
-        raise SpecError(f"there is no workload file {path}", hint=f"did you mean `vmctl bench {near[0]}`?")
+        raise SpecError(f"the workload file {path} does not exist", hint=f"did you mean `vmctl bench {near[0]}`?")
     return spec.load(path)
 
 
 def _modes(
     work: Workload, names: list[str], options: dict[str, str], *, allow_missing: bool
 ) -> tuple[list[str], tuple[Refusal, ...]]:
-    """Return the modes that can run here, and why the others cannot. Raises UnavailableError unless that is allowed."""
+    """Return the modes that can run here, and why the others cannot.
+
+    Raises UnavailableError if a mode cannot run and that is not allowed, or if none can.
+    """
     from bench.model import Refusal
     from vmctl import engine
 
@@ -166,7 +180,7 @@ def _modes(
     left_out = {one.mode for one in refusals}
     if len(left_out) == len(names):
         detail = "\n".join(one.reason for one in refusals)
-        raise UnavailableError(f"{work.name} can run in none of these modes here", detail=detail)
+        raise UnavailableError(f"{work.name} cannot run in any of these modes here", detail=detail)
     return [mode for mode in names if mode not in left_out], tuple(refusals)
 
 
@@ -177,7 +191,7 @@ def _exports(done: Result, folder: str) -> None:
 
     files = {"samples.csv": export.samples_csv, "report.md": export.markdown, "hyperfine.json": export.hyperfine}
     for name, make in {**files, "report.html": page.page}.items():
-        with suppress(SpecError):  # hyperfine's format is about start times, and there may be none
+        with suppress(SpecError):  # hyperfine's format needs start times, which may not have been measured
             write_atomic(os.path.join(folder, name), make(done))
 
 

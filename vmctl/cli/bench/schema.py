@@ -9,7 +9,7 @@ EXAMPLE = "vmctl bench schema"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments: none."""
+    """Declare no arguments."""
 
 
 def run(args: argparse.Namespace) -> int:

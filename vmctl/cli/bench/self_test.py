@@ -15,14 +15,14 @@ COLUMNS = ("what", "target", "measured", "met")
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("--trials", type=int, default=200, help="measurements to make (default: 200)")
-    parser.add_argument("--runs", type=int, default=30, help="rounds in each of them (default: 30)")
-    parser.add_argument("--seed", type=int, help="of the random order (default: made up, and printed)")
-    parser.add_argument("--out", metavar="FILE", help="write every raw sample there, as JSON")
+    parser.add_argument("--runs", type=int, default=30, help="rounds per measurement (default: 30)")
+    parser.add_argument("--seed", type=int, help="seed for the random order (default: random, and printed)")
+    parser.add_argument("--out", metavar="FILE", help="file for every raw sample, as JSON")
     output.add_format(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure and print; 0 where every target is met, 1 where one is not."""
+    """Measure and print; return 0 if every target is met, 1 if one is not."""
     from bench import folder, selftest
     from vmctl.linux.filetree import write_atomic
 

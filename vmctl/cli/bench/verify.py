@@ -14,11 +14,11 @@ _SHOWN = 20
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("files", metavar="FILE", nargs="+", help="result.json, or the folder it is in")
+    parser.add_argument("files", metavar="FILE", nargs="+", help="result.json, or its folder")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Compute every figure again; 0 where all of them follow from the samples, else 1."""
+    """Compute every figure again; return 0 if all of them follow from the samples, else 1."""
     wrong = 0
 
     def hold(place: str) -> None:
@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _wrong(place: str) -> int:
-    """Print what is wrong with one result and return how much that is. Raises SpecError for what is none."""
+    """Print the problems of one result and return their number. Raises SpecError for an unreadable one."""
     from bench import result
     from bench.verify import verify, verify_reports
 
