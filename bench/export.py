@@ -72,7 +72,7 @@ def markdown(result: Result) -> str:
         if table.rows:
             cells = [[_indented(cell) for cell in row] for row in table.rows]
             lines += [f"## {table.caption}", "", *markdown_table(table.titles, cells), ""]
-    lines += ["## To know when reading this", "", *(f"- {_inline(note)}" for note in words.notes(result)), ""]
+    lines += ["## Notes", "", *(f"- {_inline(note)}" for note in words.notes(result)), ""]
     lines += [f"Host: {_inline(words.host(result))}.", ""]
     return "\n".join(lines)
 

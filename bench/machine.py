@@ -45,7 +45,7 @@ def sentence(result: Result) -> str:
     if one.observations < ENOUGH_POINTS:
         few = f"fewer than {ENOUGH_POINTS} rounds do not show how steady the machine was"
         return f"{took} (median of {one.observations}{failed}): {few}."
-    scatter = f"scaled MAD {share * 100:.2g} %, {one.outliers} of {one.observations} far out{failed}"
+    scatter = f"scaled MAD {share * 100:.2g} %, {one.outliers} outliers in {one.observations} rounds{failed}"
     return f"{took} (median; {scatter}): {_judged(one, share)}."
 
 

@@ -52,7 +52,7 @@ QUESTIONS = (
     ),
     Question(
         "memory.taken_share",
-        "  host memory for each byte of it",
+        "  host memory per byte in use",
         "share",
         _taken,
         meaning="Increase of the cgroup's memory over idle, divided by the bytes touched. It is less than 100 % if a"

@@ -91,7 +91,7 @@ QUESTIONS = (
     ),
     Question(
         "teardown.removal_s",
-        "removal, all of it",
+        "removal",
         "s",
         between("T7", "T9"),
         headline=True,
