@@ -31,11 +31,12 @@ _WHERE = (
     r"(?:^|[.;] )Where [^.:?,]* (?:is|are|was|has|have|cannot|does|fails)\b[^.:?,]*, (?!and |as |which |with )",
 )
 _MORE = "longer|more|less|fewer|better|worse|older|newer|larger|smaller|greater|different|matter"
+_NOT_A_NOUN = "already|and|are|as|at|below|but|by|for|from|has|if|in|is|it|on|or|so|than|that|the|through|to|when|with"
 PHRASES = {  # a space matches a line break, too
     "|".join(_WHERE): "if or when (where is for places)",
     r"\b(?:says?|said|tells?|told)\b": "return, report, read, contain, specify, distinguish",
     r"\b(?:stands?|stood)\b(?!-| in the way)": "is, is written, is given, means",
-    r"\bof (?:its|his|their|our|your|one's) own\b": "its own, separate; or leave it out",
+    rf"\bof (?:its|their|our|your) own\b(?! (?!(?:{_NOT_A_NOUN})\b)[a-z])": "its own, separate; or leave it out",
     r"\bbeside\b": "next to, compared with",
     r"\b(?:whoever|whomever|whatever)\b": "the noun; any; no matter which",
     r"\bhowever (?:much|many|long|often|little|large|small)\b": "even if; any number of",

@@ -1,4 +1,4 @@
-"""`vmctl bench` as it is typed: what it prints, where it leaves what it measured, and who reads that again."""
+"""`vmctl bench` on the command line: its output, the files of its results, and the actions that read them."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from vmctl import instance, paths
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the modes need root here")
 
-PORT = free_port()  # in mode host, that of the host
+PORT = free_port()  # a port of the host in mode host
 PAGE = f"""
 image: tiny
 command: [httpd, -f, -p, '{PORT}', -h, /srv]
@@ -22,7 +22,7 @@ ready: {{http: '{PORT}/'}}
 
 @pytest.fixture(scope="module")
 def folder(guest_root, tmp_path_factory):
-    """A small measurement of a page in all modes, and what was printed of it."""
+    """A small measurement of a page in all modes, and its output."""
     place = tmp_path_factory.mktemp("bench")
     (place / "page.yaml").write_text(PAGE)
     words = ("bench", str(place / "page.yaml"), "--runs", "2", "--metrics", "boot,teardown", "--seed", "5")
@@ -60,7 +60,7 @@ def test_everything_is_there_for_whoever_reads_it(folder):
     names = {"plan.json", "samples.jsonl", "result.json", "samples.csv", "report.md", "hyperfine.json", "report.html"}
     assert names <= set(os.listdir(folder))
     assert "start to first answer" in (folder / "report.md").read_text()
-    assert "<p>" not in (folder / "report.md").read_text()  # a page must not become part of the report's own markup
+    assert "<p>" not in (folder / "report.md").read_text()  # the text of a page must not become markup of the report
     assert len(json.loads((folder / "hyperfine.json").read_text())["results"]) == 3
 
 
@@ -74,7 +74,7 @@ def test_what_was_measured_verifies_and_what_was_changed_does_not(folder, tmp_pa
     assert document["figures"][0]["key"] in changed.out + changed.err
 
 
-def test_a_result_beside_itself_has_no_difference_to_show(folder):
+def test_a_result_compared_with_itself_shows_no_difference(folder):
     assert ok("bench", "compare", str(folder), str(folder), "--format", "json")
 
 
@@ -93,7 +93,7 @@ def test_one_of_the_modes_giving_nothing_is_a_failure(guest_root, tmp_path):
     said = vmctl(*words, "--out", str(tmp_path / "out"))
     assert said.code == 1
     assert "Failed, start container, round 1" in said.err
-    assert "holds a measurement already" in refused(*words, "--out", str(tmp_path / "out"))
+    assert "already contains a measurement" in refused(*words, "--out", str(tmp_path / "out"))
 
 
 def test_json_is_the_result_itself(guest_root, tmp_path):

@@ -1,4 +1,4 @@
-"""Cold starts: what is taken out of the page cache is out of it, and each mode names what its starts read."""
+"""Cold starts: evicted files leave the page cache, and each mode lists the files that its starts read."""
 
 import os
 
@@ -45,7 +45,7 @@ def test_a_folder_is_all_its_files_each_counted_once_and_none_outside(folder):
     assert cold.cached_bytes([outside]) == MIB
 
 
-def test_what_is_mapped_by_a_running_program_stays_and_is_said_to():
+def test_pages_mapped_by_a_running_program_stay_and_are_reported():
     with open("/proc/self/maps", encoding="utf-8") as file:
         (libc,) = {line.split()[-1] for line in file if "/libc.so" in line}
     found = cold.evict([libc])

@@ -1,4 +1,4 @@
-"""`bench compare`: what has changed from one result to another, and what may not be compared."""
+"""`bench compare`: changes from one result to another, and results that may not be compared."""
 
 import json
 
@@ -50,7 +50,7 @@ def test_two_runs_of_the_same_agree(before, after):
     changes = [one for one in compare.compare(before, after) if one.verdict != "few"]
     assert len(changes) > 50
     different = [one for one in changes if one.verdict in ("more", "less")]
-    assert len(different) <= 0.1 * len(changes), different  # 5 % of each are to be expected
+    assert len(different) <= 0.1 * len(changes), different  # 5 % of each are expected
 
 
 def test_a_change_is_found_in_every_figure(before):
@@ -128,7 +128,7 @@ def test_a_change_of_one_mode_is_one_of_its_ratios(before):
 
 
 def with_control(result, factor):
-    """Return the result as of a machine on which the control takes that many times as long."""
+    """Return the result of a machine on which the control takes `times` times as long."""
 
     def sample(one):
         values = {name: value * factor for name, value in one.values.items()}
@@ -165,7 +165,7 @@ def test_a_control_of_few_rounds_is_spoken_of_with_care():
 
 
 def test_results_without_a_control_are_compared_all_the_same(before):
-    """Those of `--metrics density` alone have none."""
+    """Results with only `--metrics density` have no control."""
     none = make(metrics=("density",))
     assert compare.control(before, none) is None
     assert compare.control(none, none) is None
@@ -186,7 +186,7 @@ def test_cold_and_warm_never_meet(before, after, ratios):
 def test_another_workload_is_refused_unless_it_is_wanted(before, after):
     changed = {**after.plan.workload, "workdir": "/other"}
     other = replaced(after, plan=replaced(after.plan, workload=changed, workload_digest="sha256:other"))
-    with pytest.raises(SpecError, match="different workloads: web and web, which has changed in between"):
+    with pytest.raises(SpecError, match="different workloads: web and web, which changed in between"):
         compare.compare(before, other)
     assert compare.compare(before, other, other_workload=True)
 
@@ -210,7 +210,7 @@ def test_what_only_one_has_is_named(before):
     assert {one.key.partition(".")[0] for one in changes} == {"boot"}
     said = left_out(more, less)
     assert "the second result has no mode container" in said
-    assert "the second result has nothing of memory" in said
+    assert "the second result does not have the metric memory" in said
     assert "density is left out: 9 instances and 5" in said
 
 
@@ -236,7 +236,7 @@ def test_the_command_refuses_with_a_hint(before, after, tmp_path):
     folders = write(tmp_path, before, with_host(after, id="other"))
     cpu = before.host["cpu"]
     assert f"{cpu} ({before.host['id']}) and {cpu} (other)" in refused("bench", "compare", *folders)
-    assert "hint: `--ratios` compares what can be" in refused("bench", "compare", *folders)
+    assert "hint: `--ratios` compares the ratios" in refused("bench", "compare", *folders)
     assert "vm/host" in ok("bench", "compare", "--ratios", *folders)
 
 
@@ -244,9 +244,9 @@ def test_two_results_without_a_figure_in_common(tmp_path):
     some = make(modes=("host", "container"), metrics=("boot",))
     done = vmctl("bench", "compare", *write(tmp_path, some, finished(some, samples=())))
     assert (done.code, done.out) == (0, "")
-    assert "there is nothing that was observed in both" in done.err
+    assert "the two results have no figure in common" in done.err
 
 
 def test_the_command_refuses_another_version(before, tmp_path):
     folders = write(tmp_path, before, replaced(before, format="vmctl bench 1"))
-    assert "is no result of this version" in refused("bench", "compare", *folders)
+    assert "is not a result of this version" in refused("bench", "compare", *folders)

@@ -1,4 +1,4 @@
-"""Several instances at once: what one more costs against a known truth, starts all at once, and what stops them."""
+"""Several instances at once: the cost of one more against a known truth, simultaneous starts, and limits."""
 
 import os
 import subprocess
@@ -34,7 +34,7 @@ int main(int argc, char **argv) {
 }
 """
 IDLE = Workload(name="idle", image="tiny", command=("sh", "-c", "echo up; sleep 1000"), ready=Ready(log="up"))
-PORT = free_port()  # in mode host, that of the host
+PORT = free_port()  # a port of the host in mode host
 PAGE = Workload(
     name="page",
     image="tiny",
@@ -46,20 +46,20 @@ PAGE = Workload(
 
 @pytest.fixture
 def at_rest(guest_root):
-    """Whatever happened, no instance stays."""
+    """Check that no instance is left at the end."""
     yield
     assert instance.names() == []
 
 
 @pytest.fixture
 def nothing_left(at_rest, monkeypatch):
-    """The same, for tests that do not ask for the host's memory: they do not wait until it is at rest."""
+    """The same for tests that do not depend on the host's memory: they do not wait until it is flat."""
     monkeypatch.setattr(ladder, "SETTLE_S", 0.0)
 
 
 @pytest.fixture(scope="module")
 def holder(tmp_path_factory):
-    """A folder with a static program that holds so many bytes."""
+    """A folder with a static program that takes a given number of bytes."""
     folder = tmp_path_factory.mktemp("holder")
     (folder / "hold.c").write_text(HOLD)
     subprocess.run(["cc", "-O1", "-static", "-o", str(folder / "hold"), str(folder / "hold.c")], check=True)
@@ -86,7 +86,7 @@ def points(seen, key):
 
 @pytest.mark.alone
 def test_one_more_instance_costs_what_it_holds(at_rest, holder):
-    """The whole host is looked at, and others may be at work on it: hence three tries for a tolerance of 20 %."""
+    """This measures the whole host, on which others may be working: hence three tries for a tolerance of 20 %."""
     for _ in range(3):
         some, none = (climb(holding(holder, size), instances=3) for size in (HELD_BYTES, 0))
         held, base = (slope([points(one, "memory.marginal_bytes")]) for one in (some, none))
@@ -105,7 +105,7 @@ def test_disk_of_one_more_instance_leaves_out_what_they_share(nothing_left):
     assert rise[1] < some.series["disk_bytes"][0]
 
 
-def test_a_ladder_tells_every_step_and_leaves_nothing(nothing_left):
+def test_a_ladder_reports_every_step_and_leaves_nothing(nothing_left):
     seen = climb(PAGE)
     assert seen.values["instances"] == 3
     assert {name: len(values) for name, values in seen.series.items()} == {
@@ -129,7 +129,7 @@ def test_a_ladder_whose_second_instance_cannot_start_keeps_the_reason(nothing_le
 def test_a_ladder_without_a_first_step_is_a_failure(nothing_left):
     with pytest.raises(VmctlError, match="code 9"):
         climb(IDLE._replace(command=("sh", "-c", "exit 9")))
-    with pytest.raises(VmctlError, match="only a workload that stays"):
+    with pytest.raises(VmctlError, match="needs a workload that keeps running"):
         climb(Workload("batch", "tiny", ("echo", "done")))
 
 
@@ -137,15 +137,15 @@ def test_a_ladder_without_a_first_step_is_a_failure(nothing_left):
 def test_the_reserve_of_the_host_stops_a_ladder_and_a_storm(nothing_left, monkeypatch):
     memory = crowd.host_memory()
     monkeypatch.setattr(crowd, "RESERVE_SHARE", (memory.available - 500 * MIB) / memory.total)
-    with pytest.raises(UnavailableError, match="keeps"):
+    with pytest.raises(UnavailableError, match="have to stay free"):
         storm_of(IDLE._replace(resources=Resources(memory_bytes=1024 * MIB)))
     monkeypatch.setattr(crowd, "RESERVE_SHARE", 1.0)
-    with pytest.raises(VmctlError, match="keeps"):
+    with pytest.raises(VmctlError, match="have to stay free"):
         climb(IDLE)
 
 
 def test_a_port_of_the_host_is_there_only_once(nothing_left):
-    """Else the first instance would answer for all of them."""
+    """Otherwise the first instance would answer for all of them."""
     shared = [mode for mode in backends.modes() if not backends.load(mode).features.own_network]
     assert shared
     for mode in shared:
@@ -180,7 +180,7 @@ def test_a_storm_in_which_one_fails_is_a_failure_with_its_reason(nothing_left, t
 
 
 def test_whoever_starts_one_ends_with_who_asked(nothing_left):
-    """A worker may be killed at any moment; what it has begun must not go on behind the removal's back."""
+    """A worker may be killed at any moment; its starts must not continue during the removal."""
     script = (
         "import os, sys\n"
         "from bench.probes import crowd\n"

@@ -1,4 +1,4 @@
-"""A result in other forms: every observation is in the CSV, the JSON is what hyperfine itself writes."""
+"""A result in other formats: the CSV has every observation, the JSON is like hyperfine's own."""
 
 import csv
 import io
@@ -119,11 +119,11 @@ def test_one_run_has_no_deviation():
 
 
 def test_without_a_start_there_is_nothing_for_hyperfine():
-    with pytest.raises(SpecError, match="no start time"):
+    with pytest.raises(SpecError, match="no start times"):
         export.hyperfine(make(runs=2, metrics=("disk",)))
 
 
-# the command
+# The command
 
 
 @pytest.fixture
@@ -140,7 +140,7 @@ def folder(result, tmp_path):
         ("hyperfine", "hyperfine.json", export.hyperfine),
     ],
 )
-def test_the_command_writes_beside_the_result(result, folder, form, name, writer):
+def test_the_command_writes_next_to_the_result(result, folder, form, name, writer):
     path = folder / name
     assert ok("bench", "report", str(folder), "--format", form).strip() == str(path)
     with open(path, newline="") as file:
@@ -161,9 +161,9 @@ def test_the_command_refuses_what_is_no_result(tmp_path):
     refused("bench", "report", str(tmp_path))
 
 
-def test_the_command_says_where_it_cannot_write(folder):
+def test_the_command_names_the_file_that_it_cannot_write(folder):
     said = refused("bench", "report", str(folder), "--format", "csv", "--out", str(folder / "no" / "such.csv"))
-    assert "cannot be written: No such file or directory" in said
+    assert "such.csv: No such file or directory" in said
 
 
 def test_a_report_on_stdout_is_the_file_whatever_the_locale(tmp_path):

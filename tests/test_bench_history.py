@@ -1,4 +1,4 @@
-"""`bench history`: the results of a workload in the order of time, wherever they lie."""
+"""`bench history`: the results of a workload from any folders, oldest first."""
 
 import json
 
@@ -20,7 +20,7 @@ def put(folder, *found):
 
 @pytest.fixture
 def three(empty_root, tmp_path):
-    """Three results, the second one twice as slow, in a folder of ours."""
+    """Three results in a folder, the second one twice as slow."""
     found = [make(seed=number, factor=factor, metrics=METRICS) for number, factor in ((1, 1.0), (2, 2.0), (3, 2.0))]
     return found, put(tmp_path / "kept", *reversed(found))
 
@@ -59,7 +59,7 @@ def test_only_what_is_alike_is_compared(empty_root, tmp_path, difference):
     else:
         second = replaced(second, plan=replaced(second.plan, cold=True))
     entries = of(history.entries(history.find(put(tmp_path / "kept", first, second, third)).results))
-    assert [one.change is None for one in entries] == [True, True, False]  # the third is held against the first
+    assert [one.change is None for one in entries] == [True, True, False]  # the third is compared with the first
 
 
 def test_workloads_are_apart(empty_root, tmp_path):
@@ -108,7 +108,7 @@ def test_what_is_damaged_is_named_and_left_out(three, tmp_path):
 def test_no_result_yet(empty_root):
     done = vmctl("bench", "history")
     assert (done.code, done.out) == (0, "")
-    assert f"there is no result in {history.root()}" in done.err
+    assert f"no result in {history.root()}" in done.err
     assert json.loads(ok("bench", "history", "web", "--format", "json")) == []
 
 
@@ -120,11 +120,11 @@ def test_the_command(three, tmp_path):
     assert len(rows) == 3 * 3 * 2
     done = vmctl("bench", "history", "wbe", *three[1])
     assert (done.code, done.out) == (0, "")
-    assert "there are results of web" in done.err
+    assert "results exist of web" in done.err
     spec = tmp_path / "web.yaml"
     spec.write_text("image: tiny\ncommand: [sleep, '1']\n")
     assert ok("bench", "history", str(spec), *three[1]).splitlines() == lines
 
 
 def test_a_folder_that_is_none(empty_root):
-    assert "there is no folder /nowhere" in refused("bench", "history", "web", "/nowhere")
+    assert "the folder /nowhere does not exist" in refused("bench", "history", "web", "/nowhere")

@@ -9,7 +9,7 @@ from bench import folder, importing
 from vmctl.errors import VmctlError
 
 
-def test_an_import_is_measured_beside_tar_and_mkfs_erofs(monkeypatch, tmp_path):
+def test_an_import_is_compared_with_tar_and_mkfs_erofs(monkeypatch, tmp_path):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     told = []
     done = importing.measure(1, 1, told.append, image_bytes=8_000_000)
@@ -38,7 +38,7 @@ def test_an_import_is_measured_beside_tar_and_mkfs_erofs(monkeypatch, tmp_path):
 
 def test_a_file_that_cannot_be_written_is_named_and_nothing_half_made_stays(tmp_path):
     (tmp_path / "images.md").mkdir()
-    with pytest.raises(VmctlError, match=f"{tmp_path}/images.md cannot be written: Is a directory"):
+    with pytest.raises(VmctlError, match=f"cannot write {tmp_path}/images.md: Is a directory"):
         folder.write(str(tmp_path), "images", {"samples": [1.5]}, ["# title"])
     assert sorted(os.listdir(tmp_path)) == ["images.json", "images.md"]
     assert json.loads((tmp_path / "images.json").read_text()) == {"samples": [1.5]}
@@ -48,9 +48,9 @@ def test_a_file_that_cannot_be_written_is_named_and_nothing_half_made_stays(tmp_
 def test_where_nothing_can_be_written_nothing_is_measured(tmp_path, action):
     taken = tmp_path / "taken"
     taken.write_text("mine")
-    for place, why in ((str(taken), "File exists"), ("/proc/nowhere", "No such file or directory")):
+    for place, why in ((str(taken), "a file of that name exists"), ("/proc/nowhere", "No such file or directory")):
         said = refused("bench", action, "--out", place)
-        assert f"{place} cannot be the folder of what is measured: {why}" in said
+        assert f"cannot write results to {place}: {why}" in said
         assert "--out DIR" in said
-    assert "--runs has to be from 1 to 10,000, not 0" in refused("bench", action, "--runs", "0")
+    assert "--runs has to be between 1 and 10,000, not 0" in refused("bench", action, "--runs", "0")
     assert taken.read_text() == "mine"

@@ -1,4 +1,4 @@
-"""The disk's probe against the bytes that the host has allocated, and what it says where fio cannot do its work."""
+"""The disk's probe against the bytes that the host has allocated, and its errors when fio fails."""
 
 import json
 import os
@@ -17,7 +17,7 @@ MODES = sorted(backends.modes())
 QUICK = [mode for mode in MODES if not backends.load(mode).features.own_kernel]
 EACH_QUICK_MODE = pytest.mark.parametrize("mode", QUICK)
 KEYS = {question.key.partition(".")[2] for question in io.QUESTIONS}
-SMALL_BYTES = 1024**2  # of metadata, logs and the JSON
+SMALL_BYTES = 1024**2  # metadata, logs and the JSON
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_every_question_gets_an_answer(work, mode):
 
 @EACH_QUICK_MODE
 def test_the_writes_are_on_the_writable_layer(work, mode):
-    """What fio says it wrote is a file there, every byte of it allocated."""
+    """The file that fio reports to have written exists, with every byte allocated."""
     with started(io.disked(work, ["durable"]), mode) as start:
         inst = start.inst
         found = follow(start.watch, "done", 60.0)
@@ -55,11 +55,11 @@ def test_the_writes_are_on_the_writable_layer(work, mode):
                 text = file.read()
     job = json.loads(text[text.index("{") :])["jobs"][0]
     assert io.operations([line for _, line in found]) == {"durable": job["write"]["total_ios"]}
-    assert job["sync"]["lat_ns"]["N"] >= job["write"]["total_ios"] - 1  # each was made durable
+    assert job["sync"]["lat_ns"]["N"] >= job["write"]["total_ios"] - 1  # each write was followed by a sync
     assert job["write"]["io_bytes"] == 4096 * job["write"]["total_ios"]
     span_s, own_s = spans(found)["durable"].seconds, job["write"]["runtime"] / 1000
     assert own_s >= io.JOB_MS / 1000
-    assert own_s - 0.05 < span_s < own_s * 2 + 1  # no guest: fio's clock is the host's
+    assert own_s - 0.05 < span_s < own_s * 2 + 1  # not in a guest: fio uses the host's clock
 
 
 def test_operations_are_counted_per_job():
@@ -70,9 +70,9 @@ def test_operations_are_counted_per_job():
 @pytest.mark.parametrize(
     ("lines", "text"),
     [
-        (["json a", "{", "not json", "}"], "what fio says of its job a cannot be read"),
-        (["json a", "{", "}"], "what fio says of its job a cannot be read"),
-        (["json a", *said("a", 5, 0)[1:-3]], "what fio says of its job a cannot be read"),
+        (["json a", "{", "not json", "}"], "fio's report on its job a cannot be read"),
+        (["json a", "{", "}"], "fio's report on its job a cannot be read"),
+        (["json a", *said("a", 5, 0)[1:-3]], "fio's report on its job a cannot be read"),
         (said("a", 5, 5, error=28), "fio's job a ended with error 28 after 10 operations"),
         (said("a", 0, 0), "fio's job a ended with error 0 after 0 operations"),
     ],
@@ -83,7 +83,7 @@ def test_what_fio_did_not_do_is_no_figure(lines, text):
 
 
 def test_an_image_without_fio(work):
-    with pytest.raises(VmctlError, match=r"ended with code 127 .* before it said 'done'") as caught:
+    with pytest.raises(VmctlError, match=r"ended with code 127 .* before it wrote 'done'") as caught:
         io.observe(Request(work._replace(image="tiny"), "io-without", "container"))
     assert "fio: not found" in caught.value.detail
     assert instance.names() == []
@@ -91,7 +91,7 @@ def test_an_image_without_fio(work):
 
 def test_a_job_that_fio_refuses(work, monkeypatch):
     monkeypatch.setitem(io.JOBS, "read_qd1", "--rw=nonsense")
-    with pytest.raises(VmctlError, match="before it said 'done'") as caught:
+    with pytest.raises(VmctlError, match="before it wrote 'done'") as caught:
         io.observe(Request(io.disked(work, ["read_qd1"]), "io-refused", "container"))
     assert "nonsense" in caught.value.detail
     assert instance.names() == []

@@ -1,4 +1,4 @@
-"""What a killed worker leaves running is ended, and nothing else."""
+"""Processes that a killed worker leaves are ended, and no others."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ from support.commands import ok, start, wait_for
 from bench import leftovers, result, session
 from vmctl import instance
 
-# what the worker of one sample starts, and what that starts
+# a process that the worker of one sample starts, and a child of that process
 FAMILY = "sleep 1000 & (setsid sleep 1000 &) ; echo ready; wait"
 
 
@@ -46,7 +46,7 @@ def test_a_sample_is_ended_with_all_that_it_has_started_and_no_other():
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="the modes need root here")
 def test_a_worker_that_has_outlived_its_measurement_is_ended_when_that_goes_on(guest_root, tmp_path):
-    """`vmctl bench` is killed in the middle of a sample, which would never end by itself."""
+    """`vmctl bench` is killed during a sample that would never end by itself."""
     spec, folder = tmp_path / "slow.yaml", tmp_path / "out"
     spec.write_text("image: tiny\ncommand: [sleep, '1000']\nready: {log: never, timeout: 900s}\n")
     words = ("--modes", "container", "--metrics", "boot", "--runs", "1", "--time-limit", "2s", "--out", str(folder))

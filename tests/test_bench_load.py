@@ -1,4 +1,4 @@
-"""The samples of memory in use, against a process that takes exactly 64 MiB and gives them back."""
+"""The samples of memory in use, against a process that takes exactly 64 MiB and frees them."""
 
 import os
 
@@ -13,7 +13,7 @@ from vmctl.workload import Resources, Workload
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root here")
 
 MIB = 1024**2
-SHARED_BYTES = MIB // 2  # page tables, and pages of programs: whoever else maps them now changes each one's part
+SHARED_BYTES = MIB // 2  # page tables, and pages of programs, whose PSS depends on the other processes that map them
 MODES = sorted(backends.modes())
 QUICK = [mode for mode in MODES if not backends.load(mode).features.own_kernel]
 EACH_QUICK_MODE = pytest.mark.parametrize("mode", QUICK)
@@ -47,7 +47,7 @@ def test_64_mib_are_taken_and_come_back(guest_root, mode):
 
 
 @EACH_QUICK_MODE
-def test_less_is_taken_of_a_small_memory_and_that_is_said(guest_root, mode):
+def test_less_is_taken_of_a_small_memory_and_the_texts_mention_it(guest_root, mode):
     seen = take(mode, WORK._replace(resources=Resources(memory_bytes=40 * MIB)))
     assert seen.values["set_bytes"] == 10 * MIB
     taken = seen.values["loaded_pss_bytes"] - seen.values["idle_pss_bytes"]
@@ -61,9 +61,9 @@ def test_a_guest_takes_it_of_the_host_and_reports_what_is_free_again(guest_root)
     seen = take(mode)
     values = seen.values
     taken = values["loaded_cgroup_bytes"] - values["idle_cgroup_bytes"]
-    assert 16 * MIB < taken < 80 * MIB  # some of it the guest had already
+    assert 16 * MIB < taken < 80 * MIB  # the guest already had some of it
     assert values["freed_cgroup_bytes"] < values["loaded_cgroup_bytes"] - 16 * MIB
-    assert values["loaded_vmm_bytes"] - values["idle_vmm_bytes"] < 16 * MIB  # it is the guest's, not the monitor's
+    assert values["loaded_vmm_bytes"] - values["idle_vmm_bytes"] < 16 * MIB  # the memory is the guest's, not QEMU's own
     assert answers(seen)["memory.given_back_share"][0] > 0.25
     assert instance.names() == []
 

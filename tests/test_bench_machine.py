@@ -1,4 +1,4 @@
-"""What the control says of the machine, from steady to not at all, and where it says nothing."""
+"""The sentence about the control: for a steady machine, an unsteady one, and without enough rounds."""
 
 import random
 
@@ -11,7 +11,7 @@ from bench.report import page
 
 
 def with_work_s(result, seconds):
-    """Return the result with these times as those of the control; None for a round that failed."""
+    """Return the result with these times of the control; None for a failed round."""
     left = iter(seconds)
 
     def sample(one):
@@ -26,7 +26,7 @@ def with_work_s(result, seconds):
 
 
 def scattered(share, count=32):
-    """Return times near 15 ms whose scaled median absolute deviation is near that share of them."""
+    """Return times near 15 ms with a scaled median absolute deviation near `share` of that."""
     chance = random.Random(3)
     return [0.015 * (1 + share * chance.gauss(0, 1)) for _ in range(count)]
 
@@ -43,22 +43,22 @@ def test_the_figure_is_that_of_its_samples(result):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"),
+    ("seconds", "text"),
     [
         (scattered(0.01), "the machine was steady"),
         (scattered(0.09), "the machine was not quite steady"),
         (scattered(0.4), "the machine was not steady"),
-        ([*scattered(0.01, 24), *[0.1] * 8], "8 of 32 far out): the machine was not steady"),
-        ([0.015] * 30 + [None] * 2, "scaled MAD 0 %, 0 of 30 far out, 2 failed): the machine was steady"),
-        ([0.0152] * 5 + [None] * 27, "took 15.2 ms (median of 5, 27 failed): fewer than 10 do not tell"),
-        ([None] * 32, "gave nothing: no memory."),
+        ([*scattered(0.01, 24), *[0.1] * 8], "8 outliers in 32 rounds): the machine was not steady"),
+        ([0.015] * 30 + [None] * 2, "scaled MAD 0 %, 0 outliers in 30 rounds, 2 failed): the machine was steady"),
+        ([0.0152] * 5 + [None] * 27, "took 15.2 ms (median of 5, 27 failed): fewer than 10 rounds do not show"),
+        ([None] * 32, "was not observed: no memory."),
     ],
     ids=["steady", "not quite", "unsteady", "strays", "failed", "few", "none"],
 )
-def test_what_is_said(result, seconds, said):
+def test_the_sentence(result, seconds, text):
     changed = with_work_s(result, seconds)
     sentence = machine.sentence(changed)
-    assert said in sentence
+    assert text in sentence
     assert sentence in list(table.notes(changed))
     assert sentence in export.markdown(changed)
     assert sentence in page.page(changed)
@@ -68,7 +68,7 @@ def test_the_page_has_a_row_of_it(result):
     assert "The control: fixed work as a plain process" in page.page(result)
 
 
-def test_a_result_without_a_control_says_nothing_of_it(result):
+def test_a_result_without_a_control_has_no_sentence(result):
     old = replaced(result, format="vmctl bench 2", figures=result.figures[:-1])
     for one in (old, make(metrics=("density",))):
         assert machine.figure(one) is None

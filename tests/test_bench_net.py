@@ -1,4 +1,4 @@
-"""The network's probe against servers of a known delay, a known number of bytes, and servers that fail it."""
+"""The network's probe against servers with a known delay, a known number of bytes, and failures."""
 
 import os
 import socket
@@ -27,7 +27,7 @@ def work(own_root):
 
 @pytest.fixture
 def server():
-    """The server as a child of ours, and its port."""
+    """Run the server as a child process, and return its port."""
     port = free_port()
     with subprocess.Popen([tool.program(), "serve", str(port)]) as child:
         wait_for(lambda: not socket.socket().connect_ex(("127.0.0.1", port)), timeout_s=120)
@@ -70,7 +70,7 @@ def test_a_container_in_the_hosts_network(own_root):
 
 
 def test_slow_requests_are_fewer(work, monkeypatch):
-    """There is a limit to the time they take together; what was seen is kept."""
+    """All requests together have a time limit; the ones before it are kept."""
     monkeypatch.setattr(net, "PING_S", 0.5)
     with started(net.serving(work, delay_ms=50), "container") as start:
         inst = start.inst
@@ -103,7 +103,7 @@ def test_a_server_that_does_not_answer(work, monkeypatch):
 
 
 def test_a_server_that_goes_away(work, monkeypatch):
-    """It is there for the first connection, that of the probe, and gone for the next one."""
+    """The server accepts the first connection, the probe's, and ends before the next one."""
 
     def one_connection(work, serving=net.serving):
         _, _, port, _ = serving(work).command

@@ -1,4 +1,4 @@
-"""Our own cost beside others': the same program from the same files, and what cannot run here says why."""
+"""Our cost compared with others: the same program from the same files, and reasons if one cannot run."""
 
 import json
 import os
@@ -51,7 +51,7 @@ def test_peers_start_the_same_program_and_leave_nothing(guest_root):
 
 
 def test_who_is_installed_can_do_it(guest_root):
-    """What we call does what it should, where the program is; elsewhere it would be listed with the reason."""
+    """The command works if the program is installed; otherwise it is listed with the reason."""
     programs = filter(which, ("bwrap", "systemd-nspawn", "podman"))
     with shared_root(containers.workload()) as root:
         commands = {**dict(containers.others(root)), "podman": engines.podman(root.path)}

@@ -1,4 +1,4 @@
-"""The page in a real browser: every sample drawn, everything escaped, readable in both schemes, on any width."""
+"""The page in a real browser: it draws every sample, escapes every text, and is readable at any width."""
 
 import html
 import json
@@ -19,7 +19,7 @@ needs_browser = pytest.mark.skipif(chromium() is None, reason="chromium is not i
 METRICS = ("boot", "memory", "disk", "density", "teardown")
 HOSTILE = "</script><img src=x onerror=alert(1)><!-- ${{7*7}} $x_1$ \u2028 'é漢🦊\" & " + "n" * 300
 
-# measures the page in frames of several widths; the frame has the origin of this script, so it can look inside
+# measures the page in frames of several widths; they have the origin of this script, which can read them
 WRAPPER = """<!DOCTYPE html><title>w</title><pre id="measured"></pre><script>
 const text = PAGE;
 function light(colour) {
@@ -90,7 +90,7 @@ for (const width of WIDTHS) {
 
 
 def hostile():
-    """Return a result in which everything that comes from outside is hostile."""
+    """Return a result in which every text from outside is hostile."""
     result = make(runs=3, metrics=("boot",))
     named = [
         replaced(one, error=HOSTILE) if one.error else replaced(one, texts={**one.texts, "page": HOSTILE})
@@ -113,7 +113,7 @@ def result():
 
 @pytest.fixture(scope="module")
 def look(tmp_path_factory):
-    """`look(text, dark=False, widths=...)`: what a browser makes of a page, per width."""
+    """`look(text, dark=False, widths=...)` returns how a browser renders a page, per width."""
 
     def measured(text, *, dark=False, widths=(1280, 390)):
         folder = tmp_path_factory.mktemp("page")
@@ -128,7 +128,7 @@ def look(tmp_path_factory):
 
 
 def as_script(text):
-    """Return a text as a literal of a script that is in a page."""
+    """Return a text as a literal for a script in a page."""
     return json.dumps(text).replace("<", "\\u003c")
 
 
@@ -145,7 +145,7 @@ def test_the_browser_complains_of_nothing(tmp_path, result):
     assert 'id="result"' in dom
     assert "CONSOLE" not in log, log
     path.write_text(page(result).replace("</body>", "<script>alert(1)</script><img src='http://192.0.2.1/x'></body>"))
-    assert "CONSOLE" in browse(tmp_path, f"file://{path}", "--dump-dom")[1]  # so it would have been heard
+    assert "CONSOLE" in browse(tmp_path, f"file://{path}", "--dump-dom")[1]  # so a message would be found
 
 
 @needs_browser
@@ -193,7 +193,7 @@ def test_the_structure_can_be_walked(seen):
 @needs_browser
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_contrast(look, result, dark):
-    """WCAG 2.2: 4.5 for text (1.4.3), 3 for what is drawn (1.4.11)."""
+    """WCAG 2.2: 4.5 for text (1.4.3), 3 for graphics (1.4.11)."""
     one = look(page(result), dark=dark, widths=[1280])[1280]
     assert (one["paper"] == "rgb(255, 255, 255)") != dark
     assert one["contrasts"][0][0] >= 4.5, one["contrasts"]
@@ -231,7 +231,7 @@ def test_the_same_result_makes_the_same_page(result):
     assert page(result) == page(result)
 
 
-def test_every_sentence_says_who_and_how_sure(result):
+def test_every_sentence_has_a_mode_and_an_interval(result):
     for section in sections(result):
         assert len(section.sentences) >= len(result.plan.modes)
     first = " ".join(sections(result)[0].sentences)
@@ -241,39 +241,39 @@ def test_every_sentence_says_who_and_how_sure(result):
     assert "2 runs failed" in first
 
 
-def test_few_rounds_say_so():
+def test_few_rounds_are_mentioned():
     text = page(make(runs=3, metrics=("boot",)))
     assert "Fewer than 30" in text
-    assert "too few rounds to tell a difference" in text
+    assert "too few rounds to show a difference" in text
     assert "95 % interval 1" not in text
 
 
 @pytest.mark.parametrize("verdict", ["more", "less", "equal", "small", "undecided", "few", "invalid"])
 def test_a_verdict_decides_the_words(verdict):
-    """Only what the verdict bears is said, whatever the numbers look like."""
+    """The sentence depends on the verdict only, not on the numbers."""
     result = make(metrics=("boot",))
     changed = tuple(replaced(one, verdict=verdict) for one in result.ratios)
     text = " ".join(words.sentences(replaced(result, ratios=changed), words.headlines(result)[0][1]))
     assert ("the same as a plain process within 3 %" in text) == (verdict == "equal")
     assert ("longer than a plain process" in text) == (verdict in ("more", "less"))
-    assert ("nor that there is none" in text) == (verdict == "undecided")
+    assert ("neither a difference to a plain process nor equality is shown" in text) == (verdict == "undecided")
     assert ("not valid" in text) == (verdict == "invalid")
 
 
 @pytest.mark.parametrize(
-    ("ratio", "said"),
+    ("ratio", "text"),
     [
         (0.8212, "0.821 times as long as a plain process, from too few rounds"),
         (1.0001, ", as long as a plain process,"),
     ],
 )
-def test_too_few_rounds_tell_a_multiple_and_no_difference(ratio, said):
+def test_too_few_rounds_give_a_multiple_and_no_difference(ratio, text):
     result = make(runs=3, metrics=("boot",))
     changed = replaced(result, ratios=tuple(replaced(one, ratio=ratio) for one in result.ratios))
-    assert said in " ".join(words.sentences(changed, words.headlines(result)[0][1]))
+    assert text in " ".join(words.sentences(changed, words.headlines(result)[0][1]))
 
 
-def test_failures_stand_in_their_table_alone(result):
+def test_failures_are_only_in_their_table(result):
     failures = [one.error for one in result.samples if one.error]
     assert len(failures) > 1
     assert not [one for one in words.notes(result) if failures[0] in one]
@@ -289,7 +289,7 @@ def test_the_first_run_is_shown_apart(result):
 
 
 def test_a_result_without_charts_has_its_tables():
-    assert "None of what was measured has a chart" in page(
+    assert "No measured metric has a chart" in page(
         replaced(make(runs=2), samples=(), figures=(), ratios=(), plan=replaced(make(runs=2).plan, metrics=()))
     )
     text = page(replaced(make(runs=2, metrics=("boot",)), samples=(), figures=(), ratios=()))
@@ -297,7 +297,7 @@ def test_a_result_without_charts_has_its_tables():
     assert "<svg" not in text
 
 
-def test_the_command_writes_a_page_beside_the_result(result, tmp_path):
+def test_the_command_writes_a_page_next_to_the_result(result, tmp_path):
     results.write(result, str(tmp_path))
     said = ok("bench", "report", str(tmp_path))
     assert said.strip() == str(tmp_path / "report.html")

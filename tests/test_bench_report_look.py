@@ -1,4 +1,4 @@
-"""The page as it is looked at, printed and read aloud, in a real browser, and the table on its first screen."""
+"""The page in a real browser: on the screen, on paper, in a screen reader; and the table on its first screen."""
 
 import base64
 import re
@@ -13,7 +13,7 @@ from bench.report.page import page, sections
 needs_browser = pytest.mark.skipif(chromium() is None, reason="chromium is not installed")
 METRICS = ("boot", "memory", "disk", "cpu", "syscall", "io", "net", "density", "teardown")
 
-# text elements of charts that reach out of their chart, and pairs that lie upon each other, in pixels
+# text elements that exceed their chart, and pairs that overlap, in pixels
 OVERLAPS = """
 [...document.querySelectorAll("figure svg")].flatMap(svg => {
   const all = svg.getBoundingClientRect(), found = [];
@@ -36,7 +36,7 @@ GLANCE = """
 
 
 def worded(ask, script):
-    """Return what a script makes of the page."""
+    """Return the result of a script in the page."""
     found = ask("Runtime.evaluate", expression=script, returnByValue=True)
     assert "exceptionDetails" not in found, found
     return found["result"].get("value")
@@ -62,7 +62,7 @@ def show(browser, tmp_path):
 
 
 def read(ask):
-    """Return what a screen reader gets, in its order: (role, name, names of the roles around it)."""
+    """Return the nodes for a screen reader, in order: (role, name, roles of its ancestors)."""
     nodes = {one["nodeId"]: one for one in ask("Accessibility.getFullAXTree")["nodes"]}
     found = []
 
@@ -132,12 +132,12 @@ def test_no_text_of_a_chart_is_cut_or_covered(show, runs):
         assert worded(ask, "document.querySelectorAll('figure svg text').length") > 100
         assert worded(ask, OVERLAPS) == []
         worded(ask, "const t = document.querySelector('figure svg text'); t.parentNode.append(t.cloneNode(true))")
-        assert worded(ask, OVERLAPS)  # so it would have been seen
+        assert worded(ask, OVERLAPS)  # so an overlap would be found
 
 
 @needs_browser
 def test_an_axis_that_begins_at_nothing_has_few_numbers(show):
-    """The points lie close together and far from 0: 44 KiB more for each instance, above an image of 2 MiB."""
+    """The points are close together and far from 0: 44 KiB per instance, above an image of 2 MiB."""
     result = make(runs=2, modes=("host", "container"), metrics=("disk",), faults=False)
     taken = [2e6 + 45056 * number for number in range(6)]
     samples = tuple(
@@ -171,10 +171,10 @@ def test_a_chart_is_one_image_with_its_numbers_after_it(show):
     drawn = [chart for section in sections(result) for chart in section.charts]
     images = [(number, name) for number, (role, name, _) in enumerate(seen) if role in ("image", "img")]
     assert [name for _, name in images] == [chart.title for chart in drawn]
-    assert not [one for one in seen if set(one[2]) & {"image", "img"}]  # nothing within is read on its own
+    assert not [one for one in seen if set(one[2]) & {"image", "img"}]  # nothing inside is read separately
     for (number, _), chart in zip(images, drawn, strict=True):
         after = [name for role, name, _ in seen[number:] if role == "DisclosureTriangle"]
-        assert after[0] == f"The numbers behind the chart: {chart.title}"
+        assert after[0] == f"The numbers of the chart: {chart.title}"
 
 
 @needs_browser
@@ -187,13 +187,13 @@ def test_what_is_folded_takes_no_paper_until_it_is_opened(show):
 
 @needs_browser
 def test_on_paper_nothing_is_wider_than_the_sheet(show):
-    with show(make(metrics=METRICS), 690, 1000) as ask:  # A4 without its margins, in the pixels of CSS
+    with show(make(metrics=METRICS), 690, 1000) as ask:  # A4 without its margins, in CSS pixels
         ask("Emulation.setEmulatedMedia", media="print")
         assert worded(ask, "document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
         wide = "[...document.querySelectorAll('table, svg')].map(e => e.getBoundingClientRect().right)"
         assert max(worded(ask, wide)) <= 690
         heights = worded(ask, "[...document.querySelectorAll('.question')].map(e => e.offsetHeight)")
-    assert max(heights) <= 1000  # a question is never parted from its chart
+    assert max(heights) <= 1000  # a question and its chart are on one page
 
 
 def test_the_table_at_a_glance_has_the_figures():
@@ -201,10 +201,10 @@ def test_the_table_at_a_glance_has_the_figures():
     ((_, question),) = words.headlines(result)
     host, container, vm = glance.cells(result, question)
     assert re.fullmatch(r"1\d\d\.\d ms", host.value)
-    assert host.beside == ""
-    assert re.fullmatch(r"1\.0\d times", container.beside)
+    assert host.comparison == ""
+    assert re.fullmatch(r"1\.0\d times", container.comparison)
     assert vm.value.endswith(" s")
-    assert re.fullmatch(r"2\d\.\d times", vm.beside)
+    assert re.fullmatch(r"2\d\.\d times", vm.comparison)
 
 
 @pytest.mark.parametrize(
@@ -219,33 +219,33 @@ def test_the_table_at_a_glance_has_the_figures():
         ("invalid", "not valid"),
     ],
 )
-def test_a_verdict_decides_what_stands_below_a_figure(verdict, said):
+def test_a_verdict_determines_the_text_below_a_figure(verdict, said):
     result = make(metrics=("boot",))
     changed = replaced(result, ratios=tuple(replaced(one, verdict=verdict) for one in result.ratios))
     for cell in glance.cells(changed, words.headlines(result)[0][1])[1:]:
-        assert re.fullmatch(said, cell.beside)
+        assert re.fullmatch(said, cell.comparison)
 
 
-@pytest.mark.parametrize(("cold", "said"), [(True, "cold: the page cache emptied"), (False, "warm")])
-def test_the_table_at_a_glance_says_what_its_figures_are_of(cold, said):
+@pytest.mark.parametrize(("cold", "said"), [(True, "cold: files of the start evicted"), (False, "warm")])
+def test_the_caption_of_the_table_at_a_glance(cold, said):
     result = make(runs=2, metrics=("boot",))
     text = page(finished(result, plan=replaced(result.plan, cold=cold)))
     assert f"Medians and slopes of 2 rounds, {said}" in text
 
 
-def test_more_is_better_is_said_where_it_is():
+def test_more_is_better_is_mentioned():
     found = {one.heading: one.better for one in sections(make(runs=2, metrics=("boot", "io")))}
     assert found["Start to first answer"] == ""
     assert found["Disk: reads"] == "more is better"
 
 
-def test_a_mode_without_an_answer_says_so():
+def test_a_mode_without_an_answer():
     result = make(runs=2, metrics=("boot",))
     left = finished(result, samples=tuple(one for one in result.samples if one.mode != "host"))
     cells = glance.cells(left, words.headlines(left)[0][1])
     assert cells[0] == ("", "no answer")
-    assert cells[1].beside == ""  # it is the first now
-    assert cells[2].beside.endswith("too few rounds")
+    assert cells[1].comparison == ""  # now the first mode
+    assert cells[2].comparison.endswith("too few rounds")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""`result.json`: the schema that is shipped, and files that are none."""
+"""`result.json`: its schema, and files that are not results."""
 
 import json
 import os
@@ -19,7 +19,7 @@ def test_the_schema_that_is_shipped_is_that_of_the_code():
         assert json.load(file) == json.loads(json.dumps(result.schema()))
 
 
-def test_a_result_is_as_its_schema_says(tmp_path):
+def test_a_result_matches_its_schema(tmp_path):
     path = result.write(make(metrics=("boot", "teardown")), str(tmp_path / "new" / "folder"))
     with open(path, encoding="utf-8") as file:
         document = json.load(file)
@@ -41,8 +41,8 @@ def test_a_result_is_read_back_as_it_was_written(tmp_path):
         (b"", "is damaged"),
         (b"{", "is damaged"),
         (b"\xff\xfe", "is damaged"),
-        (b"[]", "is no result of this version"),
-        (b"{}", "is no result of this version"),
+        (b"[]", "is not a result of this version"),
+        (b"{}", "is not a result of this version"),
         (b'{"format": "vmctl bench 1"}', "its format is 'vmctl bench 1'"),
         (b'{"format": "vmctl bench 2"}', "is damaged"),
         (b'{"format": "vmctl bench 2", "id": 7}', "is damaged"),

@@ -1,4 +1,4 @@
-"""`bench --self-test`: that it measures what it says, with few trials; how well a machine does is not for a test."""
+"""`bench --self-test` with few trials. Whether this machine meets the targets is not tested."""
 
 import json
 import re
@@ -18,7 +18,7 @@ QUICK = [mode for mode in sorted(backends.modes()) if not backends.load(mode).fe
 
 
 def made(slower, runs=30, trials=40, noise=0.005):
-    """Return what a machine of known noise would have measured."""
+    """Return the measurement of a machine with known noise."""
     import random
 
     chance = random.Random(f"{slower} {noise}")
@@ -57,13 +57,13 @@ def test_a_difference_of_three_percent_is_found_in_little_noise():
     assert "of 40 trials" in slower.measured
 
 
-def test_in_more_noise_it_says_how_many_rounds_have_done():
+def test_with_more_noise_it_reports_how_many_rounds_were_enough():
     same, slower = selftest.lines(made(1.03, noise=0.035))
     assert (same.met, slower.met) == (True, False)
     assert re.search(r"; with (60|90|120) rounds [\d.]+% of (20|13|10)$", slower.measured), slower
 
 
-def test_in_much_noise_it_says_how_many_rounds_it_would_take():
+def test_with_much_noise_it_estimates_how_many_rounds_are_needed():
     same, slower = selftest.lines(made(1.03, noise=0.1))
     assert (same.met, slower.met) == (True, False)
     rounds = int(re.search(r"it would take some (\d+) rounds", slower.measured)[1])
@@ -110,7 +110,7 @@ def test_what_observing_adds_is_judged_by_its_interval():
 
 @pytest.mark.parametrize("mode", QUICK)
 def test_the_harness_measures_itself(own_root, mode):
-    """The workload is silent for a known time, and says on the same clock when it spoke."""
+    """The workload is silent for a known time, and writes the time of its output on the same clock."""
     work = tool.with_program(Workload(name="", image="tiny"))
     said = work._replace(command=(tool.PATH, "stamp", str(overhead.QUIET_MS)), ready=Ready(log="^stamp"))
     assert overhead.unwatched_s(said, mode) >= overhead.QUIET_MS / 1000
@@ -143,12 +143,12 @@ def test_the_command(own_root, tmp_path):
 
 
 def test_a_wrong_call():
-    assert "--trials has to be from 1 to 10,000, not 0" in refused("bench", "--self-test", "--trials", "0")
+    assert "--trials has to be between 1 and 10,000, not 0" in refused("bench", "--self-test", "--trials", "0")
 
 
 def test_ctrl_c_ends_it(own_root):
     process = start("bench", "--self-test", "--trials", "10000")
-    with pytest.raises(subprocess.TimeoutExpired):  # it is measuring
+    with pytest.raises(subprocess.TimeoutExpired):  # it is still measuring
         process.wait(2)
     process.send_signal(signal.SIGINT)
     out, errors = process.communicate(timeout=120)

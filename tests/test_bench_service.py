@@ -1,4 +1,4 @@
-"""Requests to the user's own service: servers of a known delay and a known number of answers, and those that fail."""
+"""Requests to the user's service: servers with a known delay or a known number of answers, and failures."""
 
 import os
 import time
@@ -27,8 +27,8 @@ OK = "printf 'Content-Type: text/plain\\r\\n\\r\\nlate\\n'"
 
 
 def served(script=OK, name="served"):
-    """Return a web server whose page `/` is a file, and whose probe asks for what a script says."""
-    port = free_port()  # in mode host it is the host's
+    """Return a web server whose page `/` is a file, and whose probe requests the output of a script."""
+    port = free_port()  # a port of the host in mode host
     return Workload(
         name=name,
         image="tiny",
@@ -47,18 +47,18 @@ def take(work, mode="container"):
 
 
 def once(script):
-    """Return a script that is all right when it is run for the first time, for the probe, and not any more then."""
+    """Return a script that succeeds at its first run, for the probe, and fails afterwards."""
     return f"[ -e /seen ] || {{ : >/seen; {OK}; exit; }}\n{script}"
 
 
 def page(work):
-    """Return the workload with its probe at the file, which is served without a script."""
+    """Return the workload with its probe on the file, which needs no script."""
     return work._replace(ready=Ready(http=HttpProbe(work.ready.http.port)))
 
 
 @EACH_QUICK_MODE
 def test_a_service_that_answers_after_200_ms(own_root, mode):
-    """Never less, and to 5 % no more beside the same script without the delay; a busy machine gets more turns."""
+    """Never less than the delay, and at most 5 % more, compared with the script without it; with several tries."""
     late = f"if [ -e /late ]; then sleep {DELAY_S}; else sleep 0; fi; {OK}"
     with started(service.prepare(served(late)), mode) as start:
         inst = start.inst
@@ -95,7 +95,7 @@ def test_every_question_gets_an_answer(own_root, mode):
 
 
 def test_four_clients_are_served_at_once(own_root):
-    """Each waits for its own answer only: four times as many come as one client gets."""
+    """Each client waits only for its own answer: four clients get four times as many answers as one."""
     with started(service.prepare(served(f"sleep {DELAY_S}; {OK}")), "container") as start:
         inst = start.inst
         found = service.rate(service.target_of(inst))
@@ -112,7 +112,7 @@ def test_slow_answers_are_fewer_and_the_first_does_not_count(own_root, monkeypat
 
 
 def test_an_answer_of_many_parts_is_read_to_its_end(own_root):
-    """Ten MiB, announced and not; the second is over when the server closes."""
+    """Ten MiB with and without a length; the second answer ends when the server closes the connection."""
     head = "printf 'Content-Type: text/plain\\r\\n%s\\r\\n'"
     for length in ("Content-Length: 10485760\\r\\n", ""):
         script = f"{head.replace('%s', length)}; head -c 10485760 /dev/zero"
@@ -128,8 +128,8 @@ def test_an_answer_of_many_parts_is_read_to_its_end(own_root):
             "printf 'Status: 503 Busy\\r\\n\\r\\n'",
             "answered GET /cgi-bin/page with .*503.*, although it had been ready",
         ),
-        ("printf 'Content-Length: 100\\r\\n\\r\\nshort'", r"with \d+ bytes where it had announced \d+"),
-        ("printf 'HTTP/1.1 200 OK\\r\\n'", r"with \d+ bytes that are no HTTP answer"),
+        ("printf 'Content-Length: 100\\r\\n\\r\\nshort'", r"with \d+ bytes, but announced \d+"),
+        ("printf 'HTTP/1.1 200 OK\\r\\n'", r"with \d+ bytes that are not an HTTP answer"),
     ],
     ids=["status", "short", "headless"],
 )
@@ -145,7 +145,7 @@ def test_an_answer_that_is_none(own_root, script, said):
 def test_an_answer_that_does_not_end(own_root, monkeypatch, script):
     monkeypatch.setattr(service, "ANSWER_S", 0.7)
     begin_s = time.monotonic()
-    with pytest.raises(DeadlineError, match=r"was ready, and then did not answer GET /cgi-bin/page within 0.7 s"):
+    with pytest.raises(DeadlineError, match=r"was ready but did not answer GET /cgi-bin/page within 0.7 s"):
         take(served(once(script)))
     assert time.monotonic() - begin_s < 250
     assert instance.names() == []
@@ -156,7 +156,7 @@ def test_a_service_that_goes_away(own_root):
     answer = "HTTP/1.1 200 OK\\r\\nContent-Length: 0\\r\\n\\r\\n"
     command = ("sh", "-c", f"printf '{answer}' | nc -l -p {port}; sleep 1000")
     gone = Workload(name="gone", image="tiny", command=command, ready=Ready(http=HttpProbe(port)))
-    with pytest.raises(VmctlError, match="gone broke the connection of a request: Connection refused"):
+    with pytest.raises(VmctlError, match="gone closed the connection of a request: Connection refused"):
         take(gone)
     assert instance.names() == []
 
@@ -186,7 +186,7 @@ def test_only_who_speaks_http_is_asked():
 
 
 def test_several_at_once_find_their_way(own_root):
-    """Each thread goes to the instance's network by itself, and comes back."""
+    """Each thread enters the instance's network separately, and leaves it."""
     here = os.readlink("/proc/self/ns/net")
     with started(service.prepare(page(served())), "container") as start, ThreadPoolExecutor(3) as pool:
         inst = start.inst

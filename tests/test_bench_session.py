@@ -1,4 +1,4 @@
-"""A measurement under way: its schedule, samples that are kept at once, interruptions, failures, limits."""
+"""A running measurement: its schedule, samples that are written at once, interruptions, failures, limits."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from vmctl.workload import File, HttpProbe, Ready, Workload
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the modes need root here")
 
-PORT = free_port()  # in mode host, that of the host
+PORT = free_port()  # a port of the host in mode host
 SPOKEN = Workload(name="spoken", image="tiny", command=("sh", "-c", "sleep 0.3; echo now; exit 3"))
 PAGE = Workload(
     name="page",
@@ -85,7 +85,7 @@ def test_the_order_is_the_seeds_and_differs_from_round_to_round():
     assert len(orders) > 10
 
 
-def test_a_result_tells_the_kernels_parameters_and_not_those_of_init():
+def test_a_result_has_the_kernels_parameters_and_not_those_of_init():
     line = "root=/dev/vda ro rdinit=/one init=/sbin/two quiet mitigations=off -- --token secret"
     assert manifest.kernel_parameters(line) == "root=/dev/vda ro quiet mitigations=off"
     assert manifest.kernel_parameters("ro") == "ro"
@@ -189,7 +189,7 @@ def test_guests_are_run_as_before_when_a_measurement_goes_on(guest_root, tmp_pat
     made = schedule.make(SPOKEN, ("host",), ("boot",), 1, 1)
     session.begin(str(tmp_path), SPOKEN, made, (), {"accel": "tcg"})
     assert session.resume(str(tmp_path)).options == {"accel": "tcg"}
-    assert "--accel cannot be changed" in refused("bench", "--resume", str(tmp_path), "--accel", "kvm")
+    assert "cannot be combined with --accel" in refused("bench", "--resume", str(tmp_path), "--accel", "kvm")
 
 
 def test_a_measurement_that_an_earlier_version_began_is_resumed(guest_root, tmp_path):
@@ -244,7 +244,7 @@ def test_damaged_files_are_not_taken_up(tmp_path, name, content):
 def test_there_is_one_measurement_in_a_folder_and_none_in_others(tmp_path):
     with pytest.raises(SpecError, match="holds a measurement already"):
         measured(tmp_path, SPOKEN, ("host",), runs=1)
-    with pytest.raises(SpecError, match="holds no measurement"):
+    with pytest.raises(SpecError, match="contains no measurement"):
         session.resume(str(tmp_path / "nowhere"))
 
 
@@ -254,8 +254,8 @@ def test_one_at_a_time_measures_into_a_folder(guest_root, tmp_path):
     process = start(*words, "--runs", "1000")
     try:
         wait_for((folder / session.SAMPLES).exists)
-        assert "another vmctl measures into" in refused("bench", "--resume", str(folder))
-        assert f"another vmctl measures into {folder} now" in refused(*words)
+        assert "another vmctl is measuring into" in refused("bench", "--resume", str(folder))
+        assert f"another vmctl is measuring into {folder}" in refused(*words)
     finally:
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=120)
@@ -271,7 +271,7 @@ def test_a_worker_that_is_killed_is_a_failed_sample_and_leaves_nothing(guest_roo
     words = ("--modes", "container", "--metrics", "boot", "--runs", "1", "--out", str(tmp_path / "out"))
     process = start("bench", str(spec), *words)
     path = tmp_path / "out" / session.SAMPLES
-    for number in range(5):  # three of warming up, one that counts, and the control, which is let go
+    for number in range(5):  # three warm-ups, one that counts, and the control, which may finish
         wait_for(lambda n=number: instance.names() or (path.exists() and len(path.read_text().splitlines()) > n))
         for worker in workers(process.pid):
             os.kill(worker, signal.SIGKILL)
@@ -279,18 +279,18 @@ def test_a_worker_that_is_killed_is_a_failed_sample_and_leaves_nothing(guest_roo
     assert process.wait(120) == 1
     done = result.read(str(tmp_path / "out"))
     errors = {one.error for one in done.samples if one.kind == "start"}
-    assert errors == {"the process that measures was killed by signal 9"}
+    assert errors == {"the worker was killed by signal 9"}
     assert instance.names() == []
 
 
 def workers(parent):
-    """Return the processes that `vmctl bench` has started to measure instances in."""
+    """Return the worker processes that `vmctl bench` has started."""
     with open(f"/proc/{parent}/task/{parent}/children") as file:
         return [int(word) for word in file.read().split()]
 
 
 def test_a_disk_that_is_full_is_named_and_what_was_measured_goes_on(guest_root, tmp_path):
-    """A file system of 64 KiB, in a mount namespace of its own, has no room for the samples."""
+    """A file system of 64 KiB, in a separate mount namespace, has no room for the samples."""
     place = tmp_path / "small"
     place.mkdir()
     words = f"{VMCTL} bench {write_spec(tmp_path)} --modes host --metrics boot --runs 300 --out {place}/out"
@@ -351,22 +351,25 @@ def test_refusals_of_the_command_line(guest_root, tmp_path):
     spec = write_spec(tmp_path)
     for words, message in [
         ((), "needs a workload file"),
-        ((spec, "--runs", "0"), "--runs has to be from 1 to 10,000, not 0"),
-        ((spec, "--runs", "1000000000"), "--runs has to be from 1 to 10,000, not 1000000000"),
+        ((spec, "--runs", "0"), "--runs has to be between 1 and 10,000, not 0"),
+        ((spec, "--runs", "1000000000"), "--runs has to be between 1 and 10,000, not 1000000000"),
         ((spec, "--runs", "-1"), "not -1"),
-        ((spec, "--instances", "0"), "--instances has to be from 1"),
-        ((spec, "--metrics", "speed"), "there is no metric speed"),
+        ((spec, "--instances", "0"), "--instances has to be between 1"),
+        ((spec, "--metrics", "speed"), "unknown metric: speed"),
         ((spec, "--metrics", "boot, boot"), "named twice"),
-        ((spec, "--metrics", ""), "--metrics '' has an empty name"),
-        ((spec, "--modes", "host,"), "--modes 'host,' has an empty name"),
+        ((spec, "--metrics", ""), "--metrics '' contains an empty name"),
+        ((spec, "--modes", "host,"), "--modes 'host,' contains an empty name"),
         ((spec, "--modes", "host,host"), "named twice"),
         ((spec, "--modes", "nowhere"), "nowhere"),
-        (("--resume", str(tmp_path / "nowhere")), "holds no measurement"),
-        (("--resume", spec), "holds no measurement"),
-        ((spec, "--resume", str(tmp_path)), "a workload file cannot be changed"),
-        (("--resume", str(tmp_path), "--runs", "5", "--time-limit", "1s"), "--runs, --time-limit cannot be changed"),
-        ((spec, "--out", spec), f"{spec} cannot be the folder of what is measured: File exists"),
-        ((spec, "--out", "/proc/nowhere"), "/proc/nowhere cannot be the folder"),
+        (("--resume", str(tmp_path / "nowhere")), "contains no measurement"),
+        (("--resume", spec), "contains no measurement"),
+        ((spec, "--resume", str(tmp_path)), "cannot be combined with a workload file"),
+        (
+            ("--resume", str(tmp_path), "--runs", "5", "--time-limit", "1s"),
+            "cannot be combined with --runs, --time-limit",
+        ),
+        ((spec, "--out", spec), f"cannot write results to {spec}: a file of that name exists"),
+        ((spec, "--out", "/proc/nowhere"), "cannot write results to /proc/nowhere: "),
         (("verfy",), "did you mean `vmctl bench verify`?"),
         ((str(tmp_path / "none.yaml"),), "none.yaml"),
     ]:
@@ -376,17 +379,17 @@ def test_refusals_of_the_command_line(guest_root, tmp_path):
 
 def test_a_mode_that_cannot_run_is_an_error_unless_allowed(guest_root, tmp_path):
     path = tmp_path / "lonely.yaml"
-    path.write_text("image: tiny\ncommand: [echo, now]\nnetwork: none\n")  # mode host has no network to be empty
+    path.write_text("image: tiny\ncommand: [echo, now]\nnetwork: none\n")  # mode host has no empty network
     words = ("bench", str(path), "--runs", "1", "--metrics", "boot")
     assert "--allow-missing" in refused(*words, "--modes", "container,host", code=125)
     ok(*words, "--modes", "container,host", "--allow-missing", "--out", str(tmp_path / "out"))
     done = result.read(str(tmp_path / "out"))
     assert done.plan.modes == ("container",)
     assert [one.mode for one in done.refusals] == ["host"]
-    assert "none of these modes" in refused(*words, "--modes", "host", "--allow-missing", code=125)
+    assert "in any of these modes" in refused(*words, "--modes", "host", "--allow-missing", code=125)
 
 
-def test_a_quick_one_only_starts_and_asks_only_what_a_start_tells():
+def test_a_quick_one_only_starts_and_has_only_questions_of_a_start():
     whole, quick = (schedule.make(PAGE, ("host",), ("boot", "memory"), 3, 1, quick=each) for each in (False, True))
     assert {step.kind for step in quick.steps} == {CONTROL, "start"} < {step.kind for step in whole.steps}
     assert {kind for kind, _ in questions.of(quick)} == {"start"} < {kind for kind, _ in questions.of(whole)}

@@ -1,4 +1,4 @@
-"""The samples of a start, against workloads whose truth is known, and against those that fail."""
+"""The samples of a start, with workloads whose times are known, and with workloads that fail."""
 
 import os
 
@@ -16,7 +16,7 @@ MODES = sorted(backends.modes())
 QUICK = [mode for mode in MODES if not backends.load(mode).features.own_kernel]
 EACH_QUICK_MODE = pytest.mark.parametrize("mode", QUICK)
 
-PORT = free_port()  # in mode host it is the host's
+PORT = free_port()  # a port of the host in mode host
 
 PAGE = Workload(
     name="page",
@@ -35,13 +35,13 @@ def take(work, mode, *, look=False):
 
 
 def late(seconds):
-    """A service that is ready so long after it has begun."""
+    """A service that is ready a given time after its start."""
     command = ("sh", "-c", f"sleep {seconds}; echo now; exec sleep 1000")
     return Workload(name="late", image="tiny", command=command, ready=Ready(log="^now"))
 
 
 def sample(seen, **more):
-    """The sample that the session makes of what was seen."""
+    """The sample that the session makes of the observations."""
     from bench.model import Sample
 
     return Sample(kind="start", mode="", round=1, started=0.0, **seen._asdict(), **more)
@@ -78,7 +78,7 @@ def test_every_question_that_concerns_a_mode_is_answered(guest_root, mode):
     seen = take(PAGE, mode)
     found = answers(seen)
     silent = {key for key, values in found.items() if not values}
-    # no first output is seen of a server that says nothing, and without a guest there is no QEMU
+    # a silent server has no first output, and QEMU exists only with a guest
     assert silent == {"boot.output_s", "boot.work_output_s", "memory.pss_qemu_bytes", "memory.vmm_bytes"}
     parts = ("boot.process_s", "boot.init_s", "boot.work_answer_s")
     # after clone3 parent and child race, see bench.questions.between
@@ -90,7 +90,7 @@ def test_every_question_that_concerns_a_mode_is_answered(guest_root, mode):
 
 @EACH_QUICK_MODE
 def test_200_ms_are_seen_as_200_ms(guest_root, mode):
-    """Never less, and no more than that beside a start without them; a busy machine gets more turns.
+    """Never less than the delay, and no more, compared with a start without it; with several tries.
 
     It may be less than both added up: the supervisor starts while the workload waits.
     """
@@ -111,12 +111,12 @@ def test_a_batch_is_measured_until_it_speaks_and_stays_until_it_ends(guest_root,
     assert answers(seen)["boot.output_s"][0] >= 0.3
     assert seen.texts["exit_code"] == "3"
     assert {"T7", "T9"} <= set(seen.marks_ns)
-    assert "T8" not in seen.marks_ns  # nobody asked it to stop
+    assert "T8" not in seen.marks_ns  # it ended by itself
     assert seen.values["disk_bytes"] > 0
     assert "pss_bytes" not in seen.values
 
 
-def test_a_guest_tells_what_it_believes_and_what_its_monitor_takes(guest_root):
+def test_a_guest_reports_its_memory_and_qemu_has_its_own(guest_root):
     (mode,) = set(MODES) - set(QUICK)
     resources = PAGE.resources._replace(memory_bytes=192 * 1024**2)
     seen = take(PAGE._replace(resources=resources), mode, look=True)
@@ -140,7 +140,7 @@ def test_a_guest_tells_what_it_believes_and_what_its_monitor_takes(guest_root):
     ],
     ids=["ends", "late", "refused"],
 )
-def test_what_fails_says_why_and_leaves_nothing(guest_root, mode, work, error, message):
+def test_a_failure_has_a_reason_and_leaves_nothing(guest_root, mode, work, error, message):
     with pytest.raises(error, match=message):
         take(work, mode)
     assert instance.names() == []

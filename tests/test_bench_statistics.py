@@ -1,4 +1,4 @@
-"""The statistics against scipy, against published values, and against what they promise, by simulation."""
+"""The statistics against scipy, against published values, and against their guarantees by simulation."""
 
 import math
 import random
@@ -160,7 +160,7 @@ def test_the_seed_alone_decides_of_an_interval():
 
 
 def test_the_bootstrap_is_that_of_scipy():
-    """Other random draws, so only nearly the same ends."""
+    """The random draws differ, so the ends are only nearly the same."""
     values = SAMPLES[5]
     theirs = stats.bootstrap((values,), numpy.median, n_resamples=2000, method="percentile", random_state=1)
     ours = statistics.median_interval(values)
@@ -180,7 +180,7 @@ def test_resampled_medians_are_medians_of_what_was_drawn():
 
 
 def test_rounds_are_drawn_whole():
-    """Thirty servers with a hundred like answers each are thirty observations, not three thousand."""
+    """Thirty servers with a hundred similar answers each are thirty observations, not three thousand."""
     chance = random.Random(3)
     middles = [chance.gauss(100, 10) for _ in range(30)]
     rounds = [[middle + chance.gauss(0, 0.1) for _ in range(100)] for middle in middles]
@@ -190,12 +190,12 @@ def test_rounds_are_drawn_whole():
 
 
 def noisy(chance, middle, disturbed=1.0):
-    """Return a time as they are: skewed, sometimes far out."""
+    """Return a realistic time: skewed, sometimes an outlier."""
     return middle * disturbed * chance.lognormvariate(0, 0.03) * (1.5 if chance.random() < 0.05 else 1)
 
 
 def trials(ratio, count=400, rounds=30):
-    """Return the intervals of the ratio of two contenders, whose rounds are disturbed alike."""
+    """Return the intervals of the ratio of two contenders with common disturbances in their rounds."""
     found = []
     for seed in range(count):
         chance = random.Random(f"{ratio} {seed}")
@@ -226,7 +226,7 @@ def test_the_same_twice_is_seldom_called_different():
 
 
 def test_whole_rounds_and_a_random_order_are_why():
-    """The same numbers as blocks: a machine that gets slower meanwhile makes a difference of nothing."""
+    """The same numbers in blocks: a machine that becomes slower causes a false difference."""
     false = 0
     for seed in range(50):
         chance = random.Random(seed)
@@ -266,7 +266,7 @@ def test_the_rule(interval, word):
 
 
 def test_a_difference_as_large_as_the_band_is_found_where_the_scatter_is_small():
-    """By the ratio itself it would be found half of the time."""
+    """With the ratio itself it would be found half of the time."""
     found = beyond = 0
     for seed in range(200):
         chance = random.Random(seed)
@@ -277,10 +277,10 @@ def test_a_difference_as_large_as_the_band_is_found_where_the_scatter_is_small()
     assert 0.35 < beyond / 200 < 0.65
 
 
-# How many rounds it would take
+# How many rounds are needed
 
 
-def test_the_rounds_said_to_be_needed_do_find_it():
+def test_the_estimated_number_of_rounds_finds_it():
     def pairs(seed, count, slower=1.0):
         chance = random.Random(seed)
         return [(slower * chance.lognormvariate(0, 0.06), chance.lognormvariate(0, 0.06)) for _ in range(count)]

@@ -1,4 +1,4 @@
-"""A ladder that was cut short: the reason stands wherever its figures are read."""
+"""A ladder that was cut short: the reason appears with all its figures."""
 
 import pytest
 from support.bench_results import finished, make, replaced
@@ -8,11 +8,11 @@ from bench.questions import of
 from bench.report import page, words
 
 WHY = "before instance 2: instances share the host's network in mode host, and it has port 8000 only once"
-ALONE = f"of the first instance alone; stopped {WHY}"
+ALONE = f"for the first instance only; stopped {WHY}"
 
 
 def cut(result, mode, count, why=WHY):
-    """Return the result with its ladders in a mode stopped after so many instances."""
+    """Return the result with its ladders in a mode stopped after `count` instances."""
 
     def sample(one):
         if (one.kind, one.mode) != ("ladder", mode):
@@ -38,28 +38,30 @@ def short(whole):
     return cut(whole, "host", 1)
 
 
-def test_a_whole_ladder_needs_no_word(whole):
+def test_a_whole_ladder_has_no_remark(whole):
     assert list(cutshort.sentences(whole)) == []
     assert {cutshort.remark(whole, one, mode) for _, one in of(whole.plan) for mode in whole.plan.modes} == {""}
 
 
-def test_the_first_instance_alone_is_called_so(short):
+def test_the_remark_on_a_first_instance_only(short):
     assert cutshort.remark(short, question(short, "memory.marginal_bytes"), "host") == ALONE
     assert cutshort.remark(short, question(short, "density.start_slope_s"), "host") == f"stopped {WHY}"
     assert cutshort.remark(short, question(short, "memory.marginal_bytes"), "container") == ""
     assert cutshort.remark(short, question(short, "boot.answer_s"), "host") == ""
 
 
-def test_it_stands_in_the_sentences_the_tables_and_the_notes(short):
+def test_it_is_in_the_sentences_the_tables_and_the_notes(short):
     assert f"A plain process: {ALONE}." in words.sentences(short, question(short, "memory.marginal_bytes"))
     rows = [line for line in export.markdown(short).splitlines() if WHY in line]
     assert [row.split("|")[1].replace("&nbsp;", "").strip() for row in rows if row.startswith("|")] == [
         "memory for one more instance",
         "more than the one before",
     ]
-    note = f"host: 1 of 5 instances at the same time; stopped {WHY}, so what one more costs is there what the first one"
+    note = (
+        f"host: 1 of 5 instances at the same time; stopped {WHY}, so the cost of one more is the cost of the first one"
+    )
     assert any(line.startswith(note) for line in table.notes(short))
-    assert page.page(short).count("of the first instance alone") >= 2
+    assert page.page(short).count("for the first instance only") >= 2
 
 
 def test_one_that_got_further_has_a_slope_of_what_ran(whole):

@@ -1,4 +1,4 @@
-"""The figures of a result: what they are computed from, and what is said where there are too few of something."""
+"""The figures of a result: how they are computed, and their remarks if observations are too few."""
 
 import statistics as standard
 import subprocess
@@ -33,7 +33,7 @@ def test_each_question_has_a_figure_in_each_mode(result):
     assert len(asked) > 20
     figures = [(key, mode) for key in asked for mode in result.plan.modes]
     assert [(one.key, one.mode) for one in result.figures] == [*figures, ("control.work_s", "")]
-    assert "boot.output_s" not in asked  # that is asked of a batch
+    assert "boot.output_s" not in asked  # a question for batch workloads only
 
 
 def test_a_batch_is_asked_for_its_output():
@@ -45,7 +45,7 @@ def test_a_batch_is_asked_for_its_output():
     assert "boot.answer_s" not in keys
 
 
-def test_a_figure_is_what_its_samples_say(result):
+def test_a_figure_follows_from_its_samples(result):
     found = figure(result, "memory.pss_bytes", "host")
     numbers = values(result, "pss_bytes", "host")
     assert len(numbers) == 32
@@ -54,7 +54,7 @@ def test_a_figure_is_what_its_samples_say(result):
     assert found.low < found.value < found.high
     assert found.outliers == sum(statistics.outliers(numbers)) > 0
     assert (found.observations, found.failures, found.why) == (32, 0, "")
-    assert found.p5 is found.p95 is None  # for fewer than 100
+    assert found.p5 is found.p95 is None  # fewer than 100 observations
 
 
 def test_warm_ups_do_not_count(result):
@@ -71,7 +71,7 @@ def test_a_failed_sample_is_counted_and_not_looked_at(result):
     assert ratio(result, "boot.answer_s", "vm", "host").low is not None
 
 
-def test_fewer_than_thirty_have_no_interval_and_say_so():
+def test_fewer_than_thirty_have_no_interval_and_a_reason():
     few = make(runs=29)
     found = figure(few, "boot.answer_s", "host")
     assert found.value is not None
@@ -97,7 +97,7 @@ def test_what_a_mode_does_not_have_is_no_failure(result):
     assert found.why == "not observed in this mode"
 
 
-def test_what_failed_always_says_why(result):
+def test_a_failure_always_has_a_reason(result):
     steps = {(one.kind, one.mode, one.round): one for one in result.plan.steps}
     samples = tuple(
         failed(one, steps[one.kind, one.mode, one.round]) if one.mode == "vm" else one for one in result.samples
@@ -128,7 +128,7 @@ def test_ratios_are_those_of_the_rounds_that_both_have(result):
     assert (found.delta, found.verdict) == (1.0, "more")
 
 
-def test_each_pair_of_modes_stands_there_once(result):
+def test_each_pair_of_modes_is_there_once(result):
     pairs = [(one.mode, one.base) for one in result.ratios if one.key == "boot.answer_s"]
     assert pairs == [("container", "host"), ("vm", "host"), ("vm", "container")]
 
@@ -175,11 +175,11 @@ def test_another_seed_has_another_interval_and_the_same_median(result):
     assert (first.low, first.high) != (second.low, second.high)
 
 
-# What beats the disk it stands on
+# A guest that is faster than the disk of its host
 
 
 def of_disk(times, accelerator):
-    """Return a result whose guests take `times` as long for a durable write as the host does."""
+    """Return a result whose guests take `times` as long as the host for a durable write."""
     made = make(metrics=("io",), faults=False)
     question = next(one for _, one in questions.asked(("io",), service=True) if one.statistic == "median")
     kind = "io"
@@ -187,7 +187,7 @@ def of_disk(times, accelerator):
     def sample(one):
         if one.kind != kind:
             return one
-        # what each question looks at: the same number for all of them, times what the mode is said to take
+        # the values of each question: the same number for all of them, times the factor of the mode
         middle = 100.0 * (times if one.mode == "vm" else 1.0) * (1 + one.round / 1e4)
         texts = {"accelerator": accelerator} if accelerator and one.mode == "vm" else {}
         return replaced(one, values=dict.fromkeys(one.values, middle), texts=texts)

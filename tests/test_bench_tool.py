@@ -1,4 +1,4 @@
-"""The program inside against what is known otherwise: the kernel's accounting, a sleep of a known length."""
+"""The probe program against independent sources: the kernel's accounting, a sleep of a known length."""
 
 import os
 import subprocess
@@ -17,11 +17,11 @@ MODES = sorted(backends.modes())
 QUICK = [mode for mode in MODES if not backends.load(mode).features.own_kernel]
 EACH_QUICK_MODE = pytest.mark.parametrize("mode", QUICK)
 TINY = Workload(name="tool", image="tiny")
-PAUSES_S = 0.22  # of the program: before its first work, and before each
+PAUSES_S = 0.22  # the program's own pauses: before its first work, and before each work
 
 
 def direct(*words):
-    """Run the program as a child of ours and return what it wrote and what the kernel says it took."""
+    """Run the program as a child process; return its output and its resource usage."""
     with subprocess.Popen([tool.program(), *words], stdout=subprocess.PIPE, text=True) as child:
         said = child.stdout.read().splitlines()
         _, status, taken = os.wait4(child.pid, 0)
@@ -42,7 +42,7 @@ def followed(mode, script, until="done", timeout_s=120.0):
 
 
 def test_the_program_needs_no_library(tmp_path):
-    """It is executed in a root directory that holds nothing else."""
+    """The program works in an otherwise empty root directory."""
     (tmp_path / "root").mkdir()
     ok_code = subprocess.run(["cp", tool.program(), tmp_path / "root/probe"], check=False).returncode
     done = subprocess.run(
@@ -65,14 +65,14 @@ def test_four_times_the_work_is_four_times_the_processor():
     assert 2.5 < many_s / few_s < 6  # a shared processor is not always as fast
 
 
-def test_as_many_pages_are_touched_as_it_says():
+def test_as_many_pages_are_touched_as_it_reports():
     few, many = (direct("work", f"fault:{count}")[2].ru_minflt for count in (10, 50_010))
     assert abs(many - few - 50_000) < 50  # the program's own pages vary by some
 
 
 @pytest.mark.alone
-def test_as_many_processes_are_made_as_it_says():
-    """Others make some meanwhile, never fewer; the least of some tries is ours."""
+def test_as_many_processes_are_made_as_it_reports():
+    """Other processes may add to the count, never reduce it; the least of several tries is the program's."""
     made = []
     for _ in range(5):
         before = processes_made()
@@ -92,8 +92,8 @@ def test_what_it_does_not_know_is_an_error():
 
 
 @EACH_QUICK_MODE
-def test_the_time_of_work_is_bounded_by_what_the_kernel_says(own_root, mode):
-    """Not less than the processor was used by it, not more than passed between its begin and its end, pauses off."""
+def test_the_time_of_work_is_bounded_by_the_kernels_accounting(own_root, mode):
+    """At least the processor time that it used, at most the time from its begin to its end without pauses."""
     program = f"{tool.PATH} work integer:800000000"
     script = f"read begin _ </proc/uptime; {program}; read end _ </proc/uptime; times; echo over $begin $end"
     work = tool.with_program(TINY)._replace(command=("sh", "-c", script))
@@ -103,7 +103,7 @@ def test_the_time_of_work_is_bounded_by_what_the_kernel_says(own_root, mode):
             found = lines.follow(start.watch, "over", 60.0)
         span_s = lines.spans(found)["integer"].seconds
         minutes, _, seconds = found[-2][1].split()[0].removesuffix("s").partition("m")
-        below_s.append(span_s - (int(minutes) * 60 + float(seconds)))  # of the shell's children
+        below_s.append(span_s - (int(minutes) * 60 + float(seconds)))  # processor time of the shell's children
         begin_s, end_s = map(float, found[-1][1].split()[1:])
         above_s.append(end_s - begin_s - PAUSES_S - span_s)
     assert sorted(below_s)[1] > -0.05, below_s
@@ -128,7 +128,7 @@ def test_lines_come_whole_and_in_order(own_root):
 
 @EACH_QUICK_MODE
 def test_a_workload_that_ends_before_its_last_line(own_root, mode):
-    with pytest.raises(VmctlError, match=r"ended with code 3 .workload. before it said 'done'") as caught:
+    with pytest.raises(VmctlError, match=r"ended with code 3 .workload. before it wrote 'done'") as caught:
         followed(mode, "echo begin work; echo what a pity >&2; exit 3")
     assert "what a pity" in caught.value.detail
     assert instance.names() == []
@@ -139,8 +139,8 @@ def test_the_last_line_of_a_workload_that_ends_counts(own_root):
         assert followed("container", "echo done")[-1][1] == "done"
 
 
-def test_a_workload_that_says_nothing(own_root):
-    with pytest.raises(DeadlineError, match=r"did not say 'done' within 0.3 s"):
+def test_a_silent_workload(own_root):
+    with pytest.raises(DeadlineError, match=r"did not write 'done' within 0.3 s"):
         followed("container", "sleep 1000", timeout_s=0.3)
     assert instance.names() == []
 
@@ -163,18 +163,20 @@ def test_an_image_with_files_added(own_root, tmp_path):
 
 
 def test_an_image_that_is_not_there(own_root):
-    with pytest.raises(VmctlError, match=r"nothing can be added to the image absent: .*there is no image absent"):
+    with pytest.raises(
+        VmctlError, match=r"the probe program cannot be added to the image absent: .*there is no image absent"
+    ):
         tool.with_program(TINY._replace(image="absent"))
 
 
-def test_no_compiler_is_said_so(empty_root, monkeypatch, tmp_path):
+def test_no_compiler(empty_root, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(UnavailableError, match="there is no cc") as caught:
+    with pytest.raises(UnavailableError, match="cc is not installed") as caught:
         tool.program()
     assert "libc6-dev" in caught.value.hint
 
 
-def test_no_static_library_is_said_so(empty_root, monkeypatch, tmp_path):
+def test_no_static_library(empty_root, monkeypatch, tmp_path):
     (tmp_path / "cc").write_text("#!/bin/sh\necho '/usr/bin/ld: cannot find -lc' >&2; exit 1\n")
     (tmp_path / "cc").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
@@ -209,7 +211,7 @@ def test_each_question_gets_an_answer(own_root, mode):
 
 
 def test_a_guest_answers_too(guest_root):
-    """One boot: what the program does in a guest is seen by the host."""
+    """One boot: the host observes the program in a guest."""
     counts = {"integer": 20_000_000, "getppid": 50_000, "open_close": 2_000, "spawn": 10, "fault": 5_000}
     mode = next(mode for mode in MODES if backends.load(mode).features.own_kernel)
     spans, seen = tool.worked(Request(tool.working(TINY, counts), "tool-guest", mode))

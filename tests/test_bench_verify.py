@@ -1,4 +1,4 @@
-"""`bench verify`: what is left as it was measured passes, and whatever is changed does not."""
+"""`bench verify`: an unchanged result passes, a result with any change does not."""
 
 import json
 
@@ -26,7 +26,7 @@ def folder(result, tmp_path):
 
 
 def first(problems, *words):
-    """Return the first problem, which has to have all the words in it."""
+    """Return the first problem, which has to contain all the words."""
     assert problems
     for word in words:
         assert word in problems[0], problems
@@ -45,7 +45,7 @@ def test_no_field_of_a_figure_can_be_changed(result, field):
     value = getattr(known, field)
     other = f"{value}x" if isinstance(value, str) else 1.0 if value is None else value * (1 + 1e-6) + (value == 0)
     changed = replaced(result, figures=(replaced(known, **{field: other}), *result.figures[1:]))
-    first(verify(changed), "figure boot.answer_s host", f"{field} is stated as", "the samples give")
+    first(verify(changed), "figure boot.answer_s host", f"{field} is given as", "the samples give")
     assert len(verify(changed)) == 1
 
 
@@ -66,7 +66,7 @@ def test_figures_and_ratios_are_missing_strange_or_twice(result):
     one, ratio = result.figures[0], result.ratios[0]
     first(verify(replaced(result, figures=result.figures[1:])), "figure boot.answer_s host is missing")
     first(verify(replaced(result, ratios=result.ratios[1:])), "ratio boot.answer_s container host is missing")
-    first(verify(replaced(result, figures=(*result.figures, one))), "stands there 2 times")
+    first(verify(replaced(result, figures=(*result.figures, one))), "is given 2 times")
     invented = replaced(ratio, key="boot.invented_s")
     first(verify(replaced(result, ratios=(*result.ratios, invented))), "boot.invented_s", "does not follow from")
 
@@ -75,7 +75,7 @@ def test_the_controls_figure_is_one_of_them(result):
     *others, known = result.figures
     assert (known.key, known.mode) == ("control.work_s", "")
     better = replaced(known, value=known.value * 0.99)
-    first(verify(replaced(result, figures=(*others, better))), "figure control.work_s", "value is stated as")
+    first(verify(replaced(result, figures=(*others, better))), "figure control.work_s", "value is given as")
     first(verify(replaced(result, figures=tuple(others))), "figure control.work_s", "is missing")
 
 
@@ -105,14 +105,14 @@ def test_no_sample_can_be_changed(result, what):
 def test_each_step_has_one_sample(result):
     samples, plan = result.samples, result.plan
     name = f"round {samples[-1].round}: {samples[-1].kind}"
-    first(verify(replaced(result, samples=samples[:-1])), name, "is in the plan, and there is no sample")
+    first(verify(replaced(result, samples=samples[:-1])), name, "is in the plan but has no sample")
     first(verify(replaced(result, samples=(*samples, samples[-1]))), name, "was taken 2 times")
     extra = replaced(samples[-1], round=99)
-    first(verify(replaced(result, samples=(*samples, extra))), "round 99", "a sample that is not in the plan")
+    first(verify(replaced(result, samples=(*samples, extra))), "round 99", "has a sample but is not in the plan")
     swapped = (samples[1], samples[0], *samples[2:])
     first(verify(replaced(result, samples=swapped)), "not in the order of the plan")
     twice = replaced(plan, steps=(*plan.steps, plan.steps[-1]))
-    first(verify(replaced(result, plan=twice)), "stands in it 2 times")
+    first(verify(replaced(result, plan=twice)), "plan: it has ", " 2 times")
 
 
 def test_marks_are_in_order_but_for_the_race_of_t1_and_t4(result):
@@ -130,9 +130,9 @@ def test_marks_are_in_order_but_for_the_race_of_t1_and_t4(result):
 
 def test_a_plan_of_another_world(result):
     plan = result.plan
-    first(verify(replaced(result, plan=replaced(plan, metrics=("boot", "luck")))), "there is no metric luck")
+    first(verify(replaced(result, plan=replaced(plan, metrics=("boot", "luck")))), "the metric luck does not exist")
     strange = replaced(plan, steps=(*plan.steps, Step(kind="luck", mode="host", round=1)))
-    first(verify(replaced(result, plan=strange)), "there is no kind of sample luck")
+    first(verify(replaced(result, plan=strange)), "the kind of sample luck does not exist")
     strange = replaced(plan, steps=(*plan.steps, Step(kind="start", mode="zone", round=1)))
     first(verify(replaced(result, plan=strange)), "zone")
 
@@ -140,7 +140,7 @@ def test_a_plan_of_another_world(result):
 # The command
 
 
-def test_the_command_says_what_it_has_checked(folder, result):
+def test_the_command_reports_what_it_has_checked(folder, result):
     done = vmctl("bench", "verify", str(folder))
     assert (done.code, done.out) == (0, "")
     assert f"{len(result.figures)} figures and {len(result.ratios)} ratios" in done.err
@@ -154,7 +154,7 @@ def test_the_command_finds_an_edited_file(folder):
     path.write_text(json.dumps(document))
     done = vmctl("bench", "verify", str(path))
     assert done.code == 1
-    assert "boot.answer_s host: value is stated as" in done.out
+    assert "boot.answer_s host: value is given as" in done.out
     assert "1 wrong" in done.err
 
 
@@ -162,8 +162,8 @@ def test_the_command_finds_an_edited_file(folder):
     ("content", "said"),
     [
         ("", "is damaged"),
-        ("{}", "is no result of this version"),
-        ('{"format": "vmctl bench 1"}', "is no result of this version"),
+        ("{}", "is not a result of this version"),
+        ('{"format": "vmctl bench 1"}', "is not a result of this version"),
         ('{"format": "vmctl bench 2"}', "is damaged"),
         ('{"format": "vmctl bench 3"}', "is damaged"),
     ],
@@ -181,16 +181,18 @@ def test_a_file_cut_short_is_refused(folder):
 
 def test_the_number_of_rounds_is_held_against_the_plan(result):
     fewer = replaced(result, plan=replaced(result.plan, runs=result.plan.runs - 1))
-    first(verify(fewer), f"plan: it has {result.plan.runs} rounds, and is said to have {result.plan.runs - 1}")
+    first(verify(fewer), f"plan: it has {result.plan.runs} rounds but declares {result.plan.runs - 1}")
 
 
-def test_a_good_one_beside_a_bad_one(folder, tmp_path):
+def test_a_good_one_and_a_bad_one(folder, tmp_path):
     ok("bench", "verify", str(folder), str(folder / "result.json"))
     assert "cannot be read" in refused("bench", "verify", str(tmp_path / "nowhere"), str(folder))
     done = vmctl("bench", "verify", str(folder), str(tmp_path / "nowhere"))
     assert done.code == 125
     assert "all as stated" in done.err
-    done = vmctl("bench", "verify", str(tmp_path / "nowhere"), str(folder))  # what cannot be read stops nothing
+    done = vmctl(
+        "bench", "verify", str(tmp_path / "nowhere"), str(folder)
+    )  # an unreadable file does not stop the others
     assert done.code == 125
     assert "all as stated" in done.err
 
@@ -208,6 +210,6 @@ def test_a_number_changed_in_a_report_is_found(folder, result):
         (folder / name).write_text(good.replace(shown, "1.23 s"), encoding="utf-8")
         done = vmctl("bench", "verify", str(folder))
         assert done.code == 1
-        assert f"{name} is not what" in done.out
+        assert f"{name} differs from what" in done.out
         assert verify_reports(replaced(result, host={**result.host, "vmctl": "0.0.1"}), str(folder)) == []
         (folder / name).write_text(good, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The samples of the disk, against a program that writes, changes and deletes what is stated, and syncs it."""
+"""The samples of the disk, with a program that writes, changes and deletes known amounts, and syncs."""
 
 import os
 
@@ -40,9 +40,9 @@ def test_each_change_takes_what_it_must(work, mode):
     assert 0 < values["created_bytes"] < MIB
     assert 50 * MIB <= values["written_bytes"] < 51 * MIB
     assert 100 * MIB <= values["copied_bytes"] < 101 * MIB
-    assert 0 <= values["whiteout_bytes"] < MIB  # it hides 10 MiB, and nothing shrinks
+    assert 0 <= values["whiteout_bytes"] < MIB  # 10 MiB are hidden, but nothing shrinks
     assert 50 * MIB <= values["deleted_bytes"] < 51 * MIB
-    assert answers(seen)["disk.trimmed_bytes"] == []  # the file system to be trimmed would be the host's
+    assert answers(seen)["disk.trimmed_bytes"] == []  # it would trim a file system of the host
     assert instance.names() == []
 
 
@@ -50,7 +50,7 @@ def test_a_guest_gives_back_only_what_it_trims(work):
     (mode,) = set(MODES) - set(QUICK)
     seen = take(work, mode)
     values = seen.values
-    assert 50 * MIB <= values["written_bytes"] < 54 * MIB  # its own file system's journal and tables come along
+    assert 50 * MIB <= values["written_bytes"] < 54 * MIB  # plus the journal and tables of its own file system
     assert 100 * MIB <= values["copied_bytes"] < 104 * MIB
     assert abs(values["whiteout_bytes"]) < MIB
     assert abs(values["deleted_bytes"]) < MIB
@@ -59,9 +59,9 @@ def test_a_guest_gives_back_only_what_it_trims(work):
     assert instance.names() == []
 
 
-def test_a_guest_that_cannot_trim_says_why(work):
+def test_a_guest_that_cannot_trim_has_a_reason(work):
     (mode,) = set(MODES) - set(QUICK)
-    seen = take(work, mode, command=(*work.command[: -len(writes.MOUNTS)], "/"))  # an overlay, which cannot
+    seen = take(work, mode, command=(*work.command[: -len(writes.MOUNTS)], "/"))  # an overlay, which cannot be trimmed
     assert "trimmed_bytes" not in seen.values
     assert seen.texts["trim"].startswith("refused: ")
 

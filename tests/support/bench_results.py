@@ -1,7 +1,7 @@
-"""A result as a measurement would leave it, computed from seeded random numbers: what each mode says lies near a known
-middle, some samples failed, some lie far out.
+"""A realistic result from seeded random numbers: the values of each mode are near a known middle, some samples failed,
+some are outliers.
 
-What a sample holds is found out by asking the questions themselves what they look at.
+The names of a sample's values are found by recording which ones the questions read.
 """
 
 import functools
@@ -56,7 +56,7 @@ HOST = {
 
 
 class Asked(dict):
-    """A mapping that has everything, and notes what was asked for."""
+    """A mapping that has every key, and records the keys that were read."""
 
     def __init__(self, answer):
         super().__init__()
@@ -76,7 +76,7 @@ class Asked(dict):
 
 @functools.cache
 def looked_at(kind):
-    """Return the names of the values and of the series that a kind's questions look at, with their units."""
+    """Return the names of the values and of the series that a kind's questions read, with their units."""
     values, series = {}, {}
     for question in questions.questions(kind):
         asked = Asked(1.0), Asked([1.0, 2.0])
@@ -88,7 +88,7 @@ def looked_at(kind):
 
 
 def make(runs=32, seed=7, modes=MODES, metrics=METRICS, *, factor=1.0, faults=True, **named):
-    """Return a result; `factor` makes everything take that many times as much, `faults` has some samples fail."""
+    """Return a result; `factor` multiplies all values, `faults` makes some samples fail."""
     work = Workload(name="web", image="tiny")
     plan = plans.make(work, modes, metrics, runs, seed)
     plan = replaced(plan, workload=SERVICE)
@@ -113,7 +113,7 @@ def make(runs=32, seed=7, modes=MODES, metrics=METRICS, *, factor=1.0, faults=Tr
 
 
 def finished(result, **changes):
-    """Return a result with changes, and with the figures of the samples that it has then."""
+    """Return a result with changes, and with figures computed from its samples."""
     changed = replaced(result, **changes)
     figures, ratios = summary.summarise(changed.plan, changed.samples)
     return replaced(changed, figures=figures, ratios=ratios)
@@ -125,7 +125,7 @@ def replaced(struct, **changes):
 
 
 def failed(one, step):
-    """Return the sample as one that failed."""
+    """Return the sample as a failed one."""
     return Sample(
         kind=step.kind,
         mode=step.mode,
@@ -136,13 +136,13 @@ def failed(one, step):
 
 
 def sample(step, started, chance, factor, instances):
-    """Return a sample: each figure near its mode's middle, every twentieth or so far out."""
-    told = {"kind": step.kind, "mode": step.mode, "round": step.round, "started": started}
+    """Return a sample: each value near its mode's middle, about every twentieth an outlier."""
+    known = {"kind": step.kind, "mode": step.mode, "round": step.round, "started": started}
     if step.kind == CONTROL:
-        return Sample(**told, values={"work_s": 0.015 * _noise(chance)})
+        return Sample(**known, values={"work_s": 0.015 * _noise(chance)})
     names, series = looked_at(step.kind)
     return Sample(
-        **told,
+        **known,
         marks_ns=_marks(step.mode, chance, factor),
         values={name: _value(name, unit, step.mode, chance) * factor for name, unit in names.items()},
         series={name: _series(name, unit, step.mode, chance, factor, instances) for name, unit in series.items()},
@@ -163,14 +163,14 @@ def _marks(mode, chance, factor):
 
 
 def _value(name, unit, mode, chance):
-    share = 0.2 + (zlib.crc32(name.encode()) % 100) / 100  # each name has a middle of its own
+    share = 0.2 + (zlib.crc32(name.encode()) % 100) / 100  # a different middle for each name
     middle = {"s": sum(STEPS_S[mode]), "count": 5.0, "share": 0.5}.get(unit, SIZES[mode])
     found = middle * share * _noise(chance)
     return float(round(found)) if unit in ("bytes", "count") else found
 
 
 def _series(name, unit, mode, chance, factor, instances):
-    """Return a value per instance, as a ladder of them has it; of what is available one more, and less each time."""
+    """Return a value per instance of a ladder; for available memory also one for no instance, decreasing."""
     if unit == "s":
         return [sum(STEPS_S[mode][:4]) * factor * _noise(chance) for _ in range(instances)]
     taken = [SIZES[mode] * factor * (number + 0.02 * chance.gauss(0, 1)) for number in range(instances + 1)]
