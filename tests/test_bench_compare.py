@@ -211,7 +211,7 @@ def test_what_only_one_has_is_named(before):
     said = left_out(more, less)
     assert "the second result has no mode container" in said
     assert "the second result does not have the metric memory" in said
-    assert "density is left out: 9 instances and 5" in said
+    assert "density is left out: the first result has 9 instances, the second 5" in said
 
 
 # The command

@@ -51,7 +51,7 @@ def browser(tmp_path_factory):
 
 @pytest.fixture
 def show(browser, tmp_path):
-    """`with show(result, width, height) as ask`: a result's page, opened."""
+    """`with show(result, width, height) as ask` opens the page of a result."""
 
     def shown(result, width=1280, height=720):
         path = tmp_path / "page.html"

@@ -242,7 +242,7 @@ def test_damaged_files_are_not_taken_up(tmp_path, name, content):
 
 @pytest.mark.usefixtures("done")
 def test_there_is_one_measurement_in_a_folder_and_none_in_others(tmp_path):
-    with pytest.raises(SpecError, match="holds a measurement already"):
+    with pytest.raises(SpecError, match="already contains a measurement"):
         measured(tmp_path, SPOKEN, ("host",), runs=1)
     with pytest.raises(SpecError, match="contains no measurement"):
         session.resume(str(tmp_path / "nowhere"))
@@ -260,7 +260,7 @@ def test_one_at_a_time_measures_into_a_folder(guest_root, tmp_path):
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=120)
     assert f"`vmctl bench --resume {folder}` goes on" in said.decode()
-    assert "holds a measurement already" in refused(*words)
+    assert "already contains a measurement" in refused(*words)
     lines = (folder / session.SAMPLES).read_bytes().splitlines()
     assert len(session.resume(str(folder)).samples) == len(lines)
 

@@ -35,7 +35,7 @@ def processes_made():
 
 
 def followed(mode, script, until="done", timeout_s=120.0):
-    """Return what a shell script in an instance wrote."""
+    """Return the output of a shell script in an instance."""
     work = TINY._replace(name=f"tool-{os.urandom(3).hex()}", command=("sh", "-c", script))
     with started(work, mode) as start:
         return lines.follow(start.watch, until, timeout_s)

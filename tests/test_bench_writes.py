@@ -61,7 +61,9 @@ def test_a_guest_gives_back_only_what_it_trims(work):
 
 def test_a_guest_that_cannot_trim_has_a_reason(work):
     (mode,) = set(MODES) - set(QUICK)
-    seen = take(work, mode, command=(*work.command[: -len(writes.MOUNTS)], "/"))  # an overlay, which cannot be trimmed
+    seen = take(
+        work, mode, command=(*work.command[: -len(writes.MOUNTS)], "/")
+    )  # an overlay, which cannot be trimmed be trimmed
     assert "trimmed_bytes" not in seen.values
     assert seen.texts["trim"].startswith("refused: ")
 
