@@ -112,7 +112,7 @@ def test_a_server_that_goes_away(work, monkeypatch):
         )
 
     monkeypatch.setattr(net, "serving", one_connection)
-    with pytest.raises(VmctlError, match="the connection to net-gone broke"):
+    with pytest.raises(VmctlError, match="the connection to net-gone failed"):
         net.observe(Request(work, "net-gone", "container"))
     assert instance.names() == []
 
