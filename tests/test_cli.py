@@ -6,6 +6,7 @@ import re
 import shlex
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 
@@ -232,6 +233,26 @@ def test_up_prints_the_name_to_stdout_and_the_rest_to_stderr(own_root, tmp_path)
     result = vmctl("up", "-q", path)
     assert (result.code, result.out, result.err) == (0, "quiet\n", "")
     assert ok("down", "quiet") == "quiet\n"
+
+
+INTERRUPTED_IMPORT = """
+import os, signal, sys
+from vmctl import cli
+
+class Finder:
+    def find_spec(self, name, *_):
+        if name == "vmctl.specfields":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Finder())
+print(cli.main(["spec", "check", "nowhere.yaml"]), hasattr(sys.modules.get("vmctl.specfields"), "STRUCTS"))
+"""
+
+
+def test_a_signal_waits_until_a_verb_is_imported():
+    """Its exception could be lost there, and msgspec crashes if it is interrupted while it defines a type."""
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED_IMPORT], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("130 True\n", "vmctl: interrupted\n")
 
 
 def test_errors_have_a_traceback_only_with_debug(own_root):

@@ -187,7 +187,12 @@ def _run_verb(verb: str, words: list[str]) -> int:
 
 def parse(verb: str, words: list[str]) -> tuple[Callable[[argparse.Namespace], int], argparse.Namespace]:
     """Return the function of a verb and its parsed arguments. Raises SystemExit if they are wrong."""
-    module = import_module(f"vmctl.cli.{verb}")
+    # An exception out of a signal handler can be lost in an import, and it can crash msgspec, which defines types there.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+    try:
+        module = import_module(f"vmctl.cli.{verb}")
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     run = module.run  # before parsing: importing vmctl.cli.bench.run replaces the attribute of vmctl.cli.bench
     words = getattr(module, "expand", list)(words)
     parser = Parser(prog=f"vmctl {verb}", description=sentence(VERBS[verb]), words=words)
