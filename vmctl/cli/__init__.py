@@ -187,7 +187,7 @@ def _run_verb(verb: str, words: list[str]) -> int:
 
 def parse(verb: str, words: list[str]) -> tuple[Callable[[argparse.Namespace], int], argparse.Namespace]:
     """Return the function of a verb and its parsed arguments. Raises SystemExit if they are wrong."""
-    # An exception out of a signal handler can be lost in an import, and it can crash msgspec, which defines types there.
+    # An exception of a signal handler can be lost in an import, and it crashes msgspec, which defines types there.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
     try:
         module = import_module(f"vmctl.cli.{verb}")
