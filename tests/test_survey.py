@@ -114,6 +114,7 @@ def test_prune_keeps_what_cannot_be_read_and_goes_on(empty_root):
     assert [row["name"] for row in json.loads(result.out)] == ["a", "c"]
     assert "b could not be removed completely" in result.err
     assert "hint: `vmctl rm -f b`" in result.err
+    assert "hint: `vmctl rm -f bad`" in result.err
     assert instance.names() == ["b", "bad"]
 
 
