@@ -1,4 +1,4 @@
-# The two modes that isolate need root; everything else is done as whoever runs make.
+# The two modes that isolate need root; everything else is done as the user who runs make.
 as_root := $(if $(filter 0,$(shell id -u)),,sudo)
 bin := .venv/bin
 
@@ -31,7 +31,7 @@ docs:                   ## the generated parts of docs/reference.md
 picture: setup          ## docs/demo.svg, the terminal recording in README.md
 	$(as_root) $(bin)/python docs/picture.py docs/demo.svg
 
-bench:                  ## the demo with enough rounds for intervals, our own cost beside others', an import beside tar
+bench:                  ## the demo with enough rounds for intervals, our own cost compared with others', an import compared with tar
 	.ci/setup --tests
 	rm -rf bench/results
 	$(as_root) $(bin)/vmctl bench configs/workloads/web.yaml --modes host,container,vm --runs 30 --out bench/results/web
