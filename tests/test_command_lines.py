@@ -81,7 +81,7 @@ def is_parsed(words):
     return True
 
 
-@pytest.mark.parametrize(("name", "reader"), pages(), ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize(("name", "reader"), list(pages()), ids=lambda value: value if isinstance(value, str) else "")
 def test_each_command_line_exists(name, reader):
     found = found_in(reader, read(name))
     wrong = [f"{name}:{number}: {text} ({' '.join(words)})" for number, words, _ in found if (text := problem(words))]

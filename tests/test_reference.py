@@ -20,7 +20,7 @@ def test_the_committed_page_is_what_the_code_generates():
     assert reference.updated(PAGE) == PAGE, "run `make docs`"
 
 
-@pytest.mark.parametrize("command", commands(), ids=lambda command: " ".join(command.words))
+@pytest.mark.parametrize("command", list(commands()), ids=lambda command: " ".join(command.words))
 def test_each_command_and_each_flag_is_on_the_page(command):
     section = HEADINGS[" ".join(command.words)]
     for action in flags(command.parser):

@@ -322,6 +322,25 @@ def test_schema_and_program_agree(tmp_path):
         assert not accepted(yaml.safe_load(f"image: tiny\n{lines}"))
 
 
+@pytest.mark.parametrize(
+    ("lines", "fits"),
+    [
+        ("resources: {memory: 268435456}", True),
+        ("ready: {http: 8000}", True),
+        ("ready: {http: [8000]}", False),
+        ("resources: {memory: true}", False),
+        ("ready: {http: 8000, timeout: 60}", False),
+    ],
+)
+def test_schema_and_program_agree_on_numbers_in_place_of_texts(load, lines, fits):
+    assert accepted(yaml.safe_load(f"image: tiny\n{lines}")) == fits
+    if fits:
+        load(f"image: tiny\n{lines}")
+        return
+    with pytest.raises(SpecError):
+        load(f"image: tiny\n{lines}")
+
+
 def test_schema_has_every_key():
     keys = spec.schema()["$defs"]["Workload"]["properties"]
     assert list(keys) == [*(specfields.key_of(field) for field in Workload._fields), "format"]

@@ -68,14 +68,15 @@ def _parse_mode(text: str) -> FileMode:
     return FileMode(int(text, 8))
 
 
-# type -> (parser, JSON Schema); all are texts, and a size may also be a number of bytes
+_NUMBER_TOO: dict[str, Any] = {"type": ["string", "integer"]}
+# type -> (parser, JSON Schema); all are texts, a size may also be a number of bytes, a probe by HTTP only a port
 _SCALARS: dict[Any, tuple[Any, dict[str, Any]]] = {
-    Bytes: (lambda text: Bytes(units.parse_size(text)), {"examples": ["256M", "1.5GiB"]}),
+    Bytes: (lambda text: Bytes(units.parse_size(text)), {**_NUMBER_TOO, "examples": ["256M", "1.5GiB"]}),
     Seconds: (lambda text: Seconds(units.parse_duration(text)), {"examples": ["60s", "500ms"]}),
     FileMode: (_parse_mode, {"pattern": "^0?[0-7]{3,4}$", "examples": ["0644"]}),
     Port: (parse_port, {"examples": ["8080:8000", "0.0.0.0:53:53/udp"]}),
     Volume: (parse_volume, {"examples": ["./data:/data:ro"]}),
-    HttpProbe: (_parse_http, {"examples": ["8000/"]}),
+    HttpProbe: (_parse_http, {**_NUMBER_TOO, "examples": ["8000/"]}),
     Restart: (_parse_restart, {"examples": ["no", "on-failure:3", "always"]}),
 }
 

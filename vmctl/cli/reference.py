@@ -125,7 +125,8 @@ def _one_kind(value: dict[str, Any]) -> str:
     if value["type"] == "object":
         return "mapping of names to texts"
     names = {"string": "text", "integer": "number", "number": "number", "boolean": "`true`, `false`"}
-    return names.get(value["type"], "") + _examples(value)
+    types = value["type"] if isinstance(value["type"], list) else [value["type"]]
+    return " or ".join(names[one] for one in types if one in names) + _examples(value)
 
 
 def _examples(value: dict[str, Any]) -> str:
