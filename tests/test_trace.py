@@ -241,9 +241,9 @@ def in_a_namespace(act):
     text = re.sub(
         r"(?<!52:)\b(?!52:54|00:00|ff:ff)([0-9a-f]{2}:){5}[0-9a-f]{2}|[0-9a-f]{4}\.[0-9a-f:]{17}", "MAC", text
     )
-    text = re.sub(r"(timer|_timer) +[\d.]+|state \w+|<[A-Z,_-]*>|inet6 .*\n", "", text)
+    text = re.sub(r"(timer|_timer) +[\d.]+|state \w+|<[A-Z0-9,_-]*>|linkdown|inet6 .*\n", "", text)
     assert "vmctl0" in text
-    return text
+    return [line.split() for line in text.splitlines()]
 
 
 @needs_root
