@@ -259,7 +259,7 @@ def test_one_at_a_time_measures_into_a_folder(guest_root, tmp_path):
     finally:
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=120)
-    assert f"`vmctl bench --resume {folder}` goes on" in said.decode()
+    assert f"`vmctl bench --resume {folder}` continues" in said.decode()
     assert "already contains a measurement" in refused(*words)
     lines = (folder / session.SAMPLES).read_bytes().splitlines()
     assert len(session.resume(str(folder)).samples) == len(lines)
@@ -312,7 +312,7 @@ def test_a_folder_that_somebody_removes_is_named(guest_root, tmp_path):
     wait_for((folder / session.SAMPLES).exists)
     os.rename(folder, tmp_path / "elsewhere")
     assert process.wait(120) == 125
-    assert f"{folder}, where the samples are kept, has been removed" in process.communicate()[1].decode()
+    assert f"the folder of the samples, {folder}, has been removed" in process.communicate()[1].decode()
     assert instance.names() == []
 
 
