@@ -315,7 +315,9 @@ def describe(error: BaseException) -> bytes:
 
 
 def revive(raw: bytes, name: str) -> VmctlError:
-    """Return the error that `describe` wrote, about instance `name`."""
+    """Return the error that `describe` wrote, about instance `name`; nothing is written by a process that is killed."""
+    if not raw:
+        return VmctlError(f"{name} could not be started: its first process was killed", hint="`dmesg` may show why")
     kind, text, hint = raw.decode(errors="replace").split("\0")
     if kind in _KINDS:
         return _KINDS[kind](text, hint=hint)

@@ -53,10 +53,12 @@ def lowest_free() -> int:
     raise ConflictError("all ranges of user ids are in use", hint="`vmctl prune` removes stopped instances")
 
 
-def _taken() -> Iterator[int | None]:
+def _taken() -> Iterator[int]:
     for name in instance.names():
         with suppress(NotFoundError):  # removed since it was listed
-            yield instance.state_of(name).own.get(_KEY)
+            number = instance.state_of(name).own.get(_KEY)
+            if isinstance(number, int):
+                yield number
 
 
 def mapping(first: int) -> str:

@@ -2,11 +2,13 @@
 
 import json
 import os
+import subprocess
 
 import pytest
 from support.commands import ok, refused, vmctl
 
-from vmctl import backends
+from vmctl import backends, instance
+from vmctl.linux import processes
 
 BACKEND = '''
 """Mode `strange`: a plain process of the host, without an image."""
@@ -148,6 +150,53 @@ def test_doctor_shows_its_needs(strange):
         "hint": "look in the dishwasher",
     }
     assert checks["cgroups"]["needed_by"].startswith("container, host")
+
+
+@pytest.mark.parametrize(
+    ("line", "broken", "reason"),
+    [
+        ("class Watch:", "raise OSError('no spoon')\nclass Watch:", "no spoon"),
+        ("class Watch:", "class Watch", "expected ':'"),
+        ("self.flavour = flavour", "self.flavour = flavour.taste", "no attribute 'taste'"),
+        ("yield Need", "raise RuntimeError('drawer stuck')\n        yield Need", "drawer stuck"),
+    ],
+)
+def test_a_broken_one_stops_no_other(strange, line, broken, reason):
+    (strange / "strange.py").write_text(BACKEND.replace(line, broken, 1))
+    checks = {check["name"]: check for check in json.loads(vmctl("doctor", "--format", "json").out)}
+    assert checks["mode strange"]["ok"] is False
+    assert reason in checks["mode strange"]["found"]
+    assert "cgroups" in checks
+    assert ok("ps", "-aq") == ""
+
+
+def test_one_that_became_broken_leaves_removable_instances(strange):
+    work = strange / "work.yaml"
+    work.write_text("image: any\nnetwork: none\ncommand: [sleep, '1000']\n")
+    ok("up", "--mode", "strange", "--name", "one", str(work))
+    pid = json.loads(ok("inspect", "one"))[0]["pid"]
+    (strange / "strange.py").write_text("raise RuntimeError('no spoon')\n")
+    try:
+        assert "no spoon" in vmctl("rm", "one").err
+        assert ok("rm", "-f", "one") == "one\n"
+        assert ok("ps", "-aq") == ""
+    finally:
+        os.kill(pid, 9)
+
+
+def test_an_undo_that_fails_hides_no_other(strange):
+    broken = BACKEND.rpartition("        pass\n")[0] + "        raise RuntimeError('no spoon')\n"
+    (strange / "strange.py").write_text(broken)
+    work = strange / "work.yaml"
+    work.write_text("image: any\nnetwork: none\ncommand: ['true']\n")
+    ok("up", "--mode", "strange", "--name", "one", str(work))
+    inst = instance.load("one")
+    process = subprocess.Popen(["sleep", "1000"])
+    inst.journal.record("process", pid=process.pid, start=processes.start_time(process.pid))
+    inst.journal.record("spoon", place="drawer")
+    assert "spoon drawer" in vmctl("rm", "one").err
+    assert process.wait(10) == -9
+    assert ok("rm", "-f", "one") == "one\n"
 
 
 def test_doctor_goes_on_with_one_that_cannot_be_loaded(strange):

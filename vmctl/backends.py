@@ -45,7 +45,12 @@ def load(mode: str, options: Mapping[str, str] | None = None) -> Backend:
     kind = _class(mode)
     if unknown := set(options or ()) - {option.name for option in kind.options}:
         raise SpecError(f"mode {mode} has no option {', '.join(sorted(unknown))}")
-    return kind(**(options or {}))
+    try:
+        return kind(**(options or {}))
+    except VmctlError:
+        raise
+    except Exception as error:
+        raise _broken(mode, kind.__module__, error) from error
 
 
 def options(mode: str) -> tuple[Option, ...]:
@@ -83,9 +88,13 @@ def _find_class(mode: str) -> type[Backend]:
     module, _, name = known[mode].partition(":")
     try:
         kind: type[Backend] = getattr(import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise VmctlError(f"the backend of mode {mode} ({known[mode]}) cannot be loaded: {error}") from error
+    except Exception as error:  # any error of a backend: other modes still work
+        raise _broken(mode, known[mode], error) from error
     return kind
+
+
+def _broken(mode: str, place: str, error: Exception) -> VmctlError:
+    return VmctlError(f"the backend of mode {mode} ({place}) cannot be loaded: {str(error) or type(error).__name__}")
 
 
 def _listing(folder: str) -> list[str]:
@@ -97,7 +106,7 @@ def _listing(folder: str) -> list[str]:
 
 def _read_group(path: str, found: dict[str, str]) -> None:
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8", errors="replace") as file:
             lines = file.read().splitlines()
     except OSError:
         return

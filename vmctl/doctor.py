@@ -47,9 +47,10 @@ def _of_modes() -> Iterator[tuple[str, Iterable[Need]]]:
     """Yield each mode with its needs; a backend that cannot be loaded is an unmet need."""
     for mode in sorted(backends.modes()):
         try:
-            yield mode, backends.load(mode).needs()
-        except VmctlError as error:
-            yield mode, [Need(f"mode {mode}", False, str(error), hint="install its package again, or uninstall it")]
+            yield mode, list(backends.load(mode).needs())
+        except Exception as error:  # of a backend that we do not know: it must not hide the other checks
+            found = str(error) if isinstance(error, VmctlError) else f"{type(error).__name__}: {error}"
+            yield mode, [Need(f"mode {mode}", False, found, hint="install its package again, or uninstall it")]
 
 
 def _host() -> Iterator[Need]:

@@ -64,18 +64,19 @@ def up(
 
 
 def _remove_failed(inst: Instance, backend: Backend, error: BaseException) -> None:
-    """Remove an instance whose start has failed; if that fails too, the error contains both reasons."""
+    """Remove an instance after an error; if that fails too, the new error contains both reasons."""
     try:
         removal.remove(inst, backend)
-    except VmctlError as leftover:
-        text = f"{error or 'the start was interrupted'}; and {leftover}"
-        raise VmctlError(text, hint=leftover.hint, detail=getattr(error, "detail", "")) from error
+    except (VmctlError, OSError) as leftover:
+        reason = (isinstance(error, Exception) and str(error)) or f"{inst.name} was interrupted"
+        hint, detail = getattr(leftover, "hint", ""), getattr(error, "detail", "")
+        raise VmctlError(f"{reason}; and {leftover}", hint=hint, detail=detail) from error
 
 
 def _remove_unlocked(inst: Instance, backend: Backend) -> None:
     """Remove the instance of a command that was interrupted before it had the lock; otherwise it is gone already."""
     if os.path.exists(inst.directory):
-        with suppress(VmctlError), inst.locked(timeout_s=1.0):
+        with suppress(VmctlError, OSError), inst.locked(timeout_s=1.0):
             removal.remove(inst, backend)
 
 
@@ -151,8 +152,10 @@ def running(
             try:
                 with bring_up(inst, backend, attachment, wait=wait) as start:
                     yield start
-            finally:
-                removal.remove(inst, backend)
+            except BaseException as error:
+                _remove_failed(inst, backend, error)
+                raise
+            removal.remove(inst, backend)
     finally:
         _remove_unlocked(inst, backend)
 
@@ -251,10 +254,19 @@ def rm(name: str, *, force: bool = False) -> list[str]:
             return removal.remove_unreadable(name)
         error.hint = removal_hint(name)
         raise
-    if not force and status(inst, backend) == "running":
-        raise StateError(f"{name} is running", hint=f"`vmctl stop {name}` first, or `vmctl rm -f {name}`")
+    if not force:
+        _refuse_running(inst, backend)
     with inst.locked():
+        if not force:  # the command that had the lock may have started it
+            _refuse_running(inst, backend)
         return removal.remove(inst, backend, force=force)
+
+
+def _refuse_running(inst: Instance, backend: Backend) -> None:
+    if status(inst, backend) == "running":
+        raise StateError(
+            f"{inst.name} is running", hint=f"`vmctl stop {inst.name}` first, or `vmctl rm -f {inst.name}`"
+        )
 
 
 def down(name: str, timeout_s: float | None = None) -> bool:

@@ -95,11 +95,17 @@ class Instance(Folder):
             raise absent(self.name) from None
 
     def recall(self) -> None:
-        """Read state and timeline again, because another command may have written them. Raises NotFoundError."""
+        """Read state and timeline again, because another command may have written them.
+
+        Raises NotFoundError if the instance has been removed, even if a new one has the same name.
+        """
         try:
-            self.state, self.timeline = _read_state(self.directory, self.name)
+            state, timeline = _read_state(self.directory, self.name)
         except FileNotFoundError:
             raise absent(self.name) from None
+        if state.id != self.id:
+            raise absent(self.name)
+        self.state, self.timeline = state, timeline
 
     @contextmanager
     def locked(self, timeout_s: float = LOCK_S) -> Iterator[None]:
@@ -196,6 +202,9 @@ def state_of(name: str) -> State:
         return _read_state(os.path.join(paths.instances_root(), name), name)[0]
     except FileNotFoundError:
         raise absent(name) from None
+    except records.UnreadableError as error:
+        error.hint = error.hint or removal_hint(name)
+        raise
 
 
 def _read_state(directory: str, name: str) -> tuple[State, Timeline]:

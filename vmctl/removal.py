@@ -52,8 +52,8 @@ def remove_unreadable(name: str) -> list[str]:
     Entries of the host's kinds are undone. Entries of a mode's kinds are left if the state, which names the mode, is
     damaged too, or if the mode is not installed. Raises NotFoundError.
     """
-    home, undo = _opened(name)
-    with Folder.locked(home):
+    with Folder(name, "").locked():
+        home, undo = _opened(name)
         failures, left = _undo(home, undo)
         home.remove_files()
     return failures + left
@@ -92,7 +92,7 @@ def _undo(home: Folder, others: Callable[[dict[str, Any]], None] | None) -> Undo
             found.left.append(str(error))
         except (VmctlError, OSError) as error:
             found.failures.append(f"{_short(entry)}: {error}")
-        except (LookupError, TypeError, ValueError, AttributeError, RecursionError):
+        except Exception:  # any error, for values that no vmctl has written
             found.left.append(f"the damaged entry {_short(entry)}")
     return found
 
