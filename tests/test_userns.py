@@ -16,7 +16,7 @@ from containers import identity, userns
 from images.store import store
 from vmctl import instance
 from vmctl.errors import ConflictError
-from vmctl.linux import cgroups, syscalls
+from vmctl.linux import cgroups, mountinfo, syscalls
 from vmctl.net import connect
 from vmctl.workload import ContainerOptions, Workload
 
@@ -331,3 +331,23 @@ def test_nothing_is_left_after_a_kill(own_root, tmp_path, delay_s):
     ok("down", "box")
     # a half-started supervisor ends by itself, when it sees that nobody waits for it
     wait_for(lambda: (host_view(own_root), files(own_root)) == before, timeout_s=120)
+
+
+def test_removal_by_force_never_enters_a_volume_that_is_still_mounted(own_root, tmp_path):
+    """The volumes of an instance are mounted on the host, in its run folder; a damaged journal does not name them."""
+    (tmp_path / "volume/deep").mkdir(parents=True)
+    (tmp_path / "volume/deep/kept").write_text("precious")
+    text = f"volumes: ['{tmp_path}/volume:/v']\ncommand: [sleep, '1000']"
+    ok("up", workload(tmp_path, text=text))
+    inst = instance.load("box")
+    with open(inst.journal.path) as file:
+        lines = file.readlines()
+    with open(inst.journal.path, "w") as file:
+        file.writelines("damaged\n" if inst.run_dir in line else line for line in lines)
+    try:
+        assert f"umount {inst.run_dir}/volumes/0" in refused("rm", "-f", "box")
+        assert (tmp_path / "volume/deep/kept").read_text() == "precious"
+    finally:
+        mountinfo.unmount_all(inst.run_dir)
+        ok("rm", "-f", "box")
+    assert mountinfo.below(str(own_root)) == []

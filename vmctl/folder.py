@@ -55,18 +55,19 @@ class Folder(Home):
             raise absent(self.name) from None
 
     def remove_files(self) -> None:
-        """Remove the directory, after the journal was undone. It is renamed first, then removed file by file.
+        """Remove directory and run folder, after the journal was undone; the directory is first renamed.
 
-        Raises VmctlError if something is still mounted in it: the removal would delete files of that file system.
+        Raises VmctlError if something is still mounted in them, such as a volume: its files would be deleted too.
         """
         from vmctl.linux import mountinfo  # it imports ctypes
 
-        if mounts := mountinfo.below(self.directory):
+        folders = [self.directory, *([self.run_dir] if self.id else [])]
+        if mounts := [mount for folder in folders for mount in mountinfo.below(folder)]:
             raise VmctlError(
                 f"{self.name} cannot be removed: {mounts[-1]} is still mounted", hint=f"umount {mounts[-1]}"
             )
-        if self.id:
-            filetree.remove_tree(self.run_dir)
+        for folder in folders[1:]:
+            filetree.remove_tree(folder)
         unfinished = self.unfinished()
         os.rename(self.directory, unfinished)
         filetree.remove_tree(unfinished)
