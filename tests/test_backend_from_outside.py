@@ -158,6 +158,7 @@ def test_doctor_shows_its_needs(strange):
         ("class Watch:", "raise OSError('no spoon')\nclass Watch:", "no spoon"),
         ("class Watch:", "class Watch", "expected ':'"),
         ("self.flavour = flavour", "self.flavour = flavour.taste", "no attribute 'taste'"),
+        ("options = ", "choices = ", "no attribute 'options'"),
         ("yield Need", "raise RuntimeError('drawer stuck')\n        yield Need", "drawer stuck"),
     ],
 )
@@ -182,6 +183,27 @@ def test_one_that_became_broken_leaves_removable_instances(strange):
         assert ok("ps", "-aq") == ""
     finally:
         os.kill(pid, 9)
+
+
+def test_odd_options_are_no_internal_error(strange):
+    (strange / "strange.py").write_text(BACKEND.replace("what it tastes of", "100 % of it"))
+    assert "100 % of it" in ok("up", "--help")
+    (strange / "strange.py").write_text(BACKEND.replace('"flavour"', '"quiet"', 1))
+    conflict = vmctl("up", "--mode", "strange", "work.yaml")
+    assert conflict.code == 125
+    assert "vmctl: argument -q/--quiet: conflicting option string: --quiet" in conflict.err
+
+
+def test_a_footprint_that_fails_is_none(strange):
+    able = BACKEND.replace("class Backend:", "from vmctl.backend import HasFootprint\n\nclass Backend(HasFootprint):")
+    work = strange / "work.yaml"
+    work.write_text("image: any\nnetwork: none\ncommand: [sleep, '1000']\n")
+    (strange / "strange.py").write_text(able)
+    ok("up", "--mode", "strange", "--name", "one", str(work))
+    document = json.loads(ok("inspect", "one"))[0]
+    assert (document["status"], document["footprint"]) == ("running", None)
+    ok("stop", "one")
+    ok("rm", "one")
 
 
 def test_an_undo_that_fails_hides_no_other(strange):

@@ -32,6 +32,16 @@ def test_a_lock_is_that_of_one_instance_not_of_a_later_one_of_its_name(backend):
         assert new.state.id == new.id
 
 
+def test_an_end_is_not_recorded_in_a_later_instance_of_its_name(backend):
+    old = instance.create(WORK, "host")
+    old.state.status = "running"
+    removal.remove(old, backend)
+    new = instance.create(WORK, "host")
+    with pytest.raises(NotFoundError):
+        engine.status(old)
+    assert instance.load("web").state.id == new.id
+
+
 @pytest.mark.parametrize("start", ["up", "run"])
 def test_a_failed_start_removes_no_later_instance_of_its_name(backend, monkeypatch, start):
     later = []

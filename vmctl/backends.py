@@ -88,6 +88,7 @@ def _find_class(mode: str) -> type[Backend]:
     module, _, name = known[mode].partition(":")
     try:
         kind: type[Backend] = getattr(import_module(module), name)
+        _ = [option.name for option in kind.options]  # read first by every command
     except Exception as error:  # any error of a backend: other modes still work
         raise _broken(mode, known[mode], error) from error
     return kind

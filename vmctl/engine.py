@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from vmctl import backends, instance, removal
 from vmctl.backend import Attachment, Backend, Command, Exit, Problem, Start
 from vmctl.errors import NotFoundError, StateError, UnavailableError, VmctlError
-from vmctl.folder import removal_hint
+from vmctl.folder import absent, removal_hint
 from vmctl.instance import Instance
 from vmctl.records import UnreadableError
 from vmctl.workload import Workload
@@ -179,8 +179,13 @@ def status(inst: Instance, backend: Backend | None = None) -> str:
 
 
 def _save(inst: Instance) -> None:
-    """Record how an instance ended, unless the disk is full: a record that cannot be written stops no ending."""
+    """Record how an instance ended, unless the disk is full: a record that cannot be written stops no ending.
+
+    Raises NotFoundError if the instance has been removed: a new one of its name must not get this state.
+    """
     with suppress(OSError):
+        if instance.state_of(inst.name).id != inst.id:
+            raise absent(inst.name)
         inst.save()
 
 

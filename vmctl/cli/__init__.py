@@ -197,7 +197,10 @@ def parse(verb: str, words: list[str]) -> tuple[Callable[[argparse.Namespace], i
     words = getattr(module, "expand", list)(words)
     parser = Parser(prog=f"vmctl {verb}", description=sentence(VERBS[verb]), words=words)
     parser.example = module.EXAMPLE
-    module.arguments(parser)
+    try:
+        module.arguments(parser)
+    except argparse.ArgumentError as error:  # a backend has an option with the name of a flag of this verb
+        parser.error(str(error))
     return run, parser.parse_args(words)
 
 

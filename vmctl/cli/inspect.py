@@ -9,7 +9,6 @@ from typing import Any, NoReturn
 
 from vmctl import records
 from vmctl.cli.ps import row
-from vmctl.errors import VmctlError
 from vmctl.folder import absent
 from vmctl.footprint import footprint
 from vmctl.home import Home
@@ -57,7 +56,7 @@ def _document(seen: Seen) -> dict[str, Any]:
         reason=document["reason"] or reason,
     )
     if document["status"] == "running":
-        with suppress(VmctlError, OSError):  # not every mode can measure its instances, and it may have just ended
+        with suppress(Exception):  # not every mode can measure its instances, and it may have just ended
             document["footprint"] = footprint(inst)._asdict()
     return document
 

@@ -38,7 +38,7 @@ def add_options(parser: argparse.ArgumentParser, modes: Iterable[str]) -> None:
                     dest=f"{_DEST}{option.name}",
                     choices=option.choices or None,
                     metavar=option.metavar,
-                    help=option.help,
+                    help=option.help.replace("%", "%%"),
                 )
     if isinstance(parser, Parser):
         parser.unknown_hint = _of_another_mode
