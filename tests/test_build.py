@@ -269,7 +269,7 @@ def test_cached_steps_are_not_listed_and_can_be_removed(context):
         ("COPY nowhere /x", "nothing in the context"),
         ("COPY *.none /x", "nothing in the context"),
         ("COPY /etc/passwd /x", "nothing in the context"),
-        ("COPY [ /x", "is no pattern"),
+        ("COPY [ /x", "is not a valid pattern"),
         ("COPY a d /x", "several sources go into a folder"),
         ("COPY a /etc/passwd/", "/etc/passwd is a file in the image"),
         ("COPY d /etc/passwd", "/etc/passwd is a file in the image"),
@@ -320,7 +320,7 @@ def test_refused_steps_leave_nothing(context, text, message):
     [
         ("FROM nowhere\n", (), "Dockerfile:1: there is no image nowhere", "vmctl image ls"),
         ("FROM debian\n", (), "Dockerfile:1: there is no image debian", "vmctl image build debian"),
-        ("FROM $NONE\n", (), "$NONE stands for nothing", "--build-arg"),
+        ("FROM $NONE\n", (), "$NONE is empty", "--build-arg"),
         ("FROM scratch\nRUN a\n", (), "RUN needs a program, but the image is empty", "COPY"),
         ("FROM tiny AS a\n", ("--target", "b"), "has no stage b", "stages: a"),
         ("FROM tiny\n", ("-t", "Upper/Case"), "Upper/Case", ""),

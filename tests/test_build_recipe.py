@@ -243,7 +243,7 @@ def test_ignored_files(patterns, left_out, kept):
 
 def test_wrong_patterns(tmp_path):
     for text in ("a\n[b", "a\nb\\"):
-        with pytest.raises(SpecError, match=r"dockerignore:2: .* is no pattern"):
+        with pytest.raises(SpecError, match=r"dockerignore:2: .* is not a valid pattern"):
             ignore.parse(text)
     (tmp_path / ".dockerignore").mkdir()
     with pytest.raises(SpecError, match="cannot be read"):

@@ -224,7 +224,7 @@ def test_the_configuration_is_inherited_and_changed(box):
     assert last["created"] == document["created"]
     assert len(document["history"]) == len(document["rootfs"]["diff_ids"]) == 3
     assert ok("run", "--network", "none", "changed:1") == "this is etc/issue\n"
-    assert "changes nothing that can be changed" in refused("commit", box, "changed:2", "-c", "RUN rm -rf /")
+    assert "does not change a configuration" in refused("commit", box, "changed:2", "-c", "RUN rm -rf /")
     assert "there is no image changed:2" in refused("image", "inspect", "changed:2")
 
 

@@ -178,7 +178,7 @@ ODD_ENTRIES = [
 
 @pytest.mark.parametrize("entry", ODD_ENTRIES)
 def test_a_damaged_entry_of_a_journal_is_left_by_force_only(own_root, tmp_path, entry):
-    """What is not vmctl's is not touched, whatever an entry names."""
+    """What is not vmctl's is not touched, even if an entry names it."""
     other = tmp_path / "other"
     other.mkdir()
     syscalls.mount("tmpfs", str(other), "tmpfs", 0, "size=4k")

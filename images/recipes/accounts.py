@@ -1,4 +1,4 @@
-"""Whom a name means in an image: passwd(5) and group(5), read from its layers."""
+"""Users and groups of an image by name: passwd(5) and group(5), read from its layers."""
 
 from __future__ import annotations
 

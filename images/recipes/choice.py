@@ -1,4 +1,4 @@
-"""What `image build` was given: a recipe, a Dockerfile, a folder with one, or the name of a shipped recipe."""
+"""The argument of `image build`: a recipe, a Dockerfile, a folder with one, or the name of a shipped recipe."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Choice(NamedTuple):
 
     plan: Plan
     context: str  # the folder that COPY reads
-    name: str  # of the image, where nobody says another one
+    name: str  # of the image, unless --tag gives another one
 
 
 def choose(what: str, file: str = "", changes: Sequence[tuple[str, str]] = ()) -> Choice:
@@ -55,7 +55,7 @@ def _in_folder(folder: str) -> str:
 
 
 def _name(context: str) -> str:
-    """Return the name of an image that nobody has named: the folder's."""
+    """Return the name of an image without --tag: the folder's."""
     return os.path.basename(os.path.abspath(context)).lower()
 
 

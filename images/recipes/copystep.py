@@ -1,4 +1,4 @@
-"""COPY, ADD and WORKDIR: files that are added without running anything."""
+"""COPY, ADD and WORKDIR: files that are added without running a command."""
 
 from __future__ import annotations
 
@@ -43,19 +43,19 @@ class Addition:
         return self._place(None, None).is_folder(path)
 
     def folder(self, path: str, user: str) -> None:
-        """Add a folder that belongs to a user. Raises ValueError, and SpecError where a file is in its place."""
+        """Add a folder that belongs to a user. Raises ValueError, and SpecError if a file is in its place."""
         self._placement = self._place(accounts.owner(self._view, user) if user else None, None)
         self._placement.folder(path)
 
     def copy(self, copy: Copy, origin: Files, workdir: str) -> None:
-        """Add what a COPY whose variables are filled in says. Raises ValueError, SpecError."""
+        """Add the files of a COPY whose variables are filled in. Raises ValueError, SpecError."""
         owner = accounts.owner(self._view, copy.owner) if copy.owner else None
         self._placement = placement = self._place(owner, int(copy.mode, 8) if copy.mode else None)
         found = [source for pattern in copy.sources for source in files.find(origin, pattern)]
         target = words.absolute(copy.target, workdir)
         several = len(found) + len(copy.inline) > 1
         if several and not target.endswith("/"):
-            raise ValueError(f"several sources go into a folder: {copy.target} has to end with /")
+            raise ValueError(f"several sources go into a folder: {copy.target} must end with /")
         into_folder = target.endswith("/") or placement.is_folder(target)
         for source in found:
             path = files.host_path(origin, source.path) if copy.extract else None
@@ -74,14 +74,14 @@ class Addition:
         return Placement(self._view, owner=owner, mode=mode, newest_ns=self._newest_ns)
 
     def digest(self) -> str:
-        """Return the digest that the layer is going to have."""
+        """Return the digest that the layer will have."""
         sha256 = hashlib.sha256()
         for piece in self._pieces():
             sha256.update(piece)
         return "sha256:" + sha256.hexdigest()
 
     def layer(self, stage: Stage, diff_id: str) -> Layer:
-        """Write the layer into the stage. Raises ImageError where a source has changed since `digest`."""
+        """Write the layer into the stage. Raises ImageError if a source has changed since `digest`."""
         return layers.from_tar(stage, from_iterator(self._pieces()), below=self._below, diff_id=diff_id)
 
     def _pieces(self) -> Iterator[bytes]:

@@ -71,17 +71,17 @@ def available() -> bool:
 
 
 def build(stage: Stage, base: Packages, epoch_s: int | None, progress: Callable[[str], None]) -> Built:
-    """Return a layer with the packages, in the stage; `epoch_s` wins over the packages' own.
+    """Return a layer with the packages, in the stage; `epoch_s` overrides the packages' own.
 
-    Raises UnavailableError where mmdebstrap, its rights or the packages cannot be had.
+    Raises UnavailableError if mmdebstrap, the rights it needs or the packages are not available.
     """
     if not available():
         raise UnavailableError("an image of Debian packages needs mmdebstrap", hint="on Debian: apt install mmdebstrap")
     folder = stage.path("mmdebstrap")
     os.makedirs(folder, exist_ok=True)
-    os.chmod(stage.folder, 0o711)  # apt fetches as a user of its own
+    os.chmod(stage.folder, 0o711)  # apt fetches as the user _apt
     told = _Told(progress)
-    # pdeathsig: were vmctl killed, it would go on for a minute and leave its tree behind
+    # pdeathsig: if vmctl is killed, it would run on for a minute and leave its tree behind
     argv = ["setpriv", "--pdeathsig", "TERM", PROGRAM, *arguments(base, int(time.time()), _prepared(base, folder))]
     try:
         with stream(argv, _environment(folder), told.line, keep=[stage.lock]) as output:
@@ -94,14 +94,14 @@ def build(stage: Stage, base: Packages, epoch_s: int | None, progress: Callable[
     except CommandError as error:
         raise UnavailableError(
             f"the packages of {base.suite} could not be installed: {_reason(error.output)}",
-            hint="are the packages' names right, and is the network there?",
+            hint="check the names of the packages and the network",
             detail=error.output,
         ) from None
     return Built(layer, epoch_s if epoch_s is not None else told.newest_s)
 
 
 def key(base: Packages) -> list[object]:
-    """Return what a base depends on, but for the versions of the packages: these are new only with --no-cache."""
+    """Return what a base depends on, except the versions of packages: newer ones come only with --no-cache."""
     return ["packages", VERSION, *base, *sources(base)]
 
 
@@ -121,7 +121,7 @@ def arguments(base: Packages, begin_s: int, hooks: Sequence[str] = ()) -> list[s
     """Return the arguments of mmdebstrap(1)."""
     slim = () if base.documentation else _SLIM
     options = [*_DPKG_OPTIONS, *slim, *(f"path-exclude={pattern}" for pattern in base.exclude)]
-    # files of packages have the packages' times, all others are younger than this command
+    # files of packages have the packages' times, all others are newer than this command
     newest = (
         'find "$1" -xdev \\( -path "$1/var/lib/apt" -o -path "$1/var/cache" -o -path "$1/etc" \\) -prune -o -type f'
         f' ! -newermt @{begin_s} -printf "%T@\\n" | sort -n | tail -n 1 | sed "s/^/{_Told.MARK}/" >&2'
@@ -130,7 +130,7 @@ def arguments(base: Packages, begin_s: int, hooks: Sequence[str] = ()) -> list[s
         "--format=tar",
         f"--variant={base.variant}",
         f"--components={','.join(base.components)}",
-        # else `usrmerge`, a Perl program, is installed to do what has been done already
+        # otherwise `usrmerge`, a Perl program, is installed for a merge that is already done
         f"--include={','.join(('usr-is-merged', *base.include))}",
         "--hook-dir=/usr/share/mmdebstrap/hooks/maybe-merged-usr",
         '--aptopt=APT::Install-Recommends "false"',
@@ -144,7 +144,7 @@ def arguments(base: Packages, begin_s: int, hooks: Sequence[str] = ()) -> list[s
 
 
 def sources(base: Packages) -> list[str]:
-    """Return where the packages come from: what the recipe says, else this host's own sources of the same suite."""
+    """Return where the packages come from: the recipe's mirrors, or this host's sources of the same suite."""
     if base.mirrors or which("apt-get") is None:
         return list(base.mirrors)
     form = "$(REPO_URI) $(RELEASE) $(ORIGIN)"
@@ -159,7 +159,7 @@ def sources(base: Packages) -> list[str]:
 
 
 def _environment(folder: str) -> dict[str, str]:
-    """Return what the packages' scripts may know of this host: not more, or the result would depend on it."""
+    """Return the environment of the packages' scripts: nothing of this host, or the result would depend on it."""
     passed_on = ("http_proxy", "https_proxy", "no_proxy", "APT_CONFIG")
     return {
         "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -176,7 +176,7 @@ def _reason(output: str) -> str:
 
 
 class _Told:
-    """What mmdebstrap says while it works."""
+    """The messages of mmdebstrap while it runs."""
 
     MARK = "vmctl-newest "
 
@@ -206,7 +206,7 @@ class _Tree:
         self._newest_ns = self._epoch_s() * _NANO
         with tarfile.open(fileobj=cast(IO[bytes], self), mode="r|", encoding="utf-8", errors="surrogateescape") as tar:
             yield from tarstream.tar(self._entries(tar))
-        while self._output.read():  # to its end: that is where a failure is seen
+        while self._output.read():  # to its end: a failure is reported there
             pass
 
     def read(self, size: int) -> bytes:

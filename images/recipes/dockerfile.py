@@ -1,4 +1,4 @@
-"""A Dockerfile as a plan: its instructions understood, its mistakes named with FILE:LINE.
+"""A Dockerfile as a plan: its instructions parsed, its mistakes reported with FILE:LINE.
 
 See docs.docker.com/reference/dockerfile.
 """
@@ -56,7 +56,7 @@ class _Reader:
 
     def plan(self) -> Plan:
         if not self._stages:
-            raise SpecError(f"{self._path}: no FROM: nothing says what to build on", hint="FROM tiny, or FROM scratch")
+            raise SpecError(f"{self._path}: no FROM: the base image is missing", hint="FROM tiny, or FROM scratch")
         return Plan("", self._path, tuple(self._stages), self._arguments, tuple(self._warnings), self._escape)
 
     def take(self, line: Line) -> None:
@@ -74,10 +74,10 @@ class _Reader:
         elif isinstance(action, Arg):
             self._arguments.update(action.defaults)
         else:
-            raise SpecError(f"{where}: {line.word} before the first FROM", hint="only ARG may stand there")
+            raise SpecError(f"{where}: {line.word} before the first FROM", hint="only ARG may come before FROM")
 
     def action(self, line: Line) -> Action:
-        """Return what a line says. Raises ValueError with what was expected, SpecError for an unknown instruction."""
+        """Return the action of a line. Raises ValueError with the expected form, SpecError for an unknown one."""
         if line.word not in words.READERS:
             near = get_close_matches(line.word, [*words.READERS, "FROM"], 1, 0.6)
             raise SpecError(
@@ -95,7 +95,7 @@ class _Reader:
     def _from(self, line: Line, where: str) -> Stage:
         flags, rest = words.flags(line.rest, ("platform",))
         if flags:
-            self._warnings.append(f"{where}: --platform is not heeded: images are built for this machine")
+            self._warnings.append(f"{where}: --platform has no effect: images are built for this machine")
         parts = rest.split()
         if len(parts) not in (1, 3) or (len(parts) == 3 and parts[1].upper() != "AS"):
             raise ValueError(f"expected IMAGE or IMAGE AS NAME, got {rest or 'nothing'}")

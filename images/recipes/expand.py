@@ -20,12 +20,12 @@ def expand(text: str, lookup: Lookup, escape: str = "\\") -> str:
 
 
 def expand_keeping_quotes(text: str, lookup: Lookup, escape: str = "\\") -> str:
-    """Return a text with its variables filled in, in which quotes mean nothing. Raises ValueError."""
+    """Return a text with its variables filled in; quotes have no meaning in it. Raises ValueError."""
     return _Expansion(text, lookup, escape, quotes=False).whole()
 
 
 class _Expansion:
-    """One text on its way."""
+    """One text and the position in it."""
 
     def __init__(self, text: str, lookup: Lookup, escape: str, *, quotes: bool = True) -> None:
         self._text = text
@@ -38,7 +38,7 @@ class _Expansion:
         return self._until("")
 
     def _until(self, end: str) -> str:
-        """Return what comes before `end`, expanded, and go behind it; '' is the end of the text."""
+        """Return the expanded text up to `end`, and continue behind it; '' is the end of the text."""
         done: list[str] = []
         while self._at < len(self._text):
             letter = self._text[self._at]
@@ -63,7 +63,7 @@ class _Expansion:
         return letter
 
     def _escaped(self, special: str) -> str:
-        """Return what the escape character makes of the next one; `special`: only before those it means something."""
+        """Return the next character, escaped; `special`: the characters before which the escape has a meaning."""
         if self._at == len(self._text):
             return self._escape
         letter = self._text[self._at]

@@ -20,10 +20,10 @@ class Files(Protocol):
     """A tree of files. Paths are relative to its root, which is ''; none of them has `.` or `..` in it."""
 
     what: str  # for errors
-    has_outside: bool  # `..` at the root leads out, and does not stay there
+    has_outside: bool  # `..` at the root leads out of the tree
 
     def node(self, path: str) -> Node | None:
-        """Return what is at a path, not following the last name; None where nothing is, or it is left out."""
+        """Return what is at a path, not following the last name; None if nothing is there, or it is left out."""
 
     def names(self, path: str) -> list[str]:
         """Return the names in a folder, sorted."""
@@ -52,7 +52,7 @@ class Context:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except ValueError as error:
-            raise SpecError(f"{path!r} is no path: {error}") from None
+            raise SpecError(f"{path!r} is not a valid path: {error}") from None
         is_folder = stat.S_ISDIR(status.st_mode)
         if stat.S_ISSOCK(status.st_mode) or (
             path and self._ignore(path) and not (is_folder and self._keeps_below(path))
@@ -91,7 +91,7 @@ class Context:
 
 
 class Layers:
-    """What the layers of a stage or an image show, read from their files: nothing is mounted."""
+    """The files of a stage or an image, read from the files of its layers: nothing is mounted."""
 
     has_outside = False
 
@@ -184,16 +184,16 @@ def _matches(files: Files, base: str, parts: list[str]) -> Iterator[str]:
     try:
         fits = re.compile(translate(part), re.DOTALL).fullmatch
     except (ValueError, re.error):
-        raise SpecError(f"{part} is no pattern") from None
+        raise SpecError(f"{part} is not a valid pattern") from None
     for name in files.names(folder):
         if fits(name) and files.node(_joined(folder, name)) is not None:
             yield from _matches(files, _joined(base, name), rest)
 
 
 def resolve(files: Files, path: str) -> str | None:
-    """Return where a path leads, every symbolic link followed; None where it leads nowhere.
+    """Return the path that a path leads to, every symbolic link followed; None if it leads nowhere.
 
-    Raises SpecError where it leads out of the tree.
+    Raises SpecError if it leads out of the tree.
     """
     waiting = pieces(path)
     way: list[str] = []
@@ -231,5 +231,5 @@ def _joined(folder: str, name: str) -> str:
 
 
 def host_path(files: Files, path: str) -> str | None:
-    """Return where the host has a file, None where it is in layers."""
+    """Return the path of a file on the host, None if it is in layers."""
     return files.host(path) if isinstance(files, Context) else None

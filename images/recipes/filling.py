@@ -1,4 +1,4 @@
-"""A step with its variables filled in, as Docker does: which texts have any, and which keep their dollars."""
+"""A step with its variables filled in, by Docker's rules: which texts have variables, which keep their dollars."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from images.recipes.steps import Action, Copy, Env, Expose, Label, StopSignal, U
 
 
 class Filling:
-    """The rules of one build file: what takes a character's meaning, and whether quotes mean anything."""
+    """The rules of one build file: the escape character, and whether quotes have a meaning."""
 
     def __init__(self, escape: str, *, quotes: bool) -> None:
         self._escape = escape

@@ -1,4 +1,4 @@
-"""Which files of a context a build does not see: .dockerignore.
+"""The files of a context that a build does not see: .dockerignore.
 
 See docs.docker.com/build/concepts/context/#dockerignore-files; patterns are those of Go's filepath.Match, and `**`.
 """
@@ -28,7 +28,7 @@ class Ignore:
         self._rules = rules
 
     def __call__(self, path: str) -> bool:
-        """Return whether a path, relative to the context, is left out; so is what lies in a folder left out."""
+        """Return whether a path, relative to the context, is left out, or a folder above it."""
         pieces = path.split("/")
         candidates = ["/".join(pieces[: count + 1]) for count in range(len(pieces))]
         left_out = False
@@ -39,12 +39,12 @@ class Ignore:
 
     @property
     def may_keep_below(self) -> bool:
-        """Whether a folder left out can still hold something that is not."""
+        """Whether a folder that is left out can contain a file that is not."""
         return any(rule.keeps for rule in self._rules)
 
 
 def read(context: str, build_file: str = "") -> Ignore:
-    """Return the patterns of a context: those beside the build file (FILE.dockerignore) or the context's own."""
+    """Return the patterns of a context: those next to the build file (FILE.dockerignore) or the context's own."""
     for path in filter(None, (build_file and build_file + NAME, os.path.join(context, NAME))):
         try:
             with open(path, "rb") as file:
@@ -72,7 +72,7 @@ def parse(text: str, path: str = NAME) -> Ignore:
         try:
             rules.append(_Rule(re.compile(translate(pattern), re.DOTALL), keeps))
         except (ValueError, re.error):
-            raise SpecError(f"{path}:{number}: {line.strip()} is no pattern") from None
+            raise SpecError(f"{path}:{number}: {line.strip()} is not a valid pattern") from None
     return Ignore(tuple(rules))
 
 

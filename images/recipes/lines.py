@@ -1,7 +1,7 @@
-"""The lines of a Dockerfile: comments, continuations and here-documents resolved, nothing understood yet.
+"""The lines of a Dockerfile: comments, continuations and here-documents resolved, nothing parsed yet.
 
-See docs.docker.com/reference/dockerfile. PyPI's dockerfile-parse was tried: it takes the lines of a here-document for
-instructions and drops a line that it does not understand without a word.
+See docs.docker.com/reference/dockerfile. PyPI's dockerfile-parse was tried: it parses the lines of a here-document as
+instructions, and silently drops a line that it does not understand.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from vmctl.errors import SpecError
 WITHHEREDOCS = ("RUN", "COPY", "ADD")
 
 _DIRECTIVE = re.compile(r"#\s*([A-Za-z][A-Za-z0-9]*)\s*=\s*(.+?)\s*$")
-HEREDOC = re.compile(r"\d*<<(-?)([^<]+)$")  # a word that announces a text
+HEREDOC = re.compile(r"\d*<<(-?)([^<]+)$")  # a word that begins a here-document
 
 
 class Heredoc(NamedTuple):
-    """A text that follows an instruction, up to a line of its own that holds `name`."""
+    """A text that follows an instruction, up to a line that contains only `name`."""
 
     name: str
     content: str
@@ -40,7 +40,7 @@ class Source(NamedTuple):
     """A Dockerfile, cut into instructions."""
 
     lines: tuple[Line, ...]
-    escape: str  # what takes the meaning from the next character: a backslash, unless the file says `# escape=`
+    escape: str  # the escape character: a backslash, unless the file begins with `# escape=`
 
 
 def read(path: str) -> Source:
@@ -52,7 +52,7 @@ def read(path: str) -> Source:
 
 
 def parse(text: str, path: str) -> Source:
-    """Return the instructions of a text that stands in the file `path`. Raises SpecError with FILE:LINE."""
+    """Return the instructions of a text of the file `path`. Raises SpecError with FILE:LINE."""
     physical = [line.removesuffix("\r") for line in text.split("\n")]
     escape = _escape(physical, path)
     return Source(tuple(_Reader(physical, path, escape).lines()), escape)

@@ -1,4 +1,4 @@
-"""What COPY adds to an image: which files come to lie where, as the tar of a layer.
+"""The files that COPY adds to an image, and where, as the tar of a layer.
 
 The tar describes every folder on the way, as the image so far has it, so that it depends on nothing below. The same
 files on the same folders give the same bytes; their digest is what the build cache asks for.
@@ -23,7 +23,7 @@ _FOLDER = Attributes(stat.S_IFDIR | 0o755)
 
 
 class Owner(NamedTuple):
-    """Whom what is copied belongs to."""
+    """The owner of the files that are copied."""
 
     uid: int
     gid: int
@@ -69,7 +69,7 @@ class Placement:
         return node is not None and stat.S_ISDIR(node.attributes.mode)
 
     def folder(self, path: str) -> str:
-        """Make a folder where it is missing, with those above it, and return where it is. Raises SpecError."""
+        """Make a folder unless it exists, with those above it, and return its path. Raises SpecError."""
         self._describe("", self.node("") or Node(_FOLDER, 0, 1))
         way, waiting, followed = "", files.pieces(path), 0
         while waiting:
@@ -86,7 +86,7 @@ class Placement:
                 way = "" if node.target.startswith(b"/") else way
                 waiting += files.pieces(os.fsdecode(node.target))
             elif not stat.S_ISDIR(node.attributes.mode):
-                raise SpecError(f"/{inner} is a file in the image and cannot hold others")
+                raise SpecError(f"/{inner} is a file in the image and cannot contain others")
             else:
                 way = inner
                 self._describe(way, node)
@@ -104,7 +104,7 @@ class Placement:
         path = path.lstrip("/")
         folder, name = posixpath.split(path)
         if not name or name in (".", ".."):
-            raise SpecError(f"/{path} is no place for a file")
+            raise SpecError(f"/{path} cannot be the path of a file")
         if name.startswith(WHITEOUT_PREFIX.decode()):
             raise SpecError(f"a file {name} cannot be in a layer, where such a name means a deletion")
         where = posixpath.join(self.folder(folder), name)

@@ -26,7 +26,7 @@ class _Keys(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class File(_Keys):
-    """A file whose content stands in the recipe."""
+    """A file whose content is in the recipe."""
 
     path: str
     content: str = ""
@@ -61,7 +61,7 @@ class From(_Keys):
 
 
 class Run(_Keys):
-    """A command with settings of its own."""
+    """A command with its settings."""
 
     command: Words
     network: Network | UnsetType = UNSET
@@ -133,7 +133,7 @@ def load(path: str, changes: tuple[tuple[str, str], ...] = ()) -> Plan:
 def schema() -> dict[str, Any]:
     """Return the JSON Schema of a recipe."""
     result = msgspec.json.schema(Recipe)
-    result["$defs"]["Recipe"]["required"].remove("name")  # the file's name serves
+    result["$defs"]["Recipe"]["required"].remove("name")  # the default is the file's name
     schemadocs.describe(result, recipekeys.TEXTS)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "vmctl recipe", **result}
 
@@ -228,7 +228,7 @@ def _environment(recipe: Recipe, path: str) -> list[Instruction]:
 
 
 def _settings(recipe: Recipe, path: str) -> list[Instruction]:
-    """Return what the other keys of the recipe itself say of the image; they are for the workload only."""
+    """Return the instructions of the recipe's other keys, which are for the workload only."""
     actions: list[tuple[str, steps.Action]] = []
     for key in ("workdir", "user"):
         if (value := getattr(recipe, key)) is not UNSET:

@@ -1,4 +1,4 @@
-"""What a step makes of an image's configuration: the section `config` of image-spec's config.md, and Docker's keys."""
+"""How a step changes an image's configuration: the section `config` of image-spec's config.md, and Docker's keys."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def change(settings: Mapping[str, Any], text: str) -> Settings:
     """
     found = parse(text, "the change").lines
     if len(found) != 1 or found[0].word not in CHANGEABLE:
-        raise SpecError(f"{text!r} changes nothing that can be changed", hint=f"known: {', '.join(CHANGEABLE)}")
+        raise SpecError(f"{text!r} does not change a configuration", hint=f"known: {', '.join(CHANGEABLE)}")
     try:
         action = words.READERS[found[0].word](found[0], "\\")
         return applied(dict(settings), Filling("\\", quotes=True).action(action, environment(settings).get))

@@ -26,7 +26,7 @@ class Bases:
         except ValueError as error:
             raise SpecError(f"{stage.where}: FROM: {error}") from None
         if not base:
-            raise SpecError(f"{stage.where}: {stage.base} stands for nothing", hint="--build-arg sets such a variable")
+            raise SpecError(f"{stage.where}: {stage.base} is empty", hint="--build-arg sets such a variable")
         return base
 
     def stage(self, name: str, before: int) -> int | None:
@@ -80,6 +80,6 @@ def _arguments(plan: Plan, given: Mapping[str, str], filling: Filling) -> dict[s
 
 
 def platform() -> dict[str, str]:
-    """Return the variables that say for what, and on what, is built: both are this machine."""
+    """Return the variables of the target and the build platform: both are this machine."""
     parts = {"PLATFORM": f"linux/{architecture()}", "OS": "linux", "ARCH": architecture(), "VARIANT": ""}
     return {f"{side}{name}": value for side in ("TARGET", "BUILD") for name, value in parts.items()}

@@ -13,7 +13,7 @@ from images.recipes.steps import Action, Cmd, Entrypoint, Stored
 from images.store import store
 from images.store.image import Layer, architecture
 
-BEGINNING_S = 315_532_800  # 1980-01-01, the oldest time that zip files can hold; for what has no time of its own
+BEGINNING_S = 315_532_800  # 1980-01-01, the oldest time in zip files; for files without a time
 _KEPT = ("author", "variant", "os.version", "os.features")
 
 
@@ -28,10 +28,10 @@ class State:
         self.settings: settings.Settings = copy.deepcopy(document.get("config") or {})
         self.epoch_s = epoch_s if epoch_s is not None else seconds(document.get("created", ""))
         self.arguments: dict[str, str] = {}  # of the build, as far as they are declared and have a value
-        self.name = ""  # under which the store has these very layers, hidden; empty: not yet
+        self.name = ""  # the hidden image of the store with these layers; empty: not stored yet
         self._kept = {key: document[key] for key in _KEPT if key in document}
         self._history: list[dict[str, Any]] = _history(document, len(self.layers))
-        self._has_cmd = False  # a CMD of its own: not the base's
+        self._has_cmd = False  # its own CMD, not the base's
 
     def lookup(self, name: str) -> str | None:
         """Return a variable's value: the image's environment hides the build's arguments."""
@@ -75,7 +75,7 @@ class State:
 
 
 def seconds(created: str) -> int:
-    """Return the seconds since the epoch of an RFC 3339 time; those of 1980 where there is none that makes sense."""
+    """Return the seconds since the epoch of an RFC 3339 time; those of 1980 for an invalid time."""
     try:
         parsed = calendar.timegm(time.strptime(created[:19], "%Y-%m-%dT%H:%M:%S"))
     except ValueError:
@@ -84,7 +84,7 @@ def seconds(created: str) -> int:
 
 
 def _history(document: Mapping[str, Any], layers: int) -> list[dict[str, Any]]:
-    """Return the history of a base; one line per layer where it has none, since there have to be as many."""
+    """Return the history of a base; one line per layer if it is empty, since each layer needs one."""
     known = copy.deepcopy(document.get("history") or [])
     if sum(not line.get("empty_layer") for line in known) == layers:
         return known

@@ -1,7 +1,7 @@
-"""What a build consists of, whichever file says so: stages, each a base and instructions on top of it.
+"""The parts of a build, from any kind of build file: stages, each a base and instructions on top of it.
 
-An instruction holds texts as they were written. Variables are filled in when it is its turn, since what they stand for
-(the environment of the base image among it) is known only then.
+An instruction contains texts as they were written. Variables are filled in when the step is taken, since their values
+(among them the environment of the base image) are known only then.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ class Run(NamedTuple):
     """Run a command on the image so far; what it changes in the file system becomes a layer."""
 
     command: Command
-    network: str = ""  # bridge | none | host; empty: as the whole build has it
+    network: str = ""  # bridge | none | host; empty: the network of the whole build
 
 
 class Inline(NamedTuple):
-    """A file whose content stands in the build file itself."""
+    """A file whose content is in the build file itself."""
 
     name: str
     content: str
@@ -54,7 +54,7 @@ class Arg(NamedTuple):
 
 
 class Workdir(NamedTuple):
-    """Set the folder for what follows and for the workload; it is made where it is missing."""
+    """Set the folder for what follows and for the workload; it is created if it is missing."""
 
     path: str
 
@@ -72,25 +72,25 @@ class Shell(NamedTuple):
 
 
 class Entrypoint(NamedTuple):
-    """Set what always runs."""
+    """Set the entrypoint, which always runs."""
 
     command: Command
 
 
 class Cmd(NamedTuple):
-    """Set what runs, or the arguments of the entrypoint, where the workload does not say."""
+    """Set the command, or the arguments of the entrypoint; a workload's command overrides it."""
 
     command: Command
 
 
 class Expose(NamedTuple):
-    """Say at which ports the workload listens."""
+    """Declare the ports that the workload listens on."""
 
     ports: tuple[str, ...]
 
 
 class Volume(NamedTuple):
-    """Say which folders hold data that is not the image's."""
+    """Declare the folders for data that is not part of the image."""
 
     paths: tuple[str, ...]
 
@@ -102,13 +102,13 @@ class Label(NamedTuple):
 
 
 class StopSignal(NamedTuple):
-    """Say which signal asks the workload to end."""
+    """Set the signal that stops the workload."""
 
     signal: str
 
 
 class Stored(NamedTuple):
-    """A setting that vmctl hands on to others in the configuration and does not heed itself."""
+    """A setting that vmctl keeps in the configuration for other tools and ignores itself."""
 
     key: str
     value: object
@@ -134,16 +134,16 @@ class Packages(NamedTuple):
     include: tuple[str, ...] = ()
     variant: str = "essential"
     components: tuple[str, ...] = ("main",)
-    mirrors: tuple[str, ...] = ()  # lines of sources.list, or URLs; empty: where this host gets the suite
-    documentation: bool = False  # manuals, translations and what else lies in /usr/share/doc but for the licences
+    mirrors: tuple[str, ...] = ()  # lines of sources.list, or URLs; empty: this host's sources of the suite
+    documentation: bool = False  # manuals, translations and /usr/share/doc, except the licences
     exclude: tuple[str, ...] = ()  # patterns of paths that are not unpacked: see dpkg(1), path-exclude
-    files: tuple[Inline, ...] = ()  # what is there before the packages' scripts run; names are absolute paths
+    files: tuple[Inline, ...] = ()  # created before the packages' scripts run; names are absolute paths
 
 
 class Stage(NamedTuple):
     """A base and what is done to it."""
 
-    name: str  # empty where nobody named it
+    name: str  # empty: without a name
     base: str | Packages  # an image, an earlier stage, `scratch`; variables not yet filled in
     steps: tuple[Instruction, ...]
     where: str
@@ -153,10 +153,10 @@ class Stage(NamedTuple):
 class Plan(NamedTuple):
     """A build file, read."""
 
-    name: str  # of the image, where the file gives one
+    name: str  # of the image, if the file gives one
     file: str
     stages: tuple[Stage, ...]
     arguments: Mapping[str, str | None] = {}  # declared before the first stage: name -> default
     warnings: tuple[str, ...] = ()
-    escape: str = "\\"  # what takes the meaning from a character, in texts with variables
-    quotes: bool = True  # in such texts they group and go, as in a shell
+    escape: str = "\\"  # the escape character, in texts with variables
+    quotes: bool = True  # in such texts they group words and are removed, as in a shell

@@ -1,4 +1,4 @@
-"""Tars written, and read, piece by piece: an entry is what is known of a file, and a way to its content."""
+"""Tars written and read piece by piece: an entry has the attributes of a file, and a way to read its content."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Entry(NamedTuple):
 
 
 def tar(entries: Iterable[Entry]) -> Iterator[bytes]:
-    """Yield the tar of some entries, in their order. Raises VmctlError where a file is not as long as it was."""
+    """Yield the tar of some entries, in their order. Raises VmctlError if a file's length has changed."""
     for entry in entries:
         yield header(entry)
         if stat.S_ISREG(entry.node.attributes.mode) and not entry.hard_link:
@@ -48,7 +48,7 @@ def tar(entries: Iterable[Entry]) -> Iterator[bytes]:
 
 
 def header(entry: Entry) -> bytes:
-    """Return what a tar says of an entry, in the pax form."""
+    """Return the headers of an entry, in the pax form."""
     attributes = entry.node.attributes
     info = tarfile.TarInfo(entry.path or ".")
     info.type = _TYPES[stat.S_IFMT(attributes.mode)]
@@ -68,7 +68,7 @@ def header(entry: Entry) -> bytes:
 
 
 def node(info: tarfile.TarInfo) -> Node | None:
-    """Return what an entry that was read says; None for a hard link, and for what is no file at all."""
+    """Return the attributes of an entry that was read; None for a hard link, and for an entry that is not a file."""
     kind = stat.S_IFREG if info.isreg() else _KINDS.get(info.type)
     if kind is None:
         return None

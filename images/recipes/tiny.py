@@ -30,11 +30,11 @@ _FILES = {
 
 
 def build() -> Image:
-    """Build `tiny` from the newest busybox and return it. Raises UnavailableError where no busybox can be had."""
+    """Build `tiny` from the newest busybox and return it. Raises UnavailableError if there is no busybox."""
     from tempfile import TemporaryDirectory
 
     program = busybox.fetch()
-    # The program's own time, not that of the build: the same package gives the same image.
+    # The program's time, not the build's: the same package gives the same image.
     mtime = int(os.stat(program).st_mtime)
     with TemporaryDirectory(prefix="vmctl-tiny-") as root, staging() as stage:
         _fill(root, program)
@@ -73,7 +73,7 @@ def _os_release(program: str) -> str:
 
 
 def _normalise(root: str, mtime: int) -> None:
-    """Give everything one time and the usual permissions, whatever the umask of who builds."""
+    """Give everything one time and the usual permissions, independent of the umask."""
     for folder, folders, files in os.walk(root, topdown=False):
         for path in (os.path.join(folder, name) for name in (*files, *folders)):
             if not os.path.islink(path):

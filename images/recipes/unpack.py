@@ -1,4 +1,4 @@
-"""ADD of an archive: what is in it comes to lie in the target folder, with the owners and modes it has there."""
+"""ADD of an archive: its files go into the target folder, with their owners and modes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def is_archive(path: str) -> bool:
 
 
 def unpack(placement: Placement, path: str, target: str, stack: ExitStack) -> None:
-    """Place what is in an archive of the host into the folder `target`; it stays open as long as the stack.
+    """Place the files of an archive of the host into the folder `target`; it stays open as long as the stack.
 
     Raises SpecError.
     """
@@ -66,7 +66,7 @@ def _inside(name: str) -> str:
 
 
 def _content(tar: tarfile.TarFile, info: tarfile.TarInfo) -> Iterator[bytes]:
-    """Yield a file's content; in the archive's order, or each would be looked for from the beginning."""
+    """Yield a file's content; in the archive's order: otherwise each is searched from the beginning."""
     file = tar.extractfile(info) if info.isreg() else None
     while file is not None and (data := file.read(_PART)):
         yield data

@@ -1,4 +1,4 @@
-"""What each instruction of a Dockerfile says: its words, flags and JSON forms, as an action."""
+"""The instructions of a Dockerfile: words, flags and JSON forms, parsed into actions."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from images.recipes.steps import (
 )
 from vmctl import units
 
-# keys of the configuration that we store for others: what to tell the user
+# keys of the configuration that are stored for other tools: the warning for the user
 UNHEEDED = {
     "Healthcheck": "is stored in the image; vmctl's own probe is `ready` of the workload file",
     "Maintainer": "is stored as the author; a LABEL org.opencontainers.image.authors is what others read",
@@ -48,7 +48,7 @@ def flags(text: str, known: Sequence[str]) -> tuple[dict[str, str], str]:
         if name not in known:
             raise ValueError(f"the flag --{name} is not supported; supported: {_listed(known)}")
         if name in found:
-            raise ValueError(f"the flag --{name} stands twice")
+            raise ValueError(f"the flag --{name} is given twice")
         found[name] = match[2] if match[2] is not None else "true"
     return found, text
 
@@ -58,7 +58,7 @@ def _listed(known: Sequence[str]) -> str:
 
 
 def command(text: str) -> Command:
-    """Return a program and its arguments where the text is a JSON list of texts, else the line for the shell."""
+    """Return a program and its arguments if the text is a JSON list of texts, else the line for the shell."""
     return words if (words := _json(text)) is not None else text
 
 
@@ -83,7 +83,7 @@ def _run(line: Line, _: str) -> Action:
 
 
 def _with_heredocs(rest: str, heredocs: tuple[Heredoc, ...]) -> str:
-    """Return the line for the shell, which understands here-documents itself; one that stands alone is the script."""
+    """Return the line for the shell, which reads here-documents itself; one without a command is the script."""
     first, *_ = heredocs
     if len(heredocs) == 1 and len(rest.split()) == 1:
         if not first.content.startswith("#!"):
@@ -206,7 +206,7 @@ def _stop_signal(line: Line, _: str) -> Action:
 def _onbuild(line: Line, _: str) -> Action:
     word = line.rest.split()[0].upper()
     if word in ("ONBUILD", "FROM", "MAINTAINER"):
-        raise ValueError(f"{word} cannot be put off")
+        raise ValueError(f"{word} cannot be in ONBUILD")
     return Stored("OnBuild", line.rest)
 
 
@@ -234,7 +234,7 @@ def _nanoseconds(flag: str, value: str) -> int:
 
 
 def absolute(path: str, workdir: str) -> str:
-    """Return a path of an image that may be relative to its working directory; a final slash stays."""
+    """Return a path of an image that may be relative to its working directory; a final slash is kept."""
     joined = posixpath.join(workdir or "/", path)
     slash = "/" if joined.endswith("/") or path in (".", "..") or path.endswith("/.") else ""
     return posixpath.normpath("/" + joined.lstrip("/")).rstrip("/") + (slash or "") or "/"

@@ -73,7 +73,7 @@ def _instead(name, make):
 
 
 HUGE = "9" * 400
-# what is wrong with the folder of an instance of form 1, and what the reason says of it
+# what is wrong with the folder of an instance of form 1, and what the reason contains
 DAMAGES = {
     "state of NUL bytes": (_write("state.jsonl", b"\0" * 100 + b"\n"), "state.jsonl is damaged: no line"),
     "empty state": (_write("state.jsonl", b""), "state.jsonl is damaged: no line"),
