@@ -120,6 +120,29 @@ def test_a_damaged_blob_is_one_clear_error(tree):
     assert [os.path.basename(os.path.dirname(file)) for file in store.unreferenced()] == ["sha256", "layers", "layers"]
 
 
+@pytest.mark.parametrize(
+    "content", ["{}", "[]", "null", "7", '{"config": {"digest": 7}, "layers": []}', '{"config": [], "layers": 7}']
+)
+@pytest.mark.parametrize("which", ["manifest", "config"])
+def test_a_document_of_another_form_is_one_clear_error(tree, which, content):
+    image = put("web", tree)
+    digest = image.digest if which == "manifest" else store.manifest(image)["config"]["digest"]
+    with open(store.path("blobs", *digest.split(":")), "w") as file:
+        file.write(content)
+    with pytest.raises(VmctlError, match="the image web is damaged: ") as failure:
+        store.ls()
+    assert failure.value.hint == "`vmctl image rm web` removes it"
+    store.remove("web")
+    assert store.ls() == []
+
+
+def test_an_image_without_annotations_has_no_name(tree):
+    image = put("web", tree)
+    with open(store.path("index.json"), "w") as file:
+        file.write(f'{{"manifests": [{{"digest": "{image.digest}", "annotations": null}}]}}')
+    assert [found.name for found in store.ls(unnamed=True)] == [""]
+
+
 def test_images_added_at_once_are_all_there(tree):
     names = [f"image{number}" for number in range(8)]
     threads = [threading.Thread(target=put, args=(name, tree)) for name in names]

@@ -49,12 +49,17 @@ def disk_descriptor(digest: str, size_bytes: int) -> dict[str, Any]:
 
 def image_of(descriptor: dict[str, Any]) -> Image:
     """Return the image of a descriptor in the index. Raises VmctlError if it is damaged."""
-    name = name_of(descriptor) or descriptor["digest"]
     try:
-        manifest = get(descriptor["digest"])
-        document = get(manifest["config"]["digest"])
-    except VmctlError as error:
-        raise VmctlError(f"the image {name} is damaged: {error}", hint=f"`vmctl image rm {name}` removes it") from None
+        return _image_of(descriptor)
+    except (VmctlError, LookupError, TypeError, ValueError, AttributeError) as error:
+        name = name_of(descriptor) or descriptor["digest"]
+        reason = str(error) if isinstance(error, VmctlError) else "its manifest or configuration has another form"
+        raise VmctlError(f"the image {name} is damaged: {reason}", hint=f"`vmctl image rm {name}` removes it") from None
+
+
+def _image_of(descriptor: dict[str, Any]) -> Image:
+    manifest = get(descriptor["digest"])
+    document = get(manifest["config"]["digest"])
     items = manifest["layers"]
     disks = [disk_path(item["digest"]) for item in items if item["mediaType"] == DISK]
     return Image(

@@ -54,7 +54,7 @@ def write_index(descriptors: list[dict[str, Any]]) -> None:
 
 def name_of(descriptor: Mapping[str, Any]) -> str:
     """Return the name of an image in the index; empty for an image that only instances still use."""
-    return str(descriptor.get("annotations", {}).get(REF_NAME, ""))
+    return str((descriptor.get("annotations") or {}).get(REF_NAME, ""))
 
 
 def normal(name: str) -> str:
