@@ -20,6 +20,7 @@ from vmctl.backend import (
     Step,
 )
 from vmctl.errors import StateError
+from vmctl.home import Home
 from vmctl.instance import Instance
 from vmctl.linux import filetree, processes
 from vmctl.named import TYPE_CHECKING
@@ -104,8 +105,9 @@ class VmBackend(HasFootprint, HasWritable, HasReads):
         from images.store import store
         from vmm import preparation, qemu
 
-        shared = preparation.shared_files(work, store.find(work.image))
-        return [*shared, *qemu.files(preparation.emulator())]
+        image = store.find(work.image)
+        machine = preparation.machine_of(work, Home(work.name, "0" * 8), image, "tcg")
+        return [*preparation.shared_files(machine, image), *qemu.files(machine.emulator)]
 
     def writable(self, inst: Instance, *, pause: bool) -> AbstractContextManager[Writable]:
         """See HasWritable: a copy. A running guest's writing is blocked even without `pause`, see vmm/writable.py."""

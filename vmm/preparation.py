@@ -7,6 +7,7 @@ from contextlib import ExitStack, suppress
 
 from images.kernels import kernel as kernels
 from images.kernels import moduledisk
+from images.kernels.kernel import Kernel
 from images.store import store
 from images.store.image import Image
 from vmctl.errors import UnavailableError, VmctlError
@@ -41,8 +42,7 @@ def _prepare(inst: Instance, choices: Choices) -> tuple[domain.Machine, Launcher
     work = inst.work
     image = store.lease(work.image, inst)
     inst.state.image_digest, inst.state.boot = image.digest, boot.kind(image, work)
-    if not image.disk:
-        kernels.lease(work.vm.kernel, inst)
+    kernel = None if image.disk else kernels.lease(work.vm.kernel, inst)
     if inst.state.boot != boot.DIRECT:
         inst.state.stop_s = SYSTEM_STOP_S
     chosen = accelerator.choose(choices.accel, work.vm.kernel)
@@ -58,7 +58,7 @@ def _prepare(inst: Instance, choices: Choices) -> tuple[domain.Machine, Launcher
         _make_disk(inst, image)
         seed.write_iso(files.seed(inst), configure.seed_of(work, inst, image, link, configure.keys_of(inst)))
         _make_ports(inst)
-        machine = machine_of(work, inst, image, chosen.name)
+        machine = machine_of(work, inst, image, chosen.name, kernel)
         if link:
             inst.state.address, inst.state.mac = link.address, link.mac
             machine = machine._replace(nic=domain.Nic(tap, link.mac))
@@ -68,8 +68,10 @@ def _prepare(inst: Instance, choices: Choices) -> tuple[domain.Machine, Launcher
     return machine, launcher
 
 
-def machine_of(work: Workload, home: Home, image: Image, accelerator: str) -> domain.Machine:
-    """Return the guest's hardware, without a network."""
+def machine_of(
+    work: Workload, home: Home, image: Image, accelerator: str, kernel: Kernel | None = None
+) -> domain.Machine:
+    """Return the guest's hardware, without a network; `kernel` is the one that a start has a lease of."""
     resources, kind = work.resources, boot.kind(image, work)
     port = files.PORT_PREFIX
     machine = domain.Machine(
@@ -92,7 +94,7 @@ def machine_of(work: Workload, home: Home, image: Image, accelerator: str) -> do
     )
     if kind == boot.DISK:
         return machine
-    kernel = kernels.find(work.vm.kernel)
+    kernel = kernel or kernels.find(work.vm.kernel)
     machine = machine._replace(kernel=kernel.vmlinuz, initrd=guest.initrd(kernel))
     layers = len(machine.layers)
     if kind == boot.DIRECT:
@@ -108,13 +110,9 @@ def _make_disk(inst: Instance, image: Image) -> None:
         disk.make(files.disk(inst), size_bytes or disk.DEFAULT_SIZE_BYTES)
 
 
-def shared_files(work: Workload, image: Image) -> list[str]:
+def shared_files(machine: domain.Machine, image: Image) -> list[str]:
     """Return the files of a guest that other guests may share: layers or disk, kernel, initrd and modules."""
-    if image.disk:
-        return [image.disk]
-    kernel = kernels.find(work.vm.kernel)
-    modules = [] if boot.kind(image, work) == boot.DIRECT else [moduledisk.build(kernel)]
-    return [*(layer.path for layer in image.layers), *modules, kernel.vmlinuz, guest.initrd(kernel)]
+    return [path for path in (*machine.layers, machine.modules, machine.kernel, machine.initrd, image.disk) if path]
 
 
 def emulator() -> str:
@@ -160,5 +158,5 @@ def _make_ports(inst: Instance) -> None:
 def _remember(inst: Instance, image: Image, machine: domain.Machine) -> None:
     """Save the data that later commands need: the domain, and the files that other instances may share."""
     write_atomic(files.domain(inst), domain.domain_xml(machine))
-    inst.state.own["shared"] = shared_files(inst.work, image)
+    inst.state.own["shared"] = shared_files(machine, image)
     inst.state.own["memory_bytes"] = machine.memory_bytes
