@@ -228,7 +228,7 @@ def test_overlay_of_a_disk_is_small_and_not_smaller_than_it(tmp_path):
 
 def test_the_seed_of_a_disk_is_that_of_a_system():
     from images.store.image import Image
-    from vmctl.home import Home
+    from vmctl.folder import Home
 
     whole = Image("cloud", "sha256:0", "amd64", (), ImageConfig(), "", disk="/cloud.qcow2")
     work = Workload("c", "cloud", ("serve",))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from typing import Any, Literal
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}"
-ID = r"[0-9a-f]{8}"
+_HEX_DIGITS = set("0123456789abcdef")
 
 STATE = "state.jsonl"  # a line per change; the last line is valid
 STATE_BYTES = 1 << 16  # how much of its end is read
@@ -66,7 +66,7 @@ class State:
         renamed = {_OLD_KEYS.get(key, key): value for key, value in values.items()}
         state = cls(**records.fields(cls, renamed, what))
         state.supervisor_start = state.own.pop(_OLD_START, state.supervisor_start)
-        if not re.fullmatch(ID, state.id):  # it becomes part of paths
+        if len(state.id) != 8 or not set(state.id) <= _HEX_DIGITS:  # it becomes part of paths
             raise records.UnreadableError(f"{what} is damaged: {state.id[:20]!a} is not an id")
         if state.exit_code not in (None, *range(256)):
             raise records.UnreadableError(f"{what} is damaged: {state.exit_code} is not an exit code")

@@ -108,4 +108,4 @@ def _id_of(name: str) -> str:
     except UnreadableError:
         return ""
     cgroups = (entry["name"] for entry in entries if entry["kind"] == "cgroup" and isinstance(entry.get("name"), str))
-    return next((cgroup[-8:] for cgroup in cgroups if re.fullmatch(rf".*\.{instance.ID}", cgroup)), "")
+    return next((cgroup[-8:] for cgroup in cgroups if re.fullmatch(r".*\.[0-9a-f]{8}", cgroup)), "")

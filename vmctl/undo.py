@@ -10,7 +10,7 @@ import os
 
 from vmctl import paths
 from vmctl.errors import VmctlError
-from vmctl.home import Home
+from vmctl.folder import Home
 from vmctl.named import TYPE_CHECKING
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from vmctl.backend import (
     Step,
 )
 from vmctl.errors import StateError
-from vmctl.home import Home
+from vmctl.folder import Home
 from vmctl.instance import Instance
 from vmctl.linux import filetree, processes
 from vmctl.named import TYPE_CHECKING

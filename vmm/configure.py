@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from images.store.image import Image
-from vmctl.home import Home
+from vmctl.folder import Home
 from vmctl.net import Link
 from vmctl.workload import Workload
 from vmm import boot, files, keys, seed, system, userdata

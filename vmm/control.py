@@ -6,7 +6,7 @@ import os
 import signal
 from contextlib import suppress
 
-from vmctl.home import Home
+from vmctl.folder import Home
 from vmctl.instance import Instance
 from vmctl.linux import processes
 from vmm import domain, files, qemu

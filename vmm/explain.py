@@ -11,7 +11,7 @@ from images.kernels import moduledisk
 from images.store import store
 from images.store.image import Image
 from vmctl.backend import Step
-from vmctl.home import Home
+from vmctl.folder import Home
 from vmctl.net import Link, network_of
 from vmctl.workload import Workload
 from vmm import accelerator, boot, configure, disk, domain, files, guest, launcher, preparation, seed

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from vmctl import paths
-from vmctl.home import Home
+from vmctl.folder import Home
 
 PORT_PREFIX = "org.vmctl."
 SOCKET_PATH_MAX = 107  # unix(7): sun_path has 108 bytes, one of them for the final zero

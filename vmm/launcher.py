@@ -90,7 +90,7 @@ def _serve(peer: socket.socket, uri: str, emulator: str, domain_type: str) -> No
 
 def _launch(connection: Connection, request: StartRequest) -> dict[str, int]:
     """Start QEMU in its cgroup and, if the guest has a network, in the network's namespace."""
-    from vmctl.home import Home
+    from vmctl.folder import Home
     from vmctl.linux import commands
     from vmctl.linux.cgroups import Cgroup
     from vmctl.net import network_of

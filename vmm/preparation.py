@@ -11,7 +11,7 @@ from images.kernels.kernel import Kernel
 from images.store import store
 from images.store.image import Image
 from vmctl.errors import UnavailableError, VmctlError
-from vmctl.home import Home
+from vmctl.folder import Home
 from vmctl.instance import Instance
 from vmctl.linux.cgroups import Cgroup, Limits
 from vmctl.linux.filetree import write_atomic

@@ -9,9 +9,8 @@ from typing import Any, NoReturn
 
 from vmctl import records
 from vmctl.cli.ps import row
-from vmctl.folder import absent
+from vmctl.folder import Home, absent
 from vmctl.footprint import footprint
-from vmctl.home import Home
 from vmctl.instance import Instance
 from vmctl.records import UnreadableError
 from vmctl.survey import Seen, look

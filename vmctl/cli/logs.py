@@ -9,8 +9,7 @@ from contextlib import suppress
 
 from vmctl.cli import output
 from vmctl.errors import NotFoundError, SpecError
-from vmctl.folder import absent
-from vmctl.home import Home
+from vmctl.folder import Home, absent
 from vmctl.linux.stdio import write_all
 from vmctl.survey import look
 

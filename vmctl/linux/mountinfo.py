@@ -6,18 +6,21 @@ import re
 
 from vmctl.linux.syscalls import MNT_DETACH, umount2
 
-_ESCAPE = re.compile(r"\\([0-7]{3})")  # \040 is a space
-
 
 def below(path: str) -> list[str]:
     """Return the mount points at and below `path`, in the order they were mounted."""
     found = []
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
         for line in file:
-            point = _ESCAPE.sub(lambda match: chr(int(match[1], 8)), line.split(" ")[4])
+            point = _unescaped(line.split(" ")[4])
             if point == path or point.startswith(path + "/"):
                 found.append(point)
     return found
+
+
+def _unescaped(text: str) -> str:
+    r"""Return a mount point with its escapes replaced: \040 is a space."""
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text) if "\\" in text else text
 
 
 def unmount_all(path: str) -> None:
