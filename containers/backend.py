@@ -127,10 +127,11 @@ class ContainerBackend(HasFootprint, HasWritable, HasReads):
     def undo(self, inst: Instance, entry: dict[str, Any]) -> None:
         """See Backend."""
         from images.layer import mounts
+        from vmctl.undo import file_name
 
         if entry["kind"] != mounts.KIND:
             raise UnreadableError(f"the journal of {inst.name} contains an entry of unknown kind: {entry['kind']}")
-        mounts.release_layer(entry["key"], inst)
+        mounts.release_layer(file_name(entry["key"]), inst)
 
 
 class HostBackend(ContainerBackend):

@@ -30,18 +30,17 @@ def _process(_: Home, entry: dict[str, Any]) -> None:
 def _cgroup(_: Home, entry: dict[str, Any]) -> None:
     from vmctl.linux.cgroups import Cgroup
 
-    Cgroup(_file_name(entry)).remove()
+    Cgroup(file_name(entry["name"])).remove()
 
 
 def _frozen(_: Home, entry: dict[str, Any]) -> None:
     from vmctl import freezer
 
-    freezer.thaw(freezer.find(_file_name(entry)))
+    freezer.thaw(freezer.find(file_name(entry["name"])))
 
 
-def _file_name(entry: dict[str, Any]) -> str:
-    """Return the name of a cgroup or lease, which is one in a folder of ours."""
-    name: str = entry["name"]
+def file_name(name: str) -> str:
+    """Return the name of a cgroup, lease or layer, which is one in a folder of ours. Raises ValueError, TypeError."""
     if os.path.basename(name) != name or name in ("", ".", ".."):
         raise ValueError(name)
     return name
@@ -60,7 +59,7 @@ def _mount(home: Home, entry: dict[str, Any]) -> None:
 def _lease(_: Home, entry: dict[str, Any]) -> None:
     from vmctl import leases
 
-    leases.undo({**entry, "name": _file_name(entry)})
+    leases.undo({**entry, "name": file_name(entry["name"])})
 
 
 def _link(home: Home, entry: dict[str, Any]) -> None:

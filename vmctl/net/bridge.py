@@ -6,7 +6,7 @@ Every change is one netlink message; no program is started.
 from __future__ import annotations
 
 import errno
-from _socket import if_nametoindex, inet_aton, inet_ntoa
+from _socket import AF_INET, if_nametoindex, inet_aton, inet_ntoa, inet_pton
 from contextlib import suppress
 
 from vmctl.errors import ConflictError, UnavailableError
@@ -203,11 +203,16 @@ DEFAULT = BridgeNetwork("vmctl0", "10.77.0.0/16", 77)
 
 
 def undo(folder: str, entry: dict[str, Any]) -> None:
-    """Undo a journal entry of kind `link` of the owner of `folder`; one without a network is of the default one."""
-    if "network" in entry:
-        BridgeNetwork(entry["network"], entry["subnet"], entry["bridge"]).undo(folder, entry)
-    else:
-        DEFAULT.undo(folder, entry)
+    """Undo a journal entry of kind `link` of the owner of `folder`; one without a network is of the default one.
+
+    Raises ValueError if the entry has no address.
+    """
+    try:
+        inet_pton(AF_INET, entry["address"])
+        network = BridgeNetwork(entry["network"], entry["subnet"], entry["bridge"]) if "network" in entry else DEFAULT
+    except OSError:  # not an address
+        raise ValueError(entry["address"]) from None
+    network.undo(folder, entry)
 
 
 def _delete_device(name: str) -> None:
