@@ -10,6 +10,7 @@ from containers.launch import revive
 from vmctl import backends, engine, instance, removal
 from vmctl.errors import NotFoundError, StateError, VmctlError
 from vmctl.linux import processes
+from vmctl.linux.cgroups import Cgroup, Limits
 from vmctl.workload import Workload
 
 WORK = Workload("web", "tiny")
@@ -99,3 +100,23 @@ def test_a_removal_that_fails_does_not_hide_the_first_error(backend, monkeypatch
 
 def test_a_container_that_was_killed_before_it_could_report_is_an_error():
     assert "web could not be started" in str(revive(b"", "web"))
+
+
+def test_a_group_that_another_command_removes_reads_as_empty():
+    group, end_s = Cgroup("races.0badcafe"), time.monotonic() + 1.5
+    errors = []
+
+    def look():
+        while time.monotonic() < end_s:
+            try:
+                group.pids(), group.oom_kills(), group.memory_bytes()
+            except OSError as error:
+                errors.append(error)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    while time.monotonic() < end_s:
+        group.create(Limits())
+        group.remove()
+    thread.join()
+    assert errors == []

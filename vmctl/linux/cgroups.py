@@ -5,6 +5,7 @@ See cgroups(7), and Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/ in th
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
@@ -229,5 +230,7 @@ def _read(path: str) -> str:
     try:
         with open(path, encoding="utf-8") as file:
             return file.read()
-    except FileNotFoundError:
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENODEV):  # ENODEV: the group was removed after the open(2)
+            raise
         return ""
