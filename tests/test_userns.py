@@ -351,3 +351,25 @@ def test_removal_by_force_never_enters_a_volume_that_is_still_mounted(own_root, 
         mountinfo.unmount_all(inst.run_dir)
         ok("rm", "-f", "box")
     assert mountinfo.below(str(own_root)) == []
+
+
+@pytest.mark.parametrize("mode", ["container", "host"])
+def test_a_root_that_is_a_link_leaves_no_mount_and_no_volume_is_emptied(own_root, tmp_path, monkeypatch, mode):
+    """The kernel lists mount points without links."""
+    (tmp_path / "link").symlink_to(own_root)
+    monkeypatch.setenv("VMCTL_ROOT", str(tmp_path / "link"))
+    (tmp_path / "volume").mkdir()
+    (tmp_path / "volume/kept").write_text("precious")
+    userns_of = {"container": "auto", "host": "host"}[mode]
+    path = tmp_path / "box.yaml"
+    path.write_text(
+        f"image: tiny\nnetwork: {'none' if mode == 'container' else 'host'}\ncontainer: {{userns: {userns_of}}}\n"
+        f"volumes: ['{tmp_path}/volume:/v']\ncommand: [sleep, '1000']\n"
+    )
+    try:
+        ok("up", "--mode", mode, str(path))
+        ok("rm", "-f", "box")
+        assert mountinfo.below(str(own_root)) == []
+    finally:
+        mountinfo.unmount_all(str(own_root))
+    assert (tmp_path / "volume/kept").read_text() == "precious"

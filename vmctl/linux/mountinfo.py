@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 from vmctl.linux.syscalls import MNT_DETACH, umount2
@@ -9,6 +10,7 @@ from vmctl.linux.syscalls import MNT_DETACH, umount2
 
 def below(path: str) -> list[str]:
     """Return the mount points at and below `path`, in the order they were mounted."""
+    path = os.path.realpath(path)  # the kernel lists paths without links
     found = []
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
         for line in file:
