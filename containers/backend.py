@@ -73,6 +73,7 @@ class ContainerBackend(HasFootprint, HasWritable, HasReads):
 
         if attachment is None:
             from containers import supervisor  # noqa: F401
+            from vmctl.linux import events  # noqa: F401
         elif attachment.tty:
             from containers import terminals  # noqa: F401
         launch = preparation.prepare(inst, namespaced=self.namespaced, tty=attachment is not None and attachment.tty)

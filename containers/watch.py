@@ -10,9 +10,11 @@ from vmctl.backend import Exit
 from vmctl.instance import Instance
 from vmctl.linux import processes
 from vmctl.linux.cgroups import Cgroup
-from vmctl.linux.events import Events
 from vmctl.linux.filetree import size_bytes
-from vmctl.named import NamedTuple
+from vmctl.named import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from vmctl.linux.events import Events
 
 EXIT_FILE = "exit"  # `CODE SOURCE`, written by the supervisor
 REPLACED_SIGNAL = "replaced_signal"  # the number of a signal for which SIGKILL was sent instead
@@ -66,6 +68,8 @@ class ContainerWatch:
 
     def events(self, *more: int) -> Events:
         """See Watch: the first output, a write to a log, and the end of workload and supervisor."""
+        from vmctl.linux.events import Events  # an attached container is not waited for
+
         pids = (self.inst.state.pid, self.inst.state.supervisor_pid)
         if self._outputs is None:  # another process has started it
             return Events((), more, pids, often=True)

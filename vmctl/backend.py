@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from vmctl.instance import Instance
-from vmctl.linux.events import Events
 from vmctl.named import TYPE_CHECKING, NamedTuple
 from vmctl.workload import Workload
 
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from typing import Any, Protocol
 
+    from vmctl.linux.events import Events
     from vmctl.needs import Need
     from vmctl.writable import Writable
 else:
