@@ -145,8 +145,8 @@ def made(tmp_path, form):
 @pytest.mark.parametrize(
     ("form", "words"),
     [
-        ("backing file", "is a difference to another disk"),
-        ("backing file, old", "is a difference to another disk"),
+        ("backing file", "has a backing file, which is not supported"),
+        ("backing file, old", "has a backing file, which is not supported"),
         ("backing file of a vmdk", "needs other files"),
         ("data file", "has its data in another file"),
         ("description", "only describes a disk"),
@@ -231,7 +231,7 @@ def test_a_disk_without_a_root_file_system_is_refused_with_what_it_has(tmp_path,
     lvm = bytes(512 + 24) + b"LVM2 001"
     table = "label: gpt\nsize=16M, type=linux\nsize=8M, type=lvm\nsize=4M, type=linux\n"
     disk = partitioned(tmp_path / "disk", table, (1, tmp_path / "data.img"), (2, lvm))
-    with pytest.raises(ImageError, match=r"it has ext4 of 16\.0 MiB, LVM of 8\.0 MiB, unknown of 4\.0 MiB"):
+    with pytest.raises(ImageError, match=r"its partitions: ext4 of 16\.0 MiB, LVM of 8\.0 MiB, unknown of 4\.0 MiB"):
         take(disk, as_layer=True)
     assert store.ls() == []
 

@@ -135,7 +135,7 @@ def test_a_header_that_lies_about_the_release_is_refused(own_root, tmp_path):
         struct.pack_into("<H", image, 0x20E, offset)
         image[0x300 : 0x300 + len(text)] = text
         (tmp_path / "vmlinuz").write_bytes(image)
-        with pytest.raises(NotFoundError, match="no kernel image that says its release"):
+        with pytest.raises(NotFoundError, match="is not a kernel image with a release"):
             inventory.add(str(tmp_path / "vmlinuz"))
 
 

@@ -23,8 +23,8 @@ class CommandError(VmctlError):
     """A program exited with a code other than 0, or did not end in time."""
 
     def __init__(self, argv: list[str], returncode: int, output: str) -> None:
-        tail = output.strip().splitlines()[-1:] or ["no message"]
-        super().__init__(f"{argv[0]} failed with code {returncode}: {tail[0]}", detail=output)
+        self.reason = (output.strip().splitlines() or ["no message"])[-1]
+        super().__init__(f"{argv[0]} failed with code {returncode}: {self.reason}", detail=output)
         self.argv = argv
         self.returncode = returncode
         self.output = output

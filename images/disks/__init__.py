@@ -1,1 +1,1 @@
-"""Whole disks as images, and the file systems on them."""
+"""Disks as images, and the file systems on them."""

@@ -1,7 +1,7 @@
-"""The root file system of a disk as a layer: found by its content, mounted read-only, read like any folder.
+"""Reads the root file system of a disk, found by its content, as a layer.
 
-As root by the kernel, which gets the file system nosuid, nodev, noexec and attached nowhere; for other users by
-libguestfs, whose virtual machine reads it instead.
+For root, the kernel mounts the file system read-only, nosuid, nodev and noexec, detached from the mount tree. For other
+users, libguestfs reads it in a virtual machine.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from vmctl.run import CommandError, run, which
 from vmctl.units import format_size
 
 _SIGNS = ("etc/os-release", "usr/lib/os-release", "sbin/init", "bin/sh", "usr/bin/sh")
-_SUBVOLUMES = (".", "root", "@", "@rootfs")  # of btrfs, as Fedora, Ubuntu and Debian call them
-_OF_THE_DISK = ("lost+found",)  # mke2fs(8) makes it
+_SUBVOLUMES = (".", "root", "@", "@rootfs")  # names of btrfs subvolumes in Fedora, Ubuntu and Debian
+_SKIPPED = ("lost+found",)  # created by mke2fs(8)
 _MOUNTED = ("ext4", "xfs", "btrfs", "erofs", "squashfs")
 _LIBGUESTFS_S = 3600.0
 
@@ -31,7 +31,7 @@ _LIBGUESTFS_S = 3600.0
 def read(stage: Stage, path: str, kind: str, progress: Progress) -> Layer:
     """Return a layer with the root file system of a disk.
 
-    Raises ImageError where there is none, UnavailableError where this user cannot read one.
+    Raises ImageError if the disk has no root file system, UnavailableError if this user cannot read it.
     """
     diskimage.check(path, kind)
     if os.geteuid() != 0 or not os.path.exists("/dev/loop-control"):
@@ -43,19 +43,19 @@ def read(stage: Stage, path: str, kind: str, progress: Progress) -> Layer:
         with _mounted(raw, part) as folder:
             if folder and (root := _root_in(folder)):
                 progress(f"reading the root file system, {format_size(part.size_bytes)}")
-                return layers.from_folder(stage, root, skip=_OF_THE_DISK)
-    there = ", ".join(f"{part.kind or 'unknown'} of {format_size(part.size_bytes)}" for part in parts) or "nothing"
-    raise ImageError(f"no root file system was found on {path}: it has {there}")
+                return layers.from_folder(stage, root, skip=_SKIPPED)
+    found = ", ".join(f"{part.kind or 'unknown'} of {format_size(part.size_bytes)}" for part in parts) or "none"
+    raise ImageError(f"{path} has no root file system; its partitions: {found}")
 
 
 @contextmanager
 def _mounted(raw: str, part: Partition) -> Iterator[str]:
-    """Lend a folder with a partition's content; "" for what cannot be mounted."""
+    """Yield a folder with a partition's content, "" if it cannot be mounted."""
     with ExitStack() as stack:
         folder = ""
         if part.kind in _MOUNTED:
             place = {"offset": part.offset, "size_bytes": part.size_bytes}
-            # writable: the kernel replays a journal even for a read-only mount, and the copy is ours
+            # writable, because the kernel replays the journal even for a read-only mount; `raw` is a copy
             device = stack.enter_context(loop_device(raw, **place, writable=True))
             with suppress(OSError):
                 folder = stack.enter_context(detached(device, part.kind))
@@ -74,21 +74,22 @@ def _by_libguestfs(stage: Stage, path: str, kind: str, progress: Progress) -> La
     if which("guestfish") is None:
         raise UnavailableError(
             f"the file system on {path} cannot be read by this user",
-            hint="as root it can; for others, libguestfs has to be installed (Debian: guestfish)",
+            hint="run the command as root, or install libguestfs (Debian: guestfish)",
         )
     tar = stage.path("root.tar")
 
-    def tell(_: int) -> None:
+    def report(_: int) -> None:
         written = os.path.getsize(tar) if os.path.exists(tar) else 0
-        progress(f"libguestfs reads the root file system: {format_size(written)}")
+        progress(f"reading the root file system with libguestfs: {format_size(written)}")
 
     words = ["tar-out", "/", tar, "xattrs:true", "acls:true", "numericowner:true"]
     argv = ["guestfish", "--ro", f"--format={kind}", "-a", os.path.abspath(path), "-i", *words]
     try:
-        run(argv, timeout_s=_LIBGUESTFS_S, tick=tell)
+        run(argv, timeout_s=_LIBGUESTFS_S, tick=report)
     except CommandError as error:
-        said = [line for line in error.output.splitlines() if line.startswith(("guestfish: ", "libguestfs: error: "))]
-        reason = (said or error.output.strip().splitlines() or ["no reason given"])[0]
+        lines = error.output.splitlines()
+        reasons = [line for line in lines if line.startswith(("guestfish: ", "libguestfs: error: "))]
+        reason = (reasons or lines or [error.reason])[0]
         raise ImageError(f"libguestfs cannot read {path}: {reason.partition(': ')[2] or reason}") from None
     with open(tar, "rb") as stream:
         return layers.from_tar(stage, stream)

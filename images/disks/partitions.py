@@ -1,4 +1,4 @@
-"""The partitions of a disk, read from its tables: GPT (UEFI specification, 5.3) and MBR with logical ones."""
+"""Reads the partition tables of a disk: GPT (UEFI specification, 5.3), and MBR with logical partitions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ROOT_TYPES = {
     UUID("b921b045-1df0-41c3-af44-4c6f280d3fae"),
     UUID("72ec70a6-cf74-40e6-bd49-4bda08e8f224"),
 }
-_FILE_SYSTEMS = (  # where a file system has its magic number: linux/magic.h
+_FILE_SYSTEMS = (  # name, offset and magic number: linux/magic.h
     ("xfs", 0, b"XFSB"),
     ("ext4", 1024 + 56, b"\x53\xef"),
     ("erofs", 1024, b"\xe2\xe1\xf5\xe0"),
@@ -32,16 +32,16 @@ _FILE_SYSTEMS = (  # where a file system has its magic number: linux/magic.h
 
 
 class Partition(NamedTuple):
-    """A part of a disk that may be a file system."""
+    """A part of a disk that may contain a file system."""
 
     offset: int  # bytes
     size_bytes: int
-    is_root: bool  # its type says so
-    kind: str  # of file system, as mount(8) has it; LUKS, LVM; "" for an unknown one
+    is_root: bool  # the partition type is one for a root file system
+    kind: str  # type of the file system, as for mount(8); LUKS, LVM; "" if unknown
 
 
 def of_disk(path: str) -> list[Partition]:
-    """Return the parts of a raw disk, the likelier roots first; the whole disk where it has no partitions."""
+    """Return the partitions of a raw disk, the likeliest root first; without partitions, the whole disk."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         size_bytes = os.fstat(fd).st_size
@@ -78,9 +78,9 @@ def _mbr(fd: int) -> Iterator[tuple[int, int, bool]]:
 
 
 def _logical(fd: int, extended: int) -> Iterator[tuple[int, int, bool]]:
-    """Yield logical partitions: each table has one, and where the next table is, from the extended one's start."""
+    """Yield logical partitions. Each table has one, and the next table's offset from the extended partition."""
     here = extended
-    for _ in range(_ENTRIES_MAX):  # a chain of tables may lead back into itself
+    for _ in range(_ENTRIES_MAX):  # a chain of tables may contain a loop
         following = 0
         for kind, first, count in _table(fd, here):
             if kind in _EXTENDED:
@@ -99,7 +99,7 @@ def _table(fd: int, sector: int) -> list[tuple[int, int, int]]:
         return []
     entries = [_MBR_ENTRY.unpack_from(data, _MBR_TABLE + 16 * number) for number in range(4)]
     if any(status not in (0, 0x80) for status, *_ in entries):
-        return []  # the boot sector of a file system
+        return []  # not a partition table but the boot sector of a file system
     return [(kind, first, count) for _, kind, first, count in entries if kind and count]
 
 

@@ -1,6 +1,7 @@
-"""The initrd: busybox, the kernel modules a guest needs, and the files of whoever builds it.
+"""Builds initrds: busybox, the kernel modules that a guest needs, and the files of the caller.
 
-A newc cpio archive (Linux: Documentation/driver-api/early-userspace/buffer-format.rst), kept until an input changes.
+An initrd is a newc cpio archive (Linux: Documentation/driver-api/early-userspace/buffer-format.rst). It is cached until
+an input changes.
 """
 
 from __future__ import annotations
@@ -16,19 +17,19 @@ from images.kernels import modules
 from images.kernels.kernel import Kernel
 from images.packages import busybox
 from vmctl import paths
-from vmctl.linux.filetree import write_atomic
+from vmctl.linux.filetree import is_being_written, replacing, write_atomic
 
 # The init inserts the modules listed here, one path per line, in this order.
 MODULE_LIST = "lib/modules/vmctl.order"
 
-_INPUTS = ".inputs"  # the file beside an archive that says of what it was made
+_INPUTS = ".inputs"  # suffix of the file that lists the inputs of an archive
 _LINKS = {"bin/sh": "busybox"}
 _FOLDERS = ("dev", "proc", "root", "run", "sys", "tmp")
 _CONSOLE = os.makedev(5, 1)
 
 
 class InitrdFile(NamedTuple):
-    """A file of the host to be put into the initrd."""
+    """A file of the host that goes into the initrd."""
 
     source: str
     path: str  # in the initrd
@@ -38,7 +39,7 @@ class InitrdFile(NamedTuple):
 def build(kernel: Kernel, files: Sequence[tuple[str, str, int]], module_names: Sequence[str]) -> str:
     """Return the path of an initrd with busybox at /bin/busybox, the files (see InitrdFile) and the modules.
 
-    The modules come with all they depend on. Raises NotFoundError for a module the kernel does not have.
+    Includes the dependencies of the modules. Raises NotFoundError if the kernel lacks a module.
     """
     needed = modules.load_order(kernel, module_names)
     inputs = [
@@ -53,14 +54,14 @@ def build(kernel: Kernel, files: Sequence[tuple[str, str, int]], module_names: S
 
 
 def stale() -> list[str]:
-    """Return the files that no start will ask for any more: of archives of which an input has changed or is gone."""
+    """Return the files of archives that no start uses any more, because an input has changed or was removed."""
     try:
         names = sorted(os.listdir(_folder()))
     except FileNotFoundError:
         return []
     current = {name for name in names if name.endswith(".cpio") and _is_current(os.path.join(_folder(), name))}
     kept = current | {name + _INPUTS for name in current}
-    return [os.path.join(_folder(), name) for name in names if name not in kept and not _is_being_written(name)]
+    return [os.path.join(_folder(), name) for name in names if name not in kept and not is_being_written(name)]
 
 
 def _folder() -> str:
@@ -76,13 +77,8 @@ def _is_current(path: str) -> bool:
         return False
 
 
-def _is_being_written(name: str) -> bool:
-    pid = name.removesuffix(".new").rpartition(".")[2]
-    return name.endswith(".new") and os.path.exists(f"/proc/{pid}")
-
-
 def _fingerprint(inputs: Sequence[InitrdFile]) -> str:
-    """Return a digest that changes with any input. As make(1) does, it trusts size and time of a file."""
+    """Return a digest that changes with every input; a file counts as changed if its inode, size or time differs."""
     state = hashlib.sha256()
     for item in inputs:
         state.update(repr(item).encode())
@@ -93,31 +89,26 @@ def _fingerprint(inputs: Sequence[InitrdFile]) -> str:
 
 
 def _write(path: str, inputs: Sequence[InitrdFile]) -> None:
-    """Write the archive, whole or not at all.
+    """Write the archive completely or not at all.
 
-    Not compressed: with gzip, lz4 and zstd guests started no sooner and no later, and this needs no decompressor.
+    It is not compressed: gzip, lz4 and zstd did not change the start time of guests, and need a decompressor.
     """
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    temporary = f"{path}.{os.getpid()}.new"
-    try:
+    with replacing(path) as temporary:
         with open(temporary, "wb") as file:
             for number, entry in enumerate(_entries(inputs), start=1):
                 file.write(_newc(number, *entry))
             file.write(_newc(0, "TRAILER!!!", 0))
         write_atomic(path + _INPUTS, json.dumps({"files": [item._asdict() for item in inputs]}))
-        os.rename(temporary, path)
-    finally:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
 
 
 def _entries(inputs: Sequence[InitrdFile]) -> Iterator[tuple[str, int, bytes, int]]:
-    """Yield name, mode, content and device number of everything in the archive, folders first."""
+    """Yield name, mode, content and device number of every entry, folders first."""
     contents = [(item.path.strip("/"), item.mode, modules.content(item.source)) for item in inputs]
     order = "".join(f"/{name}\n" for name, _, _ in contents if name.startswith("lib/modules/"))
     for folder in sorted({*_FOLDERS, *_parents([MODULE_LIST, *_LINKS, *(name for name, _, _ in contents)])}):
         yield folder, stat.S_IFDIR | 0o755, b"", 0
-    # without /dev/console init would start with its standard streams closed
+    # without /dev/console, init would start with closed standard streams
     yield "dev/console", stat.S_IFCHR | 0o600, b"", _CONSOLE
     yield MODULE_LIST, stat.S_IFREG | 0o644, order.encode(), 0
     for name, target in _LINKS.items():
@@ -127,13 +118,13 @@ def _entries(inputs: Sequence[InitrdFile]) -> Iterator[tuple[str, int, bytes, in
 
 
 def _parents(names: Sequence[str]) -> set[str]:
-    """Return all folders above the given names."""
+    """Return all parent folders of the names."""
     parts = [name.split("/")[:-1] for name in names]
     return {"/".join(part[:depth]) for part in parts for depth in range(1, len(part) + 1)}
 
 
 def _newc(number: int, name: str, mode: int, data: bytes = b"", device: int = 0) -> bytes:
-    """Return one entry: a header of 13 eight-digit fields, the name, the data, each padded to four bytes."""
+    """Return an entry: a header of 13 eight-digit fields and the name, then the data, both padded to four bytes."""
     encoded = name.encode() + b"\0"
     links, uid, gid, mtime, major, minor, checksum = 1, 0, 0, 0, 0, 0, 0
     fields = [number, mode, uid, gid, links, mtime, len(data), major, minor]

@@ -1,7 +1,7 @@
-"""Kernels for guests: Debian's cloud kernel, unpacked without installing it, the host's own, or one of the user's.
+"""Kernels for guests: Debian's cloud kernel, unpacked without installing it, the host's kernel, or the user's.
 
-In the store each is a folder `kernels/NAME` with boot/vmlinuz-RELEASE and lib/modules/RELEASE, as a package has them.
-A kernel of Debian's is called by its release, and `debian` is a link to the newest.
+A kernel in the store is a folder `kernels/NAME` with boot/vmlinuz-RELEASE and lib/modules/RELEASE, as in a package. The
+name of a Debian kernel is its release, and `debian` is a link to the newest one.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from vmctl.errors import NotFoundError
 from vmctl.run import run
 
 DEBIAN, HOST = "debian", "host"
-NEW = ".new"  # a folder that is not a kernel yet
-IMAGE = "boot/vmlinuz-"  # and its release
+NEW = ".new"  # name of a folder that is being prepared
+IMAGE = "boot/vmlinuz-"  # followed by the release
 FETCH = "`vmctl image kernel fetch` fetches"
 
 
 class Kernel(NamedTuple):
-    """A kernel that can be booted directly, and its modules."""
+    """A kernel that can be booted directly, with its modules."""
 
-    name: str  # as the workload asks for it: debian, host, one in the store, or a path
-    release: str  # as `uname -r` shows it
+    name: str  # the name in the workload: debian, host, a kernel in the store, or a path
+    release: str  # the output of `uname -r`
     vmlinuz: str
     modules: str  # the folder .../lib/modules/<release>, with modules.dep
 
 
 def find(name: str) -> Kernel:
-    """Return a kernel: `host`, the name of one in the store, or the path of a kernel image. Raises NotFoundError."""
+    """Return a kernel by `host`, its name in the store, or the path of a kernel image. Raises NotFoundError."""
     if name == HOST:
         release = os.uname().release
         return _kernel(name, _first(f"/boot/vmlinuz-{release}", f"/lib/modules/{release}/vmlinuz"), release)
@@ -44,14 +44,14 @@ def find(name: str) -> Kernel:
     if release := _release_in_store(name):
         return _kernel(name, os.path.join(folder(name), IMAGE + release), release)
     if name == DEBIAN:
-        raise NotFoundError("Debian's kernel is not in the store", hint=f"{FETCH} it; `kernel: host` is the host's")
+        raise NotFoundError("Debian's kernel is not in the store", hint=f"{FETCH} it; `kernel: host` uses the host's")
     raise NotFoundError(
-        f"there is no kernel {name}", hint="`vmctl image kernel ls` lists them; `host` and a path will do, too"
+        f"there is no kernel {name}", hint="`vmctl image kernel ls` lists them; `host` and a path are valid, too"
     )
 
 
 def lease(name: str, user: leases.User) -> Kernel:
-    """Return a kernel and take a lease of it: it is not removed as long as its user exists. Raises NotFoundError."""
+    """Return a kernel and take a lease on it, so that it stays in the store for its user. Raises NotFoundError."""
     with store.locked():  # not the kernels' lock, which is held while a kernel is downloaded
         found = find(name)
         if name != HOST and "/" not in name:
@@ -60,15 +60,15 @@ def lease(name: str, user: leases.User) -> Kernel:
 
 
 def folder(name: str) -> str:
-    """Return where the store has a kernel of this name, or would have it; not the link that `debian` is."""
+    """Return the folder for a kernel of this name in the store; the link `debian` is resolved."""
     path = store.path("kernels", name)
     return store.path("kernels", os.readlink(path)) if os.path.islink(path) else path
 
 
 def fetch_debian() -> Kernel:
-    """Fetch the newest kernel behind Debian's linux-image-cloud package, unless it is there, and return it.
+    """Return the newest kernel of Debian's linux-image-cloud package; fetch it unless the store has it.
 
-    Raises UnavailableError where packages cannot be fetched.
+    Raises UnavailableError if packages cannot be fetched.
     """
     package = deb.dependency(f"linux-image-cloud-{architecture()}", "linux-image-")
     release = package.removeprefix("linux-image-")
@@ -84,7 +84,7 @@ def fetch_debian() -> Kernel:
 
 
 def _unpack(package: str, release: str) -> None:
-    """Make the folder kernels/<release> whole or not at all."""
+    """Create the folder kernels/RELEASE completely or not at all."""
     from shutil import rmtree
 
     temporary = folder(NEW)
@@ -94,16 +94,16 @@ def _unpack(package: str, release: str) -> None:
         deb.fetch(package, temporary)
         if not os.path.exists(os.path.join(temporary, "lib")):  # packages since Debian 13
             os.symlink("usr/lib", os.path.join(temporary, "lib"))
-        run(["depmod", "-b", temporary, release])  # the package has no modules.dep: it is made at installation
+        run(["depmod", "-b", temporary, release])  # the package has no modules.dep; its installation runs depmod
         os.rename(temporary, folder(release))
     finally:
         rmtree(temporary, ignore_errors=True)
 
 
 def _release_in_store(name: str) -> str:
-    """Return the release of a kernel in the store, empty where there is none of this name."""
+    """Return the release of a kernel in the store, "" if the store has no kernel of this name."""
     if name.startswith("."):
-        return ""  # one that is being made
+        return ""  # a kernel that is being prepared
     with suppress(FileNotFoundError, NotADirectoryError):
         for file in sorted(os.listdir(os.path.join(folder(name), os.path.dirname(IMAGE)))):
             if file.startswith(os.path.basename(IMAGE)):
@@ -112,7 +112,7 @@ def _release_in_store(name: str) -> str:
 
 
 def _kernel(name: str, vmlinuz: str, release: str) -> Kernel:
-    """Return the kernel, with the modules from the same tree as its image, else the host's."""
+    """Return the kernel with the modules from the same tree as its image, or else the host's modules."""
     if not os.path.isfile(vmlinuz):
         raise NotFoundError(f"there is no kernel image {vmlinuz}", hint=f"{FETCH} Debian's")
     tree = os.path.dirname(os.path.dirname(vmlinuz))
@@ -120,18 +120,21 @@ def _kernel(name: str, vmlinuz: str, release: str) -> Kernel:
     modules = _first(*folders)
     if not os.path.exists(os.path.join(modules, "modules.dep")):
         raise NotFoundError(
-            f"the kernel {vmlinuz} has no modules", hint=f"modules.dep was looked for in {' and '.join(folders)}"
+            f"the kernel {vmlinuz} has no modules", hint=f"modules.dep is missing in {' and '.join(folders)}"
         )
     return Kernel(name, release, vmlinuz, modules)
 
 
 def _first(*places: str) -> str:
-    """Return the first of the paths that exists, else the first."""
+    """Return the first path that exists, or else the first path."""
     return next((path for path in places if os.path.exists(path)), places[0])
 
 
 def release_of(vmlinuz: str) -> str:
-    """Return the release an x86 kernel image states in its header (Linux: arch/x86/boot.rst), else its file name."""
+    """Return the release in the header of an x86 kernel image (Linux: arch/x86/boot.rst), or else in its file name.
+
+    Raises NotFoundError if the image cannot be read or has no release.
+    """
     try:
         with open(vmlinuz, "rb") as file:
             head = file.read(0x8000)
@@ -141,6 +144,8 @@ def release_of(vmlinuz: str) -> str:
     if head[0x202:0x206] == b"HdrS":
         offset = struct.unpack_from("<H", head, 0x20E)[0] + 0x200
         release = head[offset:].split(b"\0")[0].decode(errors="replace").partition(" ")[0]
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+~-]*", release):  # it names a folder
-        raise NotFoundError(f"{vmlinuz} is no kernel image that says its release", hint="such as vmlinuz-6.1.0-1-amd64")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+~-]*", release):  # it becomes the name of a folder
+        raise NotFoundError(
+            f"{vmlinuz} is not a kernel image with a release", hint="use a name such as vmlinuz-6.1.0-1-amd64"
+        )
     return release

@@ -16,49 +16,40 @@ from images.layer import layers
 from images.layer.readers import from_iterator
 from images.store.staging import staging
 from vmctl import paths
+from vmctl.linux.filetree import is_being_written, replacing
 
 FOLDER = "usr/lib/modules"  # in current images /lib is a link to usr/lib
 _LINK = "lib/modules"  # for images in which /lib is a folder
 
 
 def build(kernel: Kernel) -> str:
-    """Return the path of the EROFS file with /usr/lib/modules/RELEASE, made unless it is there.
+    """Return the path of the EROFS file with /usr/lib/modules/RELEASE; write it if it is missing.
 
-    Raises ImageError, VmctlError where the store cannot be written.
+    Raises ImageError, or VmctlError if the store cannot be written.
     """
     path = _path(kernel)
     if not os.path.exists(path):
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with staging() as stage:
             layer = layers.from_tar(stage, from_iterator(_tar(kernel)))
-            temporary = f"{path}.{os.getpid()}.new"
-            try:
+            with replacing(path) as temporary:
                 copyfile(layer.path, temporary)  # the cache may be on another file system
-                os.rename(temporary, path)
-            finally:
-                if os.path.exists(temporary):
-                    os.unlink(temporary)
     return path
 
 
 def stale(kernels: Iterator[Kernel]) -> list[str]:
-    """Return the files that none of the kernels asks for."""
+    """Return the files that none of the kernels uses."""
     try:
         names = os.listdir(_folder())
     except FileNotFoundError:
         return []
     kept = {os.path.basename(_path(kernel)) for kernel in kernels}
-    stale = (name for name in names if name not in kept and not _is_being_made(name))
+    stale = (name for name in names if name not in kept and not is_being_written(name))
     return sorted(os.path.join(_folder(), name) for name in stale)
 
 
-def _is_being_made(name: str) -> bool:
-    pid = name.removesuffix(".new").rpartition(".")[2]
-    return name.endswith(".new") and os.path.exists(f"/proc/{pid}")
-
-
 def _path(kernel: Kernel) -> str:
-    """As make(1) does, this trusts size and time of what depmod(8) writes last."""
+    """Return the path of the EROFS file; it changes with modules.dep, which depmod(8) writes last."""
     status = os.stat(os.path.join(kernel.modules, "modules.dep"))
     state = repr((kernel.modules, status.st_ino, status.st_size, status.st_mtime_ns))
     return os.path.join(_folder(), f"{kernel.release}-{hashlib.sha256(state.encode()).hexdigest()[:16]}.erofs")
@@ -69,7 +60,7 @@ def _folder() -> str:
 
 
 def _tar(kernel: Kernel) -> Iterator[bytes]:
-    """Yield a tar of the modules, below FOLDER, everything root's."""
+    """Yield a tar of the modules below FOLDER, owned by root."""
     yield _header(tarfile.TarInfo(_LINK), type=tarfile.SYMTYPE, linkname=os.path.relpath(FOLDER, "lib"))
     for folder, folders, files in os.walk(kernel.modules):
         folders.sort()

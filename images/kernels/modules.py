@@ -1,4 +1,4 @@
-"""A kernel's modules: which files, in which order, and their plain content."""
+"""A kernel's modules: their files, load order and decompressed content."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from vmctl.run import run
 
 
 def load_order(kernel: Kernel, names: Sequence[str]) -> list[str]:
-    """Return the files of the modules and of all they depend on, each after its dependencies.
+    """Return the files of the modules and of all their dependencies, each after its dependencies.
 
-    What is built into the kernel is left out. Raises NotFoundError for a module that this kernel does not have.
+    Modules that are built into the kernel are left out. Raises NotFoundError if this kernel lacks a module.
     """
     dependencies = _dependencies(kernel)
     builtin = _builtin(kernel)
@@ -24,18 +24,18 @@ def load_order(kernel: Kernel, names: Sequence[str]) -> list[str]:
         if wanted not in dependencies:
             raise NotFoundError(f"the kernel {kernel.release} has no module {name}", hint=f"see {kernel.modules}")
         own, *needed = dependencies[wanted]
-        # modules.dep lists what a module needs, directly or not, so that loading goes from right to left: depmod(8)
+        # modules.dep lists direct and indirect dependencies; they are loaded from right to left: depmod(8)
         order.update(dict.fromkeys([*reversed(needed), own]))
     return [os.path.join(kernel.modules, file) for file in order]
 
 
 def plain_name(path: str) -> str:
-    """Return the file name of a module once it is decompressed, with `_` as the kernel has it in the module's name."""
+    """Return the file name of a decompressed module, with `_` instead of `-` as in the module's name."""
     return _key(path) + ".ko"
 
 
 def content(path: str) -> bytes:
-    """Return a file's content; a compressed module is decompressed, so that the guest need not."""
+    """Return a file's content; a compressed module is decompressed, so that the guest does not have to."""
     if path.endswith(".ko.xz"):
         import lzma
 
@@ -63,7 +63,7 @@ def _from_zstd(path: str) -> bytes:
 
 
 def _dependencies(kernel: Kernel) -> dict[str, list[str]]:
-    """Return module -> its own file and those it needs, relative to the kernel's folder."""
+    """Return module -> its file and the files of its dependencies, relative to the kernel's folder."""
     lines = _lines(kernel, "modules.dep")
     return {_key(own): [own, *needed.split()] for own, _, needed in (line.partition(":") for line in lines)}
 
@@ -78,9 +78,9 @@ def _lines(kernel: Kernel, name: str) -> list[str]:
         with open(path, encoding="utf-8") as file:
             return file.read().splitlines()
     except OSError as error:
-        raise VmctlError(f"{path} cannot be read: {error.strerror}", hint="depmod(8) makes it") from None
+        raise VmctlError(f"{path} cannot be read: {error.strerror}", hint="depmod(8) writes it") from None
 
 
 def _key(file: str) -> str:
-    """Return a module's name as the kernel has it: no folder, no suffix, `_` and `-` the same."""
+    """Return a module's name: without folder and suffix, and with `_` instead of `-`, as in the kernel."""
     return os.path.basename(file).partition(".ko")[0].replace("-", "_")

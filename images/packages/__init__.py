@@ -1,1 +1,1 @@
-"""Debian packages, fetched and unpacked without installing them."""
+"""Debian packages, unpacked without installing them."""

@@ -1,7 +1,7 @@
-"""The static busybox that image `tiny` and the initrd are made of.
+"""The static busybox for the image `tiny` and for the initrd.
 
-It is Debian's, kept in the store and not installed: Debian's busybox-static and busybox exclude each other, and the
-host's initramfs wants the latter.
+It is Debian's, unpacked into the store and not installed: Debian's busybox-static and busybox conflict, and the host's
+initramfs needs the latter.
 """
 
 from __future__ import annotations
@@ -19,20 +19,21 @@ _PT_INTERP = 3
 
 
 def path() -> str:
-    """Return the path of a static busybox: the store's, on Debian fetched at first use, or an installed one.
+    """Return the path of a static busybox from the store; if the store has none, the path that `fetch` returns.
 
-    Raises UnavailableError where there is none.
+    Raises UnavailableError.
     """
-    kept = store.path("packages", PACKAGE)
-    if os.path.isdir(kept):
-        return _program(kept)
-    return fetch()
+    folder = store.path("packages", PACKAGE)
+    return _program(folder) if os.path.isdir(folder) else fetch()
 
 
 def fetch() -> str:
-    """Return the newest static busybox: Debian's where it can be fetched, else an installed one."""
+    """Return the path of the newest static busybox: Debian's, or an installed one if the host has no apt-get.
+
+    Raises UnavailableError if there is no static busybox.
+    """
     if deb.available():
-        return _program(deb.keep(PACKAGE))
+        return _program(deb.unpack_into_store(PACKAGE))
     for program in ("busybox.static", "busybox"):
         if (found := which(program)) and _is_static(found):
             return found
@@ -40,19 +41,19 @@ def fetch() -> str:
 
 
 def licence() -> str | None:
-    """Return the path of Debian's copyright file for busybox, None where busybox is not Debian's."""
+    """Return the path of Debian's copyright file for busybox, None if the store has no busybox from Debian."""
     file = store.path("packages", PACKAGE, f"usr/share/doc/{PACKAGE}/copyright")
     return file if os.path.exists(file) else None
 
 
 def _program(folder: str) -> str:
-    """Return the program in the unpacked package: in bin until Debian 12, in usr/bin since."""
+    """Return the path of the program in the unpacked package: in bin up to Debian 12, in usr/bin since then."""
     paths = [os.path.join(folder, place, "busybox") for place in ("bin", "usr/bin")]
     return next((file for file in paths if os.path.exists(file)), paths[0])
 
 
 def _is_static(file: str) -> bool:
-    """Return whether a 64-bit ELF file asks for no loader: none of its program headers is PT_INTERP; see elf(5)."""
+    """Return whether a 64-bit ELF file needs no loader: it has no program header PT_INTERP; see elf(5)."""
     with open(file, "rb") as opened:
         image = opened.read()
     if not image.startswith(b"\x7fELF"):

@@ -1,4 +1,4 @@
-"""Debian packages without installing them: fetched and unpacked into a folder."""
+"""Fetches Debian packages and unpacks them into a folder, without installing them."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def available() -> bool:
 def fetch(package: str, folder: str) -> None:
     """Unpack the newest version of a package into `folder`.
 
-    The signature is checked by apt-get(8), which also knows mirrors and proxies. Raises UnavailableError where
-    packages cannot be had: not Debian, no network, package lists never fetched.
+    apt-get(8) verifies the signature and uses the configured mirrors and proxies. Raises UnavailableError if the
+    package cannot be fetched: the host is not Debian, has no network, or never fetched the package lists.
     """
     from tempfile import TemporaryDirectory
 
@@ -27,19 +27,19 @@ def fetch(package: str, folder: str) -> None:
         raise UnavailableError(f"the Debian package {package} cannot be fetched", hint="this host has no apt-get")
     with TemporaryDirectory(prefix="vmctl-deb-") as work:
         try:
-            # apt's own unprivileged user could not write into a folder of ours
+            # apt's unprivileged user _apt cannot write into this folder
             run(["apt-get", "-q", "-o", "APT::Sandbox::User=root", "download", package], cwd=work, timeout_s=600)
         except CommandError as error:
             raise UnavailableError(
                 f"the Debian package {package} could not be fetched",
-                hint="is the network there? has `apt-get update` been run?",
+                hint="check the network, or run `apt-get update`",
                 detail=error.output,
             ) from error
         run(["dpkg-deb", "-x", os.path.join(work, os.listdir(work)[0]), folder], timeout_s=600)
 
 
-def keep(package: str) -> str:
-    """Unpack the newest version of a package into the store, in place of an older one, and return the folder."""
+def unpack_into_store(package: str) -> str:
+    """Unpack the newest version of a package into the store, replacing an older one, and return the folder."""
     folder, new = store.path("packages", package), store.path("packages", f".{package}.new")
     with store.locked("packages.lock"):
         rmtree(new, ignore_errors=True)  # left by a crash
@@ -51,7 +51,10 @@ def keep(package: str) -> str:
 
 
 def dependency(package: str, prefix: str) -> str:
-    """Return the package beginning with `prefix` that the newest version of `package` depends on."""
+    """Return the dependency of the newest version of `package` whose name begins with `prefix`.
+
+    Raises UnavailableError if apt does not know the package.
+    """
     output = run(["apt-cache", "depends", "--important", package], check=False)[1]
     for line in output.splitlines():
         relation, _, name = line.strip().partition(": ")

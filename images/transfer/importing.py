@@ -89,7 +89,7 @@ def _from_disk(stage: Stage, file: BinaryIO, source: _Input, options: Options, p
         kind = diskimage.recognise(disk.read(diskimage.HEAD_BYTES), source.where)
     if options.as_layer:
         return _single(stage, [disklayer.read(stage, path, kind, progress)], source, options)
-    return store.add_disk(stage, name, diskimage.take(stage, path, kind, progress))
+    return store.add_disk(stage, name, diskimage.to_qcow2(stage, path, kind, progress))
 
 
 def _from_tar(stage: Stage, file: BinaryIO, source: _Input, options: Options, progress: Progress) -> list[Image]:

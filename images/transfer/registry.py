@@ -120,7 +120,7 @@ def _skopeo(
 
 def translate(ref: Reference, error: CommandError) -> VmctlError:
     """Return the error to raise for a failed skopeo command."""
-    reason = _fatal_message(error.output)
+    reason = _fatal_message(error)
     host, name = ref.registry, ref.there if ref.repository else "it"
     for pattern, kind, text, hint in _ERRORS:
         if found := re.search(pattern, reason, re.IGNORECASE):
@@ -171,11 +171,11 @@ _ERRORS: tuple[tuple[str, type[VmctlError], str, str], ...] = (
 )
 
 
-def _fatal_message(output: str) -> str:
+def _fatal_message(error: CommandError) -> str:
     """Return the reason in skopeo's last message, without the image name in front of it."""
-    found = _FATAL.findall(output)
+    found = _FATAL.findall(error.output)
     if not found:
-        return (output.strip().splitlines() or ["no reason given"])[-1]
+        return error.reason
     try:
         text = str(json.loads(found[-1]))
     except ValueError:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -87,12 +88,24 @@ def size_bytes(path: str) -> int:
 
 def write_atomic(path: str, content: str | bytes) -> None:
     """Replace a file's content so that a reader, or a crash, sees the old or the new one, never a part."""
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def replacing(path: str) -> Iterator[str]:
+    """Yield a temporary name next to a file; rename it to the file afterwards, or remove it if the body raises."""
     temporary = f"{path}.{os.getpid()}.new"
     try:
-        with open(temporary, "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
+        yield temporary
         os.replace(temporary, path)
-    except OSError:  # a full disk, a folder in the place of the file
+    except BaseException:  # a full disk, a folder in the place of the file, an interruption
         with suppress(OSError):
             os.unlink(temporary)
         raise
+
+
+def is_being_written(name: str) -> bool:
+    """Return whether a name is a temporary one of `replacing`, and the process that writes the file still runs."""
+    pid = name.removesuffix(".new").rpartition(".")[2]
+    return name.endswith(".new") and os.path.exists(f"/proc/{pid}")
