@@ -49,8 +49,8 @@ def measure(runs: int, seed: int, progress: Callable[[str], None]) -> Report:
     """Run every study. Raises UnavailableError if runc or a C compiler is missing."""
     with shared_root(containers.workload()) as root:
         time.sleep(SETTLE_S)
-        supervisor = processes.pss_bytes(root.keeper.state.supervisor_pid or 0)
-        image_bytes = footprint(root.keeper).shared_disk_bytes
+        supervisor = processes.pss_bytes(root.instance.state.supervisor_pid or 0)
+        image_bytes = footprint(root.instance).shared_disk_bytes
         with engines.contenders(root) as others:
             studies = [study(*each, runs, seed, progress) for each in _of_containers(root, others)]
     guest = study(guests.TITLE, guests.contenders(), min(runs, GUEST_RUNS), seed, progress)

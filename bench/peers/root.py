@@ -22,7 +22,7 @@ class Root(NamedTuple):
     path: str  # the layers with a writable folder on top, mounted
     lower: str  # overlayfs's lowerdir
     steps: tuple[str, ...]  # of a vmctl container after pivot_root, as `up --explain` prints them
-    keeper: Instance  # the instance that runs all the time
+    instance: Instance  # the instance that runs all the time
 
 
 @contextmanager
@@ -36,12 +36,12 @@ def shared_root(work: Workload) -> Iterator[Root]:
     lower = ":".join(os.path.join(match[1], layer) for layer in match[2].split(":"))
     steps = tuple(step.raw for step in explained if step.what == "mount")
     with TemporaryDirectory(prefix="vmctl-peers-") as folder:
-        keeper = engine.up(asleep, "container")
+        inst = engine.up(asleep, "container")
         try:
             with _overlay(folder, lower) as path:
-                yield Root(folder, path, lower, steps, keeper)
+                yield Root(folder, path, lower, steps, inst)
         finally:
-            engine.rm(keeper.name, force=True)
+            engine.rm(inst.name, force=True)
 
 
 def overlay_options(lower: str, folder: str) -> str:
