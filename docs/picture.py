@@ -157,10 +157,13 @@ class Recorder:
 
 
 def output(command: str, folder: str) -> Iterator[tuple[str, float]]:
-    """Yield what a command writes to a terminal, each with the seconds since the one before."""
+    """Yield what a command writes to a terminal, each with the seconds since the one before.
+
+    Raises CalledProcessError if the command fails: a picture of that is not wanted.
+    """
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (50, COLUMNS))
-    with subprocess.Popen(["bash", "-c", command], stdin=theirs, stdout=theirs, stderr=theirs, cwd=folder):
+    with subprocess.Popen(["bash", "-c", command], stdin=theirs, stdout=theirs, stderr=theirs, cwd=folder) as shell:
         os.close(theirs)
         before_s = time.monotonic()
         while select.select([ours], [], [])[0]:
@@ -172,6 +175,8 @@ def output(command: str, folder: str) -> Iterator[tuple[str, float]]:
             yield text, now_s - before_s
             before_s = now_s
     os.close(ours)
+    if shell.returncode:
+        raise subprocess.CalledProcessError(shell.returncode, command)
 
 
 def svg(shown: list[Shown], length_s: float) -> str:

@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import re
+import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 
@@ -77,6 +78,11 @@ def test_rows_appear_in_their_order_and_each_has_its_animation():
         if "past" not in line.get("class")
     }
     assert 0 <= moments["$ echo one; sleep 0.5; echo two"] < moments["one"] < moments["two"] < 100
+
+
+def test_a_command_that_fails_makes_no_picture():
+    with pytest.raises(subprocess.CalledProcessError, match="'exit 3'"):
+        drawn("exit 3")
 
 
 def test_a_long_wait_is_shortened():
