@@ -239,14 +239,14 @@ def _cost(mode: str, rounds: int) -> dict[str, Any]:
 def _harness_lines(harness: dict[str, Any]) -> list[Line]:
     found = []
     for mode, cost in harness.items():
-        added, waiting = f"what watching adds, {mode}", f"CPU while waiting, {mode}"
+        added, waiting = f"delay by observing, {mode}", f"CPU while waiting, {mode}"
         targets = f"<= {AT_MOST_ADDED_S * 1000:g} ms", f"<= {AT_MOST_CPU:.0%}"
         if "error" in cost:
             found += [Line(added, targets[0], cost["error"], None), Line(waiting, targets[1], cost["error"], None)]
             continue
-        for name, what in (("output", "a first byte"), ("port", "an open port"), ("line", "a line in its log")):
-            found.append(_late(f"{what}, seen late, {mode}", targets[0], cost["late_s"][name]))
-        found.append(_added(f"start to open port, watched less unwatched, {mode}", targets[0], cost["intervals_s"]))
+        for name, what in (("output", "first byte"), ("port", "open port"), ("line", "line in the log")):
+            found.append(_late(f"delay until the host sees the {what}, {mode}", targets[0], cost["late_s"][name]))
+        found.append(_added(f"start to open port, added by observing, {mode}", targets[0], cost["intervals_s"]))
         found += [
             Line(f"{waiting}, {probe}", targets[1], f"{share:.1%}", share <= AT_MOST_CPU)
             for probe, share in cost["cpu_share"].items()

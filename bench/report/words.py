@@ -25,7 +25,7 @@ _DOES = {
     "net.service_s": " answers a request after",
     "memory.marginal_bytes": ": one more costs",
     "disk.marginal_bytes": ": one more takes",
-    "teardown.removal_s": " is gone after",
+    "teardown.removal_s": " is removed after",
 }
 _COUNTED = {"net.service_s": "request", "net.latency_s": "request"}  # questions with many observations per run
 _TIMES = 2.0  # from this ratio on the text is "3.4 times", not "240 %"
