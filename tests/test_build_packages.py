@@ -105,7 +105,7 @@ def test_packages_that_cannot_be_had(tmp_path):
     said = vmctl("image", "build", str(tmp_path / "x.yaml"))
     assert said.code == 125
     assert "x.yaml: from: the packages of bookworm could not be installed: Failed to fetch http://127.0" in said.err
-    assert "hint: are the packages' names right, and is the network there?" in said.err
+    assert "hint: check the names of the packages and the network" in said.err
     assert left_behind(before) == {}
     assert os.listdir(store.path("stages")) == []
 
