@@ -25,7 +25,7 @@ def folder(guest_root, tmp_path_factory):
     """A small measurement of a page in all modes, and its output."""
     place = tmp_path_factory.mktemp("bench")
     (place / "page.yaml").write_text(PAGE)
-    words = ("bench", str(place / "page.yaml"), "--runs", "2", "--metrics", "boot,teardown", "--seed", "5")
+    words = ("bench", str(place / "page.yaml"), "--runs", "1", "--metrics", "boot,teardown", "--seed", "5")
     said = vmctl(*words, "--out", str(place / "out"), timeout_s=200)
     assert said.code == 0, said
     (place / "out/stdout").write_text(said.out)

@@ -34,7 +34,7 @@ def before(guest_root):
         vmctl("down", name)
 
 
-def write_spec(tmp_path, name="leak", text="command: [sleep, '1000']\n", *, ports=True):
+def write_spec(tmp_path, name=PREFIX, text="command: [sleep, '1000']\n", *, ports=True):
     """Write a workload file that uses everything that has to be given back."""
     path = tmp_path / f"{name}.yaml"
     lines = "resources: {memory: 128M, pids: 64, cpus: 1}\nfiles: [{path: /etc/leak, content: x}]\n"
@@ -51,28 +51,28 @@ def test_the_state_shows_what_runs(before, tmp_path, mode):
     changed = left_behind(before)
     assert {"mounts", "processes", "cgroups", "files"} <= set(changed)
     assert ("switch_links" in changed) == backends.load(mode).features.own_network
-    ok("down", "leak")
+    ok("down", PREFIX)
     assert left_behind(before) == {}
 
 
 @EACH_MODE
 def test_nothing_is_left_after_stop_and_rm(before, tmp_path, mode):
     ok("up", "--mode", mode, write_spec(tmp_path))
-    ok("stop", "-t", "1", "leak")
-    ok("rm", "leak")
+    ok("stop", "-t", "1", PREFIX)
+    ok("rm", PREFIX)
     assert left_behind(before) == {}
 
 
 @EACH_MODE
 def test_nothing_is_left_after_rm_by_force(before, tmp_path, mode):
     ok("up", "--mode", mode, write_spec(tmp_path))
-    ok("rm", "-f", "leak")
+    ok("rm", "-f", PREFIX)
     assert left_behind(before) == {}
 
 
 @EACH_MODE
 def test_nothing_is_left_after_run(before, mode):
-    assert vmctl("run", "--mode", mode, "--name", "leak", "tiny", "--", "true").code == 0
+    assert vmctl("run", "--mode", mode, "--name", PREFIX, "tiny", "--", "true").code == 0
     assert left_behind(before) == {}
 
 
@@ -80,7 +80,7 @@ def test_nothing_is_left_by_children_of_the_workload(before, tmp_path):
     """Orphans in a new session, with closed streams, end with the container."""
     script = "for i in 1 2 3; do setsid sleep 1000 < /dev/null > /dev/null 2>&1 & done; sleep 0.1"
     for mode in QUICK:
-        result = vmctl("run", "--mode", mode, "--name", "leak", "tiny", "--", "sh", "-c", script)
+        result = vmctl("run", "--mode", mode, "--name", PREFIX, "tiny", "--", "sh", "-c", script)
         assert result.code == 0
         assert left_behind(before) == {}
 
@@ -107,7 +107,7 @@ def test_nothing_is_left_by_children_of_the_workload(before, tmp_path):
     ids=lambda value: str(value).replace("\n", " ")[:40],
 )
 def test_nothing_is_left_of_a_start_that_failed(before, tmp_path, mode, text, code, message):
-    path = tmp_path / "leak.yaml"
+    path = tmp_path / f"{PREFIX}.yaml"
     path.write_text(f"image: tiny\n{text}\n")
     assert message in refused("up", "--mode", mode, str(path), code=code)
     assert left_behind(before) == {}
@@ -141,15 +141,15 @@ def test_what_is_mounted_in_an_instance_is_not_removed_with_it(before, tmp_path)
     (tmp_path / "data").mkdir()
     (tmp_path / "data/precious").write_text("x")
     ok("up", write_spec(tmp_path))
-    place = instance.load("leak").path("forgotten")
+    place = instance.load(PREFIX).path("forgotten")
     os.mkdir(place)
     subprocess.run(["mount", "--bind", tmp_path / "data", place], check=True)
     try:
-        assert f"{place} is still mounted" in refused("rm", "-f", "leak")
+        assert f"{place} is still mounted" in refused("rm", "-f", PREFIX)
         assert (tmp_path / "data/precious").exists()
     finally:
         subprocess.run(["umount", place], check=True)
-    ok("rm", "-f", "leak")
+    ok("rm", "-f", PREFIX)
     assert left_behind(before) == {}
 
 
@@ -187,11 +187,11 @@ def up_and_die(path, mode, number, *, made):
 def test_nothing_is_left_after_kill_9_at_each_journal_entry(before, tmp_path, mode, made):
     path, number = write_spec(tmp_path), 1
     while up_and_die(path, mode, number, made=made):
-        ok("down", "leak")
+        ok("down", PREFIX)
         assert left_behind(before) == {}, f"killed at entry {number}"
         number += 1
     assert number >= 4
-    ok("down", "leak")
+    ok("down", PREFIX)
     assert left_behind(before) == {}
 
 
@@ -214,10 +214,10 @@ def duration_s(*arguments):
 def test_nothing_is_left_after_kill_9_at_any_moment(before, tmp_path, mode):
     arguments = ("up", "--mode", mode, write_spec(tmp_path))
     whole_s = duration_s(*arguments)
-    ok("down", "leak")
+    ok("down", PREFIX)
     for part in range(4, 24, 2):
         killed(arguments, whole_s * part / 20)
-        ok("down", "leak")
+        ok("down", PREFIX)
         assert left_behind(before) == {}, f"killed after {part}/20 of a start"
 
 
@@ -225,7 +225,7 @@ def test_nothing_is_left_after_kill_9_of_a_guests_start(before, tmp_path):
     arguments = ("up", "--mode", "vm", write_spec(tmp_path, text="command: [sleep, '1000']\nready: {log: never}\n"))
     for after_s in (0.2, 0.4, 0.6, 0.8, 1.0, 2.0, 4.0):
         killed(arguments, after_s)
-        ok("down", "-t", "0", "leak")  # it may be too early for a guest to be asked
+        ok("down", "-t", "0", PREFIX)  # it may be too early for a guest to be asked
         assert left_behind(before) == {}, f"killed after {after_s} s"
 
 
@@ -237,7 +237,7 @@ def test_nothing_is_left_of_a_directory_half_made(before, tmp_path):
         engine.up(spec.load(write_spec(tmp_path)), "container")
         os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
-    ok("down", "leak")
+    ok("down", PREFIX)
     assert left_behind(before) == {}
 
 
@@ -245,8 +245,8 @@ def test_nothing_is_left_of_a_directory_half_made(before, tmp_path):
 def test_nothing_is_left_after_kill_9_of_run(before, mode):
     """The workload ends with the command it is attached to."""
     for after_s in (0.05, 0.1, 0.15, 0.2, 0.3, 0.5):
-        killed(("run", "--mode", mode, "--name", "leak", "tiny", "--", "sleep", "1000"), after_s)
-        ok("down", "leak")
+        killed(("run", "--mode", mode, "--name", PREFIX, "tiny", "--", "sleep", "1000"), after_s)
+        ok("down", PREFIX)
         assert left_behind(before) == {}, f"killed after {after_s} s"
 
 
@@ -264,7 +264,7 @@ def run_and_die_before_the_tie(mode, reached, go):
     if pid == 0:
         syscalls.prctl = late
         try:
-            engine.run(Workload(name="leak", image="tiny", command=("sleep", "1000")), mode)
+            engine.run(Workload(name=PREFIX, image="tiny", command=("sleep", "1000")), mode)
         finally:
             os._exit(0)
     return pid
@@ -277,18 +277,18 @@ def test_a_container_whose_command_ended_before_it_was_plugged_ends_too(before):
     if pid == 0:
         bridge.BridgeNetwork.plug = lambda *_: (os.write(reaching, b"x"), time.sleep(1000))
         try:
-            engine.run(Workload(name="leak", image="tiny", command=("sleep", "1000")), "container")
+            engine.run(Workload(name=PREFIX, image="tiny", command=("sleep", "1000")), "container")
         finally:
             os._exit(0)
     assert os.read(reached, 1) == b"x"
-    (workload,) = wait_for(lambda: Cgroup(instance.load("leak").cgroup).pids())
+    (workload,) = wait_for(lambda: Cgroup(instance.load(PREFIX).cgroup).pids())
     begun = processes.start_time(workload)
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
     assert wait_for(lambda: processes.start_time(workload) != begun)
     os.close(reached)
     os.close(reaching)
-    ok("down", "leak")
+    ok("down", PREFIX)
     assert left_behind(before) == {}
 
 
@@ -301,14 +301,14 @@ def test_a_workload_whose_command_ended_before_it_was_tied_to_it_ends_too(before
     assert os.read(reached, 1) == b"x"
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
-    workload = Cgroup(instance.load("leak").cgroup).pids()
+    workload = Cgroup(instance.load(PREFIX).cgroup).pids()
     assert len(workload) == 1
     begun = processes.start_time(workload[0])
     os.write(going, b"x")
     assert wait_for(lambda: processes.start_time(workload[0]) != begun)
     for fd in (reached, reaching, go, going):
         os.close(fd)
-    ok("down", "leak")
+    ok("down", PREFIX)
     assert left_behind(before) == {}
 
 
@@ -316,11 +316,11 @@ def test_a_workload_whose_command_ended_before_it_was_tied_to_it_ends_too(before
 def test_nothing_is_left_after_kill_9_of_down(before, tmp_path, mode):
     path = write_spec(tmp_path)
     ok("up", "--mode", mode, path)
-    whole_s = duration_s("down", "-t", "0", "leak")
+    whole_s = duration_s("down", "-t", "0", PREFIX)
     for part in range(5, 20, 2):
         ok("up", "--mode", mode, path)
-        killed(("down", "-t", "0", "leak"), whole_s * part / 20)
-        ok("down", "-t", "0", "leak")
+        killed(("down", "-t", "0", PREFIX), whole_s * part / 20)
+        ok("down", "-t", "0", PREFIX)
         assert left_behind(before) == {}, f"killed after {part}/20 of a removal"
 
 
@@ -331,12 +331,12 @@ def test_nothing_is_left_after_kill_9_of_down(before, tmp_path, mode):
 def test_kill_9_of_what_runs(before, tmp_path, mode):
     """A container's first process, or QEMU."""
     ok("up", "--mode", mode, write_spec(tmp_path))
-    os.kill(inspect("leak")["pid"], signal.SIGKILL)
-    wait_for(lambda: inspect("leak")["status"] == "exited")
-    document = inspect("leak")
+    os.kill(inspect(PREFIX)["pid"], signal.SIGKILL)
+    wait_for(lambda: inspect(PREFIX)["status"] == "exited")
+    document = inspect(PREFIX)
     assert document["pid"] is None
     assert (document["exit_code"], document["exit_source"]) in ((137, "signal"), (None, "unknown"))
-    ok("down", "leak")
+    ok("down", PREFIX)
     assert left_behind(before) == {}
 
 
@@ -344,11 +344,11 @@ def test_kill_9_of_what_runs(before, tmp_path, mode):
 def test_kill_9_of_the_supervisor(before, tmp_path, mode):
     """The workload ends with it; nobody knows its exit code, but all is removed."""
     ok("up", "--mode", mode, write_spec(tmp_path))
-    os.kill(instance.load("leak").state.supervisor_pid, signal.SIGKILL)
-    wait_for(lambda: inspect("leak")["status"] == "exited")
-    assert (inspect("leak")["exit_code"], inspect("leak")["exit_source"]) == (None, "unknown")
-    assert "the exit code of leak is unknown" in refused("wait", "leak")
-    ok("down", "leak")
+    os.kill(instance.load(PREFIX).state.supervisor_pid, signal.SIGKILL)
+    wait_for(lambda: inspect(PREFIX)["status"] == "exited")
+    assert (inspect(PREFIX)["exit_code"], inspect(PREFIX)["exit_source"]) == (None, "unknown")
+    assert f"the exit code of {PREFIX} is unknown" in refused("wait", PREFIX)
+    ok("down", PREFIX)
     assert left_behind(before) == {}
 
 
@@ -358,8 +358,8 @@ def test_kill_9_of_everything(before, tmp_path, mode):
     pids = [int(line.split(":")[0]) for line in left_behind(before)["processes"]["more"]]
     for pid in pids:
         os.kill(pid, signal.SIGKILL) if processes.start_time(pid) else None
-    wait_for(lambda: inspect("leak")["status"] == "exited")
-    ok("down", "leak")
+    wait_for(lambda: inspect(PREFIX)["status"] == "exited")
+    ok("down", PREFIX)
     assert left_behind(before) == {}
 
 
@@ -400,7 +400,7 @@ def test_impatience_does_not_cut_the_cleaning_up_short(before, tmp_path, mode):
 def test_an_interrupted_run_cleans_up(before, mode):
     """The first Ctrl-C is the workload's, which here ignores it as PID 1 does; the second one ends it."""
     process = start(
-        "run", "--mode", mode, "--name", "leak", "tiny", "--", "sh", "-c", "trap '' INT; echo on; sleep 1000"
+        "run", "--mode", mode, "--name", PREFIX, "tiny", "--", "sh", "-c", "trap '' INT; echo on; sleep 1000"
     )
     assert process.stdout.readline() == b"on\n"
     time.sleep(0.3)  # the command may be slower than its workload to be ready for signals
@@ -416,7 +416,7 @@ def test_an_interrupted_run_cleans_up(before, mode):
 @EACH_QUICK_MODE
 def test_ctrl_c_ends_a_workload_that_listens(before, mode):
     script = "trap 'echo bye; exit 4' INT; echo on; while :; do sleep 0.1; done"
-    process = start("run", "--mode", mode, "--name", "leak", "tiny", "--", "sh", "-c", script)
+    process = start("run", "--mode", mode, "--name", PREFIX, "tiny", "--", "sh", "-c", script)
     assert process.stdout.readline() == b"on\n"
     time.sleep(0.3)  # the command may be slower than its workload to be ready for signals
     process.send_signal(signal.SIGINT)
@@ -451,9 +451,9 @@ def test_of_many_with_one_name_one_wins(before, tmp_path, mode):
         started = [start("up", "--mode", mode, path) for _ in range(4)]
         errors = [process.communicate(timeout=120)[1].decode() for process in started]
         assert sorted(process.returncode for process in started) == [0, 125, 125, 125]
-        assert sum("the name leak is taken" in error for error in errors) == 3, errors
-        assert inspect("leak")["status"] == "running"
-        ending = [start("down", "-t", "0", "leak") for _ in range(3)]
+        assert sum(f"the name {PREFIX} is taken" in error for error in errors) == 3, errors
+        assert inspect(PREFIX)["status"] == "running"
+        ending = [start("down", "-t", "0", PREFIX) for _ in range(3)]
         outputs = [process.communicate(timeout=120) for process in ending]
         assert [process.returncode for process in ending] == [0] * 3, outputs
         assert left_behind(before) == {}
@@ -462,11 +462,11 @@ def test_of_many_with_one_name_one_wins(before, tmp_path, mode):
 def test_commands_that_wait_for_a_start(before, tmp_path):
     """`stop` and `wait`, given while the instance is still being started, mean the one that runs then."""
     starting = start("up", write_spec(tmp_path, text="command: [sleep, '1000']\nready: {exec: [sleep, '0.5']}\n"))
-    wait_for(lambda: "leak" in instance.names())
-    waiting, stopping = start("wait", "leak"), start("stop", "-t", "0", "leak")
+    wait_for(lambda: PREFIX in instance.names())
+    waiting, stopping = start("wait", PREFIX), start("stop", "-t", "0", PREFIX)
     assert starting.wait(120) == stopping.wait(120) == 0
     assert waiting.wait(120) in (128 + signal.SIGTERM, 128 + signal.SIGKILL)
-    assert inspect("leak")["status"] == "exited"
+    assert inspect(PREFIX)["status"] == "exited"
     for process in (starting, waiting, stopping):
         process.communicate()
 
@@ -476,8 +476,8 @@ def test_listing_while_instances_come_and_go(before, tmp_path):
     listing = [start("ps", "-a", "--format", "json", stdout=subprocess.DEVNULL) for _ in range(3)]
     for _ in range(4):
         ok("up", path)
-        listing += [start("ps", "-a", stdout=subprocess.DEVNULL), start("inspect", "leak", stdout=subprocess.DEVNULL)]
-        ok("down", "-t", "0", "leak")
+        listing += [start("ps", "-a", stdout=subprocess.DEVNULL), start("inspect", PREFIX, stdout=subprocess.DEVNULL)]
+        ok("down", "-t", "0", PREFIX)
         listing.append(start("ps", "-a", "-q", stdout=subprocess.DEVNULL))
     for process in listing:
         errors = process.communicate(timeout=120)[1].decode()

@@ -141,7 +141,8 @@ def create(work: Workload, mode: str) -> Instance:
         os.close(inst.open_lock())  # create it now: on a full disk a later removal could not create it
         os.rename(temporary, final)
     except BaseException as error:
-        filetree.remove_tree(temporary)
+        # the signal that interrupts a rename comes after it
+        filetree.remove_tree(temporary if os.path.lexists(temporary) else final)
         if isinstance(error, OSError) and error.errno in (errno.EEXIST, errno.ENOTEMPTY):
             raise taken(work.name) from None
         raise

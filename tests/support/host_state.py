@@ -13,7 +13,7 @@ from vmctl.linux import cgroups
 from vmctl.net import switch
 from vmctl.run import run, which
 
-PREFIX = "leak"
+PREFIX = f"leak{os.getpid()}"  # of the instances of this run: others may run tests at the same time
 
 
 class HostState(NamedTuple):

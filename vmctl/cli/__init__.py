@@ -22,6 +22,7 @@ from vmctl.named import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from types import FrameType
     from typing import Any, NoReturn, TextIO
 
 # verb -> text for `vmctl --help`, in this order
@@ -50,6 +51,7 @@ VERBS = {
 }
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_AGAIN_S = 0.005  # until a signal is tried again
 
 
 class Parser(argparse.ArgumentParser):
@@ -169,13 +171,31 @@ def _traceback_hint(verb: str) -> str:
     return f"`vmctl --debug {verb} ...` shows the traceback"
 
 
-def _end(signum: int, _: object) -> NoReturn:
+def _end(signum: int, frame: FrameType | None) -> None:
     """Turn the signal into an exception so that clean-up runs; ignore further signals until it is done."""
+    if _deaf(frame):
+        signal.signal(signal.SIGALRM, lambda _, later: _end(signum, later))
+        signal.setitimer(signal.ITIMER_REAL, _AGAIN_S)
+        return
+    signal.setitimer(signal.ITIMER_REAL, 0.0)
     for number in ENDING:
         signal.signal(number, signal.SIG_IGN)
     if signum == signal.SIGINT:
         raise KeyboardInterrupt
     sys.exit(128 + signum)
+
+
+def _deaf(frame: FrameType | None) -> bool:
+    """Return whether C code that drops an exception may be the caller.
+
+    msgspec does, when it imports datetime (and crashes at its first use without it) and when it looks up a type.
+    """
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if file.startswith("<frozen importlib") or file.endswith("/typing.py"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _run_verb(verb: str, words: list[str]) -> int:

@@ -15,9 +15,11 @@ def folder_locked(path: str) -> Iterator[None]:
     try:
         yield
     finally:
-        with suppress(OSError):
-            os.rmdir(path)
-        os.close(fd)
+        try:
+            with suppress(OSError):
+                os.rmdir(path)
+        finally:  # also if a signal interrupts this: else the clean-up would wait for a lock of its own process
+            os.close(fd)
 
 
 def remove_unheld(path: str) -> None:
@@ -36,8 +38,13 @@ def _lock(path: str) -> int:
         os.makedirs(path, mode=0o711, exist_ok=True)
         with suppress(FileNotFoundError):
             fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            if _is_still(fd, path):
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX)
+                held = _is_still(fd, path)
+            except BaseException:
+                os.close(fd)
+                raise
+            if held:
                 return fd
             os.close(fd)  # its last holder removed the folder while we waited
 
