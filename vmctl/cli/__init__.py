@@ -173,7 +173,7 @@ def _traceback_hint(verb: str) -> str:
 
 def _end(signum: int, frame: FrameType | None) -> None:
     """Turn the signal into an exception so that clean-up runs; ignore further signals until it is done."""
-    if _deaf(frame):
+    if _drops_exceptions(frame):
         signal.signal(signal.SIGALRM, lambda _, later: _end(signum, later))
         signal.setitimer(signal.ITIMER_REAL, _AGAIN_S)
         return
@@ -185,8 +185,8 @@ def _end(signum: int, frame: FrameType | None) -> None:
     sys.exit(128 + signum)
 
 
-def _deaf(frame: FrameType | None) -> bool:
-    """Return whether C code that drops an exception may be the caller.
+def _drops_exceptions(frame: FrameType | None) -> bool:
+    """Return whether the code that was interrupted may be called by C code that drops its exceptions.
 
     msgspec does, when it imports datetime (and crashes at its first use without it) and when it looks up a type.
     """
