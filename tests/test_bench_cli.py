@@ -26,7 +26,7 @@ def folder(guest_root, tmp_path_factory):
     place = tmp_path_factory.mktemp("bench")
     (place / "page.yaml").write_text(PAGE)
     words = ("bench", str(place / "page.yaml"), "--runs", "1", "--metrics", "boot,teardown", "--seed", "5")
-    said = vmctl(*words, "--out", str(place / "out"), timeout_s=200)
+    said = vmctl(*words, "--out", str(place / "out"), timeout_s=280)
     assert said.code == 0, said
     (place / "out/stdout").write_text(said.out)
     (place / "out/stderr").write_text(said.err)

@@ -15,9 +15,9 @@ from vmctl.linux.filetree import allocated_bytes
 from vmm import watch
 from vmm.backend import VmBackend
 
-UP_TIMEOUT_S = 900.0
+UP_TIMEOUT_S = 1700.0
 
-pytestmark = pytest.mark.timeout(1000)  # the first test waits for the boots
+pytestmark = pytest.mark.timeout(1800)  # the first test waits for the boots
 
 LAYERS = """
 image: debian

@@ -1,0 +1,42 @@
+"""A signal that ends a command, at the worst moment: while it imports what it needs."""
+
+import subprocess
+import sys
+
+# Children import msgspec, which is interrupted after up to 20 ms, and then use it. They write what became of them.
+IMPORTING = """
+import os, signal, time
+from vmctl import cli
+
+def child():
+    for signum in cli.ENDING:
+        signal.signal(signum, cli._end)
+    os.write(ready[1], b"x")
+    try:
+        try:
+            import msgspec
+            signal.pause()
+        finally:
+            import msgspec
+            assert msgspec.convert({"a": 1}, dict[str, int | None]) == {"a": 1}
+    except SystemExit as error:
+        os._exit(error.code)
+
+ready = os.pipe()
+for number in range(100):
+    pid = os.fork()
+    if pid == 0:
+        try:
+            child()
+        finally:
+            os._exit(1)
+    os.read(ready[0], 1)
+    time.sleep(0.0002 * number)
+    os.kill(pid, signal.SIGTERM)
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+
+
+def test_an_import_is_whole_before_the_command_ends():
+    done = subprocess.run([sys.executable, "-c", IMPORTING], capture_output=True, text=True, check=True, timeout=240)
+    assert done.stdout.split() == ["143"] * 100
