@@ -87,7 +87,7 @@ def _by_libguestfs(stage: Stage, path: str, kind: str, progress: Progress) -> La
     try:
         run(argv, timeout_s=_LIBGUESTFS_S, tick=report)
     except CommandError as error:
-        lines = error.output.splitlines()
+        lines = error.output.strip().splitlines()
         reasons = [line for line in lines if line.startswith(("guestfish: ", "libguestfs: error: "))]
         reason = (reasons or lines or [error.reason])[0]
         raise ImageError(f"libguestfs cannot read {path}: {reason.partition(': ')[2] or reason}") from None

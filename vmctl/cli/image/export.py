@@ -10,6 +10,7 @@ from contextlib import closing, contextmanager
 
 from vmctl.cli import output
 from vmctl.errors import SpecError, VmctlError
+from vmctl.linux.filetree import replacing
 
 EXAMPLE = "vmctl image export --format docker --output web.tar web"
 
@@ -88,12 +89,6 @@ def _target(path: str) -> Iterator[_Output]:
         with closing(_Output(path)) as file:
             yield file
         return
-    unfinished = f"{path}.{os.getpid()}.new"
-    try:
-        with closing(_Output(unfinished)) as file:
-            file.name = path
-            yield file
-        os.rename(unfinished, path)
-    finally:
-        if os.path.exists(unfinished):
-            os.unlink(unfinished)
+    with replacing(path) as unfinished, closing(_Output(unfinished)) as file:
+        file.name = path
+        yield file
