@@ -2,7 +2,7 @@
 as_root := $(if $(filter 0,$(shell id -u)),,sudo)
 bin := .venv/bin
 
-.PHONY: setup demo test test-long lint docs picture bench clean
+.PHONY: setup demo test test-long lint docs attacks picture bench clean
 
 setup:                  ## packages, .venv, image tiny, kernel; can be repeated
 	.ci/setup
@@ -18,6 +18,10 @@ test:                   ## every test but the long ones: two at a time, then tho
 test-long:              ## those that repeat in a guest, or whole, what a shorter one shows
 	.ci/setup --tests
 	$(as_root) $(bin)/python -m pytest -m long
+
+attacks:                ## every attempt to get out, and the table of their results in SECURITY.md
+	.ci/setup --tests
+	$(as_root) $(bin)/python -m pytest -m attack -n 2 --dist loadfile --attack-table
 
 lint: setup             ## formatting, lints, types, plain English
 	$(bin)/ruff format --check .

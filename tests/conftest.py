@@ -4,10 +4,13 @@ import signal
 from tempfile import TemporaryDirectory, mkdtemp
 
 import pytest
+from support.attacks import Caller, Canary, Cell
 from support.images_made import Shipped, add
 
 from images.store import store
 from vmctl import paths
+
+pytest_plugins = ["support.attack_table"]
 
 SHARED = "VMCTL_TESTS_SHARED"  # the environment of the workers (pytest-xdist) is that of the process that starts them
 
@@ -108,3 +111,41 @@ def tree(tmp_path):
             os.utime(os.path.join(folder, name), (1_600_000_000, 1_600_000_000), follow_symlinks=False)
     os.utime(root, (1_600_000_000, 1_600_000_000))
     return root
+
+
+# For attack tests
+
+
+@pytest.fixture(scope="module", params=["container", "vm"])
+def mode(request):
+    """Each mode that isolates; `support.attack_table.modes` chooses others."""
+    return request.param
+
+
+@pytest.fixture(scope="module", params=["root"])
+def who(request):
+    """Each kind of user who calls vmctl."""
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def caller(who, guest_root):
+    """A runner of vmctl as that user, in a VMCTL_ROOT of this file."""
+    return Caller()
+
+
+@pytest.fixture(scope="module")
+def cell(caller, mode, tmp_path_factory):
+    """A running instance that all tests of the file share; do not break it."""
+    cell = Cell(caller, mode, tmp_path_factory.mktemp("cell"))
+    yield cell
+    cell.end()
+
+
+@pytest.fixture
+def canary(tmp_path):
+    """A secret file, a process and a socket of the host; the test ends with a look whether they were reached."""
+    canary = Canary(str(tmp_path))
+    yield canary
+    canary.check()
+    canary.end()
