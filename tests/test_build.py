@@ -17,6 +17,7 @@ from images.layer import lookup
 from images.layer.tree import Attributes
 from images.recipes import tarstream
 from images.store import store
+from images.store.image import DEFAULT_PATH
 from images.store.staging import staging
 from vmctl import instance
 from vmctl.errors import VmctlError
@@ -92,6 +93,77 @@ def test_arguments_count_once_they_are_declared(context):
     environment = {**os.environ, "X": "from the environment"}
     context(text, "--build-arg", "X", run=ok, env=environment)
     assert content("/x") == "from the environment\n"
+
+
+def forget_steps():
+    for image in store.ls(hidden=True):
+        if image.name.startswith("."):
+            store.remove(image.name)
+
+
+SECRETIVE = """FROM tiny
+USER nobody
+ENV TOKEN=x PATH=/nowhere:/bin
+WORKDIR /etc
+LABEL of=one
+ENTRYPOINT ["/bin/false"]
+VOLUME /v
+STOPSIGNAL SIGQUIT
+RUN true
+"""
+SEEN = "FROM tiny\nCOPY a /a\nRUN id -un >/seen; env | sort | grep -v HOSTNAME >>/seen; pwd >>/seen\n"
+
+
+@pytest.mark.parametrize("words", [(), ("--no-cache",)], ids=["cached", "not-cached"])
+@pytest.mark.parametrize(
+    ("before", "then"),
+    [(SECRETIVE, SEEN.replace("COPY a /a\n", "")), (SECRETIVE.replace("RUN true", "COPY a /a\nRUN true"), SEEN)],
+    ids=["on-the-base", "on-the-same-files"],
+)
+def test_a_step_sees_only_the_settings_of_its_own_file(context, before, then, words):
+    (context.folder / "a").write_text("A")
+    forget_steps()
+    alone = context(then, *words, run=ok)
+    assert content("/seen").splitlines()[0] == "root"
+    assert "TOKEN" not in content("/seen")
+    forget_steps()
+    context(before, run=ok)
+    assert context(then, *words, run=ok) == alone
+
+
+def test_a_step_sees_nothing_of_another_stage(context):
+    (context.folder / "a").write_text("A")
+    context(SEEN, run=ok)
+    alone = content("/seen")
+    forget_steps()
+    one = SECRETIVE.replace("FROM tiny", "FROM tiny AS one").replace("RUN true", "COPY a /a\nRUN true")
+    context(f"{one}{SEEN}COPY --from=one /a /b\n", run=ok)
+    assert content("/seen") == alone
+
+
+def test_a_base_without_path_has_the_default_one(context):
+    text = "FROM scratch\nCOPY --from=tiny /bin/busybox /bin/sh\nENV PATH=/opt/bin:$PATH\nRUN echo $PATH >/path\n"
+    context(text, run=ok)
+    assert content("/path") == f"/opt/bin:{DEFAULT_PATH}\n"
+    assert store.find("built").config.env == (f"PATH=/opt/bin:{DEFAULT_PATH}",)
+
+
+def test_a_full_name_is_the_short_one(context):
+    context("FROM docker.io/library/tiny\nCOPY --from=index.docker.io/library/tiny:latest /etc/passwd /p\n", run=ok)
+    assert content("/p") == content("/etc/passwd")
+
+
+@pytest.mark.parametrize("verb", ["build", "recipe", "import"])
+def test_a_new_image_cannot_have_a_digest_in_its_name(context, tmp_path, verb):
+    name = f"x@sha256:{'0' * 64}"
+    (context.folder / "Dockerfile").write_text("FROM tiny\n")
+    (tmp_path / "recipe.yaml").write_text(f"name: {name}\nfrom: tiny\n")
+    words = {
+        "build": ("build", "-t", name, str(context.folder)),
+        "recipe": ("build", str(tmp_path / "recipe.yaml")),
+        "import": ("import", str(context.folder), "--as-layer", "--name", name),
+    }[verb]
+    assert "contains a digest, so it cannot name a new image" in refused("image", *words)
 
 
 def test_only_the_difference_is_stored(context):

@@ -57,6 +57,23 @@ def test_the_same_image_has_the_same_digest_under_any_name(tree):
     assert store.find("two").layers == one.layers
 
 
+@pytest.mark.parametrize(
+    "name", ["docker.io/library/web", "docker.io/web", "library/web", "index.docker.io/web:latest"]
+)
+def test_a_full_name_finds_and_removes_the_short_one(tree, name):
+    image = put("web", tree)
+    assert store.find(name) == image
+    store.tag(image, "alias")
+    store.remove(name)
+    assert [one.name for one in store.ls()] == ["alias"]
+
+
+def test_a_tag_beside_a_digest_does_not_count(tree):
+    digest = f"sha256:{'1' * 64}"
+    put(f"host:5000/web@{digest}", tree)
+    assert store.find(f"host:5000/web:1@{digest}").name == f"host:5000/web@{digest}"
+
+
 def test_removal_leaves_no_file_of_the_image(tree):
     put("web", tree)
     store.remove("web")

@@ -1,7 +1,8 @@
 """Build an image from a plan, step by step.
 
 The result of a step is stored as an image with a hidden name (`.build/...`). These images are the build cache, and the
-next step's container is started from them. The name is a hash of everything on which the step depends.
+next step's container is started from them. The name is a hash of everything on which the step depends. A hidden image
+has layers but no settings: several build files share it, and a step gets only the settings of its file.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from images.store.staging import staging
 from vmctl.errors import NotFoundError, SpecError, VmctlError
 
 HIDDEN = ".build/"
-_VERSION = 1  # version of the steps' implementation; part of every key
+_VERSION = 2  # version of the steps' implementation; part of every key
 _NANO = 10**9
 # variables that --build-arg can set without an ARG, and that do not change the result
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")
@@ -192,7 +193,7 @@ class _Build:
         with suppress(NotFoundError):
             if [layer.digest for layer in store.find(state.name).layers] == [layer.digest for layer in state.layers]:
                 return
-        image = store.add(self._folder, state.name, state.layers, state.document())
+        image = store.add(self._folder, state.name, state.layers, {**state.document(), "config": {}})
         state.layers = tuple(self._held(image))
 
     def _step(self, state: State, step: Instruction, index: int) -> str:
@@ -243,7 +244,7 @@ class _Build:
             if (cached := self._cached(key)) is not None:
                 return self._take_cached(state, cached, text, key)
             if not state.name:
-                self._keep(state, _key(["state", below]))
+                self._keep(state, _layers_key(state))
             layer = runstep.run(
                 self._runner,
                 self._folder,
@@ -301,8 +302,12 @@ class _Build:
             layer = addition.layer(self._folder, digest)
             how = _size(layer)
         state.note(text, layer=layer)
-        self._keep(state, _key(["state", [layer.key for layer in state.layers]]))
+        self._keep(state, _layers_key(state))
         return how
+
+
+def _layers_key(state: State) -> str:
+    return _key(["layers", _VERSION, [layer.key for layer in state.layers]])
 
 
 def _key(parts: list[object]) -> str:

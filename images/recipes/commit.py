@@ -11,7 +11,7 @@ from images.layer import changes, layers
 from images.store import reference, store
 from images.store.image import Image, Layer
 from images.store.staging import Stage, staging
-from vmctl.errors import NotFoundError, SpecError, StateError
+from vmctl.errors import NotFoundError, StateError
 from vmctl.units import format_size
 from vmctl.writable import Writable
 
@@ -38,7 +38,7 @@ def commit(
     of the new image; message and author are for its history. Raises SpecError for an invalid name, StateError if `base`
     has no layers, VmctlError; then the store is unchanged.
     """
-    name = _checked(name)
+    name = reference.of_new_image(name)
     require_layers(base, origin)
     settings = change(dict(store.document(base).get("config") or {}))
     with staging() as stage:
@@ -56,14 +56,6 @@ def require_layers(image: Image, user: str) -> None:
             f"{user} was started from the disk image {image.name}, which has no layers to compare it with",
             hint="`vmctl image import --as-layer` imports the disk's files as a layer",
         )
-
-
-def _checked(name: str) -> str:
-    if reference.parse(name).digest:
-        raise SpecError(
-            f"{name[:300]!r} contains a digest, so it cannot name a new image", hint="use a name such as web or web:1.2"
-        )
-    return reference.familiar(name)
 
 
 def _hold(stage: Stage, image: Image) -> list[Layer]:

@@ -159,7 +159,7 @@ def _change(document: dict[str, Any], key: str, value: Any) -> None:
 
 def _check(recipe: Recipe) -> None:
     try:
-        reference.parse(recipe.name)
+        reference.of_new_image(recipe.name)
     except SpecError as error:
         raise SpecError(f"the key name: {error}", hint=error.hint) from None
     for index, step in enumerate(recipe.steps):

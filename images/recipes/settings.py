@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from images.recipes import words
@@ -24,6 +25,7 @@ from images.recipes.steps import (
     Volume,
     Workdir,
 )
+from images.store.image import DEFAULT_PATH
 from vmctl.errors import SpecError
 
 DEFAULT_SHELL = ("/bin/sh", "-c")
@@ -42,7 +44,7 @@ def change(settings: Mapping[str, Any], text: str) -> Settings:
         raise SpecError(f"{text!r} does not change a configuration", hint=f"known: {', '.join(CHANGEABLE)}")
     try:
         action = words.READERS[found[0].word](found[0], "\\")
-        return applied(dict(settings), Filling("\\", quotes=True).action(action, environment(settings).get))
+        return applied(dict(settings), Filling("\\", quotes=True).action(action, partial(variable, settings)))
     except ValueError as error:
         raise SpecError(f"{text}: {error}") from None
 
@@ -90,6 +92,11 @@ def argv_of(command: Command, settings: Mapping[str, Any]) -> list[str]:
 def environment(settings: Mapping[str, Any]) -> dict[str, str]:
     """Return the variables of an image."""
     return {line.partition("=")[0]: line.partition("=")[2] for line in settings.get("Env") or ()}
+
+
+def variable(settings: Mapping[str, Any], name: str) -> str | None:
+    """Return the value of a variable of an image; PATH has a default, so that `ENV PATH=/opt/bin:$PATH` adds to it."""
+    return environment(settings).get(name, DEFAULT_PATH if name == "PATH" else None)
 
 
 def _ports(texts: tuple[str, ...]) -> dict[str, dict[str, str]]:

@@ -35,7 +35,7 @@ class State:
 
     def lookup(self, name: str) -> str | None:
         """Return a variable's value: the image's environment hides the build's arguments."""
-        value = settings.environment(self.settings).get(name)
+        value = settings.variable(self.settings, name)
         return self.arguments.get(name) if value is None else value
 
     def apply(self, action: Action) -> None:

@@ -10,9 +10,10 @@ import json
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 
 from vmctl import paths
-from vmctl.errors import NotFoundError, VmctlError
+from vmctl.errors import NotFoundError, SpecError, VmctlError
 from vmctl.linux import filetree
 from vmctl.named import TYPE_CHECKING
 
@@ -58,15 +59,21 @@ def name_of(descriptor: Mapping[str, Any]) -> str:
 
 
 def normal(name: str) -> str:
-    """Return a name as it is stored: without `:latest`."""
+    """Return a name as it is stored, in its short form; anything that is not the name of an image stays as it is."""
+    if "/" in name or "@" in name:
+        from images.store import reference
+
+        with suppress(SpecError):  # a hidden name, or a mistake: then no image has it
+            return reference.familiar(name)
     return name.removesuffix(":latest")
 
 
 def find(name: str) -> dict[str, Any]:
     """Return the descriptor of a name, a digest, or the beginning of a digest. Raises NotFoundError with advice."""
     descriptors = index()
+    stored = normal(name)
     for one in descriptors:
-        if name_of(one) == normal(name) or one["digest"] == name:
+        if name_of(one) == stored or one["digest"] == name:
             return one
     if re.fullmatch(_DIGEST, name):
         found = [one for one in descriptors if one["digest"].startswith("sha256:" + name.removeprefix("sha256:"))]
@@ -76,7 +83,7 @@ def find(name: str) -> dict[str, Any]:
             raise NotFoundError(f"several images have a digest that begins with {name}", hint="give more digits of it")
     from images.store import shipped
 
-    raise NotFoundError(f"there is no image {name}", hint=shipped.advice(name, list(map(name_of, descriptors))))
+    raise NotFoundError(f"there is no image {name}", hint=shipped.advice(stored, list(map(name_of, descriptors))))
 
 
 def blob_path(digest: str) -> str:

@@ -102,6 +102,18 @@ def familiar(text: str) -> str:
     return parse(text).familiar
 
 
+def of_new_image(text: str) -> str:
+    """Return the short form of a name for an image that is made here. Raises SpecError, also for a digest.
+
+    Only a registry's answer can show that an image has the digest in its name.
+    """
+    if parse(text).digest:
+        raise SpecError(
+            f"{text[:300]!r} contains a digest, so it cannot name a new image", hint="use a name such as web or web:1.2"
+        )
+    return familiar(text)
+
+
 def from_file(path: str) -> str:
     """Return the name of an image made from a file or folder: `/tmp/My Web.tar.gz` gives `my-web`."""
     name = os.path.basename(os.path.abspath(path)).lower()
@@ -124,7 +136,7 @@ def in_layout(ref_name: str, path: str) -> str:
         if not ref_name:
             return from_file(path)
         if re.search("[/:@]", ref_name):
-            return familiar(ref_name)
+            return of_new_image(ref_name)
         return familiar(f"{from_file(path)}:{ref_name}")
     except SpecError:
         return from_file(path)

@@ -53,7 +53,7 @@ def import_path(path: str, options: Options, progress: Progress) -> list[Image]:
     SpecError if a name is not valid for an image; the store then stays unchanged.
     """
     if options.name:
-        options = options._replace(name=reference.familiar(options.name))
+        options = options._replace(name=reference.of_new_image(options.name))
     with staging() as stage:
         if path != STDIN and os.path.isdir(path):
             return _from_folder(stage, path, options, progress)

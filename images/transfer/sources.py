@@ -101,7 +101,7 @@ def _name(item: oci.Descriptor, where: str) -> str:
     full = annotations.get(oci.CONTAINERD_NAME, "")
     if full:
         try:
-            return reference.familiar(full)
+            return reference.of_new_image(full)
         except SpecError:
             pass
     return reference.in_layout(annotations.get(oci.REF_NAME, ""), where)
@@ -168,5 +168,5 @@ def _saved(archive: Archive, item: _Saved) -> SourceImage:
     layers = (
         SourceLayer(diff_id, partial(archive.open, name)) for diff_id, name in zip(diff_ids, item.layers, strict=True)
     )
-    names = tuple(reference.familiar(tag) for tag in item.tags or ()) or (reference.from_file(archive.where),)
+    names = tuple(reference.of_new_image(tag) for tag in item.tags or ()) or (reference.from_file(archive.where),)
     return SourceImage(names, data, config, tuple(layers), {})

@@ -52,7 +52,7 @@ def _build(args: argparse.Namespace) -> Image:
 
     chosen = choice.choose(args.what, args.file, [_pair(text, "--set") for text in args.set])
     options = builder.Options(
-        name=reference.familiar(args.tag or chosen.name),
+        name=reference.of_new_image(args.tag or chosen.name),
         context=chosen.context,
         arguments=dict(map(_argument, args.build_arg)),
         target=args.target,
