@@ -2,8 +2,13 @@
 
 import fcntl
 import os
+import select
+import signal
+import subprocess
+import sys
 
 import pytest
+from support.commands import wait_for
 
 from vmctl import stream
 from vmctl.run import CommandError
@@ -42,6 +47,31 @@ def test_a_child_that_cleans_up_is_waited_for_when_the_program_has_ended(tmp_pat
     cleans_up = f"trap 'sleep 0.5; echo done >{path}; exit' TERM; echo up; while :; do sleep 0.01; done"
     assert left_early(f"({cleans_up}) & wait") == "up"
     assert path.read_text() == "done\n"
+
+
+RUN = "from vmctl.run import run; run(['sh', '-c', {script!r}])"
+STREAM = """
+import os
+from vmctl.stream import stream
+with stream(["sh", "-c", {script!r}], dict(os.environ)) as output:
+    while output.read(): pass
+"""
+
+
+@pytest.mark.parametrize("code", [RUN, STREAM], ids=["run", "stream"])
+def test_a_program_ends_when_its_caller_is_killed(code, tmp_path):
+    path = tmp_path / "pid"
+    script = f"echo $$ >{path}.new; mv {path}.new {path}; exec sleep 1000"
+    caller = subprocess.Popen([sys.executable, "-c", code.format(script=script)])
+    wait_for(path.exists)
+    pidfd = os.pidfd_open(int(path.read_text()))
+    caller.kill()
+    caller.wait()
+    ended, _, _ = select.select([pidfd], [], [], 30)
+    if not ended:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    os.close(pidfd)
+    assert ended
 
 
 def test_a_program_that_never_stops_writing_is_ended():

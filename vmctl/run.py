@@ -70,9 +70,10 @@ def run(
             argv, path = ["env", "-C", cwd, path, *argv[1:]], which("env") or "/usr/bin/env"
         if trace.on:
             trace.step(typed(argv, env, stdin))
+        path, words = ending_with_us(path, argv)
         pid = os.posix_spawn(
             path,
-            argv,
+            words,
             os.environ if env is None else env,
             file_actions=[(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(files)],
             setsigdef=[signal.SIGPIPE],
@@ -91,6 +92,18 @@ def run(
     if check and code != 0:
         raise CommandError(argv, code, stderr or stdout)
     return code, stdout, stderr
+
+
+def ending_with_us(path: str, argv: list[str]) -> tuple[str, list[str]]:
+    """Return the program and arguments that run `path`, and end it (SIGTERM) if this process is killed.
+
+    posix_spawn cannot request PR_SET_PDEATHSIG (prctl(2)); setpriv(1) can. Without it, as on a host without util-linux,
+    the program would only survive a killed command.
+    """
+    setpriv = which("setpriv")
+    if setpriv is None:
+        return path, argv
+    return setpriv, [setpriv, "--pdeathsig", "TERM", path, *argv[1:]]
 
 
 def typed(argv: Sequence[str], env: Mapping[str, str] | None = None, stdin: bytes = b"") -> str:

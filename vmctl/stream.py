@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from vmctl import trace
 from vmctl.errors import UnavailableError
-from vmctl.run import CommandError, typed, which
+from vmctl.run import CommandError, ending_with_us, typed, which
 
 _PART = 1 << 16
 _TAIL_LINES = 20
@@ -89,7 +89,8 @@ def stream(
         actions = [(os.POSIX_SPAWN_DUP2, fd, number) for fd, number in inherited]
         if trace.on:
             trace.step(typed(argv, env))
-        pid = os.posix_spawn(path, argv, env, file_actions=actions, setsigdef=[signal.SIGPIPE], setpgroup=0)
+        path, words = ending_with_us(path, argv)
+        pid = os.posix_spawn(path, words, env, file_actions=actions, setsigdef=[signal.SIGPIPE], setpgroup=0)
         pidfd = os.pidfd_open(pid)
         ends.append(pidfd)
         for fd in (stdout_write, stderr_write):
