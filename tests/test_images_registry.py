@@ -4,13 +4,15 @@ import hashlib
 import json
 import os
 import random
+import re
+import shutil
 import signal
 
 import pytest
 from support import others
 from support.archives import Layout, sha256
 from support.commands import ok, refused, start, vmctl, wait_for
-from support.registries import Proxy, certificates, registry
+from support.registries import Proxy, certificates, failing_registry, registry
 from support.tars import folder, tar_of
 
 from images.store import store
@@ -154,7 +156,7 @@ def test_a_connection_that_is_cut_is_taken_up_where_it_ended(plain, proxy):
     proxy.limit_bytes = 1 << 20
     said = refused("image", "pull", "--tls-verify=false", f"{proxy.address}/web:1")
     assert f"{proxy.address} closed the connection during the transfer of web:1" in said
-    assert "hint: try again: the data received so far is kept" in said
+    assert "hint: try again: complete layers are kept" in said
     assert names() == []
     assert len(downloads.sizes()) == 1
     proxy.limit_bytes = None
@@ -163,6 +165,27 @@ def test_a_connection_that_is_cut_is_taken_up_where_it_ended(plain, proxy):
     assert packed[0] not in blobs_asked_for(proxy)
     assert packed[1] in blobs_asked_for(proxy)
     assert downloads.sizes() == {}
+
+
+@pytest.mark.parametrize("failing", [3, 4])
+def test_a_failure_that_passes_is_waited_for(failing, monkeypatch):
+    """A server that answers 503 and then 404: which of both ends the pull shows how often it was asked."""
+    monkeypatch.setattr(door, "_PAUSES_S", (0.01, 0.02, 0.03))
+    with failing_registry(failing) as address:
+        with pytest.raises(VmctlError) as info:
+            pull(f"{address}/web:1")
+        expected = "has no image web:1" if failing == 3 else r"reports a failure: HTTP status: 503 Service Unavailable"
+        assert re.search(expected, str(info.value))
+
+
+def test_a_broken_configuration_of_skopeo_is_named(tmp_path, monkeypatch):
+    path = tmp_path / ".config/containers/registries.conf"
+    path.parent.mkdir(parents=True)
+    path.write_text('unqualified = [ "a\n')
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(VmctlError, match=rf"skopeo is not configured: .*{path}.*toml: line 1") as info:
+        pull("localhost:1/web")
+    assert info.value.hint == "correct the file, or remove it"
 
 
 def test_what_an_interrupted_download_has_left_can_be_removed(proxy):
@@ -228,6 +251,21 @@ def test_two_pulls_at_once_give_one_image(plain):
     assert names() == [f"{plain}/web:1"]
     assert downloads.sizes() == {}
     assert store.unreferenced() == []
+
+
+def test_a_layer_that_the_registry_lost_is_named(tmp_path):
+    layout = Layout()
+    layout.add(layout.image(SMALL), "1").folder(tmp_path / "web")
+    with registry(tmp_path / "registry") as address:
+        send(f"oci:{tmp_path}/web:1", f"{address}/web:1")
+        [layer] = json.loads(raw(f"{address}/web:1"))["layers"]
+        name = layer["digest"][7:]
+        shutil.rmtree(tmp_path / f"registry/images/docker/registry/v2/blobs/sha256/{name[:2]}/{name}")
+        with pytest.raises(
+            ImageError, match=f"has the image web:1, but not all of its layers: blob sha256:{name[:12]}"
+        ):
+            pull(f"{address}/web:1")
+    assert names() == []
 
 
 def test_content_that_is_not_what_its_digest_says(tmp_path):

@@ -15,6 +15,7 @@ from vmctl.errors import DeadlineError, NotFoundError, VmctlError
 from vmctl.run import CommandError, run
 
 ANSWER_S = 120.0  # for a document of some KiB
+_PAUSES_S = (1.0, 2.0, 4.0)  # before the next tries, after a failure that often passes by itself
 _TRANSFER_S = 24 * 3600.0  # a stalled transfer is ended by the caller's tick
 _FATAL = re.compile(r'level=fatal msg=("(?:[^"\\]|\\.)*"|\S+)')
 
@@ -24,6 +25,10 @@ class Access(NamedTuple):
 
     tls_verify: bool | None = None
     authfile: str = ""
+
+
+class TransientError(VmctlError):
+    """The registry failed in a way that often passes by itself."""
 
 
 class DiskFullError(VmctlError):
@@ -111,11 +116,21 @@ def _skopeo(
     cwd: str | None = None,
     tick: Callable[[int], None] | None = None,
 ) -> str:
+    """Run skopeo and return its output; try again, after growing pauses, if the failure is often a short one.
+
+    skopeo's `--retry-times` also repeats what cannot succeed, such as a refused connection, and not a 503.
+    """
     timeout_s = _TRANSFER_S if tick else ANSWER_S
-    try:
-        return run(["skopeo", *words], stdin=stdin, timeout_s=timeout_s, cwd=cwd, tick=tick)[1]
-    except CommandError as error:
-        raise translate(ref, error) from None
+    pauses_s = iter(_PAUSES_S)
+    while True:
+        try:
+            return run(["skopeo", *words], stdin=stdin, timeout_s=timeout_s, cwd=cwd, tick=tick)[1]
+        except CommandError as failure:
+            error = translate(ref, failure)
+        pause_s = next(pauses_s, None) if isinstance(error, TransientError) else None
+        if pause_s is None:
+            raise error
+        time.sleep(pause_s)
 
 
 def translate(ref: Reference, error: CommandError) -> VmctlError:
@@ -128,7 +143,7 @@ def translate(ref: Reference, error: CommandError) -> VmctlError:
     return ImageError(f"{host} and {name}: {reason}")
 
 
-RETRY = "try again: the data received so far is kept"
+RETRY = "try again: complete layers are kept"
 _LOGIN = "`vmctl image login {host}`; if you are logged in, check the name: many registries also refuse unknown names"
 _LIMIT = "try again later, or `vmctl image login {host}`: many registries allow more requests after a login"
 _UNTRUSTED = "the certificate of {host} is not trusted: {reason}"
@@ -142,9 +157,21 @@ _ERRORS: tuple[tuple[str, type[VmctlError], str, str], ...] = (
     ),
     (r"not logged into", NotFoundError, "not logged in to {host}", ""),
     (r"invalid username/password", VmctlError, "{host} rejected the user name or password", ""),
+    (
+        r"blob sha256:[0-9a-f]{12}.* 404",
+        ImageError,
+        "{host} has the image {name}, but not all of its layers: {reason}",
+        "push the image again",
+    ),
+    (
+        r"Digest did not match, expected sha256:[0-9a-f]{12}",
+        ImageError,
+        "{host} sent a layer of {name} that does not match its digest: {reason}",
+        "push the image again",
+    ),
     (r"toomanyrequests|rate limit", VmctlError, "{host} refuses more requests: its rate limit is reached", _LIMIT),
     (
-        r"manifest unknown|name unknown|repository name not known|404 \(Not Found\)|not found: manifest",
+        r"manifest unknown|name unknown|repository name not known|404 \(Not Found\)|Code: 404|not found: manifest",
         NotFoundError,
         "{host} has no image {name}",
         "",
@@ -163,8 +190,20 @@ _ERRORS: tuple[tuple[str, type[VmctlError], str, str], ...] = (
     (r"no route to host|network is unreachable", VmctlError, "no route to {host}", "is the network up?"),
     (r"timeout|deadline exceeded|did not end within", DeadlineError, "{host} does not answer in time", RETRY),
     (
-        r"unexpected EOF|: EOF|connection reset|broken pipe|closed network connection",
+        r"HTTP status: 5\d\d[^\"]*|status code from registry 5\d\d[^\"]*",
+        TransientError,
+        "{host} reports a failure: {reason}",
+        "try again later",
+    ),
+    (
+        r"(?<=loading registries configuration: )loading registries configuration.*",
         VmctlError,
+        "skopeo is not configured: {reason}",
+        "correct the file, or remove it",
+    ),
+    (
+        r"unexpected EOF|: EOF|connection reset|broken pipe|closed network connection",
+        TransientError,
         "{host} closed the connection during the transfer of {name}",
         RETRY,
     ),

@@ -8,6 +8,7 @@ import subprocess
 import threading
 import time
 from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import bcrypt
 import yaml
@@ -83,6 +84,27 @@ def certificates(folder):
     run([*make, "-subj", "/CN=localhost", *signed, *own])
     ssl.create_default_context(cafile=f"{folder}/ca.crt")
     return (f"{folder}/own.crt", f"{folder}/own.key"), f"{folder}/ca.crt"
+
+
+@contextmanager
+def failing_registry(times):
+    """Run a registry that answers 503 to the first requests for a manifest, then 404, and lend HOST:PORT."""
+
+    class Handler(BaseHTTPRequestHandler):
+        asked = 0
+
+        def do_GET(self):
+            Handler.asked += self.path != "/v2/"
+            self.send_response(200 if self.path == "/v2/" else 503 if Handler.asked <= times else 404)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"localhost:{server.server_port}"
+        server.shutdown()
 
 
 class Proxy:
