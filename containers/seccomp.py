@@ -1,7 +1,8 @@
 """The system call filter: a list of refused calls, assembled into classic BPF.
 
 See seccomp(2), Documentation/userspace-api/seccomp_filter.rst, and linux/filter.h for the instructions. The refused
-calls are listed in configs/seccomp/default.json. All others are allowed, so that new calls of new kernels work.
+calls are listed in configs/seccomp/default.json, some of them only with certain arguments. All others are allowed, so
+that new calls of new kernels work.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 PROFILE = os.path.join(os.path.dirname(os.path.dirname(__file__)), "configs", "seccomp", "default.json")
 
 _LOAD, _JUMP_IF_EQUAL, _JUMP_IF_ANY_BIT, _JUMP_IF_AT_LEAST, _RETURN = 0x20, 0x15, 0x45, 0x35, 0x06
-_NR, _ARCH, _ARG0_LOW = 0, 4, 16  # offsets in struct seccomp_data, little endian
+_NR, _ARCH, _ARGUMENTS = 0, 4, 16  # offsets in struct seccomp_data; each argument has 8 bytes, little endian
 _AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _X32_BIT = 0x40000000
 _ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
@@ -52,11 +53,15 @@ def _program(profile: dict[str, Any], capabilities: int, machine: str) -> Iterat
             for numbers in rule["calls"].values():
                 if numbers[machine] is not None:
                     yield from _refuse(_JUMP_IF_EQUAL, numbers[machine], errno.EPERM)
+    for rule in profile["arguments"]:
+        if rule["unless"] is None or not _has(capabilities, rule["unless"]):
+            for values in rule["refused"].values():
+                yield from _refuse_arguments(rule["numbers"][machine], values)
     if not _has(capabilities, "SYS_ADMIN"):
         # BPF cannot read clone3's flags, which are passed by pointer; after ENOSYS the C library uses clone
         yield from _refuse(_JUMP_IF_EQUAL, profile["clone3"][machine], errno.ENOSYS)
         yield _instruction(_JUMP_IF_EQUAL, profile["clone"][machine], 0, 3)
-        yield _instruction(_LOAD, _ARG0_LOW)
+        yield _instruction(_LOAD, _ARGUMENTS)
         yield from _refuse(_JUMP_IF_ANY_BIT, int(profile["clone_namespace_flags"], 16), errno.EPERM)
     yield _instruction(_RETURN, _ALLOW)
 
@@ -64,6 +69,22 @@ def _program(profile: dict[str, Any], capabilities: int, machine: str) -> Iterat
 def _refuse(test: int, value: int, number: int) -> tuple[bytes, bytes]:
     """Return the instructions that fail with errno `number` if the test is true."""
     return _instruction(test, value, 0, 1), _instruction(_RETURN, _ERRNO | number)
+
+
+def _refuse_arguments(number: int, values: dict[str, str]) -> Iterator[bytes]:
+    """Yield the instructions that fail with EPERM for a call with these arguments; they keep its number loaded.
+
+    Only the lower half of an argument is compared: the upper half of an int is not read by the kernel, so a comparison
+    of both could be passed by setting bits there.
+    """
+    left = 2 * len(values) + 1  # instructions up to the last one, which loads the number again
+    yield _instruction(_JUMP_IF_EQUAL, number, 0, left + 1)
+    for index, value in values.items():
+        left -= 2
+        yield _instruction(_LOAD, _ARGUMENTS + 8 * int(index))
+        yield _instruction(_JUMP_IF_EQUAL, int(value, 16), 0, left)
+    yield _instruction(_RETURN, _ERRNO | errno.EPERM)
+    yield _instruction(_LOAD, _NR)
 
 
 def _instruction(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:

@@ -266,6 +266,26 @@ def test_filter_opens_with_the_capability():
     assert errno.EPERM not in {found["mount"], found["fsopen"], found["setns"]}
 
 
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="the numbers are those of x86_64")
+def test_filter_refuses_by_argument():
+    bits = 1 << 40  # the kernel does not read them
+    calls = {
+        "TIOCSTI": (16, (99, 0x5412, 0)),
+        "TIOCSTI and more bits": (16, (99, 0x5412 | bits, 0)),
+        "TIOCLINUX": (16, (99, 0x541C, 0)),
+        "TIOCGWINSZ": (16, (99, 0x5413, 0)),
+        "getpid": (39, (99, 0x5412, 0)),
+        "mount": CALLS["mount"],
+    }
+    found = outcomes(seccomp.default_filter(identity.capability_mask((), ())), calls)
+    assert found.pop("TIOCGWINSZ") == errno.EBADF
+    assert found.pop("getpid") == 0
+    assert set(found.values()) == {errno.EPERM}
+    every = outcomes(seccomp.default_filter(identity.capability_mask(("ALL",), ())), calls)
+    assert every["TIOCSTI"] == every["TIOCSTI and more bits"] == errno.EPERM
+    assert outcomes(b"", calls)["TIOCSTI"] == errno.EBADF
+
+
 def test_filter_knows_no_other_machine():
     assert seccomp.default_filter(0, "riscv64") == b""
     assert len(seccomp.default_filter(0, "aarch64")) % 8 == 0
