@@ -325,7 +325,8 @@ def test_an_overlays_upper_folder_becomes_a_layer(stage, mounted, tmp_path):
     [
         ([("../etc/passwd", {}, b"x")], "leads out of it"),
         ([("a/../../etc/passwd", {}, b"x")], "leads out of it"),
-        ([("/etc/passwd", {}, b"x")], "absolute name"),
+        ([("a/../../../x", {}, b"x")], "leads out of it"),
+        ([hard("x", "../x")], "leads out of it"),
         ([link("out", "../.."), ("out/etc/passwd", {}, b"x")], "leads out of the image"),
         ([link("a", "b"), link("b", "a"), ("a/x", {})], "too many symbolic links"),
         ([hard("x", "nowhere")], "which is not in the layer"),
@@ -351,6 +352,36 @@ def test_what_no_layer_may_be_is_refused(stage, entries, words):
     with pytest.raises(ImageError, match=words):
         layer_of(stage, *entries)
     assert not [name for name in os.listdir(stage.folder) if name.endswith(".erofs")]
+
+
+def test_harmless_names_are_taken_as_other_unpackers_take_them(stage, mounted):
+    entries = [
+        folder("/usr"),
+        folder("./usr/bin"),
+        ("/usr/bin/py", {}, b"py"),
+        hard("/usr/bin/python", "/usr/bin/py"),
+        ("t/../u/./x", {}, b"x"),
+        ("/../../top", {}, b"top"),
+        link("/usr/link", "/usr/bin"),
+        ("/usr/link/through", {}, b"through"),
+    ]
+    there = mounted(layer_of(stage, *entries))
+    found = sorted(os.path.relpath(os.path.join(at, name), there) for at, _, names in os.walk(there) for name in names)
+    assert found == ["top", "u/x", "usr/bin/py", "usr/bin/python", "usr/bin/through"]
+    assert os.readlink(f"{there}/usr/link") == "/usr/bin"
+
+
+def test_an_absolute_whiteout_deletes(stage, mounted):
+    lower = layer_of(stage, ("etc/passwd", {}, b"x"), ("etc/group", {}, b"x"))
+    assert os.listdir(f"{mounted(lower, layer_of(stage, ('/etc/.wh.passwd', {}), below=[lower]))}/etc") == ["group"]
+
+
+@pytest.mark.parametrize("seconds", [9300000000, 99999999999])
+def test_a_time_after_2262_is_kept(stage, mounted, seconds):
+    layer = layer_of(stage, ("x", {"pax_headers": {"mtime": f"{seconds}.5"}}, b"x"))
+    assert os.stat(f"{mounted(layer)}/x").st_mtime_ns == seconds * 10**9 + 500_000_000
+    with layers.open_tar(layer) as file, tarfile.open(fileobj=file, mode="r|") as tar:
+        assert {info.name: info.pax_headers.get("mtime") for info in tar if info.name == "x"} == {"x": f"{seconds}.5"}
 
 
 def test_links_that_lead_out_are_kept_as_long_as_nothing_goes_through_them(stage, mounted):

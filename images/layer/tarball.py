@@ -24,6 +24,7 @@ SIZE_MAX_BYTES = 1 << 43  # of a file; 32-bit block numbers reach twice as far
 XATTR = "SCHILY.xattr."  # prefix of pax records, as GNU tar, Go and libarchive write them
 _HOST_POLICY = "security.selinux"  # belongs to the host, not to the image
 _OVERLAY = ("trusted.overlay.", "user.overlay.")  # marks that would change what overlayfs shows
+_YEAR_10000_NS = 253_402_300_800 * 10**9
 _KINDS = {
     tarfile.CHRTYPE: stat.S_IFCHR,
     tarfile.BLKTYPE: stat.S_IFBLK,
@@ -152,7 +153,7 @@ def _mtime_ns(info: tarfile.TarInfo) -> int:
         mtime_ns = int(Decimal(stated if stated is not None else int(info.mtime)) * 10**9)
     except (InvalidOperation, ValueError, OverflowError):
         mtime_ns = 1 << 100
-    if not -(1 << 62) < mtime_ns < 1 << 63:
+    if not -(1 << 62) < mtime_ns < _YEAR_10000_NS:
         raise ImageError("an entry has an invalid time")
     return mtime_ns
 

@@ -198,12 +198,18 @@ def _named(path: bytes) -> list[bytes]:
 
 
 def _parts(path: bytes) -> list[bytes]:
-    """Return the names of a path, relative to the root. Raises ImageError if the path leads out of it."""
-    if path.startswith(b"/"):
-        raise ImageError(f"the layer has an absolute name, {_shown(path)}")
-    parts = [part for part in path.split(b"/") if part not in (b"", b".")]
-    if b".." in parts:
-        raise ImageError(f"the layer has a name that leads out of it, {_shown(path)}")
+    """Return the names of a path, relative to the root. Raises ImageError if the path leads out of it.
+
+    As other unpackers do, it takes `/usr` for `usr` and `a/../b` for `b`, whatever `a` is.
+    """
+    parts: list[bytes] = []
+    for part in path.split(b"/"):
+        if part == b"..":
+            if not parts and not path.startswith(b"/"):
+                raise ImageError(f"the layer has a name that leads out of it, {_shown(path)}")
+            parts = parts[:-1]
+        elif part not in (b"", b"."):
+            parts.append(part)
     if b"\0" in path or any(len(part) > NAME_BYTES_MAX for part in parts):
         raise ImageError(f"the layer has an invalid name, {_shown(path)}")
     return parts
