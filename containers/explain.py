@@ -9,7 +9,7 @@ from containers import identity, idmap, preparation, userns
 from containers.launch import Launch
 from images.layer import mounts
 from images.store import store
-from vmctl import paths
+from vmctl import ids, paths
 from vmctl.backend import Step
 from vmctl.linux import syscalls
 from vmctl.linux.cgroups import Cgroup
@@ -37,7 +37,7 @@ def steps(work: Workload, *, namespaced: bool) -> Iterator[Step]:
         yield Step("layer", f"mount -t erofs -o ro {layer.path} {target}", "read-only, mounted once per host, shared")
     yield from _cgroup(launch, work)
     if flags & syscalls.CLONE_NEWUSER:
-        first_id = userns.lowest_free()
+        first_id = ids.FIRST
         views = idmap.views(launch, layers, os.path.join(paths.run_root(), "ID"), first_id)
         yield from _views(views)
         launch = idmap.in_user_namespace(launch, views, first_id)

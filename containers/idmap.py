@@ -13,6 +13,7 @@ from containers import mountplan, userns
 from containers.launch import Launch
 from images.layer import mounts
 from images.store.image import Layer
+from vmctl import ids
 from vmctl.errors import UnavailableError
 from vmctl.instance import Instance
 from vmctl.linux import abilities, mountinfo, syscalls
@@ -45,7 +46,7 @@ class View(NamedTuple):
                 raise
 
     def __str__(self) -> str:
-        option = f"X-mount.idmap=b:0:{self.first_id}:{userns.COUNT}"
+        option = f"X-mount.idmap=b:0:{self.first_id}:{ids.COUNT}"
         return f"mount --rbind -o {option} {self.source} {self.target}"
 
 
@@ -111,8 +112,8 @@ def _rehearse(layer: Layer) -> None:
     syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
     stage = "/sys"  # a folder that every host has and this process does not need
     mounts.mount_erofs(layer.path, stage)
-    with userns.namespace_with(userns.mapping(userns.FIRST)) as namespace:
-        View(stage, stage, userns.FIRST).apply(namespace)
+    with userns.namespace_with(userns.mapping(ids.FIRST)) as namespace:
+        View(stage, stage, ids.FIRST).apply(namespace)
 
 
 def _make_like(source: str, target: str) -> None:

@@ -9,21 +9,16 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
-from vmctl import instance, paths
-from vmctl.errors import ConflictError, NotFoundError
+from vmctl import ids
 from vmctl.instance import Instance
 from vmctl.linux import kernelfile, syscalls
-from vmctl.linux.locks import folder_locked
 from vmctl.named import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from typing import NoReturn
 
-COUNT = 65536
-# A range that systemd's list of ids (UIDS-GIDS) leaves unused: no login, no range of subuid(5), no nspawn container.
-FIRST, END = 0x70000000, 0x7FFD0000
 _KEY = "first_id"  # in State.own
 
 
@@ -33,37 +28,16 @@ def first_id(inst: Instance) -> int | None:
 
 
 def reserve(inst: Instance) -> int:
-    """Reserve a range for the instance and return its first id; repeatable. Raises ConflictError if all are taken.
-
-    The range is recorded only in the instance's state, so it is free again as soon as the instance is removed.
-    """
-    with folder_locked(paths.instances_root()):
-        own = first_id(inst) or lowest_free()
-        inst.state.own[_KEY] = own
-        inst.save()
+    """Reserve a range for the instance and return its first id; repeatable. Raises ConflictError if all are taken."""
+    own = ids.take(inst, first_id(inst))
+    inst.state.own[_KEY] = own
+    inst.save()
     return own
-
-
-def lowest_free() -> int:
-    """Return the first id of a range that no instance has now. Raises ConflictError if all are taken."""
-    taken = set(_taken())
-    for number in range(FIRST, END, COUNT):
-        if number not in taken:
-            return number
-    raise ConflictError("all ranges of user ids are in use", hint="`vmctl prune` removes stopped instances")
-
-
-def _taken() -> Iterator[int]:
-    for name in instance.names():
-        with suppress(NotFoundError):  # removed since it was listed
-            number = instance.state_of(name).own.get(_KEY)
-            if isinstance(number, int):
-                yield number
 
 
 def mapping(first: int) -> str:
     """Return the line of uid_map and gid_map: first id inside, first id outside, count."""
-    return f"0 {first} {COUNT}"
+    return f"0 {first} {ids.COUNT}"
 
 
 class MappingBarrier:
@@ -97,7 +71,7 @@ class MappingBarrier:
 
 def inverse_mapping(first: int) -> str:
     """Return the mapping for a mount that shows files owned by the range with the ids inside."""
-    return f"{first} 0 {COUNT}"
+    return f"{first} 0 {ids.COUNT}"
 
 
 @contextmanager

@@ -62,6 +62,12 @@ def _lease(_: Home, entry: dict[str, Any]) -> None:
     leases.undo({**entry, "name": file_name(entry["name"])})
 
 
+def _ids(home: Home, entry: dict[str, Any]) -> None:
+    from vmctl import ids
+
+    ids.give_back(home.directory, entry)
+
+
 def _link(home: Home, entry: dict[str, Any]) -> None:
     from vmctl.net import bridge
 
@@ -74,5 +80,6 @@ UNDO = {
     "frozen": _frozen,
     "mount": _mount,
     "lease": _lease,
+    "ids": _ids,
     "link": _link,
 }

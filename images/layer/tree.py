@@ -200,7 +200,7 @@ def _named(path: bytes) -> list[bytes]:
 def _parts(path: bytes) -> list[bytes]:
     """Return the names of a path, relative to the root. Raises ImageError if the path leads out of it.
 
-    As other unpackers do, it takes `/usr` for `usr` and `a/../b` for `b`, whatever `a` is.
+    As other unpackers do, it takes `/usr` for `usr` and `a/../b` for `b`, even if `a` is a link.
     """
     parts: list[bytes] = []
     for part in path.split(b"/"):
