@@ -68,7 +68,7 @@ def main(child: str, written: str, stdout: str, stderr: str, stdout_log: str, st
 
 
 def _open_log(path: str) -> int:
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
 
 
 def _copy(source: int, log: int) -> bool:
@@ -86,7 +86,7 @@ def _copy(source: int, log: int) -> bool:
 
 def _write_exit(path: str, code: int) -> None:
     text = f"{code} workload\n" if code >= 0 else f"{128 - code} signal\n"
-    fd = os.open(path + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o640)
+    fd = os.open(path + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     os.write(fd, text.encode())
     os.close(fd)
     os.rename(path + ".new", path)

@@ -128,12 +128,12 @@ def create(work: Workload, mode: str) -> Instance:
     """Create the directory of a new instance. Raises ConflictError if the name is taken."""
     check_name(work.name)
     inst = Instance(work.name, work, State(id=os.urandom(4).hex(), mode=mode, created=time.time()))
-    os.makedirs(paths.instances_root(), mode=0o711, exist_ok=True)
+    os.makedirs(paths.instances_root(), mode=0o700, exist_ok=True)
     remove_unfinished()
     # The directory appears with its content or not at all: without a mode it could not be removed properly.
     temporary = inst.unfinished()
     final, inst.directory = inst.directory, temporary
-    os.mkdir(temporary, mode=0o711)
+    os.mkdir(temporary, mode=0o700)
     try:
         with open(inst.path(WORKLOAD), "w", encoding="utf-8") as file:
             file.write(work.to_json())

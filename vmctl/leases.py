@@ -66,7 +66,7 @@ def add(what: str, user: User) -> None:
         try:
             os.symlink(user.directory, link)
         except FileNotFoundError:  # the first lease on this host
-            os.makedirs(folder(), mode=0o711, exist_ok=True)
+            os.makedirs(folder(), mode=0o700, exist_ok=True)
             os.symlink(user.directory, link)
 
 

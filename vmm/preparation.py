@@ -147,12 +147,15 @@ def _make_cgroup(inst: Instance) -> None:
 
 
 def _make_ports(inst: Instance) -> None:
-    """Create the FIFO into the guest, and remove the reports and logs of an earlier start."""
+    """Create the FIFO into the guest, and the files of its reports and logs: QEMU would let others read them."""
     with suppress(FileExistsError):
         os.mkfifo(files.control(inst), 0o600)
-    for path in (files.marks(inst), files.killed(inst), inst.stdout_log, inst.stderr_log, inst.console_log):
+    outputs = (files.marks(inst), inst.stdout_log, inst.stderr_log, inst.console_log)
+    for path in (files.killed(inst), *outputs):
         with suppress(FileNotFoundError):
             os.unlink(path)
+    for path in outputs:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
 
 def _remember(inst: Instance, image: Image, machine: domain.Machine) -> None:

@@ -47,6 +47,7 @@ def program() -> str:
     new = f"{path}.{os.getpid()}.new"
     try:
         run([*_COMPILER, "-o", new, *(name for name in sources if name.endswith(".c"))], timeout_s=_COMPILE_S)
+        os.chmod(new, 0o755)  # it is copied into images, whose workloads have any user
         os.replace(new, path)
     except CommandError as error:
         raise UnavailableError("the probe program cannot be compiled", hint=hint, detail=error.output) from error

@@ -13,6 +13,7 @@ import stat
 import tarfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from tempfile import TemporaryDirectory
 from typing import IO, NamedTuple, cast
 
 from images.layer import layers
@@ -79,12 +80,13 @@ def build(stage: Stage, base: Packages, epoch_s: int | None, progress: Callable[
         raise UnavailableError("an image of Debian packages needs mmdebstrap", hint="on Debian: apt install mmdebstrap")
     folder = stage.path("mmdebstrap")
     os.makedirs(folder, exist_ok=True)
-    os.chmod(stage.folder, 0o711)  # apt fetches as the user _apt
     told = _Told(progress)
-    # pdeathsig: if vmctl is killed, it would run on for a minute and leave its tree behind
-    argv = ["setpriv", "--pdeathsig", "TERM", PROGRAM, *arguments(base, int(time.time()), _prepared(base, folder))]
+    program = [PROGRAM, *arguments(base, int(time.time()), _prepared(base, folder))]
     try:
-        with stream(argv, _environment(folder), told.line, keep=[stage.lock]) as output:
+        with (
+            TemporaryDirectory(prefix="vmctl-debian-") as place,
+            stream(_reachable(folder, place, program), _environment(place), told.line, keep=[stage.lock]) as output,
+        ):
             pieces = _Tree(output, lambda: epoch_s if epoch_s is not None else told.newest_s).pieces()
             layer = layers.from_tar(
                 stage,
@@ -103,6 +105,17 @@ def build(stage: Stage, base: Packages, epoch_s: int | None, progress: Callable[
 def key(base: Packages) -> list[object]:
     """Return what a base depends on, except the versions of packages: newer ones come only with --no-cache."""
     return ["packages", VERSION, *base, *sources(base)]
+
+
+def _reachable(folder: str, place: str, program: list[str]) -> list[str]:
+    """Return the arguments that run a program with `folder` mounted on `place`, in a separate mount namespace.
+
+    apt fetches as the user _apt, who must reach the tree, and no other user of the host may: the state folder is
+    closed, and the tree contains setuid programs.
+    """
+    script = 'umask 022; mount --bind "$0" "$1" && chmod 0711 "$1" && shift && exec "$@"'
+    # pdeathsig: if vmctl is killed, it would run on for a minute and leave its tree behind
+    return ["unshare", "--mount", "setpriv", "--pdeathsig", "TERM", "sh", "-c", script, folder, place, *program]
 
 
 def _prepared(base: Packages, folder: str) -> list[str]:

@@ -16,7 +16,7 @@ from contextlib import suppress
 from functools import partial
 from importlib import import_module
 
-from vmctl import __version__
+from vmctl import __version__, private
 from vmctl.errors import EXIT_VMCTL, VmctlError
 from vmctl.named import TYPE_CHECKING
 
@@ -95,6 +95,7 @@ def columns() -> int:
 def entry() -> NoReturn:
     """Run as a program. Exits without the interpreter's clean-up, which takes 10 ms."""
     gc.disable()  # a command runs too short for garbage collection to pay off
+    private.set_umask()
     _open_missing_streams()
     code = main()
     with suppress(OSError):
@@ -133,6 +134,7 @@ def main(arguments: list[str] | None = None) -> int:
             from vmctl import trace
 
             trace.start(traced, words)
+        private.close_folders()
         return _run_verb(words[0], words[1:])
     except VmctlError as error:
         if debug:

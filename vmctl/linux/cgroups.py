@@ -195,6 +195,7 @@ def _make(folder: str, version: int) -> None:
                     if not set(CONTROLLERS) <= set(_read(f"{group}/cgroup.subtree_control").split()):
                         kernelfile.write(f"{group}/cgroup.subtree_control", wanted)
             os.mkdir(folder)
+            os.chmod(folder, 0o755)  # independent of the umask: a workload of any user may read its limits
             if trace.on:
                 trace.step(f"mkdir -p {folder}")
             return

@@ -35,7 +35,7 @@ def remove_unheld(path: str) -> None:
 
 def _lock(path: str) -> int:
     while True:
-        os.makedirs(path, mode=0o711, exist_ok=True)
+        os.makedirs(path, mode=0o700, exist_ok=True)
         with suppress(FileNotFoundError):
             fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
