@@ -10,14 +10,15 @@ from images.store import store
 from images.store.image import architecture, process
 from vmctl.backend import Problem
 from vmctl.errors import NotFoundError, VmctlError
-from vmctl.linux.cgroups import hierarchy
+from vmctl.linux import usernamespace
+from vmctl.linux.cgroups import Cgroup
 from vmctl.workload import Port, Workload
 
 
 def problems(work: Workload, *, namespaced: bool) -> Iterator[Problem]:
     """Yield each problem; changes nothing."""
     if os.geteuid() != 0:
-        yield Problem("mounts, namespaces and cgroups need root", hint="run it as root: sudo vmctl ...")
+        yield Problem("this process is not in the namespaces of its user", hint="call vmctl.holder.enter() first")
     for check in (_image, _cgroups, preparation.check_volumes, _capabilities, _init):
         try:
             check(work)
@@ -56,6 +57,8 @@ def _own_users(work: Workload, *, namespaced: bool) -> Iterator[Problem]:
         return
     if work.network == "host":
         yield Problem("userns: auto cannot use the host's network", hint="use network: bridge or network: none")
+    if not usernamespace.is_initial():
+        return  # the layers have the owners of the user's namespace, which are those inside
     from containers import idmap
 
     try:
@@ -79,8 +82,8 @@ def _image(work: Workload) -> None:
     process(image, work)
 
 
-def _cgroups(_: Workload) -> None:
-    hierarchy()
+def _cgroups(work: Workload) -> None:
+    Cgroup(work.name).check(preparation.limits(work))
 
 
 def _capabilities(work: Workload) -> None:

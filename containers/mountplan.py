@@ -11,6 +11,7 @@ import stat
 from collections.abc import Iterator
 
 from vmctl import trace
+from vmctl.linux import usernamespace
 from vmctl.linux.syscalls import (
     MS_BIND,
     MS_NODEV,
@@ -144,6 +145,7 @@ class Link(NamedTuple):
 # Independent of the kernel's defaults: a writable layer in which a renamed folder refers to its old name, or a file has
 # only its attributes, could not become a layer of an image.
 _SELF_CONTAINED = "redirect_dir=off,metacopy=off"
+_OF_USERS = "userxattr"  # in a user namespace; it includes the two above, and cannot be given with them
 
 
 class Overlay(NamedTuple):
@@ -167,7 +169,8 @@ class Overlay(NamedTuple):
         """The mount options, relative to the folder of the layers; the topmost layer comes first."""
         upper, work = (_escaped(os.path.join(self.directory, name)) for name in ("upper", "work"))
         lower = ":".join(map(_escaped, reversed(self.layers)))
-        return f"lowerdir={lower},upperdir={upper},workdir={work},{_SELF_CONTAINED}"
+        marks = _SELF_CONTAINED if usernamespace.is_initial() else _OF_USERS
+        return f"lowerdir={lower},upperdir={upper},workdir={work},{marks}"
 
     def apply(self) -> None:
         """Apply the step. Raises OSError."""

@@ -13,7 +13,7 @@ from images.store.image import Image, process
 from vmctl import trace
 from vmctl.errors import SpecError, UnavailableError
 from vmctl.instance import Instance
-from vmctl.linux import syscalls
+from vmctl.linux import syscalls, usernamespace
 from vmctl.linux.cgroups import Cgroup, Limits
 from vmctl.net import Link, attach
 from vmctl.workload import Workload
@@ -44,6 +44,8 @@ def prepare(inst: Instance, *, namespaced: bool, tty: bool) -> Launch:
     ready = launch(inst.work, image, layers, inst.directory, cgroup, link, flags)._replace(tty=tty)
     if not flags & syscalls.CLONE_NEWUSER:
         return ready
+    if not usernamespace.is_initial():  # the owners on disk are the ids of the user's namespace: nothing to map
+        return ready._replace(first_id=0)
     from containers import idmap
 
     return idmap.mount(inst, ready, layers)
@@ -132,7 +134,8 @@ def check_volumes(work: Workload) -> None:
 
 
 def _steps(cgroup: Cgroup, flags: int) -> list[mountplan.Step]:
-    steps = list(mountplan.kernel_file_systems(own_users=bool(flags & syscalls.CLONE_NEWUSER)))
+    own_users = bool(flags & syscalls.CLONE_NEWUSER) or not usernamespace.is_initial()
+    steps = list(mountplan.kernel_file_systems(own_users=own_users))
     if flags:
         steps += mountplan.cgroup_file_systems(cgroup.layout.version, sorted(cgroup.folders))
         steps += mountplan.protections()

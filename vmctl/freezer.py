@@ -16,8 +16,8 @@ from contextlib import contextmanager, suppress
 
 from vmctl.errors import NotFoundError, UnavailableError, VmctlError
 from vmctl.instance import Instance
-from vmctl.linux import kernelfile
-from vmctl.linux.cgroups import PARENT, Cgroup
+from vmctl.linux import delegation, kernelfile
+from vmctl.linux.cgroups import Cgroup
 from vmctl.named import NamedTuple
 
 KIND = "frozen"  # kind of the journal entry
@@ -75,9 +75,13 @@ def find(name: str) -> Group:
     with open("/proc/self/mounts", encoding="utf-8") as file:
         for _, target, fstype, options, *_ in (line.split(" ") for line in file):
             if fstype == "cgroup" and "freezer" in options.split(","):
-                folder = f"{target}/{PARENT}/{name}"
-                return Group(folder, True, "freezer.state", "FROZEN", "THAWED", "freezer.state", "FROZEN")
-    raise UnavailableError(f"{name} cannot be paused: no cgroup freezer is mounted", hint="use --no-pause")
+                parents = delegation.parents(1, {"freezer": target})
+                if not parents:
+                    break
+                return Group(
+                    f"{parents['freezer']}/{name}", True, "freezer.state", "FROZEN", "THAWED", "freezer.state", "FROZEN"
+                )
+    raise UnavailableError(f"{name} cannot be paused: it has no cgroup freezer", hint="use --no-pause")
 
 
 @contextmanager

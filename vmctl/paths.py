@@ -1,19 +1,21 @@
 """The folders of vmctl: a persistent one (images, instances), and one that a reboot may empty.
 
-For root they are /var/lib/vmctl and /run/vmctl, for other users folders in the XDG base directories.
-VMCTL_ROOT moves both below one folder.
+For root they are /var/lib/vmctl and /run/vmctl, for another user a folder of XDG_DATA_HOME and one in it, on which a
+tmpfs is mounted in the user's namespaces (holder.py). VMCTL_ROOT moves both below one folder.
 """
 
 from __future__ import annotations
 
 import os
 
+from vmctl.linux import usernamespace
+
 
 def state_root() -> str:
     """Return the folder of images and instances."""
     if root := os.environ.get("VMCTL_ROOT"):
         return os.path.join(os.path.abspath(root), "lib")
-    if os.geteuid() == 0:
+    if is_root():
         return "/var/lib/vmctl"
     base = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
     return os.path.join(base, "vmctl")
@@ -23,9 +25,12 @@ def run_root() -> str:
     """Return the folder of mount points, sockets and the switch namespace."""
     if root := os.environ.get("VMCTL_ROOT"):
         return os.path.join(os.path.abspath(root), "run")
-    if os.geteuid() == 0:
-        return "/run/vmctl"
-    return os.path.join(os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/vmctl-{os.geteuid()}", "vmctl")
+    return "/run/vmctl" if is_root() else os.path.join(state_root(), "run")
+
+
+def is_root() -> bool:
+    """Return whether this process belongs to the host's root; uid 0 of a user namespace does not."""
+    return os.geteuid() == 0 and usernamespace.is_initial()
 
 
 def images_root() -> str:

@@ -33,7 +33,9 @@ class Node(NamedTuple):
     target: bytes = b""  # target of a symbolic link
 
 
-class _Inode(NamedTuple):
+class Inode(NamedTuple):
+    """An inode as it is stored."""
+
     number: int
     layout: int
     address: int  # the union i_u: first block, device number, or chunk format
@@ -59,7 +61,7 @@ class Reader:
         """Close the file."""
         os.close(self._fd)
 
-    def inode(self, number: int) -> _Inode:
+    def inode(self, number: int) -> Inode:
         """Return the inode with a number."""
         place = number * erofs.SLOT
         head = self._bytes(place, erofs.INODE.size)
@@ -76,9 +78,9 @@ class Reader:
         xattrs_bytes = 12 + 4 * (xattr_count - 1) if xattr_count else 0
         xattrs = self._xattrs(place + length, xattrs_bytes)
         attributes = Attributes(mode, uid, gid, seconds * 10**9 + nanoseconds, xattrs)
-        return _Inode(number, form >> 1 & 7, address, place + length + xattrs_bytes, attributes, size, links)
+        return Inode(number, form >> 1 & 7, address, place + length + xattrs_bytes, attributes, size, links)
 
-    def children(self, folder: _Inode) -> dict[bytes, int]:
+    def children(self, folder: Inode) -> dict[bytes, int]:
         """Return name -> inode number for the entries of a folder; cached, since every lookup starts at the root."""
         if (known := self._children.get(folder.number)) is not None:
             return known
@@ -91,14 +93,14 @@ class Reader:
         self._children[folder.number] = {name: at for name, at in found.items() if name not in (b".", b"..")}
         return self._children[folder.number]
 
-    def content(self, inode: _Inode) -> Iterator[bytes]:
+    def content(self, inode: Inode) -> Iterator[bytes]:
         """Yield the content of a file, folder or symbolic link."""
         for offset, length in self._extents(inode):
             for start in range(0, length, 1 << 20):
                 part = min(1 << 20, length - start)
                 yield bytes(part) if offset < 0 else self._bytes(offset + start, part)
 
-    def _extents(self, inode: _Inode) -> erofs.Extents:
+    def _extents(self, inode: Inode) -> erofs.Extents:
         size = inode.size_bytes
         if inode.layout == erofs.PLAIN:
             return [(inode.address * erofs.BLOCK, size)]
@@ -143,7 +145,7 @@ def _entries(block: bytes) -> Iterator[tuple[bytes, int]]:
         yield block[start:end].rstrip(b"\0"), number
 
 
-Place = tuple[Reader, _Inode]  # an inode and the layer that has it
+Place = tuple[Reader, Inode]  # an inode and the layer that has it
 
 
 class View:
@@ -248,11 +250,11 @@ def _children(places: list[Place], name: bytes) -> list[Place]:
     return found
 
 
-def _is_whiteout(inode: _Inode) -> bool:
+def _is_whiteout(inode: Inode) -> bool:
     return stat.S_ISCHR(inode.attributes.mode) and inode.address == 0
 
 
-def _node(reader: Reader, inode: _Inode) -> Node:
+def _node(reader: Reader, inode: Inode) -> Node:
     mode, number = inode.attributes.mode, inode.address
     device = os.makedev(number >> 8 & 0xFFF, number & 0xFF | number >> 12 & 0xFFF00)
     target = b"".join(reader.content(inode)) if stat.S_ISLNK(mode) else b""

@@ -1,6 +1,7 @@
 """Mounts of layers on this host: each layer is mounted once, read-only, for all containers that use it.
 
-The users of a mount are not counted: each has a lease, so a crash cannot make the number wrong.
+The users of a mount are not counted: each has a lease, so a crash cannot make the number wrong. In a user namespace,
+where EROFS cannot be mounted, a layer is unpacked instead (unpacked.py), and remains for later instances.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from contextlib import AbstractContextManager, suppress
 
 from images.store.image import Layer
 from vmctl import leases, paths
-from vmctl.linux import syscalls
+from vmctl.linux import syscalls, usernamespace
 from vmctl.linux.locks import folder_locked
 
 KIND = "layer"  # kind of the journal's entry
@@ -19,6 +20,10 @@ KIND = "layer"  # kind of the journal's entry
 
 def mount_point(key: str) -> str:
     """Return the path of a layer's mount, even if it is not mounted."""
+    if not usernamespace.is_initial():
+        from images.layer import unpacked
+
+        return unpacked.path(key)
     return os.path.join(paths.run_root(), "layers", key[:12])
 
 
@@ -28,7 +33,11 @@ def mount_layer(layer: Layer, user: leases.User) -> str:
     with _locked():
         user.journal.record(KIND, key=layer.key)
         leases.add(leases.layer(layer.key), user)
-        if not os.path.ismount(target):
+        if not usernamespace.is_initial():
+            from images.layer import unpacked
+
+            unpacked.unpack(layer)
+        elif not os.path.ismount(target):
             os.makedirs(target, exist_ok=True)
             mount_erofs(layer.path, target)
     return target
@@ -38,7 +47,7 @@ def release_layer(key: str, user: leases.User) -> None:
     """Unmount a layer, if it is mounted, unless another user has a lease of its mount."""
     with _locked():  # or two users that end at the same time would each find the lease of the other
         leases.remove(leases.layer(key), user)
-        if not leases.users(leases.layer(key)):
+        if usernamespace.is_initial() and not leases.users(leases.layer(key)):
             _unmount(mount_point(key))
         user.journal.strike(KIND, key=key)
 

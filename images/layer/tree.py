@@ -16,6 +16,7 @@ from vmctl.named import NamedTuple
 
 WHITEOUT_PREFIX, OPAQUE_MARKER, AUFS_PREFIX = b".wh.", b".wh..wh..opq", b".wh..wh."
 OPAQUE = "trusted.overlay.opaque"
+OPAQUE_OF_USERS = "user.overlay.opaque"  # in a user namespace (overlayfs.rst, "userxattr")
 NAME_BYTES_MAX = 255
 LINKS_MAX = 40  # as the kernel's: path_resolution(7)
 

@@ -9,7 +9,7 @@ import socket
 from typing import NamedTuple
 
 from vmctl import leases, paths
-from vmctl.linux import cgroups
+from vmctl.linux import cgroups, delegation
 from vmctl.net import switch
 from vmctl.run import run, which
 
@@ -71,13 +71,13 @@ def _processes():
             continue
         command, environment = _read(f"/proc/{name}/cmdline"), _read(f"/proc/{name}/environ")
         ours = _root() in command or f"VMCTL_ROOT={_root()}" in environment
-        if ours or f"/{cgroups.PARENT}/{PREFIX}" in _read(f"/proc/{name}/cgroup"):
+        if ours or f"/{delegation.PARENT}/{PREFIX}" in _read(f"/proc/{name}/cgroup"):
             found.add(f"{name}: {command.replace(chr(0), ' ')[:200]}")
     return frozenset(found)
 
 
 def _cgroups():
-    parents = {f"{mount}/{cgroups.PARENT}" for mount in cgroups.hierarchy().mounts.values()}
+    parents = {f"{mount}/{delegation.PARENT}" for mount in cgroups.hierarchy().mounts.values()}
     found = {os.path.join(parent, name) for parent in parents if os.path.isdir(parent) for name in os.listdir(parent)}
     return frozenset(path for path in found if os.path.basename(path).startswith(PREFIX))
 

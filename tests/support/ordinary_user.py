@@ -125,7 +125,7 @@ class OrdinaryUser:
         archive = os.path.join(self.home, f"{name}.tar")
         subprocess.run([VMCTL, "image", "export", name, "-o", archive], check=True, capture_output=True)
         os.chmod(archive, 0o644)
-        self.ok("image", "import", archive, name)
+        self.ok("image", "import", "--name", name, archive)
         os.unlink(archive)
 
     def write(self, name, content):

@@ -50,6 +50,10 @@ VERBS = {
     "completion": "print a completion script for bash, zsh or fish",
 }
 
+# verbs that make, enter or remove namespaces, cgroups and mounts: an ordinary user has these in namespaces of vmctl
+_IN_NAMESPACES = frozenset("up run exec shell stop kill rm down diff commit prune df bench".split())
+_IMAGES_IN_NAMESPACES = frozenset("build rm prune".split())
+
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _AGAIN_S = 0.005  # until a signal is tried again
 
@@ -202,9 +206,17 @@ def _drops_exceptions(frame: FrameType | None) -> bool:
 
 def _run_verb(verb: str, words: list[str]) -> int:
     run, args = parse(verb, words)
+    if os.geteuid() != 0 and _needs_namespaces(verb, words):
+        from vmctl import holder
+
+        holder.enter()
     code = run(args)
     sys.stdout.flush()
     return code
+
+
+def _needs_namespaces(verb: str, words: list[str]) -> bool:
+    return verb in _IN_NAMESPACES or (verb == "image" and words[0] in _IMAGES_IN_NAMESPACES)
 
 
 def parse(verb: str, words: list[str]) -> tuple[Callable[[argparse.Namespace], int], argparse.Namespace]:

@@ -14,10 +14,9 @@ from functools import cache
 
 from vmctl import trace
 from vmctl.errors import UnavailableError, VmctlError
-from vmctl.linux import kernelfile
+from vmctl.linux import delegation, kernelfile
 from vmctl.named import NamedTuple
 
-PARENT = "vmctl"
 CONTROLLERS = ("memory", "cpu", "pids")
 CPU_PERIOD_US = 100_000
 
@@ -62,18 +61,22 @@ def hierarchy() -> Hierarchy:
 
 
 class Cgroup:
-    """The group of one instance: one folder in v2, one folder per hierarchy in v1."""
+    """The group of one instance: one folder in v2, one folder per hierarchy in v1.
+
+    An ordinary user may have no group, or only some controllers: then what belongs to the others has no effect.
+    """
 
     def __init__(self, name: str) -> None:
+        self.name = name
         self.layout = hierarchy()
-        self.folders = {
-            controller: f"{mount}/{PARENT}/{name}" for controller, mount in sorted(self.layout.mounts.items())
-        }
+        parents = delegation.parents(self.layout.version, self.layout.mounts)
+        self.folders = {controller: f"{parent}/{name}" for controller, parent in sorted(parents.items())}
 
     def create(self, limits: Limits) -> None:
         """Create the group, set its limits and read each back. Raises VmctlError if a limit is not in effect."""
+        self.check(limits)
         for folder in set(self.folders.values()):
-            _make(folder, self.layout.version)
+            _make(folder, self.layout.version, [name for name, group in self.folders.items() if group == folder])
         for controller, file, value in self.settings(limits):
             path = os.path.join(self.folders[controller], file)
             try:
@@ -83,6 +86,15 @@ class Cgroup:
                 raise VmctlError(f"the {controller} limit {value} cannot be set: {error}") from error
             if not _is_in_effect(value, found):
                 raise VmctlError(f"the {controller} limit {value} is not in effect: {path} contains {found}")
+
+    def check(self, limits: Limits) -> None:
+        """Raise UnavailableError for a limit that cannot be enforced, because we do not have its controller."""
+        for controller, _, value in self.settings(limits):
+            if controller not in self.folders:
+                raise UnavailableError(
+                    f"the {controller} limit {value} cannot be enforced: this user has no control group for it",
+                    hint=delegation.hint(self.layout.version),
+                )
 
     def settings(self, limits: Limits) -> list[tuple[str, str, str]]:
         """Return (controller, file, value) for each limit that is set."""
@@ -102,12 +114,13 @@ class Cgroup:
         return settings
 
     def open_for_clone(self) -> int | None:
-        """Return a descriptor for CLONE_INTO_CGROUP, or None on v1, which has only `join`."""
-        if self.layout.version == 1:
+        """Return a descriptor for CLONE_INTO_CGROUP, or None on v1, which has only `join`, and without a group."""
+        if self.layout.version == 1 or not self.folders:
             return None
+        folder = self.folders["memory"]
         if trace.on:
-            trace.step(f"echo $$ > {self.folders['memory']}/cgroup.procs", "by clone3, for the new process")
-        return os.open(self.folders["memory"], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            trace.step(f"echo $$ > {folder}/cgroup.procs", "by clone3, for the new process")
+        return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def join(self) -> None:
         """Move the calling thread into the group; it must be the only thread of its process."""
@@ -153,14 +166,14 @@ class Cgroup:
         while not all(_remove(folder) for folder in set(self.folders.values())):
             if time.monotonic() > deadline:
                 raise VmctlError(
-                    f"the cgroup {self.folders['memory']} cannot be removed: processes {self.pids()} are still in it"
+                    f"the cgroup {self.name} cannot be removed: processes {self.pids()} are still in it"
                 )
             for pid in self.pids():
                 with suppress(ProcessLookupError):  # it has exited since it was listed
                     os.kill(pid, signal.SIGKILL)
             time.sleep(0.001)
         for folder in set(self.folders.values()):
-            with suppress(OSError):  # fails unless this was the parent's last group
+            with suppress(OSError):  # fails unless this was the parent's last group, and vmctl has made that
                 os.rmdir(os.path.dirname(folder))
 
 
@@ -183,16 +196,16 @@ def _kernel_v1(kmem: str) -> dict[str, int]:
     return {"kernel": int(kmem)} if kmem.strip() else {}
 
 
-def _make(folder: str, version: int) -> None:
+def _make(folder: str, version: int, controllers: list[str]) -> None:
     """Create a group below our parent group; on v2 enable the controllers for it first."""
     parent = os.path.dirname(folder)
     for _ in range(100):  # another command may remove the parent between two of these lines
         os.makedirs(parent, exist_ok=True)
         try:
             if version == 2:
-                wanted = " ".join(f"+{name}" for name in CONTROLLERS)
+                wanted = " ".join(f"+{name}" for name in controllers)
                 for group in (os.path.dirname(parent), parent):
-                    if not set(CONTROLLERS) <= set(_read(f"{group}/cgroup.subtree_control").split()):
+                    if not set(controllers) <= set(_read(f"{group}/cgroup.subtree_control").split()):
                         kernelfile.write(f"{group}/cgroup.subtree_control", wanted)
             os.mkdir(folder)
             os.chmod(folder, 0o755)  # independent of the umask: a workload of any user may read its limits

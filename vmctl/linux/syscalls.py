@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 # mount(2)
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 0x1, 0x2, 0x4, 0x8, 0x20
-MS_BIND, MS_REC, MS_PRIVATE, MS_RELATIME, MS_STRICTATIME = 0x1000, 0x4000, 0x40000, 0x200000, 0x1000000
+MS_BIND, MS_REC, MS_PRIVATE, MS_SLAVE = 0x1000, 0x4000, 0x40000, 0x80000
+MS_RELATIME, MS_STRICTATIME = 0x200000, 0x1000000
 MNT_DETACH = 2
 # clone(2)
 CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS, CLONE_NEWIPC = 0x20000, 0x2000000, 0x4000000, 0x8000000
@@ -152,6 +153,11 @@ def unshare(flags: int) -> None:
 def setns(fd: int, nstype: int = 0) -> None:
     """setns(2); with a pidfd, `nstype` may name several namespaces (Linux 5.8)."""
     _checked(_libc.setns(fd, nstype), "setns")
+
+
+def syncfs(fd: int) -> None:
+    """Write the file system of an open file to the disk (syncfs(2))."""
+    _checked(_libc.syncfs(fd), "syncfs")
 
 
 def sethostname(name: str) -> None:
