@@ -165,9 +165,7 @@ class Cgroup:
         deadline = time.monotonic() + timeout_s
         while not all(_remove(folder) for folder in set(self.folders.values())):
             if time.monotonic() > deadline:
-                raise VmctlError(
-                    f"the cgroup {self.name} cannot be removed: processes {self.pids()} are still in it"
-                )
+                raise VmctlError(f"the cgroup {self.name} cannot be removed: processes {self.pids()} are still in it")
             for pid in self.pids():
                 with suppress(ProcessLookupError):  # it has exited since it was listed
                     os.kill(pid, signal.SIGKILL)
