@@ -89,12 +89,10 @@ def test_open_folders_of_an_earlier_version(cell, open_root):
     assert reached_below(open_root) == []
 
 
-@pytest.mark.attack("as another user of the host, makes the run folder of a user in /tmp before that user does")
+@pytest.mark.attack("as another user of the host, makes the VMCTL_ROOT of a user in /tmp before that user does")
 def test_run_folder_of_another_user(monkeypatch):
-    monkeypatch.delenv("VMCTL_ROOT", raising=False)
-    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
-    monkeypatch.setenv("XDG_DATA_HOME", "/nonexistent")
     theirs = f"/tmp/vmctl-{NOBODY}"
+    monkeypatch.setenv("VMCTL_ROOT", theirs)
     os.mkdir(theirs, 0o777)
     try:
         os.chmod(theirs, 0o777)

@@ -25,7 +25,7 @@ def close_folders() -> None:
     """Take all rights to the state and run folders from other users. Raises UnavailableError.
 
     A folder that belongs to somebody else is refused: its owner could exchange everything in it. For an ordinary user
-    this includes the folder above the run folder, which may be in /tmp, where anybody can make it first.
+    this includes the folder above them: a VMCTL_ROOT may be in /tmp, where anybody can make it first.
     """
     for path in (paths.state_root(), paths.run_root()):
         status = _status(path)
