@@ -2,7 +2,7 @@
 as_root := $(if $(filter 0,$(shell id -u)),,sudo)
 bin := .venv/bin
 
-.PHONY: setup demo test test-long lint docs attacks picture bench clean
+.PHONY: setup demo test test-long lint docs attacks fuzz picture bench clean
 
 setup:                  ## packages, .venv, image tiny, kernel; can be repeated
 	.ci/setup
@@ -22,6 +22,11 @@ test-long:              ## those that repeat in a guest, or whole, what a shorte
 attacks:                ## every attempt to get out, and the table of their results in SECURITY.md
 	.ci/setup --tests
 	$(as_root) $(bin)/python -m pytest -m attack -n 2 --dist loadfile --attack-table
+
+fuzz:                   ## 100,000 hostile inputs for each parser, guided by the code that they reach; a part of it: ONLY="workload marks"
+	.ci/setup --tests
+	$(bin)/pip install --quiet --disable-pip-version-check -e '.[fuzz]'
+	cd tests && ../$(bin)/python -m fuzz --out ../.cache/fuzz $(ONLY)
 
 lint: setup             ## formatting, lints, types, plain English
 	$(bin)/ruff format --check .

@@ -20,7 +20,8 @@ CONTROL = "control"  # the kind of sample that belongs to no mode: fixed work as
 
 # These limits are checked when a file is read. A moment: seconds since the epoch, before the year 9999.
 Moment = Annotated[float, msgspec.Meta(ge=0, le=253_000_000_000)]
-Count = Annotated[int, msgspec.Meta(ge=1)]
+Whole = Annotated[int, msgspec.Meta(ge=-(1 << 62), le=1 << 62)]  # any processor's, and any JSON parser's
+Count = Annotated[int, msgspec.Meta(ge=1, le=1 << 62)]
 Verdict = Annotated[str, msgspec.Meta(pattern=f"^({'|'.join(VERDICTS)})$")]  # a key of bench.statistics.VERDICTS
 
 
@@ -33,7 +34,7 @@ class Step(Struct, frozen=True):
 
     kind: str  # the name of a module of bench/probes
     mode: str  # "" for CONTROL
-    round: int
+    round: Whole
 
 
 class Plan(Struct, frozen=True):
@@ -44,8 +45,8 @@ class Plan(Struct, frozen=True):
     modes: tuple[str, ...]
     metrics: tuple[str, ...]
     runs: Count
-    warm_ups: int
-    seed: int
+    warm_ups: Whole
+    seed: Whole
     cold: bool
     instances: Count  # at most so many at once: ladder, storm
     time_limit_s: float | None  # per sample; None: the default of its kind
@@ -57,10 +58,10 @@ class Sample(Struct, frozen=True):
 
     kind: str
     mode: str
-    round: int
+    round: Whole
     started: Moment  # seconds since the epoch: when, not how long
     error: str | None = None
-    marks_ns: dict[str, int] = {}  # CLOCK_MONOTONIC of the host; see vmctl/timeline.py
+    marks_ns: dict[str, Whole] = {}  # CLOCK_MONOTONIC of the host; see vmctl/timeline.py
     values: dict[str, float] = {}
     series: dict[str, list[float]] = {}
     texts: dict[str, str] = {}
@@ -91,9 +92,9 @@ class Figure(Struct, frozen=True):
     p5: float | None = None
     p95: float | None = None
     mad: float | None = None  # median absolute deviation
-    observations: int = 0
-    outliers: int = 0  # counted, never removed
-    failures: int = 0  # steps without an observation
+    observations: Whole = 0
+    outliers: Whole = 0  # counted, never removed
+    failures: Whole = 0  # steps without an observation
     why: str = ""
 
 

@@ -38,7 +38,7 @@ def read(place: str) -> Result:
                 hint="measure again, or read it with the version of vmctl that wrote it",
             )
         return msgspec.convert(document, Result)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise SpecError(
             f"{path} is damaged: {error}", hint="`vmctl bench --resume DIR` writes it again from the samples"
         ) from None

@@ -21,7 +21,7 @@ from vmctl.workload import Bytes, FileMode, HttpProbe, Port, Restart, Seconds, V
 
 def parse_port(text: str) -> Port:
     """Return the port of `[address:]host:guest[/udp]`. Raises ValueError; its text begins after "expected"."""
-    match = re.fullmatch(r"(?:(\[[0-9a-fA-F:]+\]|[0-9.]+):)?(\d+):(\d+)(?:/(tcp|udp))?", text)
+    match = re.fullmatch(r"(?:(\[[0-9a-fA-F:]+\]|[0-9.]+):)?([0-9]{1,5}):([0-9]{1,5})(?:/(tcp|udp))?", text)
     if not match or not all(0 < int(number) < 65536 for number in match.group(2, 3)):
         raise ValueError(f"a port such as 8080:8000, 0.0.0.0:53:53/udp, not {text!r}")
     address = (match[1] or "127.0.0.1").strip("[]")
@@ -49,14 +49,14 @@ def parse_volume(text: str) -> Volume:
 
 
 def _parse_http(text: str) -> HttpProbe:
-    match = re.fullmatch(r"(\d+)(/[^\s]*)?", text)
+    match = re.fullmatch(r"([0-9]{1,5})(/[^\s]*)?", text)
     if not match or not 0 < int(match[1]) < 65536:
         raise ValueError(f"a port and a path such as 8000/health, not {text!r}")
     return HttpProbe(int(match[1]), match[2] or "/")
 
 
 def _parse_restart(text: str) -> Restart:
-    match = re.fullmatch(r"(no|always|on-failure)(?::(\d+))?", text)
+    match = re.fullmatch(r"(no|always|on-failure)(?::([0-9]{1,9}))?", text)
     if not match or (match[2] and match[1] != "on-failure"):
         raise ValueError(f"no, always, on-failure or on-failure:3, not {text!r}")
     return Restart(match[1], int(match[2]) if match[2] else None)  # type: ignore[arg-type]

@@ -16,22 +16,30 @@ _AGES = (
     ("minute", 60),
 )
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_BYTES_MAX = 1 << 62  # what a signed number of 64 bits holds, with room for a sum
+_SECONDS_MAX = 10 * 365 * 86400  # more than any host runs; the kernel's timers take more
 
 
 def parse_size(text: str) -> int:
     """Return bytes; units are B, K/KiB, M/MiB, G/GiB, T/TiB, all powers of 1024. Raises ValueError."""
-    match = re.fullmatch(_SIZE, text.strip())
+    match = re.fullmatch(_SIZE, text.strip(), re.ASCII)
     if not match:
-        raise ValueError(f"a size such as 256M or 1.5GiB, not {text!r}")
-    return int(float(match[1]) * _SIZE_FACTOR[(match[2] or "B")[0]])
+        raise ValueError(f"a size such as 256M or 1.5GiB, not {text[:40]!r}")
+    size_bytes = float(match[1]) * _SIZE_FACTOR[(match[2] or "B")[0]]
+    if size_bytes > _BYTES_MAX:
+        raise ValueError(f"a size of at most 4194304T, not {text[:40]!r}")
+    return int(size_bytes)
 
 
 def parse_duration(text: str) -> float:
     """Return seconds; the unit (ms, s, m, h) is required. Raises ValueError."""
-    match = re.fullmatch(_DURATION, text.strip())
+    match = re.fullmatch(_DURATION, text.strip(), re.ASCII)
     if not match:
-        raise ValueError(f"a duration such as 500ms, 60s or 2m, not {text!r}")
-    return float(match[1]) * _SECONDS[match[2]]
+        raise ValueError(f"a duration such as 500ms, 60s or 2m, not {text[:40]!r}")
+    seconds = float(match[1]) * _SECONDS[match[2]]
+    if seconds > _SECONDS_MAX:
+        raise ValueError(f"a duration of at most 10 years, not {text[:40]!r}")
+    return seconds
 
 
 def format_size(size_bytes: float) -> str:

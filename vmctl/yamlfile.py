@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -44,8 +45,30 @@ def _integer(loader: Any, node: Any) -> int:
     return int(text, 0) if text.lstrip("+-").startswith(("0o", "0x")) else int(text)
 
 
-_Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
-_Loader.add_constructor("tag:yaml.org,2002:int", _integer)
+def _float(loader: Any, node: Any) -> float:
+    number = float(loader.construct_scalar(node))
+    if not math.isfinite(number):
+        raise ValueError("a number is too large")
+    return number
+
+
+def _boolean(loader: Any, node: Any) -> bool:
+    text = loader.construct_scalar(node).lower()
+    if text not in ("true", "false"):
+        raise ValueError(f"{text[:40]} is not true or false")
+    return bool(text == "true")
+
+
+# an explicit tag such as !!timestamp or !!set asks for any other constructor of PyYAML, which expects what matched it
+_CORE = ("null", "str", "seq")
+_Loader.yaml_constructors = {
+    **{f"tag:yaml.org,2002:{tag}": yaml.CSafeLoader.yaml_constructors[f"tag:yaml.org,2002:{tag}"] for tag in _CORE},
+    "tag:yaml.org,2002:map": _mapping,
+    "tag:yaml.org,2002:int": _integer,
+    "tag:yaml.org,2002:float": _float,
+    "tag:yaml.org,2002:bool": _boolean,
+    None: yaml.CSafeLoader.yaml_constructors[None],
+}
 
 
 def read_mapping(path: str, what: str = "workload file", example: str = "image: tiny") -> dict[str, Any]:

@@ -55,14 +55,14 @@ def of_disk(path: str) -> list[Partition]:
 
 def _gpt(fd: int) -> Iterator[tuple[int, int, bool]]:
     for sector in _SECTOR_SIZES:
-        header = os.pread(fd, 92, sector)
+        header = _at(fd, 92, sector)
         if len(header) < 92 or not header.startswith(b"EFI PART"):
             continue
         table, count, size = struct.unpack_from("<QII", header, 72)
         if not 128 <= size <= 4096:
             return
         for number in range(min(count, _ENTRIES_MAX)):
-            entry = os.pread(fd, 48, table * sector + number * size)
+            entry = _at(fd, 48, table * sector + number * size)
             if len(entry) == 48 and any(entry[:16]):
                 first, last = struct.unpack_from("<QQ", entry, 32)
                 yield first * sector, (last - first + 1) * sector, UUID(bytes_le=entry[:16]) in _ROOT_TYPES
@@ -94,7 +94,7 @@ def _logical(fd: int, extended: int) -> Iterator[tuple[int, int, bool]]:
 
 def _table(fd: int, sector: int) -> list[tuple[int, int, int]]:
     """Return (type, first sector, number of sectors) of the entries in use."""
-    data = os.pread(fd, SECTOR_BYTES, sector * SECTOR_BYTES)
+    data = _at(fd, SECTOR_BYTES, sector * SECTOR_BYTES)
     if data[510:512] != b"\x55\xaa":
         return []
     entries = [_MBR_ENTRY.unpack_from(data, _MBR_TABLE + 16 * number) for number in range(4)]
@@ -104,4 +104,9 @@ def _table(fd: int, sector: int) -> list[tuple[int, int, int]]:
 
 
 def _file_system(fd: int, offset: int) -> str:
-    return next((kind for kind, at, magic in _FILE_SYSTEMS if os.pread(fd, len(magic), offset + at) == magic), "")
+    return next((kind for kind, at, magic in _FILE_SYSTEMS if _at(fd, len(magic), offset + at) == magic), "")
+
+
+def _at(fd: int, length: int, offset: int) -> bytes:
+    """Return the bytes at an offset, none for an offset that no file can have."""
+    return os.pread(fd, length, offset) if offset < 1 << 62 else b""

@@ -19,6 +19,7 @@ from vmctl.named import NamedTuple
 
 _INITS = ("/lib/systemd/systemd", "/usr/lib/systemd/systemd")  # not busybox's init: it does not boot a system
 _FOLDERS_CACHED = 64
+_SMALL_BYTES_MAX = 1 << 28  # of a folder, which has up to 267 bytes for a name
 _COMPACT = struct.Struct("<HHHHIIIIHHI")
 _PREFIXES = {index: name for name, index in erofs.XATTR_PREFIXES.items()}
 
@@ -84,10 +85,13 @@ class Reader:
         """Return name -> inode number for the entries of a folder; cached, since every lookup starts at the root."""
         if (known := self._children.get(folder.number)) is not None:
             return known
-        data = b"".join(self.content(folder))
+        data = self._small(folder)
         found: dict[bytes, int] = {}
-        for start in range(0, len(data), erofs.BLOCK):
-            found.update(_entries(data[start : start + erofs.BLOCK]))
+        try:
+            for start in range(0, len(data), erofs.BLOCK):
+                found.update(_entries(data[start : start + erofs.BLOCK]))
+        except (ValueError, struct.error):
+            raise self._damaged() from None
         if len(self._children) >= _FOLDERS_CACHED:
             self._children.clear()
         self._children[folder.number] = {name: at for name, at in found.items() if name not in (b".", b"..")}
@@ -99,6 +103,15 @@ class Reader:
             for start in range(0, length, 1 << 20):
                 part = min(1 << 20, length - start)
                 yield bytes(part) if offset < 0 else self._bytes(offset + start, part)
+
+    def link(self, inode: Inode) -> bytes:
+        """Return the target of a symbolic link."""
+        return self._small(inode)
+
+    def _small(self, inode: Inode) -> bytes:
+        if inode.size_bytes > _SMALL_BYTES_MAX:
+            raise self._damaged()
+        return b"".join(self.content(inode))
 
     def _extents(self, inode: Inode) -> erofs.Extents:
         size = inode.size_bytes
@@ -128,7 +141,10 @@ class Reader:
         return found
 
     def _bytes(self, offset: int, length: int) -> bytes:
-        data = os.pread(self._fd, length, offset)
+        try:
+            data = os.pread(self._fd, length, offset)
+        except (OSError, OverflowError):  # an offset that no file has
+            raise self._damaged() from None
         if len(data) < length:
             raise self._damaged()
         return data
@@ -201,7 +217,7 @@ class View:
                 return []
             reader, inode = places[0]
             if stat.S_ISLNK(inode.attributes.mode) and (waiting or follow):
-                target = b"".join(reader.content(inode))
+                target = reader.link(inode)
                 followed += 1
                 if followed > LINKS_MAX:
                     return []
@@ -257,6 +273,6 @@ def _is_whiteout(inode: Inode) -> bool:
 def _node(reader: Reader, inode: Inode) -> Node:
     mode, number = inode.attributes.mode, inode.address
     device = os.makedev(number >> 8 & 0xFFF, number & 0xFF | number >> 12 & 0xFFF00)
-    target = b"".join(reader.content(inode)) if stat.S_ISLNK(mode) else b""
+    target = reader.link(inode) if stat.S_ISLNK(mode) else b""
     is_device = stat.S_ISCHR(mode) or stat.S_ISBLK(mode)
     return Node(inode.attributes, inode.size_bytes, inode.links, device if is_device else 0, target)

@@ -10,7 +10,7 @@ import os
 import stat
 import tarfile
 from collections.abc import Iterator
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import IO, cast
 
 from images.layer.erofs import Extents, Writer
@@ -66,6 +66,9 @@ def _entries(source: Recorder) -> Iterator[tarfile.TarInfo]:
         if source.size_bytes == 0:
             return  # an empty tar, which some builders write for a layer without files
         raise ImageError(f"the tar is damaged near byte {source.size_bytes}: {error}") from None
+    # the library does not expect damaged numbers in pax records and sparse maps, nor a chain of many extended headers
+    except (ArithmeticError, LookupError, ValueError, RecursionError) as error:
+        raise ImageError(f"the tar is damaged near byte {source.size_bytes}: {type(error).__name__}") from None
 
 
 def _skip(source: Recorder, length: int) -> None:
@@ -150,9 +153,11 @@ def _mtime_ns(info: tarfile.TarInfo) -> int:
     """Return the time of the last change, exactly: the library's float would lose the last digits."""
     try:
         stated = info.pax_headers.get("mtime")
-        mtime_ns = int(Decimal(stated if stated is not None else int(info.mtime)) * 10**9)
-    except (InvalidOperation, ValueError, OverflowError):
-        mtime_ns = 1 << 100
+        seconds = Decimal(stated if stated is not None else int(info.mtime))
+        # compared before it is converted: 1e900000 has 900,000 digits
+        mtime_ns = int(seconds * 10**9) if abs(seconds) < _YEAR_10000_NS else _YEAR_10000_NS
+    except (ArithmeticError, ValueError):
+        mtime_ns = _YEAR_10000_NS
     if not -(1 << 62) < mtime_ns < _YEAR_10000_NS:
         raise ImageError("an entry has an invalid time")
     return mtime_ns

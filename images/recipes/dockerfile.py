@@ -85,7 +85,7 @@ class _Reader:
                 hint=f"did you mean {near[0]}?" if near else f"known: {', '.join(words.READERS)}",
             )
         read: Callable[[Line, str], Action] = words.READERS[line.word]
-        if not line.rest and line.word not in ("CMD", "ENTRYPOINT"):
+        if not line.rest and line.word not in words.WITHOUT_WORDS:
             raise ValueError("nothing follows")
         action = read(line, self._escape)
         if isinstance(action, Stored) and action.key in words.UNHEEDED:

@@ -95,7 +95,8 @@ def translate(pattern: str) -> str:
             end = pattern.find("]", at + 1)
             if end < 0:
                 raise ValueError("a bracket is not closed")
-            inside = pattern[at:end].replace("[", "\\[")
+            # Python may give a meaning to these one day, and warns of them
+            inside = re.sub(r"(?<!\\)[\[&~|]|(?<=-)-", r"\\\g<0>", pattern[at:end])
             result += f"[{inside}]"
             at = end + 1
         elif letter == "\\":

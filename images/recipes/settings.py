@@ -40,7 +40,11 @@ def change(settings: Mapping[str, Any], text: str) -> Settings:
     Variables are those of the image's own environment.
     """
     found = parse(text, "the change").lines
-    if len(found) != 1 or found[0].word not in CHANGEABLE:
+    if (
+        len(found) != 1
+        or found[0].word not in CHANGEABLE
+        or not (found[0].rest or found[0].word in words.WITHOUT_WORDS)
+    ):
         raise SpecError(f"{text!r} does not change a configuration", hint=f"known: {', '.join(CHANGEABLE)}")
     try:
         action = words.READERS[found[0].word](found[0], "\\")

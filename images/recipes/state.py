@@ -26,7 +26,7 @@ class State:
         document = document or {}
         self.layers = tuple(layers)
         self.settings: settings.Settings = copy.deepcopy(document.get("config") or {})
-        self.epoch_s = epoch_s if epoch_s is not None else seconds(document.get("created", ""))
+        self.epoch_s = epoch_s if epoch_s is not None else seconds(document.get("created") or "")
         self.arguments: dict[str, str] = {}  # of the build, as far as they are declared and have a value
         self.name = ""  # the hidden image of the store with these layers; empty: not stored yet
         self._kept = {key: document[key] for key in _KEPT if key in document}
@@ -88,4 +88,4 @@ def _history(document: Mapping[str, Any], layers: int) -> list[dict[str, Any]]:
     known = copy.deepcopy(document.get("history") or [])
     if sum(not line.get("empty_layer") for line in known) == layers:
         return known
-    return [{"created": document.get("created", ""), "created_by": "unknown"} for _ in range(layers)]
+    return [{"created": document.get("created") or "", "created_by": "unknown"} for _ in range(layers)]

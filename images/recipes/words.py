@@ -37,6 +37,8 @@ UNHEEDED = {
     "Maintainer": "is stored as the author; a LABEL org.opencontainers.image.authors is what others read",
 }
 
+WITHOUT_WORDS = ("CMD", "ENTRYPOINT")  # nothing has to follow these
+
 _VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*"
 
 

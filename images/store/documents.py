@@ -68,7 +68,7 @@ def _image_of(descriptor: dict[str, Any]) -> Image:
         architecture=document["architecture"],
         layers=() if disks else tuple(map(_layer, items)),
         config=read_config(document),
-        created=document.get("created", ""),
+        created=document.get("created") or "",
         disk=disks[0] if disks else "",
     )
 

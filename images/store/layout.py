@@ -40,7 +40,7 @@ def index() -> list[dict[str, Any]]:
             return [{**descriptor, "digest": str(descriptor["digest"])} for descriptor in json.load(file)["manifests"]]
     except FileNotFoundError:
         return []
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise VmctlError(
             f"{path('index.json')} is damaged: {error}", hint="remove this file and build the images again"
         ) from None
@@ -106,7 +106,7 @@ def get(digest: str) -> dict[str, Any]:
     try:
         with open(blob_path(digest), encoding="utf-8") as file:
             document: dict[str, Any] = json.load(file)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise VmctlError(
             f"the image store lacks {digest}: {error}",
             hint="remove the image with `vmctl image rm` and get it again",

@@ -47,7 +47,9 @@ class Reference(NamedTuple):
         """The short form, which is the image's name in the store."""
         name = f"{self.registry}/{self.repository}"
         if self.registry == DOCKER_HUB:
-            name = self.repository.removeprefix(OFFICIAL)
+            short = self.repository.removeprefix(OFFICIAL)
+            # docker.io/host.example/web is not host.example/web
+            name = short if _split(short) == (DOCKER_HUB, self.repository) else name
         if self.digest:
             return f"{name}@{self.digest}"
         return name if self.tag == LATEST else f"{name}:{self.tag}"
@@ -65,17 +67,24 @@ class Reference(NamedTuple):
 def parse(text: str) -> Reference:
     """Return the complete reference of a name. Raises SpecError if it is not the name of an image."""
     rest, _, digest = text.partition("@")
-    first, slash, path = rest.partition("/")
-    registry = DOCKER_HUB
+    folder, slash, last = rest.rpartition("/")
+    last, colon, tag = last.partition(":")
+    registry, repository = _split(folder + slash + last)
+    _check(text, registry, repository, tag if colon else LATEST, digest)
+    return Reference(registry, repository, "" if digest else tag or LATEST, digest)
+
+
+def _split(name: str) -> tuple[str, str]:
+    """Return the registry and the repository of a name without a tag."""
+    first, slash, path = name.partition("/")
+    registry, repository = DOCKER_HUB, name
     if slash and ("." in first or ":" in first or first == "localhost"):
-        registry, rest = first, path
-    repository, colon, tag = rest.partition(":")
+        registry, repository = first, path
     if registry in ("index.docker.io", "registry-1.docker.io"):
         registry = DOCKER_HUB
     if registry == DOCKER_HUB and "/" not in repository:
         repository = OFFICIAL + repository
-    _check(text, registry, repository, tag if colon else LATEST, digest)
-    return Reference(registry, repository, "" if digest else tag or LATEST, digest)
+    return registry, repository
 
 
 def _check(text: str, registry: str, repository: str, tag: str, digest: str) -> None:

@@ -6,6 +6,7 @@ docs/spec/manifest-v2-2.md of github.com/distribution/distribution and differ on
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Annotated, Any, TypeVar
 
@@ -96,6 +97,8 @@ class Settings(msgspec.Struct):
     workdir: str | None = msgspec.field(name="WorkingDir", default=None)
     user: str | None = msgspec.field(name="User", default=None)
     stop_signal: str | None = msgspec.field(name="StopSignal", default=None)
+    on_build: _Strings = msgspec.field(name="OnBuild", default=None)
+    shell: _Strings = msgspec.field(name="Shell", default=None)
     ports: dict[str, Any] | None = msgspec.field(name="ExposedPorts", default=None)
     volumes: dict[str, Any] | None = msgspec.field(name="Volumes", default=None)
     labels: dict[str, str] | None = msgspec.field(name="Labels", default=None)
@@ -131,8 +134,9 @@ def parse(kind: type[_Document], data: bytes, what: str) -> _Document:
     if len(data) > DOCUMENT_BYTES_MAX:
         raise ImageError(f"{what} has {len(data)} bytes; the limit is {DOCUMENT_BYTES_MAX}")
     try:
+        json.loads(data.decode())  # also what msgspec skips: the stored bytes are read as a whole later
         return msgspec.json.decode(data, type=kind)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise ImageError(f"{what} is invalid: {reason}") from None
 

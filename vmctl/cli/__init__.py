@@ -74,6 +74,12 @@ class Parser(argparse.ArgumentParser):
         example = f"\nexample:\n  {self.example}\n" if self.example else ""
         return super().format_help() + example
 
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        """Refuse `--` as a value, as in `-u--`, of which argparse makes an empty list."""
+        if action.nargs is None and arg_strings == ["--"]:
+            raise argparse.ArgumentError(action, "expected one argument")
+        return super()._get_values(action, arg_strings)
+
     def error(self, message: str) -> NoReturn:
         """Print the usage and the error, and exit with 125."""
         self.print_usage(sys.stderr)

@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 
-from vmctl import engine
+from vmctl import engine, rules
 from vmctl.cli import modes
 from vmctl.errors import SpecError
 from vmctl.workload import Bytes, ContainerOptions, Port, Resources, Volume, Workload
@@ -93,7 +93,7 @@ def _workload(args: argparse.Namespace) -> Workload:
         raise SpecError(
             f"{command[0]} comes after IMAGE, so it would be part of the command", hint="vmctl run FLAGS IMAGE -- CMD"
         )
-    return Workload(
+    work = Workload(
         name=args.name or f"run-{os.urandom(4).hex()}",
         image=args.image,
         command=tuple(command) or None,
@@ -107,6 +107,8 @@ def _workload(args: argparse.Namespace) -> Workload:
         init=args.init,
         container=ContainerOptions(userns=args.userns),
     )
+    rules.check(work)
+    return work
 
 
 def _variable(text: str) -> tuple[str, str]:
