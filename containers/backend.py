@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 
-from containers.watch import REPLACED_SIGNAL, ContainerWatch
+from containers.watch import ContainerWatch, note_replaced
 from vmctl.backend import (
     Attachment,
     Command,
@@ -23,7 +22,6 @@ from vmctl.backend import (
 from vmctl.errors import StateError
 from vmctl.instance import Instance
 from vmctl.linux import processes
-from vmctl.linux.filetree import write_atomic
 from vmctl.named import TYPE_CHECKING
 from vmctl.records import UnreadableError
 from vmctl.workload import Workload
@@ -91,8 +89,7 @@ class ContainerBackend(HasFootprint, HasWritable, HasReads):
         """
         pid = inst.state.pid
         if pid and self.namespaced and signum in ENDING and not processes.handles(pid, signum):
-            with suppress(OSError):  # a full disk must not prevent the end
-                write_atomic(inst.path(REPLACED_SIGNAL), str(signum))
+            note_replaced(inst, signum)
             signum = signal.SIGKILL
         processes.send(pid, inst.state.pid_start, signum)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 
-from containers import identity, mountplan, seccomp
+from containers import identity, mountplan, seccomp, watch
 from containers.launch import NAMESPACES, Launch
 from images.layer import mounts
 from images.store import store
@@ -27,6 +27,7 @@ def prepare(inst: Instance, *, namespaced: bool, tty: bool) -> Launch:
     image = store.lease(inst.work.image, inst)
     inst.state.image_digest = image.digest
     flags = namespaces(inst.work) if namespaced else 0
+    watch.make_room(inst)
     layers = [mounts.mount_layer(layer, inst) for layer in image.layers]
     _make_folders(inst, layers[-1])
     if not namespaced:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import select
 import signal
+from contextlib import suppress
 
 from vmctl.backend import Exit
 from vmctl.instance import Instance
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 EXIT_FILE = "exit"  # `CODE SOURCE`, written by the supervisor
 REPLACED_SIGNAL = "replaced_signal"  # the number of a signal for which SIGKILL was sent instead
+_BLANK = b" " * 32
 
 
 class Outputs(NamedTuple):
@@ -25,6 +28,35 @@ class Outputs(NamedTuple):
 
     streams: tuple[int, int]  # copies of the reading ends of both pipes; polled, never read
     written: int  # eventfd(2) to which the supervisor writes after each write to a log
+
+
+def make_room(inst: Instance) -> None:
+    """Make the logs and, still blank, the files about the end: a full disk must not prevent that they are written.
+
+    Raises OSError.
+    """
+    files = {
+        inst.path(EXIT_FILE): _BLANK,
+        inst.path(REPLACED_SIGNAL): _BLANK,
+        inst.stdout_log: b"",
+        inst.stderr_log: b"",
+    }
+    for path, content in files.items():
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.pwrite(fd, content, 0)
+        finally:
+            os.close(fd)
+
+
+def note_replaced(inst: Instance, signum: int) -> None:
+    """Record that SIGKILL is sent in place of a signal."""
+    with suppress(OSError):  # the record must not prevent the end
+        fd = os.open(inst.path(REPLACED_SIGNAL), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.pwrite(fd, str(signum).encode(), 0)
+        finally:
+            os.close(fd)
 
 
 class ContainerWatch:
@@ -48,7 +80,7 @@ class ContainerWatch:
         """See Watch."""
         try:
             with open(self.inst.path(EXIT_FILE), "rb") as file:
-                found = re.fullmatch(rb"([0-9]{1,3}) (workload|signal|oom|vmctl)\n?", file.read(64))
+                found = re.fullmatch(rb"([0-9]{1,3}) (workload|signal|oom|vmctl)\n? *", file.read(64))
         except OSError:  # missing after a SIGKILL of the supervisor
             return None
         if found is None or int(found[1]) > 255:  # damaged

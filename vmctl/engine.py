@@ -49,7 +49,7 @@ def up(
 ) -> Instance:
     """Start a workload and return its instance once it is ready. After a failure the instance is removed."""
     backend = backends.load(mode, options)
-    inst = create(work, backend)
+    inst = create(work, backend, held=True)
     try:
         with inst.locked():
             try:
@@ -74,17 +74,18 @@ def _remove_failed(inst: Instance, backend: Backend, error: BaseException) -> No
 
 
 def _remove_unlocked(inst: Instance, backend: Backend) -> None:
-    """Remove the instance of a command that was interrupted before it had the lock; otherwise it is gone already."""
+    """Remove the instance of a command that was interrupted just before `locked`; otherwise it is gone already."""
+    inst.release()
     if os.path.exists(inst.directory):
         with suppress(VmctlError, OSError), inst.locked(timeout_s=1.0):
             removal.remove(inst, backend)
 
 
-def create(work: Workload, backend: Backend) -> Instance:
-    """Check the workload and create the instance's directory."""
+def create(work: Workload, backend: Backend, *, held: bool = False) -> Instance:
+    """Check the workload and create the instance's directory; with `held`, the caller has its lock."""
     _refuse_taken_name(work.name)
     check(work, backend)
-    return instance.create(work, backend.mode)
+    return instance.create(work, backend.mode, held=held)
 
 
 def _refuse_taken_name(name: str) -> None:
@@ -146,7 +147,7 @@ def running(
             f"--tty is not available in mode {backend.mode}",
             hint="start the workload with `vmctl up`, then open a terminal with `vmctl shell`",
         )
-    inst = create(work, backend)
+    inst = create(work, backend, held=True)
     try:
         with inst.locked():
             try:

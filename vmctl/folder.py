@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import time
@@ -13,6 +14,7 @@ from vmctl.errors import ConflictError, NotFoundError, VmctlError
 from vmctl.linux import filetree
 
 LOCK_S = 30.0
+_LAST = ("state.jsonl", "workload.json")  # the files from which an instance is read
 
 
 class Home:
@@ -55,21 +57,24 @@ class Home:
 
 
 class Folder(Home):
-    """An instance as a folder: it can be locked and removed, even if what it contains cannot be read."""
+    """An instance as a folder: it can be locked and removed, even if what it contains cannot be read.
+
+    The folder itself is the lock (flock(2): it ends with its holder). A lock file would have to be created, which a
+    full disk prevents, and a lock of the folder can be held before the folder has its name.
+    """
+
+    held: int | None = None  # a descriptor with the lock that `locked` takes over
 
     @contextmanager
     def locked(self, timeout_s: float = LOCK_S) -> Iterator[None]:
-        """Hold the instance's lock (flock(2): it ends with its holder).
+        """Hold the instance's lock.
 
         Raises ConflictError after `timeout_s`, NotFoundError if the instance has been removed meanwhile.
         """
-        fd = self.open_lock()
+        fd, self.held = self.held if self.held is not None else self.open_lock(), None
         try:
             _flock(fd, self.name, timeout_s)
             self._refuse_removed(fd)
-            with suppress(OSError):  # a full disk; the pid is only for the error of another command
-                os.truncate(fd, 0)
-                os.pwrite(fd, str(os.getpid()).encode(), 0)
             yield
         finally:
             os.close(fd)
@@ -85,15 +90,24 @@ class Folder(Home):
             os.close(fd)
         return False
 
+    def release(self) -> None:
+        """Give back a lock that was held for `locked`; repeatable."""
+        if self.held is not None:
+            os.close(self.held)
+            self.held = None
+
     def open_lock(self) -> int:
-        """Return a descriptor of the lock file, which is created if it is missing. Raises NotFoundError."""
+        """Return a descriptor of the folder, for flock(2). Raises NotFoundError."""
         try:
-            return os.open(self.path("lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            return os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except (FileNotFoundError, NotADirectoryError):
             raise absent(self.name) from None
 
     def remove_files(self) -> None:
         """Remove directory and run folder, after the journal was undone; the directory is first renamed.
+
+        On a full disk it may have to keep its name until it is empty. Then the files from which the instance is read
+        go last, so that this can be repeated.
 
         Raises VmctlError if something is still mounted in them, such as a volume: its files would be deleted too.
         """
@@ -107,8 +121,14 @@ class Folder(Home):
         for folder in folders[1:]:
             filetree.remove_tree(folder)
         unfinished = self.unfinished()
-        os.rename(self.directory, unfinished)
-        filetree.remove_tree(unfinished)
+        try:
+            os.rename(self.directory, unfinished)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            filetree.remove_tree(self.directory, last=_LAST)
+        else:
+            filetree.remove_tree(unfinished)
 
     def unfinished(self) -> str:
         """Return the path of the directory while this process creates or removes it."""
@@ -117,7 +137,7 @@ class Folder(Home):
     def _refuse_removed(self, lock: int) -> None:
         """Raise NotFoundError if the lock belongs to a removed instance, even if a new one has the same name."""
         try:
-            if os.path.samestat(os.fstat(lock), os.stat(self.path("lock"))):
+            if os.path.samestat(os.fstat(lock), os.stat(self.directory)):
                 return
         except FileNotFoundError:
             pass
@@ -141,8 +161,17 @@ def _flock(fd: int, name: str, timeout_s: float) -> None:
             return fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if time.monotonic() > deadline:
-                holder = os.pread(fd, 20, 0).decode(errors="replace") or "of another command"
                 raise ConflictError(
-                    f"{name} is in use by process {holder}", hint="try again when that process has finished"
+                    f"{name} is in use by {_holder(fd)}", hint="try again when that process has finished"
                 ) from None
             time.sleep(0.01)
+
+
+def _holder(fd: int) -> str:
+    """Return the process that holds the flock(2) of a file, as proc_locks(5) lists it."""
+    inode = f":{os.fstat(fd).st_ino}"
+    with suppress(OSError), open("/proc/locks", encoding="ascii") as file:
+        for fields in map(str.split, file):
+            if fields[1] == "FLOCK" and fields[5].endswith(inode):
+                return f"process {fields[4]}"
+    return "another process"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import re
 import time
@@ -10,10 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from vmctl import paths, records
-from vmctl.errors import ConflictError, SpecError
+from vmctl.errors import ConflictError, NotFoundError, SpecError
 from vmctl.folder import LOCK_S, Folder, absent, removal_hint
 from vmctl.journal import Journal
-from vmctl.linux import filetree
+from vmctl.linux import filetree, locks
 from vmctl.named import TYPE_CHECKING
 from vmctl.timeline import Timeline
 from vmctl.workload import Workload
@@ -124,30 +125,47 @@ def check_name(name: str) -> None:
         )
 
 
-def create(work: Workload, mode: str) -> Instance:
-    """Create the directory of a new instance. Raises ConflictError if the name is taken."""
+def create(work: Workload, mode: str, *, held: bool = False) -> Instance:
+    """Create the directory of a new instance. Raises ConflictError if the name is taken.
+
+    With `held`, the instance's lock is held from the moment at which it has its name, until the caller leaves `locked`:
+    a new instance that nobody has locked looks like one whose command was killed.
+    """
     check_name(work.name)
     inst = Instance(work.name, work, State(id=os.urandom(4).hex(), mode=mode, created=time.time()))
     os.makedirs(paths.instances_root(), mode=0o700, exist_ok=True)
     remove_unfinished()
     # The directory appears with its content or not at all: without a mode it could not be removed properly.
-    temporary = inst.unfinished()
-    final, inst.directory = inst.directory, temporary
-    os.mkdir(temporary, mode=0o700)
+    final, inst.directory = inst.directory, inst.unfinished()
     try:
+        inst.held = _make_locked(inst)
         with open(inst.path(WORKLOAD), "w", encoding="utf-8") as file:
             file.write(work.to_json())
         inst.save()
-        os.close(inst.open_lock())  # create it now: on a full disk a later removal could not create it
-        os.rename(temporary, final)
+        os.rename(inst.directory, final)
     except BaseException as error:
         # the signal that interrupts a rename comes after it
-        filetree.remove_tree(temporary if os.path.lexists(temporary) else final)
+        filetree.remove_tree(inst.directory if os.path.lexists(inst.directory) else final)
+        inst.release()
         if isinstance(error, OSError) and error.errno in (errno.EEXIST, errno.ENOTEMPTY):
             raise taken(work.name) from None
         raise
     inst.directory = final
+    if not held:
+        inst.release()
     return inst
+
+
+def _make_locked(inst: Instance) -> int:
+    """Make the directory of an instance and return the descriptor with its lock."""
+    while True:
+        os.mkdir(inst.directory, mode=0o700)
+        with suppress(NotFoundError):  # another command took it for one of a killed command
+            fd = inst.open_lock()
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            if os.path.exists(inst.directory):
+                return fd
+            os.close(fd)
 
 
 def taken(name: str) -> ConflictError:
@@ -157,11 +175,14 @@ def taken(name: str) -> ConflictError:
 
 
 def remove_unfinished() -> None:
-    """Remove directories that killed commands were creating or removing; they are not instances."""
+    """Remove directories that killed commands were creating or removing; they are not instances.
+
+    One that cannot be removed now is left: it must not keep other instances from their start or their end.
+    """
     for folder in filter(_is_unfinished, _listing()):
-        if not os.path.exists(f"/proc/{folder.rpartition('.')[2]}"):
-            with suppress(FileNotFoundError):  # another command is removing it too
-                filetree.remove_tree(os.path.join(paths.instances_root(), folder))
+        path = os.path.join(paths.instances_root(), folder)
+        with suppress(OSError), locks.held_at_once(path):  # another command may have its lock, or have removed it
+            filetree.remove_tree(path)
 
 
 def _is_unfinished(folder: str) -> bool:

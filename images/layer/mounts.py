@@ -49,7 +49,8 @@ def release_layer(key: str, user: leases.User) -> None:
         leases.remove(leases.layer(key), user)
         if usernamespace.is_initial() and not leases.users(leases.layer(key)):
             _unmount(mount_point(key))
-        user.journal.strike(KIND, key=key)
+        with suppress(OSError):  # on a full disk; the removal can be repeated
+            user.journal.strike(KIND, key=key)
 
 
 def _unmount(target: str) -> None:

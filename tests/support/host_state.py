@@ -115,3 +115,17 @@ def files():
     standing = {paths.run_root(), os.path.join(paths.run_root(), "layers"), paths.instances_root()}
     standing |= {leases.folder(), switch.folder()}
     return frozenset(found - kept - standing)
+
+
+class OwnState(NamedTuple):
+    """What there is of one VMCTL_ROOT alone: other tests may run at the same time."""
+
+    mounts: frozenset
+    processes: frozenset
+    cgroups: frozenset
+    files: frozenset
+
+
+def own_state():
+    """Return the mounts, processes and files of this VMCTL_ROOT, and the groups of instances named `leak...`."""
+    return OwnState(mounts(), _processes(), _cgroups(), files())

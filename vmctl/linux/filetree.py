@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -31,8 +31,10 @@ def allocated_bytes(path: str) -> int:
     return total
 
 
-def remove_tree(path: str) -> None:
+def remove_tree(path: str, last: Collection[str] = ()) -> None:
     """Remove a tree if it exists; links in it are removed, never followed. Raises OSError.
+
+    The files of the names in `last` are removed when all others are gone.
 
     Works at any depth: a workload can make a tree that is deeper than PATH_MAX or than Python's recursion limit. So a
     folder that is not empty is moved up to the top before it is emptied. `shutil.rmtree` is not used also because it
@@ -43,7 +45,7 @@ def remove_tree(path: str) -> None:
     top = os.open(path, _FOLDER)
     try:
         while names := os.listdir(top):
-            for name in names:
+            for name in set(names) - set(last) or names:
                 if not _unlinked(name, top):
                     _empty(name, top)
                     os.rmdir(name, dir_fd=top)
@@ -72,10 +74,20 @@ def _empty(name: str, top: int) -> None:
                 except OSError as error:
                     if error.errno != errno.ENOTEMPTY:
                         raise
-                    moved = f"{os.urandom(8).hex()}.{number}"
-                    os.rename(inner, moved, src_dir_fd=folder, dst_dir_fd=top)
+                    _move_up(inner, folder, top, number)
     finally:
         os.close(folder)
+
+
+def _move_up(name: str, folder: int, top: int, number: int) -> None:
+    """Move a folder that is not empty to `top`; if the disk has no space for its new name, empty it where it is."""
+    try:
+        os.rename(name, f"{os.urandom(8).hex()}.{number}", src_dir_fd=folder, dst_dir_fd=top)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        _empty(name, folder)
+        os.rmdir(name, dir_fd=folder)
 
 
 def size_bytes(path: str) -> int:

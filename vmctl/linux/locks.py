@@ -24,13 +24,19 @@ def folder_locked(path: str) -> Iterator[None]:
 
 def remove_unheld(path: str) -> None:
     """Remove such a folder of a killed command, if it is empty and nobody holds the lock."""
-    with suppress(OSError):
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.rmdir(path)
-        finally:
-            os.close(fd)
+    with suppress(OSError), held_at_once(path):
+        os.rmdir(path)
+
+
+@contextmanager
+def held_at_once(path: str) -> Iterator[None]:
+    """Hold the lock of an existing folder. Raises BlockingIOError if another process has it, OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(fd)
 
 
 def _lock(path: str) -> int:
