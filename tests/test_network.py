@@ -5,6 +5,7 @@ import signal
 import socket
 import struct
 import time
+import traceback
 from contextlib import closing
 
 import pytest
@@ -12,7 +13,8 @@ from support.networks import Resident, attach, echo_server, host_view, resident
 
 from vmctl import instance
 from vmctl.errors import StateError, UnavailableError
-from vmctl.linux import syscalls, taps
+from vmctl.linux import netlink, syscalls, taps
+from vmctl.linux.threads import in_thread
 from vmctl.net import bridge, connect, switch
 from vmctl.run import run
 from vmctl.workload import Workload
@@ -47,6 +49,8 @@ def in_child(action):
         try:
             action()
             code = 0
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(code)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
@@ -54,8 +58,7 @@ def in_child(action):
 
 def links():
     """Return the names of the links inside the switch."""
-    with switch.entered():
-        return {name for _, name in socket.if_nameindex()}
+    return {name for _, name in switch.inside(socket.if_nameindex)}
 
 
 def until(condition):
@@ -160,10 +163,9 @@ def test_a_guest_gets_its_first_packet_without_arp(new):
     one = new("one")
     link = attach(one)
     assert link.network.make_tap(link) == link.network.make_tap(link) == link.device
-    with switch.entered():  # as QEMU opens it
-        tap = os.open("/dev/net/tun", os.O_RDWR)
-        flags = taps.IFF_TAP | taps.IFF_NO_PI | taps.IFF_VNET_HDR
-        fcntl.ioctl(tap, taps.TUNSETIFF, struct.pack("16sH22x", link.device.encode(), flags))
+    tap = switch.inside(lambda: os.open("/dev/net/tun", os.O_RDWR))  # as libvirt opens it
+    flags = taps.IFF_TAP | taps.IFF_NO_PI | taps.IFF_VNET_HDR
+    fcntl.ioctl(tap, taps.TUNSETIFF, struct.pack("16sH22x", link.device.encode(), flags))
     with closing(connect.Connector(link.address, 8000)) as connector:
         frame = b""
         while frame[12:14] != b"\x08\x00":  # IPv4; a kernel with IPv6 may send some of that first
@@ -182,8 +184,7 @@ def test_removing_one_leaves_the_other_connected(new):
     with resident(kept, echo_server(8000)):
         undo(two)
         assert removed.device not in links()
-        with switch.entered():
-            assert removed.mac not in run(["ip", "neigh", "show", "nud", "permanent"])[1]
+        assert removed.mac not in switch.inside(lambda: run(["ip", "neigh", "show", "nud", "permanent"])[1])
         connect.connect(kept.address, 8000, timeout_s=60).close()
 
 
@@ -229,8 +230,8 @@ def test_a_file_left_by_a_reboot_is_replaced(new):
     with open(switch.path(), "w", encoding="ascii"):
         pass
     assert not switch.exists()
-    with pytest.raises(StateError), switch.entered():
-        pass
+    with pytest.raises(StateError):
+        switch.inside(os.getpid)
     attach(one)
     assert switch.exists()
 
@@ -289,6 +290,71 @@ def test_without_the_right_to_make_namespaces_it_says_so_and_leaves_nothing(new,
     assert in_child(try_it) == 0
     undo(one)
     assert not os.path.exists(switch.folder())
+
+
+def test_it_needs_no_right_in_the_host_s_network_namespace(new):
+    """As root of a user namespace, who cannot come back to the host's network namespace once it has left it."""
+    one, guest = new("one"), new("guest")
+
+    def try_it():
+        syscalls.unshare(syscalls.CLONE_NEWUSER | syscalls.CLONE_NEWNS)
+        for name, line in (("setgroups", "deny"), ("uid_map", "0 0 1"), ("gid_map", "0 0 1")):
+            with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
+                file.write(line)
+        syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
+        home = os.open("/proc/self/ns/net", os.O_RDONLY)
+        with pytest.raises(PermissionError):
+            syscalls.setns(home)
+        link = attach(one)
+        with resident(link, echo_server(8000)):
+            connect.connect(link.address, 8000, timeout_s=60).close()
+        tap = attach(guest)
+        tap.network.make_tap(tap)
+        assert tap.device in links()
+        undo(one)
+        undo(guest)
+        assert not switch.exists()
+
+    assert in_child(try_it) == 0
+
+
+def test_the_netlink_socket_does_not_keep_a_removed_switch_alive(new):
+    one = new("one")
+    attach(one)
+    assert switch._kept
+    undo(one)
+    assert switch._kept is None
+
+
+def test_a_switch_made_by_another_command_is_used_at_once(new):
+    one = new("one")
+    attach(one)
+    run(["umount", switch.path()])
+    two = new("two")
+    assert in_child(lambda: attach(two)) == 0
+    assert links() == {"lo", "vmctl0"}
+    switch.apply(netlink.delete_link("vmctl0"))
+    assert links() == {"lo"}
+
+
+def test_an_interrupted_thread_is_waited_for():
+    ended = []
+
+    def work():
+        os.kill(os.getpid(), signal.SIGALRM)
+        time.sleep(0.1)
+        ended.append(True)
+
+    def interrupt(*_):
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        with pytest.raises(TimeoutError):
+            in_thread(work)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert ended
 
 
 def test_a_knock_is_answered_once_there_is_a_listener(new):

@@ -63,8 +63,7 @@ def new(empty_root, tmp_path):
 
 def devices():
     """Return the names of the links inside the switch."""
-    with switch.entered():
-        return {name for _, name in socket.if_nameindex()} - {"lo"}
+    return {name for _, name in switch.inside(socket.if_nameindex)} - {"lo"}
 
 
 def answers(link, port=8000):
@@ -99,7 +98,7 @@ def test_instances_of_one_network_reach_each_other_and_none_of_another(new):
         assert answers(server.link)
         with resident(friend.link, asks(True)), resident(stranger.link, asks(False)):
             pass  # each has reported that its assertion held
-    with switch.entered(), open("/proc/sys/net/ipv4/ip_forward", encoding="ascii") as file:
+    with switch.inside(lambda: open("/proc/sys/net/ipv4/ip_forward", encoding="ascii")) as file:
         assert file.read() == "0\n"  # independent of the host's setting
 
 
@@ -120,8 +119,7 @@ def test_the_last_instance_of_a_network_takes_its_bridge_along_and_no_other(new)
 @needs_root
 def test_a_bridge_that_a_killed_command_has_made_is_used(new):
     new(HERE, "here")
-    with switch.entered():
-        netlink.apply(netlink.new_bridge(OTHER.name, OTHER.index, "52:54:00:00:00:01"))
+    switch.apply(netlink.new_bridge(OTHER.name, OTHER.index, "52:54:00:00:00:01"))
     other = new(OTHER, "other")
     with resident(other.link, echo_server(8000)):
         assert answers(other.link)

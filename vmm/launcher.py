@@ -13,7 +13,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vmctl import trace
@@ -98,11 +98,12 @@ def _launch(connection: Connection, request: StartRequest) -> dict[str, int]:
 
     network = network_of(request.network)
     Cgroup(request.cgroup).join()
-    with network.entered() if network else nullcontext():
-        if trace.on:
-            path = files.domain(Home(request.name, ""))
-            trace.step(commands.join(["virsh", "--connect", connection.uri, "create", path]))
-        return connection.create(request.name, request.xml)
+    if network:
+        network.enter()  # libvirt opens the tap, in its namespace; this process goes nowhere else afterwards
+    if trace.on:
+        path = files.domain(Home(request.name, ""))
+        trace.step(commands.join(["virsh", "--connect", connection.uri, "create", path]))
+    return connection.create(request.name, request.xml)
 
 
 def _child(peer: socket.socket, work: Callable[[socket.socket], None]) -> None:

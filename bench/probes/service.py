@@ -140,9 +140,12 @@ def series(target: Target, discarded: int = DISCARDED, counted: int = COUNTED) -
     """
     found: list[float] = []
     deadline_s = time.monotonic() + SERIES_S
-    with connect.vantage(target.address):
+
+    def ask() -> None:
         while len(found) < discarded + counted and (len(found) < 2 or time.monotonic() < deadline_s):
             found.append(get(target))
+
+    connect.near(target.address, ask)
     return found[discarded:] or found[1:]
 
 
@@ -157,12 +160,15 @@ def rate(target: Target) -> float:
 
 def _repeat(target: Target, deadline_s: float) -> int:
     """Return the number of requests until `deadline_s`, including the one that is then in progress."""
-    answers = 0
-    with connect.vantage(target.address):
+
+    def ask() -> int:
+        answers = 0
         while not answers or time.monotonic() < deadline_s:
             get(target)
             answers += 1
-    return answers
+        return answers
+
+    return connect.near(target.address, ask)
 
 
 def get(target: Target) -> float:

@@ -89,8 +89,7 @@ def _links():
 def _switch_links():
     if not switch.exists():
         return frozenset()
-    with switch.entered():
-        return _links()
+    return switch.inside(_links)
 
 
 def _rules():

@@ -37,23 +37,51 @@ class Request:
         self.command = command
 
 
+class Connection:
+    """A socket for requests; they are executed in the network namespace in which it was made."""
+
+    def __init__(self) -> None:
+        """Open it in the network namespace of this thread. Raises OSError."""
+        self._socket = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE)
+        self._sent = 0
+
+    def apply(self, *requests: Request) -> None:
+        """Execute requests. Raises OSError for the first that is refused; those after it are executed all the same."""
+        first = self._sent
+        self._sent += len(requests)
+        messages = (
+            _NLMSGHDR.pack(_NLMSGHDR.size + len(request.body), request.kind, request.flags, number, 0) + request.body
+            for number, request in enumerate(requests, first)
+        )
+        self._socket.send(b"".join(messages))
+        answers = [self._errno(number) for number in range(first, self._sent)]
+        for request, code in zip(requests, answers, strict=True):
+            if code:
+                raise OSError(code, f"`{request.command}`: {os.strerror(code)}")
+            if trace.on:
+                trace.step(request.command)
+
+    def _errno(self, number: int) -> int:
+        """Return the error of a request, 0 for success."""
+        while True:
+            answer = self._socket.recv(8192)
+            _, kind, _, answered, _ = _NLMSGHDR.unpack_from(answer)
+            if answered == number:  # else it belongs to a request whose `apply` was interrupted by a signal
+                code: int = struct.unpack_from("=i", answer, _NLMSGHDR.size)[0] if kind == NLMSG_ERROR else 0
+                return -code
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+
 def apply(*requests: Request) -> None:
     """Execute requests in the network namespace of this thread. Raises OSError for the first that is refused."""
-    messages = (
-        _NLMSGHDR.pack(_NLMSGHDR.size + len(request.body), request.kind, request.flags, number, 0) + request.body
-        for number, request in enumerate(requests)
-    )
-    connection = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE)
+    connection = Connection()
     try:
-        connection.send(b"".join(messages))
-        answers = [_errno(connection.recv(8192)) for _ in requests]
+        connection.apply(*requests)
     finally:
         connection.close()
-    for request, number in zip(requests, answers, strict=True):
-        if number:
-            raise OSError(number, f"`{request.command}`: {os.strerror(number)}")
-        if trace.on:
-            trace.step(request.command)
 
 
 def new_bridge(name: str, index: int, mac: str) -> Request:
@@ -117,12 +145,6 @@ def delete_neighbour(index: int, address: str) -> Request:
     """Remove a permanent neighbour entry."""
     body = _ndmsg(index) + _attribute(NDA_DST, inet_aton(address))
     return Request(RTM_DELNEIGH, 0, body, f"ip neigh del {address} dev if{index}")
-
-
-def _errno(answer: bytes) -> int:
-    kind: int = _NLMSGHDR.unpack_from(answer)[1]
-    code: int = struct.unpack_from("=i", answer, _NLMSGHDR.size)[0] if kind == NLMSG_ERROR else 0
-    return -code
 
 
 def _attribute(kind: int, payload: bytes) -> bytes:

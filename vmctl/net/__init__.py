@@ -10,7 +10,6 @@ from __future__ import annotations
 from vmctl.named import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
     from typing import Protocol
 
     from vmctl.journal import Journal
@@ -42,8 +41,8 @@ if TYPE_CHECKING:
             It is called after pivot_root(2), so it can import nothing. Raises OSError.
             """
 
-        def entered(self) -> AbstractContextManager[None]:
-            """Return a context in which this thread reaches the instances directly, and in which QEMU is started."""
+        def enter(self) -> None:
+            """Move this thread for good to where QEMU is started; only a process that does nothing else calls it."""
 
         def preview(self, owner: Owner) -> Link:
             """Return a place as an instance might get it; makes and reserves nothing."""

@@ -16,7 +16,6 @@ from vmctl.net import Link, switch
 
 if TYPE_CHECKING:
     from collections.abc import Collection
-    from contextlib import AbstractContextManager
     from typing import Any
 
     from vmctl.journal import Journal
@@ -91,15 +90,14 @@ class BridgeNetwork:
         """
         from vmctl.linux.taps import new_tap
 
-        with switch.entered():
-            try:
-                new_tap(link.device)
-                netlink.apply(netlink.set_up(link.device, self.index), self._neighbour(link))
-            except OSError as error:
-                raise UnavailableError(
-                    f"the tap of {link.owner} cannot be made: {error.strerror or error}",
-                    hint="/dev/net/tun must be usable: `modprobe tun`",
-                ) from error
+        try:
+            switch.inside(lambda: new_tap(link.device))
+            switch.apply(netlink.set_up(link.device, self.index), self._neighbour(link))
+        except OSError as error:
+            raise UnavailableError(
+                f"the tap of {link.owner} cannot be made: {error.strerror or error}",
+                hint="/dev/net/tun must be usable: `modprobe tun`",
+            ) from error
         return link.device
 
     def plug(self, link: Link, pid: int) -> None:
@@ -108,15 +106,14 @@ class BridgeNetwork:
         Raises UnavailableError if the kernel refuses.
         """
         cable = netlink.new_veth(link.device, self.index, INSIDE, link.mac, pid)
-        with switch.entered():
+        try:
             try:
-                try:
-                    netlink.apply(cable, self._neighbour(link))
-                except FileExistsError:  # from the run before: the kernel takes its time to remove a dead namespace
-                    _delete_device(link.device)
-                    netlink.apply(cable, self._neighbour(link))
-            except OSError as error:
-                raise UnavailableError(f"{link.owner} cannot be connected to its network: {error.strerror}") from error
+                switch.apply(cable, self._neighbour(link))
+            except FileExistsError:  # from the run before: the kernel takes its time to remove a dead namespace
+                _delete_device(link.device)
+                switch.apply(cable, self._neighbour(link))
+        except OSError as error:
+            raise UnavailableError(f"{link.owner} cannot be connected to its network: {error.strerror}") from error
 
     def configure_inside(self, link: Link) -> None:
         """Set up lo and eth0 in this process's namespace; for a container's first process. Raises OSError."""
@@ -128,9 +125,9 @@ class BridgeNetwork:
             netlink.default_route(index, link.gateway),
         )
 
-    def entered(self) -> AbstractContextManager[None]:
-        """Return a context in which this thread is in the switch. Raises StateError if there is no switch."""
-        return switch.entered()
+    def enter(self) -> None:
+        """Move this thread into the switch for good. Raises StateError if there is no switch."""
+        switch.enter()
 
     def preview(self, owner: Owner) -> Link:
         """Return the place that the first instance would get."""
@@ -154,11 +151,10 @@ class BridgeNetwork:
                 switch.remove()
             elif is_ours and switch.exists():
                 is_last = some not in self.subnet and not any(address in self.subnet for address in in_use)
-                with switch.entered():
-                    _delete_device(entry["device"])
-                    self._forget(entry["address"])
-                    if is_last:
-                        _delete_device(self.name)
+                _delete_device(entry["device"])
+                _delete(netlink.delete_neighbour(self.index, entry["address"]))
+                if is_last:
+                    _delete_device(self.name)
 
     def _link(self, owner: Owner, address: str) -> Link:
         subnet = self.subnet
@@ -168,20 +164,19 @@ class BridgeNetwork:
         """Make the switch, or only the bridge if this is the network's first instance."""
         try:
             if not switch.exists():
-                switch.make(self._add_bridge)
+                switch.make(*self._bridge())
             elif is_first:
-                with switch.entered(), suppress(FileExistsError):  # a killed command got that far
-                    switch.separate_bridges()
-                    self._add_bridge()
+                with suppress(FileExistsError):  # a killed command got that far
+                    switch.apply(*self._bridge())
         except OSError as error:
             raise UnavailableError(
                 f"the network namespace of {owner.name} cannot be made: {error.strerror or error}",
                 hint="this needs root; `vmctl doctor` lists what else may be missing",
             ) from error
 
-    def _add_bridge(self) -> None:
+    def _bridge(self) -> tuple[netlink.Request, ...]:
         gateway = self.subnet.gateway
-        netlink.apply(
+        return (
             # Without a MAC given a bridge takes those of its ports, and each change flushes even permanent neighbours.
             netlink.new_bridge(self.name, self.index, mac_of(gateway)),
             netlink.new_address(self.index, gateway, self.subnet.prefix),
@@ -193,10 +188,6 @@ class BridgeNetwork:
 
     def _neighbour(self, link: Link) -> netlink.Request:
         return netlink.new_neighbour(self.index, link.address, link.mac)
-
-    def _forget(self, address: str) -> None:
-        with suppress(FileNotFoundError):
-            netlink.apply(netlink.delete_neighbour(self.index, address))
 
 
 DEFAULT = BridgeNetwork("vmctl0", "10.77.0.0/16", 77)
@@ -216,8 +207,13 @@ def undo(folder: str, entry: dict[str, Any]) -> None:
 
 
 def _delete_device(name: str) -> None:
+    _delete(netlink.delete_link(name))
+
+
+def _delete(request: netlink.Request) -> None:
+    """Execute the request unless what it deletes does not exist."""
     try:
-        netlink.apply(netlink.delete_link(name))
+        switch.apply(request)
     except OSError as error:
-        if error.errno != errno.ENODEV:
+        if error.errno not in (errno.ENODEV, errno.ENOENT):
             raise

@@ -1,33 +1,40 @@
 """Connecting to an instance from the namespace in which it is reached directly: no forwarder is in a measured path.
 
-A loopback address means an instance in the host's network namespace. Any other address is in the switch, and the socket
-is made there. It still belongs to the switch when the thread is back.
+A loopback address means an instance in the host's network namespace. Any other address is in the switch: the socket is
+made there, belongs to it for good, and is used from here.
 """
 
 from __future__ import annotations
 
 import errno
 import time
-from contextlib import AbstractContextManager, nullcontext
 
 from vmctl.named import TYPE_CHECKING
 from vmctl.net import switch
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from socket import socket
+    from typing import TypeVar
+
+    T = TypeVar("T")
 
 SILENCE_S = 0.005  # without an answer for this long, the segment counts as lost
 GIVE_UP_S = 1.0
+SPARES = 16  # sockets made at a time for parallel attempts
 
 
-def vantage(address: str) -> AbstractContextManager[None]:
-    """Return a context in which this thread is in the network namespace from which `address` is reached."""
-    return nullcontext() if address.startswith("127.") else switch.entered()
+def near(address: str, work: Callable[[], T]) -> T:
+    """Call `work` in a thread in the network namespace from which `address` is reached; return its result.
+
+    Raises its error, and StateError without a switch.
+    """
+    return work() if address.startswith("127.") else switch.inside(work)
 
 
 def connect(address: str, port: int, timeout_s: float) -> socket:
     """Return a connected TCP socket. Raises OSError (TimeoutError after `timeout_s`), StateError without a switch."""
-    connection = _new_socket(address)
+    (connection,) = _new_sockets(address, 1)
     try:
         connection.settimeout(timeout_s)
         connection.connect((address, port))
@@ -48,7 +55,7 @@ class Connector:
         self._target = (address, port)
         self._attempts: dict[socket, float] = {}  # oldest first, with its start in monotonic seconds
         self._latest_s = 0.0
-        self._next: socket | None = None  # made in advance: that takes longer than to connect it
+        self._spare: list[socket] = []  # unconnected ones: to make one takes longer than to connect it
 
     def poll(self, wait_s: float = 0.0) -> socket | None:
         """Return a connected, non-blocking socket, which the caller closes, or None after `wait_s`.
@@ -58,28 +65,23 @@ class Connector:
         now_s = time.monotonic()
         if not self._attempts or now_s - self._latest_s >= SILENCE_S:
             self._start(now_s)
-        winner = self._finished(now_s, wait_s)
-        if not winner and not self._attempts and not self._next:
-            self._next = _new_socket(self._target[0])
-        return winner
+        return self._finished(now_s, wait_s)
 
     def close(self) -> None:
         """Give up the current attempts; another `poll` would start again."""
-        for attempt in self._attempts:
-            attempt.close()
+        for sock in (*self._attempts, *self._spare):
+            sock.close()
         self._attempts.clear()
-        if self._next:
-            self._next.close()
-            self._next = None
+        self._spare.clear()
 
     def _start(self, now_s: float) -> None:
-        attempt, self._next = self._next or _new_socket(self._target[0]), None
-        attempt.setblocking(False)
-        code = attempt.connect_ex(self._target)
-        if code in (0, errno.EINPROGRESS):
+        if not self._spare:
+            self._spare = _new_sockets(self._target[0], SPARES if self._attempts else 1)
+        attempt = self._spare.pop()
+        if attempt.connect_ex(self._target) in (0, errno.EINPROGRESS):
             self._attempts[attempt] = self._latest_s = now_s
         else:
-            attempt.close()
+            self._spare.append(attempt)
 
     def _finished(self, now_s: float, wait_s: float) -> socket | None:
         import select
@@ -94,18 +96,21 @@ class Connector:
                 del self._attempts[winner]
                 self.close()
                 return winner
-            self._drop(by_fd[fd])
+            self._reuse(by_fd[fd])
         for attempt in [attempt for attempt, started_s in self._attempts.items() if now_s - started_s > GIVE_UP_S]:
-            self._drop(attempt)
+            del self._attempts[attempt]
+            attempt.close()
         return None
 
-    def _drop(self, attempt: socket) -> None:
-        del self._attempts[attempt]
-        attempt.close()
+    def _reuse(self, refused: socket) -> None:
+        """Keep a refused socket for the next attempt: Linux allows that once the error has been fetched."""
+        del self._attempts[refused]
+        refused.connect_ex(self._target)  # returns the error of the attempt before, and does nothing else
+        self._spare.append(refused)
 
 
-def _new_socket(address: str) -> socket:
+def _new_sockets(address: str, count: int) -> list[socket]:
     import socket
 
-    with vantage(address):
-        return socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    kind = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
+    return near(address, lambda: [socket.socket(socket.AF_INET, kind) for _ in range(count)])

@@ -15,7 +15,7 @@ from vmctl.errors import ConflictError, UnavailableError, VmctlError
 from vmctl.linux.processes import start_time
 from vmctl.named import TYPE_CHECKING
 from vmctl.net import forwarder
-from vmctl.net.connect import vantage
+from vmctl.net.connect import near
 from vmctl.net.holders import holder_of
 
 if TYPE_CHECKING:
@@ -60,8 +60,8 @@ def publish(name: str, ports: Sequence[Port], target: str, journal: Journal, log
         ]
         for fd in (wait_fd, *(sock.fileno() for sock in listeners)):
             os.set_inheritable(fd, True)
-        with vantage(target):  # a child is born in the network namespace of the thread that spawns it
-            pid = _spawn([name, target, str(wait_fd), *inherited], log)
+        # A child is born in the network namespace of the thread that spawns it.
+        pid = near(target, lambda: _spawn([name, target, str(wait_fd), *inherited], log))
         # It waits for the go: if this process is killed before it has written the next line, the forwarder ends too.
         journal.record("process", pid=pid, start=start_time(pid) or 0, role="forwarder")
         os.write(go_fd, b"\n")

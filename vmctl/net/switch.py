@@ -11,7 +11,7 @@ system call.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from vmctl import paths, trace
@@ -19,6 +19,13 @@ from vmctl.errors import StateError
 from vmctl.linux import kernelfile, netlink
 from vmctl.linux.locks import folder_locked
 from vmctl.linux.syscalls import CLONE_NEWNET, MNT_DETACH, MS_BIND, mount, setns, umount2, unshare
+from vmctl.linux.threads import in_thread
+from vmctl.named import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from typing import TypeVar
+
+    T = TypeVar("T")
 
 _THIS_NAMESPACE = "/proc/thread-self/ns/net"
 _NO_IPV6 = ("/proc/sys/net/ipv6/conf/all/disable_ipv6", "/proc/sys/net/ipv6/conf/default/disable_ipv6")
@@ -44,68 +51,62 @@ def locked() -> Iterator[str]:
 
 def exists() -> bool:
     """Return whether the namespace exists; a file left by a reboot or an umount does not count."""
-    try:
-        return os.stat(path()).st_dev == os.stat(_THIS_NAMESPACE).st_dev  # all namespaces are files of one nsfs
-    except FileNotFoundError:
-        return False
+    return bool(_inode())
 
 
-def make(furnish: Callable[[], None]) -> None:
-    """Make the namespace and call `furnish` in it; the caller has the lock. Raises OSError if the kernel refuses."""
+def make(*furnishings: netlink.Request) -> None:
+    """Make the namespace with what the requests create; the caller has the lock. Raises OSError if it is refused."""
     remove()
-    home = os.open(_THIS_NAMESPACE, os.O_RDONLY | os.O_CLOEXEC)
-    if trace.on:
-        trace.step("unshare --net bash", "and in the new namespace, until `exit`:")
-    try:
-        unshare(CLONE_NEWNET)  # for this thread only; until the mount below nothing of it survives a crash
-        _configure()
-        furnish()
-        os.close(os.open(path(), os.O_CREAT | os.O_CLOEXEC, 0o600))
-        if trace.on:
-            trace.step(f"touch {path()}")
-        mount(_THIS_NAMESPACE, path(), None, MS_BIND)
-    finally:
-        setns(home, CLONE_NEWNET)
-        os.close(home)
-        if trace.on:
-            trace.step("exit")
-
-
-def separate_bridges() -> None:
-    """Keep the switch, in which this thread is, from routing between its bridges. Raises OSError.
-
-    A new namespace inherits the host's setting.
-    """
-    kernelfile.write(_FORWARDING, "0")
+    in_thread(lambda: _make(furnishings))
 
 
 def remove() -> None:
     """Remove the namespace and its file, if they exist; the caller has the lock."""
+    _drop()
     with suppress(OSError):  # not mounted, or no such file
         umount2(path(), MNT_DETACH)
     with suppress(FileNotFoundError):
         os.unlink(path())
 
 
-@contextmanager
-def entered() -> Iterator[None]:
-    """Have this thread inside the switch. Sockets, links and programs made in the block belong to the switch for good.
+def inside(work: Callable[[], T]) -> T:
+    """Call `work` in a thread that is inside the switch, and return its result or raise its error.
 
-    Takes about 20 microseconds. Raises StateError if the switch does not exist.
+    Sockets, devices and programs made by it belong to the switch for good, and can be used from outside.
+
+    The thread ends there. It could not come back without CAP_SYS_ADMIN over the host's network namespace, which an
+    ordinary user does not have (setns(2)). Raises StateError if the switch does not exist.
     """
-    home = os.open(_THIS_NAMESPACE, os.O_RDONLY | os.O_CLOEXEC)
+
+    def entered() -> T:
+        enter()
+        return work()
+
+    with _traced():
+        return in_thread(entered)
+
+
+def enter() -> None:
+    """Move this thread into the switch for good. Raises StateError if the switch does not exist."""
     try:
-        _enter()
-        before = trace.prefix
-        if trace.on:
-            trace.prefix = f"nsenter --net={path()} "
+        fd = os.open(path(), os.O_RDONLY | os.O_CLOEXEC)
         try:
-            yield
+            setns(fd, CLONE_NEWNET)
         finally:
-            trace.prefix = before
-            setns(home, CLONE_NEWNET)
-    finally:
-        os.close(home)
+            os.close(fd)
+    except OSError as error:
+        raise StateError(
+            f"the network namespace {path()} cannot be entered: {error.strerror}",
+            hint="it is removed with the last instance; `vmctl down` and `vmctl up` make a new one",
+        ) from None
+    if trace.on:
+        trace.prefix = _prefix()
+
+
+def apply(*requests: netlink.Request) -> None:
+    """Execute requests in the switch. Raises OSError for the first that is refused, StateError without a switch."""
+    with _traced():
+        _connection().apply(*requests)
 
 
 def used(folder: str) -> set[str]:
@@ -144,25 +145,86 @@ def in_use(folder: str) -> Iterator[str]:
                 os.unlink(os.path.join(folder, address))
 
 
-def _enter() -> None:
+class _Kept(NamedTuple):
+    """The netlink socket of this process in the switch: so it is entered once, not for every request."""
+
+    pid: int  # a forked child needs another socket, or it would read its parent's answers
+    inode: int  # of the namespace: another command may have made a new switch
+    connection: netlink.Connection
+
+
+_kept: _Kept | None = None
+
+
+def _connection() -> netlink.Connection:
+    inode = _inode()
+    if _kept is None or (_kept.pid, _kept.inode) != (os.getpid(), inode):
+        _keep(inode, inside(netlink.Connection))
+        assert _kept
+    return _kept.connection
+
+
+def _keep(inode: int, connection: netlink.Connection) -> None:
+    global _kept
+    _drop()
+    _kept = _Kept(os.getpid(), inode, connection)
+
+
+def _drop() -> None:
+    """Close the netlink socket: it would keep a removed namespace alive."""
+    global _kept
+    if _kept is not None:
+        _kept.connection.close()
+        _kept = None
+
+
+def _inode() -> int:
+    """Return the number of the namespace's inode, which nothing else has while it exists; 0 if there is no switch."""
     try:
-        fd = os.open(path(), os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            setns(fd, CLONE_NEWNET)
-        finally:
-            os.close(fd)
-    except OSError as error:
-        raise StateError(
-            f"the network namespace {path()} cannot be entered: {error.strerror}",
-            hint="it is removed with the last instance; `vmctl down` and `vmctl up` make a new one",
-        ) from None
+        found = os.stat(path())
+        is_namespace = found.st_dev == os.stat(_THIS_NAMESPACE).st_dev  # all namespaces are files of one nsfs
+    except FileNotFoundError:
+        return 0
+    return found.st_ino if is_namespace else 0
+
+
+def _make(furnishings: Sequence[netlink.Request]) -> None:
+    """Have this thread make the namespace and go there."""
+    if trace.on:
+        trace.step("unshare --net bash", "and in the new namespace, until `exit`:")
+    unshare(CLONE_NEWNET)  # until the mount below nothing of it survives a crash
+    _configure()
+    connection = netlink.Connection()
+    connection.apply(netlink.set_up("lo"), *furnishings)
+    os.close(os.open(path(), os.O_CREAT | os.O_CLOEXEC, 0o600))
+    if trace.on:
+        trace.step(f"touch {path()}")
+    mount(_THIS_NAMESPACE, path(), None, MS_BIND)
+    if trace.on:
+        trace.step("exit")
+    _keep(_inode(), connection)
+
+
+@contextmanager
+def _traced() -> Iterator[None]:
+    before = trace.prefix
+    if trace.on:
+        trace.prefix = _prefix()
+    try:
+        yield
+    finally:
+        trace.prefix = before
+
+
+def _prefix() -> str:
+    return f"nsenter --net={path()} "
 
 
 def _configure() -> None:
     for setting in _NO_IPV6:  # else bridges send router solicitations and the like to guests
         with suppress(OSError):  # a kernel without IPv6
             kernelfile.write(setting, "1")
-    netlink.apply(netlink.set_up("lo"))
+    kernelfile.write(_FORWARDING, "0")  # a new namespace inherits the host's setting, and would route between bridges
 
 
 def _is_address(name: str) -> bool:
