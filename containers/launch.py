@@ -189,8 +189,7 @@ def enter_root(launch: Launch) -> None:
         identity.become_root()
     _refuse_links()
     os.umask(0)  # mkdir and mknod must get the modes they request
-    if own_mounts:
-        os.fchdir(old)
+    os.fchdir(old)
     for step in launch.steps:
         step.apply()
     for volume, source in zip(launch.volumes, sources, strict=True):

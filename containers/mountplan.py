@@ -126,6 +126,22 @@ class HostDevice(NamedTuple):
         return f"mount --bind {self.path} {self.path}, from the host's root"
 
 
+class HostTree(NamedTuple):
+    """Bind a file system of the host, whose root is the working directory, with all that is mounted in it."""
+
+    path: str
+
+    def apply(self) -> None:
+        """Apply the step; does nothing if the host does not have it. Raises OSError."""
+        source = self.path.lstrip("/")
+        if os.path.isdir(source):
+            os.makedirs(self.path, exist_ok=True)
+            mount(source, self.path, None, MS_BIND | MS_REC)
+
+    def __str__(self) -> str:
+        return f"mount --rbind {self.path} {self.path}, from the host's root"
+
+
 class Link(NamedTuple):
     """symlink(2)."""
 
@@ -189,7 +205,7 @@ class Overlay(NamedTuple):
         return f"cd {self.folder} && mount -t overlay -o nodev,{self.data} overlay {self.target}"
 
 
-Step = Mount | Hide | ReadOnly | Device | HostDevice | Link
+Step = Mount | Hide | ReadOnly | Device | HostDevice | HostTree | Link
 
 
 def _escaped(path: str) -> str:
@@ -211,9 +227,13 @@ def bind_onto_itself(path: str) -> Mount:
     return Mount("", path, MS_BIND | MS_REC, "", path)
 
 
-def kernel_file_systems(*, own_users: bool = False) -> Iterator[Step]:
-    """Yield the steps for /proc, /dev and /sys; `own_users` is True in a user namespace."""
-    yield Mount("proc", "/proc", _PLAIN)
+def kernel_file_systems(*, own_users: bool = False, shared: bool = False) -> Iterator[Step]:
+    """Yield the steps for /proc, /dev and /sys; `own_users` is True in a user namespace.
+
+    `shared`: the process stays in namespaces that its user namespace does not own, so it cannot mount their file
+    systems, and sees those of the host.
+    """
+    yield HostTree("/proc") if shared else Mount("proc", "/proc", _PLAIN)
     yield Mount("tmpfs", "/dev", MS_NOSUID | MS_STRICTATIME, "mode=755,size=64k")
     for name, major, minor in (
         ("null", 1, 3),
@@ -230,8 +250,8 @@ def kernel_file_systems(*, own_users: bool = False) -> Iterator[Step]:
     yield Mount("devpts", "/dev/pts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620,gid=5")
     yield Link("/dev/ptmx", "pts/ptmx")
     yield Mount("tmpfs", "/dev/shm", _PLAIN, "mode=1777,size=64m", "shm")
-    yield Mount("mqueue", "/dev/mqueue", _PLAIN)
-    yield Mount("sysfs", "/sys", _PLAIN | MS_RDONLY)
+    yield HostTree("/dev/mqueue") if shared else Mount("mqueue", "/dev/mqueue", _PLAIN)
+    yield HostTree("/sys") if shared else Mount("sysfs", "/sys", _PLAIN | MS_RDONLY)
 
 
 def cgroup_file_systems(version: int, controllers: list[str]) -> Iterator[Step]:

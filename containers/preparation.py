@@ -136,7 +136,7 @@ def check_volumes(work: Workload) -> None:
 
 def _steps(cgroup: Cgroup, flags: int) -> list[mountplan.Step]:
     own_users = bool(flags & syscalls.CLONE_NEWUSER) or not usernamespace.is_initial()
-    steps = list(mountplan.kernel_file_systems(own_users=own_users))
+    steps = list(mountplan.kernel_file_systems(own_users=own_users, shared=own_users and not flags))
     if flags:
         steps += mountplan.cgroup_file_systems(cgroup.layout.version, sorted(cgroup.folders))
         steps += mountplan.protections()

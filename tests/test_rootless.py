@@ -1,9 +1,25 @@
 """Every verb for an ordinary user, without sudo."""
 
+import json
+import os
+import signal
+
 import pytest
+from support.commands import ok, wait_for
 from support.ordinary_user import OrdinaryUser
 
+from vmctl.linux import processes
+
 pytestmark = pytest.mark.timeout(900)
+
+MODES = ("container", "host")
+WORK = """
+name: {name}
+image: tiny
+command: [sh, -c, "echo begun; rm /etc/passwd; mkdir /srv/new; rm -r /usr; mkdir /usr; touch /usr/only; sleep 1000"]
+network: {network}
+"""
+NETWORK = {"container": "none", "host": "host"}
 
 
 @pytest.fixture(scope="module")
@@ -11,24 +27,245 @@ def user():
     with OrdinaryUser() as user:
         user.give_image()
         yield user
+        assert user.ok("ps", "-aq") == ""
 
 
-def test_run(user):
-    assert user.ok("run", "--network", "none", "tiny", "--", "id", "-u") == "0\n"
+@pytest.fixture(scope="module", params=MODES)
+def mode(request):
+    return request.param
 
 
-def test_root_inside_is_the_user_and_the_others_are_subordinate(user):
-    lines = user.ok("run", "--network", "none", "tiny", "--", "cat", "/proc/self/uid_map").splitlines()
-    assert lines[0].split()[:2] == ["0", str(user.uid)] or lines[0].split()[:2] == ["0", "0"]
+@pytest.fixture(scope="module")
+def web(user, mode):
+    """A running instance of each mode, for verbs that do not end it."""
+    name = f"web-{mode}"
+    path = user.write(f"{name}.yaml", WORK.format(name=name, network=NETWORK[mode]))
+    assert user.ok("up", "--mode", mode, path) == f"{name}\n"
+    wait_for(lambda: "A /usr/only" in user.ok("diff", name) or "C /usr" in user.ok("diff", name))
+    yield name
+    assert user.ok("down", name) == f"{name}\n"
+
+
+def run(user, mode, *words):
+    return user.vmctl("run", "--mode", mode, "--network", NETWORK[mode], *words)
+
+
+def test_run(user, mode):
+    result = run(user, mode, "tiny", "--", "sh", "-c", "id -u; exit 7")
+    assert (result.code, result.out) == (7, "0\n"), result
+
+
+def test_files_belong_to_the_user_and_to_subordinate_ids(user, mode):
+    folder = os.path.join(user.home, f"volume-{mode}")
+    os.mkdir(folder)
+    os.chown(folder, user.uid, user.uid)
+    result = run(
+        user, mode, "-v", f"{folder}:/data", "tiny", "--", "sh", "-c", "touch /data/a; chown 5 /data/a /data/b"
+    )
+    os.close(os.open(f"{folder}/b", os.O_CREAT))
+    result = run(user, mode, "-v", f"{folder}:/data", "tiny", "--", "sh", "-c", "touch /data/own; chown 5 /data/a")
+    assert result.code == 0, result
+    assert os.stat(f"{folder}/own").st_uid == user.uid
+    assert os.stat(f"{folder}/a").st_uid == user.first_id + 4
+
+
+def test_a_user_inside_has_a_subordinate_id(user, mode):
+    result = run(user, mode, "--user", "5:6", "tiny", "--", "sh", "-c", "id -u; id -g")
+    assert result.out == "5\n6\n", result
+
+
+def test_ps_logs_inspect(user, mode, web):
+    assert web in user.ok("ps", "-q").split()
+    assert user.ok("logs", web) == "begun\n"
+    seen = json.loads(user.ok("inspect", web))[0]
+    assert (seen["mode"], seen["status"]) == (mode, "running")
+    assert os.stat(f"/proc/{seen['pid']}").st_uid == user.uid
+
+
+def test_exec(user, web):
+    assert user.ok("exec", web, "--", "sh", "-c", "echo $PPID > /dev/null; echo ok") == "ok\n"
+    assert user.vmctl("exec", web, "--", "sh", "-c", "exit 9").code == 9
+    assert user.ok("exec", web, "--", "cat", stdin="typed\n") == "typed\n"
+
+
+def test_diff(user, web):
+    changes = user.ok("diff", web).splitlines()
+    assert {"D /etc/passwd", "A /srv/new", "C /usr"} <= set(changes)
+    assert "A /usr/only" in changes
+    assert "D /usr/share" in changes
+
+
+def test_commit_keeps_deletions_and_replaced_folders(user, mode, web):
+    name = f"saved-{mode}"
+    user.ok("commit", web, name)
+    result = run(user, mode, name, "--", "sh", "-c", "ls /usr; ls /etc/passwd /srv")
+    assert result.out == "only\n/srv:\nnew\n", result
+    user.ok("image", "rm", name)
+
+
+def test_commit_stops_the_workload_and_lets_it_go_on(user, mode):
+    """Without a delegated freezer the processes are stopped by a signal."""
+    name = f"busy-{mode}"
+    script = "(while true; do echo x >> /log; done) & while true; do echo y >> /log2; done"
+    work = {"name": name, "image": "tiny", "command": ["sh", "-c", script], "network": NETWORK[mode]}
+    user.ok("up", "--mode", mode, user.write(f"{name}.yaml", json.dumps(work)))
+    try:
+        user.ok("commit", name, f"{name}-saved")
+        state = {processes.fields(pid)[0] for pid in user.processes() if processes.command(pid)[:2] == ["sh", "-c"]}
+        assert state & {"R", "S", "D"}
+        assert not state & {"T"}
+    finally:
+        user.ok("down", "-t", "0", name)
+    user.ok("image", "rm", f"{name}-saved")
+
+
+def test_stop_kill_wait_rm(user, mode):
+    name = f"ended-{mode}"
+    path = user.write(f"{name}.yaml", WORK.format(name=name, network=NETWORK[mode]))
+    user.ok("up", "--mode", mode, path)
+    user.ok("kill", "-s", "KILL", name)
+    assert user.vmctl("wait", name) == (137, "137\n", "")
+    assert user.ok("stop", name) == f"{name}\n"
+    user.ok("rm", name)
+    user.ok("up", "--mode", mode, path)
+    user.ok("stop", "-t", "0", name)
+    assert "exited" in user.ok("ps", "-a")
+    user.ok("rm", name)
+
+
+def test_nothing_is_left_of_a_workload_that_made_itself_a_daemon(user, mode):
+    """There is no cgroup that lists its processes."""
+    script = "setsid sh -c 'setsid sleep 77.5 &' & sleep 0.1; echo done; sleep 1000"
+    work = {"name": f"daemon-{mode}", "image": "tiny", "command": ["sh", "-c", script], "network": NETWORK[mode]}
+    path = user.write(f"daemon-{mode}.yaml", json.dumps(work))
+    user.ok("up", "--mode", mode, path)
+    wait_for(lambda: any(processes.command(pid) == ["sleep", "77.5"] for pid in user.processes()))
+    user.ok("down", "-t", "0", f"daemon-{mode}")
+    assert not [pid for pid in user.processes() if "sleep" in processes.command(pid)[:1] and pid_is(pid, "77.5")]
+
+
+def pid_is(pid, word):
+    return word in processes.command(pid)
+
+
+@pytest.fixture(scope="module")
+def built(user):
+    """An image with what is hard to unpack: owners, setuid, hard links, FIFO, a replaced folder."""
+    folder = os.path.join(user.home, "context")
+    os.mkdir(folder)
+    os.chown(folder, user.uid, user.uid)
+    user.write("context/f", "hello\n")
+    user.write(
+        "context/Dockerfile",
+        "FROM tiny\n"
+        "RUN rm -r /usr/share && mkdir /usr/share && touch /usr/share/only && rm /etc/shells\n"
+        "COPY f /f\n"
+        "RUN chown 33:34 /f && chmod 4755 /f && mkdir -p /a/b && ln /f /a/b/hard\n"
+        "RUN mkfifo /a/fifo && ln -s /f /a/link\n",
+    )
+    user.ok("image", "build", "--network", "none", "-t", "built", folder)
+    return "built"
+
+
+def test_image_build(user, mode, built):
+    script = "stat -c '%u:%g %a %h' /f /a/b/hard; readlink /a/link; ls /usr/share; test -p /a/fifo && cat /a/b/hard"
+    result = run(user, mode, built, "--", "sh", "-c", script + "; ls /etc/shells")
+    assert result.out == "33:34 4755 2\n33:34 4755 2\n/f\nonly\nhello\n", result
+
+
+def test_a_built_image_is_the_same_as_that_of_root(user, built, tmp_path):
+    archive = os.path.join(user.home, "tiny-of-root.tar")
+    ok("image", "export", "tiny", "-o", archive)
+    own = {"env": {**os.environ, "VMCTL_ROOT": str(tmp_path)}}
+    ok("image", "import", "--name", "tiny", archive, **own)
+    ok("image", "build", "--network", "none", "-t", "built", os.path.join(user.home, "context"), **own)
+    of_root, of_user = (
+        json.loads(text)[0]["layers"]
+        for text in (ok("image", "inspect", "built", **own), user.ok("image", "inspect", built))
+    )
+    assert [layer["diff_id"] for layer in of_user] == [layer["diff_id"] for layer in of_root]
+
+
+def test_df_and_prune(user, mode):
+    user.ok("image", "import", "--name", "short-lived", _small_tar(user))
+    assert run(user, mode, "short-lived", "--", "/x").code == 127
+    rows = {row["kind"]: row for row in json.loads(user.ok("df", "--format", "json"))}
+    assert rows["cache"]["size_bytes"] > 0
+    user.ok("image", "rm", "short-lived")
+    before = set(os.listdir(f"{user.state}/layers"))
+    assert "unpacked layer" in user.ok("prune", "-f")
+    assert set(os.listdir(f"{user.state}/layers")) < before
+
+
+def _small_tar(user):
+    user.run("sh", "-c", "mkdir -p small/etc && date > small/etc/date && tar -C small -cf small.tar .")
+    return "small.tar"
 
 
 def test_namespaces_are_made_once(user):
     user.ok("run", "--network", "none", "tiny", "--", "true")
-    holders = [pid for pid in user.processes() if "vmctl-holder" in _command(pid)]
+    before = holders(user)
     user.ok("run", "--network", "none", "tiny", "--", "true")
-    assert holders == [pid for pid in user.processes() if "vmctl-holder" in _command(pid)] != []
+    assert holders(user) == before
+    assert len(before) == 1
 
 
-def _command(pid):
-    with open(f"/proc/{pid}/cmdline", encoding="utf-8") as file:
-        return file.read()
+def test_two_commands_at_once_make_one_holder():
+    with OrdinaryUser(3) as other:
+        other.give_image()
+        other.end_processes()
+        runs = [other.start("run", "--network", "none", "tiny", "--", "true") for _ in range(4)]
+        for process in runs:
+            _, err = process.communicate()
+            assert (process.returncode, err) == (0, b"")
+        assert len(holders(other)) == 1
+
+
+def test_a_killed_holder_is_found_again_through_a_running_instance(user):
+    """Its namespaces live as long as any process in them, and only in these the instance can be stopped."""
+    work = {"name": "lives", "image": "tiny", "command": ["sleep", "1000"], "network": "none"}
+    user.ok("up", user.write("lives.yaml", json.dumps(work)))
+    for pid in holders(user):
+        os.kill(pid, signal.SIGKILL)
+    assert user.ok("exec", "lives", "--", "echo", "still") == "still\n"
+    assert len(holders(user)) == 1
+    user.ok("down", "-t", "0", "lives")
+
+
+def test_a_recorded_pid_of_another_process_is_not_entered(user):
+    """The record is of the past: its pid may belong to anybody now."""
+    for pid in holders(user):
+        os.kill(pid, signal.SIGKILL)
+    record = {"format": 1, "pid": os.getpid(), "start": processes.start_time(os.getpid()), "user": 1, "mnt": 1}
+    for text in (json.dumps(record), "", '{"pid": -1}', "[" * 100_000, json.dumps({**record, "pid": 1 << 80})):
+        with open(f"{user.state}/holder", "w", encoding="utf-8") as file:
+            file.write(text)
+        assert user.ok("run", "--network", "none", "tiny", "--", "id", "-u") == "0\n"
+        for pid in holders(user):
+            os.kill(pid, signal.SIGKILL)
+
+
+def test_the_folder_of_the_session_is_not_needed(user):
+    """systemd removes XDG_RUNTIME_DIR at the logout; the instances are still there at the next login."""
+    work = {"name": "stays", "image": "tiny", "command": ["sleep", "1000"], "network": "none"}
+    user.ok("up", user.write("stays.yaml", json.dumps(work)))
+    later = {"XDG_RUNTIME_DIR": "/nonexistent"}
+    assert user.ok("exec", "stays", "--", "echo", "here", env=later) == "here\n"
+    user.ok("down", "-t", "0", "stays", env=later)
+
+
+def test_a_limit_without_a_delegated_cgroup_is_refused(user, mode):
+    result = run(user, mode, "-m", "64M", "tiny", "--", "true")
+    assert result.code == 125
+    assert "the memory limit 67108864 cannot be enforced: this user has no control group for it" in result.err
+    assert "hint: " in result.err
+
+
+def test_the_working_directory_is_kept(user):
+    user.write("here.yaml", json.dumps({"name": "here", "image": "tiny", "command": ["true"], "network": "none"}))
+    assert user.ok("up", "here.yaml") == "here\n"
+    user.ok("down", "here")
+
+
+def holders(user):
+    return [pid for pid in user.processes() if "vmctl-holder" in processes.command(pid)]

@@ -1,7 +1,8 @@
 """Freeze all processes of an instance for a moment, so that its files do not change meanwhile.
 
 v2: `cgroup.freeze` of the instance's group (cgroup-v2.rst). v1 has a separate controller (freezer-subsystem.rst): the
-processes are moved into a group of its hierarchy, and afterwards into the root group of that hierarchy.
+processes are moved into a group of its hierarchy, and afterwards into the root group of that hierarchy. An ordinary
+user without such a group stops the processes by signals (linux/stopped.py).
 """
 
 from __future__ import annotations
@@ -11,13 +12,15 @@ import fcntl
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 
-from vmctl.errors import NotFoundError, UnavailableError, VmctlError
+from vmctl.errors import NotFoundError, VmctlError
 from vmctl.instance import Instance
 from vmctl.linux import delegation, kernelfile
 from vmctl.linux.cgroups import Cgroup
+from vmctl.linux.stopped import Workload
 from vmctl.named import NamedTuple
 
 KIND = "frozen"  # kind of the journal entry
@@ -48,29 +51,33 @@ class Group(NamedTuple):
 
 @contextmanager
 def frozen(inst: Instance) -> Iterator[None]:
-    """Freeze the processes of an instance. Raises UnavailableError if no freezer is mounted, VmctlError.
+    """Freeze the processes of an instance. Raises VmctlError.
 
     They are thawed at the end of this block, and when this process ends, even by SIGKILL: a guard process does it.
     One command at a time can freeze an instance; a second one waits for the first.
     """
     group = find(inst.cgroup)
+    stopped = Workload(inst.state.pid or 0, os.path.realpath(inst.path("rootfs")))
     with _locked(inst):
         inst.journal.record(KIND, name=inst.cgroup)  # in case the guard is killed too
         try:
-            with _guard(group):
-                _gather(group, Cgroup(inst.cgroup))
-                group.request(group.freeze)
-                _wait_until_frozen(group, inst.name)
+            with _guard(stopped.resume if group is None else partial(thaw, group)):
+                if group is not None:
+                    _gather(group, Cgroup(inst.cgroup))
+                    group.request(group.freeze)
+                    _wait_until_frozen(group, inst.name)
+                elif not stopped.stop(TIMEOUT_S):
+                    raise _not_paused(inst.name)
                 yield
         finally:
             with suppress(FileNotFoundError):  # the instance has been removed meanwhile
                 inst.journal.strike(KIND, name=inst.cgroup)
 
 
-def find(name: str) -> Group:
-    """Return the group that freezes the cgroup `name`. Raises UnavailableError if no freezer is mounted."""
+def find(name: str) -> Group | None:
+    """Return the group that freezes the cgroup `name`, None if this user has no freezer."""
     cgroup = Cgroup(name)
-    if cgroup.layout.version == 2:
+    if cgroup.layout.version == 2 and cgroup.folders:
         return Group(cgroup.folders["memory"], False, "cgroup.freeze", "1", "0", "cgroup.events", "frozen 1")
     with open("/proc/self/mounts", encoding="utf-8") as file:
         for _, target, fstype, options, *_ in (line.split(" ") for line in file):
@@ -81,7 +88,7 @@ def find(name: str) -> Group:
                 return Group(
                     f"{parents['freezer']}/{name}", True, "freezer.state", "FROZEN", "THAWED", "freezer.state", "FROZEN"
                 )
-    raise UnavailableError(f"{name} cannot be paused: it has no cgroup freezer", hint="use --no-pause")
+    return None
 
 
 @contextmanager
@@ -145,28 +152,32 @@ def _wait_until_frozen(group: Group, name: str) -> None:
     deadline = time.monotonic() + TIMEOUT_S
     while not group.is_frozen():
         if time.monotonic() > deadline:
-            raise VmctlError(f"{name} could not be paused within {TIMEOUT_S:g} s", hint="use --no-pause")
+            raise _not_paused(name)
         time.sleep(0.001)
 
 
+def _not_paused(name: str) -> VmctlError:
+    return VmctlError(f"{name} could not be paused within {TIMEOUT_S:g} s", hint="use --no-pause")
+
+
 @contextmanager
-def _guard(group: Group) -> Iterator[None]:
-    """Thaw the group at the end of this block; if this process ends earlier, its child thaws it."""
+def _guard(thaw: Callable[[], None]) -> Iterator[None]:
+    """Call `thaw` at the end of this block; if this process ends earlier, its child does."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
-        _thaw_after_parent(reader, writer, group)
+        _thaw_after_parent(reader, writer, thaw)
     os.close(reader)
     try:
         yield
     finally:
-        thaw(group)
+        thaw()
         os.close(writer)
         os.waitpid(child, 0)
 
 
-def _thaw_after_parent(reader: int, writer: int, group: Group) -> None:
-    """Wait until the parent closes its end of the pipe or exits, and thaw the group; never returns."""
+def _thaw_after_parent(reader: int, writer: int, thaw: Callable[[], None]) -> None:
+    """Wait until the parent closes its end of the pipe or exits, and call `thaw`; never returns."""
     try:
         os.setsid()  # Ctrl-C in the terminal must not reach this process
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -175,6 +186,6 @@ def _thaw_after_parent(reader: int, writer: int, group: Group) -> None:
         for fd in range(3):  # a reader of the parent's output would otherwise wait for this process
             os.close(fd)
         os.read(reader, 1)
-        thaw(group)
+        thaw()
     finally:
         os._exit(0)

@@ -36,7 +36,8 @@ def _cgroup(_: Home, entry: dict[str, Any]) -> None:
 def _frozen(_: Home, entry: dict[str, Any]) -> None:
     from vmctl import freezer
 
-    freezer.thaw(freezer.find(file_name(entry["name"])))
+    if (group := freezer.find(file_name(entry["name"]))) is not None:  # SIGKILL ends a process that SIGSTOP stopped
+        freezer.thaw(group)
 
 
 def file_name(name: str) -> str:
@@ -47,12 +48,14 @@ def file_name(name: str) -> str:
 
 
 def _mount(home: Home, entry: dict[str, Any]) -> None:
-    from vmctl.linux import mountinfo
+    from vmctl.linux import mountinfo, processes, usernamespace
 
     path: str = entry["path"]
     ours = (home.directory, paths.run_root())
     if not any(os.path.realpath(path).startswith(os.path.realpath(folder) + "/") for folder in ours):
         raise ValueError(path)
+    if not usernamespace.is_initial():  # an ordinary user may have no cgroup that lists the processes
+        processes.end_rooted(os.path.realpath(path))
     mountinfo.unmount_all(path)
 
 

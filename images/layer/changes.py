@@ -2,7 +2,7 @@
 
 The writable layer is an upper directory of overlayfs (Linux: Documentation/filesystems/overlayfs.rst): its entries hide
 entries of the same name below, a character device 0/0 deletes a name, and a folder with the attribute
-`trusted.overlay.opaque` hides all of the folder below.
+`trusted.overlay.opaque` (in a user namespace `user.overlay.opaque`) hides all of the folder below.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from images.layer.lookup import Node, View
-from images.layer.tree import LINKS_MAX, OPAQUE
+from images.layer.tree import LINKS_MAX, opaque_attribute
 from images.store.image import Layer
 from vmctl.named import NamedTuple
 from vmctl.writable import Writable
 
-_OF_OVERLAYFS = "trusted.overlay."  # attributes that overlayfs sets and hides from the workload
+_OF_OVERLAYFS = ("trusted.overlay.", "user.overlay.")  # attributes that overlayfs sets and hides from the workload
 _OF_THE_HOST = "security.selinux"  # a label for the place of the file on the host
 # a running workload has meanwhile removed the entry, or replaced it by a link or by a file
 _EXCHANGED = (errno.ENOENT, errno.ELOOP, errno.ENOTDIR)
@@ -70,6 +70,7 @@ class _Comparison:
         self._left_out = left_out
         self._kinds: dict[str, str] = {}
         self._waiting = [_Folder("")]
+        self._opaque = opaque_attribute()
 
     def kinds(self) -> dict[str, str]:
         """Return path -> kind of each change, without folders in which only an entry is changed."""
@@ -108,7 +109,7 @@ class _Comparison:
             attributes = _attributes(self._upper + path)
             if not _same_attributes(node, status, attributes):
                 self._kinds[path] = "C"
-            self._waiting.append(_Folder(path, hidden=hidden or attributes.get(OPAQUE) == b"y"))
+            self._waiting.append(_Folder(path, hidden=hidden or attributes.get(self._opaque) == b"y"))
 
     def _differs(self, path: str, node: Node, status: os.stat_result) -> bool:
         file = self._upper + path
@@ -204,4 +205,4 @@ def _same_attributes(node: Node, status: os.stat_result, xattrs: dict[str, bytes
 
 
 def _visible(xattrs: Mapping[str, bytes]) -> dict[str, bytes]:
-    return {name: value for name, value in xattrs.items() if not name.startswith((_OF_OVERLAYFS, _OF_THE_HOST))}
+    return {name: value for name, value in xattrs.items() if not name.startswith((*_OF_OVERLAYFS, _OF_THE_HOST))}

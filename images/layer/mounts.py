@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Collection
 from contextlib import AbstractContextManager, suppress
 
 from images.store.image import Layer
 from vmctl import leases, paths
 from vmctl.linux import syscalls, usernamespace
+from vmctl.linux.filetree import remove_tree
 from vmctl.linux.locks import folder_locked
 
 KIND = "layer"  # kind of the journal's entry
@@ -58,6 +60,22 @@ def _unmount(target: str) -> None:
         syscalls.umount2(target)
     with suppress(FileNotFoundError):
         os.rmdir(target)
+
+
+def remove_unpacked(folder: str) -> bool:
+    """Remove an unpacked layer, unless an instance uses it; return whether it was removed."""
+    with _locked():
+        if any(key.startswith(os.path.basename(folder)) for key in used()):
+            return False
+        remove_tree(folder)
+        return True
+
+
+def used(without: Collection[str] = ()) -> set[str]:
+    """Return the keys of the layers that instances use, without the instances named."""
+    found = leases.all_users()
+    prefix = leases.layer("")
+    return {what.removeprefix(prefix) for what in found if what.startswith(prefix) and set(found[what]) - set(without)}
 
 
 def mount_erofs(path: str, target: str) -> None:

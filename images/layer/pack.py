@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from images.layer.readers import from_iterator
 from images.layer.tarball import XATTR
-from images.layer.tree import OPAQUE, OPAQUE_MARKER, WHITEOUT_PREFIX
+from images.layer.tree import OPAQUE_MARKER, WHITEOUT_PREFIX, opaque_attribute
 
 _PART = 1 << 20
 _TYPES = {
@@ -39,6 +39,7 @@ def open_folder(
 
 def _tar(folder: str, overlay: bool, newest_ns: int | None, skip: Container[str]) -> Iterator[bytes]:
     names: dict[tuple[int, int], str] = {}  # inode -> the first name, for hard links
+    opaque = opaque_attribute()
     for path in _walk(folder, skip):
         status = os.lstat(path)
         name = os.path.relpath(path, folder)
@@ -55,7 +56,7 @@ def _tar(folder: str, overlay: bool, newest_ns: int | None, skip: Container[str]
         yield _header(info)
         if info.isreg():
             yield from _content(path, info.size)
-        if overlay and info.isdir() and _xattr(path, OPAQUE) == b"y":
+        if overlay and info.isdir() and _xattr(path, opaque) == b"y":
             yield _header(_marker(name, OPAQUE_MARKER.decode()))
     yield bytes(2 * tarfile.BLOCKSIZE)
 

@@ -12,13 +12,19 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from images.store.image import ImageError
+from vmctl.linux import usernamespace
 from vmctl.named import NamedTuple
 
 WHITEOUT_PREFIX, OPAQUE_MARKER, AUFS_PREFIX = b".wh.", b".wh..wh..opq", b".wh..wh."
 OPAQUE = "trusted.overlay.opaque"
-OPAQUE_OF_USERS = "user.overlay.opaque"  # in a user namespace (overlayfs.rst, "userxattr")
+OPAQUE_OF_USERS = "user.overlay.opaque"  # written by overlayfs in a user namespace (overlayfs.rst, "userxattr")
 NAME_BYTES_MAX = 255
 LINKS_MAX = 40  # as the kernel's: path_resolution(7)
+
+
+def opaque_attribute() -> str:
+    """Return the attribute that marks opaque folders in the writable layers of this user."""
+    return OPAQUE if usernamespace.is_initial() else OPAQUE_OF_USERS
 
 
 class _NotAFolderError(ImageError):

@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from images.kernels import initrd, inventory, moduledisk
+from images.layer import mounts, unpacked
 from images.store import staging, store
 from images.transfer import downloads
 from vmctl import leases
@@ -15,7 +16,7 @@ from vmctl.errors import ConflictError, NotFoundError
 from vmctl.linux import filetree
 
 IMAGE, STEP, FILE = "image", "build step", "file"
-DOWNLOAD, KERNEL, INITRD, MODULES = "download", "kernel", "initrd", "modules"
+DOWNLOAD, KERNEL, INITRD, MODULES, UNPACKED = "download", "kernel", "initrd", "modules", "unpacked layer"
 
 
 class Item(NamedTuple):
@@ -30,9 +31,9 @@ def unused(*, everything: bool, without: Iterable[str] = ()) -> list[Item]:
     """Return the unused data of the store and its caches.
 
     That is: images without a name, files that belong to no image, build steps whose layers no image has, interrupted
-    downloads, kernels of Debian that a newer kernel has replaced, and initrds and disks with modules that no start
-    will use. `everything`: also images that no instance uses, and all build steps. `without`: instances that are
-    removed before.
+    downloads, kernels of Debian that a newer kernel has replaced, initrds and disks with modules that no start will
+    use, and for an ordinary user unpacked layers that no image has. `everything`: also images that no instance uses,
+    and all build steps. `without`: instances that are removed before.
     """
     found = [*_images(set(without), everything=everything)]
     found += [Item(FILE, file, _allocated([file])) for file in store.unreferenced()]
@@ -40,7 +41,15 @@ def unused(*, everything: bool, without: Iterable[str] = ()) -> list[Item]:
     found += [
         Item(KERNEL, name, filetree.allocated_bytes(store.path("kernels", name))) for name in inventory.outdated()
     ]
-    return found + stale_of_kernels()
+    return found + stale_of_kernels() + unpacked_layers(everything=everything, without=without)
+
+
+def unpacked_layers(*, everything: bool, without: Iterable[str] = ()) -> list[Item]:
+    """Return the unpacked layers of an ordinary user that no instance uses, and if not `everything`, no image has."""
+    needed = mounts.used(set(without))
+    if not everything:
+        needed |= {layer.key for image in store.ls(hidden=True, unnamed=True) for layer in image.layers}
+    return [Item(UNPACKED, path, filetree.allocated_bytes(path)) for path in unpacked.unused(needed)]
 
 
 def stale_of_kernels() -> list[Item]:
@@ -99,6 +108,10 @@ def _kernel(item: Item) -> int:
     return inventory.remove(item.name)
 
 
+def _unpacked(item: Item) -> int:
+    return item.size_bytes if mounts.remove_unpacked(item.name) else 0
+
+
 def _cached(item: Item) -> int:
     with suppress(FileNotFoundError):
         os.unlink(item.name)
@@ -114,6 +127,7 @@ _REMOVE = {
     KERNEL: _kernel,
     INITRD: _cached,
     MODULES: _cached,
+    UNPACKED: _unpacked,
 }
 
 

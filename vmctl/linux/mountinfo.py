@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 
@@ -26,6 +27,15 @@ def _unescaped(text: str) -> str:
 
 
 def unmount_all(path: str) -> None:
-    """Unmount everything at and below `path`, the newest first. Raises OSError."""
+    """Unmount everything at and below `path`, the newest first. Raises OSError.
+
+    In a user namespace, a copy of a mount of the host can be unmounted only with the mount that it is in (EINVAL).
+    """
     for point in reversed(below(path)):
-        umount2(point, MNT_DETACH)
+        try:
+            umount2(point, MNT_DETACH)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+    if left := below(path):
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), left[-1])

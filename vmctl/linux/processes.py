@@ -5,20 +5,21 @@ from __future__ import annotations
 import os
 import signal
 import time
+from contextlib import suppress
 
 from vmctl import trace
 
 
 def start_time(pid: int) -> int | None:
     """Return the start time in clock ticks since boot (proc(5), stat field 22), or None if the process is gone."""
-    fields = _stat(pid)
-    return int(fields[19]) if fields else None
+    found = fields(pid)
+    return int(found[19]) if found else None
 
 
 def alive(pid: int | None, start: int | None) -> bool:
     """Return whether exactly this process still runs; a zombie does not."""
-    fields = _stat(pid) if pid else []
-    return bool(fields) and fields[0] not in "ZX" and start == int(fields[19])
+    found = fields(pid) if pid else []
+    return bool(found) and found[0] not in "ZX" and start == int(found[19])
 
 
 def exit_code(status: int) -> int:
@@ -78,6 +79,28 @@ def end(pid: int, start: int | None, timeout_s: float = 5.0) -> bool:
     return True
 
 
+def end_rooted(folder: str, timeout_s: float = 5.0) -> bool:
+    """Kill all processes whose root is in a folder; return False if one still runs after `timeout_s`."""
+    deadline = time.monotonic() + timeout_s
+    while found := _rooted(folder):
+        if time.monotonic() > deadline:
+            return False
+        for pid in found:
+            send(pid, start_time(pid), signal.SIGKILL)
+        time.sleep(0.001)
+    return True
+
+
+def _rooted(folder: str) -> list[int]:
+    """Return the processes whose root (proc(5), /proc/PID/root) is a folder or below it."""
+    found = []
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with suppress(OSError):  # it is gone, or not of this user
+            if f"{os.readlink(f'/proc/{name}/root')}/".startswith(f"{folder}/"):
+                found.append(int(name))
+    return found
+
+
 def pss_bytes(pid: int) -> int | None:
     """Return the proportional set size in bytes (proc(5), smaps_rollup), or None if it cannot be read."""
     try:
@@ -87,7 +110,8 @@ def pss_bytes(pid: int) -> int | None:
         return None
 
 
-def _stat(pid: int) -> list[str]:
+def fields(pid: int) -> list[str]:
+    """Return the fields of proc(5), stat, from the state on; none if the process is gone."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
             return file.read().rpartition(")")[2].split()
