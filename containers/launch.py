@@ -17,7 +17,7 @@ from containers import identity, imagepath
 from containers.mountplan import Mount, Overlay, Step
 from images.store.image import Process
 from vmctl import trace
-from vmctl.errors import CommandNotExecutableError, CommandNotFoundError, SpecError, VmctlError
+from vmctl.errors import CommandNotExecutableError, CommandNotFoundError, SpecError, VmctlError, advice
 from vmctl.linux import netlink, syscalls
 from vmctl.linux.cgroups import Cgroup
 from vmctl.named import TYPE_CHECKING, NamedTuple
@@ -307,10 +307,11 @@ _KINDS = {kind.__name__: kind for kind in (CommandNotFoundError, CommandNotExecu
 def describe(error: BaseException) -> bytes:
     """Return an error as bytes for the pipe to the parent."""
     if isinstance(error, OSError):
-        text = f"{error.strerror} ({error.filename})" if error.filename else str(error)
+        text = f"{error.strerror} ({error.filename})" if error.filename else error.strerror or str(error)
     else:
         text = str(error) or type(error).__name__
-    return "\0".join((type(error).__name__, text, getattr(error, "hint", ""))).encode(errors="replace")
+    hint = advice(error) if isinstance(error, OSError) else getattr(error, "hint", "")
+    return "\0".join((type(error).__name__, text, hint)).encode(errors="replace")
 
 
 def revive(raw: bytes, name: str) -> VmctlError:

@@ -33,6 +33,13 @@ class Pipes:
 
     def __init__(self) -> None:
         self._open: set[int] = set()
+        try:
+            self._make()
+        except BaseException:  # no more descriptors; those that there are, the removal needs
+            self.close(*self._open)
+            raise
+
+    def _make(self) -> None:
         self.report = self._pipe()  # the child's T4, then its error, or end of file once exec has succeeded
         self.plugged = self._pipe()  # a byte when the network is connected
         self.recorded = self._pipe()  # a byte when the supervisor is in the journal

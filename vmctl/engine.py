@@ -16,6 +16,7 @@ from vmctl.instance import Instance
 from vmctl.records import UnreadableError
 from vmctl.workload import Workload
 
+LEAST_FILES = 64  # descriptors of a start: twice what a container needs (setrlimit(2), RLIMIT_NOFILE)
 UNKNOWN = "unknown"  # the exit source if it is not known how a workload ended
 
 Progress = Callable[[Instance, str], None]
@@ -23,12 +24,22 @@ Progress = Callable[[Instance, str], None]
 
 def check(work: Workload, backend: Backend) -> None:
     """Raise UnavailableError with all problems of running `work` in this mode."""
-    problems = [*backend.check(work), *_port_problems(work, backend)]
+    problems = [*_limit_problems(), *backend.check(work), *_port_problems(work, backend)]
     if not problems:
         return
     first, *others = problems
     more = "\n".join(f"also: {problem.text}" for problem in others)
     raise UnavailableError(f"{work.name} cannot run in mode {backend.mode}: {first.text}", hint=first.hint, detail=more)
+
+
+def _limit_problems() -> list[Problem]:
+    """Refuse a limit of open files with which a start would fail halfway, and its removal too."""
+    limit = os.sysconf("SC_OPEN_MAX")
+    if 0 < limit < LEAST_FILES:
+        return [
+            Problem(f"only {limit} files may be open at a time, {LEAST_FILES} are needed", f"ulimit -n {LEAST_FILES}")
+        ]
+    return []
 
 
 def _port_problems(work: Workload, backend: Backend) -> list[Problem]:

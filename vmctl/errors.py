@@ -6,10 +6,28 @@ The exit codes are those of docker-run(1) and env(1), plus 124 as in timeout(1).
 
 from __future__ import annotations
 
+import errno
+
 EXIT_TIMEOUT = 124
 EXIT_VMCTL = 125
 EXIT_NOT_EXECUTABLE = 126
 EXIT_NOT_FOUND = 127
+
+
+# errors of system calls for which a host has run out of something, with what helps
+_EXHAUSTED = {
+    errno.ENOSPC: "the disk has no space or no inodes left: `vmctl df` shows what can be removed",
+    errno.EDQUOT: "the disk quota is used up: `vmctl df` shows what can be removed",
+    errno.EMFILE: "`ulimit -n` shows how many files this shell's programs may open",
+    errno.ENFILE: "`sysctl fs.file-nr` shows how many files all programs have open",
+    errno.EAGAIN: "no further process is allowed: `ulimit -u`, and pids.max of the shell's cgroup",
+    errno.ENOMEM: "no memory is left: `free -h`, and the limit of the shell's cgroup",
+}
+
+
+def advice(error: OSError) -> str:
+    """Return a hint for an error that means that something of the host is used up, else an empty text."""
+    return _EXHAUSTED.get(error.errno or 0, "")
 
 
 class VmctlError(Exception):

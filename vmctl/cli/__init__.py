@@ -17,7 +17,7 @@ from functools import partial
 from importlib import import_module
 
 from vmctl import __version__, private
-from vmctl.errors import EXIT_VMCTL, VmctlError
+from vmctl.errors import EXIT_VMCTL, VmctlError, advice
 from vmctl.named import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ def main(arguments: list[str] | None = None) -> int:
         if debug:
             raise
         where = f" ({error.filename})" if error.filename else ""
-        return _report(VmctlError(f"{error.strerror or error}{where}", hint=_traceback_hint(words[0])))
+        return _report(VmctlError(f"{error.strerror or error}{where}", hint=advice(error) or _traceback_hint(words[0])))
     except Exception as error:
         if debug:
             raise
