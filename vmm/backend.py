@@ -71,8 +71,7 @@ class VmBackend(HasFootprint, HasWritable, HasReads):
         from vmm import preparation
         from vmm.start import GuestStart
 
-        machine, launcher = preparation.prepare(inst, self.choices)
-        return GuestStart(inst, machine, launcher, attachment)
+        return GuestStart(inst, *preparation.prepare(inst, self.choices), attachment)
 
     def watch(self, inst: Instance) -> GuestWatch:
         """See Backend."""

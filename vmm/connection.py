@@ -14,8 +14,9 @@ os.environ.setdefault("LIBVIRT_LOG_OUTPUTS", "4:file:/dev/null")
 
 import libvirt
 
-from vmctl import paths
 from vmctl.errors import UnavailableError, VmctlError
+from vmctl.linux import filetree
+from vmm import files
 
 EMBEDDED = "qemu:///embed"
 
@@ -68,18 +69,20 @@ class Connection:
 
 
 def make_root(root: str) -> str:
-    """Create the root folder of an embedded driver and return its URI.
+    """Create the root folder of an embedded driver and return its URI. One of an earlier start is removed.
 
-    All roots share one cache of QEMU's capabilities. libvirt writes it by rename, so two can write at the same time.
+    QEMU's user owns two folders below it; a QEMU of an earlier start may have put links there, which libvirt would
+    follow. All roots share one cache of QEMU's capabilities. libvirt writes it by rename, so two can write at the same
+    time.
     """
     from urllib.parse import quote
 
-    shared = os.path.join(paths.cache_root(), "libvirt-capabilities")
+    filetree.remove_tree(root)
+    shared = files.capabilities()
     link = os.path.join(root, "cache", "qemu", "capabilities")
     for folder in (shared, os.path.dirname(link), os.path.join(root, "etc")):
         os.makedirs(folder, exist_ok=True)
-    if not os.path.islink(link):
-        os.symlink(shared, link)
+    os.symlink(shared, link)
     with open(os.path.join(root, "etc", "qemu.conf"), "w", encoding="utf-8") as file:
         file.write(QEMU_CONF)
     return f"{EMBEDDED}?root={quote(root)}"

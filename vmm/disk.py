@@ -15,6 +15,7 @@ from vmctl.run import run
 from vmctl.units import format_size
 
 DEFAULT_SIZE_BYTES = 1024**3
+QCOW2_TABLES_BYTES = 64 * 1024**2
 
 
 def make(path: str, size_bytes: int) -> None:
@@ -57,6 +58,18 @@ def make_overlay(path: str, base: str, size_bytes: int | None) -> None:
     run(overlay_command(temporary, base, size_bytes))
     os.chmod(temporary, 0o600)
     _rename(temporary, path)
+
+
+def file_bytes(path: str) -> int:
+    """Return a size in bytes that the disk's file never exceeds: a qcow2 file also has tables, 1/8192 and less.
+
+    A raw disk has its full size from the beginning.
+    """
+    with open(path, "rb") as file:
+        head = file.read(32)
+    if head[:4] != b"QFI\xfb":
+        return os.path.getsize(path)
+    return int(int.from_bytes(head[24:32], "big") * 1.01) + QCOW2_TABLES_BYTES
 
 
 def overlay_command(path: str, base: str, size_bytes: int | None) -> list[str]:

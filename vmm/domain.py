@@ -40,6 +40,7 @@ class Machine(NamedTuple):
     console: str
     outputs: tuple[tuple[str, str], ...]  # (port name, file) for each stream from the guest
     control: tuple[str, str]  # (port name, FIFO)
+    uid: int = 0  # QEMU runs as this user of the host
     stdin: tuple[str, str] | None = None  # (port name, unix socket)
     nic: Nic | None = None
     kernel: str = ""  # empty: the firmware boots the disk
@@ -71,7 +72,7 @@ def domain_xml(machine: Machine) -> str:
     for event in ("on_poweroff", "on_reboot", "on_crash"):
         _text(root, event, "destroy")
     root.append(_devices(machine))
-    root.append(_security_label())
+    root.append(_security_label(machine.uid))
     root.extend([_qemu_arguments(machine), _qemu_capabilities()])
     ElementTree.register_namespace("qemu", QEMU_NAMESPACE)
     ElementTree.indent(root)
@@ -89,10 +90,10 @@ def _os(machine: Machine) -> Element:
     return element
 
 
-def _security_label() -> Element:
-    """Run QEMU as root, also under a libvirtd, and do not change the owners of our files, which instances share."""
+def _security_label(uid: int) -> Element:
+    """Run QEMU as this user and group, and do not change the owners of files: instances share some of them."""
     label = _element("seclabel", type="static", model="dac", relabel="no")
-    _text(label, "label", "+0:+0")
+    _text(label, "label", f"+{uid}:+{uid}")
     return label
 
 

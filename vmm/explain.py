@@ -10,11 +10,12 @@ from images.kernels import kernel as kernels
 from images.kernels import moduledisk
 from images.store import store
 from images.store.image import Image
+from vmctl import ids
 from vmctl.backend import Step
 from vmctl.folder import Home
 from vmctl.net import Link, network_of
 from vmctl.workload import Workload
-from vmm import accelerator, boot, configure, disk, domain, files, guest, launcher, preparation, seed
+from vmm import accelerator, boot, configure, confinement, disk, domain, files, guest, launcher, preparation, seed
 from vmm.choices import Choices
 
 KEY = "ssh-ed25519 <made at the start>"
@@ -81,10 +82,12 @@ def _seed(work: Workload, home: Home, image: Image, link: Link | None) -> Step:
 
 
 def _domain(machine: domain.Machine, link: Link | None) -> Iterator[Step]:
+    machine = machine._replace(uid=ids.FIRST)
     if link:
         machine = machine._replace(nic=domain.Nic(link.device, link.mac))
     xml = domain.domain_xml(machine)
     yield Step("domain XML", xml, "the guest's hardware, given to libvirt")
+    yield Step("confinement", confinement.summary(machine.uid), "QEMU emulates devices for a hostile guest")
     why = "the command that libvirt executes, in the namespace of the bridge and the cgroup, with -S until it is set up"
     yield Step("QEMU", _command_line(machine.emulator, xml), why)
 

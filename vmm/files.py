@@ -52,13 +52,23 @@ def control(home: Home) -> str:
 
 
 def stdin(home: Home) -> str:
-    """The socket of an attached workload's standard input."""
-    return os.path.join(home.run_dir, "stdin")
+    """The socket of an attached workload's standard input, in a folder in which libvirt can make it."""
+    return os.path.join(libvirt_root(home), "stdin")
 
 
 def libvirt_root(home: Home) -> str:
     """The root of the embedded libvirt driver of this instance."""
     return os.path.join(home.run_dir, "libvirt")
+
+
+def capabilities() -> str:
+    """The folder of QEMU's capabilities, as libvirt has probed them; shared by all instances."""
+    return os.path.join(paths.cache_root(), "libvirt-capabilities")
+
+
+def qemu_root(home: Home) -> str:
+    """The empty folder on which QEMU's root is mounted, in a mount namespace of QEMU."""
+    return os.path.join(home.run_dir, "root")
 
 
 def pid_file(home: Home) -> str:

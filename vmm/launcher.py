@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vmctl import trace
 from vmctl.errors import UnavailableError, VmctlError
+from vmm.confinement import Cell
 
 if TYPE_CHECKING:
     from vmm.connection import Connection
@@ -30,6 +31,7 @@ class StartRequest(NamedTuple):
     xml: str
     cgroup: str
     network: str  # the key `network` of the workload file
+    cell: Cell | None  # how QEMU is confined; None if a libvirt daemon starts it
 
 
 class Launcher:
@@ -85,16 +87,20 @@ def _serve(peer: socket.socket, uri: str, emulator: str, domain_type: str) -> No
     connection.probe(emulator, domain_type)
     _send(peer, {})
     if line := _read_line(peer):
-        _send(peer, _launch(connection, StartRequest(**json.loads(line))))
+        request = StartRequest(**json.loads(line))
+        _send(peer, _launch(connection, request._replace(cell=request.cell and Cell(*request.cell))))
 
 
 def _launch(connection: Connection, request: StartRequest) -> dict[str, int]:
-    """Start QEMU in its cgroup and, if the guest has a network, in the network's namespace."""
+    """Start QEMU in its cgroup and, if the guest has a network, in the network's namespace.
+
+    Nothing can be imported after `confinement.enter`: Python's files are out of reach then.
+    """
     from vmctl.folder import Home
     from vmctl.linux import commands
     from vmctl.linux.cgroups import Cgroup
     from vmctl.net import network_of
-    from vmm import files
+    from vmm import confinement, files
 
     network = network_of(request.network)
     Cgroup(request.cgroup).join()
@@ -103,7 +109,13 @@ def _launch(connection: Connection, request: StartRequest) -> dict[str, int]:
     if trace.on:
         path = files.domain(Home(request.name, ""))
         trace.step(commands.join(["virsh", "--connect", connection.uri, "create", path]))
-    return connection.create(request.name, request.xml)
+        trace.on = False  # the steps below have no equal in a shell: the next program is libvirt's
+    if request.cell:
+        confinement.enter(request.cell, without_network=network is None)
+    actual = connection.create(request.name, request.xml)
+    if request.cell:
+        confinement.hide(request.cell)
+    return actual
 
 
 def _child(peer: socket.socket, work: Callable[[socket.socket], None]) -> None:
@@ -113,6 +125,8 @@ def _child(peer: socket.socket, work: Callable[[socket.socket], None]) -> None:
         # The command handles Ctrl-C; here it would only interrupt a start halfway.
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
+        # QEMU's user reaches a key through libvirt's folders; they are below a folder that is closed for others
+        os.umask(0o022)
         try:
             work(peer)
         except BrokenPipeError:

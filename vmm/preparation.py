@@ -10,6 +10,7 @@ from images.kernels import moduledisk
 from images.kernels.kernel import Kernel
 from images.store import store
 from images.store.image import Image
+from vmctl import ids
 from vmctl.errors import UnavailableError, VmctlError
 from vmctl.folder import Home
 from vmctl.instance import Instance
@@ -17,18 +18,22 @@ from vmctl.linux.cgroups import Cgroup, Limits
 from vmctl.linux.filetree import write_atomic
 from vmctl.net import attach
 from vmctl.workload import Workload
-from vmm import accelerator, boot, configure, disk, domain, files, guest, qemu, seed
+from vmm import accelerator, boot, configure, confinement, disk, domain, files, guest, qemu, seed
 from vmm.choices import Choices
+from vmm.confinement import Cell
 from vmm.launcher import Launcher
 
 # a system with cloud-init takes about 70 MiB, and a distribution's kernel and initramfs take more than ours
 DEFAULT_MEMORY_BYTES = {boot.DIRECT: 256 * 1024**2, boot.SYSTEM: 512 * 1024**2, boot.DISK: 1024**3}
 
+OWN_UID = "qemu_uid"  # key of the state: the user of QEMU
 SYSTEM_STOP_S = 60.0  # services stop one after the other, which takes 5 s in an emulated guest
 
 
-def prepare(inst: Instance, choices: Choices) -> tuple[domain.Machine, Launcher]:
-    """Create disk, seed, tap and cgroup and open libvirt; return the machine and the child that can start it.
+def prepare(inst: Instance, choices: Choices) -> tuple[domain.Machine, Cell | None, Launcher]:
+    """Create disk, seed, tap and cgroup and open libvirt.
+
+    Return the machine, QEMU's confinement, and the child that can start it.
 
     Raises VmctlError; everything that was made is in the journal.
     """
@@ -38,7 +43,7 @@ def prepare(inst: Instance, choices: Choices) -> tuple[domain.Machine, Launcher]
         raise VmctlError(f"the guest {inst.name} cannot be prepared: {error}") from error
 
 
-def _prepare(inst: Instance, choices: Choices) -> tuple[domain.Machine, Launcher]:
+def _prepare(inst: Instance, choices: Choices) -> tuple[domain.Machine, Cell | None, Launcher]:
     work = inst.work
     image = store.lease(work.image, inst)
     inst.state.image_digest, inst.state.boot = image.digest, boot.kind(image, work)
@@ -47,6 +52,7 @@ def _prepare(inst: Instance, choices: Choices) -> tuple[domain.Machine, Launcher
         inst.state.stop_s = SYSTEM_STOP_S
     chosen = accelerator.choose(choices.accel, work.vm.kernel)
     inst.state.accelerator = chosen.name
+    inst.state.warnings = []
     if chosen.name == "tcg":
         inst.state.warnings = [f"guest code is emulated (tcg), several times slower than KVM: {chosen.why}"]
     with ExitStack() as stack:
@@ -62,10 +68,34 @@ def _prepare(inst: Instance, choices: Choices) -> tuple[domain.Machine, Launcher
         if link:
             inst.state.address, inst.state.mac = link.address, link.mac
             machine = machine._replace(nic=domain.Nic(tap, link.mac))
+        cell = None if choices.daemon_uri else _confine(inst, image, machine)
+        machine = machine._replace(uid=cell.uid if cell else 0)
+        if cell is None:
+            why = f"the libvirt daemon {choices.daemon_uri} starts it, and vmctl cannot confine it"
+            inst.state.warnings.append(f"QEMU runs as root: {why}")
         _remember(inst, image, machine)
         launcher.opened()
         stack.pop_all()
-    return machine, launcher
+    return machine, cell, launcher
+
+
+def _confine(inst: Instance, image: Image, machine: domain.Machine) -> Cell:
+    """Give QEMU's user the files of the guest, and return the confinement."""
+    uid = inst.state.own[OWN_UID] = ids.take(inst, inst.state.own.get(OWN_UID))
+    outputs = [path for _, path in machine.outputs]
+    shared = [os.path.realpath(path) for path in shared_files(machine, image)]
+    confinement.make_readable(shared)
+    confinement.hand_over([machine.seed, machine.disk, files.control(inst)], uid)
+    os.makedirs(files.qemu_root(inst), mode=0o700, exist_ok=True)
+    return Cell(
+        uid=uid,
+        root=files.qemu_root(inst),
+        read_only=(machine.emulator, machine.seed, *shared_files(machine, image)),
+        writable=(machine.disk, files.control(inst)),
+        for_libvirt=(machine.console, *outputs, files.libvirt_root(inst), files.capabilities()),
+        file_bytes=disk.file_bytes(machine.disk),
+        threads=machine.vcpus + confinement.THREADS,
+    )
 
 
 def machine_of(

@@ -13,6 +13,7 @@ from vmctl.linux import processes
 from vmctl.linux.filetree import write_atomic
 from vmctl.linux.stdio import signals_to
 from vmm import domain, files, qemu, watch
+from vmm.confinement import Cell
 from vmm.domain import Machine
 from vmm.launcher import Launcher, StartRequest
 
@@ -20,9 +21,12 @@ from vmm.launcher import Launcher, StartRequest
 class GuestStart:
     """See vmctl.backend.Start: a prepared guest, and the child process that can start it."""
 
-    def __init__(self, inst: Instance, machine: Machine, launcher: Launcher, attachment: Attachment | None) -> None:
+    def __init__(
+        self, inst: Instance, machine: Machine, cell: Cell | None, launcher: Launcher, attachment: Attachment | None
+    ) -> None:
         self.inst = inst
         self.watch: Watch = watch.GuestWatch(inst)
+        self._cell = cell
         self._launcher = launcher
         self._attachment = attachment
         self._stdin: socket.socket | None = None  # the host's end of the workload's standard input
@@ -36,7 +40,7 @@ class GuestStart:
         xml = domain.domain_xml(machine)
         write_atomic(files.domain(inst), xml)
         try:
-            request = StartRequest(machine.name, xml, inst.cgroup, network=inst.work.network)
+            request = StartRequest(machine.name, xml, inst.cgroup, inst.work.network, self._cell)
             actual = self._launcher.create(request)
         except VmctlError as error:
             error.detail = error.detail or watch.console_tail(inst)

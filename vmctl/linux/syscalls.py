@@ -46,7 +46,7 @@ MOUNT_ATTR_IDMAP, MOUNT_ATTR_NOSYMFOLLOW = 0x100000, 0x200000
 # fsopen(2), fsconfig(2), fsmount(2): linux/mount.h
 _FSOPEN_CLOEXEC, _FSMOUNT_CLOEXEC = 1, 1
 _FSCONFIG_SET_FLAG, _FSCONFIG_SET_STRING, _FSCONFIG_CMD_CREATE = 0, 1, 6
-_MOUNT_ATTR_RDONLY, _MOUNT_ATTR_NOSUID, _MOUNT_ATTR_NODEV, _MOUNT_ATTR_NOEXEC = 1, 2, 4, 8
+MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC = 1, 2, 4, 8
 
 # the same on every architecture
 _SYS_OPEN_TREE, _SYS_MOVE_MOUNT, _SYS_CLONE3, _SYS_CLOSE_RANGE, _SYS_OPENAT2 = 428, 429, 435, 436, 437
@@ -138,8 +138,8 @@ def detached_mount(source: str, fstype: str, options: tuple[str, ...] = (), *, r
         origin = (_FSCONFIG_SET_STRING, b"source", os.fsencode(source))
         for step in (origin, *flags, (_FSCONFIG_CMD_CREATE, None, None)):
             _checked(_syscall(_SYS_FSCONFIG, context, *step, 0), f"mount {fstype}", source)
-        attributes = _MOUNT_ATTR_NOSUID | _MOUNT_ATTR_NODEV | _MOUNT_ATTR_NOEXEC
-        attributes |= _MOUNT_ATTR_RDONLY if read_only else 0
+        attributes = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC
+        attributes |= MOUNT_ATTR_RDONLY if read_only else 0
         return _checked(_syscall(_SYS_FSMOUNT, context, ctypes.c_uint(_FSMOUNT_CLOEXEC), attributes), "fsmount", source)
     finally:
         os.close(context)
