@@ -57,7 +57,7 @@ def _own_users(work: Workload, *, namespaced: bool) -> Iterator[Problem]:
         return
     if work.network == "host":
         yield Problem("userns: auto cannot use the host's network", hint="use network: bridge or network: none")
-    if not usernamespace.is_initial():
+    if not usernamespace.is_host_root():
         return  # the layers have the owners of the user's namespace, which are those inside
     from containers import idmap
 
@@ -79,7 +79,12 @@ def _image(work: Workload) -> None:
         )
     if image.architecture != architecture():
         raise VmctlError(f"the image {work.image} is for {image.architecture}, this machine is {architecture()}")
-    process(image, work)
+    user = process(image, work).user
+    if usernamespace.ids() == 1 and not set(user.split(":")) <= {"", "0", "root"}:
+        raise VmctlError(
+            f"the user {user} cannot exist: this user of the host has no subordinate ids, only root is mapped",
+            hint="`vmctl doctor` shows how to get them",
+        )
 
 
 def _cgroups(work: Workload) -> None:

@@ -6,7 +6,7 @@ import errno
 import os
 
 from vmctl.errors import SpecError
-from vmctl.linux import syscalls
+from vmctl.linux import syscalls, usernamespace
 from vmctl.named import NamedTuple
 
 # capabilities(7), in the order of the kernel's numbers (linux/capability.h).
@@ -123,7 +123,7 @@ def become(user: User, capabilities: int | None) -> None:
 
 def _become_user(user: User) -> None:
     try:
-        os.setgroups(user.groups)
+        _set_groups(user.groups)
         os.setresgid(user.gid, user.gid, user.gid)
         os.setresuid(user.uid, user.uid, user.uid)  # away from uid 0 this empties the other sets (capabilities(7))
     except OSError as error:
@@ -132,6 +132,15 @@ def _become_user(user: User) -> None:
         raise SpecError(
             f"the user {user.uid}:{user.gid} does not exist here", hint="a user namespace has only the ids 0 to 65535"
         ) from None
+
+
+def _set_groups(groups: tuple[int, ...]) -> None:
+    """Set the supplementary groups. A user without subordinate ids keeps those of the login: setgroups(2) is denied."""
+    try:
+        os.setgroups(groups)
+    except PermissionError:
+        if groups or usernamespace.ids() > 1:
+            raise
 
 
 def _drop_from_bounding_set(number: int) -> None:

@@ -25,6 +25,7 @@ from vmctl.linux.syscalls import (
 )
 from vmctl.named import NamedTuple
 
+TTY_GROUP = 5  # of terminals, in every distribution
 _PLAIN = MS_NOSUID | MS_NODEV | MS_NOEXEC
 
 # Parts of /proc that no namespace covers: hidden, or made read-only.
@@ -185,7 +186,7 @@ class Overlay(NamedTuple):
         """The mount options, relative to the folder of the layers; the topmost layer comes first."""
         upper, work = (_escaped(os.path.join(self.directory, name)) for name in ("upper", "work"))
         lower = ":".join(map(_escaped, reversed(self.layers)))
-        marks = _SELF_CONTAINED if usernamespace.is_initial() else _OF_USERS
+        marks = _SELF_CONTAINED if usernamespace.is_host_root() else _OF_USERS
         return f"lowerdir={lower},upperdir={upper},workdir={work},{marks}"
 
     def apply(self) -> None:
@@ -247,7 +248,8 @@ def kernel_file_systems(*, own_users: bool = False, shared: bool = False) -> Ite
         yield HostDevice(path) if own_users else Device(path, major, minor)
     for name, to in (("fd", ""), ("stdin", "/0"), ("stdout", "/1"), ("stderr", "/2")):
         yield Link(f"/dev/{name}", f"/proc/self/fd{to}")
-    yield Mount("devpts", "/dev/pts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620,gid=5")
+    group = ",gid=5" if usernamespace.ids() > TTY_GROUP else ""  # an id that is not mapped is refused
+    yield Mount("devpts", "/dev/pts", MS_NOSUID | MS_NOEXEC, f"newinstance,ptmxmode=0666,mode=0620{group}")
     yield Link("/dev/ptmx", "pts/ptmx")
     yield Mount("tmpfs", "/dev/shm", _PLAIN, "mode=1777,size=64m", "shm")
     yield HostTree("/dev/mqueue") if shared else Mount("mqueue", "/dev/mqueue", _PLAIN)

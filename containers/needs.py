@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 
 from vmctl.errors import VmctlError
-from vmctl.linux import abilities, cgroups
+from vmctl.linux import abilities, cgroups, delegation
 from vmctl.needs import Need, Package, network, program, root_first, tried
 
 TINI = Package(("tini-static",), "tini", "tini-static", "tini")
@@ -30,6 +30,10 @@ def _cgroup() -> Need:
         layout = cgroups.hierarchy()
     except VmctlError as error:
         return Need("cgroups", False, str(error), "limits", error.hint)
+    parents = delegation.parents(layout.version, layout.mounts)
+    if missing := [name for name in cgroups.CONTROLLERS if name in layout.mounts and name not in parents]:
+        found = f"not for this user: {', '.join(missing)}; limits are refused"
+        return Need("cgroups", None, found, "limits", delegation.hint(layout.version))
     version = "v2" if layout.version == 2 else "v1, hybrid" if _has_unified() else "v1"
     missing = [name for name in cgroups.CONTROLLERS if name not in layout.mounts]
     found = f"{version}: {', '.join(sorted(layout.mounts))}"
@@ -58,7 +62,7 @@ def _erofs() -> Need:
     if number == errno.ENODEV:
         return Need("erofs", False, "not in this kernel", "image layers", "modprobe erofs, or a newer kernel")
     if number in (errno.EPERM, errno.EACCES):
-        return Need("erofs", None, "cannot be tried", "image layers", "try again as root")
+        return Need("erofs", True, "not for this user: layers are unpacked", "image layers")
     if number != errno.ENOTBLK:
         return Need("erofs", True, "mounts from a file", "image layers")
     loop = os.path.exists("/dev/loop-control")

@@ -45,7 +45,7 @@ def prepare(inst: Instance, *, namespaced: bool, tty: bool) -> Launch:
     ready = launch(inst.work, image, layers, inst.directory, cgroup, link, flags)._replace(tty=tty)
     if not flags & syscalls.CLONE_NEWUSER:
         return ready
-    if not usernamespace.is_initial():  # the owners on disk are the ids of the user's namespace: nothing to map
+    if not usernamespace.is_host_root():  # the owners on disk are the ids of the user's namespace: nothing to map
         return ready._replace(first_id=0)
     from containers import idmap
 
@@ -135,7 +135,7 @@ def check_volumes(work: Workload) -> None:
 
 
 def _steps(cgroup: Cgroup, flags: int) -> list[mountplan.Step]:
-    own_users = bool(flags & syscalls.CLONE_NEWUSER) or not usernamespace.is_initial()
+    own_users = bool(flags & syscalls.CLONE_NEWUSER) or not usernamespace.is_host_root()
     steps = list(mountplan.kernel_file_systems(own_users=own_users, shared=own_users and not flags))
     if flags:
         steps += mountplan.cgroup_file_systems(cgroup.layout.version, sorted(cgroup.folders))

@@ -5,7 +5,7 @@ import os
 import signal
 
 import pytest
-from support.commands import ok, wait_for
+from support.commands import free_port, get, ok, wait_for
 from support.ordinary_user import OrdinaryUser
 
 from vmctl.linux import processes
@@ -19,7 +19,7 @@ image: tiny
 command: [sh, -c, "echo begun; rm /etc/passwd; mkdir /srv/new; rm -r /usr; mkdir /usr; touch /usr/only; sleep 1000"]
 network: {network}
 """
-NETWORK = {"container": "none", "host": "host"}
+NETWORK = {"container": "bridge", "host": "host"}
 
 
 @pytest.fixture(scope="module")
@@ -200,6 +200,70 @@ def test_df_and_prune(user, mode):
 def _small_tar(user):
     user.run("sh", "-c", "mkdir -p small/etc && date > small/etc/date && tar -C small -cf small.tar .")
     return "small.tar"
+
+
+def test_published_ports_and_neighbours(user, mode):
+    port, name = free_port(), f"server-{mode}"
+    inside = 80 if mode == "container" else free_port()
+    script = f"mkdir -p /www; echo hello > /www/index.html; exec httpd -f -p {inside} -h /www"
+    work = {"name": name, "image": "tiny", "command": ["sh", "-c", script], "network": NETWORK[mode]}
+    work |= {"ports": [f"{port}:{inside}"], "ready": {"tcp": inside, "timeout": "30s"}}
+    assert user.ok("up", "--mode", mode, user.write(f"{name}.yaml", json.dumps(work))) == f"{name}\n"
+    assert get(port) == (200, "hello\n")
+    address = json.loads(user.ok("inspect", name))[0]["address"]
+    result = run(user, mode, "tiny", "--", "wget", "-q", "-O", "-", f"http://{address}:{inside}/")
+    assert result.out == "hello\n", result
+    assert user.vmctl("rm", name).code == 125
+    user.ok("rm", "-f", name)
+    with pytest.raises(ConnectionRefusedError):
+        get(port)
+
+
+def test_a_port_below_1024_is_refused(user):
+    text = user.refused("run", "-p", "81:81", "tiny", "--", "true")
+    assert "binding 127.0.0.1:81/tcp needs root (ports below 1024)" in text
+
+
+def test_doctor_lists_what_this_user_has():
+    with OrdinaryUser(4) as other:
+        result = other.vmctl("doctor", "--format", "json")
+        found = {check["name"]: check for check in json.loads(result.out)}
+        assert result.code == 0, result
+        for name in ("user namespaces", "subordinate ids", "overlayfs", "namespaces", "bridge, veth", "seccomp"):
+            assert found[name]["ok"], found[name]
+        assert found["erofs"]["found"] == "not for this user: layers are unpacked"
+        assert found["cgroups"]["ok"] is None
+        assert "vmctl-61005" in found["cgroups"]["hint"]
+        assert "sudo" not in result.err
+        assert other.processes() == []  # looking has made no namespaces that stay
+        assert not os.path.exists(other.state)
+
+
+@pytest.fixture(scope="module")
+def poor():
+    with OrdinaryUser(5, ids=0) as poor:
+        poor.give_image()
+        yield poor
+
+
+def test_a_user_without_subordinate_ids_has_only_root(poor, mode):
+    assert run(poor, mode, "tiny", "--", "sh", "-c", "id -u; stat -c %u /bin").out == "0\n0\n"
+    result = run(poor, mode, "--user", "5", "tiny", "--", "true")
+    assert result.code == 125
+    assert "the user 5 cannot exist: this user of the host has no subordinate ids" in result.err
+
+
+def test_doctor_names_the_lack_of_subordinate_ids(poor):
+    found = {check["name"]: check for check in json.loads(poor.vmctl("doctor", "--format", "json").out)}
+    assert found["subordinate ids"]["ok"] is None
+    assert "usermod --add-subuids" in found["subordinate ids"]["hint"]
+
+
+def test_subordinate_ids_that_are_given_later_are_other_trees(poor):
+    """The owners in a tree that was unpacked with one id are lost."""
+    poor.ok("run", "--network", "none", "tiny", "--", "true")
+    assert os.listdir(f"{poor.state}/layers-of-one-id")
+    assert not os.path.exists(f"{poor.state}/layers")
 
 
 def test_namespaces_are_made_once(user):

@@ -6,13 +6,15 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from vmctl import backends, paths
+from vmctl import backends, holder, paths
 from vmctl.errors import VmctlError
+from vmctl.linux import abilities
 from vmctl.needs import Need, Package, program
 from vmctl.units import format_size
 
 DISK_SPACE_BYTES = 2 * 1024**3  # for images, a kernel and some writable layers
 LEAST_KERNEL = (5, 11)  # for close_range(2) with CLOSE_RANGE_CLOEXEC
+UIDMAP = Package(("newuidmap",), "uidmap", "shadow-utils", "shadow")
 IP = Package(("ip",), "iproute2", "iproute", "iproute2")
 
 
@@ -54,13 +56,38 @@ def _of_modes() -> Iterator[tuple[str, Iterable[Need]]]:
 
 
 def _host() -> Iterator[Need]:
-    root = os.geteuid() == 0
-    yield Need("root", root, f"uid {os.geteuid()}", hint="" if root else "run vmctl with sudo")
+    yield from _privileges()
     release, machine = os.uname().release, os.uname().machine
     numbers = tuple(int(part) for part in release.split("-")[0].split(".")[:2])
     recent = numbers >= LEAST_KERNEL
     yield Need("kernel", recent, f"{release} {machine}", hint="" if recent else "Linux 5.11 or later is needed")
     yield program("ip", IP, "inspecting the instances' network", required=False)
+
+
+def _privileges() -> Iterator[Need]:
+    """Yield what gives this user the rights over namespaces and mounts: being root, or user namespaces."""
+    if os.geteuid() == 0:
+        yield Need("root", True, "uid 0")
+        return
+    error = abilities.failure_of(abilities.enter_user_namespace)
+    if error is not None:
+        reason = holder.refusal(error.strerror or str(error))
+        yield Need("user namespaces", False, str(reason), hint=reason.hint)
+        return
+    yield Need("user namespaces", True, f"works: uid {os.geteuid()} needs no root")
+    ids = holder.subordinate_ids()
+    if ids is not None:
+        yield Need(
+            "subordinate ids", True, f"{sum(ids.length for ids in ids[0])} from {ids[0][0].first} on", "users of images"
+        )
+        return
+    yield Need(
+        "subordinate ids",
+        None,
+        "none: an image has only root, all files belong to root, and `user:` is refused",
+        "users of images",
+        f"{UIDMAP.hint()}; sudo usermod --add-subuids 524288-589823 --add-subgids 524288-589823 $USER",
+    )
 
 
 def _disk_space() -> Need:

@@ -53,9 +53,9 @@ def tried(name: str, action: Callable[[], None], purpose: str, hint: str) -> Nee
 
 
 def root_first(error: OSError, hint: str) -> str:
-    """Return the hint for an error: if it is about permissions and the user is not root, to try again as root."""
+    """Return the hint for an error; if it is about permissions and the user is not root, also to run vmctl as root."""
     refused = error.errno in (errno.EPERM, errno.EACCES)
-    return "try again as root" if refused and os.geteuid() != 0 else hint
+    return f"{hint}, or run vmctl as root" if refused and os.geteuid() != 0 else hint
 
 
 def network() -> Need:

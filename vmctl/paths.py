@@ -15,7 +15,7 @@ def state_root() -> str:
     """Return the folder of images and instances."""
     if root := os.environ.get("VMCTL_ROOT"):
         return os.path.join(os.path.abspath(root), "lib")
-    if is_root():
+    if usernamespace.is_host_root():
         return "/var/lib/vmctl"
     base = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
     return os.path.join(base, "vmctl")
@@ -25,12 +25,7 @@ def run_root() -> str:
     """Return the folder of mount points, sockets and the switch namespace."""
     if root := os.environ.get("VMCTL_ROOT"):
         return os.path.join(os.path.abspath(root), "run")
-    return "/run/vmctl" if is_root() else os.path.join(state_root(), "run")
-
-
-def is_root() -> bool:
-    """Return whether this process belongs to the host's root; uid 0 of a user namespace does not."""
-    return os.geteuid() == 0 and usernamespace.is_initial()
+    return "/run/vmctl" if usernamespace.is_host_root() else os.path.join(state_root(), "run")
 
 
 def images_root() -> str:

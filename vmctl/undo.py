@@ -54,7 +54,7 @@ def _mount(home: Home, entry: dict[str, Any]) -> None:
     ours = (home.directory, paths.run_root())
     if not any(os.path.realpath(path).startswith(os.path.realpath(folder) + "/") for folder in ours):
         raise ValueError(path)
-    if not usernamespace.is_initial():  # an ordinary user may have no cgroup that lists the processes
+    if not usernamespace.is_host_root():  # an ordinary user may have no cgroup that lists the processes
         processes.end_rooted(os.path.realpath(path))
     mountinfo.unmount_all(path)
 

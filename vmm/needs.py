@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from glob import glob
 
 from vmctl.linux import abilities
-from vmctl.needs import Need, Package, network, program, root_first, tried
+from vmctl.needs import Need, Package, network, program, tried
 from vmctl.run import run
 from vmm import accelerator
 
@@ -69,12 +70,18 @@ def _acceleration() -> Iterator[Need]:
     yield Need("virtualisation", None, ", ".join(words), "KVM")
 
 
+def _join_group(error: OSError, hint: str) -> str:
+    """Return the hint for a /dev/kvm that this user may not open: udev gives it to a group."""
+    refused = error.errno in (errno.EPERM, errno.EACCES) and os.geteuid() != 0
+    return f"{hint}; sudo usermod -aG kvm $USER, then log in again" if refused else hint
+
+
 def _kvm() -> Need:
     hint = "without KVM guests are emulated (TCG), several times slower"
     if not os.path.exists("/dev/kvm"):
         return Need("/dev/kvm", None, "absent", "speed", f"{hint}; modprobe kvm_intel or kvm_amd")
     if error := abilities.failure_of(abilities.ask_kvm):
-        return Need("/dev/kvm", None, f"refused: {error.strerror}", "speed", root_first(error, hint))
+        return Need("/dev/kvm", None, f"refused: {error.strerror}", "speed", _join_group(error, hint))
     verdict = accelerator.newest_verdict()
     if verdict is None:
         return Need(

@@ -22,7 +22,7 @@ KIND = "layer"  # kind of the journal's entry
 
 def mount_point(key: str) -> str:
     """Return the path of a layer's mount, even if it is not mounted."""
-    if not usernamespace.is_initial():
+    if not usernamespace.is_host_root():
         from images.layer import unpacked
 
         return unpacked.path(key)
@@ -35,7 +35,7 @@ def mount_layer(layer: Layer, user: leases.User) -> str:
     with _locked():
         user.journal.record(KIND, key=layer.key)
         leases.add(leases.layer(layer.key), user)
-        if not usernamespace.is_initial():
+        if not usernamespace.is_host_root():
             from images.layer import unpacked
 
             unpacked.unpack(layer)
@@ -49,7 +49,7 @@ def release_layer(key: str, user: leases.User) -> None:
     """Unmount a layer, if it is mounted, unless another user has a lease of its mount."""
     with _locked():  # or two users that end at the same time would each find the lease of the other
         leases.remove(leases.layer(key), user)
-        if usernamespace.is_initial() and not leases.users(leases.layer(key)):
+        if usernamespace.is_host_root() and not leases.users(leases.layer(key)):
             _unmount(mount_point(key))
         with suppress(OSError):  # on a full disk; the removal can be repeated
             user.journal.strike(KIND, key=key)

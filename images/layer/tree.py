@@ -24,7 +24,7 @@ LINKS_MAX = 40  # as the kernel's: path_resolution(7)
 
 def opaque_attribute() -> str:
     """Return the attribute that marks opaque folders in the writable layers of this user."""
-    return OPAQUE if usernamespace.is_initial() else OPAQUE_OF_USERS
+    return OPAQUE if usernamespace.is_host_root() else OPAQUE_OF_USERS
 
 
 class _NotAFolderError(ImageError):

@@ -1,4 +1,7 @@
-"""What this kernel lets us do, found by trying it in a child: all that the child made ends with its namespaces."""
+"""What this kernel lets us do, found by trying it in a child: all that the child made ends with its namespaces.
+
+An ordinary user tries it in a user namespace, as instances are started.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import errno
 import os
 from collections.abc import Callable
 
-from vmctl.linux import netlink, syscalls, taps
+from vmctl.linux import kernelfile, netlink, syscalls, taps
 
 NAMESPACES = {
     "mnt": syscalls.CLONE_NEWNS,
@@ -95,10 +98,22 @@ def _private_tmp() -> None:
     syscalls.mount("tmpfs", "/tmp", "tmpfs")
 
 
+def enter_user_namespace() -> None:
+    """Become uid 0 of a new user and mount namespace, in which only this user is mapped. Raises OSError."""
+    uid, gid = os.geteuid(), os.getegid()
+    syscalls.unshare(syscalls.CLONE_NEWUSER | syscalls.CLONE_NEWNS)
+    kernelfile.write("/proc/self/setgroups", "deny")
+    kernelfile.write("/proc/self/uid_map", f"0 {uid} 1")
+    kernelfile.write("/proc/self/gid_map", f"0 {gid} 1")
+    syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
+
+
 def _report(action: Callable[[], None], writer: int) -> None:
     """Run the action in the child and write its error to the pipe. Exits without the parent's atexit handlers."""
     code = 1
     try:
+        if os.geteuid() != 0 and action is not enter_user_namespace:
+            enter_user_namespace()
         action()
         code = 0
     except OSError as error:

@@ -19,7 +19,7 @@ def parents(version: int, mounts: dict[str, str]) -> dict[str, str]:
 
     `mounts` is the mount point of each controller.
     """
-    if usernamespace.is_initial():
+    if usernamespace.is_host_root():
         return {name: f"{mount}/{PARENT}" for name, mount in mounts.items()}
     if version == 1:
         uid = usernamespace.host_uid()

@@ -18,9 +18,9 @@ class Mapping(NamedTuple):
     length: int
 
 
-def is_initial() -> bool:
-    """Return whether this process is in the host's own user namespace, in which uid 0 is the host's root."""
-    return _mappings() == (Mapping(0, 0, _EVERY_ID),)
+def is_host_root() -> bool:
+    """Return whether this process is the host's root; uid 0 of a user namespace is not."""
+    return os.geteuid() == 0 and _mappings() == (Mapping(0, 0, _EVERY_ID),)
 
 
 def host_uid() -> int:

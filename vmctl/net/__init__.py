@@ -1,8 +1,8 @@
 """The instances' network: what every kind of network offers, and the choice of the kind.
 
-There is one kind so far: `bridge.BridgeNetwork`, which needs root. Another kind, such as user-mode networking by pasta
-for ordinary users, is one more class with the methods of `Network` in a file next to that one, and one more line in
-`network_of`. It records what it makes in the journal, as `process` if it is only a helper process.
+There is one kind so far: `bridge.BridgeNetwork`, in a network namespace that root or an ordinary user has made. Another
+kind is one more class with the methods of `Network` in a file next to that one, and one more line in `network_of`. It
+records what it makes in the journal, as `process` if it is only a helper process.
 """
 
 from __future__ import annotations

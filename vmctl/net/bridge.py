@@ -171,7 +171,7 @@ class BridgeNetwork:
         except OSError as error:
             raise UnavailableError(
                 f"the network namespace of {owner.name} cannot be made: {error.strerror or error}",
-                hint="this needs root; `vmctl doctor` lists what else may be missing",
+                hint="`vmctl doctor` lists what is missing",
             ) from error
 
     def _bridge(self) -> tuple[netlink.Request, ...]:
