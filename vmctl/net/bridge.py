@@ -171,7 +171,7 @@ class BridgeNetwork:
         except OSError as error:
             raise UnavailableError(
                 f"the network namespace of {owner.name} cannot be made: {error.strerror or error}",
-                hint="`vmctl doctor` lists what is missing",
+                hint="`vmctl doctor` shows what is missing, and whether it needs root",
             ) from error
 
     def _bridge(self) -> tuple[netlink.Request, ...]:
