@@ -123,7 +123,7 @@ def _start_detached(inst: Instance, launch: Launch) -> Outputs:
         if trace.on:
             trace.comment(f"fork: process {supervisor} becomes the supervisor")
         inst.state.supervisor_pid, inst.state.supervisor_start = supervisor, processes.start_time(supervisor)
-        inst.journal.record("process", pid=supervisor, start=inst.state.supervisor_start or 0, role="supervisor")
+        inst.journal.record_process(supervisor, inst.state.supervisor_start, "supervisor")
         pipes.close(pipes.report.write, pipes.created.write, pipes.recorded.read, pipes.plugged.read)
         os.write(pipes.recorded.write, b"r")
         created = os.read(pipes.created.read, 64).split()

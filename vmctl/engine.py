@@ -177,9 +177,9 @@ def status(inst: Instance, backend: Backend | None = None) -> str:
     backend = backend or _backend(inst)
     if inst.state.status == "running":
         watch = backend.watch(inst)
-        if watch.alive():
+        if inst.is_of_this_boot() and watch.alive():
             return "running"
-        result = watch.result()
+        result = watch.result() or _oom_killed(inst)
         inst.state.exit_code = result.code if result else None
         inst.state.exit_source = result.source if result else UNKNOWN
         inst.state.status = "exited"
@@ -188,6 +188,26 @@ def status(inst: Instance, backend: Backend | None = None) -> str:
         inst.recall()  # the command that was starting it has finished or was killed
         return "failed" if inst.state.status == "created" else status(inst, backend)
     return inst.state.status
+
+
+def _oom_killed(inst: Instance) -> Exit | None:
+    """Return the end of an instance whose own process, such as QEMU, the kernel's OOM killer has ended."""
+    from vmctl.linux.cgroups import Cgroup
+
+    return Exit(128 + signal.SIGKILL, "oom") if Cgroup(inst.cgroup).oom_kills() else None
+
+
+def reason(inst: Instance) -> str:
+    """Return in words why an instance has failed or its exit code is unknown; "" after an ordinary end."""
+    state = inst.state
+    restarted = not inst.is_of_this_boot()
+    if state.status == "created":
+        return "the host was restarted during its start" if restarted else "the command that started it was killed"
+    if state.exit_source == "oom":
+        return "the kernel killed it because memory was used up: its limit, or the host's"
+    if state.exit_source != UNKNOWN or not state.boot_id:
+        return ""
+    return "the host was restarted while it ran" if restarted else "the process that reports its end was killed"
 
 
 def _save(inst: Instance) -> None:

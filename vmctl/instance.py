@@ -14,7 +14,7 @@ from vmctl import paths, records
 from vmctl.errors import ConflictError, NotFoundError, SpecError
 from vmctl.folder import LOCK_S, Folder, absent, removal_hint
 from vmctl.journal import Journal
-from vmctl.linux import filetree, locks
+from vmctl.linux import filetree, locks, processes
 from vmctl.named import TYPE_CHECKING
 from vmctl.timeline import Timeline
 from vmctl.workload import Workload
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}"
 _HEX_DIGITS = set("0123456789abcdef")
 
-STATE = "state.jsonl"  # a line per change; the last line is valid
+STATE = "state.jsonl"  # a line per change; the last whole line counts
 STATE_BYTES = 1 << 16  # how much of its end is read
 WORKLOAD = "workload.json"
 
@@ -54,6 +54,7 @@ class State:
     stop_s: float = 10.0  # how long `stop` waits before SIGKILL, by default
     exit_code: int | None = None  # None after the exit if the code is unknown
     exit_source: str | None = None  # workload | signal | oom | vmctl | unknown
+    boot_id: str = ""  # of the kernel that ran when it was created; "" before this was recorded
     warnings: list[str]  # of the last start, for the user
     own: dict[str, Any]  # values that only the backend reads
 
@@ -95,6 +96,10 @@ class Instance(Folder):
         except FileNotFoundError:
             raise absent(self.name) from None
 
+    def is_of_this_boot(self) -> bool:
+        """Return whether the host has not been restarted since the instance was created, as far as it is known."""
+        return self.state.boot_id in ("", processes.boot_id())
+
     def recall(self) -> None:
         """Read state and timeline again, because another command may have written them.
 
@@ -132,7 +137,7 @@ def create(work: Workload, mode: str, *, held: bool = False) -> Instance:
     a new instance that nobody has locked looks like one whose command was killed.
     """
     check_name(work.name)
-    inst = Instance(work.name, work, State(id=os.urandom(4).hex(), mode=mode, created=time.time()))
+    inst = Instance(work.name, work, _new_state(mode))
     os.makedirs(paths.instances_root(), mode=0o700, exist_ok=True)
     remove_unfinished()
     # The directory appears with its content or not at all: without a mode it could not be removed properly.
@@ -154,6 +159,10 @@ def create(work: Workload, mode: str, *, held: bool = False) -> Instance:
     if not held:
         inst.release()
     return inst
+
+
+def _new_state(mode: str) -> State:
+    return State(id=os.urandom(4).hex(), mode=mode, created=time.time(), boot_id=processes.boot_id())
 
 
 def _make_locked(inst: Instance) -> int:
@@ -230,7 +239,7 @@ def state_of(name: str) -> State:
 
 
 def _read_state(directory: str, name: str) -> tuple[State, Timeline]:
-    """Return the last complete state. Raises FileNotFoundError, UnreadableError."""
+    """Return the state of the last line that can be read. Raises FileNotFoundError, UnreadableError."""
     path, what = os.path.join(directory, STATE), f"{name}: {STATE}"
     if not os.path.lexists(path):
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)

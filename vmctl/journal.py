@@ -7,6 +7,7 @@ after a crash of the host, its mounts, links and processes are gone, so nothing 
 from __future__ import annotations
 
 from vmctl import records
+from vmctl.linux import processes
 from vmctl.named import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -22,6 +23,10 @@ class Journal:
     def record(self, kind: str, **what: str | int) -> None:
         """Record an object that is about to be made."""
         records.append(self.path, {"kind": kind, **what})
+
+    def record_process(self, pid: int, start: int | None, role: str) -> None:
+        """Record a process; with the boot of the host, because another one can get the same pid and start time."""
+        self.record("process", pid=pid, start=start or 0, role=role, boot_id=processes.boot_id())
 
     def strike(self, kind: str, **what: str | int) -> None:
         """Strike out an object that has been removed; for objects that other instances look up in this journal."""

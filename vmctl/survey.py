@@ -8,10 +8,14 @@ from vmctl.instance import Instance
 from vmctl.named import NamedTuple
 
 UNKNOWN = "unknown"
+ENDED = ("exited", "failed")
 
 
 class Seen(NamedTuple):
-    """One instance as found. `reason` explains the status `unknown`; `instance` is None if it cannot be read."""
+    """One instance as found; `instance` is None if it cannot be read.
+
+    `reason` explains the statuses `unknown` and `failed`, and an end by the kernel or without a report.
+    """
 
     name: str
     instance: Instance | None
@@ -30,7 +34,8 @@ def look(name: str) -> Seen | None:
     inst = None
     try:
         inst = instance.load(name)
-        return Seen(name, inst, engine.status(inst))
+        status = engine.status(inst)
+        return Seen(name, inst, status, engine.reason(inst) if status in ENDED else "")
     except NotFoundError:
         return None
     except VmctlError as error:  # damaged, of a later format, or of a mode that is not installed

@@ -23,6 +23,8 @@ def _process(_: Home, entry: dict[str, Any]) -> None:
     pid, start = entry["pid"], entry["start"]
     if not (type(pid) is type(start) is int and 0 < pid < 1 << 31):
         raise ValueError(pid)
+    if entry.get("boot_id", "") not in ("", processes.boot_id()):
+        return  # it ended with the host, and the pid is another process's now
     if not processes.end(pid, start):
         raise VmctlError(f"process {pid} is still running after SIGKILL")
 

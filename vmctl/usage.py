@@ -7,9 +7,9 @@ from contextlib import suppress
 from vmctl.folder import Home
 from vmctl.linux import filetree
 from vmctl.named import NamedTuple
-from vmctl.survey import Seen, survey
+from vmctl.survey import ENDED, Seen, survey
 
-STOPPED = ("exited", "failed")  # statuses of instances that `prune` removes
+STOPPED = ENDED  # statuses of instances that `prune` removes
 
 
 class InstanceUse(NamedTuple):

@@ -113,8 +113,10 @@ def age(created: str) -> str:
 
 def note_unknown(found: Iterable[Seen]) -> None:
     """Print why instances have the status `unknown`, and how to remove them, to stderr."""
+    from vmctl.survey import UNKNOWN
+
     for seen in found:
-        if seen.reason:
+        if seen.status == UNKNOWN:
             note(f"{seen.reason}\nhint: {removal_hint(seen.name)}")
 
 

@@ -31,10 +31,13 @@ def run(args: argparse.Namespace) -> int:
     if args.quiet:
         for seen in found:
             print(seen.name)
-    else:
-        output.show(list(map(row, found)), COLUMNS, args.format, _cell)
-        if args.format == "table":
-            output.note_unknown(found)
+        return 0
+    rows = list(map(row, found))
+    if args.format == "table":
+        rows = [{**one, "status": "oom"} if one["exit_source"] == "oom" else one for one in rows]
+    output.show(rows, COLUMNS, args.format, _cell)
+    if args.format == "table":
+        output.note_unknown(found)
     return 0
 
 

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from contextlib import suppress
+from functools import cache
 
 from vmctl import trace
 
@@ -14,6 +15,19 @@ def start_time(pid: int) -> int | None:
     """Return the start time in clock ticks since boot (proc(5), stat field 22), or None if the process is gone."""
     found = fields(pid)
     return int(found[19]) if found else None
+
+
+@cache
+def boot_id() -> str:
+    """Return the id of this boot of the host (random(4)), "" if it cannot be read.
+
+    After a restart another process can have the same pid and even the same start time.
+    """
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
 
 
 def alive(pid: int | None, start: int | None) -> bool:

@@ -63,7 +63,7 @@ def publish(name: str, ports: Sequence[Port], target: str, journal: Journal, log
         # A child is born in the network namespace of the thread that spawns it.
         pid = near(target, lambda: _spawn([name, target, str(wait_fd), *inherited], log))
         # It waits for the go: if this process is killed before it has written the next line, the forwarder ends too.
-        journal.record("process", pid=pid, start=start_time(pid) or 0, role="forwarder")
+        journal.record_process(pid, start_time(pid), "forwarder")
         os.write(go_fd, b"\n")
 
 
