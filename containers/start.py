@@ -153,7 +153,8 @@ def _supervise(inst: Instance, launch: Launch, pipes: Pipes) -> NoReturn:
         os.read(pipes.recorded.read, 1)  # wait until vmctl closes it, so that exec below does not delay the container
         from containers.supervisor import become_supervisor  # `prepare` has imported it
 
-        become_supervisor(pid, pipes.written, *ends, inst.stdout_log, inst.stderr_log, inst.path(EXIT_FILE))
+        logs = inst.stdout_log, inst.stderr_log
+        become_supervisor(pid, pipes.written, *ends, *logs, inst.path(EXIT_FILE), inst.work.logs.size_bytes)
     except BaseException as error:
         os.write(pipes.report.write, b"0\n" + describe(error))
     finally:

@@ -19,32 +19,53 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_LAST_READS = 1024
+_NOTE_BYTES = 100
 _BOOT = "import sys; sys.path.append(sys.argv[1]); from containers.supervisor import main; main(*sys.argv[2:])"
 
 
 def become_supervisor(
-    child: int, written: int, stdout: int, stderr: int, stdout_log: str, stderr_log: str, exit_file: str
+    child: int,
+    written: int,
+    stdout: int,
+    stderr: int,
+    stdout_log: str,
+    stderr_log: str,
+    exit_file: str,
+    log_bytes: int,
 ) -> NoReturn:
     """Turn this process, the parent of `child`, into its supervisor; `stdout` and `stderr` are the child's pipes.
 
-    `written` is an eventfd(2); the supervisor writes to it after each write to a log.
+    `written` is an eventfd(2); the supervisor writes to it after each write to a log. `log_bytes` is how much of each
+    stream is kept.
     """
     null = os.open("/dev/null", os.O_RDWR)
     for fd in (0, 1, 2):
         os.dup2(null, fd)
     for fd in (written, stdout, stderr):
         os.set_inheritable(fd, True)
-    arguments = (_ROOT, str(child), str(written), str(stdout), str(stderr), stdout_log, stderr_log, exit_file)
+    fds = map(str, (child, written, stdout, stderr))
+    arguments = (_ROOT, *fds, stdout_log, stderr_log, exit_file, str(log_bytes))
     # LC_ALL=C: the tables of a locale take 130 KiB and are not needed here
     python = sys.executable
     os.execve(python, (python, "-I", "-S", "-X", "utf8", "-c", _BOOT, *arguments), {"LC_ALL": "C"})
 
 
-def main(child: str, written: str, stdout: str, stderr: str, stdout_log: str, stderr_log: str, exit_file: str) -> None:
+def main(
+    child: str,
+    written: str,
+    stdout: str,
+    stderr: str,
+    stdout_log: str,
+    stderr_log: str,
+    exit_file: str,
+    log_bytes: str,
+) -> None:
     """Copy both streams to their logs until the child exits, then write `CODE SOURCE` to the exit file."""
     for signum in (_signal.SIGINT, _signal.SIGHUP, _signal.SIGTERM):  # it exits only after its child
         _signal.signal(signum, _signal.SIG_IGN)
-    logs = {int(stdout): _open_log(stdout_log), int(stderr): _open_log(stderr_log)}
+    limit = int(log_bytes) // 2  # there are two parts
+    logs = {int(stdout): Log(stdout_log, limit), int(stderr): Log(stderr_log, limit)}
     pidfd = os.pidfd_open(int(child))
     poller = select.poll()
     for fd in (pidfd, *logs):
@@ -62,25 +83,79 @@ def main(child: str, written: str, stdout: str, stderr: str, stdout_log: str, st
             break
     for fd, log in logs.items():  # output written just before the end; other processes may keep the pipe open
         os.set_blocking(fd, False)
-        while _copy(fd, log):
-            pass
+        for _ in range(_LAST_READS):  # and may write to it without end
+            if not _copy(fd, log):
+                break
+        log.finish()
     _write_exit(exit_file, os.waitstatus_to_exitcode(os.waitpid(int(child), 0)[1]))
 
 
-def _open_log(path: str) -> int:
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+class Log:
+    """The log of one stream: a file, and its older part `NAME.1`; see vmctl/logfile.py. Its methods raise nothing."""
+
+    def __init__(self, path: str, limit: int) -> None:
+        self.path, self.limit = path, limit
+        self.fd, self.size, self.lost = -1, 0, 0  # `lost`: bytes that could not be written since the last write
+        self._open()
+
+    def write(self, data: bytes) -> None:
+        """Append; with a full disk the bytes are lost and counted, but the workload runs on."""
+        if self.size >= self.limit:
+            self._rotate()
+        note = b"\n[vmctl: %d bytes of output are lost here, the log could not be written]\n" % self.lost
+        note = note if self.lost else b""
+        try:
+            written = os.write(self.fd, note + data)
+        except OSError:
+            written = 0
+        self.size += written
+        if written < len(note):  # only a part of the note
+            self.lost += len(data)
+        else:
+            self.lost = len(note) + len(data) - written
+
+    def finish(self) -> None:
+        """Note lost bytes; if the disk is still full, in the place of the last bytes that were written."""
+        if self.lost:
+            self.write(b"")
+        if self.lost:
+            self._cut(max(0, self.size - _NOTE_BYTES))
+            self.write(b"")
+
+    def _open(self) -> bool:
+        try:
+            fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        except OSError:  # a full disk, or its folder is gone: tried again at the next rotation
+            return False
+        if self.fd >= 0:
+            os.close(self.fd)
+        self.fd, self.size = fd, os.lseek(fd, 0, os.SEEK_END)
+        return True
+
+    def _rotate(self) -> None:
+        try:
+            os.rename(self.path, self.path + ".1")
+        except OSError:
+            pass
+        if not self._open() or self.size >= self.limit:  # without a new file, the old content has to go
+            self._cut(0)
+
+    def _cut(self, size: int) -> None:
+        try:
+            os.ftruncate(self.fd, size)
+        except OSError:
+            pass
+        self.size = size
 
 
-def _copy(source: int, log: int) -> bool:
+def _copy(source: int, log: Log) -> bool:
     """Copy the available bytes; return False at the end of the stream."""
     try:
         data = os.read(source, 65536)
     except BlockingIOError:
         return False
-    try:
-        os.write(log, data)
-    except OSError:
-        pass  # with a full disk, log lines are lost, but the workload runs on
+    if data:
+        log.write(data)
     return bool(data)
 
 

@@ -16,6 +16,7 @@ from vmctl.workload import (
     File,
     FileMode,
     HttpProbe,
+    Logs,
     Port,
     Ready,
     Resources,
@@ -41,6 +42,7 @@ files:
 ports: ["8080:8000", "0.0.0.0:53:5353/udp", "[::1]:80:80"]
 volumes: ["./data:/data:ro", "/srv:/srv"]
 resources: {cpus: 1.5, memory: 256M, pids: 128, disk: 1G}
+logs: {size: 10M}
 ready: {http: 8000/health, timeout: 1500ms}
 restart: on-failure:3
 network: bridge
@@ -74,6 +76,7 @@ def test_every_key(load, tmp_path):
         ports=(Port("127.0.0.1", 8080, 8000), Port("0.0.0.0", 53, 5353, "udp"), Port("::1", 80, 80)),
         volumes=(Volume(f"{tmp_path}/./data", "/data", True), Volume("/srv", "/srv")),
         resources=Resources(1.5, Bytes(256 << 20), 128, Bytes(1 << 30)),
+        logs=Logs(Bytes(10 << 20)),
         ready=Ready(http=HttpProbe(8000, "/health"), timeout_s=Seconds(1.5)),
         restart=Restart("on-failure", 3),
         network="bridge",

@@ -17,7 +17,8 @@ from vmctl.backend import Watch
 from vmctl.errors import DeadlineError, VmctlError
 from vmctl.instance import Instance
 from vmctl.linux.events import PERIOD_S
-from vmctl.linux.filetree import size_bytes
+from vmctl.logfile import last_bytes
+from vmctl.logsearch import LogSearch, interrupted_at
 from vmctl.named import TYPE_CHECKING
 from vmctl.net.connect import Connector
 from vmctl.run import CommandError, run
@@ -34,6 +35,7 @@ SETTLE_PERIOD_S = 0.01  # a system takes seconds to boot
 EXEC_PERIOD_S = 0.1
 EXEC_S = 10.0  # time limit for a command
 ANSWER_S = 1.0  # time limit for a GET
+_TAIL_BYTES = 8192
 
 
 def wait_until_ready(watch: Watch, progress: Callable[[Instance, str], None] | None = None) -> None:
@@ -88,6 +90,7 @@ def _wait_for_probe(watch: Watch, ready: Ready, show: Callable[[Instance, str], 
     can_answer = not watch.own_kernel  # a guest cannot before its init runs
     with ExitStack() as stack:
         probe = stack.enter_context(closing(_probe(ready, inst)))
+        probe.deadline_s = deadline_s
         if can_answer and probe():
             return  # before the rest is set up, which takes a millisecond or two
         wakers = []
@@ -141,12 +144,7 @@ def tail(inst: Instance, lines: int = 15) -> str:
     """Return the last lines of the console and of the workload's logs."""
     parts = []
     for path in (inst.console_log, inst.stdout_log, inst.stderr_log):
-        try:
-            with open(path, encoding="utf-8", errors="replace") as file:
-                last = file.read()[-8192:].splitlines()[-lines:]
-        except FileNotFoundError:
-            continue
-        if last:
+        if last := last_bytes(path, _TAIL_BYTES).decode(errors="replace").splitlines()[-lines:]:
             parts.append(f"last lines of {path.rpartition('/')[2]}:\n" + "\n".join(last))
     return "\n".join(parts)
 
@@ -172,6 +170,7 @@ class _Probe:
     """A probe; it is called after each event, and after `period_s` without an event."""
 
     period_s = LOOK_S
+    deadline_s = float("inf")  # by time.monotonic; a single attempt must not take longer either
 
     def __init__(self, inst: Instance) -> None:
         self.inst = inst
@@ -231,11 +230,21 @@ class _HttpProbe(_TcpProbe):
         connection.settimeout(ANSWER_S)
         try:
             connection.sendall(self.request)
-            answer = connection.makefile("rb").readline(64)
+            status = http_status(_first_line(connection))
         except OSError:
             return False
-        status = http_status(answer)
         return status is not None and status < 400
+
+
+def _first_line(connection: socket) -> bytes:
+    """Return the first bytes of an answer; all of them must arrive within ANSWER_S. Raises OSError."""
+    answer, end_s = b"", time.monotonic() + ANSWER_S
+    while b"\n" not in answer and len(answer) < 64:
+        connection.settimeout(max(0.001, end_s - time.monotonic()))
+        if not (data := connection.recv(64)):
+            break
+        answer += data
+    return answer
 
 
 def http_request(address: str, port: int, path: str) -> bytes:
@@ -250,20 +259,26 @@ def http_status(answer: bytes) -> int | None:
 
 
 class _LogProbe(_Probe):
-    """Succeeds if a line of the workload's output matches."""
+    """Succeeds if the workload's output contains a match; each byte is read once."""
 
     def __init__(self, inst: Instance, pattern: str) -> None:
         super().__init__(inst)
         self.pattern = re.compile(pattern.encode(), re.MULTILINE)
-        self.paths = (inst.stdout_log, inst.stderr_log)
-        self.seen_bytes = -1
+        self.logs = [LogSearch(path) for path in (inst.stdout_log, inst.stderr_log)]
 
     def succeeds(self) -> bool:
-        size = sum(map(size_bytes, self.paths))
-        if size == self.seen_bytes:
-            return False
-        self.seen_bytes = size
-        return any(self.pattern.search(_content(path)) for path in self.paths)
+        try:
+            with interrupted_at(self.deadline_s):
+                return any(log.finds(self.pattern) for log in self.logs)
+        except TimeoutError:
+            raise DeadlineError(
+                f"{self.inst.name} was not ready in time: ready.log takes too long to be matched with its output",
+                hint="avoid repetitions in repetitions, such as (a+)+",
+            ) from None
+
+    def close(self) -> None:
+        for log in self.logs:
+            log.reader.close()
 
 
 class _ExecProbe(_Probe):
@@ -283,14 +298,7 @@ class _ExecProbe(_Probe):
             return False
         self.next_s = now_s + EXEC_PERIOD_S
         try:
-            return run(self.argv, check=False, timeout_s=EXEC_S)[0] == 0
+            limit_s = min(EXEC_S, max(0.001, self.deadline_s - now_s))
+            return run(self.argv, check=False, timeout_s=limit_s)[0] == 0
         except CommandError:
             return False
-
-
-def _content(path: str) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            return file.read()
-    except FileNotFoundError:
-        return b""

@@ -61,10 +61,13 @@ def _check_numbers(work: Workload) -> None:
         ("cpus", limits.cpus, 0.01, 8192),  # the most that Linux can be built for (CONFIG_NR_CPUS)
         ("memory", limits.memory_bytes, 1 << 20, 1 << 62),
         ("pids", limits.pids, 1, 1 << 22),  # PID_MAX_LIMIT
+        ("disk", limits.disk_bytes, 1 << 20, 1 << 62),
     ):
         if value is not None and not least <= value <= most:
             kind, bound = ("least", least) if value < least else ("most", most)
             raise SpecError(f"the key resources.{key}: expected at {kind} {bound}, got {str(value)[:40]}")
+    if not 128 << 10 <= work.logs.size_bytes <= 1 << 62:  # each part is larger than one write of the supervisor
+        raise SpecError(f"the key logs.size: expected at least 128K, got {work.logs.size_bytes}")
 
 
 def _check_network(work: Workload) -> None:

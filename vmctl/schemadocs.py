@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from vmctl.workload import FileMode, Restart, Seconds
+from vmctl.workload import Bytes, FileMode, Restart, Seconds
 
 # definition -> key -> description; a key without a description is an error of `describe`
 WORKLOAD = {
@@ -21,6 +21,7 @@ WORKLOAD = {
         "ports": "published ports: `[address:]host:guest[/udp]` (default address: 127.0.0.1)",
         "volumes": "files or folders of the host: `source:target[:ro]`; a relative source is next to this file",
         "resources": "limits",
+        "logs": "the workload's output that is kept",
         "ready": "probe that decides when the workload is ready: exactly one of http, tcp, log, exec",
         "restart": "what happens when the command ends; only `no` is supported so far",
         "network": "bridge: an address on vmctl's bridge; none: only loopback; host: the host's network",
@@ -36,8 +37,11 @@ WORKLOAD = {
     "Resources": {
         "cpus": "processors; 1.5 is a quota of one and a half, in mode vm on 2 virtual processors",
         "memory": "limit of the cgroup; in mode vm the memory of the guest",
-        "pids": "limit for the number of processes and threads",
+        "pids": "limit for the number of processes and threads (default: 4096)",
         "disk": "mode vm only: size of the writable disk",
+    },
+    "Logs": {
+        "size": "size of the log of each stream, at least 128K; the oldest output is dropped in larger pieces",
     },
     "Ready": {
         "http": "port and path of a GET request that must be answered with a status below 400",
@@ -85,6 +89,8 @@ def _in_file(value: Any) -> Any:
             return value.policy
         case FileMode():
             return f"{value:04o}"
+        case Bytes():
+            return f"{value >> 20}M"
         case Seconds():
             return f"{value:g}s"
         case bool() | int() | float() | str():

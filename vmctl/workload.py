@@ -56,13 +56,22 @@ class Volume(NamedTuple):
     read_only: bool = False
 
 
+DEFAULT_PIDS = 4096  # enough for any build; it keeps a fork bomb from the host's limit of 32768 or more
+
+
 class Resources(NamedTuple):
-    """Limits; None means no limit in container mode and the default size in vm mode."""
+    """Limits; for pids None means DEFAULT_PIDS, else no limit in container mode and the default size in vm mode."""
 
     cpus: float | None = None
     memory_bytes: Bytes | None = None
     pids: int | None = None
     disk_bytes: Bytes | None = None
+
+
+class Logs(NamedTuple):
+    """How much output is kept of each stream; the oldest is dropped first."""
+
+    size_bytes: Bytes = Bytes(64 << 20)
 
 
 class HttpProbe(NamedTuple):
@@ -119,6 +128,7 @@ class Workload(NamedTuple):
     ports: tuple[Port, ...] = ()
     volumes: tuple[Volume, ...] = ()
     resources: Resources = Resources()
+    logs: Logs = Logs()
     ready: Ready | None = None
     restart: Restart = Restart()
     network: Literal["bridge", "none", "host"] = "bridge"
@@ -160,7 +170,7 @@ class Workload(NamedTuple):
 _RECORDS: dict[str, Any] = {
     kind.__name__: kind
     for kind in (
-        *(Bytes, Seconds, FileMode, File, Port, Volume, Resources, HttpProbe, Ready, Restart),
+        *(Bytes, Seconds, FileMode, File, Port, Volume, Resources, Logs, HttpProbe, Ready, Restart),
         *(VmOptions, ContainerOptions),
     )
 }

@@ -13,7 +13,7 @@ from images.store.image import Image, architecture
 from vmctl.backend import Problem
 from vmctl.errors import VmctlError
 from vmctl.run import which
-from vmctl.workload import Workload
+from vmctl.workload import Logs, Workload
 from vmm import accelerator, boot, disk, files, qemu, userdata
 from vmm.choices import Choices
 
@@ -144,6 +144,8 @@ def _keys(work: Workload) -> Iterator[Problem]:
         yield Problem("vm mode has no volumes yet", "put the content into `files`, or use --mode container")
     if work.restart.policy != "no":
         yield Problem(f"vm mode cannot restart a workload ({work.restart.policy}) yet", "leave the key `restart` out")
+    if work.logs != Logs():
+        yield Problem("vm mode cannot limit logs yet: QEMU writes them", "leave the key `logs` out")
     if work.network == "host":
         yield Problem("a guest has its own kernel and cannot use the host's network", "use `network: bridge`")
 

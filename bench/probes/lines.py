@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from vmctl.backend import Watch
 from vmctl.errors import DeadlineError, VmctlError
+from vmctl.logfile import LogReader
 from vmctl.readiness import tail, wait_until
 
 
@@ -61,23 +61,16 @@ class _Lines:
 
     def __init__(self, path: str) -> None:
         self.lines: list[tuple[int, str]] = []
-        self._path = path
-        self._size = 0
+        self._log = LogReader(path)
         self._rest = b""
         self._looked_at = 0
 
     def read(self) -> bool:
         """Read what has been added; return whether anything has."""
-        try:
-            if os.stat(self._path).st_size <= self._size:
-                return False
-            with open(self._path, "rb") as file:
-                file.seek(self._size)
-                data = file.read()
-        except FileNotFoundError:  # nothing has been written yet
+        data = b"".join(iter(self._log.read, b""))
+        if not data:
             return False
         at_ns = time.monotonic_ns()
-        self._size += len(data)
         *whole, self._rest = (self._rest + data).split(b"\n")
         self.lines += [(at_ns, line.decode(errors="replace")) for line in whole]
         return True

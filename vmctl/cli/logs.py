@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from contextlib import suppress
 
 from vmctl.cli import output
 from vmctl.errors import NotFoundError, SpecError
 from vmctl.folder import Home, absent
 from vmctl.linux.stdio import write_all
+from vmctl.logfile import LogReader
 from vmctl.survey import look
 
 EXAMPLE = "vmctl logs --follow --tail 20 web"
@@ -38,11 +38,14 @@ def run(args: argparse.Namespace) -> int:
         mode = f": mode {seen.instance.state.mode} boots no kernel" if seen.instance else ""
         raise NotFoundError(f"{seen.name} has no console{mode}")
     files = {home.console_log: 1} if args.boot else {home.stdout_log: 1, home.stderr_log: 2}
-    offsets = {path: _start(path, args.tail) for path in files}
+    readers = {LogReader(path): fd for path, fd in files.items()}
+    for reader in readers if args.tail is not None else ():
+        reader.skip_to_tail(args.tail)
     while True:
         more = args.follow and _runs(args.name)
-        for path, fd in files.items():
-            offsets[path] = _copy(path, offsets[path], fd)
+        for reader, fd in readers.items():
+            while data := reader.read():
+                write_all(fd, data)
         if not more:
             return 0
         time.sleep(POLL_S)
@@ -51,28 +54,3 @@ def run(args: argparse.Namespace) -> int:
 def _runs(name: str) -> bool:
     seen = look(name)
     return seen is not None and seen.status in ("running", "created")
-
-
-def _start(path: str, lines: int | None) -> int:
-    """Return the offset of the last `lines` lines of a file, 0 for all of it."""
-    if lines is None:
-        return 0
-    with suppress(FileNotFoundError), open(path, "rb") as file:
-        content = file.read()
-        position = len(content)
-        for _ in range(lines + content.endswith(b"\n")):
-            position = content.rfind(b"\n", 0, position)
-            if position < 0:
-                return 0
-        return position + 1 if lines else len(content)
-    return 0
-
-
-def _copy(path: str, offset: int, fd: int) -> int:
-    """Copy a file from `offset` to its end and return the new offset."""
-    with suppress(FileNotFoundError), open(path, "rb") as file:
-        file.seek(offset)
-        while data := file.read(65536):
-            offset += len(data)
-            write_all(fd, data)
-    return offset
