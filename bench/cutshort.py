@@ -12,17 +12,11 @@ KIND = "ladder"
 
 
 def remark(result: Result, question: Question, mode: str) -> str:
-    """Return the remark on a slope: that its ladder was cut short, and why; "" if it was not.
-
-    With only one instance the slope is the cost of the first one, which includes what others would share with it.
-    """
+    """Return the remark on a slope: that its ladder was cut short, and why; "" if it was not."""
     if question.statistic != "slope" or all(question.key != one.key for kind, one in of(result.plan) if kind == KIND):
         return ""
     found = _stopped(result, mode)
-    if found is None:
-        return ""
-    alone = found.values.get("instances") == 1 and bool(question.points and len(question.points(found)) > 1)
-    return f"{'for the first instance only; ' * alone}stopped {found.texts['stopped']}"
+    return "" if found is None else f"stopped {found.texts['stopped']}"
 
 
 def sentences(result: Result) -> Iterator[str]:
@@ -34,7 +28,7 @@ def sentences(result: Result) -> Iterator[str]:
             count = UNKNOWN if ran is None else f"{ran:g}"
             yield (
                 f"{mode}: {count} of {result.plan.instances} instances at the same time; stopped "
-                f"{found.texts['stopped']}{', so the cost of one more is the cost of the first one' * (ran == 1)}"
+                f"{found.texts['stopped']}{', so the cost of one more is unknown' * (ran == 1)}"
             )
 
 

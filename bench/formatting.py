@@ -33,7 +33,9 @@ def interval(figure: Figure) -> str:
 
 
 def ratio(one: Ratio) -> str:
-    """Return a ratio with its interval: "1.31 (1.28 to 1.35)"."""
+    """Return a ratio with its interval: "1.31 (1.28 to 1.35)"; UNKNOWN for one of too few rounds."""
+    if one.verdict == "few":
+        return UNKNOWN
     if one.low is None or one.high is None:
         return _times(one.ratio)
     return f"{_times(one.ratio)} ({_times(one.low)} to {_times(one.high)})"

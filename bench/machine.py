@@ -32,6 +32,17 @@ def scatter_share(one: Figure) -> float | None:
     return TO_SIGMA * one.mad / one.value if one.value and one.mad is not None else None
 
 
+def busy(result: Result) -> str:
+    """Return a warning if more processes than processors wanted to run when the measurement began, else ""."""
+    load, cpus = result.host.get("load_average"), result.host.get("cpus")
+    if not (isinstance(load, list) and load and isinstance(cpus, int)) or load[0] <= cpus:
+        return ""
+    return (
+        f"The host was busy: its load was {load[0]:.1f} on {cpus} processors when the measurement began, so times and "
+        "memory are also those of other programs."
+    )
+
+
 def sentence(result: Result) -> str:
     """Return how long the control took, how that scattered, and what it means; "" for a result without its figure."""
     one = figure(result)

@@ -44,6 +44,7 @@ class Question(NamedTuple):
     points: Callable[[Sample], Sequence[tuple[float, float]]] | None = None
     statistic: str = "median"  # median | slope | p95 | p99
     less_is_better: bool = True
+    marginal: bool = False  # the cost of one more instance: above 0, and only measured with at least two
     headline: bool = False  # has its own sentence and chart in the report
     meaning: str = ""  # what is measured, from which moment to which, and by which source
     service: bool | None = None  # True: only for workloads with `ready`; False: only without; None: for both
@@ -62,7 +63,7 @@ def value(name: str) -> Callable[[Sample], Sequence[float]]:
 def between(first: str, last: str) -> Callable[[Sample], Sequence[float]]:
     """Return a `Question.values` that returns the seconds between two marks, if both were observed.
 
-    After clone3 parent and child race: T4 can be some microseconds before T1, which counts as 0.
+    In results of earlier formats T4 can be some microseconds before T1, which counts as 0.
     """
 
     def seconds(sample: Sample) -> Sequence[float]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from bench.model import FORMAT, WITHOUT_CONTROL, Result
+from bench.model import FORMAT, FORMATS, Result
 from vmctl.errors import SpecError
 from vmctl.linux.filetree import write_atomic
 
@@ -32,7 +32,7 @@ def read(place: str) -> Result:
     try:
         document = msgspec.json.decode(content)
         found = document.get("format") if isinstance(document, dict) else None
-        if found not in (FORMAT, WITHOUT_CONTROL):
+        if found not in FORMATS:
             raise SpecError(
                 f"{path} is not a result of this version of vmctl: its format is {found!r}, expected {FORMAT!r}",
                 hint="measure again, or read it with the version of vmctl that wrote it",

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 ENOUGH = 30  # rounds; with fewer, the interval of a median is too narrow
 ENOUGH_FOR = {5: 100, 95: 100, 99: 1000}  # percentile -> observations; five or ten of them are then beyond it
 ENOUGH_POINTS = 10  # of a slope: from here on the normal distribution approximates that of Kendall's S
+ENOUGH_FOR_OUTLIERS = 8  # values; the middle of fewer does not show which of them are far from it
 RESAMPLES = 2000
 LEVEL = 0.95
 BAND = 0.03  # a ratio within 0.97 to 1.03 counts as no difference
@@ -99,7 +100,9 @@ def lacking(percent: int, count: int) -> str:
 def spread(values: Sequence[float]) -> Spread:
     """Return how values scatter; there must be at least one."""
     p5, p95 = percentile(values, 5), percentile(values, 95)
-    return Spread(min(values), p5, p95, deviation(values), sum(outliers(values)))
+    return Spread(
+        min(values), p5, p95, deviation(values), sum(outliers(values)) if len(values) >= ENOUGH_FOR_OUTLIERS else 0
+    )
 
 
 def cliffs_delta(first: Sequence[float], second: Sequence[float]) -> float:
@@ -239,6 +242,12 @@ def slope(ladders: Sequence[Points]) -> float | None:
     """
     steps = _slopes(ladders)
     return median(steps) if steps else None
+
+
+def tau(ladders: Sequence[Points]) -> float:
+    """Return Kendall's tau of ladders: the share of pairs of points that rise, minus the share of those that fall."""
+    steps = _slopes(ladders)
+    return (sum(step > 0 for step in steps) - sum(step < 0 for step in steps)) / len(steps) if steps else 0.0
 
 
 def slope_interval(ladders: Sequence[Points], level: float = LEVEL) -> Interval | None:

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from typing import Any
 from zlib import crc32
 
-from bench import questions, statistics
+from bench import marginal, questions, statistics
 from bench.model import CONTROL, Figure, Plan, Ratio, Sample
 from bench.questions import Question
 from bench.statistics import ENOUGH, ENOUGH_POINTS, INVALID_BEYOND, Interval
 
 DURABLE = "io"  # the metric in which a guest that beats its host writes into the host's page cache
 _PERCENT = {"p95": 95, "p99": 99}
+_OWN = "memory.pss_bytes"  # what the processes of one instance use: the lower end of what one more costs
 
 Rounds = dict[int, Sequence[float]]  # round -> its sample's answers to one question, without rounds that have no answer
 Ladders = dict[int, Sequence[tuple[float, float]]]
@@ -23,8 +24,8 @@ def summarise(plan: Plan, samples: Sequence[Sample]) -> tuple[tuple[Figure, ...]
     """Return one figure per question and mode, also if nothing was observed, and the ratios of the modes.
 
     The last figure is the control's, if the plan has a control. Each pair of modes has a ratio, with the earlier mode
-    of the plan as its base, if the base's figure is above 0 and the statistic is a median or a slope. The result
-    depends on the arguments only.
+    of the plan as its base, if both have a figure, the base's is above 0, and the statistic is a median or a slope. The
+    result depends on the arguments only.
     """
     counted = _counted(samples)
     guests = {one.mode for one in samples if "accelerator" in one.texts}
@@ -32,10 +33,16 @@ def summarise(plan: Plan, samples: Sequence[Sample]) -> tuple[tuple[Figure, ...]
     ratios: list[Ratio] = []
     for kind, question in questions.of(plan):
         of_modes = {mode: counted.get((kind, mode), []) for mode in plan.modes}
+        known = []
         for mode, found in of_modes.items():
-            figures.append(_figure(question, mode, found, _steps(plan, kind, mode), seed(plan, question.key, mode)))
-        for place, base in enumerate(plan.modes):
-            for mode in plan.modes[place + 1 :]:
+            one = _figure(question, mode, found, _steps(plan, kind, mode), seed(plan, question.key, mode))
+            if question.marginal and one.value is not None:
+                own = next((figure.value for figure in figures if (figure.key, figure.mode) == (_OWN, mode)), None)
+                one = _measurable(one, question, found, own)
+            figures.append(one)
+            known += [mode] if one.value is not None or question.statistic in _PERCENT else []
+        for place, base in enumerate(known):
+            for mode in known[place + 1 :]:
                 number = seed(plan, question.key, mode, base)
                 found_ratio = _ratio(question, (mode, base), (of_modes[mode], of_modes[base]), number)
                 if found_ratio is not None:
@@ -100,6 +107,14 @@ def _figure(question: Question, mode: str, samples: Sequence[Sample], steps: int
     interval = statistics.rounds_interval(list(found.values()), number)
     why = "" if interval else f"an interval needs {ENOUGH} rounds, there are {len(found)}"
     return Figure(**known, value=statistics.median(values), **ends(interval), why=why)
+
+
+def _measurable(one: Figure, question: Question, samples: Sequence[Sample], own: float | None) -> Figure:
+    """Return the figure, without its value if the slope is not the cost of one more instance."""
+    points = list(ladders(question, samples).values())
+    why = marginal.refused(points, question.unit, own if question.metric == "memory" else None)
+    known = {name: getattr(one, name) for name in ("key", "mode", "statistic", "unit", "observations", "failures")}
+    return Figure(**known, value=None, why=why) if why else one
 
 
 def _slope(known: dict[str, Any], points: list[Sequence[tuple[float, float]]]) -> Figure:

@@ -129,8 +129,7 @@ def _start_detached(inst: Instance, launch: Launch) -> Outputs:
         created = os.read(pipes.created.read, 64).split()
         if not created:
             raise revive(_read_all(pipes.report.read).partition(b"\n")[2], inst.name)
-        inst.timeline.mark("T1", int(created[1]))
-        _await_exec(inst, launch, int(created[0]), pipes)
+        _await_exec(inst, launch, int(created[0]), int(created[1]), pipes)
         return Outputs((os.dup(pipes.stdout.read), os.dup(pipes.stderr.read)), os.dup(pipes.written))
 
 
@@ -168,17 +167,17 @@ def _start_attached(inst: Instance, launch: Launch, streams: Streams) -> int | N
     """
     with Pipes() as pipes:
         pid = clone(launch, streams, pipes.report.write, pipes.plugged.read)
-        inst.timeline.mark("T1")
+        created_ns = monotonic_ns()
         pipes.close(pipes.report.write)
         try:
-            return _await_exec(inst, launch, pid, pipes)
+            return _await_exec(inst, launch, pid, created_ns, pipes)
         except BaseException:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
             raise
 
 
-def _await_exec(inst: Instance, launch: Launch, pid: int, pipes: Pipes) -> int | None:
+def _await_exec(inst: Instance, launch: Launch, pid: int, created_ns: int, pipes: Pipes) -> int | None:
     inst.state.pid, inst.state.pid_start = pid, processes.start_time(pid)
     if launch.link is not None:
         _plug(inst, launch.link, pid, pipes)
@@ -187,6 +186,8 @@ def _await_exec(inst: Instance, launch: Launch, pid: int, pipes: Pipes) -> int |
     master = None
     with os.fdopen(os.dup(pipes.report.read), "rb") as report:
         mark = report.readline()
+        # after clone3 parent and child race: the earlier of them shows that the process exists
+        inst.timeline.mark("T1", min(created_ns, int(mark)) if mark else created_ns)
         error = report.readline()
         if launch.tty and error == b"terminal\n":
             from containers.terminals import open_terminal

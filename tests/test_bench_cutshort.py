@@ -8,7 +8,7 @@ from bench.questions import of
 from bench.report import page, words
 
 WHY = "before instance 2: instances share the host's network in mode host, and it has port 8000 only once"
-ALONE = f"for the first instance only; stopped {WHY}"
+ALONE = f"stopped {WHY}"
 
 
 def cut(result, mode, count, why=WHY):
@@ -57,11 +57,12 @@ def test_it_is_in_the_sentences_the_tables_and_the_notes(short):
         "memory for one more instance",
         "more than the one before",
     ]
-    note = (
-        f"host: 1 of 5 instances at the same time; stopped {WHY}, so the cost of one more is the cost of the first one"
-    )
+    note = f"host: 1 of 5 instances at the same time; stopped {WHY}, so the cost of one more is unknown"
     assert any(line.startswith(note) for line in table.notes(short))
-    assert page.page(short).count("for the first instance only") >= 2
+    only = "only one instance could run, and the first one pays for what all share"
+    assert f"A plain process: no answer ({only})." in words.sentences(short, question(short, "memory.marginal_bytes"))
+    assert page.page(short).count(only) >= 2
+    assert [one for one in short.ratios if one.key == "memory.marginal_bytes" and "host" in (one.mode, one.base)] == []
 
 
 def test_one_that_got_further_has_a_slope_of_what_ran(whole):

@@ -49,6 +49,7 @@ QUESTIONS = (
         "bytes",
         points=_taken,
         statistic="slope",
+        marginal=True,
         headline=True,
         meaning=f"Slope of the host's memory taken against the number of instances: {_FLAT}.",
     ),
@@ -58,6 +59,7 @@ QUESTIONS = (
         "bytes",
         points=_points("disk_bytes", 0),
         statistic="slope",
+        marginal=True,
         headline=True,
         meaning="Slope of allocated bytes (st_blocks * 512, after sync) against the number of instances. Shared files "
         "count once, by device and inode, also for 0 instances.",

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 _COMPARISONS: dict[str, Callable[[str], str]] = {
     "more": lambda times: f"{times} times",
     "less": lambda times: f"{times} times",
-    "few": lambda times: f"{times} times, too few rounds",
     "invalid": lambda times: "not valid",
 }
 _NUMBER_AND_UNIT = re.compile(r"(?<=\d) (?=(?:[num]s|µs|μs|s|min|h|%|B|[KMGT]iB|times|runs?|points?)\b|%)")
@@ -49,6 +48,8 @@ def cells(result: Result, question: Question) -> list[Cell]:
 def _comparison(ratio: Ratio | None) -> str:
     if ratio is None:
         return ""
+    if ratio.verdict == "few" and abs(ratio.delta) == 1:
+        return f"{'more' if ratio.delta > 0 else 'less'} in every run"
     text = _COMPARISONS.get(ratio.verdict)
     return text(_times(ratio.ratio)) if text else VERDICTS.get(ratio.verdict, ratio.verdict)
 

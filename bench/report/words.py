@@ -139,7 +139,7 @@ def _compared(result: Result, question: Question, one: Figure, base: Figure, rat
         "equal": f"the same as {other} within 3 %",
         "small": f"different from {other}, but by less than 3 %",
         "undecided": f"neither a difference to {other} nor equality is shown",
-        "few": f"{_multiple(one, ratio)} as {other}, from too few rounds to show a difference",
+        "few": _in_every_run(one, ratio, other),
         "invalid": f"better than {other}, so this is not valid: cache or durability differs",
     }[ratio.verdict]
     return f"{who} {value}, {judged}{f'; {_count(question, one)}, {between}' if between else ''}."
@@ -153,6 +153,14 @@ def _difference(one: Figure, base: Figure, ratio: Ratio, other: str) -> str:
     if ratio.ratio >= _TIMES:
         return f"{text} {word} than {other} ({_multiple(one, ratio)})"
     return f"{text} ({abs(ratio.ratio - 1) * 100:.0f} %) {word} than {other}"
+
+
+def _in_every_run(one: Figure, ratio: Ratio, other: str) -> str:
+    """Return what few runs show: whether each run of one mode differs from each run of the other."""
+    more, less, _ = _WORDS.get(one.unit, _USUAL)
+    if abs(ratio.delta) < 1:
+        return f"from too few rounds to show a difference to {other}"
+    return f"each run {more if ratio.delta > 0 else less} than every run of {other}"
 
 
 def _multiple(one: Figure, ratio: Ratio) -> str:
