@@ -12,7 +12,7 @@ from support.commands import free_port, inspect, ok, refused, vmctl
 
 from vmctl import backends
 from vmctl.linux import commands, netlink, syscalls, taps
-from vmctl.net import bridge
+from vmctl.net import bridge, guard
 from vmctl.run import run
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="namespaces need root")
@@ -103,7 +103,9 @@ def test_a_container_s_start_step_by_step(own_root, trace):
     lines = iter(text.splitlines())
     for pattern in expected:
         assert any(re.match(rf"{pattern}(  #.*)?$", line) for line in lines), pattern
-    assert re.search(r"nsenter --net=.*/switch ip link add vm\w{8} up master if77 type veth peer name eth0", text)
+    assert re.search(
+        r"nsenter --net=.*/switch ip link add vm\w{8} index \d+ up master if77 type veth peer name eth0", text
+    )
 
 
 @needs_root
@@ -190,23 +192,33 @@ def test_pasted_network_requests_do_the_same():
             netlink.set_up("lo"),
             netlink.new_bridge("vmctl0", 77, "52:54:00:4d:00:01"),
             netlink.new_address(77, "10.77.0.1", 16),
-            netlink.new_veth("veth0", 77, "eth0", mac, pid),
+            netlink.new_veth("veth0", 80, 77, "eth0", mac, pid),
+            *netlink.tie_port("veth0", 80, mac),
             netlink.new_neighbour(77, "10.77.0.2", mac),
             netlink.default_route(77, "10.77.0.9"),
             netlink.new_neighbour(77, "10.77.0.3", mac),
             netlink.delete_neighbour(77, "10.77.0.3"),
             netlink.new_bridge("other", 78, mac),
             netlink.delete_link("other"),
+            netlink.new_bridge("another", 79, mac),
+            netlink.delete_link_number(79),
         ]
+
+    def filters():
+        added = [guard.admit(f"vm0000000{number}", mac, f"10.77.0.{number}") for number in (2, 3)]
+        hidden = [guard.hide_ssh("10.77.0.2"), guard.hide_ssh("10.77.0.3")]
+        removed = [guard.dismiss("vm00000003", mac, "10.77.0.3"), guard.show_ssh("10.77.0.3")]
+        return [*guard.table(), *added, *hidden, *removed]
 
     def by_netlink(pid):
         netlink.apply(*requests(pid))
-        taps.new_tap("tap0")
+        taps.new_tap("tap0", 2)  # the next one: `ip tuntap` takes no index
         netlink.apply(netlink.set_up("tap0", 77))
+        netlink.Connection(netlink.NETLINK_NETFILTER).apply(*filters())
 
     def by_hand(pid):
         tap = bridge.DEFAULT.tap_command(bridge.DEFAULT.preview(Peer)._replace(device="tap0"))
-        bash("\n".join([*(request.command for request in requests(pid)), tap]))
+        bash("\n".join([*(request.command for request in (*requests(pid), *filters())), tap]))
 
     assert in_a_namespace(by_netlink) == in_a_namespace(by_hand)
 
@@ -227,6 +239,8 @@ def in_a_namespace(act):
             act(peer.pid)
             views = [["ip", "-o", "-d", "link"], ["ip", "-o", "address"], ["ip", "route"], ["ip", "neigh"]]
             views += [["nsenter", "-t", str(peer.pid), "-n", "ip", "-o", "link"]]
+            views += [["bridge", "fdb", "show", "dynamic"], ["bridge", "-d", "link", "show", "dev", "veth0"]]
+            views += [["nft", "list", "ruleset"]]
             os.write(write, "".join(run(view)[1] for view in views).encode())
         finally:
             os._exit(0)

@@ -60,4 +60,4 @@ def root_first(error: OSError, hint: str) -> str:
 
 def network() -> Need:
     """Return the need for the bridge to which containers and guests are connected."""
-    return tried("bridge, veth", abilities.build_switch, "network", "modprobe -a bridge veth")
+    return tried("bridge, veth", abilities.build_switch, "network", "modprobe -a bridge veth nf_tables")

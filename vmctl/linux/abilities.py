@@ -9,7 +9,7 @@ import errno
 import os
 from collections.abc import Callable
 
-from vmctl.linux import kernelfile, netlink, syscalls, taps
+from vmctl.linux import kernelfile, netlink, nftables, syscalls, taps
 
 NAMESPACES = {
     "mnt": syscalls.CLONE_NEWNS,
@@ -72,16 +72,19 @@ def filter_system_calls() -> None:
 
 
 def build_switch() -> None:
-    """Create a bridge with a veth pair on it. Raises OSError."""
+    """Create a bridge with a veth pair on it, and a filter of its frames. Raises OSError."""
     syscalls.unshare(syscalls.CLONE_NEWNET)
     mac = "52:54:00:4d:00:01"
-    netlink.apply(netlink.new_bridge("bridge0", 7, mac), netlink.new_veth("port0", 7, "eth0", mac, os.getpid()))
+    netlink.apply(netlink.new_bridge("bridge0", 7, mac), netlink.new_veth("port0", 8, 7, "eth0", mac, os.getpid()))
+    filters = netlink.Connection(netlink.NETLINK_NETFILTER)
+    filters.apply(nftables.new_table("table0"), nftables.new_entry_chain("table0", "chain0"))
+    filters.close()
 
 
 def make_tap() -> None:
     """Create a tap device like that of a guest. Raises OSError."""
     syscalls.unshare(syscalls.CLONE_NEWNET)
-    taps.new_tap("tap0")
+    taps.new_tap("tap0", 9)
 
 
 def ask_kvm() -> None:

@@ -13,17 +13,23 @@ from _socket import AF_INET, AF_NETLINK, SOCK_CLOEXEC, SOCK_RAW, inet_aton, sock
 
 from vmctl import trace
 
-RTM_NEWLINK, RTM_DELLINK, RTM_NEWADDR, RTM_NEWROUTE, RTM_NEWNEIGH, RTM_DELNEIGH = 16, 17, 20, 24, 28, 29
+RTM_NEWLINK, RTM_DELLINK, RTM_SETLINK = 16, 17, 19
+RTM_NEWADDR, RTM_NEWROUTE, RTM_NEWNEIGH, RTM_DELNEIGH = 20, 24, 28, 29
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE = 0x1, 0x4, 0x100, 0x200, 0x400
 NLMSG_ERROR = 2
-NETLINK_ROUTE = 0
+NETLINK_ROUTE, NETLINK_NETFILTER = 0, 12
+NFNL_SUBSYS_NFTABLES, _NFNL_BATCH = 10, (0x10, 0x11)  # NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MASTER, IFLA_LINKINFO, IFLA_NET_NS_PID = 1, 3, 10, 18, 19
 IFLA_INFO_KIND, IFLA_INFO_DATA, VETH_INFO_PEER = 1, 2, 1
 IFLA_BR_FORWARD_DELAY, IFLA_BR_STP_STATE, IFLA_BR_MCAST_SNOOPING = 1, 5, 23
 IFA_ADDRESS, IFA_LOCAL, NDA_DST, NDA_LLADDR, RTA_GATEWAY, RTA_OIF = 1, 2, 1, 2, 5, 4
+IFLA_PROTINFO, IFLA_BRPORT_LEARNING, IFLA_BRPORT_UNICAST_FLOOD = 12, 8, 9
+AF_BRIDGE, NTF_MASTER, NUD_NOARP, NLA_F_NESTED = 7, 0x04, 0x40, 0x8000
 NUD_PERMANENT, RT_TABLE_MAIN, RTPROT_BOOT, RTN_UNICAST, IFF_UP = 0x80, 254, 3, 1, 0x1
 
 _NLMSGHDR = struct.Struct("=IHHII")
+_NFGENMSG = struct.Struct(">BBH")
+_NFTABLES = _NFGENMSG.pack(0, 0, NFNL_SUBSYS_NFTABLES)
 _RTATTR = struct.Struct("=HH")
 
 
@@ -37,42 +43,52 @@ class Request:
         self.command = command
 
 
+class Filter(Request):
+    """A message for the packet filter; those in one call of `apply` are executed together or not at all."""
+
+    def __init__(self, kind: int, flags: int, family: int, body: bytes, command: str) -> None:
+        super().__init__(NFNL_SUBSYS_NFTABLES << 8 | kind, flags, _NFGENMSG.pack(family, 0, 0) + body, command)
+
+
 class Connection:
     """A socket for requests; they are executed in the network namespace in which it was made."""
 
-    def __init__(self) -> None:
+    def __init__(self, protocol: int = NETLINK_ROUTE) -> None:
         """Open it in the network namespace of this thread. Raises OSError."""
-        self._socket = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE)
+        self._socket = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, protocol)
+        self._protocol = protocol
         self._sent = 0
 
     def apply(self, *requests: Request) -> None:
-        """Execute requests. Raises OSError for the first that is refused; those after it are executed all the same."""
+        """Execute requests, which are all for this protocol. Raises OSError for the first that is refused.
+
+        Requests after that one are executed all the same, except those for the packet filter, of which none is.
+        """
         first = self._sent
         self._sent += len(requests)
-        messages = (
-            _NLMSGHDR.pack(_NLMSGHDR.size + len(request.body), request.kind, request.flags, number, 0) + request.body
-            for number, request in enumerate(requests, first)
-        )
-        self._socket.send(b"".join(messages))
-        answers = [self._errno(number) for number in range(first, self._sent)]
-        for request, code in zip(requests, answers, strict=True):
-            if code:
+        messages = b"".join(_message(*each) for each in enumerate(requests, first))
+        if self._protocol == NETLINK_NETFILTER:  # an error of the whole answers the begin, so it gets the first number
+            begin, end = (_pack(kind, NLM_F_REQUEST, first, _NFTABLES) for kind in _NFNL_BATCH)
+            messages = begin + messages + end
+        self._socket.send(messages)
+        for number, request in enumerate(requests, first):
+            if code := self._answer(number):
                 raise OSError(code, f"`{request.command}`: {os.strerror(code)}")
             if trace.on:
                 trace.step(request.command)
 
-    def _errno(self, number: int) -> int:
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+    def _answer(self, number: int) -> int:
         """Return the error of a request, 0 for success."""
         while True:
             answer = self._socket.recv(8192)
             _, kind, _, answered, _ = _NLMSGHDR.unpack_from(answer)
-            if answered == number:  # else it belongs to a request whose `apply` was interrupted by a signal
+            if answered == number:  # else it belongs to a request after a refused one, or to an interrupted call
                 code: int = struct.unpack_from("=i", answer, _NLMSGHDR.size)[0] if kind == NLMSG_ERROR else 0
                 return -code
-
-    def close(self) -> None:
-        """Close the socket."""
-        self._socket.close()
 
 
 def apply(*requests: Request) -> None:
@@ -87,9 +103,9 @@ def apply(*requests: Request) -> None:
 def new_bridge(name: str, index: int, mac: str) -> Request:
     """Create a bridge that forwards at once: no spanning tree, no forward delay, no multicast snooping."""
     options = (
-        _attribute(IFLA_BR_FORWARD_DELAY, struct.pack("=I", 0)),
-        _attribute(IFLA_BR_STP_STATE, struct.pack("=I", 0)),
-        _attribute(IFLA_BR_MCAST_SNOOPING, b"\0"),
+        attribute(IFLA_BR_FORWARD_DELAY, struct.pack("=I", 0)),
+        attribute(IFLA_BR_STP_STATE, struct.pack("=I", 0)),
+        attribute(IFLA_BR_MCAST_SNOOPING, b"\0"),
     )
     body = _ifinfomsg(index, IFF_UP) + _name(name) + _mac(mac) + _info("bridge", b"".join(options))
     plain = "forward_delay 0 stp_state 0 mcast_snooping 0"
@@ -97,14 +113,15 @@ def new_bridge(name: str, index: int, mac: str) -> Request:
     return Request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, command)
 
 
-def new_veth(name: str, master: int, peer: str, peer_mac: str, peer_pid: int) -> Request:
+def new_veth(name: str, index: int, master: int, peer: str, peer_mac: str, peer_pid: int) -> Request:
     """Create a veth pair: one end here on the bridge `master`, the other in the namespace of a process.
 
     The other end is created in that namespace. Moving a link there would wait for every reader in the kernel.
     """
-    other = _ifinfomsg() + _name(peer) + _mac(peer_mac) + _attribute(IFLA_NET_NS_PID, struct.pack("=I", peer_pid))
-    body = _ifinfomsg(0, IFF_UP) + _name(name) + _master(master) + _info("veth", _attribute(VETH_INFO_PEER, other))
-    command = f"ip link add {name} up master if{master} type veth peer name {peer} address {peer_mac} netns {peer_pid}"
+    other = _ifinfomsg() + _name(peer) + _mac(peer_mac) + attribute(IFLA_NET_NS_PID, struct.pack("=I", peer_pid))
+    body = _ifinfomsg(index, IFF_UP) + _name(name) + _master(master) + _info("veth", attribute(VETH_INFO_PEER, other))
+    cable = f"type veth peer name {peer} address {peer_mac} netns {peer_pid}"
+    command = f"ip link add {name} index {index} up master if{master} {cable}"
     return Request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, command)
 
 
@@ -114,40 +131,70 @@ def set_up(name: str, master: int | None = None) -> Request:
     return Request(RTM_NEWLINK, 0, body, f"ip link set {name} up{f' master if{master}' if master else ''}")
 
 
+def tie_port(name: str, index: int, mac: str) -> tuple[Request, Request]:
+    """Have a bridge know the one MAC behind a port, learn none from its frames, and send it no frame of others.
+
+    Without an entry for a MAC, which ends after 5 minutes of silence, a bridge sends its frames to every port.
+    """
+    off = attribute(IFLA_BRPORT_LEARNING, b"\0") + attribute(IFLA_BRPORT_UNICAST_FLOOD, b"\0")
+    port = struct.pack("=BBHiII", AF_BRIDGE, 0, 0, index, 0, 0) + attribute(IFLA_PROTINFO | NLA_F_NESTED, off)
+    known = struct.pack("=BBHiHBB", AF_BRIDGE, 0, 0, index, NUD_NOARP, NTF_MASTER, 0)
+    known += attribute(NDA_LLADDR, octets(mac))
+    flags = NLM_F_CREATE | NLM_F_REPLACE
+    return (
+        Request(RTM_SETLINK, 0, port, f"bridge link set dev {name} learning off flood off"),
+        Request(RTM_NEWNEIGH, flags, known, f"bridge fdb replace {mac} dev {name} master static"),
+    )
+
+
 def delete_link(name: str) -> Request:
     """Remove a link; the other end of a veth pair is removed with it."""
     return Request(RTM_DELLINK, 0, _ifinfomsg() + _name(name), f"ip link del {name}")
 
 
+def delete_link_number(index: int) -> Request:
+    """Remove the link with this index."""
+    return Request(RTM_DELLINK, 0, _ifinfomsg(index), f"ip link del if{index}")
+
+
 def new_address(index: int, address: str, prefix: int) -> Request:
     """Add an IPv4 address to a link; the kernel adds the route to its network."""
     raw = inet_aton(address)
-    body = struct.pack("=BBBBI", AF_INET, prefix, 0, 0, index) + _attribute(IFA_LOCAL, raw)
+    body = struct.pack("=BBBBI", AF_INET, prefix, 0, 0, index) + attribute(IFA_LOCAL, raw)
     command = f"ip address add {address}/{prefix} dev if{index}"
-    return Request(RTM_NEWADDR, NLM_F_CREATE, body + _attribute(IFA_ADDRESS, raw), command)
+    return Request(RTM_NEWADDR, NLM_F_CREATE, body + attribute(IFA_ADDRESS, raw), command)
 
 
 def default_route(index: int, gateway: str) -> Request:
     """Add a default route."""
     header = struct.pack("=BBBBBBBBI", AF_INET, 0, 0, 0, RT_TABLE_MAIN, RTPROT_BOOT, 0, RTN_UNICAST, 0)
-    body = header + _attribute(RTA_GATEWAY, inet_aton(gateway)) + _attribute(RTA_OIF, struct.pack("=I", index))
+    body = header + attribute(RTA_GATEWAY, inet_aton(gateway)) + attribute(RTA_OIF, struct.pack("=I", index))
     return Request(RTM_NEWROUTE, NLM_F_CREATE, body, f"ip route add default via {gateway} dev if{index}")
 
 
 def new_neighbour(index: int, address: str, mac: str) -> Request:
     """Add a permanent neighbour entry: no ARP request is sent, so nothing waits for ARP's retry after 1 s."""
-    body = _ndmsg(index) + _attribute(NDA_DST, inet_aton(address)) + _attribute(NDA_LLADDR, _octets(mac))
+    body = _ndmsg(index) + attribute(NDA_DST, inet_aton(address)) + attribute(NDA_LLADDR, octets(mac))
     command = f"ip neigh replace {address} lladdr {mac} dev if{index}"
     return Request(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, body, command)
 
 
 def delete_neighbour(index: int, address: str) -> Request:
     """Remove a permanent neighbour entry."""
-    body = _ndmsg(index) + _attribute(NDA_DST, inet_aton(address))
+    body = _ndmsg(index) + attribute(NDA_DST, inet_aton(address))
     return Request(RTM_DELNEIGH, 0, body, f"ip neigh del {address} dev if{index}")
 
 
-def _attribute(kind: int, payload: bytes) -> bytes:
+def _message(number: int, request: Request) -> bytes:
+    return _pack(request.kind, request.flags, number, request.body)
+
+
+def _pack(kind: int, flags: int, number: int, body: bytes) -> bytes:
+    return _NLMSGHDR.pack(_NLMSGHDR.size + len(body), kind, flags, number, 0) + body
+
+
+def attribute(kind: int, payload: bytes) -> bytes:
+    """Return an attribute of a message."""
     size = _RTATTR.size + len(payload)
     return _RTATTR.pack(size, kind) + payload + bytes(-size % 4)
 
@@ -161,21 +208,22 @@ def _ndmsg(index: int) -> bytes:
 
 
 def _name(name: str) -> bytes:
-    return _attribute(IFLA_IFNAME, name.encode() + b"\0")
+    return attribute(IFLA_IFNAME, name.encode() + b"\0")
 
 
 def _master(index: int) -> bytes:
-    return _attribute(IFLA_MASTER, struct.pack("=I", index))
+    return attribute(IFLA_MASTER, struct.pack("=I", index))
 
 
 def _mac(mac: str) -> bytes:
-    return _attribute(IFLA_ADDRESS, _octets(mac))
+    return attribute(IFLA_ADDRESS, octets(mac))
 
 
-def _octets(mac: str) -> bytes:
+def octets(mac: str) -> bytes:
+    """Return the six bytes of a MAC such as 52:54:00:00:00:01."""
     return bytes.fromhex(mac.replace(":", ""))
 
 
 def _info(kind: str, data: bytes) -> bytes:
-    body = _attribute(IFLA_INFO_KIND, kind.encode()) + _attribute(IFLA_INFO_DATA, data)
-    return _attribute(IFLA_LINKINFO, body)
+    body = attribute(IFLA_INFO_KIND, kind.encode()) + attribute(IFLA_INFO_DATA, data)
+    return attribute(IFLA_LINKINFO, body)

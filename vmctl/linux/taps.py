@@ -8,14 +8,18 @@ import struct
 
 from vmctl import trace
 
-TUNSETIFF, TUNSETPERSIST = 0x400454CA, 0x400454CB
+TUNSETIFF, TUNSETPERSIST, TUNSETIFINDEX = 0x400454CA, 0x400454CB, 0x400454DA
 IFF_TAP, IFF_NO_PI, IFF_VNET_HDR = 0x2, 0x1000, 0x4000
 
 
-def new_tap(name: str) -> None:
-    """Create a persistent tap in the network namespace of this thread, unless it exists. Raises OSError."""
+def new_tap(name: str, index: int) -> None:
+    """Create a persistent tap in the network namespace of this thread, unless it exists. Raises OSError.
+
+    `index` is its interface index.
+    """
     fd = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
     try:
+        fcntl.ioctl(fd, TUNSETIFINDEX, struct.pack("I", index))
         fcntl.ioctl(fd, TUNSETIFF, struct.pack("16sH22x", name.encode(), IFF_TAP | IFF_NO_PI | IFF_VNET_HDR))
         fcntl.ioctl(fd, TUNSETPERSIST, 1)
         if trace.on:

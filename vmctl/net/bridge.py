@@ -12,7 +12,7 @@ from contextlib import suppress
 from vmctl.errors import ConflictError, UnavailableError
 from vmctl.linux import netlink
 from vmctl.named import TYPE_CHECKING
-from vmctl.net import Link, switch
+from vmctl.net import Link, guard, switch
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -37,7 +37,11 @@ class Subnet:
         self.gateway = self._address(_BRIDGE)
 
     def __contains__(self, address: str) -> bool:
-        return 0 <= int.from_bytes(inet_aton(address), "big") - self._base < self._size
+        return 0 <= self.number(address) < self._size
+
+    def number(self, address: str) -> int:
+        """Return how many addresses are below this one."""
+        return int.from_bytes(inet_aton(address), "big") - self._base
 
     def first_free(self, used: Collection[str]) -> str:
         """Return the lowest address for an instance that is not in `used`. Raises ConflictError if all are."""
@@ -91,8 +95,9 @@ class BridgeNetwork:
         from vmctl.linux.taps import new_tap
 
         try:
-            switch.inside(lambda: new_tap(link.device))
-            switch.apply(netlink.set_up(link.device, self.index), self._neighbour(link))
+            index = self._port(link.address)
+            switch.inside(lambda: new_tap(link.device, index))
+            switch.apply(netlink.set_up(link.device, self.index), *self._tied(link), guard.hide_ssh(link.address))
         except OSError as error:
             raise UnavailableError(
                 f"the tap of {link.owner} cannot be made: {error.strerror or error}",
@@ -105,13 +110,18 @@ class BridgeNetwork:
 
         Raises UnavailableError if the kernel refuses.
         """
-        cable = netlink.new_veth(link.device, self.index, INSIDE, link.mac, pid)
+        index = self._port(link.address)
+        cable = netlink.new_veth(link.device, index, self.index, INSIDE, link.mac, pid)
         try:
             try:
-                switch.apply(cable, self._neighbour(link))
-            except FileExistsError:  # from the run before: the kernel takes its time to remove a dead namespace
-                _delete_device(link.device)
-                switch.apply(cable, self._neighbour(link))
+                switch.apply(cable, *self._tied(link))
+            except OSError as error:
+                if error.errno not in (errno.EEXIST, errno.EBUSY):
+                    raise
+                # from the run before: the kernel takes its time to remove a dead namespace
+                _delete(netlink.delete_link(link.device))
+                _delete(netlink.delete_link_number(index))
+                switch.apply(cable, *self._tied(link))
         except OSError as error:
             raise UnavailableError(f"{link.owner} cannot be connected to its network: {error.strerror}") from error
 
@@ -151,10 +161,15 @@ class BridgeNetwork:
                 switch.remove()
             elif is_ours and switch.exists():
                 is_last = some not in self.subnet and not any(address in self.subnet for address in in_use)
-                _delete_device(entry["device"])
-                _delete(netlink.delete_neighbour(self.index, entry["address"]))
+                self._cut_off(entry["address"], entry["device"])
                 if is_last:
-                    _delete_device(self.name)
+                    _delete(netlink.delete_link(self.name))
+
+    def _cut_off(self, address: str, device: str) -> None:
+        _delete(netlink.delete_link(device))
+        _delete(netlink.delete_neighbour(self.index, address))
+        _delete(guard.dismiss(device, mac_of(address), address))
+        _delete(guard.show_ssh(address))
 
     def _link(self, owner: Owner, address: str) -> Link:
         subnet = self.subnet
@@ -164,7 +179,7 @@ class BridgeNetwork:
         """Make the switch, or only the bridge if this is the network's first instance."""
         try:
             if not switch.exists():
-                switch.make(*self._bridge())
+                switch.make(*self._bridge(), *guard.table())
             elif is_first:
                 with suppress(FileExistsError):  # a killed command got that far
                     switch.apply(*self._bridge())
@@ -186,8 +201,17 @@ class BridgeNetwork:
         """Return the part of a journal entry about the network, so that `undo` needs nothing else."""
         return {"network": self.name, "subnet": self.subnet.text, "bridge": self.index}
 
-    def _neighbour(self, link: Link) -> netlink.Request:
-        return netlink.new_neighbour(self.index, link.address, link.mac)
+    def _port(self, address: str) -> int:
+        """Return the interface index of an address's port, which no other port in the switch has."""
+        return self.index << 16 | self.subnet.number(address)
+
+    def _tied(self, link: Link) -> tuple[netlink.Request, ...]:
+        """Return the requests that tie port, MAC and address of an instance together."""
+        return (
+            *netlink.tie_port(link.device, self._port(link.address), link.mac),
+            netlink.new_neighbour(self.index, link.address, link.mac),
+            guard.admit(link.device, link.mac, link.address),
+        )
 
 
 DEFAULT = BridgeNetwork("vmctl0", "10.77.0.0/16", 77)
@@ -204,10 +228,6 @@ def undo(folder: str, entry: dict[str, Any]) -> None:
     except OSError:  # not an address
         raise ValueError(entry["address"]) from None
     network.undo(folder, entry)
-
-
-def _delete_device(name: str) -> None:
-    _delete(netlink.delete_link(name))
 
 
 def _delete(request: netlink.Request) -> None:

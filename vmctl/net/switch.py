@@ -20,7 +20,7 @@ from vmctl.linux import kernelfile, netlink
 from vmctl.linux.locks import folder_locked
 from vmctl.linux.syscalls import CLONE_NEWNET, MNT_DETACH, MS_BIND, mount, setns, umount2, unshare
 from vmctl.linux.threads import in_thread
-from vmctl.named import TYPE_CHECKING, NamedTuple
+from vmctl.named import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from typing import TypeVar
@@ -104,9 +104,12 @@ def enter() -> None:
 
 
 def apply(*requests: netlink.Request) -> None:
-    """Execute requests in the switch. Raises OSError for the first that is refused, StateError without a switch."""
+    """Execute requests in the switch, those for the packet filter last. Raises OSError for the first that is refused.
+
+    Raises StateError without a switch.
+    """
     with _traced():
-        _connection().apply(*requests)
+        _connections().apply(requests)
 
 
 def used(folder: str) -> set[str]:
@@ -145,36 +148,48 @@ def in_use(folder: str) -> Iterator[str]:
                 os.unlink(os.path.join(folder, address))
 
 
-class _Kept(NamedTuple):
-    """The netlink socket of this process in the switch: so it is entered once, not for every request."""
+class _Connections:
+    """The netlink sockets of this process in the switch: so it is entered once, not for every request."""
 
-    pid: int  # a forked child needs another socket, or it would read its parent's answers
-    inode: int  # of the namespace: another command may have made a new switch
-    connection: netlink.Connection
+    def __init__(self) -> None:
+        """Open them in the network namespace of this thread. Raises OSError."""
+        self.pid = os.getpid()  # a forked child needs others, or it would read its parent's answers
+        self.inode = 0  # of the namespace: another command may have made a new switch
+        self._route, self._filter = netlink.Connection(), netlink.Connection(netlink.NETLINK_NETFILTER)
+
+    def apply(self, requests: Sequence[netlink.Request]) -> None:
+        """Execute requests."""
+        for connection, kind in ((self._route, netlink.Request), (self._filter, netlink.Filter)):
+            if of_kind := [request for request in requests if type(request) is kind]:
+                connection.apply(*of_kind)
+
+    def close(self) -> None:
+        """Close the sockets: they would keep a removed namespace alive."""
+        self._route.close()
+        self._filter.close()
 
 
-_kept: _Kept | None = None
+_kept: _Connections | None = None
 
 
-def _connection() -> netlink.Connection:
+def _connections() -> _Connections:
     inode = _inode()
     if _kept is None or (_kept.pid, _kept.inode) != (os.getpid(), inode):
-        _keep(inode, inside(netlink.Connection))
-        assert _kept
-    return _kept.connection
+        return _keep(inside(_Connections), inode)
+    return _kept
 
 
-def _keep(inode: int, connection: netlink.Connection) -> None:
+def _keep(connections: _Connections, inode: int) -> _Connections:
     global _kept
     _drop()
-    _kept = _Kept(os.getpid(), inode, connection)
+    _kept, connections.inode = connections, inode
+    return connections
 
 
 def _drop() -> None:
-    """Close the netlink socket: it would keep a removed namespace alive."""
     global _kept
     if _kept is not None:
-        _kept.connection.close()
+        _kept.close()
         _kept = None
 
 
@@ -194,15 +209,15 @@ def _make(furnishings: Sequence[netlink.Request]) -> None:
         trace.step("unshare --net bash", "and in the new namespace, until `exit`:")
     unshare(CLONE_NEWNET)  # until the mount below nothing of it survives a crash
     _configure()
-    connection = netlink.Connection()
-    connection.apply(netlink.set_up("lo"), *furnishings)
+    connections = _Connections()
+    connections.apply((netlink.set_up("lo"), *furnishings))
     os.close(os.open(path(), os.O_CREAT | os.O_CLOEXEC, 0o600))
     if trace.on:
         trace.step(f"touch {path()}")
     mount(_THIS_NAMESPACE, path(), None, MS_BIND)
     if trace.on:
         trace.step("exit")
-    _keep(_inode(), connection)
+    _keep(connections, _inode())
 
 
 @contextmanager
