@@ -9,7 +9,7 @@ from containers import identity, preparation
 from images.store import store
 from images.store.image import architecture, process
 from vmctl.backend import Problem
-from vmctl.errors import NotFoundError, VmctlError
+from vmctl.errors import VmctlError
 from vmctl.linux import usernamespace
 from vmctl.linux.cgroups import Cgroup
 from vmctl.workload import Port, Workload
@@ -24,8 +24,6 @@ def problems(work: Workload, *, namespaced: bool) -> Iterator[Problem]:
             check(work)
         except VmctlError as error:
             yield Problem(str(error), error.hint)
-    if work.container.userns == "auto":
-        yield from _own_users(work, namespaced=namespaced)
     if not namespaced and work.network == "none":
         yield Problem("network: none needs a network namespace, and mode host has none", hint="use --mode container")
     if not namespaced or work.network == "host":
@@ -49,25 +47,6 @@ def _taken_ready_port(work: Workload) -> Iterator[Problem]:
 
         for error in ports.refusals([Port("127.0.0.1", port, port)]):
             yield Problem(str(error), error.hint)
-
-
-def _own_users(work: Workload, *, namespaced: bool) -> Iterator[Problem]:
-    if not namespaced:
-        yield Problem("userns: auto needs a user namespace, and mode host has none", hint="use --mode container")
-        return
-    if work.network == "host":
-        yield Problem("userns: auto cannot use the host's network", hint="use network: bridge or network: none")
-    if not usernamespace.is_host_root():
-        return  # the layers have the owners of the user's namespace, which are those inside
-    from containers import idmap
-
-    try:
-        if layers := store.find(work.image).layers:
-            idmap.check(layers[0])
-    except NotFoundError:
-        pass  # reported already
-    except VmctlError as error:
-        yield Problem(str(error), error.hint)
 
 
 def _image(work: Workload) -> None:

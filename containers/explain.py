@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from containers import identity, idmap, preparation, userns
+from containers import identity, preparation, trees, userns
 from containers.launch import Launch
 from images.layer import mounts
 from images.store import store
@@ -38,17 +38,17 @@ def steps(work: Workload, *, namespaced: bool) -> Iterator[Step]:
     yield from _cgroup(launch, work)
     if flags & syscalls.CLONE_NEWUSER:
         first_id = ids.FIRST
-        views = idmap.views(launch, layers, os.path.join(paths.run_root(), "ID"), first_id)
-        yield from _views(views)
-        launch = idmap.in_user_namespace(launch, views, first_id)
+        launch = launch._replace(first_id=first_id)
+        for command in trees.commands([*layers, *(volume.source for volume in launch.volumes)], first_id):
+            yield Step("owners", command, "uid 0 on disk is root inside; ids that cannot be mapped are `nobody` inside")
     yield from _clone(launch)
-    layered = "the layers below, the instance's writable folder on top"
-    yield Step("root", str(launch.root), layered if launch.first_id is None else "a mount that is not locked")
+    yield Step("root", str(launch.root), "the layers below, the instance's writable folder on top")
     yield Step("enter", 'pivot_root(".", "."), umount -l .' if flags else "chroot .", "the old root is unreachable")
     for step in launch.steps:
         yield Step("mount", str(step))
     for volume in launch.volumes:
-        yield Step("volume", f"mount --bind {'-o ro ' if volume.read_only else ''}{volume.source} {volume.target}")
+        options = f"{'ro,' if volume.read_only else ''}nosuid,nodev"
+        yield Step("volume", f"mount --rbind -o {options} {volume.source} {volume.target}")
     for file in launch.files:
         yield Step("file", f"write {file.path} (mode {file.mode:04o}, {len(file.content)} characters)")
     yield from _network(work, flags)
@@ -61,12 +61,6 @@ def _cgroup(launch: Launch, work: Workload) -> Iterator[Step]:
         yield Step("cgroup", f"mkdir {folder}", "the instance's resources are counted and limited here")
     for controller, file, value in launch.cgroup.settings(preparation.limits(work)):
         yield Step("limit", f"echo {value} > {os.path.join(launch.cgroup.folders[controller], file)}")
-
-
-def _views(views: idmap.Views) -> Iterator[Step]:
-    for view in (*views.layers, *views.volumes):
-        yield Step("owners", str(view), "uid 0 on disk is root inside; ids that cannot be mapped are `nobody` inside")
-    yield Step("root", str(views.root), "mounted by the host's root, which can read all attributes of the layers")
 
 
 def _clone(launch: Launch) -> Iterator[Step]:

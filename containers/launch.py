@@ -10,11 +10,12 @@ import errno
 import os
 import select
 import signal
+import stat
 from collections.abc import Mapping
 from time import monotonic_ns
 
 from containers import identity, imagepath
-from containers.mountplan import Mount, Overlay, Step
+from containers.mountplan import Overlay, Step
 from images.store.image import Process
 from vmctl import trace
 from vmctl.errors import CommandNotExecutableError, CommandNotFoundError, SpecError, VmctlError, advice
@@ -44,7 +45,7 @@ class Launch(NamedTuple):
 
     namespaces: int
     cgroup: Cgroup
-    root: Overlay | Mount
+    root: Overlay
     steps: tuple[Step, ...]
     volumes: tuple[Volume, ...]
     files: tuple[File, ...]
@@ -54,6 +55,8 @@ class Launch(NamedTuple):
     init: str | None  # path on the host of a reaper that runs as PID 1 and starts the command
     tty: bool  # whether the command gets a terminal of the container's devpts
     first_id: int | None  # id of the host that is 0 inside; None: no user namespace
+    tree: int | None  # descriptor of the root as a detached mount; None: `root` is mounted on the host
+    volume_trees: tuple[int, ...]  # the same for the volumes
     capabilities: int | None  # None: keep all
     seccomp: bytes  # empty: no filter
 
@@ -171,10 +174,9 @@ def enter_root(launch: Launch) -> None:
     own_mounts = bool(launch.namespaces & syscalls.CLONE_NEWNS)
     if own_mounts:  # else the mounts below would appear on the host
         syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
-    launch.root.apply()
+    _attach_root(launch)
     _refuse_read_only(launch.root.target)
     old = os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    sources = [os.open(volume.source, os.O_PATH | os.O_CLOEXEC) for volume in launch.volumes]
     init = os.open(launch.init, os.O_PATH | os.O_CLOEXEC) if launch.init else None
     os.chdir(launch.root.target)
     if trace.on:
@@ -190,17 +192,29 @@ def enter_root(launch: Launch) -> None:
     _refuse_links()
     os.umask(0)  # mkdir and mknod must get the modes they request
     os.fchdir(old)
+    if own_mounts and trace.on:
+        trace.step("cd -P ..", "the old root, which is stacked on the new one")
     for step in launch.steps:
         step.apply()
-    for volume, source in zip(launch.volumes, sources, strict=True):
-        _bind(source, volume.target, syscalls.MS_RDONLY if volume.read_only else 0)
+    for volume, tree in zip(launch.volumes, launch.volume_trees, strict=True):
+        _attach(tree, volume.target)
     if init is not None:
-        _bind(init, _INIT, syscalls.MS_RDONLY)
+        _bind(init, _INIT)
     os.umask(0o022)
     if own_mounts:
         syscalls.umount2(".", syscalls.MNT_DETACH)
     os.close(old)
     os.chdir("/")
+
+
+def _attach_root(launch: Launch) -> None:
+    if launch.tree is None:
+        launch.root.apply()
+        return
+    syscalls.move_mount(launch.tree, launch.root.target)
+    if trace.on:
+        for command in str(launch.root).split(" && "):
+            trace.step(command)
 
 
 def _refuse_read_only(root: str) -> None:
@@ -216,16 +230,23 @@ def _refuse_links() -> None:
             raise SpecError(f"{path} in the image is a symbolic link; it must be a folder")
 
 
-def _bind(source: int, target: str, flags: int) -> None:
-    """Bind a file or folder of the host, given by its descriptor; the path inside is created if it is missing."""
-    path = f"/proc/self/fd/{source}"
-    mount_point = imagepath.mount_point(target, is_folder=os.path.isdir(path))
+def _attach(tree: int, target: str) -> None:
+    """Attach a detached mount to a path inside, which is created if it is missing."""
+    mount_point = imagepath.mount_point(target, is_folder=stat.S_ISDIR(os.fstat(tree).st_mode))
     try:
-        syscalls.mount(path, f"/proc/self/fd/{mount_point}", None, syscalls.MS_BIND | syscalls.MS_REC)
+        syscalls.move_mount(tree, mount_point)
     finally:
         os.close(mount_point)
-    if flags:
-        syscalls.mount(None, target, None, syscalls.MS_BIND | syscalls.MS_REMOUNT | flags)
+
+
+def _bind(source: int, target: str) -> None:
+    """Bind a file of the host, given by its descriptor, read-only; the path inside is created if it is missing."""
+    mount_point = imagepath.mount_point(target, is_folder=False)
+    try:
+        syscalls.mount(f"/proc/self/fd/{source}", f"/proc/self/fd/{mount_point}", None, syscalls.MS_BIND)
+    finally:
+        os.close(mount_point)
+    syscalls.mount(None, target, None, syscalls.MS_BIND | syscalls.MS_REMOUNT | syscalls.MS_RDONLY)
 
 
 def _write_file(file: File) -> None:

@@ -11,7 +11,7 @@ import stat
 from collections.abc import Iterator
 
 from vmctl import trace
-from vmctl.linux import usernamespace
+from vmctl.linux import syscalls, usernamespace
 from vmctl.linux.syscalls import (
     MS_BIND,
     MS_NODEV,
@@ -112,7 +112,10 @@ class Device(NamedTuple):
 
 
 class HostDevice(NamedTuple):
-    """Bind a device of the host, whose root is the working directory now: mknod(2) fails in a user namespace."""
+    """Bind a device of the host, whose root is the working directory now.
+
+    mknod(2) fails in a user namespace, and on a mount that allows devices a workload could make its own.
+    """
 
     path: str
 
@@ -122,25 +125,36 @@ class HostDevice(NamedTuple):
         if trace.on:
             trace.step(f"touch {self.path}")
         mount(self.path.lstrip("/"), self.path, None, MS_BIND)
+        mount(None, self.path, None, MS_BIND | MS_REMOUNT | MS_NOSUID | MS_NOEXEC)
 
     def __str__(self) -> str:
-        return f"mount --bind {self.path} {self.path}, from the host's root"
+        return f"mount --bind -o nosuid,noexec {self.path} {self.path}, from the host's root"
 
 
 class HostTree(NamedTuple):
     """Bind a file system of the host, whose root is the working directory, with all that is mounted in it."""
 
     path: str
+    read_only: bool = False
 
     def apply(self) -> None:
         """Apply the step; does nothing if the host does not have it. Raises OSError."""
         source = self.path.lstrip("/")
-        if os.path.isdir(source):
-            os.makedirs(self.path, exist_ok=True)
-            mount(source, self.path, None, MS_BIND | MS_REC)
+        if not os.path.isdir(source):
+            return
+        os.makedirs(self.path, exist_ok=True)
+        tree = syscalls.open_tree(source)
+        try:
+            if self.read_only:
+                attributes = syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NODEV | syscalls.MOUNT_ATTR_NOEXEC
+                syscalls.mount_setattr(tree, attributes | syscalls.MOUNT_ATTR_RDONLY)
+            syscalls.move_mount(tree, self.path)
+        finally:
+            os.close(tree)
 
     def __str__(self) -> str:
-        return f"mount --rbind {self.path} {self.path}, from the host's root"
+        option = "-o ro,nosuid,nodev,noexec " if self.read_only else ""
+        return f"mount --rbind {option}{self.path} {self.path}, from the host's root"
 
 
 class Link(NamedTuple):
@@ -161,8 +175,8 @@ class Link(NamedTuple):
 
 # Independent of the kernel's defaults: a writable layer in which a renamed folder refers to its old name, or a file has
 # only its attributes, could not become a layer of an image.
-_SELF_CONTAINED = "redirect_dir=off,metacopy=off"
-_OF_USERS = "userxattr"  # in a user namespace; it includes the two above, and cannot be given with them
+_SELF_CONTAINED = (("redirect_dir", "off"), ("metacopy", "off"))
+_OF_USERS = (("userxattr", None),)  # in a user namespace; it includes the two above, and cannot be given with them
 
 
 class Overlay(NamedTuple):
@@ -186,7 +200,7 @@ class Overlay(NamedTuple):
         """The mount options, relative to the folder of the layers; the topmost layer comes first."""
         upper, work = (_escaped(os.path.join(self.directory, name)) for name in ("upper", "work"))
         lower = ":".join(map(_escaped, reversed(self.layers)))
-        marks = _SELF_CONTAINED if usernamespace.is_host_root() else _OF_USERS
+        marks = ",".join(key if value is None else f"{key}={value}" for key, value in _marks())
         return f"lowerdir={lower},upperdir={upper},workdir={work},{marks}"
 
     def apply(self) -> None:
@@ -197,13 +211,32 @@ class Overlay(NamedTuple):
             if trace.on:
                 trace.step(f"cd {self.folder}")
             # nodev: nothing else keeps device nodes of an image from giving access to the host's disks
-            mount("overlay", self.target, "overlay", MS_NODEV, self.data)
+            mount("overlay", self.target, "overlay", MS_NOSUID | MS_NODEV, self.data)
         finally:
             os.fchdir(before)
             os.close(before)
 
+    def detached(self, layers: list[int]) -> int:
+        """Return it as a mount that is attached nowhere, of these descriptors of its layers. Raises OSError.
+
+        The kernel reads each folder by its descriptor, so that no path of the host appears in mountinfo.
+        """
+        above = [os.open(os.path.join(self.directory, name), os.O_PATH | os.O_CLOEXEC) for name in ("upper", "work")]
+        try:
+            lower = (("lowerdir+", f"/proc/self/fd/{fd}") for fd in reversed(layers))
+            upper = ((key, f"/proc/self/fd/{fd}") for key, fd in zip(("upperdir", "workdir"), above, strict=True))
+            parameters = (("source", "overlay"), *lower, *upper, *_marks())
+            return syscalls.new_mount("overlay", parameters, syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NODEV)
+        finally:
+            for fd in above:
+                os.close(fd)
+
     def __str__(self) -> str:
-        return f"cd {self.folder} && mount -t overlay -o nodev,{self.data} overlay {self.target}"
+        return f"cd {self.folder} && mount -t overlay -o nosuid,nodev,{self.data} overlay {self.target}"
+
+
+def _marks() -> tuple[tuple[str, str | None], ...]:
+    return _SELF_CONTAINED if usernamespace.is_host_root() else _OF_USERS
 
 
 Step = Mount | Hide | ReadOnly | Device | HostDevice | HostTree | Link
@@ -220,22 +253,17 @@ def root(layers: list[str], directory: str) -> Overlay:
     return Overlay(tuple(map(os.path.basename, layers)), folder, directory)
 
 
-def bind_onto_itself(path: str) -> Mount:
-    """Return a bind mount of a mount onto itself: a mount inherited from the host is locked, its copy is not.
+def kernel_file_systems(*, own_mounts: bool = True, sysfs: bool = True, shared: bool = False) -> Iterator[Step]:
+    """Yield the steps for /proc, /dev and /sys.
 
-    See mount_namespaces(7), "Restrictions on mount namespaces".
-    """
-    return Mount("", path, MS_BIND | MS_REC, "", path)
-
-
-def kernel_file_systems(*, own_users: bool = False, shared: bool = False) -> Iterator[Step]:
-    """Yield the steps for /proc, /dev and /sys; `own_users` is True in a user namespace.
-
-    `shared`: the process stays in namespaces that its user namespace does not own, so it cannot mount their file
-    systems, and sees those of the host.
+    With its own mounts, a container gets each device as a mount from the host: nodes that it makes itself open nothing.
+    `sysfs` is False if only the host may mount a sysfs, because it shows the devices of the host's network. `shared`:
+    the process stays in namespaces that its user namespace does not own, so it cannot mount their file systems, and
+    sees those of the host.
     """
     yield HostTree("/proc") if shared else Mount("proc", "/proc", _PLAIN)
-    yield Mount("tmpfs", "/dev", MS_NOSUID | MS_STRICTATIME, "mode=755,size=64k")
+    nodev = MS_NODEV if own_mounts else 0
+    yield Mount("tmpfs", "/dev", MS_NOSUID | nodev | MS_STRICTATIME, "mode=755,size=64k")
     for name, major, minor in (
         ("null", 1, 3),
         ("zero", 1, 5),
@@ -245,7 +273,7 @@ def kernel_file_systems(*, own_users: bool = False, shared: bool = False) -> Ite
         ("tty", 5, 0),
     ):
         path = f"/dev/{name}"
-        yield HostDevice(path) if own_users else Device(path, major, minor)
+        yield HostDevice(path) if own_mounts else Device(path, major, minor)
     for name, to in (("fd", ""), ("stdin", "/0"), ("stdout", "/1"), ("stderr", "/2")):
         yield Link(f"/dev/{name}", f"/proc/self/fd{to}")
     group = ",gid=5" if usernamespace.ids() > TTY_GROUP else ""  # an id that is not mapped is refused
@@ -253,7 +281,7 @@ def kernel_file_systems(*, own_users: bool = False, shared: bool = False) -> Ite
     yield Link("/dev/ptmx", "pts/ptmx")
     yield Mount("tmpfs", "/dev/shm", _PLAIN, "mode=1777,size=64m", "shm")
     yield HostTree("/dev/mqueue") if shared else Mount("mqueue", "/dev/mqueue", _PLAIN)
-    yield HostTree("/sys") if shared else Mount("sysfs", "/sys", _PLAIN | MS_RDONLY)
+    yield Mount("sysfs", "/sys", _PLAIN | MS_RDONLY) if sysfs else HostTree("/sys", read_only=own_mounts)
 
 
 def cgroup_file_systems(version: int, controllers: list[str]) -> Iterator[Step]:

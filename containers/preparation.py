@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
 
 from containers import identity, mountplan, seccomp, watch
 from containers.launch import NAMESPACES, Launch
@@ -43,13 +44,24 @@ def prepare(inst: Instance, *, namespaced: bool, tty: bool) -> Launch:
     inst.journal.record("cgroup", name=inst.cgroup)  # after the objects its processes use: undone before them
     cgroup.create(limits(inst.work))
     ready = launch(inst.work, image, layers, inst.directory, cgroup, link, flags)._replace(tty=tty)
-    if not flags & syscalls.CLONE_NEWUSER:
-        return ready
-    if not usernamespace.is_host_root():  # the owners on disk are the ids of the user's namespace: nothing to map
-        return ready._replace(first_id=0)
-    from containers import idmap
+    return _with_mounts(inst, ready) if namespaced or ready.volumes else ready
 
-    return idmap.mount(inst, ready, layers)
+
+def _with_mounts(inst: Instance, launch: Launch) -> Launch:
+    from containers import trees
+
+    if not launch.namespaces:
+        return trees.volumes(launch)
+    inst.state.weakened = list(_weaknesses(launch))
+    return trees.make(inst, launch, own_users=bool(launch.namespaces & syscalls.CLONE_NEWUSER))
+
+
+def _weaknesses(launch: Launch) -> Iterator[str]:
+    """Yield a text for each barrier that the workload has asked to leave out, or that this host does not have."""
+    if not launch.namespaces & syscalls.CLONE_NEWUSER:
+        yield "userns: host: root in the container has the ids of root outside of it"
+    if not launch.seccomp:
+        yield "no system call is filtered (seccomp: unconfined, or an architecture without a profile)"
 
 
 def _make_folders(inst: Instance, top: str) -> None:
@@ -65,14 +77,14 @@ def _make_folders(inst: Instance, top: str) -> None:
 
 def resume(inst: Instance, *, namespaced: bool) -> Launch:
     """Return the launch of a running instance, for another process in it; makes nothing."""
-    image = store.find(inst.state.image_digest or inst.work.image)  # the name may refer to another image by now
-    flags = namespaces(inst.work) if namespaced else 0
-    ready = launch(inst.work, image, [], inst.directory, Cgroup(inst.cgroup), None, flags)
-    if not flags & syscalls.CLONE_NEWUSER:
-        return ready
     from containers import userns
 
-    return ready._replace(first_id=userns.first_id(inst))
+    image = store.find(inst.state.image_digest or inst.work.image)  # the name may refer to another image by now
+    flags = namespaces(inst.work) if namespaced else 0
+    first_id = userns.first_id(inst)
+    if first_id is None:  # its workload may be of a vmctl in which `host` was the default
+        flags &= ~syscalls.CLONE_NEWUSER
+    return launch(inst.work, image, [], inst.directory, Cgroup(inst.cgroup), None, flags)._replace(first_id=first_id)
 
 
 def launch(
@@ -101,6 +113,8 @@ def launch(
         tty=False,
         capabilities=capabilities,
         first_id=None,
+        tree=None,
+        volume_trees=(),
         seccomp=seccomp.default_filter(capabilities) if filtered and capabilities is not None else b"",
     )
 
@@ -136,7 +150,13 @@ def check_volumes(work: Workload) -> None:
 
 def _steps(cgroup: Cgroup, flags: int) -> list[mountplan.Step]:
     own_users = bool(flags & syscalls.CLONE_NEWUSER) or not usernamespace.is_host_root()
-    steps = list(mountplan.kernel_file_systems(own_users=own_users, shared=own_users and not flags))
+    steps = list(
+        mountplan.kernel_file_systems(
+            own_mounts=bool(flags) or own_users,
+            sysfs=bool(flags & syscalls.CLONE_NEWNET) or not own_users,
+            shared=own_users and not flags,
+        )
+    )
     if flags:
         steps += mountplan.cgroup_file_systems(cgroup.layout.version, sorted(cgroup.folders))
         steps += mountplan.protections()

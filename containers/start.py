@@ -76,7 +76,7 @@ class ContainerStart:
         self._launch = launch
         self._attachment = attachment
         self._master: int | None = None  # the master of an attached workload's terminal
-        self._open: list[int] = []
+        self._open: list[int] = [*launch.volume_trees, *([] if launch.tree is None else [launch.tree])]
 
     def begin(self) -> None:
         """See Start."""

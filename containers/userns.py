@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 from vmctl import ids
 from vmctl.instance import Instance
-from vmctl.linux import kernelfile, syscalls
+from vmctl.linux import kernelfile, syscalls, usernamespace
 from vmctl.named import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -28,16 +28,19 @@ def first_id(inst: Instance) -> int | None:
 
 
 def reserve(inst: Instance) -> int:
-    """Reserve a range for the instance and return its first id; repeatable. Raises ConflictError if all are taken."""
-    own = ids.take(inst, first_id(inst))
+    """Reserve a range for the instance and return its first id; repeatable. Raises ConflictError if all are taken.
+
+    An ordinary user has only one range, that of the user's own namespace, which begins at 0.
+    """
+    own = ids.take(inst, first_id(inst)) if usernamespace.is_host_root() else 0
     inst.state.own[_KEY] = own
     inst.save()
     return own
 
 
 def mapping(first: int) -> str:
-    """Return the line of uid_map and gid_map: first id inside, first id outside, count."""
-    return f"0 {first} {ids.COUNT}"
+    """Return the content of uid_map and gid_map; in a line: first id inside, first id outside, count."""
+    return f"0 {first} {ids.COUNT}" if usernamespace.is_host_root() else usernamespace.same_ids()
 
 
 class MappingBarrier:

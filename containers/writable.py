@@ -23,7 +23,7 @@ def writable(inst: Instance, *, pause: bool) -> Iterator[Writable]:
     with ExitStack() as stack:
         if pause:
             stack.enter_context(freezer.frozen(inst))
-        folder = stack.enter_context(_view(inst.path("upper"), userns.first_id(inst)))
+        folder = stack.enter_context(_view(inst.path("upper"), userns.first_id(inst) or None))
         yield Writable(folder, (*_MOUNT_POINTS, *(volume.target for volume in inst.work.volumes)))
 
 

@@ -127,7 +127,8 @@ def first(base):
     return seen
 
 
-def up(image, mode, name="box", text=""):
+def up(image, mode, name="box", text="container: {userns: host}"):
+    """Start an instance; without a user namespace, so that it has ids above 65535."""
     path = os.path.join(os.environ["VMCTL_ROOT"], f"{name}.yaml")
     with open(path, "w", encoding="utf-8") as file:
         network = "bridge" if backends.load(mode).features.own_network else "host"
@@ -144,7 +145,7 @@ def diff(name, *flags):
 
 
 def seen_in(image, mode="container"):
-    return ok("run", "--mode", mode, "--network", "none", image, "--", "sh", "-c", LISTING)
+    return ok("run", "--mode", mode, "--userns", "host", "--network", "none", image, "--", "sh", "-c", LISTING)
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from vmctl.net import connect
 from vmctl.workload import ContainerOptions, Workload
 
 AUTO = ("--userns", "auto", "--network", "none")
+HOST = ("--userns", "host", "--network", "none")
 
 
 def workload(tmp_path, name="box", text="command: [sleep, '1000']", network="none"):
@@ -249,18 +250,49 @@ def test_ranges_can_run_out(own_root, monkeypatch, tmp_path):
 
 
 def test_an_older_workload_file_is_read(own_root):
-    """Instances made before the key existed can be removed."""
-    work = Workload(name="old", image="tiny", container=ContainerOptions(cap_add=("NET_ADMIN",)))
+    """Instances made before the key existed have the ids of the host."""
+    work = Workload(name="old", image="tiny", container=ContainerOptions(cap_add=("NET_ADMIN",), userns="host"))
     values = json.loads(work.to_json())
     assert values["container"].pop("userns") == "host"
     assert Workload.from_json(json.dumps(values)) == work
 
 
-def test_where_there_is_no_user_namespace(own_root):
-    output = refused("run", "--mode", "host", "--network", "host", "--userns", "auto", "tiny", "--", "true")
-    assert "mode host has none" in output
-    output = refused("run", "--network", "host", "--userns", "auto", "tiny", "--", "true")
-    assert "cannot use the host's network" in output
+def test_an_instance_from_before_the_default_is_entered_as_it_is(own_root, tmp_path):
+    """Its workload may name no user namespace; what it has is in its state."""
+    path = tmp_path / "box.yaml"
+    path.write_text("image: tiny\nnetwork: none\ncommand: [sleep, '1000']\ncontainer: {userns: host}\n")
+    ok("up", str(path))
+    inst = instance.load("box")
+    with open(inst.path("workload.json"), "w", encoding="utf-8") as file:
+        file.write(inst.work._replace(container=ContainerOptions()).to_json())
+    assert inside("box", "cat /proc/self/uid_map").split() == ["0", "0", "4294967295"]
+    inside("box", "touch /made")
+    assert "A /made" in ok("diff", "box")
+    ok("down", "box")
+
+
+def test_it_is_the_default(own_root):
+    mapped = ("sh", "-c", "cut -c 12-21 /proc/self/uid_map")
+    assert ok("run", "--network", "none", "tiny", "--", *mapped) != ok("run", *HOST, "tiny", "--", *mapped)
+
+
+def test_the_ids_of_the_host_are_asked_for_aloud(own_root, tmp_path):
+    path = tmp_path / "box.yaml"
+    path.write_text("image: tiny\nnetwork: none\ncommand: [sleep, '1000']\ncontainer: {userns: host}\n")
+    warning = "userns: host: root in the container has the ids of root outside of it"
+    assert f"warning: {warning}\n" in vmctl("up", str(path)).err
+    assert json.loads(ok("inspect", "box"))[0]["weakened"] == [warning]
+    ok("down", "box")
+    assert vmctl("run", *HOST, "tiny", "--", "true").err == f"vmctl: warning: {warning}\n"
+    assert vmctl("run", *AUTO, "tiny", "--", "true").err == ""
+
+
+def test_the_network_of_the_host_without_power_over_it(own_root):
+    script = "ls /sys/class/net; ip link set lo mtu 1000; ip link add x type dummy; touch /sys/x"
+    result = vmctl("run", "--network", "host", "tiny", "--", "sh", "-c", script)
+    assert set(result.out.split()) == set(os.listdir("/sys/class/net"))
+    assert result.err.count("ermitted") == 2
+    assert "Read-only file system" in result.err
 
 
 def older_kernel():
@@ -279,7 +311,7 @@ def test_a_kernel_that_cannot_is_named(own_root):
     output = refused("run", *AUTO, "tiny", "--", "true", preexec_fn=older_kernel)
     assert "this kernel cannot map the owners of an image to a user namespace: " in output
     assert "Function not implemented" in output
-    assert ok("run", "--network", "none", "tiny", "--", "echo", "can", preexec_fn=older_kernel) == "can\n"
+    assert ok("run", *HOST, "tiny", "--", "echo", "can", preexec_fn=older_kernel) == "can\n"
 
 
 def test_explain_names_the_range(own_root, tmp_path):
@@ -336,21 +368,21 @@ def test_nothing_is_left_after_a_kill(own_root, tmp_path, delay_s):
 
 
 def test_removal_by_force_never_enters_a_volume_that_is_still_mounted(own_root, tmp_path):
-    """The volumes of an instance are mounted on the host, in its run folder; a damaged journal does not name them."""
+    """In mode host the volumes are mounted on the host, in the instance's folder, which a damaged journal lacks."""
     (tmp_path / "volume/deep").mkdir(parents=True)
     (tmp_path / "volume/deep/kept").write_text("precious")
     text = f"volumes: ['{tmp_path}/volume:/v']\ncommand: [sleep, '1000']"
-    ok("up", workload(tmp_path, text=text))
+    ok("up", "--mode", "host", workload(tmp_path, text=text, network="host"))
     inst = instance.load("box")
     with open(inst.journal.path) as file:
         lines = file.readlines()
     with open(inst.journal.path, "w") as file:
-        file.writelines("damaged\n" if inst.run_dir in line else line for line in lines)
+        file.writelines("damaged\n" if "rootfs" in line else line for line in lines)
     try:
-        assert f"umount {inst.run_dir}/volumes/0" in refused("rm", "-f", "box")
+        assert f"umount {inst.path('rootfs')}" in refused("rm", "-f", "box")
         assert (tmp_path / "volume/deep/kept").read_text() == "precious"
     finally:
-        mountinfo.unmount_all(inst.run_dir)
+        mountinfo.unmount_all(inst.path("rootfs"))
         ok("rm", "-f", "box")
     assert mountinfo.below(str(own_root)) == []
 

@@ -142,9 +142,22 @@ def bring_up(
     return start
 
 
-def run(work: Workload, mode: str, *, options: Mapping[str, str] | None = None, tty: bool = False) -> Exit:
-    """Run a workload on this process's streams, remove it, and return how it ended."""
+def run(
+    work: Workload,
+    mode: str,
+    *,
+    options: Mapping[str, str] | None = None,
+    tty: bool = False,
+    on_weakened: Callable[[str], None] | None = None,
+) -> Exit:
+    """Run a workload on this process's streams, remove it, and return how it ended.
+
+    `on_weakened` is called with each text about what makes the isolation weaker.
+    """
     with running(work, backends.load(mode, options), Attachment(tty=tty)) as start:
+        if on_weakened:
+            for text in start.inst.state.weakened:
+                on_weakened(text)
         return start.attend()
 
 

@@ -56,10 +56,11 @@ class State:
     exit_source: str | None = None  # workload | signal | oom | vmctl | unknown
     boot_id: str = ""  # of the kernel that ran when it was created; "" before this was recorded
     warnings: list[str]  # of the last start, for the user
+    weakened: list[str]  # what the workload asked for that makes the isolation of the last start weaker
     own: dict[str, Any]  # values that only the backend reads
 
     def __init__(self, **values: Any) -> None:
-        self.warnings, self.own = [], {}
+        self.warnings, self.weakened, self.own = [], [], {}
         vars(self).update(values)
 
     @classmethod

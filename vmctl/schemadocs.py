@@ -59,7 +59,7 @@ WORKLOAD = {
         "cap_add": "capabilities in addition to the default ones",
         "cap_drop": "default capabilities to drop, or ALL",
         "seccomp": "filter for system calls",
-        "userns": "auto: a user namespace with a separate range of ids; host: the host's ids",
+        "userns": "auto: a user namespace with a separate range of ids; host: the host's ids, with a warning",
     },
 }
 

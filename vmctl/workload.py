@@ -112,7 +112,7 @@ class ContainerOptions(NamedTuple):
     cap_add: tuple[str, ...] = ()
     cap_drop: tuple[str, ...] = ()
     seccomp: Literal["default", "unconfined"] = "default"
-    userns: Literal["host", "auto"] = "host"  # auto: a user namespace with a separate range of ids
+    userns: Literal["auto", "host"] = "auto"  # auto: a user namespace with a separate range of ids
 
 
 class Workload(NamedTuple):
@@ -148,7 +148,10 @@ class Workload(NamedTuple):
             from vmctl import oldforms
 
             values = oldforms.workload(values, what)
-        return cls.from_values(records.checked_format(values, what), what)
+        values = records.checked_format(values, what)
+        if isinstance(container := values.get("container"), dict):
+            container.setdefault("userns", "host")  # recorded by a vmctl without this key
+        return cls.from_values(values, what)
 
     @classmethod
     def from_values(cls, values: dict[str, Any], what: str = "the workload") -> Workload:

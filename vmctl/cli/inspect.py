@@ -48,6 +48,7 @@ def _document(seen: Seen) -> dict[str, Any]:
         accelerator=inst.state.accelerator,
         boot=inst.state.boot,
         warnings=inst.state.warnings,
+        weakened=inst.state.weakened,
         directory=inst.directory,
         marks_s={name: (at_ns - first) / 1e9 for name, at_ns in sorted(marks.items())},
         journal=journal,

@@ -71,18 +71,22 @@ def _add_environment(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--userns",
-        choices=("host", "auto"),
-        default="host",
-        help="container: auto runs in a user namespace with a separate range of ids (default: host)",
+        choices=("auto", "host"),
+        default="auto",
+        help="container: user namespace with a separate range of ids (auto, the default), or the ids of the host",
     )
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
-    result = engine.run(_workload(args), args.mode, options=modes.chosen(args), tty=args.tty)
+    result = engine.run(_workload(args), args.mode, options=modes.chosen(args), tty=args.tty, on_weakened=_warn)
     if result.source == "oom":
         print("vmctl: the workload ran out of memory and was killed by the kernel (OOM)", file=sys.stderr)
     return result.code
+
+
+def _warn(text: str) -> None:
+    print(f"vmctl: warning: {text}", file=sys.stderr)
 
 
 def _workload(args: argparse.Namespace) -> Workload:

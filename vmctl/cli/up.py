@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     finally:
         progress.clear()
     print(inst.name)
-    for warning in inst.state.warnings:
+    for warning in (*inst.state.weakened, *inst.state.warnings):
         output.note(f"warning: {warning}")
     if not args.quiet:
         output.note(_summary(inst))

@@ -10,7 +10,7 @@ from vmctl.linux.syscalls import MNT_DETACH, umount2
 
 
 def below(path: str) -> list[str]:
-    """Return the mount points at and below `path`, in the order they were mounted."""
+    """Return the mount points at and below `path`, in the order in which the mounts were made."""
     path = os.path.realpath(path)  # the kernel lists paths without links
     found = []
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
@@ -27,11 +27,12 @@ def _unescaped(text: str) -> str:
 
 
 def unmount_all(path: str) -> None:
-    """Unmount everything at and below `path`, the newest first. Raises OSError.
+    """Unmount everything at and below `path`. Raises OSError.
 
-    In a user namespace, a copy of a mount of the host can be unmounted only with the mount that it is in (EINVAL).
+    The deepest come first: a mount may be attached below one that was made later (move_mount(2)). In a user namespace,
+    a copy of a mount of the host can be unmounted only with the mount that it is in (EINVAL).
     """
-    for point in reversed(below(path)):
+    for point in sorted(below(path), key=lambda point: point.count("/"), reverse=True):
         try:
             umount2(point, MNT_DETACH)
         except OSError as error:

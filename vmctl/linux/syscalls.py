@@ -40,13 +40,14 @@ _BPF_ATTR_BYTES = 72  # the used part of union bpf_attr; the kernel takes the re
 # openat2(2)
 RESOLVE_NO_MAGICLINKS = 2
 # open_tree(2), mount_setattr(2), move_mount(2)
-_OPEN_TREE_CLONE, _MOVE_MOUNT_F_EMPTY_PATH, _AT_EMPTY_PATH, _AT_RECURSIVE = 1, 4, 0x1000, 0x8000
+_OPEN_TREE_CLONE, _AT_EMPTY_PATH, _AT_RECURSIVE = 1, 0x1000, 0x8000
+_MOVE_MOUNT_F_EMPTY_PATH, _MOVE_MOUNT_T_EMPTY_PATH = 0x4, 0x40
+MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC = 1, 2, 4, 8
 MOUNT_ATTR_IDMAP, MOUNT_ATTR_NOSYMFOLLOW = 0x100000, 0x200000
 
 # fsopen(2), fsconfig(2), fsmount(2): linux/mount.h
 _FSOPEN_CLOEXEC, _FSMOUNT_CLOEXEC = 1, 1
 _FSCONFIG_SET_FLAG, _FSCONFIG_SET_STRING, _FSCONFIG_CMD_CREATE = 0, 1, 6
-MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC = 1, 2, 4, 8
 
 # the same on every architecture
 _SYS_OPEN_TREE, _SYS_MOVE_MOUNT, _SYS_CLONE3, _SYS_CLOSE_RANGE, _SYS_OPENAT2 = 428, 429, 435, 436, 437
@@ -109,37 +110,49 @@ def pivot_root(new_root: str, put_old: str) -> None:
         trace.step(f"pivot_root {new_root} {put_old} && hash -r", "a shell looks for its programs anew")
 
 
-def open_tree(path: str) -> int:
+def open_tree(path: str, *, recursive: bool = True) -> int:
     """Return a detached copy of a mount and of all mounts below it: open_tree(2), OPEN_TREE_CLONE (Linux 5.2)."""
-    flags = ctypes.c_uint(_OPEN_TREE_CLONE | os.O_CLOEXEC | _AT_RECURSIVE)
+    flags = ctypes.c_uint(_OPEN_TREE_CLONE | os.O_CLOEXEC | (_AT_RECURSIVE if recursive else 0))
     return _checked(_syscall(_SYS_OPEN_TREE, _AT_FDCWD, os.fsencode(path), flags), "open_tree", path)
 
 
-def mount_setattr(tree: int, attributes: int, userns_fd: int = 0) -> None:
+def mount_setattr(
+    tree: int, attributes: int = 0, userns_fd: int = 0, *, propagation: int = 0, recursive: bool = True
+) -> None:
     """mount_setattr(2) for a mount and all mounts below it; on an error none is changed (Linux 5.12)."""
-    values = (ctypes.c_uint64 * 4)(attributes, 0, 0, userns_fd)  # struct mount_attr: set, clear, propagation, userns_fd
-    arguments = (tree, b"", ctypes.c_uint(_AT_EMPTY_PATH | _AT_RECURSIVE), values, ctypes.c_size_t(32))
-    _checked(_syscall(_SYS_MOUNT_SETATTR, *arguments), "mount_setattr")
+    # struct mount_attr: attr_set, attr_clr, propagation, userns_fd
+    values = (ctypes.c_uint64 * 4)(attributes, 0, propagation, userns_fd)
+    flags = ctypes.c_uint(_AT_EMPTY_PATH | (_AT_RECURSIVE if recursive else 0))
+    _checked(_syscall(_SYS_MOUNT_SETATTR, tree, b"", flags, values, ctypes.c_size_t(32)), "mount_setattr")
 
 
-def move_mount(tree: int, target: str) -> None:
-    """Attach a mount that `open_tree` returned: move_mount(2) (Linux 5.2)."""
-    arguments = (tree, b"", _AT_FDCWD, os.fsencode(target), ctypes.c_uint(_MOVE_MOUNT_F_EMPTY_PATH))
-    _checked(_syscall(_SYS_MOVE_MOUNT, *arguments), "move_mount", target)
+def move_mount(tree: int, target: str | int) -> None:
+    """Attach a detached mount to a path or to an open file or folder: move_mount(2) (Linux 5.2)."""
+    flags = _MOVE_MOUNT_F_EMPTY_PATH | (_MOVE_MOUNT_T_EMPTY_PATH if isinstance(target, int) else 0)
+    place = (target, b"") if isinstance(target, int) else (_AT_FDCWD, os.fsencode(target))
+    _checked(_syscall(_SYS_MOVE_MOUNT, tree, b"", *place, ctypes.c_uint(flags)), "move_mount", str(target))
     if trace.on:
         trace.comment(f"move_mount: a copy of a mount is attached to {target}")
 
 
 def detached_mount(source: str, fstype: str, options: tuple[str, ...] = (), *, read_only: bool = True) -> int:
-    """Return a detached mount (nosuid, nodev, noexec): fsopen(2), fsconfig(2), fsmount(2) (Linux 5.2)."""
+    """Return a detached mount (nosuid, nodev, noexec) of a device or file."""
+    flags = (("ro", None),) if read_only else ()
+    parameters = (("source", source), *flags, *((option, None) for option in options))
+    attributes = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC
+    return new_mount(fstype, parameters, attributes | (MOUNT_ATTR_RDONLY if read_only else 0))
+
+
+def new_mount(fstype: str, parameters: tuple[tuple[str, str | None], ...], attributes: int) -> int:
+    """Return a detached mount: fsopen(2), fsconfig(2) per parameter, fsmount(2) (Linux 5.2)."""
     context = _checked(_syscall(_SYS_FSOPEN, fstype.encode(), ctypes.c_uint(_FSOPEN_CLOEXEC)), f"fsopen {fstype}")
     try:
-        flags = [(_FSCONFIG_SET_FLAG, option.encode(), None) for option in (*(["ro"] if read_only else []), *options)]
-        origin = (_FSCONFIG_SET_STRING, b"source", os.fsencode(source))
-        for step in (origin, *flags, (_FSCONFIG_CMD_CREATE, None, None)):
-            _checked(_syscall(_SYS_FSCONFIG, context, *step, 0), f"mount {fstype}", source)
-        attributes = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC
-        attributes |= MOUNT_ATTR_RDONLY if read_only else 0
+        for key, value in parameters:
+            command = _FSCONFIG_SET_FLAG if value is None else _FSCONFIG_SET_STRING
+            raw = None if value is None else os.fsencode(value)
+            _checked(_syscall(_SYS_FSCONFIG, context, command, key.encode(), raw, 0), f"mount {fstype}", value or key)
+        source = dict(parameters).get("source")
+        _checked(_syscall(_SYS_FSCONFIG, context, _FSCONFIG_CMD_CREATE, None, None, 0), f"mount {fstype}", source)
         return _checked(_syscall(_SYS_FSMOUNT, context, ctypes.c_uint(_FSMOUNT_CLOEXEC), attributes), "fsmount", source)
     finally:
         os.close(context)

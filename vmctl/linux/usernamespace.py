@@ -42,6 +42,11 @@ def ids() -> int:
     return end
 
 
+def same_ids() -> str:
+    """Return the mapping for a namespace in this one that has the same ids; a line may not cross one of this one's."""
+    return "\n".join(f"{line.inside} {line.inside} {line.length}" for line in _mappings())
+
+
 def forget() -> None:
     """Read the mappings anew; called after this process has entered another namespace."""
     _mappings.cache_clear()
