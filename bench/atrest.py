@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import deque
 
@@ -122,9 +121,9 @@ def inside(inst: Instance, backend: Backend) -> dict[str, float]:
     """
     if not backend.features.own_kernel:
         return {}
-    from vmctl.run import run
+    from vmctl.run import module, run
 
-    argv = [sys.executable, "-m", "vmctl", "exec", "--no-stdin", inst.name, "--", "cat", "/proc/meminfo"]
+    argv = module("vmctl", "exec", "--no-stdin", inst.name, "--", "cat", "/proc/meminfo")
     code, text, _ = run(argv, check=False, timeout_s=60.0)
     found = memory.meminfo(text) if code == 0 else {}
     names = {"MemTotal": "inside_total_bytes", "MemAvailable": "inside_available_bytes"}

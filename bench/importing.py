@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import random
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from statistics import median
@@ -22,7 +21,7 @@ from bench import manifest
 from bench.export import markdown_table
 from vmctl.errors import UnavailableError
 from vmctl.linux import filetree
-from vmctl.run import run
+from vmctl.run import module, run
 from vmctl.units import format_seconds, format_size
 
 FORMAT = "vmctl images 1"
@@ -190,7 +189,7 @@ def _import(folder: str) -> Iterator[Sample]:
             most = max(most, _resident_bytes(pid))
 
         start = monotonic()
-        words = [sys.executable, "-m", "vmctl", "image", "import", os.path.join(folder, "image.tar"), "--name", "bench"]
+        words = module("vmctl", "image", "import", os.path.join(folder, "image.tar"), "--name", "bench")
         run(words, env={**os.environ, "VMCTL_ROOT": root}, timeout_s=_HOUR_S, tick=watch)
         yield Sample(kind, monotonic() - start, most)
     filetree.remove_tree(root)

@@ -8,10 +8,12 @@ from typing import Any
 import msgspec
 
 from bench.model import FORMAT, FORMATS, Result
+from vmctl import textfile
 from vmctl.errors import SpecError
 from vmctl.linux.filetree import write_atomic
 
 NAME = "result.json"
+MAX_BYTES = 256 << 20  # a result of 100 rounds has 2 MiB
 
 
 def path_of(place: str) -> str:
@@ -23,12 +25,13 @@ def read(place: str) -> Result:
     """Return the result in a file or folder. Raises SpecError if it is missing, damaged, or of another version."""
     path = path_of(place)
     try:
-        with open(path, "rb") as file:
-            content = file.read()
+        content = textfile.content(path, MAX_BYTES)
     except OSError as error:
         raise SpecError(
             f"{path} cannot be read: {error.strerror}", hint="`vmctl bench SPEC --out DIR` writes a result"
         ) from None
+    if len(content) > MAX_BYTES:
+        raise SpecError(f"{path} is larger than {MAX_BYTES >> 20} MiB, too large for a result")
     try:
         document = msgspec.json.decode(content)
         found = document.get("format") if isinstance(document, dict) else None

@@ -8,7 +8,6 @@ call A different from A, and the share that finds B slower.
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -19,7 +18,7 @@ from bench.schedule import rounds
 from bench.statistics import BAND, VERDICTS, Pairs
 from vmctl import backends
 from vmctl.errors import UnavailableError, VmctlError
-from vmctl.run import CommandError, run
+from vmctl.run import CommandError, module, run
 from vmctl.workload import Workload
 
 FORMAT = "vmctl bench self-test 2"
@@ -225,7 +224,7 @@ def _cost(mode: str, rounds: int) -> dict[str, Any]:
     }
     try:
         env = leftovers.marked("self-test", name)
-        argv = [sys.executable, "-m", "bench.overhead"]
+        argv = module("bench.overhead")
         output = run(argv, stdin=dumps(request).encode(), env=env, timeout_s=300.0)[1]
     except CommandError as error:
         raise UnavailableError(str(error), detail=error.output) from error

@@ -7,7 +7,6 @@ that was interrupted by Ctrl-C, SIGKILL or a power cut can be resumed.
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Callable, Mapping
 from importlib import import_module
@@ -23,7 +22,7 @@ from bench.probes import Request
 from vmctl import backends, records
 from vmctl.errors import SpecError, VmctlError
 from vmctl.linux.filetree import write_atomic
-from vmctl.run import CommandError, run
+from vmctl.run import CommandError, module, run
 from vmctl.units import format_seconds
 from vmctl.workload import Workload
 
@@ -98,7 +97,7 @@ class Session:
         del values["work"]
         probe = import_module(f"bench.probes.{step.kind}")
         limit_s = plan.time_limit_s or probe.limit_s(work, plan.instances)
-        argv, whole = [sys.executable, "-m", "bench.worker"], False
+        argv, whole = module("bench.worker"), False
         try:
             env = leftovers.marked(self.head.id, name)
             _, seen, _ = run(argv, stdin=msgspec.json.encode(values), env=env, timeout_s=limit_s)

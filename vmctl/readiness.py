@@ -8,7 +8,6 @@ once its init runs. Connections are made inside the instances' network, not thro
 from __future__ import annotations
 
 import re
-import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
@@ -21,7 +20,7 @@ from vmctl.logfile import last_bytes
 from vmctl.logsearch import LogSearch, interrupted_at
 from vmctl.named import TYPE_CHECKING
 from vmctl.net.connect import Connector
-from vmctl.run import CommandError, run
+from vmctl.run import CommandError, module, run
 from vmctl.units import format_seconds
 from vmctl.workload import Ready
 
@@ -289,7 +288,7 @@ class _ExecProbe(_Probe):
 
     def __init__(self, inst: Instance, command: tuple[str, ...]) -> None:
         super().__init__(inst)
-        self.argv = [sys.executable, "-m", "vmctl", "exec", "--no-stdin", inst.name, "--", *command]
+        self.argv = module("vmctl", "exec", "--no-stdin", inst.name, "--", *command)
         self.next_s = 0.0
 
     def succeeds(self) -> bool:

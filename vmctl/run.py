@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -37,6 +38,10 @@ def which(program: str) -> str | None:
     folders = [*os.environ.get("PATH", os.defpath).split(os.pathsep), "/usr/local/sbin", "/usr/sbin", "/sbin"]
     for folder in folders:
         path = os.path.join(folder, program)
+        if not folder.startswith(
+            "/"
+        ):  # "" or "." in PATH: any user's program, if vmctl is called in that user's folder
+            continue
         if os.access(path, os.X_OK) and not os.path.isdir(path):
             return path
     return None
@@ -92,6 +97,11 @@ def run(
     if check and code != 0:
         raise CommandError(argv, code, stderr or stdout)
     return code, stdout, stderr
+
+
+def module(name: str, *arguments: str) -> list[str]:
+    """Return the command that runs a module with this Python; -P: no module is taken from the working directory."""
+    return [sys.executable, "-P", "-m", name, *arguments]
 
 
 def ending_with_us(path: str, argv: list[str]) -> tuple[str, list[str]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from vmctl.errors import SpecError
 from vmctl.units import format_size
 
@@ -11,13 +13,23 @@ MAX_BYTES = 1 << 20
 def read(path: str, what: str) -> bytes:
     """Return a file's content; `what` names the kind of file in errors. Raises SpecError if unreadable or too large."""
     try:
-        with open(path, "rb") as file:
-            raw = file.read(MAX_BYTES + 1)
+        raw = content(path, MAX_BYTES)
     except OSError as error:
         raise SpecError(f"the {what} {path} cannot be read: {error.strerror}") from None
     if len(raw) > MAX_BYTES:
         raise SpecError(f"{path} is larger than {format_size(MAX_BYTES)}, too large for a {what}")
     return raw
+
+
+def content(path: str, most_bytes: int) -> bytes:
+    """Return a file's content, at most one byte more than `most_bytes`. Raises OSError.
+
+    A pipe is read to its end; a FIFO that nobody writes to is empty, and not waited for.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    with os.fdopen(fd, "rb") as file:
+        os.set_blocking(fd, True)
+        return file.read(most_bytes + 1)
 
 
 def decoded(raw: bytes, path: str, what: str) -> str:

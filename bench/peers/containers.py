@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from bench.peers.command import time_command
 from bench.peers.root import Root, overlay_options
 from vmctl.errors import UnavailableError
-from vmctl.run import run, which
+from vmctl.run import module, run, which
 from vmctl.workload import Workload
 
 Contender = Callable[[], float]  # returns seconds; raises VmctlError
@@ -45,7 +45,7 @@ def contenders(root: Root) -> dict[str, Contender]:
 def ours(mode: str, how: str) -> float:
     """Return the seconds from T0 to the workload's first byte, through our library."""
     work = workload()._replace(name=f"peers-{os.urandom(3).hex()}")
-    timing = time_command([sys.executable, "-m", "bench.peers.starter", mode, how, work.to_json()])
+    timing = time_command(module("bench.peers.starter", mode, how, work.to_json()))
     marks_ns = json.loads(timing.errors.splitlines()[-1])
     first_byte_ns = marks_ns.get("T5") or timing.first_byte_ns
     return float(first_byte_ns - marks_ns["T0"]) / 1e9

@@ -23,6 +23,7 @@ from vmctl import backends, engine, instance, readiness
 from vmctl.backend import Backend, Watch
 from vmctl.errors import NotFoundError, VmctlError
 from vmctl.linux import memory
+from vmctl.run import module
 from vmctl.units import format_size
 from vmctl.workload import Workload
 
@@ -52,7 +53,7 @@ class Starter:
         ours, theirs = socket.socketpair()
         with theirs:
             streams = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), number) for number in (0, 1)]
-            argv = [sys.executable, "-m", "bench.probes.crowd"]
+            argv = module("bench.probes.crowd")
             self.pid = os.posix_spawn(sys.executable, argv, os.environ, file_actions=streams)
         self._socket = ours
         self._lines = ours.makefile("r", encoding="utf-8")

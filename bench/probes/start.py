@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 
 from bench import atrest
 from bench.probes import Request, Seen, tool
@@ -188,9 +187,9 @@ def _answer(inst: Instance) -> dict[str, str]:
     """Return texts from the instance: its page, its kernel, and the exit code of a command."""
     from hashlib import sha256
 
-    from vmctl.run import run
+    from vmctl.run import module, run
 
-    argv = [sys.executable, "-m", "vmctl", "exec", "--no-stdin", inst.name, "--", *QUESTION]
+    argv = module("vmctl", "exec", "--no-stdin", inst.name, "--", *QUESTION)
     code, output, _ = run(argv, check=False, timeout_s=60.0)
     texts = {"exit_code": str(code), "kernel": output.strip()}
     page = _page(inst)

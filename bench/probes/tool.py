@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -19,7 +18,7 @@ from vmctl import engine, paths
 from vmctl.backend import Start
 from vmctl.errors import UnavailableError, VmctlError
 from vmctl.instance import Instance
-from vmctl.run import CommandError, run, which
+from vmctl.run import CommandError, module, run, which
 from vmctl.workload import Restart, Workload
 
 PATH = "/vmctl-probe"  # in the instance
@@ -75,7 +74,7 @@ def derive(image: str, files: Mapping[str, str]) -> str:
 
 def build(what: str, name: str, failure: str) -> None:
     """Make an image of a folder or recipe by `vmctl image build`. Raises VmctlError: `failure` and the reason."""
-    argv = [sys.executable, "-m", "vmctl", "image", "build", "--quiet", "--tag", name, what]
+    argv = module("vmctl", "image", "build", "--quiet", "--tag", name, what)
     code, _, errors = run(argv, check=False, timeout_s=_BUILD_S)
     if code != 0:
         reasons = [line.removeprefix("vmctl: ") for line in errors.splitlines() if line.startswith("vmctl: ")]

@@ -10,6 +10,7 @@ import posixpath
 import re
 from typing import NamedTuple
 
+from vmctl import textfile
 from vmctl.errors import SpecError
 
 NAME = ".dockerignore"
@@ -47,8 +48,7 @@ def read(context: str, build_file: str = "") -> Ignore:
     """Return the patterns of a context: those next to the build file (FILE.dockerignore) or the context's own."""
     for path in filter(None, (build_file and build_file + NAME, os.path.join(context, NAME))):
         try:
-            with open(path, "rb") as file:
-                raw = file.read(MAX_BYTES + 1)
+            raw = textfile.content(path, MAX_BYTES)
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError as error:
