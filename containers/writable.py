@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 
 from containers import userns
 from vmctl import freezer
 from vmctl.errors import UnavailableError
 from vmctl.instance import Instance
-from vmctl.linux import syscalls
+from vmctl.linux import syscalls, views
 from vmctl.writable import Writable
 
 # where every container has a kernel file system mounted (mountplan.py)
@@ -36,8 +36,7 @@ def _view(folder: str, first_id: int | None) -> Iterator[str]:
     """
     tree = syscalls.open_tree(folder)
     try:
-        with suppress(OSError):  # since Linux 5.14
-            syscalls.mount_setattr(tree, syscalls.MOUNT_ATTR_NOSYMFOLLOW)
+        views.forbid_links(tree)
         if first_id is not None:
             _map(tree, first_id, folder)
         yield f"/proc/self/fd/{tree}/."  # without the dot the path would be a symbolic link

@@ -31,7 +31,7 @@ BELOW = {
     "vmctl.run",
     "images/disks": "images.layer images.store vmctl.errors vmctl.linux vmctl.run vmctl.units",
     "images/transfer": "images.disks images.layer images.store vmctl.errors vmctl.linux vmctl.run vmctl.units",
-    "images/recipes": "images.layer images.packages images.store vmctl.errors vmctl.run vmctl.schemadocs "
+    "images/recipes": "images.layer images.packages images.store vmctl.errors vmctl.linux vmctl.run vmctl.schemadocs "
     "vmctl.specerrors vmctl.stream vmctl.textfile vmctl.units vmctl.workload vmctl.writable vmctl.yamlfile",
     "images/upkeep": "images.kernels images.layer images.packages images.recipes images.store images.transfer "
     "vmctl.errors vmctl.leases vmctl.linux vmctl.needs vmctl.paths vmctl.run",

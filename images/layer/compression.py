@@ -24,6 +24,16 @@ _ZSTD_SKIPPABLE = range(0x184D2A50, 0x184D2A60)
 _ZSTD_RLE = 1
 
 
+# A layer may unpack to this many bytes, or to this multiple of its compressed size if that is more: gzip compresses
+# text to a tenth and zeros to a thousandth.
+LAYER_BYTES, LAYER_FACTOR = 4 << 30, 100
+
+
+def limit_bytes(packed_bytes: int, stated_bytes: int | None) -> int:
+    """Return the limit for the unpacked size of a layer; `stated_bytes` is the user's limit, None if not given."""
+    return max(LAYER_BYTES, LAYER_FACTOR * packed_bytes) if stated_bytes is None else stated_bytes
+
+
 class _Decoder(Protocol):
     """A decoder of one compressed stream, with the interface of lzma.LZMADecompressor."""
 

@@ -91,7 +91,7 @@ def _store(info: tarfile.TarInfo, source: Recorder, tree: Tree, writer: Writer) 
     if info.islnk():
         tree.add_link(path, _bytes(info.linkname))
     elif info.isdir():
-        tree.add_folder(path, _attributes(info, stat.S_IFDIR))
+        tree.add_folder(path, attributes_of(info, stat.S_IFDIR))
     elif info.isreg():
         tree.add_leaf(path, _regular(info, source, writer))
     elif info.type in _KINDS:
@@ -103,7 +103,7 @@ def _store(info: tarfile.TarInfo, source: Recorder, tree: Tree, writer: Writer) 
 
 
 def _regular(info: tarfile.TarInfo, source: Recorder, writer: Writer) -> Leaf:
-    attributes = _attributes(info, stat.S_IFREG)
+    attributes = attributes_of(info, stat.S_IFREG)
     source.check_limit(info.size)
     if info.size > SIZE_MAX_BYTES:
         raise ImageError(f"a file is larger than the maximum of {format_size(SIZE_MAX_BYTES)}")
@@ -120,7 +120,7 @@ def _regular(info: tarfile.TarInfo, source: Recorder, writer: Writer) -> Leaf:
 
 def _special(info: tarfile.TarInfo, writer: Writer) -> Leaf:
     kind = _KINDS[info.type]
-    attributes, target = _attributes(info, kind), _bytes(info.linkname)
+    attributes, target = attributes_of(info, kind), _bytes(info.linkname)
     if kind == stat.S_IFLNK:
         attributes = attributes._replace(mode=stat.S_IFLNK | 0o777)  # a link's mode is always 0777: symlink(7)
         if not target or b"\0" in target:
@@ -128,15 +128,21 @@ def _special(info: tarfile.TarInfo, writer: Writer) -> Leaf:
         return Leaf(writer.other(attributes, target=target), kind, target)
     device = 0
     if kind != stat.S_IFIFO:
-        if not (0 <= info.devmajor < 1 << 12 and 0 <= info.devminor < 1 << 20):
-            raise ImageError("a device has an invalid number")
-        device = os.makedev(info.devmajor, info.devminor)
+        device = device_number(info)
         if kind == stat.S_IFCHR and device == 0:
             raise ImageError("the layer has a character device 0:0, which marks a deleted file in overlayfs")
     return Leaf(writer.other(attributes, device=device), kind)
 
 
-def _attributes(info: tarfile.TarInfo, kind: int) -> Attributes:
+def device_number(info: tarfile.TarInfo) -> int:
+    """Return the number of a device in a tar. Raises ImageError."""
+    if not (0 <= info.devmajor < 1 << 12 and 0 <= info.devminor < 1 << 20):
+        raise ImageError("a device has an invalid number")
+    return os.makedev(info.devmajor, info.devminor)
+
+
+def attributes_of(info: tarfile.TarInfo, kind: int) -> Attributes:
+    """Return the attributes of an entry that was read. Raises ImageError for a value that no file can have."""
     if not (0 <= info.uid < 1 << 32 and 0 <= info.gid < 1 << 32):
         raise ImageError("an entry has an invalid owner")
     xattrs = {

@@ -26,6 +26,7 @@ from images.store.image import Image, ImageError, Layer, architecture
 from images.store.staging import Stage as Folder
 from images.store.staging import staging
 from vmctl.errors import NotFoundError, SpecError, VmctlError
+from vmctl.linux import views
 
 HIDDEN = ".build/"
 _VERSION = 2  # version of the steps' implementation; part of every key
@@ -273,7 +274,9 @@ class _Build:
 
     def _origin(self, state: State, action: Copy, index: int, stack: ExitStack) -> Files:
         if not action.origin:
-            return Context(self._options.context, ignore.read(self._options.context, self._plan.file))
+            folder = self._options.context
+            view = stack.enter_context(views.without_links(folder))
+            return Context(folder, ignore.read(folder, self._plan.file), view)
         before = self._bases.stage(action.origin, index)
         if before is not None:
             other = self._states[before]

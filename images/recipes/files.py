@@ -36,13 +36,17 @@ class Files(Protocol):
 
 
 class Context:
-    """A folder of the host, without what its .dockerignore names. Everything in it counts as root's."""
+    """A folder of the host, without what its .dockerignore names. Everything in it counts as root's.
+
+    It is read through `view`: see vmctl.linux.views.
+    """
 
     has_outside = True
 
-    def __init__(self, folder: str, ignore: Ignore) -> None:
+    def __init__(self, folder: str, ignore: Ignore, view: str = "") -> None:
         self.what = f"the context {folder}"
         self._root = os.path.realpath(folder)
+        self._view = view or self._root
         self._ignore = ignore
 
     def node(self, path: str) -> Node | None:
@@ -74,7 +78,12 @@ class Context:
 
     def content(self, path: str) -> Iterator[bytes]:
         """See Files."""
-        with open(self.host(path), "rb", buffering=0) as file:
+        # it may have been replaced since `node`: do not follow a link, do not wait for a FIFO
+        try:
+            fd = os.open(self.host(path), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            raise SpecError(f"{path} in {self.what} cannot be read: {error.strerror}") from None
+        with os.fdopen(fd, "rb", buffering=0) as file:
             while data := file.read(_PART):
                 yield data
 
@@ -87,7 +96,7 @@ class Context:
 
     def host(self, path: str) -> str:
         """Return the path on the host."""
-        return os.path.join(self._root, path)
+        return os.path.join(self._view, path)
 
 
 class Layers:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
 from typing import NamedTuple
 
+from images.layer import tarball
 from images.layer.lookup import Node
 from images.layer.tarball import XATTR
 from images.layer.tree import Attributes
@@ -68,18 +69,15 @@ def header(entry: Entry) -> bytes:
 
 
 def node(info: tarfile.TarInfo) -> Node | None:
-    """Return the attributes of an entry that was read; None for a hard link, and for an entry that is not a file."""
+    """Return the attributes of an entry that was read; None for a hard link, and for an entry that is not a file.
+
+    Raises ImageError.
+    """
     kind = stat.S_IFREG if info.isreg() else _KINDS.get(info.type)
     if kind is None:
         return None
-    xattrs = {
-        key.removeprefix(XATTR): value.encode("utf-8", "surrogateescape")
-        for key, value in info.pax_headers.items()
-        if key.startswith(XATTR)
-    }
-    mtime_ns = int(Decimal(info.pax_headers.get("mtime") or info.mtime) * 10**9)
-    attributes = Attributes(kind | stat.S_IMODE(info.mode), info.uid, info.gid, mtime_ns, xattrs)
-    device = os.makedev(info.devmajor, info.devminor) if kind in (stat.S_IFCHR, stat.S_IFBLK) else 0
+    attributes = tarball.attributes_of(info, kind)
+    device = tarball.device_number(info) if kind in (stat.S_IFCHR, stat.S_IFBLK) else 0
     target = os.fsencode(info.linkname) if info.issym() else b""
     return Node(attributes, info.size if info.isreg() else 0, 1, device, target)
 

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import lzma
+import os
 import posixpath
 import tarfile
+import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 
+from images.layer.compression import limit_bytes
+from images.layer.tarball import ENTRIES_MAX
 from images.recipes import tarstream
 from images.recipes.placement import Placement
 from vmctl.errors import SpecError
 
 _PART = 1 << 20
+# of a damaged archive: the library does not expect damaged numbers, nor a chain of many extended headers
+_DAMAGE = (
+    *(tarfile.TarError, OSError, EOFError, ArithmeticError, LookupError, ValueError, RecursionError),
+    *(zlib.error, lzma.LZMAError),
+)
 # the compressions that Docker unpacks, by their first bytes
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")
 
@@ -27,7 +37,7 @@ def is_archive(path: str) -> bool:
     try:
         with tarfile.open(path) as tar:
             return tar.next() is not None
-    except (tarfile.TarError, OSError, EOFError):
+    except _DAMAGE:
         return False
 
 
@@ -39,11 +49,19 @@ def unpack(placement: Placement, path: str, target: str, stack: ExitStack) -> No
     place = placement.folder(target)
     try:
         tar = stack.enter_context(closing(tarfile.open(path, encoding="utf-8", errors="surrogateescape")))  # noqa: SIM115
-        while (info := tar.next()) is not None:
+        left = limit_bytes(os.path.getsize(path), None)
+        for _ in range(ENTRIES_MAX):
+            if (info := tar.next()) is None:
+                break
+            left -= max(0, info.size)
+            if left < 0:
+                raise SpecError("it unpacks to more than the limit for its compressed size")
             _place(placement, tar, place, info)
+        else:
+            raise SpecError(f"it has more than {ENTRIES_MAX} entries")
     except SpecError as error:
         raise SpecError(f"{path}: {error}") from None
-    except (tarfile.TarError, EOFError) as error:
+    except _DAMAGE as error:
         raise SpecError(f"{path} is a damaged archive: {error}") from None
 
 
@@ -67,6 +85,9 @@ def _inside(name: str) -> str:
 
 def _content(tar: tarfile.TarFile, info: tarfile.TarInfo) -> Iterator[bytes]:
     """Yield a file's content; in the archive's order: otherwise each is searched from the beginning."""
-    file = tar.extractfile(info) if info.isreg() else None
-    while file is not None and (data := file.read(_PART)):
-        yield data
+    try:
+        file = tar.extractfile(info) if info.isreg() else None
+        while file is not None and (data := file.read(_PART)):
+            yield data
+    except _DAMAGE as error:
+        raise SpecError(f"{tar.name!s} is a damaged archive: {error}") from None

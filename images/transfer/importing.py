@@ -14,6 +14,7 @@ from typing import BinaryIO, NamedTuple
 
 from images.disks import diskimage, disklayer
 from images.layer import compression, layers
+from images.layer.compression import limit_bytes
 from images.layer.progress import Progress, meter
 from images.layer.tarheaders import HEADER_BYTES, is_header
 from images.store import reference, store
@@ -21,8 +22,9 @@ from images.store.image import Image, ImageConfig, ImageError, Layer
 from images.store.staging import Stage, staging
 from images.transfer import oci, sources
 from images.transfer.archive import Archive, Folder, Tar, is_image_archive
-from images.transfer.ingest import LayerReader, limit_bytes
+from images.transfer.ingest import LayerReader
 from vmctl.errors import NotFoundError, SpecError
+from vmctl.linux import views
 from vmctl.units import format_size
 
 STDIN = "-"
@@ -68,7 +70,8 @@ def _from_folder(stage: Stage, path: str, options: Options, progress: Progress) 
     if not options.as_layer and any(name in archive for name in ("oci-layout", "index.json", "manifest.json")):
         return _images(stage, archive, options, progress)
     progress(f"reading {path}")
-    layer = layers.from_folder(stage, path)
+    with views.without_links(path) as folder:
+        layer = layers.from_folder(stage, folder)
     return [_single(stage, [layer], _Input(path, path, os.stat(path).st_mtime), options)]
 
 

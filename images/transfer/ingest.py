@@ -6,20 +6,12 @@ Each layer is read once: its compressed bytes are hashed before decompression, i
 from __future__ import annotations
 
 from images.layer import compression, layers
+from images.layer.compression import limit_bytes
 from images.layer.progress import Progress, meter
 from images.layer.readers import VerifiedStream
 from images.store.image import Layer
 from images.store.staging import Stage
 from images.transfer.sources import SourceImage, SourceLayer
-
-# A layer may unpack to this many bytes, or to this multiple of its compressed size if that is more: gzip compresses
-# text to a tenth and zeros to a thousandth.
-LAYER_BYTES, LAYER_FACTOR = 4 << 30, 100
-
-
-def limit_bytes(packed_bytes: int, stated_bytes: int | None) -> int:
-    """Return the limit for the unpacked size of a layer; `stated_bytes` is the user's limit, None if not given."""
-    return max(LAYER_BYTES, LAYER_FACTOR * packed_bytes) if stated_bytes is None else stated_bytes
 
 
 class LayerReader:

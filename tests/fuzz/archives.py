@@ -1,6 +1,7 @@
 """Image archives and what is in them: tars, compressed streams, disks, and the documents of OCI and docker."""
 
 import contextlib
+import gzip
 import hashlib
 import io
 import json
@@ -16,6 +17,8 @@ from images.layer.lookup import Reader, View
 from images.layer.tarball import store_entries
 from images.layer.tarheaders import members
 from images.layer.tree import Attributes, Tree
+from images.recipes import unpack
+from images.recipes.placement import Placement
 from images.recipes.state import State
 from images.store import config, documents, layout, store
 from images.store.image import Layer, process
@@ -321,3 +324,14 @@ def _disk():
 def disk(data):
     diskimage.recognise(data[: diskimage.HEAD_BYTES], "it")
     partitions.of_disk(place.file("disk", data))
+
+
+@target("add-archive", *TARS, *map(gzip.compress, TARS), words=TAR_WORDS, cost=10)
+def add_archive(data):
+    path = place.file("added.tar", _with_checksums(data))
+    if unpack.is_archive(path):
+        with View([]) as view, contextlib.ExitStack() as stack:
+            placement = Placement(view, owner=None, mode=None, newest_ns=0)
+            unpack.unpack(placement, path, "/x", stack)
+            for _ in placement.pieces():
+                pass
