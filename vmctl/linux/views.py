@@ -1,4 +1,4 @@
-"""A folder that others can change while we read it, seen through a mount of our own that follows no symbolic link."""
+"""A folder that others can change while we read it, seen through a private mount that follows no symbolic link."""
 
 from __future__ import annotations
 
