@@ -113,7 +113,7 @@ class ContainerBackend(HasFootprint, HasWritable, HasReads):
         from images.layer import mounts
         from images.store import store
 
-        layers = store.find(work.image).layers
+        layers = store.find(work.image).stack
         return [path for layer in layers for path in (layer.path, mounts.mount_point(layer.key))]
 
     def writable(self, inst: Instance, *, pause: bool) -> AbstractContextManager[Writable]:

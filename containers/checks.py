@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from containers import identity, preparation
 from images.store import store
-from images.store.image import architecture, process
+from images.store.image import architecture, check_files, process
 from vmctl.backend import Problem
 from vmctl.errors import VmctlError
 from vmctl.linux import usernamespace
@@ -51,6 +51,7 @@ def _taken_ready_port(work: Workload) -> Iterator[Problem]:
 
 def _image(work: Workload) -> None:
     image = store.find(work.image)
+    check_files(image)
     if image.disk:
         raise VmctlError(
             f"the image {work.image} is a disk, which only a virtual machine can boot",

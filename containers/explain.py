@@ -29,11 +29,11 @@ _WHY = {
 def steps(work: Workload, *, namespaced: bool) -> Iterator[Step]:
     """Yield the steps; changes nothing. Raises NotFoundError if the image is missing."""
     image = store.find(work.image)
-    layers = [mounts.mount_point(layer.key) for layer in image.layers]
+    layers = [mounts.mount_point(layer.key) for layer in image.stack]
     directory = os.path.join(paths.instances_root(), work.name)
     flags = preparation.namespaces(work) if namespaced else 0
     launch = preparation.launch(work, image, layers, directory, Cgroup(f"{work.name}.ID"), None, flags)
-    for layer, target in zip(image.layers, layers, strict=True):
+    for layer, target in zip(image.stack, layers, strict=True):
         yield Step("layer", f"mount -t erofs -o ro {layer.path} {target}", "read-only, mounted once per host, shared")
     yield from _cgroup(launch, work)
     if flags & syscalls.CLONE_NEWUSER:

@@ -29,7 +29,7 @@ def prepare(inst: Instance, *, namespaced: bool, tty: bool) -> Launch:
     inst.state.image_digest = image.digest
     flags = namespaces(inst.work) if namespaced else 0
     watch.make_room(inst)
-    layers = [mounts.mount_layer(layer, inst) for layer in image.layers]
+    layers = [mounts.mount_layer(layer, inst) for layer in image.stack]
     _make_folders(inst, layers[-1])
     if not namespaced:
         inst.journal.record("mount", path=inst.path("rootfs"))

@@ -81,7 +81,7 @@ def test_a_container_s_start_step_by_step(own_root, trace):
     check_pasteable(text)
     expected = [
         r"# .*: vmctl run --userns host --name box tiny -- echo 'it'\\''s'",
-        r"mount -t erofs -o ro,nodev .*\.erofs .*",
+        r"mount -t erofs -o ro,nosuid,nodev .*\.erofs .*",
         r"mkdir -p .*/instances/box/upper",
         r"ip link add vmctl0 .* type bridge .*",
         r"mkdir -p /sys/fs/cgroup.*/box\..*",

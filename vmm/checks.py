@@ -9,7 +9,7 @@ from importlib import import_module
 
 from images.kernels import kernel as kernels
 from images.store import store
-from images.store.image import Image, architecture
+from images.store.image import Image, architecture, check_files
 from vmctl.backend import Problem
 from vmctl.errors import VmctlError
 from vmctl.run import which
@@ -72,6 +72,7 @@ def _image(work: Workload) -> Iterator[Problem]:
         image = store.find(work.image)
         if image.architecture != architecture():
             yield Problem(f"the image {work.image} is for {image.architecture}, this host is {architecture()}")
+        check_files(image)
         yield from _boot(work, image)
     except VmctlError as error:
         yield Problem(str(error), error.hint)

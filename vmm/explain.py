@@ -45,7 +45,7 @@ _AWAITED = "cloud-init status --wait --long"
 
 
 def _artefacts(work: Workload, home: Home, image: Image, kind: str) -> Iterator[Step]:
-    for number, layer in enumerate(image.layers):
+    for number, layer in enumerate(image.stack):
         yield Step(f"image layer {number}", layer.path, "attached read-only; a container mounts the same file")
     kernel = kernels.find(work.vm.kernel)
     yield Step("kernel", kernel.vmlinuz, f"Linux {kernel.release}, booted directly: no boot loader, no boot disk")

@@ -111,7 +111,7 @@ def machine_of(
         emulator=emulator(),
         vcpus=domain.vcpus(resources.cpus),
         memory_bytes=resources.memory_bytes or DEFAULT_MEMORY_BYTES[kind],
-        layers=tuple(layer.path for layer in image.layers),
+        layers=tuple(layer.path for layer in image.stack),
         disk=files.disk(home),
         seed=files.seed(home),
         console=home.console_log,

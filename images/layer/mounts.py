@@ -80,7 +80,7 @@ def used(without: Collection[str] = ()) -> set[str]:
 
 def mount_erofs(path: str, target: str) -> None:
     """Mount a layer's file, read-only. Raises OSError."""
-    flags = syscalls.MS_RDONLY | syscalls.MS_NODEV
+    flags = syscalls.MS_RDONLY | syscalls.MS_NOSUID | syscalls.MS_NODEV
     try:
         syscalls.mount(path, target, "erofs", flags)
     except OSError as error:

@@ -57,6 +57,23 @@ class Image(NamedTuple):
     created: str  # RFC 3339
     disk: str = ""  # path of the qcow2 file, if the image is a whole disk instead of layers
 
+    @property
+    def stack(self) -> tuple[Layer, ...]:
+        """The layers to mount, lowest first: each once.
+
+        Of a layer that the image has twice, the topmost hides all of the others; overlayfs refuses one twice.
+        """
+        return tuple(reversed({layer.key: layer for layer in reversed(self.layers)}.values()))
+
+
+def check_files(image: Image) -> None:
+    """Raise VmctlError if an image has neither a layer nor a disk: nothing can be executed in it, in no mode."""
+    if not image.layers and not image.disk:
+        raise VmctlError(
+            f"the image {image.name} is empty: it has no layer",
+            hint=f"`vmctl image history {image.name}` lists its steps",
+        )
+
 
 class Process(NamedTuple):
     """The process of a workload, complete except HOME, which is read from the image's /etc/passwd."""

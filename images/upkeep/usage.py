@@ -46,7 +46,7 @@ def layer_owners(layers: Iterable[str]) -> dict[str, list[str]]:
     """Return layer file -> names of the images that contain the layer."""
     found: dict[str, list[str]] = {path: [] for path in layers}
     for image in store.ls():
-        for layer in image.layers:
+        for layer in image.stack:
             if layer.path in found:
                 found[layer.path].append(image.name)
     return found

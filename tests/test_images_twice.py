@@ -1,0 +1,92 @@
+"""An image that has a layer twice, and one that has none."""
+
+import os
+
+import pytest
+from support.commands import ok, refused, vmctl
+from support.images_made import CREATED, held
+
+from images.layer import layers
+from images.store import store
+from images.store.config import ImageConfig
+from images.store.staging import staging
+
+pytestmark = pytest.mark.timeout(600)
+
+
+@pytest.fixture
+def image(own_store, tmp_path):
+    """A function that makes the image `twice` of layers: `base`, or a folder of {path: text}."""
+
+    def make(*parts):
+        tiny = store.find("tiny")
+        with staging() as stage:
+            made = []
+            for number, part in enumerate(parts):
+                if part == "base":
+                    made += [held(stage, layer) for layer in tiny.layers]
+                    continue
+                folder = tmp_path / f"{number}"
+                folder.mkdir()
+                for path, text in part.items():
+                    (folder / path).write_text(text)
+                    os.utime(folder / path, (0, 0))
+                os.utime(folder, (0, 0))
+                made.append(layers.from_folder(stage, str(folder)))
+            config = store.config_document(made, ImageConfig(cmd=("cat", "/x")), CREATED)
+            return store.add(stage, "twice", made, config)
+
+    return make
+
+
+ONE, TWO = {"x": "one"}, {"x": "two"}
+
+
+@pytest.mark.parametrize(
+    ("parts", "text"),
+    [
+        (("base", ONE, ONE), "one"),
+        (("base", ONE, TWO, ONE), "one"),
+        (("base", {}, ONE, {}), "one"),
+        (("base", ONE, "base"), "one"),
+        (("base", ONE, TWO, ONE, TWO), "two"),
+    ],
+)
+def test_the_topmost_counts(image, parts, text):
+    made = image(*parts)
+    assert len(made.layers) == len(parts)
+    assert len(made.stack) == len(set(map(str, parts)))
+    for userns in ("auto", "host"):
+        assert ok("run", "--network", "none", "--userns", userns, "twice") == text
+    assert ok("run", "--mode", "host", "twice") == text
+    assert "twice" in ok("image", "ls")
+    ok("image", "history", "twice")
+    ok("up", "--explain", "--dry-run", "--mode", "container", _file(made))
+
+
+def test_in_a_guest(image):
+    image("base", ONE, TWO, ONE)
+    assert ok("run", "--mode", "vm", "--network", "none", "twice") == "one"
+
+
+def test_a_build_that_repeats_a_step(own_store, tmp_path):
+    (tmp_path / "Dockerfile").write_text(
+        "FROM tiny\nRUN echo v1 >/conf\nRUN echo v2 >/conf\nRUN echo v1 >/conf\nRUN cat /conf >/seen\n"
+    )
+    ok("image", "build", "-t", "repeated", str(tmp_path))
+    assert ok("run", "--network", "none", "repeated", "--", "cat", "/seen") == "v1\n"
+
+
+def test_an_empty_image_is_refused_in_every_mode(own_store, tmp_path):
+    (tmp_path / "Dockerfile").write_text('FROM scratch\nCMD ["/x"]\n')
+    ok("image", "build", "-q", "-t", "nothing", str(tmp_path))
+    for mode in ("container", "host", "vm"):
+        assert "the image nothing is empty: it has no layer" in refused("run", "--mode", mode, "nothing")
+    assert vmctl("image", "inspect", "nothing").code == 0
+
+
+def _file(image):
+    path = f"{store.path()}/../twice.yaml"
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(f"name: twice\nimage: {image.name}\n")
+    return path
