@@ -2,7 +2,7 @@
 as_root := $(if $(filter 0,$(shell id -u)),,sudo)
 bin := .venv/bin
 
-.PHONY: setup demo test test-long lint docs attacks fuzz picture bench clean
+.PHONY: setup demo test test-long lint docs attacks fuzz soak picture bench clean
 
 setup:                  ## packages, .venv, image tiny, kernel; can be repeated
 	.ci/setup
@@ -27,6 +27,13 @@ fuzz:                   ## 100,000 hostile inputs for each parser, guided by the
 	.ci/setup --tests
 	$(bin)/pip install --quiet --disable-pip-version-check -e '.[fuzz]'
 	cd tests && ../$(bin)/python -m fuzz --out ../.cache/fuzz $(ONLY)
+
+soak:                   ## 2,000 cycles of containers and 60 of guests with SIGKILL at random moments, and as an ordinary user
+	.ci/setup --tests
+	cd tests && $(as_root) ../$(bin)/python -m soak --cycles 2000 --mode container $(SEED)
+	cd tests && $(as_root) ../$(bin)/python -m soak --cycles 200 --mode host $(SEED)
+	cd tests && $(as_root) ../$(bin)/python -m soak --cycles 60 --mode vm $(SEED)
+	cd tests && $(as_root) ../$(bin)/python -m soak --cycles 500 --mode container --mode host --user $(SEED)
 
 lint: setup             ## formatting, lints, types, plain English
 	$(bin)/ruff format --check .

@@ -1,0 +1,1 @@
+"""Random cycles of commands with SIGKILL at random moments; after each, the host must be as before."""
