@@ -13,6 +13,7 @@ import select
 import sys
 
 from vmctl.linux import madvise
+from vmctl.logwriter import Log
 
 TYPE_CHECKING = False  # `typing` would be 1 MB more
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _LAST_READS = 1024
-_NOTE_BYTES = 100
 _BOOT = "import sys; sys.path.append(sys.argv[1]); from containers.supervisor import main; main(*sys.argv[2:])"
 
 
@@ -88,64 +88,6 @@ def main(
                 break
         log.finish()
     _write_exit(exit_file, os.waitstatus_to_exitcode(os.waitpid(int(child), 0)[1]))
-
-
-class Log:
-    """The log of one stream: a file, and its older part `NAME.1`; see vmctl/logfile.py. Its methods raise nothing."""
-
-    def __init__(self, path: str, limit: int) -> None:
-        self.path, self.limit = path, limit
-        self.fd, self.size, self.lost = -1, 0, 0  # `lost`: bytes that could not be written since the last write
-        self._open()
-
-    def write(self, data: bytes) -> None:
-        """Append; with a full disk the bytes are lost and counted, but the workload runs on."""
-        if self.size >= self.limit:
-            self._rotate()
-        note = b"\n[vmctl: %d bytes of output are lost here, the log could not be written]\n" % self.lost
-        note = note if self.lost else b""
-        try:
-            written = os.write(self.fd, note + data)
-        except OSError:
-            written = 0
-        self.size += written
-        if written < len(note):  # only a part of the note
-            self.lost += len(data)
-        else:
-            self.lost = len(note) + len(data) - written
-
-    def finish(self) -> None:
-        """Note lost bytes; if the disk is still full, in the place of the last bytes that were written."""
-        if self.lost:
-            self.write(b"")
-        if self.lost:
-            self._cut(max(0, self.size - _NOTE_BYTES))
-            self.write(b"")
-
-    def _open(self) -> bool:
-        try:
-            fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        except OSError:  # a full disk, or its folder is gone: tried again at the next rotation
-            return False
-        if self.fd >= 0:
-            os.close(self.fd)
-        self.fd, self.size = fd, os.lseek(fd, 0, os.SEEK_END)
-        return True
-
-    def _rotate(self) -> None:
-        try:
-            os.rename(self.path, self.path + ".1")
-        except OSError:
-            pass
-        if not self._open() or self.size >= self.limit:  # without a new file, the old content has to go
-            self._cut(0)
-
-    def _cut(self, size: int) -> None:
-        try:
-            os.ftruncate(self.fd, size)
-        except OSError:
-            pass
-        self.size = size
 
 
 def _copy(source: int, log: Log) -> bool:

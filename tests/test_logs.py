@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from support.commands import VMCTL, ok, refused, start, vmctl, wait_for
 
-from containers.supervisor import Log
 from vmctl import paths
 from vmctl.logfile import LogReader, last_bytes
+from vmctl.logwriter import Log
 from vmctl.run import run
 
 EACH_MODE = pytest.mark.parametrize("mode", ["container", "host"])

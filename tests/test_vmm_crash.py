@@ -55,6 +55,7 @@ def test_nothing_is_left_after_kill_9(guest_root, after_s):
     uuid = domain.machine_uuid(inst.state.id)
     engine.rm(WORK.name, force=True)
     assert qemu.find(uuid) is None
+    assert not processes.alive(inst.state.supervisor_pid, inst.state.supervisor_start)
     assert not os.path.exists(inst.directory)
     assert not os.path.exists(inst.run_dir)
     assert host() == before

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
 from vmctl.linux.stdio import write_all
+from vmctl.logfile import LogReader
 
 CHUNK_BYTES = 65536
 FIRST_BYTE_PERIOD_S = 0.001  # until the first byte is seen, because that is a mark of the timeline
@@ -39,11 +40,11 @@ def stay(
 @contextmanager
 def _follower(path: str, target: int) -> Iterator[Callable[[], bool]]:
     """Yield a function that copies the new content of a log and returns whether there was any."""
-    log = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    log = LogReader(path)
 
     def copy() -> bool:
         found = False
-        while content := os.read(log, CHUNK_BYTES):
+        while content := log.read():
             write_all(target, content)
             found = True
         return found
@@ -51,7 +52,7 @@ def _follower(path: str, target: int) -> Iterator[Callable[[], bool]]:
     try:
         yield copy
     finally:
-        os.close(log)
+        log.close()
 
 
 def _feed(source: int, stdin: socket.socket) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from contextlib import suppress
 
 from vmctl.folder import Home
 from vmctl.instance import Instance
 from vmctl.linux import processes
 from vmm import domain, files, qemu
+
+RECORDER_S = 1.0
 
 
 def send(inst: Instance, signum: int) -> None:
@@ -20,6 +23,7 @@ def send(inst: Instance, signum: int) -> None:
         with suppress(OSError):  # a full disk must not prevent the end
             open(files.killed(inst), "w").close()  # the guest cannot report this
         end(inst)
+        _await_recorder(inst)
         return
     request(inst, f"signal {signum}")
 
@@ -27,6 +31,13 @@ def send(inst: Instance, signum: int) -> None:
 def end(home: Home) -> None:
     """Kill QEMU by its pid: an embedded driver offers no other way, and a libvirtd notices the end itself."""
     qemu.end(files.pid_file(home), domain.machine_uuid(home.id))
+
+
+def _await_recorder(inst: Instance) -> None:
+    """Wait until the recorder has copied the last words of a QEMU that is gone, for a second at most."""
+    deadline = time.monotonic() + RECORDER_S
+    while processes.alive(inst.state.supervisor_pid, inst.state.supervisor_start) and time.monotonic() < deadline:
+        time.sleep(0.001)
 
 
 def request(home: Home, line: str) -> None:

@@ -51,6 +51,11 @@ def control(home: Home) -> str:
     return os.path.join(home.run_dir, "control")
 
 
+def fifo(home: Home, name: str) -> str:
+    """The FIFO through which QEMU hands a stream of the guest to the recorder."""
+    return os.path.join(home.run_dir, f"from-{name}")
+
+
 def stdin(home: Home) -> str:
     """The socket of an attached workload's standard input, in a folder in which libvirt can make it."""
     return os.path.join(libvirt_root(home), "stdin")

@@ -14,11 +14,12 @@ from vmctl import ids
 from vmctl.errors import UnavailableError, VmctlError
 from vmctl.folder import Home
 from vmctl.instance import Instance
+from vmctl.linux import processes
 from vmctl.linux.cgroups import Cgroup, Limits
 from vmctl.linux.filetree import write_atomic
 from vmctl.net import attach
 from vmctl.workload import Workload
-from vmm import accelerator, boot, configure, confinement, disk, domain, files, guest, qemu, seed
+from vmm import accelerator, boot, configure, confinement, disk, domain, files, guest, qemu, recorder, seed, watch
 from vmm.choices import Choices
 from vmm.confinement import Cell
 from vmm.launcher import Launcher
@@ -114,12 +115,8 @@ def machine_of(
         layers=tuple(layer.path for layer in image.stack),
         disk=files.disk(home),
         seed=files.seed(home),
-        console=home.console_log,
-        outputs=(
-            (f"{port}marks", files.marks(home)),
-            (f"{port}stdout", home.stdout_log),
-            (f"{port}stderr", home.stderr_log),
-        ),
+        console=files.fifo(home, "console"),
+        outputs=tuple((f"{port}{name}", files.fifo(home, name)) for name in ("marks", "stdout", "stderr")),
         control=(f"{port}control", files.control(home)),
     )
     if kind == boot.DISK:
@@ -177,15 +174,30 @@ def _make_cgroup(inst: Instance) -> None:
 
 
 def _make_ports(inst: Instance) -> None:
-    """Create the FIFO into the guest, and the files of its reports and logs: QEMU would let others read them."""
-    with suppress(FileExistsError):
-        os.mkfifo(files.control(inst), 0o600)
-    outputs = (files.marks(inst), inst.stdout_log, inst.stderr_log, inst.console_log)
-    for path in (files.killed(inst), *outputs):
+    """Create the FIFOs and the files of the guest's reports and logs, and start the recorder that fills the files."""
+    size_bytes = inst.work.logs.size_bytes
+    streams = (
+        (files.fifo(inst, "console"), inst.console_log, size_bytes, False),
+        (files.fifo(inst, "marks"), files.marks(inst), watch.MARKS_BYTES, True),
+        (files.fifo(inst, "stdout"), inst.stdout_log, size_bytes, False),
+        (files.fifo(inst, "stderr"), inst.stderr_log, size_bytes, False),
+    )
+    for path in (files.control(inst), *(fifo for fifo, *_ in streams)):
+        with suppress(FileExistsError):
+            os.mkfifo(path, 0o600)
+    logs = [path for _, path, *_ in streams]
+    for path in (files.killed(inst), *logs, *(f"{path}.1" for path in logs)):
         with suppress(FileNotFoundError):
             os.unlink(path)
-    for path in outputs:
+    for path in logs:
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    pid, go = recorder.start(streams)
+    try:
+        inst.state.supervisor_pid, inst.state.supervisor_start = pid, processes.start_time(pid)
+        inst.journal.record("process", pid=pid, start=inst.state.supervisor_start or 0, role="recorder")
+        os.write(go, b"g")
+    finally:
+        os.close(go)
 
 
 def _remember(inst: Instance, image: Image, machine: domain.Machine) -> None:

@@ -47,8 +47,11 @@ class GuestWatch:
         self._seen_bytes = 0
 
     def alive(self) -> bool:
-        """See Watch: whether QEMU runs."""
-        return processes.alive(self.inst.state.pid, self.inst.state.pid_start)
+        """See Watch: whether QEMU runs, or the recorder, which ends when it has copied QEMU's last words."""
+        state = self.inst.state
+        return processes.alive(state.pid, state.pid_start) or processes.alive(
+            state.supervisor_pid, state.supervisor_start
+        )
 
     def result(self) -> Exit | None:
         """See Watch: as the guest has reported it, else that it was killed by vmctl; None if QEMU just vanished."""
@@ -71,8 +74,8 @@ class GuestWatch:
         return self.phase
 
     def events(self, *more: int) -> Events:
-        """See Watch: each write of QEMU to a file of the instance, and the end of QEMU."""
-        return Events((), more, (self.inst.state.pid,), folder=self.inst.directory)
+        """See Watch: each write of the recorder to a file of the instance, and the end of QEMU and of the recorder."""
+        return Events((), more, (self.inst.state.pid, self.inst.state.supervisor_pid), folder=self.inst.directory)
 
     def settled(self) -> bool:
         """See Watch: whether cloud-init has finished in a guest that boots a system. Raises DeadlineError."""

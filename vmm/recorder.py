@@ -1,0 +1,88 @@
+"""The recorder of a guest: it copies what the guest writes to its ports and its console to files of bounded size.
+
+QEMU could write these files itself, but without a limit, and if it had a limit, the guest would be stopped there. So
+QEMU writes to FIFOs, and the recorder reads them: of each stream the newest bytes are kept, and of the marks the first
+ones. On a full disk bytes are lost, but the guest runs on.
+
+It runs as long as QEMU, which it notices by the end of all FIFOs, and has to be small: a bare interpreter (`-I -S`: no
+site-packages, no environment) that imports very little.
+"""
+
+from __future__ import annotations
+
+import _signal  # type: ignore[import-not-found]  # `signal` would import `enum`, 1 MB
+import os
+import select
+import sys
+
+from vmctl.linux import madvise
+from vmctl.logwriter import FirstBytes, Log
+
+TYPE_CHECKING = False  # `typing` would be 1 MB more
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import NoReturn
+
+_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_BOOT = "import sys; sys.path.append(sys.argv[1]); from vmm.recorder import main; main(sys.argv[2:])"
+BLOCK_BYTES = 1 << 16
+
+# (FIFO, file, limit in bytes, whether the first bytes are kept and not the last ones)
+Stream = tuple[str, str, int, bool]
+
+
+def start(streams: Sequence[Stream]) -> tuple[int, int]:
+    """Start a recorder; return its pid and a descriptor.
+
+    The recorder waits until a byte is written to the descriptor, and exits if it is closed before: so it can be
+    recorded first. It has opened the FIFOs when this returns.
+    """
+    # QEMU can open a FIFO without waiting only if there is a reader; and a reader is one even before its process runs
+    fds = [os.open(fifo, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC) for fifo, *_ in streams]
+    wait, go = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.close(go)
+            if os.read(wait, 1):
+                _become(fds, streams)
+        finally:
+            os._exit(125)
+    for fd in (wait, *fds):
+        os.close(fd)
+    return pid, go
+
+
+def _become(fds: Sequence[int], streams: Sequence[Stream]) -> NoReturn:
+    os.setsid()
+    os.chdir("/")
+    null = os.open("/dev/null", os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+    arguments = [_ROOT]
+    for fd, (_, path, limit, first) in zip(fds, streams, strict=True):
+        os.set_inheritable(fd, True)
+        arguments += [str(fd), path, str(limit), "first" if first else "last"]
+    # LC_ALL=C: the tables of a locale take 130 KiB and are not needed here
+    python = sys.executable
+    os.execve(python, (python, "-I", "-S", "-X", "utf8", "-c", _BOOT, *arguments), {"LC_ALL": "C"})
+
+
+def main(arguments: list[str]) -> None:
+    """Copy each stream to its file until QEMU has closed all of them."""
+    os.umask(0o077)
+    for signum in (_signal.SIGINT, _signal.SIGHUP, _signal.SIGTERM):  # it exits only after QEMU
+        _signal.signal(signum, _signal.SIG_IGN)
+    logs: dict[int, FirstBytes | Log] = {}
+    poller = select.poll()
+    for number, path, limit, kept in zip(*(iter(arguments),) * 4, strict=True):
+        logs[int(number)] = FirstBytes(path, int(limit)) if kept == "first" else Log(path, int(limit) // 2)
+        poller.register(int(number), select.POLLIN)
+    madvise.drop_clean_pages()
+    while logs:
+        for fd, _ in poller.poll():
+            if data := os.read(fd, BLOCK_BYTES):
+                logs[fd].write(data)
+            else:  # QEMU, the only writer, has exited
+                poller.unregister(fd)
+                logs.pop(fd).finish()
