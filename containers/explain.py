@@ -34,7 +34,11 @@ def steps(work: Workload, *, namespaced: bool) -> Iterator[Step]:
     flags = preparation.namespaces(work) if namespaced else 0
     launch = preparation.launch(work, image, layers, directory, Cgroup(f"{work.name}.ID"), None, flags)
     for layer, target in zip(image.stack, layers, strict=True):
-        yield Step("layer", f"mount -t erofs -o ro {layer.path} {target}", "read-only, mounted once per host, shared")
+        yield Step(
+            "layer",
+            f"mount -t erofs -o ro,nosuid,nodev {layer.path} {target}",
+            "read-only, mounted once per host, shared",
+        )
     yield from _cgroup(launch, work)
     if flags & syscalls.CLONE_NEWUSER:
         first_id = ids.FIRST

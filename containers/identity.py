@@ -16,10 +16,9 @@ CAPABILITIES = (
     "SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE "
     "MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE"
 ).split()
-# Docker's default set without MKNOD: vmctl sets up no device controller, so a device node would be a way out.
+# Docker's default set without MKNOD, and without NET_RAW, with which a container poses as its neighbours (ARP).
 DEFAULT = (
-    "CHOWN DAC_OVERRIDE FOWNER FSETID KILL SETGID SETUID SETPCAP NET_BIND_SERVICE NET_RAW SYS_CHROOT "
-    "AUDIT_WRITE SETFCAP"
+    "CHOWN DAC_OVERRIDE FOWNER FSETID KILL SETGID SETUID SETPCAP NET_BIND_SERVICE SYS_CHROOT AUDIT_WRITE SETFCAP"
 ).split()
 
 
@@ -111,6 +110,7 @@ def become_root() -> None:
 def become(user: User, capabilities: int | None) -> None:
     """Become `user` with the capability mask (None: keep all). No program executed later can gain privileges."""
     if capabilities is not None:
+        _leave_keyring()
         for number in range(len(CAPABILITIES)):
             if not capabilities >> number & 1:
                 _drop_from_bounding_set(number)
@@ -140,6 +140,15 @@ def _set_groups(groups: tuple[int, ...]) -> None:
         os.setgroups(groups)
     except PermissionError:
         if groups or usernamespace.ids() > 1:
+            raise
+
+
+def _leave_keyring() -> None:
+    """Get an empty session keyring: that of the caller would be the workload's too (session-keyring(7))."""
+    try:
+        syscalls.join_session_keyring()
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.EPERM):  # refused to vmctl: there is no keyring to inherit either
             raise
 
 

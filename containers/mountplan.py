@@ -11,7 +11,7 @@ import stat
 from collections.abc import Iterator
 
 from vmctl import trace
-from vmctl.linux import syscalls, usernamespace
+from vmctl.linux import kernelfile, syscalls, usernamespace
 from vmctl.linux.syscalls import (
     MS_BIND,
     MS_NODEV,
@@ -157,6 +157,20 @@ class HostTree(NamedTuple):
         return f"mount --rbind {option}{self.path} {self.path}, from the host's root"
 
 
+class Setting(NamedTuple):
+    """Write a value to a file below /proc/sys that belongs to one of the container's namespaces."""
+
+    path: str
+    value: str
+
+    def apply(self) -> None:
+        """Apply the step. Raises OSError."""
+        kernelfile.write(self.path, self.value)
+
+    def __str__(self) -> str:
+        return f"echo '{self.value}' > {self.path}"
+
+
 class Link(NamedTuple):
     """symlink(2)."""
 
@@ -239,7 +253,7 @@ def _marks() -> tuple[tuple[str, str | None], ...]:
     return _SELF_CONTAINED if usernamespace.is_host_root() else _OF_USERS
 
 
-Step = Mount | Hide | ReadOnly | Device | HostDevice | HostTree | Link
+Step = Mount | Hide | ReadOnly | Device | HostDevice | HostTree | Setting | Link
 
 
 def _escaped(path: str) -> str:
@@ -292,6 +306,11 @@ def cgroup_file_systems(version: int, controllers: list[str]) -> Iterator[Step]:
     yield Mount("tmpfs", "/sys/fs/cgroup", _PLAIN, "mode=755,size=16k")
     for controller in controllers:
         yield Mount("cgroup", f"/sys/fs/cgroup/{controller}", _PLAIN | MS_RDONLY, controller)
+
+
+def network_settings() -> Iterator[Step]:
+    """Yield the steps that let all groups use ping without the right to make any packet (icmp(7))."""
+    yield Setting("/proc/sys/net/ipv4/ping_group_range", f"0 {min(usernamespace.ids(), 65536) - 1}")
 
 
 def protections() -> Iterator[Step]:

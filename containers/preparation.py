@@ -159,5 +159,6 @@ def _steps(cgroup: Cgroup, flags: int) -> list[mountplan.Step]:
     )
     if flags:
         steps += mountplan.cgroup_file_systems(cgroup.layout.version, sorted(cgroup.folders))
+        steps += mountplan.network_settings() if flags & syscalls.CLONE_NEWNET else ()
         steps += mountplan.protections()
     return steps

@@ -1,8 +1,8 @@
 """The system call filter: a list of refused calls, assembled into classic BPF.
 
 See seccomp(2), Documentation/userspace-api/seccomp_filter.rst, and linux/filter.h for the instructions. The refused
-calls are listed in configs/seccomp/default.json, some of them only with certain arguments. All others are allowed, so
-that new calls of new kernels work.
+calls are listed in configs/seccomp/default.json, some of them only with certain arguments. All others up to the newest
+that was looked at are allowed.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ def _program(profile: dict[str, Any], capabilities: int, machine: str) -> Iterat
     yield _instruction(_LOAD, _NR)
     if machine == "x86_64":  # the x32 ABI has the same calls under other numbers
         yield from _refuse(_JUMP_IF_AT_LEAST, _X32_BIT, errno.ENOSYS)
+    yield from _refuse(_JUMP_IF_AT_LEAST, profile["newest"] + 1, errno.ENOSYS)
     for rule in profile["rules"]:
         if rule["unless"] is None or not _has(capabilities, rule["unless"]):
             for numbers in rule["calls"].values():
@@ -57,6 +58,8 @@ def _program(profile: dict[str, Any], capabilities: int, machine: str) -> Iterat
         if rule["unless"] is None or not _has(capabilities, rule["unless"]):
             for values in rule["refused"].values():
                 yield from _refuse_arguments(rule["numbers"][machine], values)
+    for rule in profile["choices"]:
+        yield from _allow_only(rule, machine)
     if not _has(capabilities, "SYS_ADMIN"):
         # BPF cannot read clone3's flags, which are passed by pointer; after ENOSYS the C library uses clone
         yield from _refuse(_JUMP_IF_EQUAL, profile["clone3"][machine], errno.ENOSYS)
@@ -84,6 +87,23 @@ def _refuse_arguments(number: int, values: dict[str, str]) -> Iterator[bytes]:
         yield _instruction(_LOAD, _ARGUMENTS + 8 * int(index))
         yield _instruction(_JUMP_IF_EQUAL, int(value, 16), 0, left)
     yield _instruction(_RETURN, _ERRNO | errno.EPERM)
+    yield _instruction(_LOAD, _NR)
+
+
+def _allow_only(rule: dict[str, Any], machine: str) -> Iterator[bytes]:
+    """Yield the instructions that refuse all other values of one argument; they keep the call's number loaded."""
+    tests = [(_NR, rule["numbers"][machine])]
+    tests += [(_ARGUMENTS + 8 * int(index), int(value, 16)) for index, value in rule["when"].items()]
+    allowed = rule["allowed"].values()
+    left = 2 * len(tests) + len(allowed) + 2  # instructions up to the last one, which loads the number again
+    for offset, value in tests:
+        left -= 2
+        yield _instruction(_LOAD, offset)
+        yield _instruction(_JUMP_IF_EQUAL, value, 0, left)
+    yield _instruction(_LOAD, _ARGUMENTS + 8 * rule["argument"])
+    for number, value in enumerate(allowed):
+        yield _instruction(_JUMP_IF_EQUAL, int(value, 16), len(allowed) - number, 0)
+    yield _instruction(_RETURN, _ERRNO | rule["errno"])
     yield _instruction(_LOAD, _NR)
 
 

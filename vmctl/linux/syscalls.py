@@ -55,6 +55,7 @@ _SYS_MOUNT_SETATTR, _SYS_CACHESTAT = 442, 451
 _SYS_FSOPEN, _SYS_FSCONFIG, _SYS_FSMOUNT = 430, 431, 432
 _AT_FDCWD = -100
 _SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}.get(os.uname().machine, 41)
+_SYS_KEYCTL, _KEYCTL_JOIN_SESSION_KEYRING = {"x86_64": 250, "aarch64": 219}.get(os.uname().machine, 219), 1
 _SYS_BPF = {"x86_64": 321, "aarch64": 280}.get(os.uname().machine, 280)
 
 _libc = ctypes.PyDLL(None, use_errno=True)
@@ -206,6 +207,11 @@ def close_on_exec_from(first_fd: int) -> None:
     """Set close-on-exec for every descriptor from `first_fd` up (close_range(2), Linux 5.11)."""
     last, flags = ctypes.c_uint(0xFFFFFFFF), CLOSE_RANGE_CLOEXEC
     _checked(_syscall(_SYS_CLOSE_RANGE, ctypes.c_uint(first_fd), last, flags), "close_range")
+
+
+def join_session_keyring() -> None:
+    """keyctl(2), KEYCTL_JOIN_SESSION_KEYRING: replace the session keyring of this process by a new one without name."""
+    _checked(_syscall(_SYS_KEYCTL, _KEYCTL_JOIN_SESSION_KEYRING, None), "keyctl")
 
 
 class _OpenHow(ctypes.Structure):
