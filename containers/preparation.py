@@ -42,7 +42,7 @@ def prepare(inst: Instance, *, namespaced: bool, tty: bool) -> Launch:
         inst.state.address, inst.state.mac = link.address, link.mac
     cgroup = Cgroup(inst.cgroup)
     inst.journal.record("cgroup", name=inst.cgroup)  # after the objects its processes use: undone before them
-    cgroup.create(limits(inst.work))
+    cgroup.create(limits(inst.work), inst.directory)
     ready = launch(inst.work, image, layers, inst.directory, cgroup, link, flags)._replace(tty=tty)
     return _with_mounts(inst, ready) if namespaced or ready.volumes else ready
 

@@ -170,7 +170,7 @@ def _make_cgroup(inst: Instance) -> None:
     It has no memory limit: the guest's RAM is the limit, and a limit here would apply to QEMU's own memory too.
     """
     inst.journal.record("cgroup", name=inst.cgroup)
-    Cgroup(inst.cgroup).create(Limits(cpus=inst.work.resources.cpus))
+    Cgroup(inst.cgroup).create(Limits(cpus=inst.work.resources.cpus), inst.directory)
 
 
 def _make_ports(inst: Instance) -> None:

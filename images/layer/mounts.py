@@ -62,6 +62,21 @@ def _unmount(target: str) -> None:
         os.rmdir(target)
 
 
+def unused() -> list[str]:
+    """Return the mount points of layers, with or without a mount, for which nobody has a lease."""
+    folder = os.path.join(paths.run_root(), "layers")
+    keys = [key[:12] for key in used()]
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    return sorted(os.path.join(folder, name) for name in names if name not in keys)
+
+
+def remove_unused(target: str) -> None:
+    """Unmount a layer and remove its mount point, unless somebody uses it by now. Raises OSError."""
+    with _locked():
+        if target in unused():
+            _unmount(target)
+
+
 def remove_unpacked(folder: str) -> bool:
     """Remove an unpacked layer, unless an instance uses it; return whether it was removed."""
     with _locked():

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 
 from vmctl import paths
 from vmctl.errors import VmctlError
+from vmctl.linux.locks import held_at_once
 
 
 class Stage:
@@ -66,6 +67,15 @@ def remove_abandoned() -> int:
             finally:
                 os.close(fd)
     return freed_bytes
+
+
+def abandoned() -> list[str]:
+    """Return the stages of commands that have ended."""
+    found = []
+    for folder in (os.path.join(_root(), name) for name in _names()):
+        with suppress(OSError), held_at_once(folder):  # else it is in use, or removed
+            found.append(folder)
+    return found
 
 
 def _make() -> tuple[str, int]:

@@ -222,7 +222,8 @@ def _run_verb(verb: str, words: list[str]) -> int:
 
 
 def _needs_namespaces(verb: str, words: list[str]) -> bool:
-    return verb in _IN_NAMESPACES or (verb == "image" and words[0] in _IMAGES_IN_NAMESPACES)
+    inside = verb in _IN_NAMESPACES or (verb == "image" and words[0] in _IMAGES_IN_NAMESPACES)
+    return inside or (verb == "doctor" and "--fix" in words)
 
 
 def parse(verb: str, words: list[str]) -> tuple[Callable[[argparse.Namespace], int], argparse.Namespace]:

@@ -14,7 +14,7 @@ from functools import cache
 
 from vmctl import trace
 from vmctl.errors import UnavailableError, VmctlError
-from vmctl.linux import delegation, kernelfile
+from vmctl.linux import delegation, kernelfile, usernamespace
 from vmctl.named import NamedTuple
 
 CONTROLLERS = ("memory", "cpu", "pids")
@@ -72,11 +72,15 @@ class Cgroup:
         parents = delegation.parents(self.layout.version, self.layout.mounts)
         self.folders = {controller: f"{parent}/{name}" for controller, parent in sorted(parents.items())}
 
-    def create(self, limits: Limits) -> None:
-        """Create the group, set its limits and read each back. Raises VmctlError if a limit is not in effect."""
+    def create(self, limits: Limits, owner: str = "") -> None:
+        """Create the group, set its limits and read each back. Raises VmctlError if a limit is not in effect.
+
+        `owner` is the folder of its owner, with which it is marked: groups of all state roots are next to each other.
+        """
         self.check(limits)
         for folder in set(self.folders.values()):
             _make(folder, self.layout.version, [name for name, group in self.folders.items() if group == folder])
+        self._mark(owner)
         for controller, file, value in self.settings(limits):
             path = os.path.join(self.folders[controller], file)
             try:
@@ -86,6 +90,11 @@ class Cgroup:
                 raise VmctlError(f"the {controller} limit {value} cannot be set: {error}") from error
             if not _is_in_effect(value, found):
                 raise VmctlError(f"the {controller} limit {value} is not in effect: {path} contains {found}")
+
+    def _mark(self, owner: str) -> None:
+        for folder in set(self.folders.values()):
+            with suppress(OSError):  # an old kernel: `doctor --fix` leaves such a group alone
+                os.setxattr(folder, _mark_name(), os.fsencode(owner))
 
     def check(self, limits: Limits) -> None:
         """Raise UnavailableError for a limit that cannot be enforced, because we do not have its controller."""
@@ -173,6 +182,23 @@ class Cgroup:
         for folder in set(self.folders.values()):
             with suppress(OSError):  # fails unless this was the parent's last group, and vmctl has made that
                 os.rmdir(os.path.dirname(folder))
+
+
+def marked() -> dict[str, str]:
+    """Return the owner of each group of ours that is marked with one, by the name of the group."""
+    found: dict[str, str] = {}
+    layout = hierarchy()
+    for parent in set(delegation.parents(layout.version, layout.mounts).values()):
+        with suppress(FileNotFoundError):
+            for name in os.listdir(parent):
+                with suppress(OSError):  # a file, a group without a mark, or one that has just been removed
+                    found[name] = os.fsdecode(os.getxattr(f"{parent}/{name}", _mark_name()))
+    return found
+
+
+def _mark_name() -> str:
+    """Return the extended attribute for the mark: if possible one that only the host's root can set (xattr(7))."""
+    return "trusted.vmctl" if usernamespace.is_host_root() else "user.vmctl"
 
 
 def split(version: int, stat: str, kmem: str = "") -> dict[str, int]:

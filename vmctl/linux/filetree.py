@@ -121,3 +121,9 @@ def is_being_written(name: str) -> bool:
     """Return whether a name is a temporary one of `replacing`, and the process that writes the file still runs."""
     pid = name.removesuffix(".new").rpartition(".")[2]
     return name.endswith(".new") and os.path.exists(f"/proc/{pid}")
+
+
+def is_abandoned(name: str) -> bool:
+    """Return whether a name is a temporary one of `replacing`, and the process that wrote the file has ended."""
+    pid = name.removesuffix(".new").rpartition(".")[2]
+    return name.endswith(".new") and pid.isdigit() and not os.path.exists(f"/proc/{pid}")

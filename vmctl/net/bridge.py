@@ -6,7 +6,8 @@ Every change is one netlink message; no program is started.
 from __future__ import annotations
 
 import errno
-from _socket import AF_INET, if_nametoindex, inet_aton, inet_ntoa, inet_pton
+import os
+from _socket import AF_INET, if_nameindex, if_nametoindex, inet_aton, inet_ntoa, inet_pton
 from contextlib import suppress
 
 from vmctl.errors import ConflictError, UnavailableError
@@ -164,6 +165,20 @@ class BridgeNetwork:
                 self._cut_off(entry["address"], entry["device"])
                 if is_last:
                     _delete(netlink.delete_link(self.name))
+
+    def clear(self, address: str) -> None:
+        """Give back the address of an owner that is gone, with its port; the last address takes the switch along."""
+        with switch.locked() as leased:
+            if switch.has_owner(leased, address):  # somebody else has it by now
+                return
+            with suppress(FileNotFoundError):
+                os.unlink(os.path.join(leased, address))
+            if next(switch.in_use(leased), None) is None:
+                switch.remove()
+            elif switch.exists() and address in self.subnet:
+                ports = switch.inside(if_nameindex)
+                device = next((name for index, name in ports if index == self._port(address)), "")
+                self._cut_off(address, device or f"vm{address}")  # without a port, there may be rules of it
 
     def _cut_off(self, address: str, device: str) -> None:
         _delete(netlink.delete_link(device))

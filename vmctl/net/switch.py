@@ -130,6 +130,14 @@ def holds(folder: str, address: str, owner: str) -> bool:
         return False
 
 
+def has_owner(folder: str, address: str) -> bool:
+    """Return whether an address has a lease whose owner exists."""
+    try:
+        return os.path.exists(_owner(folder, address))
+    except FileNotFoundError:
+        return False
+
+
 def release(folder: str, address: str, owner: str) -> bool:
     """Give an address back if the owner of a folder has its lease; return whether it had."""
     if not holds(folder, address, owner):
