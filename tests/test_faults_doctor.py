@@ -1,4 +1,4 @@
-"""`vmctl doctor --fix` removes what has no owner any more, says so, and touches nothing else."""
+"""`vmctl doctor --fix` removes what has no owner any more, reports it, and touches nothing else."""
 
 import json
 import os
@@ -20,7 +20,7 @@ QUICK = [mode for mode in sorted(backends.modes()) if not backends.load(mode).fe
 
 @pytest.fixture
 def root(own_root):
-    """A state root with a store of its own."""
+    """A state root with a separate store."""
     os.unlink(paths.images_root())
     ok("image", "build", "tiny", env={**os.environ, "VMCTL_ROOT": str(own_root)})
     yield own_root
@@ -143,7 +143,7 @@ def test_what_has_an_owner_is_left_alone(root, tmp_path, monkeypatch):
     assert ok("exec", f"{PREFIX}container", "--", "echo", "x") == "x\n"
 
 
-def test_what_cannot_be_removed_is_said(root, monkeypatch, capsys):
+def test_what_cannot_be_removed_is_reported(root, monkeypatch, capsys):
     from vmctl.cli import doctor
 
     def refuse():
