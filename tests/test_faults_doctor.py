@@ -10,7 +10,7 @@ from support.commands import free_port, ok, vmctl, wait_for
 from support.host_state import PREFIX, left_behind, own_state
 
 from images.store import staging, store
-from vmctl import backends, ids, instance, orphans, paths
+from vmctl import backends, ids, instance, needs, orphans, paths
 from vmctl.linux import cgroups, delegation, mountinfo, processes
 from vmctl.net import switch
 from vmctl.workload import Workload
@@ -149,7 +149,7 @@ def test_what_cannot_be_removed_is_reported(root, monkeypatch, capsys):
     def refuse():
         raise OSError(16, "Device or resource busy")
 
-    monkeypatch.setattr(doctor, "_orphans", lambda: [orphans.Orphan("mount", "/x", refuse)])
+    monkeypatch.setattr(doctor, "_orphans", lambda: [needs.Orphan("mount", "/x", refuse)])
     assert doctor._fix("table") == 1
     assert "failed: [Errno 16] Device or resource busy" in capsys.readouterr().out
 

@@ -1,4 +1,4 @@
-"""The needs of a mode: what it requires of the host, checked for `vmctl doctor`.
+"""What `vmctl doctor` checks and mends: the needs of a mode, and objects that have no owner.
 
 Features of the kernel are tried, not deduced from versions or from the user id; programs and libraries are searched.
 """
@@ -12,6 +12,14 @@ from collections.abc import Callable
 from vmctl.linux import abilities
 from vmctl.named import NamedTuple
 from vmctl.run import which
+
+
+class Orphan(NamedTuple):
+    """An object without an owner; `remove` removes it, and raises VmctlError or OSError if that fails."""
+
+    kind: str
+    name: str
+    remove: Callable[[], object]
 
 
 class Need(NamedTuple):

@@ -19,17 +19,10 @@ from vmctl.errors import VmctlError
 from vmctl.folder import Home
 from vmctl.linux import cgroups, filetree, locks, mountinfo, processes, usernamespace
 from vmctl.named import NamedTuple
+from vmctl.needs import Orphan
 from vmctl.net import bridge, switch
 
 _ID = re.compile(r"[0-9a-f]{8}")
-
-
-class Orphan(NamedTuple):
-    """An object without an owner; `remove` removes it, and raises VmctlError or OSError if that fails."""
-
-    kind: str
-    name: str
-    remove: Callable[[], object]
 
 
 class Known(NamedTuple):

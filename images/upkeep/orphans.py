@@ -8,7 +8,7 @@ from functools import partial
 from images.layer import mounts
 from images.store import staging, store
 from vmctl.linux import filetree, usernamespace
-from vmctl.orphans import Orphan
+from vmctl.needs import Orphan
 
 
 def find() -> list[Orphan]:

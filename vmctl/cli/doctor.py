@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vmctl import doctor
 from vmctl.cli import output
 from vmctl.errors import VmctlError
-from vmctl.needs import Need
-
-if TYPE_CHECKING:
-    from vmctl.orphans import Orphan
+from vmctl.needs import Need, Orphan
 
 EXAMPLE = "vmctl doctor --fix"
 WORDS = {True: "ok", False: "MISSING", None: "note"}
