@@ -149,6 +149,62 @@ def pid_is(pid, word):
 
 
 @pytest.fixture(scope="module")
+def guest(user):
+    """A running guest with a published port."""
+    user.give_kernel()
+    port = free_port()
+    script = "echo begun; mkdir -p /www; echo from a guest > /www/index.html; exec httpd -f -p 80 -h /www"
+    work = {"name": "guest", "image": "tiny", "command": ["sh", "-c", script], "ports": [f"{port}:80"]}
+    work["ready"] = {"tcp": 80, "timeout": "240s"}
+    user.ok("up", "--mode", "vm", user.write("guest.yaml", json.dumps(work)))
+    yield port
+    user.ok("down", "guest")
+
+
+def test_a_guest_is_reached_from_the_host_and_from_a_container(user, guest):
+    assert get(guest) == (200, "from a guest\n")
+    address = json.loads(user.ok("inspect", "guest"))[0]["address"]
+    assert user.ok("run", "tiny", "--", "wget", "-q", "-O", "-", f"http://{address}/") == "from a guest\n"
+
+
+def test_exec_logs_and_footprint_of_a_guest(user, guest):
+    assert user.ok("exec", "guest", "--", "hostname") == "guest\n"
+    assert user.vmctl("exec", "guest", "--", "sh", "-c", "exit 9").code == 9
+    assert user.ok("logs", "guest") == "begun\n"
+    assert json.loads(user.ok("inspect", "guest"))[0]["footprint"]["pss_bytes"] > 1 << 26
+
+
+def test_qemu_has_an_id_that_neither_the_user_nor_a_container_has(user, guest):
+    pid = json.loads(user.ok("inspect", "guest"))[0]["pid"]
+    assert 61184 - 1 <= os.stat(f"/proc/{pid}").st_uid - user.first_id < 65520
+    with open(f"/proc/{pid}/status", encoding="utf-8") as file:
+        status = dict(line.split(":", 1) for line in file)
+    for kind in ("CapEff", "CapPrm", "CapBnd", "CapAmb"):
+        assert int(status[kind], 16) == 0
+    assert status["NoNewPrivs"].strip() == "1"
+    assert sorted(os.listdir(f"/proc/{pid}/root")) == ["dev", "etc", "lib", "lib64", "proc", "run", "sys", "tmp", "usr"]
+    assert os.listdir(f"/proc/{pid}/root/proc") == []
+    assert not os.path.exists(f"/proc/{pid}/root/{user.state}/holder")
+
+
+def test_a_guest_runs_attached(user, guest):
+    assert user.vmctl("run", "--mode", "vm", "tiny", "--", "sh", "-c", "id -u; exit 7") == (7, "0\n", "")
+
+
+@pytest.mark.parametrize("verb", [("diff", "guest"), ("commit", "guest", "saved")])
+def test_the_disk_of_a_guest_is_not_read(user, guest, verb):
+    text = user.refused(*verb)
+    assert "the disk of guest cannot be read: mounting it needs the host's root" in text
+
+
+def test_a_name_as_long_as_it_can_be_fits_into_the_path_of_a_socket(user, guest):
+    name = "n" * 63
+    work = {"name": name, "image": "tiny", "command": ["sleep", "1000"], "network": "none"}
+    user.ok("up", "--mode", "vm", user.write("long.yaml", json.dumps(work)))
+    user.ok("rm", "-f", name)
+
+
+@pytest.fixture(scope="module")
 def built(user):
     """An image with what is hard to unpack: owners, setuid, hard links, FIFO, a replaced folder."""
     folder = os.path.join(user.home, "context")
@@ -251,6 +307,11 @@ def test_a_user_without_subordinate_ids_has_only_root(poor, mode):
     result = run(poor, mode, "--user", "5", "tiny", "--", "true")
     assert result.code == 125
     assert "the user 5 cannot exist: this user of the host has no subordinate ids" in result.err
+
+
+def test_a_guest_of_a_user_without_subordinate_ids_is_refused(poor):
+    text = poor.refused("run", "--mode", "vm", "tiny", "--", "true")
+    assert "libvirt sets the groups of QEMU, which a user without subordinate ids cannot do" in text
 
 
 def test_doctor_names_the_lack_of_subordinate_ids(poor):

@@ -228,6 +228,8 @@ def _become_holder(mapped: int, failed: int, run_root: str) -> NoReturn:
             os._exit(1)
         # Mounts of the host appear here too, such as another disk; none of those made here appear on the host.
         syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_SLAVE)
+        # Those made here appear in the namespaces that a command makes from this one: a guest's start needs the switch.
+        syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_SHARED)
         # not in XDG_RUNTIME_DIR, which is removed when the user logs out, and the instances are not
         syscalls.mount("tmpfs", run_root, "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, "mode=700")
     except OSError as error:

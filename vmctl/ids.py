@@ -14,9 +14,11 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from vmctl import paths
 from vmctl.errors import ConflictError, UnavailableError
 from vmctl.leases import User
-from vmctl.named import TYPE_CHECKING
+from vmctl.linux import usernamespace
+from vmctl.named import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from typing import Any
@@ -27,6 +29,31 @@ COUNT = 65536
 FIRST, END = 0x70000000, 0x7FFD0000
 # Kept after a reboot: the files of a stopped instance still have its ids.
 FOLDER = "/var/lib/vmctl-ids"
+
+
+class Space(NamedTuple):
+    """The ids that can be leased: the first ids of ranges of `step` ids, and the folder of the leases."""
+
+    folder: str
+    first: int
+    end: int
+    step: int
+
+
+def _space() -> Space:
+    """Return the ids of the host, for root; for an ordinary user single ids of the user's namespace.
+
+    All containers of such a user have the same ids, because the owners of its unpacked layers cannot be mapped. The
+    single ids, for QEMU, are those that systemd's list leaves to services, so hardly an image uses them.
+    """
+    if usernamespace.is_host_root():
+        return Space(FOLDER, FIRST, END, COUNT)
+    return Space(os.path.join(paths.state_root(), "ids"), 61184, 65520, 1)
+
+
+def exist() -> bool:
+    """Return whether there are ids to lease; an ordinary user without subordinate ids has none."""
+    return _space().end <= usernamespace.ids()
 
 
 def take(user: User, own: int | None = None) -> int:
@@ -67,9 +94,10 @@ def owners() -> dict[int, str]:
 
 def _order(identity: str) -> Iterator[int]:
     """Yield all ranges, beginning at one that depends on the user's id: a range just given back is not used again."""
-    count = (END - FIRST) // COUNT
+    space = _space()
+    count = (space.end - space.first) // space.step
     begin = int(identity, 16) % count
-    yield from (FIRST + (begin + number) % count * COUNT for number in range(count))
+    yield from (space.first + (begin + number) % count * space.step for number in range(count))
 
 
 def _target(folder: int, first: int) -> str | None:
@@ -100,13 +128,14 @@ def _owner(folder: int, first: int) -> str | None:
 @contextmanager
 def _locked() -> Iterator[int]:
     """Yield a descriptor of the folder of all leases, locked by flock(2). Raises UnavailableError, OSError."""
+    path = _space().folder
     with suppress(FileExistsError):
-        os.mkdir(FOLDER, 0o700)
-    folder = os.open(FOLDER, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        os.mkdir(path, 0o700)
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         status = os.fstat(folder)
         if status.st_uid != os.geteuid() or status.st_mode & 0o022:
-            raise UnavailableError(f"others can write to {FOLDER}", hint=f"chown root {FOLDER}; chmod 700 {FOLDER}")
+            raise UnavailableError(f"others can write to {path}", hint=f"chown root {path}; chmod 700 {path}")
         fcntl.flock(folder, fcntl.LOCK_EX)
         yield folder
     finally:

@@ -10,8 +10,10 @@ from importlib import import_module
 from images.kernels import kernel as kernels
 from images.store import store
 from images.store.image import Image, architecture, check_files
+from vmctl import ids
 from vmctl.backend import Problem
 from vmctl.errors import VmctlError
+from vmctl.linux.cgroups import Cgroup, Limits
 from vmctl.run import which
 from vmctl.workload import Logs, Workload
 from vmm import accelerator, boot, disk, files, qemu, userdata
@@ -28,12 +30,18 @@ def problems(work: Workload, choices: Choices) -> Iterator[Problem]:
     yield from _paths(work)
     yield from _image(work)
     yield from _keys(work)
+    yield from _refusal(lambda: Cgroup(work.name).check(Limits(cpus=work.resources.cpus)))
     yield from _values(work)
 
 
 def _host() -> Iterator[Problem]:
     if os.geteuid() != 0:
-        yield Problem("vm mode needs root, for the tap device, the network namespace and the cgroup", "use sudo")
+        yield Problem("this process is not in the namespaces of its user", "call vmctl.holder.enter() first")
+    elif not ids.exist():
+        yield Problem(
+            "libvirt sets the groups of QEMU, which a user without subordinate ids cannot do",
+            "`vmctl doctor` shows how to get them",
+        )
     if os.uname().machine != "x86_64":
         yield Problem(f"vm mode runs on x86_64 hosts, this one is {os.uname().machine}")
     if qemu.emulator() is None:

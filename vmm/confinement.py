@@ -18,8 +18,19 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import NamedTuple
 
-from vmctl.linux import syscalls
-from vmctl.linux.syscalls import MNT_DETACH, MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_PRIVATE, MS_RDONLY, MS_REC, MS_REMOUNT
+from vmctl.linux import syscalls, usernamespace
+from vmctl.linux.syscalls import (
+    MNT_DETACH,
+    MS_BIND,
+    MS_NODEV,
+    MS_NOEXEC,
+    MS_NOSUID,
+    MS_PRIVATE,
+    MS_RDONLY,
+    MS_REC,
+    MS_REMOUNT,
+)
+from vmm import files
 
 # of these folders only public parts of the distribution are in reach: no /etc, no /var, no /home, no other /usr
 PROGRAM_FOLDERS = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/libexec/qemu-kvm", "/etc/ld.so.cache")
@@ -35,7 +46,7 @@ THREADS = 192  # of QEMU, next to those of the virtual processors: its block lay
 class Cell(NamedTuple):
     """The confinement of one QEMU."""
 
-    uid: int  # of the host, and the only process with it; also the group
+    uid: int | None  # the only process with it; also the group. None: that of the ordinary user who starts it
     root: str  # an empty folder: the mount point of QEMU's root
     read_only: tuple[str, ...]  # files and folders that it sees in their place
     writable: tuple[str, ...]
@@ -44,18 +55,20 @@ class Cell(NamedTuple):
     threads: int
 
 
-def summary(uid: int) -> str:
+def summary(uid: int | None) -> str:
     """Return in one line what QEMU is confined to, for people."""
+    whose = "of the caller" if uid is None else str(uid)
     return (
-        f"user and group {uid}, no capabilities, no_new_privs, its own mount, IPC, UTS and cgroup namespaces, "
+        f"user and group {whose}, no capabilities, no_new_privs, its own mount, IPC, UTS and cgroup namespaces, "
         "no other files than its own"
     )
 
 
-def hand_over(paths: Iterable[str], uid: int) -> None:
+def hand_over(paths: Iterable[str], uid: int | None) -> None:
     """Make a user the owner of files. A link is not followed."""
-    for path in paths:
-        os.chown(path, uid, uid, follow_symlinks=False)
+    if uid is not None:
+        for path in paths:
+            os.chown(path, uid, uid, follow_symlinks=False)
 
 
 def make_readable(paths: Iterable[str]) -> None:
@@ -76,7 +89,8 @@ def enter(cell: Cell, *, without_network: bool) -> None:
     """
     _limit(resource.RLIMIT_CORE, 0)  # the guest's memory
     _limit(resource.RLIMIT_FSIZE, cell.file_bytes)
-    _limit(resource.RLIMIT_NPROC, cell.threads)  # counted per user, and not applied to root
+    if usernamespace.is_host_root():  # counted per user, and not applied to root; for another it is the user's sum
+        _limit(resource.RLIMIT_NPROC, cell.threads)
     flags = syscalls.CLONE_NEWNS | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS | syscalls.CLONE_NEWCGROUP
     syscalls.unshare(flags | (syscalls.CLONE_NEWNET if without_network else 0))
     syscalls.mount(None, "/", None, MS_REC | MS_PRIVATE)  # what is mounted here does not appear on the host
@@ -85,6 +99,9 @@ def enter(cell: Cell, *, without_network: bool) -> None:
         _show(path, cell.root, syscalls.MOUNT_ATTR_RDONLY | syscalls.MOUNT_ATTR_NODEV)
     for path in (*cell.writable, *cell.for_libvirt):
         _show(path, cell.root, syscalls.MOUNT_ATTR_NODEV)
+    if not usernamespace.is_host_root():
+        os.makedirs(f"{cell.root}/run", mode=0o755, exist_ok=True)
+        os.symlink(os.readlink(files.ALIAS), f"{cell.root}{files.ALIAS}")
     _show_devices(cell)
     _show_processes(f"{cell.root}/proc")
     bounding_set = _capabilities()  # read now: it is a file of the old root
@@ -99,7 +116,7 @@ def enter(cell: Cell, *, without_network: bool) -> None:
 
 def hide(cell: Cell) -> None:
     """Take away from QEMU, which runs now, what only libvirt needed to start it."""
-    for path in (*cell.for_libvirt, *LIBVIRT_DEVICES):
+    for path in (*cell.for_libvirt, *LIBVIRT_DEVICES, *(() if usernamespace.is_host_root() else ("/proc",))):
         with suppress(OSError):  # this host has no such device
             syscalls.umount2(path, MNT_DETACH)
 
@@ -140,16 +157,30 @@ def _show_devices(cell: Cell) -> None:
     syscalls.mount("tmpfs", target, "tmpfs", MS_NOSUID | MS_NOEXEC, "mode=755,size=64k")
     for path in (*DEVICES, *LIBVIRT_DEVICES):
         _show(path, cell.root, syscalls.MOUNT_ATTR_NOEXEC)
+    if usernamespace.is_host_root():
+        _make_kvm(cell)
+    else:  # mknod(2) is refused
+        _show(KVM, cell.root, syscalls.MOUNT_ATTR_NOEXEC)
+    syscalls.mount(None, target, None, MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NOEXEC)
+
+
+def _make_kvm(cell: Cell) -> None:
+    assert cell.uid is not None
     with suppress(FileNotFoundError):
         device = os.stat(KVM).st_rdev
         os.mknod(f"{cell.root}{KVM}", 0o600 | stat.S_IFCHR, device)
         os.chown(f"{cell.root}{KVM}", cell.uid, cell.uid)
-    syscalls.mount(None, target, None, MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NOEXEC)
 
 
 def _show_processes(target: str) -> None:
-    """Mount a /proc in which a user sees its own processes only (Linux 5.8); libvirt reads cpuinfo."""
+    """Mount a /proc in which a user sees its own processes only (Linux 5.8); libvirt reads cpuinfo.
+
+    An ordinary user cannot mount one: libvirt gets the host's, and QEMU none, see `hide`.
+    """
     os.mkdir(target, mode=0o755)
+    if not usernamespace.is_host_root():
+        syscalls.mount("/proc", target, None, MS_BIND | MS_REC)
+        return
     syscalls.mount("proc", target, "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, "hidepid=invisible")
 
 

@@ -14,8 +14,9 @@ os.environ.setdefault("LIBVIRT_LOG_OUTPUTS", "4:file:/dev/null")
 
 import libvirt
 
+from vmctl import paths
 from vmctl.errors import UnavailableError, VmctlError
-from vmctl.linux import filetree
+from vmctl.linux import filetree, syscalls, usernamespace
 from vmm import files
 
 EMBEDDED = "qemu:///embed"
@@ -71,6 +72,10 @@ class Connection:
 def make_root(root: str) -> str:
     """Create the root folder of an embedded driver and return its URI. One of an earlier start is removed.
 
+    As uid 0 of a user namespace libvirt writes to /run/libvirt regardless of its root, and the path of a socket in the
+    home of a user is too long. So for an ordinary user this process, which must be a child that ends with libvirt, gets
+    a /run with nothing but a link to the root.
+
     QEMU's user owns two folders below it; a QEMU of an earlier start may have put links there, which libvirt would
     follow. All roots share one cache of QEMU's capabilities. libvirt writes it by rename, so two can write at the same
     time.
@@ -85,7 +90,24 @@ def make_root(root: str) -> str:
     os.symlink(shared, link)
     with open(os.path.join(root, "etc", "qemu.conf"), "w", encoding="utf-8") as file:
         file.write(QEMU_CONF)
+    if not usernamespace.is_host_root():
+        _cover_run(root)
+        root = files.ALIAS
     return f"{EMBEDDED}?root={quote(root)}"
+
+
+def _cover_run(root: str) -> None:
+    kept = [path for path in (paths.state_root(), paths.run_root(), root) if path.startswith("/run/")]
+    syscalls.unshare(syscalls.CLONE_NEWNS)
+    # mounts of the user's namespace, such as the switch, appear here later too; the one below does not appear there
+    syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_SLAVE)
+    trees = [syscalls.open_tree(path) for path in kept]
+    syscalls.mount("tmpfs", "/run", "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, "mode=755,size=1m")
+    for path, tree in zip(kept, trees, strict=True):
+        os.makedirs(path, exist_ok=True)
+        syscalls.move_mount(tree, path)
+        os.close(tree)
+    os.symlink(root, files.ALIAS)
 
 
 def _start_event_loop() -> None:

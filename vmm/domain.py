@@ -40,7 +40,7 @@ class Machine(NamedTuple):
     console: str
     outputs: tuple[tuple[str, str], ...]  # (port name, file) for each stream from the guest
     control: tuple[str, str]  # (port name, FIFO)
-    uid: int = 0  # QEMU runs as this user of the host
+    uid: int | None = 0  # QEMU runs as this user of the host; None: as the one who starts it
     stdin: tuple[str, str] | None = None  # (port name, unix socket)
     nic: Nic | None = None
     kernel: str = ""  # empty: the firmware boots the disk
@@ -90,8 +90,10 @@ def _os(machine: Machine) -> Element:
     return element
 
 
-def _security_label(uid: int) -> Element:
+def _security_label(uid: int | None) -> Element:
     """Run QEMU as this user and group, and do not change the owners of files: instances share some of them."""
+    if uid is None:  # nothing is changed, not the groups either: one of them may open /dev/kvm
+        return _element("seclabel", type="none", model="dac")
     label = _element("seclabel", type="static", model="dac", relabel="no")
     _text(label, "label", f"+{uid}:+{uid}")
     return label

@@ -6,8 +6,10 @@ import os
 
 from vmctl import paths
 from vmctl.folder import Home
+from vmctl.linux import usernamespace
 
 PORT_PREFIX = "org.vmctl."
+ALIAS = "/run/vmctl-libvirt"  # an ordinary user's link to libvirt's root, in the namespaces of one QEMU
 SOCKET_PATH_MAX = 107  # unix(7): sun_path has 108 bytes, one of them for the final zero
 
 
@@ -88,4 +90,5 @@ def qemu_log(home: Home) -> str:
 
 def longest_socket_path(name: str) -> str:
     """Return the longest socket path of a start: that of QEMU's monitor (virDomainDefGetShortName)."""
-    return os.path.join(paths.run_root(), "0" * 8, "libvirt/lib/qemu", f"domain-1-{name[:20]}", "monitor.sock")
+    root = os.path.join(paths.run_root(), "0" * 8, "libvirt") if usernamespace.is_host_root() else ALIAS
+    return os.path.join(root, "lib/qemu", f"domain-1-{name[:20]}", "monitor.sock")

@@ -14,7 +14,7 @@ from vmctl import ids
 from vmctl.errors import UnavailableError, VmctlError
 from vmctl.folder import Home
 from vmctl.instance import Instance
-from vmctl.linux import processes
+from vmctl.linux import processes, usernamespace
 from vmctl.linux.cgroups import Cgroup, Limits
 from vmctl.linux.filetree import write_atomic
 from vmctl.net import attach
@@ -82,7 +82,12 @@ def _prepare(inst: Instance, choices: Choices) -> tuple[domain.Machine, Cell | N
 
 def _confine(inst: Instance, image: Image, machine: domain.Machine) -> Cell:
     """Give QEMU's user the files of the guest, and return the confinement."""
-    uid = inst.state.own[OWN_UID] = ids.take(inst, inst.state.own.get(OWN_UID))
+    uid = None
+    # Of an ordinary user only the own groups may open /dev/kvm.
+    if usernamespace.is_host_root() or machine.accelerator != "kvm":
+        uid = inst.state.own[OWN_UID] = ids.take(inst, inst.state.own.get(OWN_UID))
+    else:
+        inst.state.warnings.append("QEMU runs with the uid of this user, though in a file system with only its files")
     outputs = [path for _, path in machine.outputs]
     shared = [os.path.realpath(path) for path in shared_files(machine, image)]
     confinement.make_readable(shared)

@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from images.store.staging import staging
 from vmctl.errors import DeadlineError, UnavailableError, VmctlError
 from vmctl.instance import Instance
-from vmctl.linux import processes
+from vmctl.linux import processes, usernamespace
 from vmctl.linux.loops import detached, loop_device
 from vmctl.run import run
 from vmctl.writable import Writable
@@ -46,8 +46,11 @@ _AUTHORIZED_KEYS = "root/.ssh/authorized_keys"
 @contextmanager
 def writable(inst: Instance) -> Iterator[Writable]:
     """Yield a copy of the guest's writable layer as it is now. Raises UnavailableError, VmctlError."""
-    if os.geteuid() != 0:
-        raise UnavailableError("mounting a copy of the guest's disk needs root", hint="use sudo")
+    if not usernamespace.is_host_root():
+        raise UnavailableError(
+            f"the disk of {inst.name} cannot be read: mounting it needs the host's root",
+            hint=f"`vmctl exec {inst.name} -- tar -c PATH` copies files out of a running guest",
+        )
     if inst.state.boot == boot.DISK:
         raise UnavailableError(f"{inst.name} runs from a disk image, which has no layers")
     with ExitStack() as stack:

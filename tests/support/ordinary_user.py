@@ -16,6 +16,7 @@ from contextlib import suppress
 
 from support.commands import TIMEOUT_S, VMCTL, Result
 
+from vmctl import paths
 from vmctl.linux import syscalls
 
 UID, FIRST_ID, COUNT = 61_001, 0x60000000, 65_536
@@ -127,6 +128,13 @@ class OrdinaryUser:
         os.chmod(archive, 0o644)
         self.ok("image", "import", "--name", name, archive)
         os.unlink(archive)
+
+    def give_kernel(self):
+        """Copy root's kernels into the store of this user."""
+        kernels = os.path.join(self.state, "images/kernels")
+        self.run("mkdir", "-p", kernels)
+        subprocess.run(["cp", "-rT", "--no-preserve=mode", paths.images_root() + "/kernels", kernels], check=True)
+        subprocess.run(["chown", "-R", f"{self.uid}:{self.uid}", kernels], check=True)
 
     def write(self, name, content):
         """Write a file into the home and return its path."""
