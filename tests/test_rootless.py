@@ -357,6 +357,16 @@ def test_a_killed_holder_is_found_again_through_a_running_instance(user):
     user.ok("down", "-t", "0", "lives")
 
 
+def test_a_lost_record_is_found_again_through_a_running_instance(user):
+    work = {"name": "lives", "image": "tiny", "command": ["sleep", "1000"], "network": "none"}
+    user.ok("up", user.write("lives.yaml", json.dumps(work)))
+    for pid in holders(user):
+        os.kill(pid, signal.SIGKILL)
+    os.unlink(f"{user.state}/holder")
+    assert user.ok("exec", "lives", "--", "echo", "still") == "still\n"
+    user.ok("down", "-t", "0", "lives")
+
+
 def test_a_recorded_pid_of_another_process_is_not_entered(user):
     """The record is of the past: its pid may belong to anybody now."""
     for pid in holders(user):
@@ -393,4 +403,6 @@ def test_the_working_directory_is_kept(user):
 
 
 def holders(user):
-    return [pid for pid in user.processes() if "vmctl-holder" in processes.command(pid)]
+    """Return the holders; a child of theirs, which is about to execute sleep(1), has the same command line."""
+    found = [pid for pid in user.processes() if "vmctl-holder" in processes.command(pid)]
+    return [pid for pid in found if int(processes.fields(pid)[1]) not in found]

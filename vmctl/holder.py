@@ -3,8 +3,8 @@
 In a user namespace a user has root's privileges over what belongs to that namespace, and none over the host. A
 namespace ends with its last process, so a small process holds it: `/bin/sh`, which ends a minute after the last
 instance. It is made by the first command that needs it, and recorded with pid, start time and the numbers of its
-namespaces, because the kernel gives a pid to another process later. If it was killed, another process in the same
-namespaces leads back to them.
+namespaces, because the kernel gives a pid to another process later. If it was killed, or the record is lost, any other
+process in these namespaces leads back to them: they are those with the tmpfs of this state root.
 
 Uid 0 inside is the user, the ids from 1 on are the user's subordinate ids (subuid(5), newuidmap(1)). A user without
 subordinate ids has only uid 0. See user_namespaces(7), mount_namespaces(7).
@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 
 from vmctl import paths, records
 from vmctl.errors import UnavailableError
-from vmctl.linux import kernelfile, processes, syscalls, usernamespace
+from vmctl.linux import kernelfile, mountinfo, processes, syscalls, usernamespace
 from vmctl.linux.filetree import write_atomic
 from vmctl.named import TYPE_CHECKING, NamedTuple
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 IDLE_S = 60
 # `$1/*` is the folders of the instances; a command that is about to make one is in the namespaces itself
 _WAIT_UNTIL_IDLE = f'while sleep {IDLE_S}; do set -- "$1" "$1"/*; [ -e "$2" ] || exit 0; set -- "$1"; done'
-_NS_GET_OWNER_UID = 0xB704  # ioctl_ns(2)
+_NS_GET_PARENT, _NS_GET_OWNER_UID = 0xB702, 0xB704  # ioctl_ns(2)
 _SWITCHES = (  # settings of hosts that forbid user namespaces to ordinary users: the value that forbids, what to type
     ("kernel/unprivileged_userns_clone", "0", "sudo sysctl -w kernel.unprivileged_userns_clone=1"),
     ("user/max_user_namespaces", "0", "sudo sysctl -w user.max_user_namespaces=15000"),
@@ -82,10 +82,9 @@ def enter() -> None:
 
 def _find_or_make() -> None:
     """Enter the namespaces; the caller has the lock."""
-    found = _recorded()
-    if _join(found):  # another command was quicker
+    if _join(_recorded()):  # another command was quicker
         return
-    if found and (other := _other_process(found)) and _join(other):
+    if any(map(_join, _others())):
         _record(_start_holder())
         return
     made = _make()
@@ -153,29 +152,41 @@ def _settle() -> None:
 
 
 def _is_ours(holder: Holder) -> bool:
-    """Return whether the process is in the recorded namespaces, and its user namespace is one that we have made."""
+    """Return whether the process is in the recorded namespaces, and its user namespace is one that we have made.
+
+    A container can make user namespaces too, but below that of its user, and its processes have their own pids.
+    """
     import struct
 
     fd = os.open(f"/proc/{holder.pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
     try:
         owner = bytearray(4)
         fcntl.ioctl(fd, _NS_GET_OWNER_UID, owner)
-        if os.fstat(fd).st_ino != holder.user or struct.unpack("I", owner)[0] != os.geteuid():
+        parent = fcntl.ioctl(fd, _NS_GET_PARENT)
+        is_child = os.path.samestat(os.fstat(parent), os.stat("/proc/self/ns/user"))
+        os.close(parent)
+        if not is_child or struct.unpack("I", owner)[0] != os.geteuid() or os.fstat(fd).st_ino != holder.user:
             return False
     finally:
         os.close(fd)
-    return os.stat(f"/proc/{holder.pid}/ns/mnt").st_ino == holder.mnt
+    return _number(holder.pid, "mnt") == holder.mnt and _number(holder.pid, "pid") == _number("self", "pid")
 
 
-def _other_process(holder: Holder) -> Holder | None:
-    """Return another process in the namespaces of a holder that was killed, such as a supervisor."""
+def _number(pid: int | str, kind: str) -> int:
+    return os.stat(f"/proc/{pid}/ns/{kind}").st_ino
+
+
+def _others() -> list[Holder]:
+    """Return the processes, the oldest first, in whose mount namespace our tmpfs is, such as supervisors.
+
+    The oldest is not in a copy of the namespace, as a child that starts a guest is.
+    """
+    found, own = [], _number("self", "user")
     for name in filter(str.isdigit, os.listdir("/proc")):
         with suppress(OSError):  # it has ended, or belongs to another user
-            if os.stat(f"/proc/{name}/ns/user").st_ino == holder.user:
-                found = holder._replace(pid=int(name), start=processes.start_time(int(name)) or 0)
-                if _is_ours(found):
-                    return found
-    return None
+            if _number(name, "user") != own and mountinfo.below(paths.run_root(), name):
+                found.append(_described(int(name)))
+    return sorted(found, key=lambda other: other.start)
 
 
 def _start_holder() -> Holder:
@@ -190,8 +201,7 @@ def _start_holder() -> Holder:
 
 
 def _described(pid: int) -> Holder:
-    user, mnt = (os.stat(f"/proc/{pid}/ns/{name}").st_ino for name in ("user", "mnt"))
-    return Holder(pid, processes.start_time(pid) or 0, user, mnt)
+    return Holder(pid, processes.start_time(pid) or 0, _number(pid, "user"), _number(pid, "mnt"))
 
 
 def _make() -> Holder:

@@ -1,4 +1,4 @@
-"""The mounts of this mount namespace (proc_pid_mountinfo(5))."""
+"""The mounts of a mount namespace (proc_pid_mountinfo(5))."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import re
 from vmctl.linux.syscalls import MNT_DETACH, umount2
 
 
-def below(path: str) -> list[str]:
-    """Return the mount points at and below `path`, in the order in which the mounts were made."""
+def below(path: str, pid: str = "self") -> list[str]:
+    """Return the mount points at and below `path` in the namespace of a process, in the order they were mounted."""
     path = os.path.realpath(path)  # the kernel lists paths without links
     found = []
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+    with open(f"/proc/{pid}/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
         for line in file:
             point = _unescaped(line.split(" ")[4])
             if point == path or point.startswith(path + "/"):
