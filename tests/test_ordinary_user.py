@@ -33,7 +33,7 @@ def test_it_has_subordinate_ids(user):
 
 
 def test_a_user_without_subordinate_ids_cannot_map_them():
-    with OrdinaryUser(1, ids=0) as poor:
+    with OrdinaryUser(ids=0) as poor:
         assert poor.run("unshare", "--map-auto", "--map-root-user", "true").code != 0
         assert poor.run("unshare", "--map-root-user", "true").code == 0
 
@@ -46,7 +46,7 @@ def test_the_host_does_not_know_it(user):
 
 
 def test_its_processes_end_with_it():
-    with OrdinaryUser(2) as other:
+    with OrdinaryUser() as other:
         other.run("bash", "-c", "setsid sleep 600 > /dev/null 2>&1 &")
         assert other.processes()
         home = other.home

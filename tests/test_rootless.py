@@ -43,6 +43,7 @@ def web(user, mode):
     assert user.ok("up", "--mode", mode, path) == f"{name}\n"
     wait_for(lambda: "A /usr/only" in user.ok("diff", name) or "C /usr" in user.ok("diff", name))
     yield name
+    assert name in user.ok("ps", "-q").split()
     assert user.ok("down", name) == f"{name}\n"
 
 
@@ -281,7 +282,7 @@ def test_a_port_below_1024_is_refused(user):
 
 
 def test_doctor_lists_what_this_user_has():
-    with OrdinaryUser(4) as other:
+    with OrdinaryUser() as other:
         result = other.vmctl("doctor", "--format", "json")
         found = {check["name"]: check for check in json.loads(result.out)}
         assert result.code == 0, result
@@ -289,7 +290,7 @@ def test_doctor_lists_what_this_user_has():
             assert found[name]["ok"], found[name]
         assert found["erofs"]["found"] == "not for this user: layers are unpacked"
         assert found["cgroups"]["ok"] is None
-        assert "vmctl-61005" in found["cgroups"]["hint"]
+        assert f"vmctl-{other.uid}" in found["cgroups"]["hint"]
         assert "sudo" not in result.err
         assert other.processes() == []  # looking has made no namespaces that stay
         assert not os.path.exists(other.state)
@@ -297,7 +298,7 @@ def test_doctor_lists_what_this_user_has():
 
 @pytest.fixture(scope="module")
 def poor():
-    with OrdinaryUser(5, ids=0) as poor:
+    with OrdinaryUser(ids=0) as poor:
         poor.give_image()
         yield poor
 
@@ -336,7 +337,7 @@ def test_namespaces_are_made_once(user):
 
 
 def test_two_commands_at_once_make_one_holder():
-    with OrdinaryUser(3) as other:
+    with OrdinaryUser() as other:
         other.give_image()
         other.end_processes()
         runs = [other.start("run", "--network", "none", "tiny", "--", "true") for _ in range(4)]

@@ -5,6 +5,7 @@ files. There, the Python of the tests and this checkout can be reached even if t
 enter, and /dev/net/tun is usable by everybody, as udev makes it.
 """
 
+import fcntl
 import os
 import shutil
 import signal
@@ -22,16 +23,18 @@ from vmctl.linux import syscalls
 UID, FIRST_ID, COUNT = 61_001, 0x60000000, 65_536
 _OPEN_DEVICES = {"/dev/net/tun": (10, 200)}
 _CHECKOUT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-_IDS_KEPT = 1 << 20  # distance between the subordinate ids of two users
+_IDS_KEPT = 1 << 17  # distance between the subordinate ids of two users
+_USERS_MAX = 512
 
 
 class OrdinaryUser:
     """A user with an empty home; a context manager that ends its processes and deletes its home.
 
-    `ids` is the number of its subordinate ids. `number` distinguishes several users at the same time.
+    `ids` is the number of its subordinate ids. Each has a uid that no other test has at the same time.
     """
 
-    def __init__(self, number=0, *, ids=COUNT, tun=True):
+    def __init__(self, *, ids=COUNT, tun=True):
+        number, self._lock = _free_number()
         self.uid = UID + number
         self.name = f"vmctl-test-{number}"
         self.first_id, self.ids = FIRST_ID + number * _IDS_KEPT, ids
@@ -50,6 +53,7 @@ class OrdinaryUser:
     def __exit__(self, *_):
         self.end_processes()
         os.close(self._namespace)
+        os.close(self._lock)
         for folder in (self.home, self.runtime, self._files):
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -220,6 +224,18 @@ class OrdinaryUser:
         os.mknod(node, 0o020666, os.makedev(*device))
         os.chmod(node, 0o666)
         syscalls.mount(node, path, None, syscalls.MS_BIND)
+
+
+def _free_number():
+    """Return a number and a lock that keeps other tests, also of other checkouts, from taking it (flock(2))."""
+    for number in range(_USERS_MAX):
+        lock = os.open(f"/run/lock/vmctl-test-user-{number}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return number, lock
+        except BlockingIOError:
+            os.close(lock)
+    raise AssertionError("too many users at the same time")
 
 
 def _uncover(*folders):
