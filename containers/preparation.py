@@ -14,7 +14,7 @@ from images.store.image import Image, process
 from vmctl import trace
 from vmctl.errors import SpecError, UnavailableError
 from vmctl.instance import Instance
-from vmctl.linux import syscalls, usernamespace
+from vmctl.linux import devices, syscalls, usernamespace
 from vmctl.linux.cgroups import Cgroup, Limits
 from vmctl.net import Link, attach
 from vmctl.workload import Workload
@@ -57,11 +57,13 @@ def _with_mounts(inst: Instance, launch: Launch) -> Launch:
 
 
 def _weaknesses(launch: Launch) -> Iterator[str]:
-    """Yield a text for each barrier that the workload has asked to leave out, or that this host does not have."""
+    """Yield a text for each barrier that the workload has asked to leave out, or that cannot be set up here."""
     if not launch.namespaces & syscalls.CLONE_NEWUSER:
         yield "userns: host: root in the container has the ids of root outside of it"
     if not launch.seccomp:
         yield "no system call is filtered (seccomp: unconfined, or an architecture without a profile)"
+    if not devices.restrict(launch.cgroup) and usernamespace.is_host_root():
+        yield "any device can be opened if there is a node of it: this host cannot restrict them by control groups"
 
 
 def _make_folders(inst: Instance, top: str) -> None:

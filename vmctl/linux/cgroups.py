@@ -18,6 +18,7 @@ from vmctl.linux import delegation, kernelfile, usernamespace
 from vmctl.named import NamedTuple
 
 CONTROLLERS = ("memory", "cpu", "pids")
+DEVICES = "devices"  # a controller of v1 only (devices.py)
 CPU_PERIOD_US = 100_000
 
 KMEM_V1 = "memory.kmem.usage_in_bytes"
@@ -52,7 +53,7 @@ def hierarchy() -> Hierarchy:
             if fstype == "cgroup2":
                 v2 = v2 or target
             elif fstype == "cgroup":
-                v1.update((name, target) for name in options.split(",") if name in CONTROLLERS)
+                v1.update((name, target) for name in options.split(",") if name in (*CONTROLLERS, DEVICES))
     if v2 and "memory" in _read(f"{v2}/cgroup.controllers").split():
         return Hierarchy(2, dict.fromkeys(CONTROLLERS, v2), v2)
     if not v1:

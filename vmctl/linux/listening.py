@@ -30,7 +30,7 @@ class Listening:
         """Raises OSError or VmctlError if the kernel or our privileges do not allow it."""
         self._fds = [syscalls.bpf_ring(os.sysconf("SC_PAGE_SIZE"))]
         try:
-            self._fds.append(syscalls.bpf_sock_ops(_program(self.fd, port)))
+            self._fds.append(syscalls.bpf_program(syscalls.BPF_PROG_TYPE_SOCK_OPS, _program(self.fd, port)))
             folder = os.open(_folder(group), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 self._fds.append(syscalls.bpf_link_sock_ops(self._fds[-1], folder))

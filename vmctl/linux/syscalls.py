@@ -35,7 +35,8 @@ CLOSE_RANGE_CLOEXEC = 4
 IN_MODIFY, IN_MOVED_TO, IN_CREATE = 0x2, 0x80, 0x100
 # bpf(2), linux/bpf.h
 _BPF_MAP_CREATE, _BPF_PROG_LOAD, _BPF_LINK_CREATE = 0, 5, 28
-_BPF_MAP_TYPE_RINGBUF, _BPF_PROG_TYPE_SOCK_OPS, _BPF_CGROUP_SOCK_OPS = 27, 13, 3
+_BPF_MAP_TYPE_RINGBUF, BPF_PROG_TYPE_SOCK_OPS, _BPF_CGROUP_SOCK_OPS = 27, 13, 3
+_BPF_PROG_ATTACH, BPF_PROG_TYPE_CGROUP_DEVICE, BPF_CGROUP_DEVICE, _BPF_F_ALLOW_MULTI = 8, 15, 6, 2
 _BPF_ATTR_BYTES = 72  # the used part of union bpf_attr; the kernel takes the rest as zero
 # openat2(2)
 RESOLVE_NO_MAGICLINKS = 2
@@ -272,10 +273,10 @@ def bpf_ring(size_bytes: int) -> int:
     return _bpf(_BPF_MAP_CREATE, (ctypes.c_uint32 * 4)(_BPF_MAP_TYPE_RINGBUF, 0, 0, size_bytes))
 
 
-def bpf_sock_ops(program: bytes) -> int:
-    """Load a BPF program of 8-byte instructions that runs at socket events; return its descriptor (bpf(2))."""
+def bpf_program(kind: int, program: bytes) -> int:
+    """Load a BPF program of 8-byte instructions and return its descriptor (bpf(2), BPF_PROG_LOAD)."""
     text, terms = ctypes.create_string_buffer(program, len(program)), ctypes.create_string_buffer(b"GPL")
-    head = (ctypes.c_uint32 * 2)(_BPF_PROG_TYPE_SOCK_OPS, len(program) // 8)
+    head = (ctypes.c_uint32 * 2)(kind, len(program) // 8)
     where = (ctypes.c_uint64 * 2)(ctypes.addressof(text), ctypes.addressof(terms))
     return _bpf(_BPF_PROG_LOAD, head, where)
 
@@ -283,6 +284,11 @@ def bpf_sock_ops(program: bytes) -> int:
 def bpf_link_sock_ops(program: int, cgroup_fd: int) -> int:
     """Attach such a program to a v2 cgroup; closing the returned descriptor detaches it (bpf(2), Linux 5.7)."""
     return _bpf(_BPF_LINK_CREATE, (ctypes.c_uint32 * 4)(program, cgroup_fd, _BPF_CGROUP_SOCK_OPS, 0))
+
+
+def bpf_attach(program: int, cgroup_fd: int, place: int) -> None:
+    """Attach a program to a v2 cgroup, for as long as that exists, in addition to others (bpf(2), BPF_PROG_ATTACH)."""
+    _bpf(_BPF_PROG_ATTACH, (ctypes.c_uint32 * 4)(cgroup_fd, program, place, _BPF_F_ALLOW_MULTI))
 
 
 def _bpf(command: int, *parts: ctypes.Array[Any]) -> int:
