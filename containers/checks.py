@@ -68,7 +68,7 @@ def _image(work: Workload) -> None:
 
 
 def _cgroups(work: Workload) -> None:
-    Cgroup(work.name).check(preparation.limits(work))
+    Cgroup(work.name).check(preparation.asked_limits(work))
 
 
 def _capabilities(work: Workload) -> None:

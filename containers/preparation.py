@@ -17,7 +17,7 @@ from vmctl.instance import Instance
 from vmctl.linux import devices, syscalls, usernamespace
 from vmctl.linux.cgroups import Cgroup, Limits
 from vmctl.net import Link, attach
-from vmctl.workload import Workload
+from vmctl.workload import DEFAULT_PIDS, Workload
 
 
 def prepare(inst: Instance, *, namespaced: bool, tty: bool) -> Launch:
@@ -26,7 +26,7 @@ def prepare(inst: Instance, *, namespaced: bool, tty: bool) -> Launch:
     Raises errors of vmctl.errors, or OSError. Everything it makes is in the journal.
     """
     image = store.lease(inst.work.image, inst)
-    inst.state.image_digest = image.digest
+    inst.state.image_digest, inst.state.warnings = image.digest, []
     flags = namespaces(inst.work) if namespaced else 0
     watch.make_room(inst)
     layers = [mounts.mount_layer(layer, inst) for layer in image.stack]
@@ -42,7 +42,7 @@ def prepare(inst: Instance, *, namespaced: bool, tty: bool) -> Launch:
         inst.state.address, inst.state.mac = link.address, link.mac
     cgroup = Cgroup(inst.cgroup)
     inst.journal.record("cgroup", name=inst.cgroup)  # after the objects its processes use: undone before them
-    cgroup.create(limits(inst.work), inst.directory)
+    cgroup.create(_enforceable(inst, cgroup), inst.directory)
     ready = launch(inst.work, image, layers, inst.directory, cgroup, link, flags)._replace(tty=tty)
     return _with_mounts(inst, ready) if namespaced or ready.volumes else ready
 
@@ -128,9 +128,23 @@ def namespaces(work: Workload) -> int:
     return NAMESPACES & ~shared | added
 
 
-def limits(work: Workload) -> Limits:
-    """Return the limits of the workload's cgroup."""
+def asked_limits(work: Workload) -> Limits:
+    """Return the limits of a cgroup that the workload asks for."""
     return Limits(work.resources.cpus, work.resources.memory_bytes, work.resources.pids)
+
+
+def limits(work: Workload) -> Limits:
+    """Return the limits of the workload's cgroup, with the default ones."""
+    return asked_limits(work)._replace(pids=work.resources.pids or DEFAULT_PIDS)
+
+
+def _enforceable(inst: Instance, cgroup: Cgroup) -> Limits:
+    """Return the limits of an instance without a default that cannot be enforced, which becomes a warning."""
+    wanted = limits(inst.work)
+    if inst.work.resources.pids is None and "pids" not in cgroup.folders:
+        inst.state.warnings.append("the number of its processes is not limited: this user has no control group for it")
+        return wanted._replace(pids=None)
+    return wanted
 
 
 def reaper() -> str:

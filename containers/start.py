@@ -14,11 +14,12 @@ from vmctl.backend import Attachment, Exit, Watch
 from vmctl.errors import VmctlError
 from vmctl.instance import Instance
 from vmctl.linux import processes
+from vmctl.linux.cgroups import Cgroup
 from vmctl.named import TYPE_CHECKING, NamedTuple
 from vmctl.net import Link
 
 if TYPE_CHECKING:
-    from typing import NoReturn
+    from typing import Any, NoReturn
 
 
 class Pipe(NamedTuple):
@@ -83,10 +84,11 @@ class ContainerStart:
         if self._attachment is not None:
             streams = Streams(*(self._attachment.streams or (0, 1, 2)))
             self._master = _start_attached(self.inst, self._launch, streams)
-            return
-        outputs = _start_detached(self.inst, self._launch)
-        self._open += [*outputs.streams, outputs.written]
-        self.watch = ContainerWatch(self.inst, outputs)
+        else:
+            outputs = _start_detached(self.inst, self._launch)
+            self._open += [*outputs.streams, outputs.written]
+            self.watch = ContainerWatch(self.inst, outputs)
+        self.inst.state.limits = _limits(self.inst, self._launch.cgroup, kept=self._attachment is None)
 
     def attend(self) -> Exit:
         """See Start."""
@@ -109,6 +111,18 @@ class ContainerStart:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _limits(inst: Instance, cgroup: Cgroup, *, kept: bool) -> dict[str, Any]:
+    """Return the limits in effect, with the keys of `State.limits`; `kept`: its output goes to logs.
+
+    Raises VmctlError if the workload is not in its group.
+    """
+    pid = inst.state.pid or 0
+    if not cgroup.has(pid) and processes.alive(pid, inst.state.pid_start):  # it may have ended already
+        raise VmctlError(f"{inst.name} is not in its control group, so its limits have no effect")
+    log_bytes = inst.work.logs.size_bytes if kept else None
+    return {**cgroup.granted()._asdict(), "disk_bytes": None, "log_bytes": log_bytes}
 
 
 def _start_detached(inst: Instance, launch: Launch) -> Outputs:

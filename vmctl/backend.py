@@ -133,7 +133,7 @@ class Start(Protocol):
     watch: Watch
 
     def begin(self) -> None:
-        """Start the workload, mark T1, set `inst.state.pid`."""
+        """Start the workload, mark T1, set `inst.state.pid`, and `inst.state.limits` to the limits in effect."""
 
     def attend(self) -> Exit:
         """Wait for the end of an attached workload and return how it ended; signals to this process are passed on."""

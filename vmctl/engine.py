@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
-from vmctl import backends, instance, removal
+from vmctl import backends, instance, limits, removal
 from vmctl.backend import Attachment, Backend, Command, Exit, Problem, Start
 from vmctl.errors import NotFoundError, StateError, UnavailableError, VmctlError
 from vmctl.folder import absent, removal_hint
@@ -124,6 +124,7 @@ def bring_up(
         inst.save()
         inst.timeline.mark("T0")
         start.begin()
+        limits.check(inst)
         inst.state.status = "running"
         inst.save()
         if wait and attachment is None and (inst.work.ready or not start.watch.settled()):

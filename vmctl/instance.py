@@ -57,10 +57,11 @@ class State:
     boot_id: str = ""  # of the kernel that ran when it was created; "" before this was recorded
     warnings: list[str]  # of the last start, for the user
     weakened: list[str]  # what the workload asked for that makes the isolation of the last start weaker
+    limits: dict[str, Any]  # in effect since the last start, see vmctl/limits.py
     own: dict[str, Any]  # values that only the backend reads
 
     def __init__(self, **values: Any) -> None:
-        self.warnings, self.weakened, self.own = [], [], {}
+        self.warnings, self.weakened, self.limits, self.own = [], [], {}, {}
         vars(self).update(values)
 
     @classmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 from images.store.image import Image
 from vmctl.folder import Home
 from vmctl.net import Link
-from vmctl.workload import Workload
+from vmctl.workload import DEFAULT_PIDS, Workload
 from vmm import boot, files, keys, seed, system, userdata
 
 
@@ -27,16 +27,21 @@ def seed_of(work: Workload, home: Home, image: Image, link: Link | None, identit
     )
 
 
+def pids(work: Workload, image: Image) -> int | None:
+    """Return the limit for the processes of the workload, which the guest enforces; None if it has no command."""
+    return (work.resources.pids or DEFAULT_PIDS) if boot.main_process(image, work) else None
+
+
 def _direct(work: Workload, image: Image, identity: seed.Identity) -> str:
     found = _files(work)
-    if work.resources.pids is not None:
-        found.append(seed.limits_file(work.resources.pids))
+    if (number := pids(work, image)) is not None:
+        found.append(seed.limits_file(number))
     return seed.user_data(identity, [*found, seed.workload_script(_words(work, image) or "")])
 
 
 def _system(work: Workload, image: Image, identity: seed.Identity) -> str:
     added = userdata.load(work.vm.cloud_init) if work.vm.cloud_init else None
-    command = system.Command(words, work.resources.pids) if (words := _words(work, image)) else None
+    command = system.Command(words, pids(work, image)) if (words := _words(work, image)) else None
     return system.user_data(identity, _files(work), command, added)
 
 

@@ -65,11 +65,15 @@ def file_bytes(path: str) -> int:
 
     A raw disk has its full size from the beginning.
     """
+    size, file_size = size_bytes(path), os.path.getsize(path)
+    return size if size == file_size else int(size * 1.01) + QCOW2_TABLES_BYTES
+
+
+def size_bytes(path: str) -> int:
+    """Return the size of the disk that a guest sees in a file: raw, or qcow2 with the size in its header."""
     with open(path, "rb") as file:
         head = file.read(32)
-    if head[:4] != b"QFI\xfb":
-        return os.path.getsize(path)
-    return int(int.from_bytes(head[24:32], "big") * 1.01) + QCOW2_TABLES_BYTES
+    return int.from_bytes(head[24:32], "big") if head[:4] == b"QFI\xfb" else os.path.getsize(path)
 
 
 def overlay_command(path: str, base: str, size_bytes: int | None) -> list[str]:

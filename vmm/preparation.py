@@ -210,3 +210,4 @@ def _remember(inst: Instance, image: Image, machine: domain.Machine) -> None:
     write_atomic(files.domain(inst), domain.domain_xml(machine))
     inst.state.own["shared"] = shared_files(machine, image)
     inst.state.own["memory_bytes"] = machine.memory_bytes
+    inst.state.limits = {"pids": configure.pids(inst.work, image)}

@@ -10,12 +10,17 @@ from vmctl.backend import Attachment, Exit, Watch
 from vmctl.errors import EXIT_VMCTL, VmctlError
 from vmctl.instance import Instance
 from vmctl.linux import processes
+from vmctl.linux.cgroups import Cgroup
 from vmctl.linux.filetree import write_atomic
 from vmctl.linux.stdio import signals_to
-from vmm import domain, files, qemu, watch
+from vmctl.named import TYPE_CHECKING
+from vmm import disk, domain, files, qemu, watch
 from vmm.confinement import Cell
 from vmm.domain import Machine
 from vmm.launcher import Launcher, StartRequest
+
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class GuestStart:
@@ -48,6 +53,7 @@ class GuestStart:
         inst.timeline.mark("T1")
         _remember_process(inst, machine.uuid)
         _check_limits(machine, actual)
+        inst.state.limits = _limits(inst, actual)
         if self._attachment is not None:
             self._stdin = _connect(files.stdin(inst))
         self._launcher.close()
@@ -98,6 +104,17 @@ def _check_limits(machine: Machine, actual: dict[str, int]) -> None:
     for name, wanted in (("vcpus", machine.vcpus), ("memory_bytes", machine.memory_bytes)):
         if actual[name] < wanted:
             raise VmctlError(f"the guest {machine.name} has {actual[name]} {name} instead of {wanted}")
+
+
+def _limits(inst: Instance, actual: dict[str, int]) -> dict[str, Any]:
+    """Return the limits in effect, with the keys of `State.limits`."""
+    return {
+        "cpus": Cgroup(inst.cgroup).granted().cpus or float(actual["vcpus"]),
+        "memory_bytes": actual["memory_bytes"],
+        "pids": inst.state.limits.get("pids"),
+        "disk_bytes": disk.size_bytes(files.disk(inst)),
+        "log_bytes": None,  # QEMU's limit is for all of its files
+    }
 
 
 def _connect(path: str) -> socket.socket:

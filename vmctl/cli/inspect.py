@@ -7,7 +7,7 @@ import json
 from contextlib import suppress
 from typing import Any, NoReturn
 
-from vmctl import records
+from vmctl import limits, records
 from vmctl.cli.ps import row
 from vmctl.folder import Home, absent
 from vmctl.footprint import footprint
@@ -49,6 +49,7 @@ def _document(seen: Seen) -> dict[str, Any]:
         boot=inst.state.boot,
         warnings=inst.state.warnings,
         weakened=inst.state.weakened,
+        limits={"asked": limits.asked(inst.work), "granted": inst.state.limits},
         directory=inst.directory,
         marks_s={name: (at_ns - first) / 1e9 for name, at_ns in sorted(marks.items())},
         journal=journal,

@@ -21,6 +21,7 @@ CONTROLLERS = ("memory", "cpu", "pids")
 DEVICES = "devices"  # a controller of v1 only (devices.py)
 CPU_PERIOD_US = 100_000
 
+_NO_LIMIT = 1 << 60  # v1 has no word for it, only the largest number of whole pages
 KMEM_V1 = "memory.kmem.usage_in_bytes"
 # the parts that `kernel` in memory.stat adds up; before Linux 5.18 the file has only these parts (cgroup-v2.rst)
 KERNEL_V2 = ("kernel_stack", "pagetables", "sec_pagetables", "percpu", "vmalloc", "slab")
@@ -122,6 +123,30 @@ class Cgroup:
                 settings.append(("cpu", "cpu.cfs_period_us", str(CPU_PERIOD_US)))
                 settings.append(("cpu", "cpu.cfs_quota_us", str(quota)))
         return settings
+
+    def granted(self) -> Limits:
+        """Return the limits that the kernel has for the group; None for no limit, and for a missing controller."""
+        v2 = self.layout.version == 2
+        quota, period = self._numbers("cpu", ("cpu.max",) if v2 else ("cpu.cfs_quota_us", "cpu.cfs_period_us"))
+        return Limits(
+            cpus=quota / period if quota and period else None,
+            memory_bytes=self._numbers("memory", ("memory.max" if v2 else "memory.limit_in_bytes",))[0],
+            pids=self._numbers("pids", ("pids.max",))[0],
+        )
+
+    def _numbers(self, controller: str, files: tuple[str, ...]) -> list[int | None]:
+        """Return the numbers in these files, and a None for each text such as "max" or -1, and for each missing one."""
+        folder = self.folders.get(controller)
+        words = " ".join(_read(f"{folder}/{file}") for file in files).split() if folder else []
+        found = [int(word) if word.isdigit() and int(word) < _NO_LIMIT else None for word in words]
+        return [*found, None, None][: max(2, len(found))]
+
+    def has(self, pid: int) -> bool:
+        """Return whether a process is in the group, in each hierarchy: /proc/PID/cgroup in cgroups(7)."""
+        lines = [line.split(":", 2) for line in _read(f"/proc/{pid}/cgroup").splitlines()]
+        places = {name: path for _, names, path in lines for name in names.split(",")}
+        own = places.get("")  # v2
+        return all((places.get(name, own) or "").endswith(f"/{self.name}") for name in self.folders)
 
     def open_for_clone(self) -> int | None:
         """Return a descriptor for CLONE_INTO_CGROUP, or None on v1, which has only `join`, and without a group."""

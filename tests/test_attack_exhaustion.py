@@ -1,0 +1,42 @@
+"""What a workload takes without end is bounded, also if it asks for no limit."""
+
+import time
+
+import pytest
+from support.attacks import Cell
+
+pytestmark = pytest.mark.timeout(600)
+
+BOMB = "exec 2>/dev/null; n=0; while [ $n -lt 6000 ]; do sleep 1000 >/dev/null </dev/null & n=$((n + 1)); done"
+
+
+@pytest.fixture(scope="module")
+def cell(caller, mode, tmp_path_factory):
+    cell = Cell(caller, mode, tmp_path_factory.mktemp("cell"), init=False)
+    yield cell
+    cell.end()
+
+
+@pytest.mark.attack("makes processes without end, with no limit in its workload file")
+@pytest.mark.parametrize("mode", ["container"], indirect=True)  # a guest of 256 MiB is full before
+def test_fork_bomb(cell):
+    before = _processes()
+    cell.shell(BOMB, timeout_s=300)
+    assert _processes() - before < 4200
+    assert cell.caller.inspect(cell.name)["limits"]["granted"]["pids"] == 4096
+
+
+def _processes():
+    with open("/proc/loadavg", encoding="ascii") as file:
+        return int(file.read().split()[3].partition("/")[2])
+
+
+@pytest.mark.attack("keeps the host busy with a regular expression that its output makes exponential", mode="any")
+def test_exponential_match(caller, guest_root, tmp_path):
+    script = "printf %060d 0 | tr 0 a; echo !; sleep 1000"
+    (tmp_path / "slow.yaml").write_text(
+        f"image: tiny\ncommand: [sh, -c, '{script}']\nready: {{log: '(a+)+$', timeout: 2s}}\n"
+    )
+    begin = time.monotonic()
+    caller.refused("up", str(tmp_path / "slow.yaml"), code=124)
+    assert time.monotonic() - begin < 30

@@ -1,0 +1,95 @@
+"""Limits: default ones, those asked for, and those that cannot be enforced."""
+
+import json
+
+import pytest
+from support.commands import ok, refused, vmctl
+from test_refusals import where
+
+from vmctl import limits
+from vmctl.errors import VmctlError
+from vmctl.instance import Instance, State
+from vmctl.linux.cgroups import Cgroup
+from vmctl.workload import Bytes, Resources, Workload
+
+EACH_MODE = pytest.mark.parametrize("mode", ["container", "host"])
+GIB = 1 << 30
+
+
+@pytest.fixture
+def up(guest_root, tmp_path):
+    """Start an instance and return its limits."""
+
+    def up(mode, text=""):
+        (tmp_path / "limits.yaml").write_text(f"image: tiny\ncommand: [sleep, '1000']\n{text}\n")
+        ok("up", "--quiet", "--mode", mode, str(tmp_path / "limits.yaml"))
+        return json.loads(ok("inspect", "limits"))[0]["limits"]
+
+    yield up
+    vmctl("rm", "-f", "limits")
+
+
+NONE = {"cpus": None, "memory_bytes": None, "pids": None, "disk_bytes": None}
+
+
+@EACH_MODE
+def test_default_limits(up, mode):
+    found = up(mode)
+    assert found["asked"] == {**NONE, "log_bytes": 64 << 20}
+    assert found["granted"] == {**NONE, "pids": 4096, "log_bytes": 64 << 20}
+
+
+@EACH_MODE
+def test_limits_that_are_asked_for(up, mode):
+    found = up(mode, "resources: {cpus: 0.5, memory: 64M, pids: 100}\nlogs: {size: 1M}")
+    wanted = {"cpus": 0.5, "memory_bytes": 64 << 20, "pids": 100, "disk_bytes": None, "log_bytes": 1 << 20}
+    assert found == {"asked": wanted, "granted": wanted}
+
+
+def test_limits_of_a_guest(up):
+    found = up("vm", "resources: {cpus: 1.5, memory: 200M, disk: 200M}")
+    assert found["granted"] == {
+        "cpus": 1.5,
+        "memory_bytes": 200 << 20,
+        "pids": 4096,
+        "disk_bytes": 200 << 20,
+        "log_bytes": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("key", "controller"), [("pids: 10", "pids"), ("memory: 64M", "memory"), ("cpus: 1", "cpu")], ids=str
+)
+def test_a_limit_without_its_controller_is_refused(guest_root, tmp_path, key, controller):
+    if Cgroup("x").layout.version == 2:
+        pytest.skip("in v2 all controllers have one mount point")
+    (tmp_path / "limits.yaml").write_text(f"image: tiny\ncommand: [sleep, '1000']\nresources: {{{key}}}\n")
+    output = where(f"umount /sys/fs/cgroup/{controller}", "up", str(tmp_path / "limits.yaml"))
+    assert f"the {controller} limit" in str(output)
+    assert "cannot be enforced" in str(output)
+
+
+@pytest.mark.parametrize(
+    ("granted", "message"),
+    [
+        ({"cpus": 1.5, "memory_bytes": GIB, "pids": 10, "disk_bytes": GIB}, None),
+        ({"cpus": 1.495, "memory_bytes": GIB - 4095, "pids": 10, "disk_bytes": GIB + 511}, None),
+        ({"cpus": 1.0, "memory_bytes": GIB, "pids": 10, "disk_bytes": GIB}, r"resources\.cpus 1.5, but 1 is in effect"),
+        ({"cpus": 1.5, "memory_bytes": None, "pids": 10, "disk_bytes": GIB}, r"resources\.memory .* but no limit is"),
+        ({"cpus": 1.5, "memory_bytes": GIB, "pids": 11, "disk_bytes": GIB}, r"resources\.pids 10, but 11 is"),
+        ({"cpus": 1.5, "memory_bytes": GIB, "pids": 10}, r"resources\.disk .* but no limit is"),
+    ],
+)
+def test_a_limit_that_is_not_in_effect_is_an_error(granted, message):
+    work = Workload("w", "tiny", resources=Resources(1.5, Bytes(GIB), 10, Bytes(GIB)))
+    inst = Instance("w", work, State(id="0" * 8, limits=granted))
+    if message is None:
+        limits.check(inst)
+        return
+    with pytest.raises(VmctlError, match=message):
+        limits.check(inst)
+
+
+def test_flags(guest_root):
+    for flag, value, key in (("--pids", "0", "pids"), ("--cpus", "0", "cpus"), ("--cpus", "nan", "cpus")):
+        assert f"resources.{key}" in refused("run", flag, value, "tiny", "--", "true")

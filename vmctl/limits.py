@@ -1,0 +1,41 @@
+"""The limits of an instance: those that its workload asks for, and those that are in effect, read back after the start.
+
+A backend puts the latter into `State.limits`, as the kernel or the hypervisor reports them; None means no limit.
+"""
+
+from __future__ import annotations
+
+import os
+
+from vmctl.errors import VmctlError
+from vmctl.instance import Instance
+from vmctl.named import TYPE_CHECKING
+from vmctl.workload import Workload
+
+if TYPE_CHECKING:
+    from typing import Any
+
+_CPUS = 0.011  # the kernel's smallest quota
+
+
+def asked(work: Workload) -> dict[str, Any]:
+    """Return the limits that a workload asks for, with the keys of `State.limits`; None for the default."""
+    return {**work.resources._asdict(), "log_bytes": work.logs.size_bytes}
+
+
+def check(inst: Instance) -> None:
+    """Raise VmctlError if a limit that the workload asks for is not in effect."""
+    for name, wanted in inst.work.resources._asdict().items():
+        if wanted is not None and not _holds(name, wanted, inst.state.limits.get(name)):
+            found = inst.state.limits.get(name)
+            raise VmctlError(
+                f"{inst.name} asks for resources.{name.removesuffix('_bytes')} {wanted:g}, "
+                f"but {'no limit' if found is None else f'{found:g}'} is in effect",
+                hint="leave the key out, or use another mode",
+            )
+
+
+def _holds(name: str, wanted: float, found: float | None) -> bool:
+    """Compare a limit with what is in effect: sizes are rounded to pages or blocks, quotas to the kernel's smallest."""
+    least = {"cpus": _CPUS, "pids": 1}.get(name, os.sysconf("SC_PAGE_SIZE"))
+    return found is not None and abs(found - wanted) < least
