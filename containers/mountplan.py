@@ -309,7 +309,11 @@ def cgroup_file_systems(version: int, controllers: list[str]) -> Iterator[Step]:
 
 
 def network_settings() -> Iterator[Step]:
-    """Yield the steps that let all groups use ping without the right to make any packet (icmp(7))."""
+    """Yield the steps that change what a network namespace has at first, or inherits from the host.
+
+    All groups may use ping without the right to make any packet (icmp(7)), and nothing is forwarded.
+    """
+    yield Setting("/proc/sys/net/ipv4/ip_forward", "0")
     yield Setting("/proc/sys/net/ipv4/ping_group_range", f"0 {min(usernamespace.ids(), 65536) - 1}")
 
 

@@ -1,12 +1,13 @@
 import errno
 import fcntl
 import os
+import shutil
 import signal
 import socket
 import struct
 import time
 import traceback
-from contextlib import closing
+from contextlib import closing, suppress
 
 import pytest
 from support.networks import Resident, attach, echo_server, host_view, resident
@@ -197,6 +198,61 @@ def test_undoing_twice_or_what_never_was_is_nothing(new, empty_root):
     undo(one)
     undo(one)
     assert not os.path.exists(switch.folder())
+
+
+@pytest.mark.parametrize("step", ["_cut_off", "release"])
+def test_an_undo_that_is_cut_short_is_done_again(new, step, monkeypatch):
+    one, two = new("one"), new("two")
+    attach(one)
+    link = attach(two)
+    link.network.make_tap(link)
+
+    def be_killed():
+        owner = switch if step == "release" else bridge.BridgeNetwork
+        setattr(owner, step, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+        undo(two)
+
+    assert in_child(be_killed) == -signal.SIGKILL
+    assert link.address in switch.used(switch.folder())
+    undo(two)
+    assert link.device not in links()
+    assert link.address not in switch.used(switch.folder())
+
+
+@pytest.mark.parametrize("kind", ["tap", "cable"])
+def test_the_port_of_an_instance_removed_by_hand_is_replaced(new, kind):
+    attach(new("keeps"))
+    gone = new("gone")
+    left = attach(gone)
+    left.network.make_tap(left)
+    gone.remove_files()
+    assert left.address not in list(switch.in_use(switch.folder()))  # which gives it back
+    link = attach(new("again"))
+    assert link.address == left.address
+    if kind == "tap":
+        link.network.make_tap(link)
+    else:
+        with resident(link):
+            pass
+    assert left.device not in links()
+
+
+def test_odd_names_in_the_folder_of_leases_harm_nobody(new):
+    one = new("one")
+    attach(one)
+    folder = switch.folder()
+    for name in ("1", "10.77.0.3 ", "٣", "0x7f.1", ".", "x" * 200):
+        with suppress(FileExistsError, IsADirectoryError):
+            open(os.path.join(folder, name), "x").close()
+    open(os.path.join(folder, "10.77.0.3"), "x").close()  # no symbolic link
+    os.mkdir(os.path.join(folder, "10.77.0.4"))
+    os.symlink("10.77.0.5", os.path.join(folder, "10.77.0.5"))
+    assert attach(new("two")).address == "10.77.0.6"
+    assert list(switch.in_use(folder)) != []
+    undo(instance.load("two"))
+    undo(one)
+    assert not switch.exists()
+    shutil.rmtree(folder)
 
 
 def test_the_address_of_another_is_not_given_back(new):

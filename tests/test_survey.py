@@ -176,6 +176,8 @@ ODD_ENTRIES = [
     '{"kind": "link", "address": "../..", "device": "x"}',
     '{"kind": "link", "address": "10.77.0.9", "device": "x", "network": "y", "subnet": "1.2.3.4/99999", "bridge": 1}',
     '{"kind": "link", "address": "10.77.0.9", "device": "x", "network": "y", "subnet": "no/8", "bridge": 1}',
+    '{"kind": "link", "address": "10.77.0.9", "device": "vm1", "network": "br0", "subnet": "10.0.0.0/8", "bridge": 1}',
+    '{"kind": "link", "address": "10.77.0.9", "device": "docker0"}',
     '{"kind": "layer", "key": ""}',
     '{"kind": "layer", "key": ".."}',
     '{"kind": "layer", "key": "../../lib/x"}',

@@ -77,7 +77,7 @@ def build_switch() -> None:
     mac = "52:54:00:4d:00:01"
     netlink.apply(netlink.new_bridge("bridge0", 7, mac), netlink.new_veth("port0", 8, 7, "eth0", mac, os.getpid()))
     filters = netlink.Connection(netlink.NETLINK_NETFILTER)
-    filters.apply(nftables.new_table("table0"), nftables.new_entry_chain("table0", "chain0"))
+    filters.apply(nftables.new_table("table0"), nftables.new_chain("table0", "chain0", "prerouting", "drop"))
     filters.close()
 
 

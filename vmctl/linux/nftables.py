@@ -13,11 +13,13 @@ from vmctl.linux.netlink import NLA_F_NESTED, NLM_F_CREATE, NLM_F_EXCL, Filter, 
 
 NFT_MSG_NEWTABLE, NFT_MSG_NEWCHAIN, NFT_MSG_NEWRULE = 0, 3, 6
 NFT_MSG_NEWSET, NFT_MSG_NEWSETELEM, NFT_MSG_DELSETELEM = 9, 12, 14
-NF_BR_PRE_ROUTING, FIRST = 0, -300  # the hook of frames that enter a bridge, before it learns their source
-NF_DROP, NF_ACCEPT = 0, 1
+FIRST = -300
+# The hooks of frames that enter a bridge by a port, before it learns their source, and of this namespace's own frames.
+_HOOKS = {"prerouting": 0, "output": 3}  # NF_BR_PRE_ROUTING, NF_BR_LOCAL_OUT
+_VERDICTS = {"drop": 0, "accept": 1}
 LINK, NETWORK, TRANSPORT = 0, 1, 2  # the headers to which offsets are relative
-EQUAL, AT_MOST, AT_LEAST = 0, 3, 5
-_NFT_META_IIFNAME, _NFT_REG32_00 = 6, 8
+EQUAL, UNEQUAL, AT_MOST, AT_LEAST = 0, 1, 3, 5
+_NFT_META_IIFNAME, _NFT_META_SKUID, _NFT_REG32_00 = 6, 10, 8
 _NLM_F_APPEND = 0x800
 # Types of keys: the number by which nft(8) knows them, which the kernel only keeps, and their size in bytes.
 _TYPES = {"ifname": (41, 16), "ether_addr": (9, 6), "ipv4_addr": (7, 4)}
@@ -40,11 +42,11 @@ def new_set(table: str, name: str, *types: str) -> Request:
     return _request(NFT_MSG_NEWSET, NLM_F_CREATE | NLM_F_EXCL, body + _number(10, 1), command)
 
 
-def new_entry_chain(table: str, name: str) -> Request:
-    """Create the chain that each frame passes as it enters a bridge; it drops what no rule accepts."""
-    hook = _nested(4, _number(1, NF_BR_PRE_ROUTING) + _number(2, FIRST))
-    body = _text(1, table) + _text(3, name) + hook + _number(5, NF_DROP) + _text(7, "filter")
-    command = f"add chain bridge {table} {name} '{{ type filter hook prerouting priority {FIRST}; policy drop; }}'"
+def new_chain(table: str, name: str, hook: str, policy: str) -> Request:
+    """Create the chain that frames pass at a hook; `policy` is the verdict for those for which no rule has one."""
+    place = _nested(4, _number(1, _HOOKS[hook]) + _number(2, FIRST))
+    body = _text(1, table) + _text(3, name) + place + _number(5, _VERDICTS[policy]) + _text(7, "filter")
+    command = f"add chain bridge {table} {name} '{{ type filter hook {hook} priority {FIRST}; policy {policy}; }}'"
     return _request(NFT_MSG_NEWCHAIN, NLM_F_CREATE | NLM_F_EXCL, body, command)
 
 
@@ -76,6 +78,11 @@ def load_input_name(word: int = 0) -> bytes:
     return _expression("meta", _number(1, _NFT_REG32_00 + word) + _number(2, _NFT_META_IIFNAME))
 
 
+def load_user(word: int = 0) -> bytes:
+    """Load the uid, in the order of the host's bytes, of who has made the socket from which the frame comes."""
+    return _expression("meta", _number(1, _NFT_REG32_00 + word) + _number(2, _NFT_META_SKUID))
+
+
 def compare(value: bytes, how: int = EQUAL) -> bytes:
     """Go on if the first register compares with a value in this way."""
     return _expression("cmp", _number(1, _NFT_REG32_00) + _number(2, how) + _nested(3, attribute(1, value)))
@@ -86,9 +93,9 @@ def in_set(name: str) -> bytes:
     return _expression("lookup", _text(1, name) + _number(2, _NFT_REG32_00))
 
 
-def verdict(code: int) -> bytes:
-    """End with this verdict: NF_ACCEPT or NF_DROP."""
-    return _expression("immediate", _number(1, 0) + _nested(2, _nested(2, _number(1, code))))
+def verdict(name: str) -> bytes:
+    """End with this verdict: `accept` or `drop`."""
+    return _expression("immediate", _number(1, 0) + _nested(2, _nested(2, _number(1, _VERDICTS[name]))))
 
 
 def _element(kind: int, flags: int, table: str, name: str, key: bytes, command: str) -> Request:

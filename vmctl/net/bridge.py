@@ -16,7 +16,7 @@ from vmctl.named import TYPE_CHECKING
 from vmctl.net import Link, guard, switch
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
     from typing import Any
 
     from vmctl.journal import Journal
@@ -95,10 +95,14 @@ class BridgeNetwork:
         """
         from vmctl.linux.taps import new_tap
 
-        try:
-            index = self._port(link.address)
+        index = self._port(link.address)
+
+        def make() -> None:
             switch.inside(lambda: new_tap(link.device, index))
             switch.apply(netlink.set_up(link.device, self.index), *self._tied(link), guard.hide_ssh(link.address))
+
+        try:
+            self._in_place_of_another(link, make)
         except OSError as error:
             raise UnavailableError(
                 f"the tap of {link.owner} cannot be made: {error.strerror or error}",
@@ -114,17 +118,24 @@ class BridgeNetwork:
         index = self._port(link.address)
         cable = netlink.new_veth(link.device, index, self.index, INSIDE, link.mac, pid)
         try:
-            try:
-                switch.apply(cable, *self._tied(link))
-            except OSError as error:
-                if error.errno not in (errno.EEXIST, errno.EBUSY):
-                    raise
-                # from the run before: the kernel takes its time to remove a dead namespace
-                _delete(netlink.delete_link(link.device))
-                _delete(netlink.delete_link_number(index))
-                switch.apply(cable, *self._tied(link))
+            self._in_place_of_another(link, lambda: switch.apply(cable, *self._tied(link)))
         except OSError as error:
             raise UnavailableError(f"{link.owner} cannot be connected to its network: {error.strerror}") from error
+
+    def _in_place_of_another(self, link: Link, make: Callable[[], None]) -> None:
+        """Call `make`, and again if the name or the index of the port is in use, once that is free.
+
+        The kernel takes its time to remove a dead namespace, and with it the port of the run before. The port of an
+        instance whose folder was deleted by hand is still there, too.
+        """
+        try:
+            make()
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.EBUSY):
+                raise
+            _delete(netlink.delete_link(link.device))
+            _delete(netlink.delete_link_number(self._port(link.address)))
+            make()
 
     def configure_inside(self, link: Link) -> None:
         """Set up lo and eth0 in this process's namespace; for a container's first process. Raises OSError."""
@@ -155,16 +166,17 @@ class BridgeNetwork:
         The last instance of the network takes the bridge along, the last one of all the switch.
         """
         with switch.locked() as leased:
-            is_ours = switch.release(leased, entry["address"], folder)
-            in_use = switch.in_use(leased)
-            some = next(in_use, None)
+            ours = entry["address"] if switch.holds(leased, entry["address"], folder) else None
+            others = (address for address in switch.in_use(leased) if address != ours)
+            some = next(others, None)
             if some is None:
                 switch.remove()
-            elif is_ours and switch.exists():
-                is_last = some not in self.subnet and not any(address in self.subnet for address in in_use)
-                self._cut_off(entry["address"], entry["device"])
-                if is_last:
+            elif ours and switch.exists():
+                self._cut_off(ours, entry["device"])
+                if some not in self.subnet and not any(address in self.subnet for address in others):
                     _delete(netlink.delete_link(self.name))
+            if ours:  # last: if this is cut short, the next call does it again
+                switch.release(leased, ours)
 
     def clear(self, address: str) -> None:
         """Give back the address of an owner that is gone, with its port; the last address takes the switch along."""
@@ -235,8 +247,11 @@ DEFAULT = BridgeNetwork("vmctl0", "10.77.0.0/16", 77)
 def undo(folder: str, entry: dict[str, Any]) -> None:
     """Undo a journal entry of kind `link` of the owner of `folder`; one without a network is of the default one.
 
-    Raises ValueError if the entry has no address.
+    Raises ValueError for names and addresses that no network of vmctl has: they may be of something else.
     """
+    name, device = entry.get("network", DEFAULT.name), entry["device"]
+    if not (name.startswith("vmctl") and device.startswith("vm") and device[2:].isalnum() and name != device):
+        raise ValueError(f"{name} {device}")
     try:
         inet_pton(AF_INET, entry["address"])
         network = BridgeNetwork(entry["network"], entry["subnet"], entry["bridge"]) if "network" in entry else DEFAULT

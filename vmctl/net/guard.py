@@ -15,7 +15,7 @@ from _socket import inet_aton
 from vmctl.linux import nftables as nft
 from vmctl.linux.netlink import Request, octets
 
-TABLE, CHAIN, PORTS, GUESTS = "vmctl", "entry", "ports", "guests"
+TABLE, PORTS, GUESTS = "vmctl", "ports", "guests"
 SSH = 22
 _DHCP = (67, 68)  # of servers and of clients
 _UDP, _TCP = b"\x11", b"\x06"
@@ -38,8 +38,10 @@ def table() -> tuple[Request, ...]:
         nft.new_table(TABLE),
         nft.new_set(TABLE, PORTS, "ifname", "ether_addr", "ipv4_addr"),
         nft.new_set(TABLE, GUESTS, "ipv4_addr"),
-        nft.new_entry_chain(TABLE, CHAIN),
-        *(_rule(*rule) for rule in (_arp(), _dhcp(), _ssh(), _ipv4())),
+        nft.new_chain(TABLE, "entry", "prerouting", "drop"),
+        *(nft.new_rule(TABLE, "entry", *rule) for rule in (_arp(), _dhcp(), _ssh(), _ipv4())),
+        nft.new_chain(TABLE, "own", "output", "accept"),
+        nft.new_rule(TABLE, "own", *_other_users()),
     )
 
 
@@ -63,7 +65,7 @@ def show_ssh(address: str) -> Request:
     return nft.delete_element(TABLE, GUESTS, inet_aton(address), f"'{{ {address} }}'")
 
 
-def _arp() -> tuple[list[bytes], int, str]:
+def _arp() -> tuple[list[bytes], str]:
     sender = nft.load(nft.NETWORK, 14, 4, _ADDRESS_WORD)
     own_sender = (nft.load(nft.NETWORK, 8, 6, _MAC_WORD), sender, *_PORT)
     own_frame = (_SOURCE_MAC, sender, *_PORT)
@@ -71,34 +73,35 @@ def _arp() -> tuple[list[bytes], int, str]:
         "ether type arp arp htype 1 arp ptype ip arp hlen 6 arp plen 4"
         f" iifname . arp saddr ether . arp saddr ip @{PORTS} iifname . ether saddr . arp saddr ip @{PORTS} accept"
     )
-    return [*_ARP, *own_sender, *own_frame], nft.NF_ACCEPT, words
+    return [*_ARP, *own_sender, *own_frame, nft.verdict("accept")], words
 
 
-def _dhcp() -> tuple[list[bytes], int, str]:
+def _dhcp() -> tuple[list[bytes], str]:
     first, last = (number.to_bytes(2, "big") for number in _DHCP)
     port = (nft.load(nft.TRANSPORT, 2, 2), nft.compare(first, nft.AT_LEAST), nft.compare(last, nft.AT_MOST))
     words = f"ether type ip ip protocol udp udp dport {_DHCP[0]}-{_DHCP[1]} drop"
-    return [*_IPV4, *_protocol(_UDP), *port], nft.NF_DROP, words
+    return [*_IPV4, *_protocol(_UDP), *port, nft.verdict("drop")], words
 
 
-def _ssh() -> tuple[list[bytes], int, str]:
+def _ssh() -> tuple[list[bytes], str]:
     port = (nft.load(nft.TRANSPORT, 2, 2), nft.compare(SSH.to_bytes(2, "big")))
     guest = (nft.load(nft.NETWORK, 16, 4), nft.in_set(GUESTS))
     words = f"ether type ip ip protocol tcp tcp dport {SSH} ip daddr @{GUESTS} drop"
-    return [*_IPV4, *_protocol(_TCP), *port, *guest], nft.NF_DROP, words
+    return [*_IPV4, *_protocol(_TCP), *port, *guest, nft.verdict("drop")], words
 
 
-def _ipv4() -> tuple[list[bytes], int, str]:
+def _ipv4() -> tuple[list[bytes], str]:
     source = (_SOURCE_MAC, nft.load(nft.NETWORK, 12, 4, _ADDRESS_WORD), *_PORT)
-    return [*_IPV4, *source], nft.NF_ACCEPT, f"ether type ip iifname . ether saddr . ip saddr @{PORTS} accept"
+    return [*_IPV4, *source, nft.verdict("accept")], f"ether type ip iifname . ether saddr . ip saddr @{PORTS} accept"
+
+
+def _other_users() -> tuple[list[bytes], str]:
+    """Return the rule against a QEMU that its guest has taken over: it is in the switch, but not with vmctl's uid."""
+    return [nft.load_user(), nft.compare(bytes(4), nft.UNEQUAL), nft.verdict("drop")], "meta skuid != 0 drop"
 
 
 def _protocol(number: bytes) -> tuple[bytes, bytes]:
     return nft.load(nft.NETWORK, 9, 1), nft.compare(number)
-
-
-def _rule(expressions: list[bytes], code: int, words: str) -> Request:
-    return nft.new_rule(TABLE, CHAIN, [*expressions, nft.verdict(code)], words)
 
 
 def _key(device: str, mac: str, address: str) -> tuple[bytes, str]:

@@ -11,6 +11,7 @@ system call.
 from __future__ import annotations
 
 import os
+from _socket import inet_aton, inet_ntoa
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
@@ -126,7 +127,7 @@ def holds(folder: str, address: str, owner: str) -> bool:
     """Return whether the owner of a folder has the lease of an address."""
     try:
         return os.path.samefile(_owner(folder, address), owner)
-    except FileNotFoundError:
+    except OSError:
         return False
 
 
@@ -134,26 +135,23 @@ def has_owner(folder: str, address: str) -> bool:
     """Return whether an address has a lease whose owner exists."""
     try:
         return os.path.exists(_owner(folder, address))
-    except FileNotFoundError:
+    except OSError:  # gone already, or not a symbolic link, which every lease is
         return False
 
 
-def release(folder: str, address: str, owner: str) -> bool:
-    """Give an address back if the owner of a folder has its lease; return whether it had."""
-    if not holds(folder, address, owner):
-        return False
+def release(folder: str, address: str) -> None:
+    """Give an address back."""
     os.unlink(os.path.join(folder, address))
-    return True
 
 
 def in_use(folder: str) -> Iterator[str]:
     """Yield the leased addresses of owners that still exist; remove the leases of others on the way."""
     for address in used(folder):
-        if os.path.exists(_owner(folder, address)):
+        if has_owner(folder, address):
             yield address
         else:
-            with suppress(FileNotFoundError):
-                os.unlink(os.path.join(folder, address))
+            with suppress(OSError):  # gone already, or a folder, which vmctl does not make
+                release(folder, address)
 
 
 class _Connections:
@@ -251,11 +249,15 @@ def _configure() -> None:
 
 
 def _is_address(name: str) -> bool:
-    return name[0].isdigit()  # the other file in the folder is the namespace's
+    """Return whether a name in the folder is one of a lease: another one is the namespace's."""
+    try:
+        return bool(inet_ntoa(inet_aton(name)) == name)
+    except (OSError, UnicodeError):
+        return False
 
 
 def _owner(folder: str, address: str) -> str:
-    """Return the folder to which a lease points. Raises FileNotFoundError if the address is not leased."""
+    """Return the folder to which a lease points. Raises OSError if the address is not leased."""
     target = os.readlink(os.path.join(folder, address))
     if os.path.isabs(target):
         return target
