@@ -94,7 +94,7 @@ def _write(path: str, inputs: Sequence[InitrdFile]) -> None:
     It is not compressed: gzip, lz4 and zstd did not change the start time of guests, and need a decompressor.
     """
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    with replacing(path) as temporary:
+    with replacing(path, durable=True) as temporary:
         with open(temporary, "wb") as file:
             for number, entry in enumerate(_entries(inputs), start=1):
                 file.write(_newc(number, *entry))

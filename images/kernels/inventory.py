@@ -13,7 +13,7 @@ from images.kernels.modules import load_order
 from images.store import store
 from vmctl import leases
 from vmctl.errors import ConflictError, NotFoundError, SpecError
-from vmctl.linux import filetree
+from vmctl.linux import durable, filetree
 from vmctl.run import run
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9_.+~-]{0,127}"
@@ -154,6 +154,6 @@ def _copy(found: Kernel, name: str) -> None:
         load_order(found._replace(modules=own_modules), ())  # otherwise the first start would find it incomplete
         with open(os.path.join(new, _ORIGIN), "w", encoding="utf-8", errors="surrogateescape") as file:
             file.write(found.vmlinuz)
-        os.rename(new, store.path("kernels", name))
+        durable.rename_tree(new, store.path("kernels", name))
     finally:
         filetree.remove_tree(new)

@@ -17,6 +17,7 @@ from images.store import store
 from images.store.image import architecture
 from vmctl import leases
 from vmctl.errors import NotFoundError
+from vmctl.linux import durable
 from vmctl.run import run
 
 DEBIAN, HOST = "debian", "host"
@@ -95,7 +96,7 @@ def _unpack(package: str, release: str) -> None:
         if not os.path.exists(os.path.join(temporary, "lib")):  # packages since Debian 13
             os.symlink("usr/lib", os.path.join(temporary, "lib"))
         run(["depmod", "-b", temporary, release])  # the package has no modules.dep; its installation runs depmod
-        os.rename(temporary, folder(release))
+        durable.rename_tree(temporary, folder(release))
     finally:
         rmtree(temporary, ignore_errors=True)
 

@@ -32,7 +32,7 @@ def build(kernel: Kernel) -> str:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with staging() as stage:
             layer = layers.from_tar(stage, from_iterator(_tar(kernel)))
-            with replacing(path) as temporary:
+            with replacing(path, durable=True) as temporary:
                 copyfile(layer.path, temporary)  # the cache may be on another file system
     return path
 

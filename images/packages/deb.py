@@ -7,6 +7,7 @@ from shutil import rmtree
 
 from images.store import store
 from vmctl.errors import UnavailableError
+from vmctl.linux import durable
 from vmctl.run import CommandError, run, which
 
 
@@ -46,7 +47,7 @@ def unpack_into_store(package: str) -> str:
         os.makedirs(new)
         fetch(package, new)
         rmtree(folder, ignore_errors=True)
-        os.rename(new, folder)
+        durable.rename_tree(new, folder)
     return folder
 
 

@@ -14,7 +14,7 @@ from contextlib import suppress
 
 from vmctl import paths
 from vmctl.errors import NotFoundError, SpecError, VmctlError
-from vmctl.linux import filetree
+from vmctl.linux import durable
 from vmctl.named import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -47,10 +47,11 @@ def index() -> list[dict[str, Any]]:
 
 
 def write_index(descriptors: list[dict[str, Any]]) -> None:
-    """Replace the index, completely or not at all. Raises OSError."""
-    filetree.write_atomic(path("oci-layout"), '{"imageLayoutVersion": "1.0.0"}')
+    """Replace the index, completely or not at all, also at a loss of power. Raises OSError."""
+    if not os.path.exists(path("oci-layout")):
+        durable.write(path("oci-layout"), b'{"imageLayoutVersion": "1.0.0"}')
     document = {"schemaVersion": 2, "mediaType": INDEX, "manifests": descriptors}
-    filetree.write_atomic(path("index.json"), json.dumps(document, indent=1))
+    durable.write(path("index.json"), json.dumps(document, indent=1).encode())
 
 
 def name_of(descriptor: Mapping[str, Any]) -> str:
@@ -97,7 +98,7 @@ def put(media_type: str, content: bytes) -> dict[str, Any]:
 
     digest = "sha256:" + hashlib.sha256(content).hexdigest()
     os.makedirs(path("blobs", "sha256"), exist_ok=True)
-    filetree.write_atomic(blob_path(digest), content)
+    durable.write(blob_path(digest), content)
     return {"mediaType": media_type, "digest": digest, "size": len(content)}
 
 

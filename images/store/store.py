@@ -24,6 +24,7 @@ from images.store.layout import CONFIG, MANIFEST, REF_NAME, blob_path, encoded, 
 from images.store.layout import path as path
 from vmctl import leases
 from vmctl.errors import ConflictError, NotFoundError, VmctlError
+from vmctl.linux import durable
 from vmctl.named import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -169,7 +170,9 @@ def _add(
         try:
             for source, target in moves.items():
                 if not os.path.exists(target):
-                    os.rename(source, target)
+                    durable.rename(source, target)
+            for folder in {os.path.dirname(target) for target in moves.values()}:
+                durable.sync(folder)  # before the index names what is in it
             manifest = {
                 "schemaVersion": 2,
                 "mediaType": MANIFEST,

@@ -105,11 +105,17 @@ def write_atomic(path: str, content: str | bytes) -> None:
 
 
 @contextmanager
-def replacing(path: str) -> Iterator[str]:
-    """Yield a temporary name next to a file; rename it to the file afterwards, or remove it if the body raises."""
+def replacing(path: str, *, durable: bool = False) -> Iterator[str]:
+    """Yield a temporary name next to a file; rename it to the file afterwards, or remove it if the body raises.
+
+    `durable`: its content is on the disk before the rename, see durable.py.
+    """
     temporary = f"{path}.{os.getpid()}.new"
     try:
         yield temporary
+        if durable:
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:  # a full disk, a folder in the place of the file, an interruption
         with suppress(OSError):
