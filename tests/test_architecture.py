@@ -26,7 +26,7 @@ BELOW = {
     "images/store": "vmctl.errors vmctl.leases vmctl.linux vmctl.named vmctl.paths vmctl.workload",
     "images/layer": "images.store vmctl.errors vmctl.leases vmctl.linux vmctl.named vmctl.paths vmctl.units "
     "vmctl.writable",
-    "images/packages": "images.store vmctl.errors vmctl.run",
+    "images/packages": "images.store vmctl.errors vmctl.linux vmctl.run",
     "images/kernels": "images.layer images.packages images.store vmctl.errors vmctl.leases vmctl.linux vmctl.paths "
     "vmctl.run",
     "images/disks": "images.layer images.store vmctl.errors vmctl.linux vmctl.run vmctl.units",
