@@ -4,8 +4,9 @@ import signal
 from tempfile import TemporaryDirectory, mkdtemp
 
 import pytest
-from support.attacks import Caller, Canary, Cell
+from support.attacks import Caller, Canary, Cell, UserCaller
 from support.images_made import Shipped, add
+from support.ordinary_user import OrdinaryUser
 
 from images.store import store
 from vmctl import paths
@@ -122,30 +123,36 @@ def mode(request):
     return request.param
 
 
-@pytest.fixture(scope="module", params=["root"])
+@pytest.fixture(scope="module", params=["root", "user"])
 def who(request):
-    """Each kind of user who calls vmctl."""
+    """Each kind of user who calls vmctl; `support.attack_table.callers` chooses one."""
     return request.param
 
 
 @pytest.fixture(scope="module")
-def caller(who, guest_root):
-    """A runner of vmctl as that user, in a VMCTL_ROOT of this file."""
-    return Caller()
+def caller(who, guest_root, tmp_path_factory):
+    """A runner of vmctl as that user, in a state root of this file."""
+    if who == "root":
+        yield Caller(str(tmp_path_factory.mktemp("caller")))
+        return
+    with OrdinaryUser(20 + os.getpid() % 400) as user:  # one per worker
+        yield UserCaller(user)
+        user.vmctl("prune", "-f")
 
 
 @pytest.fixture(scope="module")
-def cell(caller, mode, tmp_path_factory):
+def cell(caller, mode):
     """A running instance that all tests of the file share; do not break it."""
-    cell = Cell(caller, mode, tmp_path_factory.mktemp("cell"))
+    cell = Cell(caller, mode)
     yield cell
     cell.end()
 
 
 @pytest.fixture
-def canary(tmp_path):
+def canary(request, tmp_path):
     """A secret file, a process and a socket of the host; the test ends with a look whether they were reached."""
-    canary = Canary(str(tmp_path))
+    caller = request.getfixturevalue("caller") if "caller" in request.fixturenames else None
+    canary = Canary(caller.folder if caller else str(tmp_path), caller.uid if caller else 0)
     yield canary
     canary.check()
     canary.end()

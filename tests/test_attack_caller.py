@@ -4,7 +4,7 @@ import os
 import stat
 
 import pytest
-from support.attack_table import modes
+from support.attack_table import callers, modes
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -41,6 +41,7 @@ def trap(tmp_path):
 
 @pytest.mark.attack("puts Python modules and programs with known names into the folder from which root calls vmctl")
 @modes("container", "vm", "host")
+@callers("root")
 def test_folder_of_the_call(guest_root, trap, mode, caller):
     (trap / "w.yaml").write_text("image: tiny\ncommand: [sleep, '1000']\nready: {exec: ['true'], timeout: 240s}\n")
     environment = {**os.environ, "PATH": f":.:{os.environ['PATH']}::"}
@@ -52,6 +53,7 @@ def test_folder_of_the_call(guest_root, trap, mode, caller):
 @pytest.mark.attack(
     "gives a workload file that is a FIFO, a device, a link into /proc or a file without end", who="root"
 )
+@callers("root")
 @pytest.mark.parametrize("kind", ["fifo", "device", "link", "folder", "endless"])
 def test_workload_file_of_another_kind(caller, tmp_path, kind):
     path = tmp_path / "w.yaml"

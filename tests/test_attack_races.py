@@ -3,6 +3,7 @@
 import subprocess
 
 import pytest
+from support.attack_table import callers
 from support.commands import VMCTL
 from support.exchange import exchanged_when_opened
 
@@ -43,6 +44,7 @@ def content(name, tmp_path):
 
 
 @pytest.mark.attack("exchanges a folder of the build context with a link to root's files while COPY reads it")
+@callers("root")
 def test_copy(guest_root, caller, folder, canary, tmp_path):
     (folder / "Dockerfile").write_text("FROM scratch\nCOPY data /data\n")
     for _ in made_while_exchanged(folder, caller, "image", "build", "-q", "-t", "race", str(folder)):
@@ -50,6 +52,7 @@ def test_copy(guest_root, caller, folder, canary, tmp_path):
 
 
 @pytest.mark.attack("exchanges a folder with a link to root's files while `image import` reads the folder above")
+@callers("root")
 def test_import_of_a_folder(guest_root, caller, folder, canary, tmp_path):
     for _ in made_while_exchanged(folder, caller, "image", "import", str(folder), "--name", "race"):
         assert canary.secret.encode() not in content("race", tmp_path)

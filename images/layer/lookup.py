@@ -53,10 +53,14 @@ class Reader:
         self._path = path
         self._children: dict[int, dict[bytes, int]] = {}
         self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        magic, root = struct.unpack("<I10xH", self._bytes(erofs.SUPERBLOCK_AT, 16))
-        if magic != erofs.MAGIC:
-            raise self._damaged()
-        self.root = self.inode(root)
+        try:
+            magic, root = struct.unpack("<I10xH", self._bytes(erofs.SUPERBLOCK_AT, 16))
+            if magic != erofs.MAGIC:
+                raise self._damaged()
+            self.root = self.inode(root)
+        except ImageError:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Close the file."""
@@ -173,10 +177,12 @@ class View:
         self._root: list[Place] = []
 
     def __enter__(self) -> View:
-        for layer in reversed(self._layers):
-            reader = Reader(layer.path)
-            self._stack.callback(reader.close)
-            self._root.append((reader, reader.root))
+        with ExitStack() as opened:
+            for layer in reversed(self._layers):
+                reader = Reader(layer.path)
+                opened.callback(reader.close)
+                self._root.append((reader, reader.root))
+            self._stack = opened.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -151,6 +151,11 @@ def _exists(row):
         return f"def {name}(" in file.read()
 
 
+def callers(*names):
+    """Return the mark that runs a test for these callers only."""
+    return pytest.mark.parametrize("who", names, scope="module")
+
+
 def modes(*names):
     """Return the mark that runs a test in these modes instead of in those that isolate."""
     return pytest.mark.parametrize("mode", names, scope="module")

@@ -1,22 +1,41 @@
 """What attack tests share: a caller, an instance that is attacked from inside, and what an escape would reach."""
 
+import base64
+import gzip
+import io
 import json
 import os
+import pathlib
 import secrets
 import socket
 import subprocess
+import tarfile
+import tempfile
 import textwrap
 
 from support import commands
+from support.archives import Layout, blob_name
+from support.tars import tar_of
 
 
 class Caller:
     """Runs vmctl as root."""
 
-    name = "root"
+    name, uid = "root", 0
+
+    def __init__(self, folder):
+        self.folder = folder  # for files that this caller may read
 
     def vmctl(self, *words, **options):
         return commands.vmctl(*words, **options)
+
+    def write(self, name, content):
+        """Write a file for this caller and return its path."""
+        path = os.path.join(self.folder, name)
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(content)
+        os.chown(path, self.uid, self.uid)
+        return path
 
     def ok(self, *words, **options):
         """Run the command, which must succeed, and return its standard output."""
@@ -37,16 +56,67 @@ class Caller:
         return json.loads(self.ok("inspect", name))[0]
 
 
+class UserCaller(Caller):
+    """Runs vmctl as an ordinary user, with image `tiny` and root's kernels in that user's store."""
+
+    name = "user"
+
+    def __init__(self, user):
+        super().__init__(user.home)
+        self.user, self.uid = user, user.uid
+        user.give_image()
+        getattr(user, "give_kernel", lambda: None)()
+
+    def vmctl(self, *words, **options):
+        return self.user.vmctl(*words, **options)
+
+
+def image(caller, name, *entries, without=(), config=None):
+    """Give the caller an image: the files of `tiny` but those in `without`, and entries made by `support.tars`."""
+    folder = pathlib.Path(caller.folder)
+    if not (kept := folder / "tiny.tar").exists():
+        with kept.open("wb") as file:
+            subprocess.run([commands.VMCTL, "image", "export", "tiny"], check=True, stdout=file)
+    layer = _changed(_only_layer(kept), entries, without)
+    settings = {"Env": ["PATH=/bin:/usr/bin:/sbin:/usr/sbin"], "Cmd": ["/bin/sh"], **(config or {})}
+    layout = Layout()
+    path = layout.add(layout.image(layer, config={"config": settings}), "latest").archive(folder / f"{name}.tar")
+    path.chmod(0o644)
+    caller.ok("image", "import", str(path), "--name", name)
+    path.unlink()
+
+
+def _only_layer(path):
+    with tarfile.open(path) as archive:
+
+        def blob(descriptor):
+            return archive.extractfile(blob_name(descriptor["digest"])).read()
+
+        index = json.load(archive.extractfile("index.json"))
+        return blob(json.loads(blob(index["manifests"][0]))["layers"][0])
+
+
+def _changed(layer, entries, without):
+    """Return the tar of a layer without some paths, and with more entries."""
+    kept = []
+    with tarfile.open(fileobj=io.BytesIO(layer)) as tar:
+        for info in tar:
+            if not any(f"{info.name.strip('./')}/".startswith(f"{path}/") for path in without):
+                data = tar.extractfile(info).read() if info.isreg() else b""
+                attributes = {key: getattr(info, key) for key in ("type", "mode", "linkname", "uid", "gid", "mtime")}
+                kept.append((info.name, attributes, data))
+    return tar_of(*kept, *entries)
+
+
 class Cell:
     """A running instance: the attacker is inside, as root unless another user is given."""
 
-    def __init__(self, caller, mode, folder, **keys):
+    def __init__(self, caller, mode, **keys):
         self.caller, self.mode = caller, mode
         self.name = f"cell-{mode}-{caller.name}-{secrets.token_hex(3)}"
-        spec = folder / f"{self.name}.yaml"
         keys = {"image": "tiny", "command": ["sleep", "100000"], "init": True, **keys}
-        spec.write_text("".join(f"{key}: {json.dumps(value)}\n" for key, value in keys.items()))
-        caller.ok("up", "--quiet", "--mode", mode, str(spec))
+        text = "".join(f"{key}: {json.dumps(value)}\n" for key, value in keys.items())
+        caller.ok("up", "--quiet", "--mode", mode, caller.write(f"{self.name}.yaml", text))
 
     def exec(self, *words, user="0", **options):
         """Run a command inside and return its (code, out, err)."""
@@ -55,6 +125,20 @@ class Cell:
     def shell(self, script, **options):
         """Run a script inside."""
         return self.exec("sh", "-c", textwrap.dedent(script), **options)
+
+    def compiled(self, source):
+        """Compile a C program without libraries, put it inside, and return its path there."""
+        with tempfile.TemporaryDirectory() as folder:
+            program = os.path.join(folder, "program")
+            words = ["gcc", "-static", "-w", "-x", "c", "-o", program, "-"]
+            subprocess.run(words, input=textwrap.dedent(source).lstrip(), text=True, check=True)
+            subprocess.run(["strip", program], check=True)
+            with open(program, "rb") as file:
+                packed = base64.b64encode(gzip.compress(file.read())).decode()
+        path = f"/tmp/program-{secrets.token_hex(4)}"
+        put = self.shell(f"base64 -d | gzip -d > {path} && chmod 755 {path}", stdin=packed)
+        assert put.code == 0, put
+        return path
 
     def alive(self):
         """Return whether it runs and still answers."""
@@ -65,14 +149,18 @@ class Cell:
 
 
 class Canary:
-    """Objects of the host that an escape would reach: a secret file, a process and a listening socket."""
+    """Objects of the host that an escape would reach: a secret file, a process and a listening socket.
 
-    def __init__(self, folder):
+    They belong to the caller: an escape from what an ordinary user runs would have that user's rights.
+    """
+
+    def __init__(self, folder, uid=0):
         self.secret = f"canary-{secrets.token_hex(16)}"
-        self.path = os.path.join(folder, "secret")
+        self.path = os.path.join(folder, f"secret-{secrets.token_hex(4)}")
         with open(os.open(self.path, os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
             file.write(self.secret)
-        self.process = subprocess.Popen(["sleep", "100001"], env={"CANARY": self.secret})
+        os.chown(self.path, uid, uid)
+        self.process = subprocess.Popen(["sleep", "100001"], env={"CANARY": self.secret}, user=uid)
         self.server = socket.create_server(("127.0.0.1", 0))
         self.port = self.server.getsockname()[1]
         self.server.setblocking(False)

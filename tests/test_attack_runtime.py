@@ -1,0 +1,120 @@
+"""Known ways out of container runtimes: through what the runtime itself does at a start, with an image made for it."""
+
+import contextlib
+import os
+
+import pytest
+from support.attack_table import modes
+from support.attacks import image
+from support.tars import folder, hard, link
+
+pytestmark = pytest.mark.timeout(900)
+FDS = range(3, 24)
+UP = "/".join([".."] * 8)
+
+
+def run(caller, mode, *words, **options):
+    network = () if mode == "host" else ("--network", "none")
+    return caller.vmctl("run", "--mode", mode, *network, *words, **options)
+
+
+@pytest.mark.attack("works in a folder of the host through a descriptor that the runtime left open (CVE-2024-21626)")
+def test_working_folder_through_a_descriptor(cell, caller, mode, canary):
+    script = f"pwd; ls -l /proc/self/fd /proc/1/fd; cat {UP}{canary.path}"
+    seen = [run(caller, mode, "-w", f"/proc/self/fd/{fd}", "tiny", "--", "sh", "-c", script) for fd in fds(mode)]
+    for number in FDS:
+        folder = f"/proc/self/fd/{number}"
+        seen.append(caller.vmctl("exec", "-u", "0", "-w", folder, cell.name, "--", "sh", "-c", script))
+    canary.check(*seen)
+
+
+def fds(mode):
+    return FDS if mode == "container" else (3, 7)  # a guest takes seconds
+
+
+@pytest.mark.attack("finds more descriptors than its three streams, in the workload, its init and in `exec`")
+def test_descriptors(cell, caller, mode):
+    listing = "for p in 1 self; do ls /proc/$p/fd | tr '\\n' ' '; echo; done"
+    for seen in (cell.shell(listing).out, run(caller, mode, "tiny", "--", "sh", "-c", listing).out):
+        for line in seen.splitlines():
+            assert set(map(int, line.split())) <= {0, 1, 2, 3}, seen  # 3: of ls itself
+
+
+LINKS = {
+    "proc to etc": (("proc",), [link("proc", "etc")]),
+    "proc to a file of the kernel": (("proc",), [link("proc", "sys/kernel")]),
+    "dev to proc": (("dev",), [link("dev", "proc/sys/kernel")]),
+    "sys to proc": (("sys",), [link("sys", "/proc/sys")]),
+    "null to core_pattern": (("dev",), [folder("dev"), link("dev/null", "/proc/sys/kernel/core_pattern")]),
+    "pts to proc": (("dev",), [folder("dev"), link("dev/pts", "/proc"), link("dev/console", "/proc/sysrq-trigger")]),
+    "shm out": (("dev",), [folder("dev"), link("dev/shm", "../../../../tmp")]),
+}
+
+
+@pytest.mark.attack(
+    "lets the runtime mount over, mask or write a file of its choice by links in /dev, /proc and /sys "
+    "(CVE-2025-31133, CVE-2025-52565, CVE-2025-52881)"
+)
+@modes("container", "host")
+def test_links_in_the_places_of_the_runtime(caller, mode, canary):
+    with open("/proc/sys/kernel/core_pattern", encoding="ascii") as file:
+        before = file.read()
+    mounts = host_mounts()
+    script = f"""
+        echo '|/tmp/x' > /proc/sys/kernel/core_pattern; echo s > /proc/sysrq-trigger
+        for f in /dev/null /dev/console /dev/shm/x /proc/kcore; do head -c 4 $f; done; cat {canary.path}"""
+    for number, (without, entries) in enumerate(LINKS.values()):
+        image(caller, f"links{number}", *entries, without=without)
+        user = () if mode == "container" else ("-u", "nobody")  # root in mode host is root of the host
+        seen = run(caller, mode, *user, f"links{number}", "--", "sh", "-c", script)
+        canary.check(seen)
+        caller.vmctl("image", "rm", f"links{number}")
+    with open("/proc/sys/kernel/core_pattern", encoding="ascii") as file:
+        assert file.read() == before
+    assert host_mounts() == mounts
+
+
+def host_mounts():
+    """Return what is mounted on the host's own kernel file systems."""
+    with open("/proc/self/mountinfo", encoding="ascii", errors="replace") as file:
+        points = {line.split(" ", 5)[4] for line in file}
+    return {point for point in points if point.startswith(("/proc", "/dev", "/sys", "/etc"))}
+
+
+@pytest.mark.attack("is given files, which links in the image lead to a file of the host")
+def test_files_through_links(caller, mode, canary):
+    up = link("out", f"{UP}{os.path.dirname(canary.path)}")
+    magic = [link("root", "/proc/1/root"), link("cwd", "/proc/self/cwd"), hard("etc/again", "etc/passwd")]
+    image(caller, "aimed", up, *magic, without=("root",))
+    name = os.path.basename(canary.path)
+    places = [f"/out/{name}", f"/root{canary.path}", f"/cwd/{UP}{canary.path}".replace("/../..", "/x")]
+    for number, chosen in enumerate([places] if mode == "vm" else [[place] for place in places]):
+        work = f"aimed-{mode}-{number}"
+        files = "".join(f"  - {{path: {place}, content: overwritten}}\n" for place in chosen)
+        text = f"image: aimed\ncommand: [cat, {places[0]}, {canary.path}]\nnetwork: none\nfiles:\n{files}"
+        seen = caller.vmctl("up", "--mode", mode, caller.write(f"{work}.yaml", text))
+        caller.vmctl("wait", "--timeout", "120", work)
+        logs = caller.vmctl("logs", work)
+        caller.vmctl("rm", "-f", work)
+        canary.check(seen, logs)
+
+
+@pytest.mark.attack("mounts a volume on a place that links in the image, or another container, lead to the host")
+@modes("container")
+def test_volumes_through_links(caller, mode, canary):
+    image(caller, "linked", link("v", "/proc/1/root/proc/sys"), link("w", f"{UP}/etc"), link("x", "/proc/self/fd/0"))
+    shared = os.path.join(caller.folder, "shared")
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(shared)
+    os.chown(shared, caller.uid, caller.uid)
+    for name, to in (("link", "/proc/1/root"), ("up", f"{UP}{caller.folder}"), ("dev", "/dev")):
+        with contextlib.suppress(FileExistsError):
+            os.symlink(to, os.path.join(shared, name))
+    mounts = host_mounts()
+    for target in ("/v", "/w", "/x", "/s/link/etc", "/s/up", "/s/dev/null"):
+        volumes = ("-v", f"{shared}:/s", "-v", f"{shared}:{target}")
+        seen = run(
+            caller, mode, *volumes, "linked", "--", "sh", "-c", f"ls / /s; cat {canary.path} {target}{canary.path}"
+        )
+        canary.check(seen)
+    assert host_mounts() == mounts
