@@ -135,7 +135,7 @@ def caller(who, guest_root, tmp_path_factory):
     if who == "root":
         yield Caller(str(tmp_path_factory.mktemp("caller")))
         return
-    with OrdinaryUser(20 + os.getpid() % 400) as user:  # one per worker
+    with OrdinaryUser() as user:
         yield UserCaller(user)
         user.vmctl("prune", "-f")
 
