@@ -1,4 +1,4 @@
-"""Images whose configuration, and results whose texts, were made to do something to who looks at them or starts them."""
+"""Images and results whose texts were made to act on the person who starts them or looks at them."""
 
 import json
 import os

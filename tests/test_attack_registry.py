@@ -38,7 +38,7 @@ class Hostile:
                     for part in [body] if isinstance(body, bytes) else body:
                         self.wfile.write(part)
 
-            do_HEAD = do_GET
+            do_HEAD = do_GET  # noqa: N815
 
             def log_message(self, *_):
                 pass

@@ -176,7 +176,7 @@ def _cloud_init_errors(result: str) -> list[str]:
     """Return the errors in cloud-init's result.json; a missing result is an error too."""
     try:
         return [str(error) for error in json.loads(result)["v1"]["errors"]]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return [f"it wrote no valid result ({result.strip() or 'nothing'})"]
 
 

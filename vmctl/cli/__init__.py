@@ -246,11 +246,13 @@ def parse(verb: str, words: list[str]) -> tuple[Callable[[argparse.Namespace], i
 
 
 def _report(error: VmctlError) -> int:
-    print(f"vmctl: {error}", file=sys.stderr)
+    from vmctl.console import visible  # texts of images, guests and workloads can be part of an error
+
+    print(f"vmctl: {visible(str(error))}", file=sys.stderr)
     if error.detail:
-        print(error.detail, file=sys.stderr)
+        print(visible(error.detail), file=sys.stderr)
     if error.hint:
-        print(f"hint: {error.hint}", file=sys.stderr)
+        print(f"hint: {visible(error.hint)}", file=sys.stderr)
     return error.exit_code
 
 

@@ -8,6 +8,7 @@ import sys
 
 from vmctl import instance, lending
 from vmctl.cli import output
+from vmctl.console import visible
 
 EXAMPLE = "vmctl diff web"
 
@@ -33,5 +34,6 @@ def run(args: argparse.Namespace) -> int:
         output.show([change._asdict() for change in found], (), args.format)
         return 0
     for change in found:  # like docker: without a title, and a file name need not be UTF-8
-        sys.stdout.buffer.write(os.fsencode(f"{change.kind} {change.path}\n"))
+        line = f"{change.kind} {change.path}"
+        sys.stdout.buffer.write(os.fsencode(f"{visible(line) if sys.stdout.isatty() else line}\n"))
     return 0

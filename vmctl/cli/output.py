@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 
+from vmctl.console import visible
 from vmctl.folder import removal_hint
 from vmctl.named import TYPE_CHECKING
 from vmctl.units import format_age
@@ -78,6 +79,7 @@ def _cell(_: str, value: Any) -> str:
 
 
 def _table(titles: list[str], rows: list[list[str]]) -> None:
+    rows = [[visible(text) for text in row] for row in rows]
     if sys.stdout.isatty():
         _rich_table(titles, rows)
         return
@@ -122,7 +124,7 @@ def note_unknown(found: Iterable[Seen]) -> None:
 
 def note(text: str) -> None:
     """Print a line to stderr: it is not part of the data."""
-    print(text, file=sys.stderr)
+    print(visible(text), file=sys.stderr)
 
 
 class Progress:
@@ -137,7 +139,7 @@ class Progress:
         if self.active and text != self.shown:
             self.shown = text
             width = (os.get_terminal_size(2).columns or 80) - 1  # a terminal without a size reports 0
-            sys.stderr.write(f"\r\x1b[2K{text[:width]}")
+            sys.stderr.write(f"\r\x1b[2K{visible(text)[:width]}")
             sys.stderr.flush()
 
     def clear(self) -> None:

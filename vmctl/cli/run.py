@@ -7,7 +7,7 @@ import os
 import sys
 
 from vmctl import engine, rules
-from vmctl.cli import modes
+from vmctl.cli import modes, output
 from vmctl.errors import SpecError
 from vmctl.workload import Bytes, ContainerOptions, Port, Resources, Volume, Workload
 
@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _warn(text: str) -> None:
-    print(f"vmctl: warning: {text}", file=sys.stderr)
+    output.note(f"vmctl: warning: {text}")
 
 
 def _workload(args: argparse.Namespace) -> Workload:

@@ -7,6 +7,7 @@ import os
 import sys
 
 from vmctl.cli import each, output
+from vmctl.console import visible
 
 EXAMPLE = "vmctl bench verify results"
 _SHOWN = 20
@@ -37,7 +38,7 @@ def _wrong(place: str) -> int:
     problems = verify(found)
     problems += [] if problems else verify_reports(found, os.path.dirname(result.path_of(place)))
     for problem in problems[:_SHOWN]:
-        print(f"{place}: {problem}")
+        print(visible(f"{place}: {problem}"))
     if len(problems) > _SHOWN:
         print(f"{place}: and {len(problems) - _SHOWN} more")
     sys.stdout.flush()
