@@ -38,6 +38,7 @@ PS_KEYS = [
     "ready_s",
     "exit_code",
     "exit_source",
+    "exit_reporter",
     "reason",
 ]
 

@@ -63,6 +63,10 @@ class Exit(NamedTuple):
     source: str  # workload | signal | oom | vmctl
 
 
+class ReportedExit(Exit):
+    """An end that only the guest itself has reported: a hostile one can report anything."""
+
+
 class Attachment(NamedTuple):
     """The three descriptors of an attached workload, by default this process's standard streams."""
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
 from vmctl import backends, instance, limits, removal
-from vmctl.backend import Attachment, Backend, Command, Exit, Problem, Start
+from vmctl.backend import Attachment, Backend, Command, Exit, Problem, ReportedExit, Start
 from vmctl.errors import NotFoundError, StateError, UnavailableError, VmctlError
 from vmctl.folder import absent, removal_hint
 from vmctl.instance import Instance
@@ -196,6 +196,7 @@ def status(inst: Instance, backend: Backend | None = None) -> str:
         result = watch.result() or _oom_killed(inst)
         inst.state.exit_code = result.code if result else None
         inst.state.exit_source = result.source if result else UNKNOWN
+        inst.state.exit_reporter = "guest" if isinstance(result, ReportedExit) else "host"
         inst.state.status = "exited"
         _save(inst)
     elif inst.state.status == "created" and not inst.busy():

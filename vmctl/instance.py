@@ -54,6 +54,7 @@ class State:
     stop_s: float = 10.0  # how long `stop` waits before SIGKILL, by default
     exit_code: int | None = None  # None after the exit if the code is unknown
     exit_source: str | None = None  # workload | signal | oom | vmctl | unknown
+    exit_reporter: str | None = None  # host: seen by the host's kernel; guest: only the guest reports it
     boot_id: str = ""  # of the kernel that ran when it was created; "" before this was recorded
     warnings: list[str]  # of the last start, for the user
     weakened: list[str]  # what the workload asked for that makes the isolation of the last start weaker

@@ -19,6 +19,8 @@ else:
         def __new__(cls, name, bases, namespace):
             namespace["__slots__"] = ()
             fields = tuple(namespace.get("__annotations__", ()))
+            if not fields and any(hasattr(base, "_fields") for base in bases):  # it has those of its base
+                return type.__new__(cls, name, bases, namespace)
             namespace["_fields"] = fields
             namespace["_field_defaults"] = {field: namespace[field] for field in fields if field in namespace}
             for index, field in enumerate(fields):

@@ -71,9 +71,8 @@ def _prepare(inst: Instance, choices: Choices) -> tuple[domain.Machine, Cell | N
             machine = machine._replace(nic=domain.Nic(tap, link.mac))
         cell = None if choices.daemon_uri else _confine(inst, image, machine)
         machine = machine._replace(uid=cell.uid if cell else 0)
-        if cell is None:
-            why = f"the libvirt daemon {choices.daemon_uri} starts it, and vmctl cannot confine it"
-            inst.state.warnings.append(f"QEMU runs as root: {why}")
+        why = f"the libvirt daemon {choices.daemon_uri} starts it, and vmctl cannot confine it"
+        inst.state.weakened = [] if cell else [f"QEMU runs as root: {why}"]
         _remember(inst, image, machine)
         launcher.opened()
         stack.pop_all()

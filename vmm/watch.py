@@ -9,7 +9,7 @@ import signal
 import time
 
 from vmctl import console
-from vmctl.backend import Exit
+from vmctl.backend import Exit, ReportedExit
 from vmctl.errors import (
     EXIT_NOT_EXECUTABLE,
     EXIT_NOT_FOUND,
@@ -130,16 +130,19 @@ def settled(inst: Instance) -> bool:
 
 
 def ended(inst: Instance) -> Exit | None:
-    """Return how the workload ended as reported by the guest, or None if it has not reported that."""
+    """Return how the workload ended as reported by the guest, or None if it has not reported that.
+
+    The first report counts: what a workload that has taken over the guest reports after it changes nothing.
+    """
     for line in marks(inst):
         word, _, rest = line.partition(" ")
         code, _, source = rest.partition(" ")
         if word == "exit" and _is_code(code) and source in SOURCES:
-            return Exit(int(code), source)
+            return ReportedExit(int(code), source)
         if word == "error" and _is_code(code):
-            return Exit(int(code), "vmctl")
+            return ReportedExit(int(code), "vmctl")
         if word == SETTLED and _cloud_init_errors(rest):
-            return Exit(EXIT_VMCTL, "vmctl")
+            return ReportedExit(EXIT_VMCTL, "vmctl")
     return None
 
 

@@ -48,7 +48,7 @@ def row(seen: Seen) -> dict[str, Any]:
     return {**_described(seen.instance, seen.status), "reason": seen.reason or None}
 
 
-_NO_EXIT: dict[str, Any] = {"ports": [], "exit_code": None, "exit_source": None}
+_NO_EXIT: dict[str, Any] = {"ports": [], "exit_code": None, "exit_source": None, "exit_reporter": None}
 
 
 def _described(inst: Instance, status: str) -> dict[str, Any]:
@@ -65,6 +65,7 @@ def _described(inst: Instance, status: str) -> dict[str, Any]:
         "ready_s": line.between_s("T0", "T6"),
         "exit_code": state.exit_code,
         "exit_source": state.exit_source,
+        "exit_reporter": state.exit_reporter,
     }
 
 
