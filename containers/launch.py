@@ -169,7 +169,8 @@ _IGNORED = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGHUP, signal.SIGINT, signal
 def enter_root(launch: Launch) -> None:
     """Mount the root, enter it, and mount the rest from inside.
 
-    The old root stays reachable through `old` until the host's files for the container are bound.
+    The old root is stacked on the new one until the kernel's file systems are mounted: a user namespace may mount them
+    only where it sees them already. As long as it is there, `/..` leads to it, so no link of the image may be followed.
     """
     own_mounts = bool(launch.namespaces & syscalls.CLONE_NEWNS)
     if own_mounts:  # else the mounts below would appear on the host
@@ -177,7 +178,7 @@ def enter_root(launch: Launch) -> None:
     _attach_root(launch)
     _refuse_read_only(launch.root.target)
     old = os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    init = os.open(launch.init, os.O_PATH | os.O_CLOEXEC) if launch.init else None
+    init = syscalls.open_tree(launch.init, recursive=False) if launch.init else None
     os.chdir(launch.root.target)
     if trace.on:
         trace.step(f"cd {launch.root.target}")
@@ -194,17 +195,18 @@ def enter_root(launch: Launch) -> None:
     os.fchdir(old)
     if own_mounts and trace.on:
         trace.step("cd -P ..", "the old root, which is stacked on the new one")
-    for step in launch.steps:
+    for step in launch.steps:  # in /proc, /dev and /sys only: no path of the image is followed
         step.apply()
-    for volume, tree in zip(launch.volumes, launch.volume_trees, strict=True):
-        _attach(tree, volume.target)
-    if init is not None:
-        _bind(init, _INIT)
-    os.umask(0o022)
     if own_mounts:
         syscalls.umount2(".", syscalls.MNT_DETACH)
     os.close(old)
     os.chdir("/")
+    for volume, tree in zip(launch.volumes, launch.volume_trees, strict=True):
+        _attach(tree, volume.target)
+    if init is not None:
+        _attach(init, _INIT)
+        syscalls.mount(None, _INIT, None, syscalls.MS_BIND | syscalls.MS_REMOUNT | syscalls.MS_RDONLY)
+    os.umask(0o022)
 
 
 def _attach_root(launch: Launch) -> None:
@@ -237,16 +239,6 @@ def _attach(tree: int, target: str) -> None:
         syscalls.move_mount(tree, mount_point)
     finally:
         os.close(mount_point)
-
-
-def _bind(source: int, target: str) -> None:
-    """Bind a file of the host, given by its descriptor, read-only; the path inside is created if it is missing."""
-    mount_point = imagepath.mount_point(target, is_folder=False)
-    try:
-        syscalls.mount(f"/proc/self/fd/{source}", f"/proc/self/fd/{mount_point}", None, syscalls.MS_BIND)
-    finally:
-        os.close(mount_point)
-    syscalls.mount(None, target, None, syscalls.MS_BIND | syscalls.MS_REMOUNT | syscalls.MS_RDONLY)
 
 
 def _write_file(file: File) -> None:
