@@ -12,6 +12,7 @@ from vmctl.backend import (
     Features,
     Footprint,
     HasFootprint,
+    HasOomKills,
     HasReads,
     HasWritable,
     Option,
@@ -22,6 +23,7 @@ from vmctl.backend import (
 from vmctl.errors import StateError
 from vmctl.instance import Instance
 from vmctl.linux import processes
+from vmctl.linux.cgroups import Cgroup
 from vmctl.named import TYPE_CHECKING
 from vmctl.records import UnreadableError
 from vmctl.workload import Workload
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
-class ContainerBackend(HasFootprint, HasWritable, HasReads):
+class ContainerBackend(HasFootprint, HasWritable, HasReads, HasOomKills):
     """A process in namespaces, on the image's layers, in a cgroup."""
 
     mode = "container"
@@ -121,6 +123,10 @@ class ContainerBackend(HasFootprint, HasWritable, HasReads):
         from containers.writable import writable
 
         return writable(inst, pause=pause and self.watch(inst).alive())
+
+    def oom_kills(self, inst: Instance) -> int:
+        """See HasOomKills."""
+        return Cgroup(inst.cgroup).oom_kills()
 
     def undo(self, inst: Instance, entry: dict[str, Any]) -> None:
         """See Backend."""

@@ -57,6 +57,23 @@ def test_limits_of_a_guest(up):
     }
 
 
+@pytest.mark.parametrize("mode", ["container", "host", "vm"])
+def test_a_child_that_runs_out_of_memory_is_shown(guest_root, tmp_path, mode):
+    (tmp_path / "oom.yaml").write_text(
+        "image: tiny\ncommand: [sh, -c, 'tail /dev/zero; echo $?; sleep 1000']\n"
+        "resources: {memory: 128M}\nready: {log: '137', timeout: 300s}\n"
+    )
+    ok("up", "--quiet", "--mode", mode, str(tmp_path / "oom.yaml"))
+    try:
+        assert json.loads(ok("inspect", "oom"))[0]["oom_kills"] == 1
+        assert "running (oom 1)" in ok("ps")
+        ok("kill", "oom")
+        row = next(row for row in json.loads(ok("ps", "-a", "--format", "json")) if row["name"] == "oom")
+        assert row["oom_kills"] == 1
+    finally:
+        ok("rm", "-f", "oom")
+
+
 @pytest.mark.parametrize(
     ("key", "controller"), [("pids: 10", "pids"), ("memory: 64M", "memory"), ("cpus: 1", "cpu")], ids=str
 )

@@ -8,7 +8,7 @@ called for each journal entry that is not of a kind of the host.
 A backend records an object in `inst.journal` *before* it makes it. It keeps no state between two calls: the state of a
 start is in the `Start`. It never prints, never exits, and never asks which other backends exist.
 
-Abilities that only some modes have are separate classes (`HasFootprint`, `HasWritable`, `HasReads`);
+Abilities that only some modes have are separate classes (`HasFootprint`, `HasWritable`, `HasReads`, `HasOomKills`);
 `backends.ability` looks for them by type.
 """
 
@@ -214,4 +214,14 @@ class HasReads:
 
     def reads(self, work: Workload) -> list[str]:
         """Return the files and folders of the host that a start of `work` reads; a cold start evicts them first."""
+        raise NotImplementedError
+
+
+class HasOomKills:
+    """The ability to count the processes of an instance that the kernel killed because memory ran out."""
+
+    ability = "count processes that were killed because memory ran out"
+
+    def oom_kills(self, inst: Instance) -> int:
+        """Return the number since the start, of the first process and of all others; also of an ended instance."""
         raise NotImplementedError

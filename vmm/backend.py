@@ -13,6 +13,7 @@ from vmctl.backend import (
     Features,
     Footprint,
     HasFootprint,
+    HasOomKills,
     HasReads,
     HasWritable,
     Problem,
@@ -23,6 +24,7 @@ from vmctl.errors import StateError
 from vmctl.folder import Home
 from vmctl.instance import Instance
 from vmctl.linux import filetree, processes
+from vmctl.linux.cgroups import Cgroup
 from vmctl.named import TYPE_CHECKING
 from vmctl.records import UnreadableError
 from vmctl.workload import Workload
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
     from vmm.watch import GuestWatch
 
 
-class VmBackend(HasFootprint, HasWritable, HasReads):
+class VmBackend(HasFootprint, HasWritable, HasReads, HasOomKills):
     """The backend of mode `vm`."""
 
     mode = "vm"
@@ -113,6 +115,12 @@ class VmBackend(HasFootprint, HasWritable, HasReads):
         from vmm import writable
 
         return writable.writable(inst)
+
+    def oom_kills(self, inst: Instance) -> int:
+        """See HasOomKills: those of the host, and those that the guest's kernel has reported on its console."""
+        from vmm import watch
+
+        return Cgroup(inst.cgroup).oom_kills() + watch.reported_oom_kills(inst)
 
     def undo(self, inst: Instance, entry: dict[str, Any]) -> None:
         """See Backend. Kind `domain`: kills QEMU at any stage of its start and removes libvirt's files."""

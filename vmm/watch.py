@@ -23,10 +23,13 @@ from vmctl.instance import Instance
 from vmctl.linux import processes
 from vmctl.linux.events import Events
 from vmctl.linux.filetree import size_bytes
+from vmctl.logfile import last_bytes
 from vmctl.units import format_seconds
 from vmm import boot, files
 
 CONSOLE_TAIL_LINES = 15
+CONSOLE_BYTES = 1 << 18  # of its end are searched for reports of the kernel
+_OOM_KILL = re.compile(rb"[Oo]ut of memory: Killed process [0-9]+")  # mm/oom_kill.c
 MARKS_BYTES = 1 << 16  # of what a guest has written are read: it could write without end
 SOURCES = ("workload", "signal", "oom")  # who may have ended a workload, by the guest's report
 BOOTING = "booting"  # firmware or kernel run, which report no marks
@@ -149,6 +152,11 @@ def ended(inst: Instance) -> Exit | None:
 def _is_code(text: str) -> bool:
     """Return whether a text that the guest has written is an exit code."""
     return re.fullmatch(r"[0-9]{1,3}", text, re.ASCII) is not None and int(text) < 256
+
+
+def reported_oom_kills(inst: Instance) -> int:
+    """Return how many processes the guest's kernel reports as killed for lack of memory, in the end of the console."""
+    return len(_OOM_KILL.findall(last_bytes(inst.console_log, CONSOLE_BYTES)))
 
 
 def console_tail(inst: Instance) -> str:

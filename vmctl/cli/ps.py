@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 
+from vmctl import engine
 from vmctl.cli import output
 from vmctl.instance import Instance
 from vmctl.named import TYPE_CHECKING
@@ -34,11 +35,18 @@ def run(args: argparse.Namespace) -> int:
         return 0
     rows = list(map(row, found))
     if args.format == "table":
-        rows = [{**one, "status": "oom"} if one["exit_source"] == "oom" else one for one in rows]
+        rows = [{**one, "status": _status(one)} for one in rows]
     output.show(rows, COLUMNS, args.format, _cell)
     if args.format == "table":
         output.note_unknown(found)
     return 0
+
+
+def _status(row: dict[str, Any]) -> str:
+    """Return the status for a table: also how many processes were killed because memory ran out."""
+    if row["exit_source"] == "oom":
+        return "oom"
+    return f"{row['status']} (oom {row['oom_kills']})" if row["oom_kills"] else str(row["status"])
 
 
 def row(seen: Seen) -> dict[str, Any]:
@@ -48,7 +56,13 @@ def row(seen: Seen) -> dict[str, Any]:
     return {**_described(seen.instance, seen.status), "reason": seen.reason or None}
 
 
-_NO_EXIT: dict[str, Any] = {"ports": [], "exit_code": None, "exit_source": None, "exit_reporter": None}
+_NO_EXIT: dict[str, Any] = {
+    "ports": [],
+    "exit_code": None,
+    "exit_source": None,
+    "exit_reporter": None,
+    "oom_kills": None,
+}
 
 
 def _described(inst: Instance, status: str) -> dict[str, Any]:
@@ -66,6 +80,7 @@ def _described(inst: Instance, status: str) -> dict[str, Any]:
         "exit_code": state.exit_code,
         "exit_source": state.exit_source,
         "exit_reporter": state.exit_reporter,
+        "oom_kills": engine.oom_kills(inst),
     }
 
 
