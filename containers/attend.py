@@ -1,35 +1,126 @@
-"""Wait for the end of an attached container."""
+"""What connects the caller's streams with a workload, and the wait for its end."""
 
 from __future__ import annotations
 
 import os
 import signal
-from contextlib import nullcontext
+import stat
+from contextlib import ExitStack, suppress
+from functools import partial
 
-from vmctl.backend import Exit
-from vmctl.instance import Instance
-from vmctl.linux import processes
-from vmctl.linux.stdio import signals_to
+from containers.launch import Streams
+from vmctl.linux.stdio import only_bytes, signals_to
+from vmctl.named import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vmctl.linux.relay import Relay
+
+# the terminal would send them to the whole process group (termios(3), ISIG)
+_TYPED = (signal.SIGINT, signal.SIGQUIT)
 
 
-def attend(inst: Instance, master: int | None, *, foreground: bool) -> Exit:
-    """Wait for the container, our child, and return how it ended; `master` belongs to its terminal.
+class Connection:
+    """The streams of one attached process. `streams` are those that it gets; a context manager that closes ours.
 
-    In the foreground signals are passed on to the container; a second Ctrl-C kills it, even if it ignores the first.
+    The caller's own streams are handed over only if they give nothing but their bytes; pipes of ours replace the
+    others. With `tty` a terminal replaces all of them, once it is known.
     """
-    pid = inst.state.pid
-    assert pid is not None
-    interrupts = 0
 
-    def pass_on(signum: int) -> None:
-        nonlocal interrupts
-        interrupts += signum == signal.SIGINT
-        processes.send(pid, inst.state.pid_start, signal.SIGKILL if interrupts > 1 else signum)
+    def __init__(self, caller: Streams, *, tty: bool) -> None:
+        self.streams = caller
+        self._relay: Relay | None = None
+        self._handed_over: set[int] = set()
+        self._master: int | None = None
+        if not tty and not all(map(only_bytes, caller)):
+            self._replace(caller)
 
-    with signals_to(pass_on) if foreground else nullcontext():
+    def _replace(self, caller: Streams) -> None:
+        from vmctl.linux.relay import Feed, Relay
+
+        stdin, stdout, stderr = caller
+        feed: Feed | None = None
+        outputs: dict[int, int] = {}
+        if not only_bytes(stdin):
+            read, write = os.pipe()
+            os.fchmod(read, 0o644)  # a workload of any user can open /dev/stdin
+            is_file = stat.S_ISREG(os.fstat(stdin).st_mode)
+            feed, stdin = Feed(stdin, write, unread=read if is_file else None), read
+            if not is_file:
+                self._handed_over.add(read)
+        if not only_bytes(stdout):
+            stdout = self._output(outputs, stdout)
+        if not only_bytes(stderr):
+            # one pipe for one file: so the order of both is kept
+            together = stdout != caller.stdout and os.path.sameopenfile(caller.stdout, caller.stderr)
+            stderr = stdout if together else self._output(outputs, stderr)
+        self.streams, self._relay = Streams(stdin, stdout, stderr), Relay(outputs, feed)
+
+    def _output(self, outputs: dict[int, int], target: int) -> int:
+        read, write = os.pipe()
+        os.fchmod(write, 0o622)
+        outputs[read] = target
+        self._handed_over.add(write)
+        return write
+
+    def started(self, master: int | None) -> None:
+        """Close what only the workload has to have; with the master of its terminal, that replaces the streams."""
+        self._close_handed_over()
         if master is not None:
-            from vmctl.linux import terminal
+            from vmctl.linux.relay import Feed, Relay
 
-            terminal.relay(master)
-        status = os.waitpid(pid, 0)[1]
-    return Exit(processes.exit_code(status), "signal" if os.WIFSIGNALED(status) else "workload")
+            self._relay = Relay({master: 1}, Feed(0, master, end=b"\x04"))  # Ctrl-D: the line discipline's end of file
+            self._master = master
+
+    def attend(self, pid: int, *, foreground: bool) -> int:
+        """Wait for the end of the workload, our child, and return its wait status.
+
+        In the foreground signals are passed on to it; a second Ctrl-C kills it, even if it ignores the first.
+        """
+        with ExitStack() as stack:
+            if foreground:
+                stack.enter_context(signals_to(_Sender(pid)))
+            if self._master is not None:
+                from vmctl.linux import terminal
+
+                stack.enter_context(terminal.raw(0))
+                stack.enter_context(terminal.resized(partial(terminal.copy_size, self._master)))
+                terminal.copy_size(self._master)
+            if self._relay is not None:
+                self._relay.run(pid)
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # until the handlers are gone nobody else gets its pid
+        return os.waitpid(pid, 0)[1]
+
+    def close(self) -> None:
+        """Close the descriptors; repeatable."""
+        self._close_handed_over()
+        if self._relay is not None:
+            self._relay.close()
+
+    def _close_handed_over(self) -> None:
+        while self._handed_over:
+            os.close(self._handed_over.pop())
+
+    def __enter__(self) -> Connection:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class _Sender:
+    """Passes signals on to a child, which leads a process group."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._interrupts = 0
+
+    def __call__(self, signum: int) -> None:
+        self._interrupts += signum == signal.SIGINT
+        # a process of another user, which a set-uid program of the workload has become, may refuse our signals
+        with suppress(ProcessLookupError, PermissionError):
+            if self._interrupts > 1:
+                os.kill(self._pid, signal.SIGKILL)
+            elif signum in _TYPED:
+                os.killpg(self._pid, signum)
+            else:
+                os.kill(self._pid, signum)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 
+from containers import imagepath
+from vmctl import userid
 from vmctl.errors import SpecError
 from vmctl.linux import syscalls, usernamespace
 from vmctl.named import NamedTuple
@@ -20,6 +22,9 @@ CAPABILITIES = (
 DEFAULT = (
     "CHOWN DAC_OVERRIDE FOWNER FSETID KILL SETGID SETUID SETPCAP NET_BIND_SERVICE SYS_CHROOT AUDIT_WRITE SETFCAP"
 ).split()
+
+
+_TABLE_BYTES = 1 << 20  # of /etc/passwd and /etc/group
 
 
 class User(NamedTuple):
@@ -64,41 +69,47 @@ def options(user: User, capabilities: int | None) -> list[str]:
 def find_user(text: str | None) -> User:
     """Return the user `name|uid[:group|gid]`, looked up in /etc/passwd and /etc/group of this root; None is root.
 
-    A number needs no entry. Raises SpecError for a name without an entry.
+    A number is an id and needs no entry. Raises SpecError for a name without an entry, and for an id out of range.
     """
+    try:
+        return _find_user(text)
+    except ValueError as error:
+        raise SpecError(f"the user {(text or 'root')[:40]}: {error}") from None
+
+
+def _find_user(text: str | None) -> User:
     user_text, _, group_text = (text or "0").partition(":")
-    entry = next((row for row in _table("/etc/passwd", 7) if user_text in (row[0], row[2])), None)
-    if entry is None and not user_text.isdigit():
+    by_id = userid.is_number(user_text)  # so an image cannot give a number another meaning
+    wanted = str(userid.number(user_text)) if by_id else user_text
+    entry = next((row for row in _table("/etc/passwd", (2, 3), 7) if row[2 if by_id else 0] == wanted), None)
+    if entry is None and not by_id:
         raise SpecError(
             f"the user {user_text} is not in the image's /etc/passwd", hint="a number needs no entry: 1000:1000"
         )
-    uid = int(entry[2]) if entry else int(user_text)
-    gid, home = (int(entry[3]), entry[5]) if entry else (0, "/")
+    uid = userid.number(entry[2] if entry else user_text)
+    gid, home = (userid.number(entry[3]), entry[5]) if entry else (0, "/")
     if group_text:
         return User(uid, _find_group(group_text), (), home)
-    if not text:
+    if not text or entry is None:
         return User(uid, gid, (), home)  # the default user gets no supplementary groups
-    member_of = (int(row[2]) for row in _table("/etc/group", 4) if entry and entry[0] in row[3].split(","))
-    return User(uid, gid, tuple(member_of), home)
+    rows = _table("/etc/group", (2,), 4)
+    return User(uid, gid, tuple(userid.number(row[2]) for row in rows if entry[0] in row[3].split(",")), home)
 
 
 def _find_group(text: str) -> int:
-    if text.isdigit():
-        return int(text)
-    for row in _table("/etc/group", 4):
+    if userid.is_number(text):
+        return userid.number(text)
+    for row in _table("/etc/group", (2,), 4):
         if row[0] == text:
-            return int(row[2])
+            return userid.number(row[2])
     raise SpecError(f"the group {text} is not in the image's /etc/group", hint="a number needs no entry: 1000:1000")
 
 
-def _table(path: str, columns: int) -> list[list[str]]:
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    with os.fdopen(fd, "rb", buffering=0) as file:
-        rows = [line.split(":") for line in file.readall().decode(errors="replace").splitlines()]
-    return [row for row in rows if len(row) == columns and row[2].isdigit()]
+def _table(path: str, numbers: tuple[int, ...], columns: int) -> list[list[str]]:
+    """Return the lines of passwd(5) or group(5) that have this number of columns, with digits in some of them."""
+    content = imagepath.content(path, _TABLE_BYTES).decode(errors="replace")
+    rows = [line.split(":") for line in content.split("\n")]
+    return [row for row in rows if len(row) == columns and all(userid.is_number(row[index]) for index in numbers)]
 
 
 def become_root() -> None:

@@ -13,10 +13,12 @@ import os
 import stat
 
 from vmctl.errors import SpecError
-from vmctl.linux.syscalls import RESOLVE_NO_MAGICLINKS, openat2
+from vmctl.linux.syscalls import RESOLVE_NO_MAGICLINKS, file_system, openat2
 
 # execve(2): how many interpreters the kernel follows, and how much it reads of the first line of a script
 _MAX_INTERPRETERS, _SHEBANG_BYTES = 5, 256
+
+_PROC_SUPER_MAGIC = 0x9FA0  # linux/magic.h
 
 
 def reach(path: str, flags: int = os.O_PATH, mode: int = 0) -> int:
@@ -47,6 +49,29 @@ def file(path: str) -> int:
     """Return a descriptor of an empty file to write; it and its parent folders are created if they are missing."""
     os.close(folder(os.path.dirname(path)))
     return reach(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+
+
+def content(path: str, most_bytes: int) -> bytes:
+    """Return the content of a file, nothing if it does not exist.
+
+    Raises SpecError if it is not an ordinary file or larger than `most_bytes`: a FIFO would block, /dev/zero has no
+    end, and files of the kernel (/proc) are not the image's.
+    """
+    try:
+        fd = reach(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    except (FileNotFoundError, NotADirectoryError):
+        return b""
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode) or file_system(fd) == _PROC_SUPER_MAGIC:
+            raise SpecError(f"{path} in the image is not an ordinary file")
+        found = b""
+        while part := os.read(fd, most_bytes + 1 - len(found)):
+            found += part
+        if len(found) > most_bytes:
+            raise SpecError(f"{path} in the image has more than {most_bytes >> 20} MiB")
+        return found
+    finally:
+        os.close(fd)
 
 
 def mount_point(path: str, *, is_folder: bool) -> int:

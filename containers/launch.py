@@ -16,11 +16,13 @@ from time import monotonic_ns
 
 from containers import identity, imagepath
 from containers.mountplan import Overlay, Step
+from containers.reports import describe
 from images.store.image import Process
 from vmctl import trace
-from vmctl.errors import CommandNotExecutableError, CommandNotFoundError, SpecError, VmctlError, advice
+from vmctl.errors import CommandNotExecutableError, CommandNotFoundError, SpecError
 from vmctl.linux import netlink, syscalls
 from vmctl.linux.cgroups import Cgroup
+from vmctl.linux.stdio import is_null
 from vmctl.named import TYPE_CHECKING, NamedTuple
 from vmctl.net import Link
 from vmctl.workload import File, Volume
@@ -28,6 +30,7 @@ from vmctl.workload import File, Volume
 if TYPE_CHECKING:
     from typing import NoReturn
 
+    from containers.terminals import Channel
     from containers.userns import MappingBarrier
 
 NAMESPACES = (
@@ -69,11 +72,12 @@ class Streams(NamedTuple):
     stderr: int
 
 
-def clone(launch: Launch, streams: Streams, report: int, plugged: int) -> int:
+def clone(launch: Launch, streams: Streams, report: int, plugged: int, channel: Channel | None = None) -> int:
     """Create the container's first process and return its pid.
 
     The process writes to `report` the time at which it began (T4, nanoseconds) and a newline, then the error if exec
-    fails. It reads a byte from `plugged` before it configures its network. Raises OSError if clone3 fails.
+    fails. It reads a byte from `plugged` before it configures its network. With `channel` it gets a terminal instead of
+    the streams. Raises OSError if clone3 fails.
     """
     cgroup_fd = launch.cgroup.open_for_clone()
     # v1 has no CLONE_INTO_CGROUP: the child joins first, because its cgroup becomes the root of the cgroup namespace
@@ -85,7 +89,7 @@ def clone(launch: Launch, streams: Streams, report: int, plugged: int) -> int:
     try:
         pid = syscalls.clone3(launch.namespaces & ~later, exit_signal=signal.SIGCHLD, cgroup_fd=cgroup_fd)
         if pid == 0:
-            _child(launch, streams, report, plugged, barrier, parent, join_cgroup=cgroup_fd is None)
+            _child(launch, streams, report, plugged, barrier, parent, channel, join_cgroup=cgroup_fd is None)
     finally:
         os.close(parent)
         if cgroup_fd is not None:
@@ -119,11 +123,13 @@ def _child(
     plugged: int,
     barrier: MappingBarrier | None,
     parent: int,
+    channel: Channel | None,
     *,
     join_cgroup: bool,
 ) -> NoReturn:
     try:
         os.write(report, b"%d\n" % monotonic_ns())  # T4
+        os.setsid()  # /dev/tty is no longer the caller's terminal, and its process groups cannot be joined
         if join_cgroup:
             launch.cgroup.join()
             syscalls.unshare(launch.namespaces & syscalls.CLONE_NEWCGROUP)
@@ -141,12 +147,7 @@ def _child(
         elif launch.namespaces & syscalls.CLONE_NEWNET:
             netlink.apply(netlink.set_up("lo"))
         argv = (_INIT, "-s", "--", *launch.process.argv) if launch.init else launch.process.argv
-        if launch.tty:
-            os.write(report, b"terminal\n")
-            from containers.terminals import own_terminal
-
-            streams = own_terminal(_read_from_parent(plugged, parent).decode())
-        redirect(streams)
+        redirect(channel.own_terminal(user.uid) if channel is not None else streams)
         execute(launch.process._replace(argv=argv), user, launch.capabilities, launch.seccomp, parent)
     except BaseException as error:  # report any error to the parent; this copy of vmctl must not continue
         os.write(report, describe(error))
@@ -251,8 +252,18 @@ def _write_file(file: File) -> None:
 
 
 def redirect(streams: Streams) -> None:
-    """Duplicate the streams to descriptors 0, 1 and 2."""
-    copies = [os.dup(fd) if fd < 3 else fd for fd in streams]  # none may be overwritten before it is copied
+    """Duplicate the streams to descriptors 0, 1 and 2, inside the root; the null device is opened again there.
+
+    The mode of the host's /dev/null could be changed through a descriptor of it: fchmod(2).
+    """
+    null = None
+    if any(map(is_null, streams)):
+        null = imagepath.reach("/dev/null", os.O_RDWR | os.O_NONBLOCK | os.O_NOCTTY)
+        if not is_null(null):
+            raise SpecError("/dev/null is not the null device", hint="the workload has replaced it")
+        os.set_blocking(null, True)
+    # none may be overwritten before it is copied
+    copies = [null if null is not None and is_null(fd) else os.dup(fd) if fd < 3 else fd for fd in streams]
     for number, fd in enumerate(copies):
         os.dup2(fd, number)
 
@@ -312,26 +323,3 @@ def _candidates(program: str, env: Mapping[str, str]) -> list[str]:
     """Return the paths that execvp(3) would try."""
     folders = [""] if "/" in program else env.get("PATH", os.defpath).split(":")
     return [os.path.join(folder, program) for folder in folders]
-
-
-_KINDS = {kind.__name__: kind for kind in (CommandNotFoundError, CommandNotExecutableError)}
-
-
-def describe(error: BaseException) -> bytes:
-    """Return an error as bytes for the pipe to the parent."""
-    if isinstance(error, OSError):
-        text = f"{error.strerror} ({error.filename})" if error.filename else error.strerror or str(error)
-    else:
-        text = str(error) or type(error).__name__
-    hint = advice(error) if isinstance(error, OSError) else getattr(error, "hint", "")
-    return "\0".join((type(error).__name__, text, hint)).encode(errors="replace")
-
-
-def revive(raw: bytes, name: str) -> VmctlError:
-    """Return the error that `describe` wrote, about instance `name`; nothing is written by a process that is killed."""
-    if not raw:
-        return VmctlError(f"{name} could not be started: its first process was killed", hint="`dmesg` may show why")
-    kind, text, hint = raw.decode(errors="replace").split("\0")
-    if kind in _KINDS:
-        return _KINDS[kind](text, hint=hint)
-    return VmctlError(f"{name} could not be started: {text}", hint=hint)

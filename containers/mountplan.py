@@ -125,7 +125,8 @@ class HostDevice(NamedTuple):
         if trace.on:
             trace.step(f"touch {self.path}")
         mount(self.path.lstrip("/"), self.path, None, MS_BIND)
-        mount(None, self.path, None, MS_BIND | MS_REMOUNT | MS_NOSUID | MS_NOEXEC)
+        # read-only, or root inside could change the mode of the host's device; devices can be written to all the same
+        mount(None, self.path, None, MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NOEXEC)
 
     def __str__(self) -> str:
         return f"mount --bind -o nosuid,noexec {self.path} {self.path}, from the host's root"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-from contextlib import suppress
+import time
+from contextlib import ExitStack, suppress
 from time import monotonic_ns
 
-from containers.launch import Launch, Streams, clone, describe, revive
+from containers.launch import Launch, Streams, clone
+from containers.reports import describe, revive
 from containers.watch import EXIT_FILE, ContainerWatch, Outputs, explained
 from vmctl import trace
 from vmctl.backend import Attachment, Exit, Watch
@@ -20,6 +22,12 @@ from vmctl.net import Link
 
 if TYPE_CHECKING:
     from typing import Any, NoReturn
+
+    from containers.attend import Connection
+    from containers.terminals import Channel
+
+
+_LEAVING_S = 5.0
 
 
 class Pipe(NamedTuple):
@@ -76,14 +84,13 @@ class ContainerStart:
         self.watch: Watch = ContainerWatch(inst)
         self._launch = launch
         self._attachment = attachment
-        self._master: int | None = None  # the master of an attached workload's terminal
+        self._connection = _connection(launch, attachment) if attachment is not None else None
         self._open: list[int] = [*launch.volume_trees, *([] if launch.tree is None else [launch.tree])]
 
     def begin(self) -> None:
         """See Start."""
-        if self._attachment is not None:
-            streams = Streams(*(self._attachment.streams or (0, 1, 2)))
-            self._master = _start_attached(self.inst, self._launch, streams)
+        if self._connection is not None:
+            self._connection.started(_start_attached(self.inst, self._launch, self._connection.streams))
         else:
             outputs = _start_detached(self.inst, self._launch)
             self._open += [*outputs.streams, outputs.written]
@@ -92,17 +99,18 @@ class ContainerStart:
 
     def attend(self) -> Exit:
         """See Start."""
-        from containers.attend import attend
-
         assert self._attachment is not None
+        assert self._connection is not None
+        assert self.inst.state.pid is not None
         foreground = self._attachment.streams is None  # else the signals are for this process
-        return explained(self.inst, attend(self.inst, self._master, foreground=foreground))
+        status = self._connection.attend(self.inst.state.pid, foreground=foreground)
+        source = "signal" if os.WIFSIGNALED(status) else "workload"
+        return explained(self.inst, Exit(processes.exit_code(status), source))
 
     def close(self) -> None:
         """See Start."""
-        if self._master is not None:
-            self._open.append(self._master)
-            self._master = None
+        if self._connection is not None:
+            self._connection.close()
         while self._open:
             os.close(self._open.pop())
 
@@ -113,14 +121,23 @@ class ContainerStart:
         self.close()
 
 
+def _connection(launch: Launch, attachment: Attachment) -> Connection:
+    from containers.attend import Connection
+
+    return Connection(Streams(*(attachment.streams or (0, 1, 2))), tty=launch.tty)
+
+
 def _limits(inst: Instance, cgroup: Cgroup, *, kept: bool) -> dict[str, Any]:
     """Return the limits in effect, with the keys of `State.limits`; `kept`: its output goes to logs.
 
     Raises VmctlError if the workload is not in its group.
     """
     pid = inst.state.pid or 0
-    if not cgroup.has(pid) and processes.alive(pid, inst.state.pid_start):  # it may have ended already
-        raise VmctlError(f"{inst.name} is not in its control group, so its limits have no effect")
+    deadline_s = time.monotonic() + _LEAVING_S
+    while not cgroup.has(pid) and processes.alive(pid, inst.state.pid_start):  # it may have ended already
+        if time.monotonic() > deadline_s:  # a process that is ending leaves its group a moment earlier
+            raise VmctlError(f"{inst.name} is not in its control group, so its limits have no effect")
+        time.sleep(0.001)
     log_bytes = inst.work.logs.size_bytes if kept else None
     return {**cgroup.granted()._asdict(), "disk_bytes": None, "log_bytes": log_bytes}
 
@@ -179,38 +196,38 @@ def _start_attached(inst: Instance, launch: Launch, streams: Streams) -> int | N
 
     Marks T1 and T4. Raises the error that prevented the start.
     """
-    with Pipes() as pipes:
-        pid = clone(launch, streams, pipes.report.write, pipes.plugged.read)
+    with ExitStack() as stack:
+        channel, pipes = None, stack.enter_context(Pipes())
+        if launch.tty:
+            from containers.terminals import Channel
+
+            channel = stack.enter_context(Channel())
+        pid = clone(launch, streams, pipes.report.write, pipes.plugged.read, channel)
         created_ns = monotonic_ns()
         pipes.close(pipes.report.write)
         try:
-            return _await_exec(inst, launch, pid, created_ns, pipes)
+            return _await_exec(inst, launch, pid, created_ns, pipes, channel)
         except BaseException:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
             raise
 
 
-def _await_exec(inst: Instance, launch: Launch, pid: int, created_ns: int, pipes: Pipes) -> int | None:
+def _await_exec(
+    inst: Instance, launch: Launch, pid: int, created_ns: int, pipes: Pipes, channel: Channel | None = None
+) -> int | None:
     inst.state.pid, inst.state.pid_start = pid, processes.start_time(pid)
     if launch.link is not None:
         _plug(inst, launch.link, pid, pipes)
         with suppress(BrokenPipeError):  # the container has exited meanwhile: the reason is read below
             os.write(pipes.plugged.write, b"p")
-    master = None
-    with os.fdopen(os.dup(pipes.report.read), "rb") as report:
-        mark = report.readline()
-        # after clone3 parent and child race: the earlier of them shows that the process exists
-        inst.timeline.mark("T1", min(created_ns, int(mark)) if mark else created_ns)
-        error = report.readline()
-        if launch.tty and error == b"terminal\n":
-            from containers.terminals import open_terminal
-
-            master, slave = open_terminal(launch, pid)
-            os.write(pipes.plugged.write, slave.encode())
-            error = b""
-        error += report.read()
+    master = channel.receive() if channel is not None else None
+    mark, _, error = _read_all(pipes.report.read).partition(b"\n")
+    # after clone3 parent and child race: the earlier of them shows that the process exists
+    inst.timeline.mark("T1", min(created_ns, int(mark)) if mark else created_ns)
     if error:
+        if master is not None:
+            os.close(master)
         raise revive(error, inst.name)
     if mark:
         inst.timeline.mark("T4", int(mark))

@@ -23,7 +23,7 @@ ALLOWED = {
 BELOW = {
     "vmctl/linux": "vmctl.errors vmctl.named vmctl.trace",
     "vmctl/net": "vmctl.errors vmctl.journal vmctl.linux vmctl.named vmctl.paths vmctl.trace vmctl.workload",
-    "images/store": "vmctl.errors vmctl.leases vmctl.linux vmctl.named vmctl.paths vmctl.workload",
+    "images/store": "vmctl.errors vmctl.leases vmctl.linux vmctl.named vmctl.paths vmctl.userid vmctl.workload",
     "images/layer": "images.store vmctl.errors vmctl.leases vmctl.linux vmctl.named vmctl.paths vmctl.units "
     "vmctl.writable",
     "images/packages": "images.store vmctl.errors vmctl.linux vmctl.run",
@@ -32,7 +32,8 @@ BELOW = {
     "images/disks": "images.layer images.store vmctl.errors vmctl.linux vmctl.run vmctl.units",
     "images/transfer": "images.disks images.layer images.store vmctl.errors vmctl.linux vmctl.run vmctl.units",
     "images/recipes": "images.layer images.packages images.store vmctl.errors vmctl.linux vmctl.run vmctl.schemadocs "
-    "vmctl.specerrors vmctl.stream vmctl.textfile vmctl.units vmctl.workload vmctl.writable vmctl.yamlfile",
+    "vmctl.specerrors vmctl.stream vmctl.textfile vmctl.units vmctl.userid vmctl.workload vmctl.writable "
+    "vmctl.yamlfile",
     "images/upkeep": "images.kernels images.layer images.packages images.recipes images.store images.transfer "
     "vmctl.errors vmctl.leases vmctl.linux vmctl.needs vmctl.paths vmctl.run",
 }

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from containers.launch import revive
+from containers.reports import revive
 from vmctl import backends, engine, instance, removal
 from vmctl.errors import NotFoundError, StateError, VmctlError
 from vmctl.linux import processes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from vmctl import userid
 from vmctl.errors import SpecError
 from vmctl.instance import check_name
 from vmctl.workload import Workload
@@ -33,6 +34,7 @@ def _check_texts(work: Workload) -> None:
     for i, file in enumerate(work.files):
         if file.path.endswith("/"):
             raise SpecError(f"the key files[{i}].path: expected a file, got the folder {file.path}")
+    userid.check(work.user)
     texts = [*(work.command or ()), *work.env.values(), work.user or "", *(file.path for file in work.files)]
     if any("\0" in text for text in texts):
         raise SpecError("a text contains a NUL character, which is not possible in a command, variable or path")

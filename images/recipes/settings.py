@@ -26,6 +26,7 @@ from images.recipes.steps import (
     Workdir,
 )
 from images.store.image import DEFAULT_PATH
+from vmctl import userid
 from vmctl.errors import SpecError
 
 DEFAULT_SHELL = ("/bin/sh", "-c")
@@ -66,6 +67,7 @@ def applied(settings: Settings, action: Action) -> Settings:
         case Workdir(path):
             return {**settings, "WorkingDir": words.absolute(path, settings.get("WorkingDir", "")).rstrip("/") or "/"}
         case User(user):
+            userid.check_numbers(user)
             return {**settings, "User": user}
         case Shell(argv):
             return {**settings, "Shell": list(argv)}

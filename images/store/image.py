@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
+from vmctl import userid
 from vmctl.errors import SpecError, VmctlError
 from vmctl.named import NamedTuple
 from vmctl.workload import Workload
@@ -87,7 +88,8 @@ class Process(NamedTuple):
 def process(image: Image, work: Workload) -> Process:
     """Return the process to execute; the workload's settings override the image's, as in docker-run(1).
 
-    A command of the workload replaces the image's entrypoint and cmd. Raises SpecError if neither has a command.
+    A command of the workload replaces the image's entrypoint and cmd. Raises SpecError if neither has a command, or the
+    user is a number that no user can have.
     """
     config = image.config
     argv = work.command or (*config.entrypoint, *config.cmd)
@@ -96,10 +98,12 @@ def process(image: Image, work: Workload) -> Process:
             f"the image {image.name} names no command, and neither does the workload {work.name}",
             hint="add a line `command: [program, argument]`",
         )
+    user = work.user or config.user
+    userid.check(user)
     env = {"PATH": DEFAULT_PATH}
     env.update(_pair(line) for line in config.env)
     env.update(work.env)
-    return Process(tuple(argv), env, work.workdir or config.workdir or "/", work.user or config.user)
+    return Process(tuple(argv), env, work.workdir or config.workdir or "/", user)
 
 
 def architecture() -> str:

@@ -74,13 +74,13 @@ def wait_for(condition, timeout_s=TIMEOUT_S):
 
 
 class Terminal:
-    """The command on a pseudo-terminal of 100 columns and 30 lines."""
+    """The command, or another program, on a pseudo-terminal of 100 columns and 30 lines."""
 
-    def __init__(self, *words, env=None):
+    def __init__(self, *words, env=None, program=VMCTL):
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
             time.sleep(0.05)  # the size first
-            os.execve(VMCTL, [VMCTL, *words], {**os.environ, "TERM": "xterm", **(env or {})})
+            os.execve(program, [program, *words], {**os.environ, "TERM": "xterm", **(env or {})})
         self.resize(30, 100)
         self.output = ""
 

@@ -107,6 +107,7 @@ def entry() -> NoReturn:
     gc.disable()  # a command runs too short for garbage collection to pay off
     private.set_umask()
     _open_missing_streams()
+    _keep_descriptors()
     code = main()
     with suppress(OSError):
         sys.stdout.flush()
@@ -123,6 +124,14 @@ def _open_missing_streams() -> None:
     sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # µ in a locale without it, half a character in a record
+
+
+def _keep_descriptors() -> None:
+    """Let no other program inherit descriptors that the caller has open by chance: some of them run for days."""
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) > 2:
+            with suppress(OSError):  # that of the listing itself
+                os.set_inheritable(int(name), False)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,20 +1,42 @@
-"""Functions for attached commands: write all bytes, and pass signals on to the workload."""
+"""The caller's streams of attached commands: which of them a workload may have, and signals on their way to it."""
 
 from __future__ import annotations
 
 import os
+import select
 import signal
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+_NULL = os.makedev(1, 3)  # Documentation/admin-guide/devices.txt
 
 
 def write_all(fd: int, data: bytes) -> None:
-    """Repeat write(2) until all bytes are written. Raises OSError."""
+    """Write all bytes, also if another process has made `fd` non-blocking. Raises OSError."""
     view = memoryview(data)
     while view:
-        view = view[os.write(fd, view) :]
+        try:
+            view = view[os.write(fd, view) :]
+        except BlockingIOError:
+            select.select([], [fd], [])
+
+
+def is_null(fd: int) -> bool:
+    """Return whether a descriptor is the null device."""
+    status = os.fstat(fd)
+    return stat.S_ISCHR(status.st_mode) and status.st_rdev == _NULL
+
+
+def only_bytes(fd: int) -> bool:
+    """Return whether a descriptor of the caller gives a workload nothing but its bytes: an unnamed pipe, or /dev/null.
+
+    /dev/null is opened again inside (`containers.launch.redirect`). All others give more: a terminal takes input as if
+    it was typed (TIOCSTI, ioctl_tty(2)); a file can be opened again for writing through /proc/self/fd, or its mode be
+    changed; a folder leads to all files of the host; a socket belongs to the host's network and transfers descriptors.
+    """
+    return os.readlink(f"/proc/self/fd/{fd}").startswith("pipe:[") or is_null(fd)
 
 
 @contextmanager

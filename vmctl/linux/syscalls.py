@@ -69,6 +69,7 @@ for _name, _types in {
     "sethostname": (_text, _long),
     "prctl": (_int, _long, _long, _long, _long),
     "capset": (_pointer, _pointer),
+    "fstatfs": (_int, _pointer),
     "inotify_init1": (_int,),
     "inotify_add_watch": (_int, _text, ctypes.c_uint32),
 }.items():
@@ -224,6 +225,13 @@ def openat2(path: str, flags: int, mode: int = 0, resolve: int = 0) -> int:
     how = _OpenHow(flags, mode, resolve)
     arguments = (_AT_FDCWD, os.fsencode(path), ctypes.byref(how), ctypes.c_size_t(ctypes.sizeof(how)))
     return _checked(_syscall(_SYS_OPENAT2, *arguments), "open", path)
+
+
+def file_system(fd: int) -> int:
+    """Return the magic number of the file system of an open file: fstatfs(2), f_type."""
+    found = (ctypes.c_long * 16)()  # struct statfs: f_type comes first
+    _checked(_libc.fstatfs(fd, found), "fstatfs")
+    return found[0]
 
 
 def cached_bytes(fd: int) -> int:

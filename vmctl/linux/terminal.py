@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
-import select
 import signal
+import stat
 import struct
 import termios
 import tty
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from vmctl.linux.stdio import write_all
+from vmctl.linux import syscalls
 
-_TIOCGPTN, _TIOCSPTLCK = 0x80045430, 0x40045431  # asm-generic/ioctls.h; the module termios lacks them
+_TIOCSPTLCK, _TIOCGPTPEER = 0x40045431, 0x5441  # asm-generic/ioctls.h; the module termios lacks them
+_DEVPTS_SUPER_MAGIC = 0x1CD1  # linux/magic.h
 
 
 def size(fd: int) -> tuple[int, int]:
@@ -50,13 +52,24 @@ def resized(report: Callable[[], None]) -> Iterator[None]:
         signal.signal(signal.SIGWINCH, before)
 
 
-def open_pair(devpts: str) -> tuple[int, str]:
-    """Open a new terminal of a devpts file system; return the master, and the slave's path in the instance."""
-    master = os.open(os.path.join(devpts, "ptmx"), os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
-    fcntl.ioctl(master, _TIOCSPTLCK, struct.pack("i", 0))
-    (number,) = struct.unpack("i", fcntl.ioctl(master, _TIOCGPTN, bytes(4)))
-    _copy_size(master)  # before a process in the instance can read it
-    return master, f"/dev/pts/{number}"
+def open_pair(ptmx: int) -> int:
+    """Return the other side, the slave, of a terminal whose master was just opened; it has the size of ours.
+
+    It is opened by TIOCGPTPEER, without a path (Linux 4.13). Raises OSError if `ptmx` is not the one of a devpts
+    file system.
+    """
+    if not _is_multiplexer(ptmx):
+        raise OSError(errno.ENOTTY, "/dev/pts is not a devpts file system", "/dev/pts/ptmx")
+    fcntl.ioctl(ptmx, _TIOCSPTLCK, struct.pack("i", 0))
+    copy_size(ptmx)  # before a process in the instance can read it
+    return fcntl.ioctl(ptmx, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+
+
+def _is_multiplexer(fd: int) -> bool:
+    """Return whether this is /dev/pts/ptmx: the number of its device is that of /dev/ptmx too, the file system not."""
+    status = os.fstat(fd)
+    device = stat.S_ISCHR(status.st_mode) and status.st_rdev == os.makedev(5, 2)
+    return device and syscalls.file_system(fd) == _DEVPTS_SUPER_MAGIC
 
 
 def make_controlling(fd: int) -> None:
@@ -64,31 +77,7 @@ def make_controlling(fd: int) -> None:
     fcntl.ioctl(fd, termios.TIOCSCTTY, 0)
 
 
-def relay(master: int) -> None:
-    """Connect this process's stdin and stdout with a terminal's master until the last user of the slave closes it."""
-    with raw(0), resized(lambda: _copy_size(master)):
-        _copy_size(master)
-        poller = select.poll()
-        poller.register(master, select.POLLIN)
-        poller.register(0, select.POLLIN)
-        while True:
-            for fd, _ in poller.poll():
-                data = _read(fd)
-                if fd == master and not data:
-                    return
-                if not data:
-                    poller.unregister(0)
-                    data = b"\x04"  # Ctrl-D: the line discipline's end of file
-                write_all(1 if fd == master else master, data)
-
-
-def _copy_size(master: int) -> None:
+def copy_size(master: int) -> None:
+    """Give a terminal the size of ours."""
     columns, lines = size(0)
     fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
-
-
-def _read(fd: int) -> bytes:
-    try:
-        return os.read(fd, 65536)
-    except OSError:  # EIO: the other side is closed
-        return b""
