@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 
-from vmctl import engine, instance
+from vmctl import engine, instance, userid
 from vmctl.backend import Command
 from vmctl.errors import SpecError
 
@@ -47,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
 
 def execute(args: argparse.Namespace, words: tuple[str, ...]) -> int:
     """Run a command with the options in `args` and return its exit code."""
+    userid.check(args.user)
     env = [(name, value) for name, _, value in (text.partition("=") for text in args.env)]
     tty = args.tty if args.tty is not None else os.isatty(0) and os.isatty(1)
     if tty and "TERM" in os.environ:
