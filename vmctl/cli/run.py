@@ -7,7 +7,7 @@ import os
 import sys
 
 from vmctl import engine, rules
-from vmctl.cli import modes, output
+from vmctl.cli import modes
 from vmctl.errors import SpecError
 from vmctl.workload import Bytes, ContainerOptions, Port, Resources, Volume, Workload
 
@@ -86,6 +86,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _warn(text: str) -> None:
+    from vmctl.cli import output
+
     output.note(f"vmctl: warning: {text}")
 
 

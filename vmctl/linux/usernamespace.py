@@ -55,7 +55,7 @@ def forget() -> None:
 @cache
 def _mappings() -> tuple[Mapping, ...]:
     try:
-        with open("/proc/self/uid_map", encoding="ascii") as file:
+        with open("/proc/self/uid_map", "rb") as file:
             return tuple(Mapping(*map(int, line.split())) for line in file)
     except FileNotFoundError:  # a kernel without user namespaces
         return (Mapping(0, 0, _EVERY_ID),)
