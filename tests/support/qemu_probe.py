@@ -71,9 +71,12 @@ def as_qemu(pid, attempts):
 
 def _become(pid):
     os.setsid()  # SIGCONT may be sent within a session
-    found = status(pid)
     found_limits = limits(pid)
     handles = {name: os.open(f"/proc/{pid}/ns/{name}", os.O_RDONLY) for name in NAMESPACES}
+    if os.readlink(f"/proc/{pid}/ns/user") != os.readlink("/proc/self/ns/user"):
+        with open(f"/proc/{pid}/ns/user", "rb") as file:
+            syscalls.setns(file.fileno(), syscalls.CLONE_NEWUSER)
+    found = status(pid)  # with the ids of that user namespace
     for name, fd in handles.items():
         syscalls.setns(fd, NAMESPACES[name])
         os.close(fd)
@@ -90,6 +93,7 @@ def _become(pid):
     os.setgroups([int(group) for group in found["Groups"].split()])
     os.setresgid(gid, gid, gid)
     os.setresuid(uid, uid, uid)
+    syscalls.capset(int(found["CapPrm"], 16))  # in another user namespace, the change of the user has cleared none
 
 
 def read(path):
