@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from vmctl import net
 from vmctl.linux import syscalls
+from vmctl.net import switch
 from vmctl.run import run, which
 
 
@@ -15,6 +16,21 @@ def attach(inst):
     link = net.attach(inst.work.network, inst, inst.journal, inst.state.address)
     inst.state.address, inst.state.mac = link.address, link.mac
     return link
+
+
+def in_switch(caller, *words):
+    """Run a program as root in the switch of a caller of attack tests, and return its output."""
+    pid, path = "self", switch.path()
+    if caller.name == "user":  # it is mounted in that user's mount namespace
+        mounts = ((pid, line.split()[4]) for pid in caller.user.processes() for line in _mounts(pid))
+        ours = (caller.user.home, caller.user.runtime)
+        pid, path = next(mount for mount in mounts if mount[1].endswith("/net/switch") and mount[1].startswith(ours))
+    return run(["nsenter", f"--mount=/proc/{pid}/ns/mnt", "nsenter", f"--net={path}", *words])[1]
+
+
+def _mounts(pid):
+    with open(f"/proc/{pid}/mountinfo", encoding="utf-8") as file:
+        return file.read().splitlines()
 
 
 class Resident:
