@@ -8,12 +8,19 @@ from vmctl.footprint import helpers
 from vmctl.instance import Instance
 from vmctl.linux import filetree, memory
 from vmctl.linux.cgroups import Cgroup
+from vmctl.linux.stopped import Workload
+
+
+def _pids(inst: Instance, cgroup: Cgroup) -> list[int]:
+    if cgroup.folders or not inst.state.pid:
+        return cgroup.pids()
+    return Workload(inst.state.pid, inst.path("rootfs")).pids()
 
 
 def footprint(inst: Instance) -> Footprint:
     """Return memory and disk usage in bytes: of its processes and helpers, its directory and its layers."""
     cgroup = Cgroup(inst.cgroup)
-    pss = memory.pss_by_role({"workload": cgroup.pids(), **helpers(inst.journal)})
+    pss = memory.pss_by_role({"workload": _pids(inst, cgroup), **helpers(inst.journal)})
     shared = tuple(layer.path for layer in store.find(inst.state.image_digest or inst.work.image).stack)
     return Footprint(
         pss_bytes=sum(pss.values()) if pss else None,

@@ -5,7 +5,7 @@ import os
 import signal
 
 import pytest
-from support.commands import free_port, get, ok, wait_for
+from support.commands import VMCTL, free_port, get, ok, wait_for
 from support.ordinary_user import OrdinaryUser
 
 from vmctl.linux import processes
@@ -80,6 +80,7 @@ def test_ps_logs_inspect(user, mode, web):
     assert user.ok("logs", web) == "begun\n"
     seen = json.loads(user.ok("inspect", web))[0]
     assert (seen["mode"], seen["status"]) == (mode, "running")
+    assert set(seen["footprint"]["pss_by_role"]) == {"workload", "supervisor"}
     assert os.stat(f"/proc/{seen['pid']}").st_uid == user.uid
 
 
@@ -276,6 +277,41 @@ def test_published_ports_and_neighbours(user, mode):
         get(port)
 
 
+@pytest.fixture(scope="module")
+def limited():
+    """A user to whom root has given control groups (v1)."""
+    if not os.path.isdir("/sys/fs/cgroup/memory"):
+        pytest.skip("this host has no cgroups of version 1")
+    with OrdinaryUser() as limited:
+        limited.give_image()
+        limited.delegate_cgroups()
+        yield limited
+
+
+def test_limits_in_delegated_cgroups(limited, mode):
+    fill = "head -c 200M /dev/zero | tail"
+    assert run(limited, mode, "-m", "16M", "tiny", "--", "sh", "-c", fill + "; exit $?").code == 137
+    script = "for i in 1 2 3 4 5 6 7 8 9; do sleep 1 & done; wait"
+    result = run(limited, mode, "--pids", "5", "tiny", "--", "sh", "-c", script)
+    assert "can't fork" in result.err, result
+    assert not os.listdir("/sys/fs/cgroup/memory") or not _groups_below(limited)
+
+
+def _groups_below(user):
+    folder = f"/sys/fs/cgroup/memory/vmctl-{user.uid}"
+    return [name for name in os.listdir(folder) if os.path.isdir(os.path.join(folder, name))]
+
+
+def test_commit_in_delegated_cgroups(limited, mode):
+    name = f"frozen-{mode}"
+    work = {"name": name, "image": "tiny", "command": ["sleep", "1000"], "network": NETWORK[mode]}
+    limited.ok("up", "--mode", mode, limited.write(f"{name}.yaml", json.dumps(work)))
+    seen = json.loads(limited.ok("inspect", name))[0]
+    assert seen["footprint"]["cgroup_bytes"] > 0
+    limited.ok("commit", name, f"{name}-saved")
+    limited.ok("down", "-t", "0", name)
+
+
 def test_a_port_below_1024_is_refused(user):
     text = user.refused("run", "-p", "81:81", "tiny", "--", "true")
     assert "binding 127.0.0.1:81/tcp needs root (ports below 1024)" in text
@@ -326,6 +362,28 @@ def test_subordinate_ids_that_are_given_later_are_other_trees(poor):
     poor.ok("run", "--network", "none", "tiny", "--", "true")
     assert os.listdir(f"{poor.state}/layers-of-one-id")
     assert not os.path.exists(f"{poor.state}/layers")
+
+
+def test_explain(user, mode):
+    work = {"name": "explained", "image": "tiny", "command": ["true"], "network": NETWORK[mode]}
+    assert "userxattr" in user.ok("up", "--mode", mode, "--dry-run", user.write("e.yaml", json.dumps(work)))
+
+
+def test_explain_a_guest(user, guest):
+    work = {"name": "explained", "image": "tiny", "command": ["true"]}
+    assert "-netdev" in user.ok("up", "--mode", "vm", "--dry-run", user.write("e.yaml", json.dumps(work)))
+
+
+def test_bench(user, mode):
+    work = {"name": "measured", "image": "tiny", "command": ["sleep", "1000"], "network": NETWORK[mode]}
+    path = user.write("measured.yaml", json.dumps(work))
+    user.ok("bench", path, "--modes", mode, "--runs", "1", "--quick", "--out", f"results-{mode}")
+    assert os.path.exists(f"{user.home}/results-{mode}/result.json")
+
+
+def test_a_terminal(user):
+    words = ["script", "-qec", f"{VMCTL} run -t --network none tiny -- tty", "/dev/null"]
+    assert user.run(*words).out == "/dev/pts/0\r\n"
 
 
 def test_namespaces_are_made_once(user):

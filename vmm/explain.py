@@ -13,6 +13,7 @@ from images.store.image import Image
 from vmctl import ids
 from vmctl.backend import Step
 from vmctl.folder import Home
+from vmctl.linux import syscalls
 from vmctl.net import Link, network_of
 from vmctl.workload import Workload
 from vmm import accelerator, boot, configure, confinement, disk, domain, files, guest, launcher, preparation, seed
@@ -99,6 +100,7 @@ def _command_line(emulator: str, xml: str) -> str:
         def translate() -> str:
             from vmm import connection
 
+            syscalls.unshare(syscalls.CLONE_NEWNET)  # libvirt makes a tap even to translate
             return connection.Connection(connection.make_root(root)).command_line(xml)
 
         line = launcher.ask(translate)

@@ -43,6 +43,7 @@ class OrdinaryUser:
         self.runtime = tempfile.mkdtemp(prefix="vmctl-rt-")
         self._files = tempfile.mkdtemp(prefix="vmctl-etc-")
         self._namespace = None
+        self._groups = []
 
     def __enter__(self):
         for folder in (self.home, self.runtime):
@@ -52,6 +53,9 @@ class OrdinaryUser:
 
     def __exit__(self, *_):
         self.end_processes()
+        for group in self._groups:
+            for folder, _, _ in os.walk(group, topdown=False):
+                os.rmdir(folder)
         os.close(self._namespace)
         os.close(self._lock)
         for folder in (self.home, self.runtime, self._files):
@@ -139,6 +143,15 @@ class OrdinaryUser:
         self.run("mkdir", "-p", kernels)
         subprocess.run(["cp", "-rT", "--no-preserve=mode", paths.images_root() + "/kernels", kernels], check=True)
         subprocess.run(["chown", "-R", f"{self.uid}:{self.uid}", kernels], check=True)
+
+    def delegate_cgroups(self):
+        """Give this user a group of each controller, as the hint of vmctl says; they are removed with the user."""
+        for controller in ("memory", "cpu", "pids", "freezer"):
+            group = f"/sys/fs/cgroup/{controller}/vmctl-{self.uid}"
+            os.mkdir(group)
+            self._groups.append(group)
+            for name in ("", *os.listdir(group)):
+                os.chown(os.path.join(group, name), self.uid, self.uid)
 
     def write(self, name, content):
         """Write a file into the home and return its path."""

@@ -1,6 +1,6 @@
-"""Stop the processes of a workload by signals, for a user without a cgroup freezer: SIGSTOP cannot be handled.
+"""The processes of a workload of a user without cgroups; they are stopped by SIGSTOP, which cannot be handled.
 
-The processes are those in the pid namespace of the workload's first process, or whose root is in the workload's root
+They are those in the pid namespace of the workload's first process, or whose root is in the workload's root
 directory, and all their descendants.
 """
 
@@ -37,9 +37,13 @@ class Workload(NamedTuple):
         for pid in self._in_other_states("ZX"):
             processes.send(pid, processes.start_time(pid), signal.SIGCONT)
 
+    def pids(self) -> list[int]:
+        """Return the processes, also those that have ended and are not waited for."""
+        return self._in_other_states("")
+
     def _in_other_states(self, states: str) -> list[int]:
         """Return the processes whose state (proc(5), stat) is not one of these letters."""
-        found, parents, state = set[int](), dict[int, int](), dict[int, str]()
+        found, parents, state = {self.pid}, dict[int, int](), dict[int, str]()
         own, theirs = _namespace("self"), _namespace(self.pid)
         for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
             with suppress(OSError, IndexError):  # it has ended, or is not of this user
@@ -50,7 +54,7 @@ class Workload(NamedTuple):
                     found.add(pid)
         while more := {pid for pid, parent in parents.items() if parent in found} - found:
             found |= more
-        return sorted(pid for pid in found if state[pid] not in states)
+        return sorted(pid for pid in found if pid in state and state[pid] not in states)
 
 
 def _namespace(pid: int | str) -> str:
