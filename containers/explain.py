@@ -64,7 +64,8 @@ def _cgroup(launch: Launch, work: Workload) -> Iterator[Step]:
     for folder in sorted(set(launch.cgroup.folders.values())):
         yield Step("cgroup", f"mkdir {folder}", "the instance's resources are counted and limited here")
     for controller, file, value in launch.cgroup.settings(preparation.limits(work)):
-        yield Step("limit", f"echo {value} > {os.path.join(launch.cgroup.folders[controller], file)}")
+        if controller in launch.cgroup.folders:  # of an ordinary user, only a default can be without one
+            yield Step("limit", f"echo {value} > {os.path.join(launch.cgroup.folders[controller], file)}")
 
 
 def _clone(launch: Launch) -> Iterator[Step]:

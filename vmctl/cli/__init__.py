@@ -51,7 +51,7 @@ VERBS = {
 }
 
 # verbs that make, enter or remove namespaces, cgroups and mounts: an ordinary user has these in namespaces of vmctl
-_IN_NAMESPACES = frozenset("up run exec shell stop kill rm down diff commit prune df bench".split())
+_IN_NAMESPACES = frozenset("up run exec shell stop kill rm down inspect diff commit prune df bench".split())
 _IMAGES_IN_NAMESPACES = frozenset("build rm prune".split())
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
