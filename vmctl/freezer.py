@@ -1,8 +1,8 @@
 """Freeze all processes of an instance for a moment, so that its files do not change meanwhile.
 
 v2: `cgroup.freeze` of the instance's group (cgroup-v2.rst). v1 has a separate controller (freezer-subsystem.rst): the
-processes are moved into a group of its hierarchy, and afterwards into the root group of that hierarchy. An ordinary
-user without such a group stops the processes by signals (linux/stopped.py).
+processes are moved into a group of its hierarchy, and afterwards into the root group of that hierarchy. That is for
+root only (v1 moves no process of another uid); an ordinary user stops the processes by signals (linux/stopped.py).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from functools import partial
 
 from vmctl.errors import NotFoundError, VmctlError
 from vmctl.instance import Instance
-from vmctl.linux import delegation, kernelfile
+from vmctl.linux import delegation, kernelfile, usernamespace
 from vmctl.linux.cgroups import Cgroup
 from vmctl.linux.stopped import Workload
 from vmctl.named import NamedTuple
@@ -79,15 +79,13 @@ def find(name: str) -> Group | None:
     cgroup = Cgroup(name)
     if cgroup.layout.version == 2 and cgroup.folders:
         return Group(cgroup.folders["memory"], False, "cgroup.freeze", "1", "0", "cgroup.events", "frozen 1")
+    if not usernamespace.is_host_root():
+        return None
     with open("/proc/self/mounts", encoding="utf-8") as file:
         for _, target, fstype, options, *_ in (line.split(" ") for line in file):
             if fstype == "cgroup" and "freezer" in options.split(","):
-                parents = delegation.parents(1, {"freezer": target})
-                if not parents:
-                    break
-                return Group(
-                    f"{parents['freezer']}/{name}", True, "freezer.state", "FROZEN", "THAWED", "freezer.state", "FROZEN"
-                )
+                folder = f"{target}/{delegation.PARENT}/{name}"
+                return Group(folder, True, "freezer.state", "FROZEN", "THAWED", "freezer.state", "FROZEN")
     return None
 
 

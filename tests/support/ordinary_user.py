@@ -145,8 +145,8 @@ class OrdinaryUser:
         subprocess.run(["chown", "-R", f"{self.uid}:{self.uid}", kernels], check=True)
 
     def delegate_cgroups(self):
-        """Give this user a group of each controller, as the hint of vmctl says; they are removed with the user."""
-        for controller in ("memory", "cpu", "pids", "freezer"):
+        """Give this user a group of each controller, as the hint of vmctl describes; they are removed with the user."""
+        for controller in ("memory", "cpu", "pids"):
             group = f"/sys/fs/cgroup/{controller}/vmctl-{self.uid}"
             os.mkdir(group)
             self._groups.append(group)

@@ -54,7 +54,8 @@ def hierarchy() -> Hierarchy:
             if fstype == "cgroup2":
                 v2 = v2 or target
             elif fstype == "cgroup":
-                v1.update((name, target) for name in options.split(",") if name in (*CONTROLLERS, DEVICES))
+                found = {name: target for name in options.split(",") if name in (*CONTROLLERS, DEVICES)}
+                v1 = {**found, **v1}  # the first mount counts: an ordinary user's process in mode host has copies
     if v2 and "memory" in _read(f"{v2}/cgroup.controllers").split():
         return Hierarchy(2, dict.fromkeys(CONTROLLERS, v2), v2)
     if not v1:

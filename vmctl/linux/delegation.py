@@ -39,7 +39,7 @@ def hint(version: int) -> str:
         return "systemd-run --user --scope vmctl ..., or run vmctl as root"
     uid = usernamespace.host_uid()
     make = f"mkdir $c/{PARENT}-{uid} && chown -R {uid} $c/{PARENT}-{uid}"
-    return f"as root: for c in /sys/fs/cgroup/{{memory,cpu,pids,freezer}}; do {make}; done"
+    return f"as root: for c in /sys/fs/cgroup/{{memory,cpu,pids}}; do {make}; done"
 
 
 def _given_by_systemd(mount: str) -> str | None:
