@@ -2,7 +2,7 @@
 as_root := $(if $(filter 0,$(shell id -u)),,sudo)
 bin := .venv/bin
 
-.PHONY: setup demo test test-long lint docs attacks fuzz soak picture bench clean
+.PHONY: setup demo test test-long lint docs attacks fuzz soak crowd picture bench clean
 
 setup:                  ## packages, .venv, image tiny, kernel; can be repeated
 	.ci/setup
@@ -34,6 +34,10 @@ soak:                   ## 2,000 cycles of containers and 60 of guests with SIGK
 	cd tests && $(as_root) ../$(bin)/python -m soak --cycles 200 --mode host $(SEED)
 	cd tests && $(as_root) ../$(bin)/python -m soak --cycles 60 --mode vm $(SEED)
 	cd tests && $(as_root) ../$(bin)/python -m soak --cycles 500 --mode container --mode host --user $(SEED)
+
+crowd:                  ## 300 containers at once: the last start compared with the first, `ps`, and nothing left; other numbers: COUNT=1000
+	.ci/setup --tests
+	cd tests && $(as_root) ../$(bin)/python -m soak.crowd --count $(or $(COUNT),300)
 
 lint: setup             ## formatting, lints, types, plain English
 	$(bin)/ruff format --check .

@@ -13,7 +13,10 @@ from vmctl import backends, instance, paths
 
 QUICK = [mode for mode in sorted(backends.modes()) if not backends.load(mode).features.own_kernel]
 EACH_QUICK_MODE = pytest.mark.parametrize("mode", QUICK)
-PATIENT = "command: [sh, -c, 'trap \"exit 3\" TERM; echo ready; while :; do sleep 0.1; done']\nready: {log: ready}\n"
+PATIENT = (
+    "command: [sh, -c, 'trap \"exit 3\" TERM; echo ready; while :; do sleep 0.1; done']\n"
+    "ready: {log: ready, timeout: 280s}\n"
+)
 
 
 @pytest.fixture(params=KINDS)
@@ -128,3 +131,27 @@ def test_a_folder_that_keeps_its_name_is_removed_in_an_order_that_can_be_repeate
     filetree.remove_tree(inst.directory, last=("state.jsonl", "workload.json"))
     assert set(removed[-2:]) == {"state.jsonl", "workload.json"}
     assert not os.path.exists(inst.directory)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("disk", ["blocks"], indirect=True)
+def test_a_guest_on_a_full_disk(disk, tmp_path):
+    up(tmp_path, "vm", PATIENT)
+    disk.fill()
+    assert ok("exec", PREFIX, "--", "echo", "x") == "x\n"
+    assert "No space left" in refused("up", "--mode", "vm", "--name", f"{PREFIX}b", str(tmp_path / f"{PREFIX}.yaml"))
+    ok("stop", PREFIX)
+    assert vmctl("wait", PREFIX).code == 3
+    ok("rm", PREFIX)
+    assert left(disk) == []
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("disk", ["inodes"], indirect=True)
+def test_a_guest_is_killed_on_a_full_disk(disk, tmp_path):
+    up(tmp_path, "vm", PATIENT)
+    disk.fill()
+    ok("kill", PREFIX)
+    assert vmctl("wait", PREFIX).code == 137
+    ok("rm", PREFIX)
+    assert left(disk) == []

@@ -49,3 +49,11 @@ def test_what_is_left_is_seen(own_root):
     stray = os.path.join(paths.instances_root(), "stray")
     os.mkdir(stray)
     assert left._found(root) == [f"file {stray.removeprefix(paths.state_root())}"]
+
+
+def test_several_at_once():
+    """The short form of `make crowd`; how long it takes is not judged here."""
+    words = [sys.executable, "-m", "soak.crowd", "--count", "6"]
+    done = subprocess.run(words, cwd=HERE, capture_output=True, text=True, timeout=280)
+    assert "6 of 6 run" in done.stdout, done.stdout + done.stderr
+    assert "0 objects left" in done.stdout

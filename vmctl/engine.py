@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from vmctl import backends, instance, limits, removal
 from vmctl.backend import Attachment, Backend, Command, Exit, HasOomKills, Problem, ReportedExit, Start
 from vmctl.errors import NotFoundError, StateError, UnavailableError, VmctlError
-from vmctl.folder import absent, removal_hint
+from vmctl.folder import Home, absent, removal_hint
 from vmctl.instance import Instance
 from vmctl.records import UnreadableError
 from vmctl.workload import Workload
@@ -101,7 +101,7 @@ def create(work: Workload, backend: Backend, *, held: bool = False) -> Instance:
 
 def _refuse_taken_name(name: str) -> None:
     """Raise ConflictError if the name is taken; otherwise the first error would be about ports of that instance."""
-    if name in instance.names():
+    if os.path.lexists(Home(name, "").directory):
         raise instance.taken(name)
 
 

@@ -49,7 +49,7 @@ def release_layer(key: str, user: leases.User) -> None:
     """Unmount a layer, if it is mounted, unless another user has a lease of its mount."""
     with _locked():  # or two users that end at the same time would each find the lease of the other
         leases.remove(leases.layer(key), user)
-        if usernamespace.is_host_root() and not leases.users(leases.layer(key)):
+        if usernamespace.is_host_root() and not leases.is_used(leases.layer(key)):
             _unmount(mount_point(key))
         with suppress(OSError):  # on a full disk; the removal can be repeated
             user.journal.strike(KIND, key=key)

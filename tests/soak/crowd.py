@@ -1,0 +1,82 @@
+"""`python -m soak.crowd --count 300`: containers that run at the same time, each started by a separate command.
+
+Prints the start of the first and the last ones, `ps`, and the end of all; exit code 1 if the last start takes more than
+1.5 times as long as the first, or `ps` more than a second. On a busy host the processor time is the better measure.
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+from support.commands import VMCTL
+
+from soak import left
+from vmctl import paths
+
+SAMPLES = 15  # starts of which the median is taken
+LARGEST_RATIO, LONGEST_PS_S = 1.5, 1.0
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="crowd")
+    parser.add_argument("--count", type=int, default=300)
+    parser.add_argument("--network", default="bridge")
+    args = parser.parse_args()
+    images = os.path.realpath(paths.images_root())
+    with tempfile.TemporaryDirectory(prefix="vmctl-crowd-") as root:
+        os.environ["VMCTL_ROOT"] = root
+        os.makedirs(paths.state_root(), mode=0o700)
+        os.symlink(images, paths.images_root())
+        try:
+            return _crowd(args, root)
+        finally:
+            for name in os.listdir(paths.instances_root()):
+                subprocess.run([VMCTL, "rm", "-f", name], capture_output=True)
+
+
+def _crowd(args, root):
+    times = [_start(root, args.network, number) for number in range(args.count)]
+    ratio = _compared("start", [wall for wall, _ in times])
+    _compared("processor time of a start", [cpu for _, cpu in times])
+    shown = [_timed([VMCTL, "ps"]) for _ in range(5)]
+    ps_s, cpu_s = (statistics.median(values) for values in zip(*shown, strict=True))
+    rows = json.loads(subprocess.run([VMCTL, "ps", "--format", "json"], capture_output=True, check=True).stdout)
+    running = sum(row["status"] == "running" for row in rows)
+    removals = [_timed([VMCTL, "rm", "-f", f"{left.PREFIX}{number}"])[0] for number in range(args.count)]
+    print(f"{running} of {args.count} run; ps {ps_s * 1000:.0f} ms, {cpu_s * 1000:.0f} ms of processor time")
+    print(f"removal: first {removals[0] * 1000:.1f} ms, last {removals[-1] * 1000:.1f} ms")
+    found = left.left(root)
+    print(f"{len(found)} objects left")
+    return int(bool(found) or running < args.count or ratio > LARGEST_RATIO or ps_s > LONGEST_PS_S)
+
+
+def _compared(what, values_s):
+    """Print the median of the first and of the last ones, and return their ratio."""
+    first_s, last_s = (statistics.median(part) for part in (values_s[:SAMPLES], values_s[-SAMPLES:]))
+    print(f"{what}: first {first_s * 1000:.1f} ms, last {last_s * 1000:.1f} ms, ratio {last_s / first_s:.2f}")
+    return last_s / first_s
+
+
+def _start(root, network, number):
+    path = os.path.join(root, "crowd.yaml")
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(f"name: {left.PREFIX}{number}\nimage: tiny\ncommand: [sleep, '100000']\nnetwork: {network}\n")
+    return _timed([VMCTL, "up", "-q", path])
+
+
+def _timed(words):
+    """Run a command; return its duration and its processor time in seconds."""
+    before, begin_s = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    subprocess.run(words, check=True, capture_output=True)
+    wall_s, after = time.monotonic() - begin_s, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return wall_s, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+if __name__ == "__main__":
+    sys.exit(main())
