@@ -212,19 +212,6 @@ def _oom_killed(inst: Instance) -> Exit | None:
     return Exit(128 + signal.SIGKILL, "oom") if Cgroup(inst.cgroup).oom_kills() else None
 
 
-def reason(inst: Instance) -> str:
-    """Return in words why an instance has failed or its exit code is unknown; "" after an ordinary end."""
-    state = inst.state
-    restarted = not inst.is_of_this_boot()
-    if state.status == "created":
-        return "the host was restarted during its start" if restarted else "the command that started it was killed"
-    if state.exit_source == "oom":
-        return "the kernel killed it because memory was used up: its limit, or the host's"
-    if state.exit_source != UNKNOWN or not state.boot_id:
-        return ""
-    return "the host was restarted while it ran" if restarted else "the process that reports its end was killed"
-
-
 def _save(inst: Instance) -> None:
     """Record how an instance ended, unless the disk is full: a record that cannot be written stops no ending.
 

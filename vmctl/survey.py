@@ -35,7 +35,7 @@ def look(name: str) -> Seen | None:
     try:
         inst = instance.load(name)
         status = engine.status(inst)
-        return Seen(name, inst, status, engine.reason(inst) if status in ENDED else "")
+        return Seen(name, inst, status, _reason(inst) if status in ENDED else "")
     except NotFoundError:
         return None
     except VmctlError as error:  # damaged, of a later format, or of a mode that is not installed
@@ -44,3 +44,16 @@ def look(name: str) -> Seen | None:
         return Seen(name, inst, UNKNOWN, f"{name}: {error.strerror or error}")
     except Exception as error:  # of a backend that we do not know: it must not hide other instances
         return Seen(name, inst, UNKNOWN, f"{name}: internal error: {type(error).__name__}: {error}")
+
+
+def _reason(inst: Instance) -> str:
+    """Return in words why an instance has failed or its exit code is unknown; "" after an ordinary end."""
+    state = inst.state
+    restarted = not inst.is_of_this_boot()
+    if state.status == "created":
+        return "the host was restarted during its start" if restarted else "the command that started it was killed"
+    if state.exit_source == "oom":
+        return "the kernel killed it because memory was used up: its limit, or the host's"
+    if state.exit_source != engine.UNKNOWN or not state.boot_id:
+        return ""
+    return "the host was restarted while it ran" if restarted else "the process that reports its end was killed"
