@@ -60,6 +60,7 @@ class Launch(NamedTuple):
     first_id: int | None  # id of the host that is 0 inside; None: no user namespace
     tree: int | None  # descriptor of the root as a detached mount; None: `root` is mounted on the host
     volume_trees: tuple[int, ...]  # the same for the volumes
+    read_only: bool  # the root, once all is in it
     capabilities: int | None  # None: keep all
     seccomp: bytes  # empty: no filter
 
@@ -146,6 +147,8 @@ def _child(
             launch.link.network.configure_inside(launch.link)
         elif launch.namespaces & syscalls.CLONE_NEWNET:
             netlink.apply(netlink.set_up("lo"))
+        if launch.read_only:
+            _make_read_only(launch.process.workdir)
         argv = (_INIT, "-s", "--", *launch.process.argv) if launch.init else launch.process.argv
         redirect(channel.own_terminal(user.uid) if channel is not None else streams)
         execute(launch.process._replace(argv=argv), user, launch.capabilities, launch.seccomp, parent)
@@ -163,6 +166,8 @@ def _read_from_parent(pipe: int, parent: int) -> bytes:
 
 
 _INIT = "/dev/.init"
+_IN_MEMORY = (("/run", "755"), ("/tmp", "1777"), ("/var/tmp", "1777"))  # with a read-only root
+_PLAIN = syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NODEV
 # Python ignores the first two, nohup(1) and a shell's & the others; they would stay ignored after exec.
 _IGNORED = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
 
@@ -202,12 +207,21 @@ def enter_root(launch: Launch) -> None:
         syscalls.umount2(".", syscalls.MNT_DETACH)
     os.close(old)
     os.chdir("/")
+    for path, mode in _IN_MEMORY if launch.read_only else ():
+        _attach(syscalls.new_mount("tmpfs", (("source", "tmpfs"), ("mode", mode)), _PLAIN), path)
     for volume, tree in zip(launch.volumes, launch.volume_trees, strict=True):
         _attach(tree, volume.target)
     if init is not None:
         _attach(init, _INIT)
         syscalls.mount(None, _INIT, None, syscalls.MS_BIND | syscalls.MS_REMOUNT | syscalls.MS_RDONLY)
     os.umask(0o022)
+
+
+def _make_read_only(workdir: str) -> None:
+    """Make the root read-only, but for what is mounted in it; the working directory is created before."""
+    os.close(imagepath.folder(workdir))
+    flags = syscalls.MS_BIND | syscalls.MS_REMOUNT | syscalls.MS_RDONLY | syscalls.MS_NOSUID | syscalls.MS_NODEV
+    syscalls.mount(None, "/", None, flags)
 
 
 def _attach_root(launch: Launch) -> None:

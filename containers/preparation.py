@@ -116,6 +116,7 @@ def launch(
         capabilities=capabilities,
         first_id=None,
         tree=None,
+        read_only=work.read_only,
         volume_trees=(),
         seccomp=seccomp.default_filter(capabilities) if filtered and capabilities is not None else b"",
     )

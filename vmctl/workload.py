@@ -135,6 +135,7 @@ class Workload(NamedTuple):
     init: bool = False
     vm: VmOptions = VmOptions()
     container: ContainerOptions = ContainerOptions()
+    read_only: bool = False
 
     def to_json(self) -> str:
         """Return the workload as JSON with named keys, for the instance directory and for other processes."""

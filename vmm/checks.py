@@ -121,6 +121,10 @@ def _direct_keys(work: Workload) -> Iterator[Problem]:
 
 
 def _system_keys(work: Workload, image: Image) -> Iterator[Problem]:
+    if work.read_only:
+        yield Problem(
+            "read_only: a system that boots has to write to its root", "leave the key out, or set `vm: {boot: direct}`"
+        )
     if work.resources.pids is not None and boot.main_process(image, work) is None:
         yield Problem(
             "resources.pids limits a command, but this workload has none", "set `command`, or leave the key out"
@@ -144,6 +148,8 @@ def _disk(work: Workload, image: Image) -> Iterator[Problem]:
             f"the image {work.image} is a disk with its own kernel, so vm.kernel has no effect",
             "leave the key `vm.kernel` out",
         )
+    if work.read_only:
+        yield Problem("read_only: a disk that boots has to be written", "leave the key out")
     yield from _refusal(lambda: disk.check_size(image.disk, work.resources.disk_bytes))
 
 

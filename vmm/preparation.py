@@ -129,7 +129,7 @@ def machine_of(
     machine = machine._replace(kernel=kernel.vmlinuz, initrd=guest.initrd(kernel))
     layers = len(machine.layers)
     if kind == boot.DIRECT:
-        return machine._replace(cmdline=guest.kernel_args(layers))
+        return machine._replace(cmdline=guest.kernel_args(layers, read_only=work.read_only))
     return machine._replace(cmdline=guest.system_args(layers, machine.uuid), modules=moduledisk.build(kernel))
 
 

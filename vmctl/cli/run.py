@@ -38,6 +38,9 @@ def _add_process(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-u", "--user", metavar="USER[:GROUP]", help="user to run as (default: the image's)")
     parser.add_argument("-w", "--workdir", metavar="DIR", help="working directory (default: the image's)")
+    parser.add_argument(
+        "--read-only", action="store_true", help="read-only root; /run, /tmp and /var/tmp are in memory"
+    )
     parser.add_argument("--init", action="store_true", help="run an init as PID 1, which reaps zombies")
     parser.add_argument("-t", "--tty", action="store_true", help="give the command a terminal")
     parser.add_argument("-i", "--interactive", action="store_true", help="no effect: stdin is always connected")
@@ -111,6 +114,7 @@ def _workload(args: argparse.Namespace) -> Workload:
         resources=Resources(args.cpus, _memory(args.memory), args.pids),
         network=args.network,
         init=args.init,
+        read_only=args.read_only,
         container=ContainerOptions(userns=args.userns),
     )
     rules.check(work)

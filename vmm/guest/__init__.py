@@ -45,9 +45,9 @@ _FILES = {
 }
 
 
-def kernel_args(layers: int) -> str:
+def kernel_args(layers: int, *, read_only: bool = False) -> str:
     """Return the kernel's command line for a guest with this number of layers; init fails if it finds fewer."""
-    return f"{KERNEL_ARGS} vmctl.layers={layers}"
+    return f"{KERNEL_ARGS} vmctl.layers={layers}{' vmctl.read_only' if read_only else ''}"
 
 
 def system_args(layers: int, uuid: str) -> str:
