@@ -6,12 +6,14 @@ from contextlib import ExitStack
 
 import pytest
 from support import frames
+from support.attack_table import callers
 from support.attacks import Cell
 from support.commands import wait_for
 from support.frames import BROADCAST, REPLY, REQUEST, Watch, arp, ethernet, udp
 from support.networks import in_switch
 from support.qemu_probe import as_qemu
 
+from vmctl.net import switch
 from vmctl.run import run
 
 pytestmark = pytest.mark.timeout(900)
@@ -207,6 +209,22 @@ def test_ipv6_router(mallory, bob):
     after = bob.shell("ip -6 route; ip -6 addr").out
     assert "2001:db8" not in after, before
     assert "fe80::bad" not in after
+
+
+@callers("root")  # the socket is made in the switch
+@pytest.mark.attack("answers in place of a neighbour to the host's side, by a MAC that the bridge treats differently")
+def test_address_of_a_neighbour_to_the_gateway(mallory, alice):
+    def listen():
+        receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        receiver.bind((GATEWAY[1], 9))
+        receiver.settimeout(60)
+        return receiver
+
+    macs = [GATEWAY[0], BROADCAST, "01:00:5e:00:00:01", *(f"01:80:c2:00:00:{number:02x}" for number in range(48))]
+    with switch.inside(listen) as receiver:
+        frames.send(mallory, *(udp((mallory.mac, alice.address), GATEWAY, (9, 9), MARK, to=mac) for mac in macs))
+        frames.send(mallory, udp(mallory.place, GATEWAY, (9, 9), LAST))
+        assert receiver.recv(100) == LAST
 
 
 @pytest.mark.attack("uses a neighbour that forwards as a router to a third one")

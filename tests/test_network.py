@@ -178,6 +178,21 @@ def test_a_guest_gets_its_first_packet_without_arp(new):
     assert socket.inet_ntoa(frame[30:34]) == link.address
 
 
+def test_a_network_without_the_guard_is_refused(new):
+    """As an earlier version has made it, for instances that still run."""
+    one, two = new("one"), new("two")
+    for inst in (one, two):
+        attach(inst)
+    switch.inside(lambda: run(["nft", "delete", "table", "bridge", "vmctl"]))
+    link = attach(one)
+    with pytest.raises(UnavailableError, match="cannot be connected") as caught, resident(link):
+        pass
+    assert "vmctl down" in caught.value.hint
+    with pytest.raises(UnavailableError) as caught:
+        link.network.make_tap(attach(two))
+    assert "vmctl down" in caught.value.hint
+
+
 def test_removing_one_leaves_the_other_connected(new):
     one, two = new("one"), new("two")
     kept, removed = attach(one), attach(two)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from vmctl.net import Owner
 
 _BRIDGE, _FIRST = 1, 2  # 0 is the network itself, the last address is for broadcasts
+_UNTIED = "an earlier version of vmctl has made the network: end its instances by `vmctl down`, then start again"
 INSIDE = "eth0"  # the name of the container's end of the cable
 
 
@@ -104,9 +105,9 @@ class BridgeNetwork:
         try:
             self._in_place_of_another(link, make)
         except OSError as error:
+            hint = _hint(error, "/dev/net/tun must be usable: `modprobe tun`")
             raise UnavailableError(
-                f"the tap of {link.owner} cannot be made: {error.strerror or error}",
-                hint="/dev/net/tun must be usable: `modprobe tun`",
+                f"the tap of {link.owner} cannot be made: {error.strerror or error}", hint=hint
             ) from error
         return link.device
 
@@ -120,7 +121,10 @@ class BridgeNetwork:
         try:
             self._in_place_of_another(link, lambda: switch.apply(cable, *self._tied(link)))
         except OSError as error:
-            raise UnavailableError(f"{link.owner} cannot be connected to its network: {error.strerror}") from error
+            hint = _hint(error, "")
+            raise UnavailableError(
+                f"{link.owner} cannot be connected to its network: {error.strerror}", hint=hint
+            ) from error
 
     def _in_place_of_another(self, link: Link, make: Callable[[], None]) -> None:
         """Call `make`, and again if the name or the index of the port is in use, once that is free.
@@ -258,6 +262,11 @@ def undo(folder: str, entry: dict[str, Any]) -> None:
     except OSError:  # not an address
         raise ValueError(entry["address"]) from None
     network.undo(folder, entry)
+
+
+def _hint(error: OSError, otherwise: str) -> str:
+    """Return the hint for a switch that has no guard, or the other one for any other error."""
+    return _UNTIED if error.errno == errno.ENOENT and not error.filename else otherwise
 
 
 def _delete(request: netlink.Request) -> None:

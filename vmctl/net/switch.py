@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _THIS_NAMESPACE = "/proc/thread-self/ns/net"
 _NO_IPV6 = ("/proc/sys/net/ipv6/conf/all/disable_ipv6", "/proc/sys/net/ipv6/conf/default/disable_ipv6")
 _FORWARDING = "/proc/sys/net/ipv4/ip_forward"
+_SOURCE_CHECK = "/proc/sys/net/ipv4/conf/all/rp_filter"
 
 
 def folder() -> str:
@@ -245,7 +246,11 @@ def _configure() -> None:
     for setting in _NO_IPV6:  # else bridges send router solicitations and the like to guests
         with suppress(OSError):  # a kernel without IPv6
             kernelfile.write(setting, "1")
-    kernelfile.write(_FORWARDING, "0")  # a new namespace inherits the host's setting, and would route between bridges
+    # Inherited from the host; the switch would route between its bridges.
+    kernelfile.write(_FORWARDING, "0")
+    # A bridge passes frames to some MACs (IEEE 802.1Q, 8.6.3) to the port itself, without its guard. The way back to an
+    # instance is the bridge, so no packet with the address of one as its source is taken from a port.
+    kernelfile.write(_SOURCE_CHECK, "1")
 
 
 def _is_address(name: str) -> bool:
