@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from containers import identity, preparation
+from containers import disk, identity, preparation
 from images.store import store
 from images.store.image import architecture, check_files, process
 from vmctl.backend import Problem
@@ -30,11 +30,8 @@ def problems(work: Workload, *, namespaced: bool) -> Iterator[Problem]:
         yield from _taken_ready_port(work)
     if work.restart.policy != "no":
         yield Problem(f"restart: {work.restart.policy} is not supported in this mode yet", hint="leave the key out")
-    if work.resources.disk_bytes is not None:
-        yield Problem(
-            "resources.disk is not supported in this mode: the writable layer is a folder of the host",
-            hint="leave the key out, or use --mode vm",
-        )
+    if unavailable := disk.problem(work.resources.disk_bytes):
+        yield unavailable
 
 
 def _taken_ready_port(work: Workload) -> Iterator[Problem]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from containers import identity, preparation, trees, userns
+from containers import disk, identity, preparation, trees, userns
 from containers.launch import Launch
 from images.layer import mounts
 from images.store import store
@@ -39,6 +39,7 @@ def steps(work: Workload, *, namespaced: bool) -> Iterator[Step]:
             f"mount -t erofs -o ro,nosuid,nodev {layer.path} {target}",
             "read-only, mounted once per host, shared",
         )
+    yield from _disk(work, directory)
     yield from _cgroup(launch, work)
     if flags & syscalls.CLONE_NEWUSER:
         first_id = ids.FIRST
@@ -58,6 +59,15 @@ def steps(work: Workload, *, namespaced: bool) -> Iterator[Step]:
     yield from _network(work, flags)
     yield from _identity(launch)
     yield Step("exec", " ".join(launch.process.argv), f"in {launch.process.workdir}")
+
+
+def _disk(work: Workload, directory: str) -> Iterator[Step]:
+    size_bytes = work.resources.disk_bytes
+    if size_bytes is not None:
+        file = os.path.join(directory, "disk.img")
+        raw = f"truncate -s {size_bytes} {file}\n{' '.join(disk.command(file))}\n"
+        raw += f"mount -o loop,nosuid,nodev,discard {file} {directory}/disk"
+        yield Step("disk", raw, "the writable layer is in a file system of the size that is asked for")
 
 
 def _cgroup(launch: Launch, work: Workload) -> Iterator[Step]:

@@ -68,6 +68,10 @@ def _weaknesses(launch: Launch) -> Iterator[str]:
 
 def _make_folders(inst: Instance, top: str) -> None:
     """Create the overlay's folders; the upper one gets owner and mode of the image's root, which are seen inside."""
+    if (size_bytes := inst.work.resources.disk_bytes) is not None:
+        from containers import disk
+
+        disk.make(inst, size_bytes)
     for folder in ("upper", "work", "rootfs"):
         os.makedirs(inst.path(folder), mode=0o755, exist_ok=True)
         if trace.on:

@@ -139,7 +139,12 @@ def _limits(inst: Instance, cgroup: Cgroup, *, kept: bool) -> dict[str, Any]:
             raise VmctlError(f"{inst.name} is not in its control group, so its limits have no effect")
         time.sleep(0.001)
     log_bytes = inst.work.logs.size_bytes if kept else None
-    return {**cgroup.granted()._asdict(), "disk_bytes": None, "log_bytes": log_bytes}
+    disk_bytes = None
+    if inst.work.resources.disk_bytes is not None:
+        from containers import disk
+
+        disk_bytes = disk.size_bytes(inst)
+    return {**cgroup.granted()._asdict(), "disk_bytes": disk_bytes, "log_bytes": log_bytes}
 
 
 def _start_detached(inst: Instance, launch: Launch) -> Outputs:

@@ -31,6 +31,19 @@ def _processes():
         return int(file.read().split()[3].partition("/")[2])
 
 
+@pytest.mark.attack("fills the disk of the host through its writable layer, which has a size in its workload file")
+@pytest.mark.parametrize("mode", ["container", "host"])
+def test_full_writable_layer(caller, guest_root, mode):
+    script = "dd if=/dev/zero of=/fill bs=1M count=100; cp /fill /more; du -m / -x -d 0"
+    words = ("run", "--mode", mode, "--disk", "64M", "tiny", "--", "sh", "-c", f"{script}")
+    if caller.name != "root":
+        assert "which only root has" in caller.refused(*words)  # never started without the limit
+        return
+    seen = caller.vmctl(*words)
+    assert "No space left" in seen.err + seen.out
+    assert int(seen.out.split()[0]) <= 70
+
+
 @pytest.mark.attack("keeps the host busy with a regular expression that its output makes exponential", mode="any")
 def test_exponential_match(caller, guest_root, tmp_path):
     script = "printf %060d 0 | tr 0 a; echo !; sleep 1000"

@@ -1,15 +1,18 @@
 """Limits: default ones, those asked for, and those that cannot be enforced."""
 
 import json
+import os
 
 import pytest
-from support.commands import ok, refused, vmctl
+from support.commands import ok, refused, vmctl, wait_for
 from test_refusals import where
 
 from vmctl import limits
 from vmctl.errors import VmctlError
 from vmctl.instance import Instance, State
+from vmctl.linux import filetree, mountinfo
 from vmctl.linux.cgroups import Cgroup
+from vmctl.run import run
 from vmctl.workload import Bytes, Resources, Workload
 
 EACH_MODE = pytest.mark.parametrize("mode", ["container", "host"])
@@ -105,6 +108,41 @@ def test_a_limit_that_is_not_in_effect_is_an_error(granted, message):
         return
     with pytest.raises(VmctlError, match=message):
         limits.check(inst)
+
+
+@EACH_MODE
+@pytest.mark.parametrize("userns", ["auto", "host"])
+def test_the_writable_layer_has_the_size_that_is_asked_for(up, mode, userns):
+    if (mode, userns) == ("host", "auto"):
+        userns = "host"
+    found = up(mode, f"resources: {{disk: 20M}}\ncontainer: {{userns: {userns}}}")
+    assert found["granted"]["disk_bytes"] == 20 << 20
+    folder = json.loads(ok("inspect", "limits"))[0]["directory"]
+    full = vmctl("exec", "limits", "--", "dd", "if=/dev/zero", "of=/fill", "bs=1M", "count=100")
+    assert "No space left on device" in full.err
+    assert 15 << 20 < filetree.allocated_bytes(folder) < 21 << 20
+    ok("exec", "limits", "--", "rm", "/fill")
+    ok("exec", "limits", "--", "sh", "-c", "echo kept >/kept; sync")
+    wait_for(lambda: filetree.allocated_bytes(folder) < 10 << 20, timeout_s=60)  # given back to the host
+    assert ok("diff", "limits") == "A /kept\n"
+    ok("commit", "limits", "kept:disk")
+    ok("rm", "-f", "limits")
+    assert ok("run", "kept:disk", "--", "cat", "/kept") == "kept\n"
+    ok("image", "rm", "kept:disk")
+    assert mountinfo.below(os.environ["VMCTL_ROOT"] + "/lib") == []
+    assert "limits/disk.img" not in ok_losetup()
+
+
+def ok_losetup():
+    return run(["losetup", "--all", "--list", "--noheadings"])[1]
+
+
+def test_a_size_of_the_writable_layer_as_a_flag(guest_root):
+    assert "20.0M" not in ok("run", "tiny", "--", "df", "-h", "/")
+    size = ok("run", "--disk", "64M", "tiny", "--", "df", "-k", "/").splitlines()[-1].split()[1]
+    assert 50 << 10 < int(size) <= 64 << 10
+    assert "resources.disk must be at least 4M" in refused("run", "--disk", "2M", "tiny", "--", "true")
+    assert "--disk: expected a size" in refused("run", "--disk", "x", "tiny", "--", "true")
 
 
 def test_flags(guest_root):

@@ -135,21 +135,23 @@ def test_a_full_disk_loses_output_says_so_and_holds_nothing_up(full_disk, tmp_pa
     monkeypatch.setenv("VMCTL_ROOT", str(full_disk / "root"))
     ok("image", "import", str(tmp_path / "tiny.tar"), "--name", "tiny")
     (tmp_path / "full.yaml").write_text(
-        "image: tiny\ncommand: [sh, -c, 'yes | head -c 30000000; echo the end; while [ ! -e /go ]; do sleep 0.1; done;"
+        "image: tiny\ncommand: [sh, -c, 'yes | head -c 30000000; : >/dev/over; while [ ! -e /go ]; do sleep 0.1; done;"
         " echo more; exit 3']\n"
     )
-    ok("up", "--quiet", "--mode", mode, str(tmp_path / "full.yaml"))
-    ballast = full_disk / "root" / "lib" / "instances" / "full" / "stdout.log"
-    wait_for(lambda: os.statvfs(full_disk).f_bavail == 0, timeout_s=30)
-    time.sleep(2)  # until the rest is lost
-    with open(ballast, "r+b") as file:
-        file.truncate(1 << 20)
-    ok("exec", "full", "--", "touch", "/go")
-    assert vmctl("wait", "full").out == "3\n"
-    said = ok("logs", "full")
-    assert said.endswith("more\n")
-    assert "bytes of output are lost here, the log could not be written]" in said
-    ok("rm", "-f", "full")
+    try:
+        ok("up", "--quiet", "--mode", mode, str(tmp_path / "full.yaml"))
+        ballast = full_disk / "root" / "lib" / "instances" / "full" / "stdout.log"
+        wait_for(lambda: os.statvfs(full_disk).f_bavail == 0, timeout_s=30)
+        wait_for(lambda: vmctl("exec", "full", "--", "test", "-e", "/dev/over").code == 0, timeout_s=60)
+        with open(ballast, "r+b") as file:
+            file.truncate(1 << 20)
+        ok("exec", "full", "--", "touch", "/go")
+        assert vmctl("wait", "full").out == "3\n"
+        said = ok("logs", "full")
+        assert said.endswith("more\n")
+        assert "bytes of output are lost here, the log could not be written]" in said
+    finally:
+        ok("rm", "-f", "full")
 
 
 def test_lost_output_is_noted_even_if_the_disk_stays_full(full_disk):

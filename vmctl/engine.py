@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
 from vmctl import backends, instance, limits, removal
-from vmctl.backend import Attachment, Backend, Command, Exit, HasOomKills, Problem, ReportedExit, Start
+from vmctl.backend import Attachment, Backend, Command, Exit, Problem, ReportedExit, Start
 from vmctl.errors import NotFoundError, StateError, UnavailableError, VmctlError
 from vmctl.folder import Home, absent, removal_hint
 from vmctl.instance import Instance
@@ -221,14 +221,6 @@ def _save(inst: Instance) -> None:
         if instance.state_of(inst.name).id != inst.id:
             raise absent(inst.name)
         inst.save()
-
-
-def oom_kills(inst: Instance) -> int | None:
-    """Return how many processes were killed because memory ran out, None if the mode cannot count them."""
-    with suppress(VmctlError, OSError):  # of a mode that is not installed, or the instance is being removed
-        backend = _backend(inst)
-        return backend.oom_kills(inst) if isinstance(backend, HasOomKills) else None
-    return None
 
 
 def wait(inst: Instance, timeout_s: float | None = None) -> Exit | None:

@@ -6,7 +6,10 @@ A backend puts the latter into `State.limits`, as the kernel or the hypervisor r
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 
+from vmctl import backends
+from vmctl.backend import HasOomKills
 from vmctl.errors import VmctlError
 from vmctl.instance import Instance
 from vmctl.named import TYPE_CHECKING
@@ -33,6 +36,14 @@ def check(inst: Instance) -> None:
                 f"but {'no limit' if found is None else f'{found:g}'} is in effect",
                 hint="leave the key out, or use another mode",
             )
+
+
+def oom_kills(inst: Instance) -> int | None:
+    """Return how many processes were killed because memory ran out, None if the mode cannot count them."""
+    with suppress(VmctlError, OSError):  # of a mode that is not installed, or the instance is being removed
+        backend = backends.load(inst.state.mode)
+        return backend.oom_kills(inst) if isinstance(backend, HasOomKills) else None
+    return None
 
 
 def _holds(name: str, wanted: float, found: float | None) -> bool:

@@ -39,7 +39,7 @@ WORKLOAD = {
         "cpus": "processors; 1.5 is a quota of one and a half, in mode vm on 2 virtual processors",
         "memory": "limit of the cgroup; in mode vm the memory of the guest",
         "pids": "limit for the number of processes and threads (default: 4096)",
-        "disk": "mode vm only: size of the writable disk",
+        "disk": "size of the writable layer (default: as large as the file system of the host; in mode vm 1G)",
     },
     "Logs": {
         "size": "size of the log of each stream, at least 128K; the oldest output is dropped in larger pieces",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 
-from vmctl import engine
+from vmctl import limits
 from vmctl.cli import output
 from vmctl.instance import Instance
 from vmctl.named import TYPE_CHECKING
@@ -80,7 +80,7 @@ def _described(inst: Instance, status: str) -> dict[str, Any]:
         "exit_code": state.exit_code,
         "exit_source": state.exit_source,
         "exit_reporter": state.exit_reporter,
-        "oom_kills": engine.oom_kills(inst),
+        "oom_kills": limits.oom_kills(inst),
     }
 
 

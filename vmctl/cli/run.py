@@ -50,6 +50,7 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-m", "--memory", metavar="SIZE", help="memory limit, such as 256M")
     parser.add_argument("--cpus", type=float, metavar="N", help="CPU limit, such as 1.5")
     parser.add_argument("--pids", type=int, metavar="N", help="limit for the number of processes and threads")
+    parser.add_argument("--disk", metavar="SIZE", help="size of the writable layer, such as 1G")
 
 
 def _add_environment(parser: argparse.ArgumentParser) -> None:
@@ -111,7 +112,7 @@ def _workload(args: argparse.Namespace) -> Workload:
         user=args.user,
         ports=tuple(map(_port, args.publish)),
         volumes=tuple(map(_volume, args.volume)),
-        resources=Resources(args.cpus, _memory(args.memory), args.pids),
+        resources=Resources(args.cpus, _size("memory", args.memory), args.pids, _size("disk", args.disk)),
         network=args.network,
         init=args.init,
         read_only=args.read_only,
@@ -126,7 +127,7 @@ def _variable(text: str) -> tuple[str, str]:
     return name, value if equals else os.environ.get(name, "")
 
 
-def _memory(text: str | None) -> Bytes | None:
+def _size(flag: str, text: str | None) -> Bytes | None:
     if not text:
         return None
     from vmctl import units
@@ -134,7 +135,7 @@ def _memory(text: str | None) -> Bytes | None:
     try:
         return Bytes(units.parse_size(text))
     except ValueError as error:
-        raise SpecError(f"--memory: expected {error}") from None
+        raise SpecError(f"--{flag}: expected {error}") from None
 
 
 def _port(text: str) -> Port:

@@ -1,0 +1,72 @@
+"""A writable layer of limited size: upper and work folder are in an ext4 file system of that size, in a sparse file.
+
+The file system is mounted on the host, through a loop device. A quota would need a mount option of the host's file
+system that hardly any host has. Only root can mount it.
+"""
+
+from __future__ import annotations
+
+import os
+
+from vmctl import trace
+from vmctl.backend import Problem
+from vmctl.folder import Home
+from vmctl.instance import Instance
+from vmctl.linux import syscalls, usernamespace
+from vmctl.linux.loops import loop_device
+from vmctl.run import run, which
+
+LEAST_BYTES = 4 << 20
+_FOLDERS = ("upper", "work")
+
+
+def problem(size_bytes: int | None) -> Problem | None:
+    """Return why a writable layer of this size cannot be made here, if so."""
+    if size_bytes is None:
+        return None
+    if not usernamespace.is_host_root():
+        return Problem("resources.disk needs a loop device, which only root has", "leave the key out, or use --mode vm")
+    if which("mke2fs") is None:
+        return Problem("resources.disk needs mke2fs, which is not installed", "`vmctl doctor` shows how to install it")
+    if size_bytes < LEAST_BYTES:
+        return Problem(f"resources.disk must be at least {LEAST_BYTES >> 20}M in this mode", "raise `resources.disk`")
+    return None
+
+
+def make(inst: Instance, size_bytes: int) -> None:
+    """Make the file system, mount it, and make both folders in it; their usual places become links. Raises OSError."""
+    file, place = image(inst), _place(inst)
+    fd = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        os.truncate(fd, size_bytes)
+    finally:
+        os.close(fd)
+    if trace.on:
+        trace.step(f"truncate -s {size_bytes} {file}")
+    run(command(file))
+    os.mkdir(place, mode=0o700)
+    inst.journal.record("mount", path=place)
+    with loop_device(file, writable=True) as device:  # discard: blocks of deleted files are given back to the host
+        syscalls.mount(device, place, "ext4", syscalls.MS_NOSUID | syscalls.MS_NODEV, "discard")
+    for name in _FOLDERS:
+        os.mkdir(os.path.join(place, name))
+        os.symlink(os.path.join("disk", name), inst.path(name))
+
+
+def command(file: str) -> list[str]:
+    """Return the command that makes the file system; without a journal, because a crash ends the instance too."""
+    return ["mke2fs", "-q", "-t", "ext4", "-m", "0", "-O", "^has_journal", file]
+
+
+def size_bytes(home: Home) -> int | None:
+    """Return the size of the mounted file system, None if the writable layer is a folder of the host."""
+    return os.stat(image(home)).st_size if os.path.ismount(_place(home)) else None
+
+
+def image(home: Home) -> str:
+    """Return the path of the file."""
+    return home.path("disk.img")
+
+
+def _place(home: Home) -> str:
+    return home.path("disk")
