@@ -12,7 +12,7 @@ from vmctl.backend import Command, Exit
 from vmctl.errors import CommandNotFoundError, VmctlError
 from vmctl.linux.cgroups import Cgroup
 from vmctl.workload import File, Resources, Workload
-from vmm import files
+from vmm import files, preparation
 from vmm.backend import VmBackend
 
 TALKER = "echo out; echo err >&2; trap 'echo bye; exit 9' TERM; while :; do sleep 0.1; done"
@@ -138,6 +138,11 @@ def test_exec_trusts_only_the_guests_own_key(guest):
         os.replace(aside, path)
 
 
+def test_exec_makes_files_that_others_can_read(guest, capfd):
+    assert run_in(guest, "sh", "-c", "umask") == 0
+    assert capfd.readouterr().out == "0022\n"
+
+
 def test_limits_took(guest, capfd):
     assert run_in(guest, "sh", "-c", "nproc; awk '/MemTotal/ { print $2 }' /proc/meminfo") == 0
     vcpus, memory_kib = capfd.readouterr().out.split()
@@ -213,6 +218,24 @@ def test_attended_run_of_a_command_that_is_not_there(guest_root):
     assert (code, out) == (CommandNotFoundError.exit_code, "")
     assert "no-such-command" in err
     assert "missing" not in instance.names()
+
+
+@pytest.mark.parametrize(
+    ("script", "why"),
+    [
+        ("echo c >/proc/sysrq-trigger; sleep 60", "because its kernel panicked: sysrq triggered crash"),
+        ("poweroff -f; sleep 60", "because it was switched off from inside"),
+    ],
+)
+def test_guest_that_ends_itself(guest_root, script, why):
+    code, _, err = attended(Workload("ends", "tiny", ("sh", "-c", script), network="none"))
+    assert code == VmctlError.exit_code
+    assert why in err
+
+
+def test_no_guest_has_more_processors_than_its_host(guest_root):
+    code, out, _ = attended(Workload("many", "tiny", ("nproc",), network="none", resources=Resources(cpus=64.0)))
+    assert (code, out) == (0, f"{preparation.host_cpus()}\n")
 
 
 def test_guest_that_dies_while_booting(guest_root):

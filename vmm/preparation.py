@@ -56,6 +56,10 @@ def _prepare(inst: Instance, choices: Choices) -> tuple[domain.Machine, Cell | N
     inst.state.warnings = []
     if chosen.name == "tcg":
         inst.state.warnings = [f"guest code is emulated (tcg), several times slower than KVM: {chosen.why}"]
+    if domain.vcpus(work.resources.cpus) > host_cpus():
+        inst.state.warnings.append(
+            f"the guest has {host_cpus()} processors, as many as this host, not {work.resources.cpus:g}"
+        )
     with ExitStack() as stack:
         launcher = _launcher(inst, choices, chosen.name)
         stack.callback(launcher.close)
@@ -114,7 +118,7 @@ def machine_of(
         uuid=domain.machine_uuid(home.id),
         accelerator=accelerator,
         emulator=emulator(),
-        vcpus=domain.vcpus(resources.cpus),
+        vcpus=min(domain.vcpus(resources.cpus), host_cpus()),
         memory_bytes=resources.memory_bytes or DEFAULT_MEMORY_BYTES[kind],
         layers=tuple(layer.path for layer in image.stack),
         disk=files.disk(home),
@@ -139,6 +143,11 @@ def _make_disk(inst: Instance, image: Image) -> None:
         disk.make_overlay(files.disk(inst), image.disk, size_bytes)
     else:
         disk.make(files.disk(inst), size_bytes or disk.DEFAULT_SIZE_BYTES)
+
+
+def host_cpus() -> int:
+    """Return how many processors this process can use: a guest with more of them is slower, or does not even boot."""
+    return len(os.sched_getaffinity(0))
 
 
 def shared_files(machine: domain.Machine, image: Image) -> list[str]:

@@ -1,4 +1,4 @@
-"""Watch a guest: read the marks that it reports, from the file to which QEMU writes them."""
+"""Watch a guest: read the marks that it reports, from the file that the recorder writes."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from vmctl.units import format_seconds
 from vmm import boot, files
 
 CONSOLE_TAIL_LINES = 15
+TAIL_BYTES = 1 << 16
 CONSOLE_BYTES = 1 << 18  # of its end are searched for reports of the kernel
 _OOM_KILL = re.compile(rb"[Oo]ut of memory: Killed process [0-9]+")  # mm/oom_kill.c
 MARKS_BYTES = 1 << 16  # of what a guest has written are read: it could write without end
@@ -35,6 +36,11 @@ SOURCES = ("workload", "signal", "oom")  # who may have ended a workload, by the
 BOOTING = "booting"  # firmware or kernel run, which report no marks
 EXIT_SIGNAL = 128  # a shell's exit code for signal n is 128 + n
 SETTLED = "cloud-init"  # the mark when it has finished; its result.json follows
+_LAST_WORDS = {  # text of Linux on the console -> what it means
+    "Kernel panic - not syncing: ": "because its kernel panicked: ",
+    "reboot: Restarting system": "because it was rebooted, which ends it",
+    "reboot: Power down": "because it was switched off from inside",
+}
 AGENT_TIMEOUT_S = 900.0  # until our agent reports: 45 s in an emulated guest, ten times that if many run at once
 CLOUD_INIT_TIMEOUT_S = 1800.0  # after that: cloud-init may install packages
 
@@ -70,7 +76,7 @@ class GuestWatch:
         self._look_at_marks()
         if not alive and ended(inst) is None:
             raise VmctlError(
-                f"the guest {inst.name} shut down while in phase {self.phase}, without reporting why",
+                f"the guest {inst.name} shut down while in phase {self.phase}, {_last_words(inst)}",
                 hint=f"`vmctl logs --boot {inst.name}` shows its console",
                 detail=console_tail(inst),
             )
@@ -164,6 +170,15 @@ def console_tail(inst: Instance) -> str:
     return _tail(inst.console_log) or _tail(files.qemu_log(inst))
 
 
+def _last_words(inst: Instance) -> str:
+    """Return what the console shows of the reason for which a guest is gone: its kernel's last words."""
+    for line in reversed(_lines(inst.console_log)):
+        for text, meaning in _LAST_WORDS.items():
+            if text in line:
+                return f"{meaning}{line.partition(text)[2][:200].rstrip()}"
+    return "without reporting why: QEMU was killed, or could not go on"
+
+
 def _error(inst: Instance, line: str) -> VmctlError:
     code, _, text = line.partition(" ")[2].partition(" ")
     program = text.partition(": ")[2]
@@ -192,8 +207,8 @@ def _cloud_init_errors(result: str) -> list[str]:
 
 
 def _tail(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return "\n".join(console.lines(file.read()[-65536:])[-CONSOLE_TAIL_LINES:])
-    except FileNotFoundError:
-        return ""
+    return "\n".join(_lines(path)[-CONSOLE_TAIL_LINES:])
+
+
+def _lines(path: str) -> list[str]:
+    return console.lines(last_bytes(path, TAIL_BYTES).decode(errors="replace"))
