@@ -7,6 +7,7 @@ import os
 import time
 
 from vmctl.cli import output
+from vmctl.console import Filter
 from vmctl.errors import NotFoundError, SpecError
 from vmctl.folder import Home, absent
 from vmctl.linux.stdio import write_all
@@ -39,14 +40,17 @@ def run(args: argparse.Namespace) -> int:
         raise NotFoundError(f"{seen.name} has no console{mode}")
     files = {home.console_log: 1} if args.boot else {home.stdout_log: 1, home.stderr_log: 2}
     readers = {LogReader(path): fd for path, fd in files.items()}
+    filters = {fd: Filter() for fd in readers.values() if os.isatty(fd)}
     for reader in readers if args.tail is not None else ():
         reader.skip_to_tail(args.tail)
     while True:
         more = args.follow and _runs(args.name)
         for reader, fd in readers.items():
             while data := reader.read():
-                write_all(fd, data)
+                write_all(fd, filters[fd].feed(data) if fd in filters else data)
         if not more:
+            for fd, stream in filters.items():
+                write_all(fd, stream.end())
             return 0
         time.sleep(POLL_S)
 

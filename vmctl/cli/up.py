@@ -84,9 +84,9 @@ def _last_line(path: str) -> str:
 def explain(work: Workload, backend: Backend) -> None:
     """Print every step of a start."""
     for number, step in enumerate(backend.explain(work), 1):
-        print(f"{number:3}. {step.what}{f': {step.why}' if step.why else ''}")
+        print(console.visible(f"{number:3}. {step.what}{f': {step.why}' if step.why else ''}"))
         for line in step.raw.splitlines():
-            print(f"       {line}")
+            print(f"       {console.visible(line)}")
 
 
 def _summary(inst: Instance) -> str:

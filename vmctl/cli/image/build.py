@@ -7,6 +7,7 @@ import os
 import sys
 
 from vmctl.cli import output
+from vmctl.console import Filter
 from vmctl.errors import SpecError
 from vmctl.named import TYPE_CHECKING
 
@@ -100,6 +101,7 @@ class _Report:
         self._progress = output.Progress()
         self._head = ""  # the first line of the current step
         self._shown = False  # whether the head has been printed
+        self._filter = Filter() if sys.stderr.isatty() else None
         self._in_line = False  # whether the last output of a command did not end with a newline
 
     def step(self, number: int, total: int, text: str) -> None:
@@ -123,9 +125,11 @@ class _Report:
         if not self._shown:
             self._shown = True
             self._print(self._head)
-        sys.stderr.buffer.write(data)
+        shown = self._filter.feed(data) if self._filter else data
+        sys.stderr.buffer.write(shown)
         sys.stderr.buffer.flush()
-        self._in_line = not data.endswith(b"\n")
+        if shown:
+            self._in_line = not shown.endswith(b"\n")
 
     def progress(self, text: str) -> None:
         """See images.recipes.builder.Reporter."""
@@ -142,6 +146,8 @@ class _Report:
         self._progress.clear()
 
     def _end_line(self) -> None:
+        if self._filter and (rest := self._filter.end()):
+            sys.stderr.buffer.write(rest)
         if self._in_line:
             self._in_line = False
             self._print("")

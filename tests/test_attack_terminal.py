@@ -1,0 +1,144 @@
+"""From inside, against the terminal of who looks: escape sequences, and terminals that are none."""
+
+import json
+import os
+
+import pytest
+from support.commands import Terminal, ok, refused, vmctl, wait_for
+
+pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("own_store")]
+
+TITLE, CLEAR, BELL, BIDI, C1 = "\\033]0;owned\\007", "\\033[2J", "\\007", "\\342\\200\\256", "\\302\\2332J"
+BAD = ("\x1b]", "\x1b[2J", "\x07", "\u202e", "\x9b", "\x1bc", "\x1b[8m")
+SCRIPT = f"printf 'a{TITLE}b{CLEAR}c{BELL}d{BIDI}e{C1}f\\033cg\\033[8mh \\033[31mred\\n'; printf 'last\\033['"
+
+
+@pytest.mark.attack(
+    "sends escape sequences by its output to the terminal of who reads its logs", mode="container, vm", who="root"
+)
+@pytest.mark.parametrize("kind", ["container", "vm"])
+def test_logs(kind, tmp_path):
+    path = tmp_path / f"noisy-{kind}.yaml"
+    path.write_text(json.dumps({"image": "tiny", "command": ["sh", "-c", f"{SCRIPT}; {SCRIPT} >&2"]}))
+    ok("up", "-q", "--mode", kind, str(path))
+    try:
+        ok("wait", path.stem)
+        _, seen = Terminal("logs", path.stem).end()
+        assert "ab" in seen
+        assert not [bad for bad in BAD if bad in seen]
+        assert "\x1b[31mred" in seen
+        assert "\x1b[0m" in seen
+        assert "\x1b]0;owned\x07" in ok("logs", path.stem)  # into a pipe: as it was written
+    finally:
+        vmctl("rm", "-f", path.stem)
+
+
+@pytest.mark.attack("sends escape sequences by a RUN step to the terminal of who builds", mode="container", who="root")
+def test_build(tmp_path):
+    (tmp_path / "Dockerfile").write_text(f"FROM tiny\nRUN {SCRIPT}; echo; echo end\nRUN : \x1b]0;owned\x07\n")
+    _, seen = Terminal("image", "build", "--no-cache", "-t", "noisy", str(tmp_path)).end()
+    assert "\x1b[31mred" in seen
+    assert not [bad for bad in BAD if bad in seen]
+
+
+@pytest.mark.attack(
+    "sends escape sequences by the errors of its programs and names of its files", mode="container, host", who="root"
+)
+@pytest.mark.parametrize("kind", ["container", "host"])
+def test_messages(kind, tmp_path):
+    command = "/\x1b]0;owned\x07\x1b[2J\u202e"
+    network = "none" if kind == "container" else "host"
+    _, seen = Terminal("run", "--mode", kind, "--network", network, "tiny", "--", command).end()
+    assert "\\x1b]0;owned\\x07" in seen
+    assert not [bad for bad in BAD if bad in seen]
+
+
+# puts links where the host would look for a terminal, and a program that works after a change of the root
+PRISON = """
+    mkdir -p /prison/dev/pts /prison/bin /prison/proc; cp /bin/busybox /prison/bin/
+    ln -s /dev/ptmx /prison/dev/pts/ptmx
+    for n in 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29; do
+        ln -s {path} /prison/dev/pts/$n
+    done
+    echo ready; exec chroot /prison /bin/busybox sleep 1000
+"""
+
+
+@pytest.mark.attack(
+    "changes its root so that the terminal of `exec -t` is a file of the host, which then gets another owner",
+    mode="container",
+    who="root",
+)
+@pytest.mark.parametrize("userns", ["auto", "host"])
+def test_terminal_by_path(userns, canary, tmp_path):
+    path = tmp_path / "prison.yaml"
+    document = {"image": "tiny", "network": "none", "ready": {"log": "ready"}, "container": {"userns": userns}}
+    path.write_text(json.dumps({**document, "command": ["sh", "-c", PRISON.format(path=canary.path)]}))
+    ok("up", "-q", str(path))
+    try:
+        wait_for(lambda: "sleep" in ok("exec", "prison", "--", "ps"))
+        code, seen = Terminal("exec", "-t", "prison", "--", "tty").end()
+        assert (code, seen.strip().startswith("/dev/pts/")) == (0, True)
+        assert os.stat(canary.path).st_uid == 0
+    finally:
+        vmctl("rm", "-f", "prison")
+
+
+@pytest.mark.attack("puts a FIFO, a device or a folder where `exec -t` opens a terminal", mode="container", who="root")
+@pytest.mark.parametrize(
+    "command", ["mkfifo /d/ptmx", "ln -s /dev/zero /d/ptmx", "mkdir /d/ptmx", "ln -s /proc/self/fd/0 /d/ptmx"]
+)
+def test_terminal_that_is_none(command, tmp_path):
+    path = tmp_path / "fake.yaml"
+    container = {"userns": "host", "cap_add": ["SYS_ADMIN"], "seccomp": "unconfined"}
+    script = f"mkdir /d; {command}; mount --bind /d /dev/pts; echo ready; exec sleep 1000"
+    document = {"image": "tiny", "network": "none", "ready": {"log": "ready"}, "container": container}
+    path.write_text(json.dumps({**document, "command": ["sh", "-c", script]}))
+    ok("up", "-q", str(path))
+    try:
+        assert "could not be started" in refused("exec", "-t", "fake", "--", "true", timeout_s=60)
+        assert ok("exec", "-T", "fake", "--", "echo", "still") == "still\n"
+    finally:
+        vmctl("rm", "-f", "fake")
+
+
+# copies each program that runs and that is not of the image
+WATCHER = """
+    while :; do
+        for p in /proc/[0-9]*; do
+            case $(readlink $p/exe 2>/dev/null) in
+            '' | /bin/* | /dev/.init) ;;
+            *) cp $p/exe /stolen 2>/dev/null && true >>$p/exe ;;
+            esac
+            for fd in $p/fd/*; do
+                case $(readlink $fd 2>/dev/null) in /*vmctl*) echo $fd >>/found ;; esac
+            done
+        done
+    done
+"""
+
+
+@pytest.mark.attack(
+    "reads or overwrites the host's interpreter by /proc/PID/exe of an `exec` or #!/proc/self/exe (CVE-2019-5736)",
+    mode="container",
+    who="root",
+)
+@pytest.mark.parametrize(("userns", "capabilities"), [("host", []), ("auto", ["SYS_PTRACE"])])
+def test_interpreter_of_the_host(userns, capabilities, tmp_path):
+    path = tmp_path / "watch.yaml"
+    container = {"userns": userns, "cap_add": capabilities}
+    document = {"image": "tiny", "network": "none", "container": container}
+    path.write_text(json.dumps({**document, "command": ["sh", "-c", f"{WATCHER}"]}))
+    ok("up", "-q", str(path))
+    try:
+        script = "for n in 1 2; do printf '#!/proc/self/exe\\n' >/s$n; chmod 755 /s$n; done; ln -s /proc/self/exe /link"
+        ok("exec", "watch", "--", "sh", "-c", script)
+        for command in ("/s1", "/s2", "/link", "/proc/self/exe"):
+            for _ in range(3):
+                seen = vmctl("exec", "watch", "--", command, "-c", "print('python of the host')")
+                assert "python of the host" not in seen.out
+        for _ in range(10):
+            ok("exec", "watch", "--", "true")
+        assert vmctl("exec", "watch", "--", "ls", "/stolen", "/found").out == ""
+    finally:
+        vmctl("rm", "-f", "watch")
