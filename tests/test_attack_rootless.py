@@ -33,7 +33,9 @@ def workload(user, name, script, **keys):
     return json.loads(user.ok("inspect", name))[0]["pid"]
 
 
-@pytest.mark.attack("as another user of the host, enters the namespaces of an ordinary user through the process of vmctl", who="user")
+@pytest.mark.attack(
+    "as another user of the host, enters the namespaces of an ordinary user through the process of vmctl", who="user"
+)
 def test_another_user_at_the_holder(user):
     holder = holder_of(user)
 
@@ -57,7 +59,9 @@ def test_another_user_at_the_holder(user):
     assert as_nobody(reached, uid=user.uid) != []  # the attempt is a real one: it succeeds for the user
 
 
-@pytest.mark.attack("in a container of an ordinary user, passes for that user's namespaces", mode="container", who="user")
+@pytest.mark.attack(
+    "in a container of an ordinary user, passes for that user's namespaces", mode="container", who="user"
+)
 def test_container_that_looks_like_the_namespaces(user):
     run_root = f"{user.state}/run"
     script = f"mkdir -p {run_root} && mount -t tmpfs x {run_root} && echo ready; sleep 1000"
@@ -77,7 +81,11 @@ def test_container_that_looks_like_the_namespaces(user):
     user.ok("rm", "-f", "double")
 
 
-@pytest.mark.attack("in a container of an ordinary user, kills or traces processes of that user on the host", mode="container", who="user")
+@pytest.mark.attack(
+    "in a container of an ordinary user, kills or traces processes of that user on the host",
+    mode="container",
+    who="user",
+)
 def test_processes_of_the_user(user):
     holder = holder_of(user)
     pid = workload(user, "killer", "sleep 1000", container={"cap_add": ["ALL"]})
