@@ -47,7 +47,7 @@ def _status(path: str) -> os.stat_result | None:
         return None
     except PermissionError:
         raise UnavailableError(
-            f"{path} is below a folder of another user", hint="run it as root: sudo vmctl ..., or set VMCTL_ROOT"
+            f"{path} is below a folder of another user", hint="use sudo, or set VMCTL_ROOT"
         ) from None
 
 
