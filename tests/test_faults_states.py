@@ -166,3 +166,19 @@ def test_a_state_of_a_later_version_is_not_replaced_by_an_older_one(root):
         file.write(json.dumps({**inst.state.values(), "phase_of_the_moon": "full"}).encode() + b"\n")
     assert row()["status"] == "unknown"
     assert "phase_of_the_moon" in row()["reason"]
+
+
+@pytest.mark.parametrize("record", ["state.jsonl", "workload.json"])
+@pytest.mark.parametrize("content", [b"", b"\0" * 4096])
+@pytest.mark.parametrize("verb", ["down web", "rm web", "prune -f"])
+def test_an_instance_that_a_loss_of_power_has_blanked(empty_root, record, content, verb):
+    """ext4 may have written the names of its files, and not their content."""
+    inst = engine.create(Workload("web", "tiny"), backends.load("host"))
+    with open(inst.path(record), "wb") as file:
+        file.write(content)
+    assert row()["status"] == "unknown"  # blank, but not since before the host was started
+    os.utime(inst.path(record), (1e9, 1e9))
+    assert (row()["status"], "was lost when the host went down" in row()["reason"]) == ("failed", True)
+    assert inspect("web")["reason"] == row()["reason"]
+    ok(*verb.split())
+    assert instance.names() == []

@@ -289,7 +289,7 @@ def rm(name: str, *, force: bool = False) -> list[str]:
         inst = instance.load(name)
         backend = _backend(inst)
     except UnreadableError as error:
-        if force:
+        if force or isinstance(error, instance.LostError):
             return removal.remove_unreadable(name)
         error.hint = removal_hint(name)
         raise
@@ -318,6 +318,8 @@ def down(name: str, timeout_s: float | None = None) -> bool:
             removal.remove(inst, _backend(inst))
     except NotFoundError:
         return False
+    except instance.LostError:
+        removal.remove_unreadable(name)
     except UnreadableError as error:
         error.hint = removal_hint(name)
         raise

@@ -82,6 +82,10 @@ class State:
         return dict(vars(self))
 
 
+class LostError(records.UnreadableError):
+    """The files of an instance are blank after a loss of power: it can be removed like one that has ended."""
+
+
 class Instance(Folder):
     """A named instance and its directory."""
 
@@ -211,8 +215,23 @@ def load(name: str) -> Instance:
     try:
         return _read(name, os.path.join(paths.instances_root(), name))
     except records.UnreadableError as error:
+        if _is_lost(os.path.join(paths.instances_root(), name)):
+            raise LostError(f"{name} was lost when the host went down: its files are empty") from None
         error.hint = error.hint or removal_hint(name)
         raise
+
+
+def _is_lost(directory: str) -> bool:
+    """Return whether a record is blank since before the host was started: nothing of it can run any more.
+
+    The names of new files can be on the disk before their content, and an instance is not synced, see durable.py.
+    """
+    booted_s = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+    for path in (os.path.join(directory, name) for name in (STATE, WORKLOAD)):
+        with suppress(OSError, records.UnreadableError):
+            if os.lstat(path).st_mtime < booted_s and not records.content(path, path).strip(b"\0"):
+                return True
+    return False
 
 
 def _read(name: str, directory: str) -> Instance:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vmctl import engine, instance
 from vmctl.errors import NotFoundError, VmctlError
-from vmctl.instance import Instance
+from vmctl.instance import Instance, LostError
 from vmctl.named import NamedTuple
 
 UNKNOWN = "unknown"
@@ -38,6 +38,8 @@ def look(name: str) -> Seen | None:
         return Seen(name, inst, status, _reason(inst) if status in ENDED else "")
     except NotFoundError:
         return None
+    except LostError as error:
+        return Seen(name, None, "failed", str(error))
     except VmctlError as error:  # damaged, of a later format, or of a mode that is not installed
         return Seen(name, inst, UNKNOWN, str(error))
     except OSError as error:  # for example a file of /proc that cannot be read
