@@ -33,9 +33,25 @@ def marks(home: Home) -> str:
     return home.path("marks")
 
 
-def killed(home: Home) -> str:
-    """A file that exists if vmctl killed the guest, which could not report its end."""
-    return home.path("killed")
+def mark_killed(home: Home, *, killed: bool) -> None:
+    """Record whether vmctl killed the guest, which could then not report its end. Raises OSError.
+
+    The file exists from the preparation on, with a blank: on a full disk it could not be made.
+    """
+    fd = os.open(home.path("killed"), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        os.pwrite(fd, b"k" if killed else b" ", 0)
+    finally:
+        os.close(fd)
+
+
+def is_killed(home: Home) -> bool:
+    """Return whether vmctl killed the guest; an empty file, of an earlier version, means so too."""
+    try:
+        with open(home.path("killed"), "rb") as file:
+            return file.read(1) != b" "
+    except FileNotFoundError:
+        return False
 
 
 def client_key(home: Home) -> str:

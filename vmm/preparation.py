@@ -199,7 +199,8 @@ def _make_ports(inst: Instance) -> None:
         with suppress(FileExistsError):
             os.mkfifo(path, 0o600)
     logs = [path for _, path, *_ in streams]
-    for path in (files.killed(inst), *logs, *(f"{path}.1" for path in logs)):
+    files.mark_killed(inst, killed=False)
+    for path in (*logs, *(f"{path}.1" for path in logs)):
         with suppress(FileNotFoundError):
             os.unlink(path)
     for path in logs:
@@ -207,7 +208,7 @@ def _make_ports(inst: Instance) -> None:
     pid, go = recorder.start(streams)
     try:
         inst.state.supervisor_pid, inst.state.supervisor_start = pid, processes.start_time(pid)
-        inst.journal.record("process", pid=pid, start=inst.state.supervisor_start or 0, role="recorder")
+        inst.journal.record_process(pid, inst.state.supervisor_start, "recorder")
         os.write(go, b"g")
     finally:
         os.close(go)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import time
@@ -67,7 +66,7 @@ class GuestWatch:
         inst = self.inst
         if (reported := ended(inst)) or inst.state.pid is None or self.alive():
             return reported
-        return Exit(EXIT_SIGNAL + signal.SIGKILL, "signal") if os.path.exists(files.killed(inst)) else None
+        return Exit(EXIT_SIGNAL + signal.SIGKILL, "signal") if files.is_killed(inst) else None
 
     def observe(self) -> str:
         """See Watch. Raises CommandNotFoundError, CommandNotExecutableError or VmctlError for a start that failed."""
