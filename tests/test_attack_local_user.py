@@ -24,6 +24,11 @@ def mode(request):
     return request.param
 
 
+@pytest.fixture(scope="module", params=["root"])  # the folders of an ordinary user are in a home that is closed too
+def who(request):
+    return request.param
+
+
 @pytest.fixture(scope="module")
 def open_root(guest_root):
     """The VMCTL_ROOT of this file, in a folder that everybody can enter, as /var/lib is."""
@@ -32,12 +37,12 @@ def open_root(guest_root):
 
 
 @pytest.fixture(scope="module")
-def cell(open_root, caller, mode, tmp_path_factory):
+def cell(open_root, caller, mode):
     keys = {"env": {"TOKEN": "secret"}, "files": [{"path": "/etc/key", "content": "secret", "mode": "0644"}]}
     if mode != "vm":
         keys["volumes"] = ["/usr/bin/id:/given:ro"]
     script = "echo secret; if [ -e /given ]; then cp /given /evil && chmod 4755 /evil; fi; exec sleep 100000"
-    cell = Cell(caller, mode, tmp_path_factory.mktemp("cell"), command=["sh", "-c", script], **keys)
+    cell = Cell(caller, mode, command=["sh", "-c", script], **keys)
     cell.shell("until [ -e /proc/uptime ] && { [ ! -e /given ] || [ -u /evil ]; }; do sleep 0.1; done")
     yield cell
     cell.end()
