@@ -57,6 +57,8 @@ def _as_user(args):
 
     with OrdinaryUser() as user:
         user.give_image()
+        if "vm" in (args.mode or ()):
+            user.give_kernel()
         here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
         words, options = user.command(*_words(args, user.home), folder=here)
         options["env"].update(PYTHONPATH=here)
