@@ -295,12 +295,12 @@ def test_the_network_of_the_host_without_power_over_it(own_root):
     assert "Read-only file system" in result.err
 
 
-def older_kernel():
-    """Make mount_setattr (call 442) fail in this process and its children, as before Linux 5.12."""
+def older_kernel(call=442, number=errno.ENOSYS):
+    """Make mount_setattr, or another call, fail in this process and its children, as before Linux 5.12."""
     load, unless_equal, refuse, allow = (
         (0x20, 0, 0, 0),
-        (0x15, 0, 1, 442),
-        (6, 0, 0, 0x50000 | errno.ENOSYS),
+        (0x15, 0, 1, call),
+        (6, 0, 0, 0x50000 | number),
         0x7FFF0000,
     )
     program = (load, unless_equal, refuse, (6, 0, 0, allow))
@@ -312,6 +312,16 @@ def test_a_kernel_that_cannot_is_named(own_root):
     assert "this kernel cannot map the owners of an image to a user namespace: " in output
     assert "Function not implemented" in output
     assert ok("run", *HOST, "tiny", "--", "echo", "can", preexec_fn=older_kernel) == "can\n"
+
+
+@pytest.mark.parametrize("flags", [AUTO, HOST])
+def test_a_kernel_that_needs_attached_layers(own_root, tmp_path, flags):
+    """Before Linux 6.15 overlayfs refuses a layer that is attached nowhere; here fsmount fails the same way."""
+    script = ("sh", "-c", "echo new >/bin/made; stat -c %u /bin/made /bin/busybox; ls /srv; rm -r /usr")
+    before = mountinfo.below(str(own_root))
+    result = vmctl("run", *flags, "tiny", "--", *script, preexec_fn=lambda: older_kernel(432, errno.EINVAL))
+    assert (result.code, result.out) == (0, "0\n0\n"), result
+    assert mountinfo.below(str(own_root)) == before
 
 
 def test_explain_names_the_range(own_root, tmp_path):
