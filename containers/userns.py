@@ -60,8 +60,7 @@ class MappingBarrier:
     def release(self, pid: int) -> None:
         """Map the ids of the child and let it continue, in the parent. On OSError it ends the child first."""
         try:
-            for name in ("uid_map", "gid_map"):
-                kernelfile.write(f"/proc/{pid}/{name}", self._mapping)
+            _write_mapping(pid, self._mapping)
             os.write(self._write, b"m")
         except OSError:
             os.kill(pid, signal.SIGKILL)
@@ -83,21 +82,33 @@ def namespace_with(mapping: str) -> Iterator[int]:
 
     The kernel takes the mapping of a mount from a namespace; this one exists before the instance is started.
     """
-    barrier = MappingBarrier(mapping)
+    read, write = os.pipe()
     pid = syscalls.clone3(syscalls.CLONE_NEWUSER, exit_signal=signal.SIGCHLD)
     if pid == 0:
-        _exit_after(barrier)
-    namespace = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+        _exit_after(read, write)
     try:
-        barrier.release(pid)
-        os.waitpid(pid, 0)
-        yield namespace
+        namespace = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            _write_mapping(pid, mapping)
+            os.kill(pid, signal.SIGKILL)  # the descriptor keeps the namespace; the process need not even have run
+            yield namespace
+        finally:
+            os.close(namespace)
     finally:
-        os.close(namespace)
+        os.close(write)
+        os.close(read)
+        os.waitpid(pid, 0)
 
 
-def _exit_after(barrier: MappingBarrier) -> NoReturn:
+def _write_mapping(pid: int, mapping: str) -> None:
+    for name in ("uid_map", "gid_map"):
+        kernelfile.write(f"/proc/{pid}/{name}", mapping)
+
+
+def _exit_after(read: int, write: int) -> NoReturn:
+    """Exit when the parent has closed the pipe, as it does when it is killed."""
     try:
-        barrier.wait()
+        os.close(write)
+        os.read(read, 1)
     finally:
         os._exit(0)
