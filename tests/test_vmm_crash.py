@@ -13,7 +13,7 @@ from vmctl.errors import UnavailableError, VmctlError
 from vmctl.linux import processes, syscalls
 from vmctl.net import switch
 from vmctl.workload import Workload
-from vmm import domain, files, launcher, qemu
+from vmm import confinement, domain, files, launcher, qemu
 from vmm.backend import VmBackend
 
 pytestmark = pytest.mark.alone  # what the host shows is compared whole
@@ -104,6 +104,16 @@ def test_failed_start_says_why_and_leaves_nothing(guest_root, monkeypatch):
     with pytest.raises(VmctlError, match=r"libvirt cannot start the guest crash: .*offset"):
         engine.up(WORK, "vm", wait=False)
     assert host() == before
+    assert os.listdir(paths.instances_root()) == []
+
+
+def test_a_qemu_that_cannot_be_confined_is_not_started(guest_root, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(1, "Operation not permitted", "/")
+
+    monkeypatch.setattr(confinement, "enter", refuse)
+    with pytest.raises(UnavailableError, match="QEMU of crash cannot be confined: Operation not permitted"):
+        engine.up(WORK, "vm", wait=False)
     assert os.listdir(paths.instances_root()) == []
 
 

@@ -111,7 +111,13 @@ def _launch(connection: Connection, request: StartRequest) -> dict[str, int]:
         trace.step(commands.join(["virsh", "--connect", connection.uri, "create", path]))
         trace.on = False  # the steps below have no equal in a shell: the next program is libvirt's
     if request.cell:
-        confinement.enter(request.cell, without_network=network is None)
+        try:
+            confinement.enter(request.cell, without_network=network is None)
+        except OSError as error:
+            raise UnavailableError(
+                f"QEMU of {request.name} cannot be confined: {error.strerror} ({error.filename})",
+                hint="this needs Linux 5.12, with mount, IPC, UTS and cgroup namespaces",
+            ) from None
     actual = connection.create(request.name, request.xml)
     if request.cell:
         confinement.hide(request.cell)
