@@ -133,6 +133,25 @@ def test_a_folder_that_keeps_its_name_is_removed_in_an_order_that_can_be_repeate
     assert not os.path.exists(inst.directory)
 
 
+def test_images_are_removed_from_a_full_disk(disk, tmp_path):
+    """Removing is how one gets space back; what adds something is refused with the reason and changes nothing."""
+    archive = str(tmp_path / "tiny.tar")
+    ok("image", "export", "tiny", "-o", archive)
+    os.unlink(paths.images_root())
+    for name in ("one", "two"):
+        ok("image", "import", archive, "--name", name)
+    ok("image", "rm", "two")
+    disk.fill()
+    before = ok("image", "ls", "--format", "json")
+    error = refused("image", "import", archive, "--name", "three")
+    assert "No space left" in error or "full" in error
+    assert ok("image", "ls", "--format", "json") == before
+    ok("image", "rm", "one")
+    assert json.loads(ok("image", "ls", "--format", "json")) == []
+    ok("prune", "-f")
+    assert left(disk) == []
+
+
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("disk", ["blocks"], indirect=True)
 def test_a_guest_on_a_full_disk(disk, tmp_path):

@@ -6,6 +6,7 @@ OCI image specification), `layers/` and `disks/` their contents; see documents.p
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import time
@@ -203,16 +204,27 @@ def _replace(name: str, descriptor: dict[str, Any] | None) -> tuple[dict[str, An
         if old["digest"] not in digests and users(old["digest"]):
             digests.add(old["digest"])
             kept.append({key: value for key, value in old.items() if key != "annotations"})
-    write_index(kept)
     gone = [old for old in before if old["digest"] not in digests]
+    try:
+        write_index(kept)
+    except OSError as error:  # on a full disk, the removal itself makes space for the shorter index
+        if descriptor is not None or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        freed_bytes = _delete(documents.files_of(gone) - documents.files_of(kept))
+        write_index(kept)
+        return {}, freed_bytes
     # without `gone`, as after most additions, no other image is read
     return descriptor or {}, _collect(documents.files_of(gone)) if gone else 0
 
 
 def _collect(files: Iterable[str]) -> int:
     """Delete those of the files that belong to no image, and return the number of bytes freed on the disk."""
+    return _delete(set(files) - documents.files_of(index()))
+
+
+def _delete(files: Iterable[str]) -> int:
     freed_bytes = 0
-    for file in set(files) - documents.files_of(index()):
+    for file in files:
         with suppress(FileNotFoundError):
             status = os.stat(file)
             os.unlink(file)
