@@ -1,9 +1,10 @@
-"""A local attacker owns the folder that root reads, and exchanges a folder in it with a link while root reads it."""
+"""Root reads a folder in which somebody else exchanges folders and links meanwhile: a local user, or a workload."""
 
 import subprocess
 
 import pytest
-from support.attack_table import callers
+from support.attack_table import callers, modes
+from support.attacks import Cell
 from support.commands import VMCTL
 from support.exchange import exchanged_when_opened
 
@@ -56,3 +57,37 @@ def test_copy(guest_root, caller, folder, canary, tmp_path):
 def test_import_of_a_folder(guest_root, caller, folder, canary, tmp_path):
     for _ in made_while_exchanged(folder, caller, "image", "import", str(folder), "--name", "race"):
         assert canary.secret.encode() not in content("race", tmp_path)
+
+
+EXCHANGER = r"""
+    #define _GNU_SOURCE
+    #include <fcntl.h>
+    #include <stdio.h>
+    #include <stdlib.h>
+    #include <unistd.h>
+    int main(int argc, char **argv) {
+        for (int i = 0; i < 6000; i++) {
+            if (renameat2(AT_FDCWD, "/srv/d", AT_FDCWD, "/srv/l", RENAME_EXCHANGE)) { perror("renameat2"); return 1; }
+            usleep(rand() % 8000);
+        }
+    }"""
+
+
+@pytest.mark.attack(
+    "exchanges a folder with a link to root's files, from inside, while `commit` or `diff` reads the changes"
+)
+@modes("container")
+@callers("root")
+def test_commit(guest_root, caller, mode, folder, canary, tmp_path):
+    cell = Cell(caller, mode)
+    program = cell.compiled(EXCHANGER)
+    fill = f"mkdir /srv/d; for i in $(seq 0 {FILES - 1}); do echo harmless > /srv/d/$i; done"
+    assert (
+        cell.shell(f"{fill}; ln -s {tmp_path / 'secrets'} /srv/l; {program} > /dev/null 2>&1 < /dev/null &").code == 0
+    )
+    for _ in range(8):
+        caller.vmctl("diff", cell.name)
+        if caller.vmctl("commit", "--no-pause", cell.name, "race").code == 0:
+            assert canary.secret.encode() not in content("race", tmp_path)
+    cell.end()
+    caller.vmctl("image", "rm", "-f", "race")

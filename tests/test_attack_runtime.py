@@ -22,7 +22,7 @@ def run(caller, mode, *words, **options):
 def test_working_folder_through_a_descriptor(cell, caller, mode, canary):
     script = f"pwd; ls -l /proc/self/fd /proc/1/fd; cat {UP}{canary.path}"
     seen = [run(caller, mode, "-w", f"/proc/self/fd/{fd}", "tiny", "--", "sh", "-c", script) for fd in fds(mode)]
-    for number in FDS:
+    for number in fds(mode):
         folder = f"/proc/self/fd/{number}"
         seen.append(caller.vmctl("exec", "-u", "0", "-w", folder, cell.name, "--", "sh", "-c", script))
     canary.check(*seen)
