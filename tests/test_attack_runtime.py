@@ -34,10 +34,10 @@ def fds(mode):
 
 @pytest.mark.attack("finds more descriptors than its three streams, in the workload, its init and in `exec`")
 def test_descriptors(cell, caller, mode):
-    listing = "for p in 1 self; do ls /proc/$p/fd | tr '\\n' ' '; echo; done"
+    # no pipe: a shell that makes one has two descriptors more for a moment; PID 1 of a guest is the guest's own
+    listing = "ls /proc/1/fd; ls /proc/self/fd" if mode == "container" else "ls /proc/self/fd"
     for seen in (cell.shell(listing).out, run(caller, mode, "tiny", "--", "sh", "-c", listing).out):
-        for line in seen.splitlines():
-            assert set(map(int, line.split())) <= {0, 1, 2, 3}, seen  # 3: of ls itself
+        assert set(map(int, seen.split())) <= {0, 1, 2, 3}, seen  # 3: of ls itself
 
 
 LINKS = {

@@ -17,6 +17,9 @@ from support import commands
 from support.archives import Layout, blob_name
 from support.tars import tar_of
 
+from vmctl import paths
+from vmctl.linux import filetree
+
 
 class Caller:
     """Runs vmctl as root."""
@@ -28,6 +31,15 @@ class Caller:
 
     def vmctl(self, *words, **options):
         return commands.vmctl(*words, **options)
+
+    @property
+    def state(self):
+        """The state root."""
+        return paths.state_root()
+
+    def stored_bytes(self):
+        """Return what is allocated for all that vmctl keeps for this caller."""
+        return filetree.allocated_bytes(self.state)
 
     def write(self, name, content):
         """Write a file for this caller and return its path."""
@@ -66,6 +78,10 @@ class UserCaller(Caller):
         self.user, self.uid = user, user.uid
         user.give_image()
         user.give_kernel()
+
+    @property
+    def state(self):
+        return self.user.state
 
     def vmctl(self, *words, **options):
         return self.user.vmctl(*words, **options)
