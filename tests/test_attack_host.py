@@ -12,7 +12,8 @@ def test_process_of_the_host(cell, canary):
     seen = cell.shell("for p in /proc/[0-9]*; do tr '\\0' ' ' < $p/environ; tr '\\0' ' ' < $p/cmdline; done 2>&1")
     assert "sleep 100000" in seen.out  # its own
     assert "sleep 100001" not in seen.out
-    cell.shell(f"kill -9 {canary.process.pid} {os.getpid()}")
+    if cell.mode == "container":  # in a guest these are pids of its own processes
+        cell.shell(f"kill -9 {canary.process.pid} {os.getpid()}")
     canary.check(seen)
 
 

@@ -24,9 +24,19 @@ def collected():
 
 
 def test_each_attack_has_a_row_and_each_row_an_attack(collected):
-    written = {row[:3] + row[4:] for row in attack_table.read()}
-    assert written - collected == set(), "rows without a test"
-    assert collected - written == set(), HINT
+    tests = {(attempt, test) for attempt, _, _, test in collected}
+    written = {(row.attempt, row.test) for row in attack_table.read()}
+    assert written - tests == set(), "rows without a test"
+    assert tests - written == set(), HINT
+
+
+def test_no_row_claims_more_than_its_test_tries(collected):
+    """A row has the modes and callers of the last run, which need not have been a run of all of them."""
+    tried = {test: (set(modes.split(", ")), set(who.split(", "))) for _, modes, who, test in collected}
+    for row in attack_table.read():
+        modes, who = tried[row.test]
+        assert set(row.modes.split(", ")) <= modes, row
+        assert set(row.who.split(", ")) <= who, row
 
 
 def test_no_attempt_got_through():
