@@ -164,7 +164,8 @@ class Relay:
             write_all(self._targets[source], data)
         except OSError as error:
             if error.errno not in _NO_READER:
-                self._error = self._error or error
+                what = f"the output could not be written: {error.strerror}"
+                self._error = self._error or OSError(error.errno, what)
             self.close(source)  # the workload gets SIGPIPE, or SIGHUP from its terminal
             return 0
         return len(data)
