@@ -133,6 +133,7 @@ class Cell:
         keys = {"image": "tiny", "command": ["sleep", "100000"], "init": True, **keys}
         text = "".join(f"{key}: {json.dumps(value)}\n" for key, value in keys.items())
         caller.ok("up", "--quiet", "--mode", mode, caller.write(f"{self.name}.yaml", text))
+        commands.wait_for(self.alive)  # an attempt that never ran would hold, too
 
     def exec(self, *words, user="0", **options):
         """Run a command inside and return its (code, out, err)."""
