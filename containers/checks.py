@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from containers import disk, identity, preparation
+from containers import identity, preparation
 from images.store import store
 from images.store.image import architecture, check_files, process
 from vmctl.backend import Problem
@@ -30,8 +30,10 @@ def problems(work: Workload, *, namespaced: bool) -> Iterator[Problem]:
         yield from _taken_ready_port(work)
     if work.restart.policy != "no":
         yield Problem(f"restart: {work.restart.policy} is not supported in this mode yet", hint="leave the key out")
-    if unavailable := disk.problem(work.resources.disk_bytes):
-        yield unavailable
+    if work.resources.disk_bytes is not None:
+        from containers import disk
+
+        yield from filter(None, [disk.problem(work.resources.disk_bytes)])
 
 
 def _taken_ready_port(work: Workload) -> Iterator[Problem]:

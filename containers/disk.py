@@ -20,10 +20,8 @@ LEAST_BYTES = 4 << 20
 _FOLDERS = ("upper", "work")
 
 
-def problem(size_bytes: int | None) -> Problem | None:
+def problem(size_bytes: int) -> Problem | None:
     """Return why a writable layer of this size cannot be made here, if so."""
-    if size_bytes is None:
-        return None
     if not usernamespace.is_host_root():
         return Problem("resources.disk needs a loop device, which only root has", "leave the key out, or use --mode vm")
     if which("mke2fs") is None:

@@ -24,7 +24,7 @@ def boot_id() -> str:
     After a restart another process can have the same pid and even the same start time.
     """
     try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as file:
             return file.read().strip()
     except OSError:
         return ""
