@@ -33,7 +33,7 @@ TAR_WORDS = ("size", "mtime", "path", "linkpath", "uid", "SCHILY.xattr.user.x", 
 TAR_WORDS += ("20 size=1e9\n", "30 mtime=1e9\n", ".wh.", ".wh..wh..opq", "ustar\00000", "ustar  \0", "GNU.sparse.size")
 
 
-def _tar(form, **pax):
+def _tar(form, *, deletions=True, **pax):
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=form) as tar:
         for name, kind, more in (
@@ -46,6 +46,8 @@ def _tar(form, **pax):
             ("n" * 150, tarfile.REGTYPE, {}),
             ("d/.wh.x", tarfile.REGTYPE, {}),
         ):
+            if name.endswith(".wh.x") and not deletions:
+                continue
             info = tarfile.TarInfo(name)
             info.type = kind
             for key, value in more.items():
@@ -326,7 +328,10 @@ def disk(data):
     partitions.of_disk(place.file("disk", data))
 
 
-@target("add-archive", *TARS, *map(gzip.compress, TARS), words=TAR_WORDS, cost=10)
+ADDED = [_tar(form, deletions=False) for form in (tarfile.PAX_FORMAT, tarfile.GNU_FORMAT)]
+
+
+@target("add-archive", *ADDED, *map(gzip.compress, ADDED), words=TAR_WORDS, cost=10)
 def add_archive(data):
     path = place.file("added.tar", _with_checksums(data))
     if unpack.is_archive(path):
