@@ -129,7 +129,7 @@ class HostDevice(NamedTuple):
         mount(None, self.path, None, MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NOEXEC)
 
     def __str__(self) -> str:
-        return f"mount --bind -o nosuid,noexec {self.path} {self.path}, from the host's root"
+        return f"mount --bind -o ro,nosuid,noexec {self.path} {self.path}, from the host's root"
 
 
 class HostTree(NamedTuple):

@@ -3,7 +3,7 @@
  *
  *   floor ROOT OVERLAY-OPTIONS PROGRAM [ARGUMENT...] < steps
  *
- * `steps` are lines of mount(8), mknod(1) and ln(1) as `vmctl up --explain` prints them. They are parsed before the
+ * `steps` are lines of mount(8), mknod(1), ln(1) and echo(1) as `vmctl up --explain` prints them. They are parsed before the
  * clock starts, and taken inside the new root between pivot_root and exec. Without steps, only namespaces, overlay,
  * pivot_root and exec are measured. See clone(2), pivot_root(2), Documentation/filesystems/overlayfs.rst.
  */
@@ -28,7 +28,7 @@
 enum { MAX_STEPS = 128, LINE = 1024 };
 
 struct step {
-    enum { MOUNT, COVER, READ_ONLY, DEVICE, LINK } kind;
+    enum { MOUNT, COVER, READ_ONLY, DEVICE, HOST_DEVICE, LINK, SETTING } kind;
     char source[256], target[256], type[32], data[256];
     unsigned long flags;
     unsigned major, minor;
@@ -73,6 +73,11 @@ static int parse(char *line, struct step *step)
     if (sscanf(line, "mount -t %31s -o %255s %255s %255s", step->type, options, step->source, step->target) == 4) {
         step->kind = MOUNT;
         parse_options(options, step);
+    } else if (sscanf(line, "mount --bind -o %255s %255s %255[^,],", options, step->source, step->target) == 3) {
+        step->kind = HOST_DEVICE;
+        parse_options(options, step);
+    } else if (sscanf(line, "echo '%255[^']' > %255s", step->data, step->target) == 2) {
+        step->kind = SETTING;
     } else if (sscanf(line, "mount --bind %255s %255s && %15s", step->source, step->target, verb) == 3) {
         step->kind = READ_ONLY;
     } else if (sscanf(line, "mount --bind %255s %255s", step->source, step->target) == 2) {
@@ -126,6 +131,24 @@ static int make_read_only(const struct step *step)
     return mount(NULL, step->target, NULL, flags, NULL);
 }
 
+/* Bind a device of the host, whose root is the working directory. */
+static int bind_device(const struct step *step)
+{
+    int file = open(step->target, O_CREAT | O_WRONLY | O_CLOEXEC, 0666);
+
+    if (file < 0 || close(file) || mount(step->source + 1, step->target, NULL, MS_BIND, NULL))
+        return -1;
+    return mount(NULL, step->target, NULL, MS_BIND | MS_REMOUNT | step->flags, NULL);
+}
+
+static int set(const struct step *step)
+{
+    int file = open(step->target, O_WRONLY | O_CLOEXEC);
+    ssize_t length = strlen(step->data);
+
+    return file < 0 || write(file, step->data, length) != length || close(file) ? -1 : 0;
+}
+
 static int take(const struct step *step)
 {
     switch (step->kind) {
@@ -133,6 +156,8 @@ static int take(const struct step *step)
     case COVER: return cover(step);
     case READ_ONLY: return make_read_only(step);
     case DEVICE: return mknod(step->target, S_IFCHR | 0666, makedev(step->major, step->minor));
+    case HOST_DEVICE: return bind_device(step);
+    case SETTING: return set(step);
     case LINK: return symlink(step->source, step->target);
     }
     return -1;
@@ -145,6 +170,7 @@ static void child(const char *root, const char *overlay, char **argv, int output
     int old = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     check(old < 0 || chdir(root), "enter root");
     check(syscall(SYS_pivot_root, ".", "."), "pivot_root");
+    check(fchdir(old), "enter the old root");
     umask(0);
     for (int i = 0; i < count; i++)
         check(take(&steps[i]), steps[i].target);

@@ -31,7 +31,8 @@ NOTES = (
     "docker gets the same files as an image, and its service is already running; podman uses the folder directly.",
     "virsh starts the same domain as vmctl through a libvirtd that is already running; vmctl uses the embedded driver.",
     "Making the cgroup belongs to vmctl's preparation, before T0; `vmctl run` as a whole command includes it.",
-    "The floor is a C program: clone3 with the same namespaces, overlay, pivot_root, exec; no cgroup, no seccomp.",
+    "The floor is a C program: clone3 with the same namespaces except that of users, overlay, pivot_root, exec; no "
+    "cgroup, no seccomp. runc and bwrap have no user namespace here either, vmctl has one.",
 )
 
 
