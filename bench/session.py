@@ -100,7 +100,7 @@ class Session:
         argv, whole = module("bench.worker"), False
         try:
             env = leftovers.marked(self.head.id, name)
-            _, seen, _ = run(argv, stdin=msgspec.json.encode(values), env=env, timeout_s=limit_s)
+            _, seen, _ = run(argv, stdin=msgspec.json.encode(values), env=env, timeout_s=limit_s, outlives=True)
             whole = True
             return msgspec.convert({**known, **msgspec.json.decode(seen)}, Sample)
         except CommandError as error:

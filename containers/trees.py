@@ -111,9 +111,11 @@ def _attached_first(inst: Instance, launch: Launch, layers: Sequence[int]) -> in
     launch.root._replace(layers=tuple(map(os.path.basename, points)), folder=os.path.dirname(points[0])).apply()
     mountinfo.unmount_all(inst.run_dir)  # the overlay keeps them in use
     try:
-        return syscalls.open_tree(launch.root.target, recursive=False)
+        root = syscalls.open_tree(launch.root.target, recursive=False)
     finally:
         syscalls.umount2(launch.root.target, syscalls.MNT_DETACH)
+    syscalls.mount_setattr(root, 0, propagation=syscalls.MS_PRIVATE)  # pivot_root(2) refuses a shared one
+    return root
 
 
 def _volume(inst: Instance, volume: Volume, namespace: int | None) -> int:

@@ -13,7 +13,7 @@ from support.commands import VMCTL, free_port, ok, refused, start, vmctl, wait_f
 
 from bench import manifest, questions, result, schedule, session
 from bench.model import CONTROL, Sample, Step
-from vmctl import instance
+from vmctl import instance, oldforms
 from vmctl.errors import SpecError
 from vmctl.workload import File, HttpProbe, Ready, Workload
 
@@ -200,7 +200,7 @@ def test_a_measurement_that_an_earlier_version_began_is_resumed(guest_root, tmp_
     kept = json.loads(path.read_text())
     assert kept.pop("format") == 1
     assert kept.pop("workload")["image"] == SPOKEN.image
-    kept["work"] = json.dumps(SPOKEN)
+    kept["work"] = json.dumps([getattr(SPOKEN, key) for key in oldforms.KEYS["workload"].split()])
     kept["choices"] = {"VMCTL_ACCEL": kept.pop("options")["accel"]}
     path.write_text(json.dumps(kept))
     again = session.resume(str(tmp_path))

@@ -18,7 +18,7 @@ from vmctl.run import run
 ROOT = Path(__file__).parent.parent
 PACKAGES = "python3,kmod,mount,tini,procps"
 pytestmark = pytest.mark.timeout(1200)  # the first test waits for the packages and the guest
-MODULES = ("virtio_pci", "virtio_blk", "loop", "erofs", "overlay", "bridge", "veth")
+MODULES = ("virtio_pci", "virtio_blk", "loop", "erofs", "overlay", "bridge", "veth", "nf_tables", "nft_meta_bridge")
 
 INIT = """#!/bin/busybox sh
 /bin/busybox mkdir -p /proc /sys /dev /host
@@ -45,7 +45,7 @@ show limits vmctl run --network none -m 64M --pids 20 --cpus 0.5 tiny -- \
     sh -c 'cd /sys/fs/cgroup; cat memory.max pids.max cpu.max; : >memory.max'
 show oom vmctl run --network none -m 16M tiny -- dd if=/dev/zero of=/dev/shm/file bs=1M count=40
 show network vmctl run tiny -- \
-    sh -c 'ip -o -4 address show eth0; ping -c 1 -W 5 10.77.0.1 | grep -c "1 packets received"'
+    sh -c 'ip -o -4 address show eth0; nc -w 5 10.77.0.1 1 2>&1 | grep -c refused'
 show userns vmctl run --network none --userns auto tiny -- \
     sh -c 'read -r inside outside count </proc/self/uid_map; echo $inside $count; stat -c %u /bin'
 show host vmctl run --mode host tiny -- sh -c 'exit 4'

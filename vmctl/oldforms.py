@@ -8,7 +8,7 @@ from vmctl.records import UnreadableError
 if TYPE_CHECKING:
     from typing import Any
 
-_KEYS = {
+KEYS = {
     "workload": "name image command env workdir user files ports volumes resources ready restart network init vm"
     " container",
     "files": "path content mode",
@@ -30,7 +30,7 @@ def workload(values: list[Any], what: str) -> dict[str, Any]:
 
 
 def _named(kind: str, values: Any, what: str) -> dict[str, Any]:
-    keys = _KEYS[kind].split()
+    keys = KEYS[kind].split()
     if not isinstance(values, list) or len(values) > len(keys):
         raise UnreadableError(f"{what} is damaged: expected {len(keys)} values for {kind}")
     return {
@@ -41,4 +41,4 @@ def _named(kind: str, values: Any, what: str) -> dict[str, Any]:
 def _value(key: str, value: Any, what: str) -> Any:
     if key in _LISTS and isinstance(value, list):
         return [_named(key, item, what) for item in value]
-    return _named(key, value, what) if key in _KEYS and isinstance(value, list) else value
+    return _named(key, value, what) if key in KEYS and isinstance(value, list) else value

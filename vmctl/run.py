@@ -56,12 +56,14 @@ def run(
     check: bool = True,
     cwd: str | None = None,
     tick: Callable[[int], None] | None = None,
+    outlives: bool = False,
 ) -> tuple[int, str, str]:
     """Run a program to its end and return (code, stdout, stderr); the code is -n if signal n ended it.
 
     `tick` is called with the pid five times a second while the program runs, to show progress; an exception in it
-    kills the program. Raises UnavailableError if the program is not installed, CommandError if it fails and `check` is
-    set, or if it still runs after `timeout_s` (then it is killed).
+    kills the program. If this process is killed, the program ends too, unless it `outlives`. Raises UnavailableError if
+    the program is not installed, CommandError if it fails and `check` is set, or if it still runs after `timeout_s`
+    (then it is killed).
     """
     path = which(argv[0])
     if path is None:
@@ -75,7 +77,7 @@ def run(
             argv, path = ["env", "-C", cwd, path, *argv[1:]], which("env") or "/usr/bin/env"
         if trace.on:
             trace.step(typed(argv, env, stdin))
-        path, words = ending_with_us(path, argv)
+        path, words = (path, argv) if outlives else ending_with_us(path, argv)
         pid = os.posix_spawn(
             path,
             words,

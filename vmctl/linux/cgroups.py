@@ -251,8 +251,10 @@ def _make(folder: str, version: int, controllers: list[str]) -> None:
     """Create a group below our parent group; on v2 enable the controllers for it first."""
     parent = os.path.dirname(folder)
     for _ in range(100):  # another command may remove the parent between two of these lines
-        os.makedirs(parent, exist_ok=True)
         try:
+            if not os.path.isdir(parent):
+                os.makedirs(parent, exist_ok=True)
+                os.chmod(parent, 0o755)  # else root of a user namespace could not mount the group below (cgroup2)
             if version == 2:
                 wanted = " ".join(f"+{name}" for name in controllers)
                 for group in (os.path.dirname(parent), parent):
