@@ -39,6 +39,7 @@ PS_KEYS = [
     "exit_code",
     "exit_source",
     "exit_reporter",
+    "oom_kills",
     "reason",
 ]
 

@@ -3,6 +3,7 @@
 import os
 import resource
 import subprocess
+import sys
 import time
 from contextlib import contextmanager, suppress
 
@@ -35,6 +36,15 @@ def nothing_is_left():
     return not instance.names() and not host_state.mounts() and not host_state._cgroups()
 
 
+# The limit is on the numbers of descriptors, so those that are taken must be the lowest.
+WITH_FILES = """
+import os, sys
+for number in range(3, 3 + int(sys.argv[1])):
+    os.dup2(0, number)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
 def limited(*words, files=None, inherited=0, group=None):
     """Run the command with so few files, with so many of them open already, in a group."""
 
@@ -45,15 +55,8 @@ def limited(*words, files=None, inherited=0, group=None):
             with open(os.path.join(group, "cgroup.procs"), "w") as file:
                 file.write("0")
 
-    null = os.open(os.devnull, os.O_RDONLY)
-    taken = [os.dup(null) for _ in range(inherited)]
-    try:
-        done = subprocess.run(
-            [VMCTL, *words], capture_output=True, text=True, timeout=120, preexec_fn=prepare, pass_fds=taken
-        )
-    finally:
-        for fd in (null, *taken):
-            os.close(fd)
+    argv = [sys.executable, "-c", WITH_FILES, str(inherited), VMCTL, *words]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=120, preexec_fn=prepare)
     assert "Traceback" not in done.stderr
     return Result(done.returncode, done.stdout, done.stderr)
 

@@ -47,6 +47,7 @@ ready: {http: 8000/health, timeout: 1500ms}
 restart: on-failure:3
 network: bridge
 init: true
+read_only: true
 vm: {boot: direct, kernel: host, cloud_init: extra.yaml}
 container: {cap_add: [NET_ADMIN], cap_drop: [ALL], seccomp: unconfined}
 """
@@ -81,6 +82,7 @@ def test_every_key(load, tmp_path):
         restart=Restart("on-failure", 3),
         network="bridge",
         init=True,
+        read_only=True,
         vm=VmOptions("direct", "host", f"{tmp_path}/extra.yaml"),
         container=ContainerOptions(("NET_ADMIN",), ("ALL",), "unconfined"),
     )
