@@ -40,7 +40,7 @@ def summarise(plan: Plan, samples: Sequence[Sample]) -> tuple[tuple[Figure, ...]
                 own = next((figure.value for figure in figures if (figure.key, figure.mode) == (_OWN, mode)), None)
                 one = _measurable(one, question, found, own)
             figures.append(one)
-            known += [mode] if one.value is not None or question.statistic in _PERCENT else []
+            known += [mode] if one.value is not None else []
         for place, base in enumerate(known):
             for mode in known[place + 1 :]:
                 number = seed(plan, question.key, mode, base)

@@ -112,12 +112,12 @@ def _numbers(result: Result) -> Iterator[str]:
     earlier = result.format != FORMAT
     ignored = ("outliers",) if earlier else ()
     skipped = {question.key for _, question in questions.of(result.plan) if question.marginal and earlier}
-    computed, stated = (
-        [[one for one in each if one.key not in skipped] for each in both]
-        for both in ((figures, ratios), (result.figures, result.ratios))
-    )
-    yield from _differences("figure", computed[0], stated[0], ("key", "mode"), ignored)
-    yield from _differences("ratio", computed[1], stated[1], ("key", "mode", "base"))
+    for what, computed, stated, identity in (
+        ("figure", figures, result.figures, ("key", "mode")),
+        ("ratio", ratios, result.ratios, ("key", "mode", "base")),
+    ):
+        ours, theirs = ([one for one in each if one.key not in skipped] for each in (computed, stated))
+        yield from _differences(what, ours, theirs, identity, ignored)
 
 
 def _differences(

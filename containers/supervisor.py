@@ -1,8 +1,7 @@
 """The supervisor of a container: it writes the logs, and the exit code when the container's first process ends.
 
 It runs as long as the container, so it has to be small. After the clone, the copy of vmctl executes a bare interpreter
-(`-I -S`: no site-packages, no environment) that imports very little. Its children stay its children: exec replaces the
-program, not the process.
+that imports very little. Its children stay its children: exec replaces the program, not the process.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from __future__ import annotations
 import _signal  # type: ignore[import-not-found]  # `signal` would import `enum`, 1 MB
 import os
 import select
-import sys
 
 from vmctl.linux import madvise
 from vmctl.logwriter import Log
@@ -19,9 +17,7 @@ TYPE_CHECKING = False  # `typing` would be 1 MB more
 if TYPE_CHECKING:
     from typing import NoReturn
 
-_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _LAST_READS = 1024
-_BOOT = "import sys; sys.path.append(sys.argv[1]); from containers.supervisor import main; main(*sys.argv[2:])"
 
 
 def become_supervisor(
@@ -39,16 +35,11 @@ def become_supervisor(
     `written` is an eventfd(2); the supervisor writes to it after each write to a log. `log_bytes` is how much of each
     stream is kept.
     """
-    null = os.open("/dev/null", os.O_RDWR)
-    for fd in (0, 1, 2):
-        os.dup2(null, fd)
-    for fd in (written, stdout, stderr):
-        os.set_inheritable(fd, True)
-    fds = map(str, (child, written, stdout, stderr))
-    arguments = (_ROOT, *fds, stdout_log, stderr_log, exit_file, str(log_bytes))
-    # LC_ALL=C: the tables of a locale take 130 KiB and are not needed here
-    python = sys.executable
-    os.execve(python, (python, "-I", "-S", "-X", "utf8", "-c", _BOOT, *arguments), {"LC_ALL": "C"})
+    from vmctl.linux.interpreter import become  # the supervisor itself does not need it
+
+    numbers = map(str, (child, written, stdout, stderr))
+    arguments = (*numbers, stdout_log, stderr_log, exit_file, str(log_bytes))
+    become("containers.supervisor", (written, stdout, stderr), arguments)
 
 
 def main(

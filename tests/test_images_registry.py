@@ -7,6 +7,7 @@ import random
 import re
 import shutil
 import signal
+from contextlib import contextmanager
 
 import pytest
 from support import others
@@ -253,14 +254,21 @@ def test_two_pulls_at_once_give_one_image(plain):
     assert store.unreferenced() == []
 
 
-def test_a_layer_that_the_registry_lost_is_named(tmp_path):
+@contextmanager
+def registry_of_one_layer(folder):
+    """Run a registry with the image `web:1`; lend its address, and digest and folder of the layer."""
     layout = Layout()
-    layout.add(layout.image(SMALL), "1").folder(tmp_path / "web")
-    with registry(tmp_path / "registry") as address:
-        send(f"oci:{tmp_path}/web:1", f"{address}/web:1")
+    layout.add(layout.image(SMALL), "1").folder(folder / "web")
+    with registry(folder / "registry") as address:
+        send(f"oci:{folder}/web:1", f"{address}/web:1")
         [layer] = json.loads(raw(f"{address}/web:1"))["layers"]
         name = layer["digest"][7:]
-        shutil.rmtree(tmp_path / f"registry/images/docker/registry/v2/blobs/sha256/{name[:2]}/{name}")
+        yield address, name, folder / f"registry/images/docker/registry/v2/blobs/sha256/{name[:2]}/{name}"
+
+
+def test_a_layer_that_the_registry_lost_is_named(tmp_path):
+    with registry_of_one_layer(tmp_path) as (address, name, blob):
+        shutil.rmtree(blob)
         with pytest.raises(
             ImageError, match=f"has the image web:1, but not all of its layers: blob sha256:{name[:12]}"
         ):
@@ -269,13 +277,8 @@ def test_a_layer_that_the_registry_lost_is_named(tmp_path):
 
 
 def test_content_that_is_not_what_its_digest_says(tmp_path):
-    layout = Layout()
-    layout.add(layout.image(SMALL), "1").folder(tmp_path / "web")
-    with registry(tmp_path / "registry") as address:
-        send(f"oci:{tmp_path}/web:1", f"{address}/web:1")
-        [layer] = json.loads(raw(f"{address}/web:1"))["layers"]
-        name = layer["digest"][7:]
-        kept = tmp_path / f"registry/images/docker/registry/v2/blobs/sha256/{name[:2]}/{name}/data"
+    with registry_of_one_layer(tmp_path) as (address, _, blob):
+        kept = blob / "data"
         kept.write_bytes(kept.read_bytes()[:-9] + b"x" + kept.read_bytes()[-8:])
         with pytest.raises(ImageError, match=r"(?i)digest did not match|does not match"):
             pull(f"{address}/web:1")

@@ -4,8 +4,8 @@ QEMU could write these files itself, but without a limit, and if it had a limit,
 QEMU writes to FIFOs, and the recorder reads them: of each stream the newest bytes are kept, and of the marks the first
 ones. On a full disk bytes are lost, but the guest runs on.
 
-It runs as long as QEMU, which it notices by the end of all FIFOs, and has to be small: a bare interpreter (`-I -S`: no
-site-packages, no environment) that imports very little.
+It runs as long as QEMU, which it notices by the end of all FIFOs, and has to be small: a bare interpreter that imports
+very little.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from __future__ import annotations
 import _signal  # type: ignore[import-not-found]  # `signal` would import `enum`, 1 MB
 import os
 import select
-import sys
 
 from vmctl.linux import madvise
 from vmctl.logwriter import FirstBytes, Log
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import NoReturn
 
-_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-_BOOT = "import sys; sys.path.append(sys.argv[1]); from vmm.recorder import main; main(sys.argv[2:])"
 BLOCK_BYTES = 1 << 16
 
 # (FIFO, file, limit in bytes, whether the first bytes are kept and not the last ones)
@@ -56,19 +53,15 @@ def start(streams: Sequence[Stream]) -> tuple[int, int]:
 def _become(fds: Sequence[int], streams: Sequence[Stream]) -> NoReturn:
     os.setsid()
     os.chdir("/")
-    null = os.open("/dev/null", os.O_RDWR)
-    for fd in (0, 1, 2):
-        os.dup2(null, fd)
-    arguments = [_ROOT]
+    from vmctl.linux.interpreter import become  # the recorder itself does not need it
+
+    arguments = []
     for fd, (_, path, limit, first) in zip(fds, streams, strict=True):
-        os.set_inheritable(fd, True)
         arguments += [str(fd), path, str(limit), "first" if first else "last"]
-    # LC_ALL=C: the tables of a locale take 130 KiB and are not needed here
-    python = sys.executable
-    os.execve(python, (python, "-I", "-S", "-X", "utf8", "-c", _BOOT, *arguments), {"LC_ALL": "C"})
+    become("vmm.recorder", fds, arguments)
 
 
-def main(arguments: list[str]) -> None:
+def main(*arguments: str) -> None:
     """Copy each stream to its file until QEMU has closed all of them."""
     os.umask(0o077)
     for signum in (_signal.SIGINT, _signal.SIGHUP, _signal.SIGTERM):  # it exits only after QEMU

@@ -19,6 +19,7 @@ from images.layer.tree import OPAQUE, OPAQUE_OF_USERS
 from images.store.image import ImageError, Layer
 from vmctl import paths
 from vmctl.linux import filetree, syscalls, usernamespace
+from vmctl.linux.stdio import write_all
 from vmctl.named import NamedTuple
 
 _NOBODY = 65534  # the id shown for all others (user_namespaces(7), overflowuid)
@@ -129,7 +130,7 @@ class _Unpacking:
             fd = os.open(name, _NEW_FILE, 0o600, dir_fd=here)
             try:
                 for part in self._reader.content(inode):
-                    _write(fd, part)
+                    write_all(fd, part)
                 self._describe(fd, inode)
             finally:
                 os.close(fd)
@@ -198,9 +199,3 @@ def _set_attribute(fd: int, name: str, value: bytes) -> None:
     except OSError as error:
         if error.errno not in _REFUSED:
             raise
-
-
-def _write(fd: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]

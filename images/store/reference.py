@@ -116,11 +116,12 @@ def of_new_image(text: str) -> str:
 
     Only a registry's answer can show that an image has the digest in its name.
     """
-    if parse(text).digest:
+    found = parse(text)
+    if found.digest:
         raise SpecError(
             f"{text[:300]!r} contains a digest, so it cannot name a new image", hint="use a name such as web or web:1.2"
         )
-    return familiar(text)
+    return found.familiar
 
 
 def from_file(path: str) -> str:

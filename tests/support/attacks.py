@@ -13,24 +13,21 @@ import tarfile
 import tempfile
 import textwrap
 
-from support import commands
 from support.archives import Layout, blob_name
+from support.commands import VMCTL, Checked, wait_for
 from support.tars import tar_of
 
 from vmctl import paths
 from vmctl.linux import filetree
 
 
-class Caller:
+class Caller(Checked):
     """Runs vmctl as root."""
 
     name, uid = "root", 0
 
     def __init__(self, folder):
         self.folder = folder  # for files that this caller may read
-
-    def vmctl(self, *words, **options):
-        return commands.vmctl(*words, **options)
 
     @property
     def state(self):
@@ -48,21 +45,6 @@ class Caller:
             file.write(content)
         os.chown(path, self.uid, self.uid)
         return path
-
-    def ok(self, *words, **options):
-        """Run the command, which must succeed, and return its standard output."""
-        result = self.vmctl(*words, **options)
-        assert result.code == 0, result
-        return result.out
-
-    def refused(self, *words, code=125, **options):
-        """Run the command, which must fail with an error as documented, and return its standard error."""
-        result = self.vmctl(*words, **options)
-        assert result.code == code, result
-        assert result.err.startswith("vmctl: "), result
-        assert "Traceback" not in result.err, result
-        assert "internal error" not in result.err, result
-        return result.err
 
     def inspect(self, name):
         return json.loads(self.ok("inspect", name))[0]
@@ -92,7 +74,7 @@ def image(caller, name, *entries, without=(), config=None):
     folder = pathlib.Path(caller.folder)
     if not (kept := folder / "tiny.tar").exists():
         with kept.open("wb") as file:
-            subprocess.run([commands.VMCTL, "image", "export", "tiny"], check=True, stdout=file)
+            subprocess.run([VMCTL, "image", "export", "tiny"], check=True, stdout=file)
     layer = _changed(_only_layer(kept), entries, without)
     settings = {"Env": ["PATH=/bin:/usr/bin:/sbin:/usr/sbin"], "Cmd": ["/bin/sh"], **(config or {})}
     layout = Layout()
@@ -133,7 +115,7 @@ class Cell:
         keys = {"image": "tiny", "command": ["sleep", "100000"], "init": True, **keys}
         text = "".join(f"{key}: {json.dumps(value)}\n" for key, value in keys.items())
         caller.ok("up", "--quiet", "--mode", mode, caller.write(f"{self.name}.yaml", text))
-        commands.wait_for(self.alive)  # an attempt that never ran would hold, too
+        wait_for(self.alive)  # an attempt that never ran would hold, too
 
     def exec(self, *words, user="0", **options):
         """Run a command inside and return its (code, out, err)."""

@@ -36,21 +36,31 @@ def vmctl(*words, stdin="", timeout_s=TIMEOUT_S, **options):
     return Result(done.returncode, done.stdout, done.stderr)
 
 
-def ok(*words, **options):
-    """Run the command, which must succeed, and return its standard output."""
-    result = vmctl(*words, **options)
-    assert result.code == 0, result
-    return result.out
+class Checked:
+    """What is expected of commands, for each kind of caller."""
+
+    def vmctl(self, *words, **options):
+        """Run the command to its end with pipes as its streams."""
+        return vmctl(*words, **options)
+
+    def ok(self, *words, **options):
+        """Run the command, which must succeed, and return its standard output."""
+        result = self.vmctl(*words, **options)
+        assert result.code == 0, result
+        return result.out
+
+    def refused(self, *words, code=125, **options):
+        """Run the command, which must fail with an error as documented, and return its standard error."""
+        result = self.vmctl(*words, **options)
+        assert result.code == code, result
+        assert result.out == "", result
+        assert result.err.startswith("vmctl: "), result
+        assert "Traceback" not in result.err, result
+        assert "internal error" not in result.err, result
+        return result.err
 
 
-def refused(*words, code=125, **options):
-    """Run the command, which must fail with an error as documented, and return its standard error."""
-    result = vmctl(*words, **options)
-    assert result.code == code, result
-    assert result.out == "", result
-    assert result.err.startswith("vmctl: "), result
-    assert "Traceback" not in result.err, result
-    return result.err
+ok, refused = Checked().ok, Checked().refused
 
 
 def start(*words, **options):

@@ -15,7 +15,7 @@ import tempfile
 import time
 from contextlib import suppress
 
-from support.commands import TIMEOUT_S, VMCTL, Result
+from support.commands import TIMEOUT_S, VMCTL, Checked, Result
 
 from vmctl import paths
 from vmctl.linux import syscalls
@@ -27,7 +27,7 @@ _IDS_KEPT = 1 << 17  # distance between the subordinate ids of two users
 _USERS_MAX = 512
 
 
-class OrdinaryUser:
+class OrdinaryUser(Checked):
     """A user with an empty home; a context manager that ends its processes and deletes its home.
 
     `ids` is the number of its subordinate ids. Each has a uid that no other test has at the same time.
@@ -105,20 +105,6 @@ class OrdinaryUser:
     def vmctl(self, *words, **options):
         """Run vmctl to its end with pipes as its streams."""
         return self.run(VMCTL, *words, **options)
-
-    def ok(self, *words, **options):
-        """Run vmctl, which must succeed, and return its standard output."""
-        result = self.vmctl(*words, **options)
-        assert result.code == 0, result
-        return result.out
-
-    def refused(self, *words, code=125, **options):
-        """Run vmctl, which must fail with an error as documented, and return its standard error."""
-        result = self.vmctl(*words, **options)
-        assert result.code == code, result
-        assert result.err.startswith("vmctl: "), result
-        assert "Traceback" not in result.err, result
-        return result.err
 
     def start(self, *words):
         """Start vmctl with pipes and return the process."""

@@ -125,11 +125,15 @@ def replacing(path: str, *, durable: bool = False) -> Iterator[str]:
 
 def is_being_written(name: str) -> bool:
     """Return whether a name is a temporary one of `replacing`, and the process that writes the file still runs."""
-    pid = name.removesuffix(".new").rpartition(".")[2]
-    return name.endswith(".new") and os.path.exists(f"/proc/{pid}")
+    return (pid := _writer(name)) != "" and os.path.exists(f"/proc/{pid}")
 
 
 def is_abandoned(name: str) -> bool:
     """Return whether a name is a temporary one of `replacing`, and the process that wrote the file has ended."""
+    return (pid := _writer(name)) != "" and not os.path.exists(f"/proc/{pid}")
+
+
+def _writer(name: str) -> str:
+    """Return the pid in a temporary name of `replacing`, "" for any other name."""
     pid = name.removesuffix(".new").rpartition(".")[2]
-    return name.endswith(".new") and pid.isdigit() and not os.path.exists(f"/proc/{pid}")
+    return pid if name.endswith(".new") and pid.isdigit() else ""
