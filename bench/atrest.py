@@ -7,7 +7,7 @@ from collections import deque
 
 from bench.questions import Question, value
 from vmctl.backend import Backend, Footprint
-from vmctl.instance import Instance
+from vmctl.instances.instance import Instance
 from vmctl.linux import memory
 from vmctl.linux.cgroups import Cgroup
 

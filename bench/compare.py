@@ -15,7 +15,7 @@ from bench.questions import KINDS, Question, asked, is_service, questions
 from bench.statistics import BAND, Interval
 from vmctl.errors import SpecError
 from vmctl.records import UnreadableError
-from vmctl.workload import Workload
+from vmctl.spec.workload import Workload
 
 DENSITY = "density"  # its figures depend on the planned number of instances
 

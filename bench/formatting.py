@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bench.model import Figure, Ratio
-from vmctl.units import format_seconds, format_size
+from vmctl.spec.units import format_seconds, format_size
 
 UNKNOWN = "-"
 

@@ -22,7 +22,7 @@ from bench.export import markdown_table
 from vmctl.errors import UnavailableError
 from vmctl.linux import filetree
 from vmctl.run import module, run
-from vmctl.units import format_seconds, format_size
+from vmctl.spec.units import format_seconds, format_size
 
 FORMAT = "vmctl images 1"
 IMAGE_BYTES = 450 * 10**6

@@ -10,8 +10,9 @@ import signal
 import time
 from contextlib import suppress
 
-from vmctl import engine, instance
+from vmctl import engine
 from vmctl.errors import NotFoundError, VmctlError
+from vmctl.instances import instance
 
 _MARK = "VMCTL_BENCH_SAMPLE"
 _GONE_S = 5.0

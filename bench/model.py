@@ -63,7 +63,7 @@ class Sample(Struct, frozen=True):
     round: Whole
     started: Moment  # seconds since the epoch: when, not how long
     error: str | None = None
-    marks_ns: dict[str, Whole] = {}  # CLOCK_MONOTONIC of the host; see vmctl/timeline.py
+    marks_ns: dict[str, Whole] = {}  # CLOCK_MONOTONIC of the host; see vmctl/instances/timeline.py
     values: dict[str, float] = {}
     series: dict[str, list[float]] = {}
     texts: dict[str, str] = {}

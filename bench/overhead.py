@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 from vmctl import backends, engine, readiness
 from vmctl.backend import Start
 from vmctl.errors import VmctlError
-from vmctl.instance import Instance
-from vmctl.workload import HttpProbe, Ready, Workload
+from vmctl.instances.instance import Instance
+from vmctl.spec.workload import HttpProbe, Ready, Workload
 
 QUIET_MS = 100  # how long the workload of a round is silent
 WAIT_S = 2.0  # how long a workload takes to get ready while the CPU is measured

@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 
 from bench.model import FORMAT, FORMATS, Result
-from vmctl import textfile
 from vmctl.errors import SpecError
 from vmctl.linux.filetree import write_atomic
+from vmctl.spec import textfile
 
 NAME = "result.json"
 MAX_BYTES = 256 << 20  # a result of 100 rounds has 2 MiB

@@ -9,7 +9,7 @@ from bench import questions
 from bench.model import CONTROL, Plan, Step
 from vmctl import records
 from vmctl.errors import SpecError
-from vmctl.workload import Workload
+from vmctl.spec.workload import Workload
 
 WARM_UPS = 3
 INSTANCES = 5

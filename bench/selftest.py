@@ -19,7 +19,7 @@ from bench.statistics import BAND, VERDICTS, Pairs
 from vmctl import backends
 from vmctl.errors import UnavailableError, VmctlError
 from vmctl.run import CommandError, module, run
-from vmctl.workload import Workload
+from vmctl.spec.workload import Workload
 
 FORMAT = "vmctl bench self-test 2"
 TRIALS, RUNS = 200, 30

@@ -23,8 +23,8 @@ from vmctl import backends, records
 from vmctl.errors import SpecError, VmctlError
 from vmctl.linux.filetree import write_atomic
 from vmctl.run import CommandError, module, run
-from vmctl.units import format_seconds
-from vmctl.workload import Workload
+from vmctl.spec.units import format_seconds
+from vmctl.spec.workload import Workload
 
 PLAN, SAMPLES = "plan.json", "samples.jsonl"
 _KEYS = ("workload", "head", "options", "work", "choices")  # of the plan's file; the last two are of vmctl 0.1

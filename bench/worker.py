@@ -15,7 +15,7 @@ from bench.probes import Request
 from vmctl import backends
 from vmctl.backend import HasReads
 from vmctl.errors import VmctlError
-from vmctl.workload import Workload
+from vmctl.spec.workload import Workload
 
 
 def main() -> None:

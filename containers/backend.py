@@ -21,12 +21,12 @@ from vmctl.backend import (
     Step,
 )
 from vmctl.errors import StateError
-from vmctl.instance import Instance
+from vmctl.instances.instance import Instance
 from vmctl.linux import processes
 from vmctl.linux.cgroups import Cgroup
 from vmctl.named import TYPE_CHECKING
 from vmctl.records import UnreadableError
-from vmctl.workload import Workload
+from vmctl.spec.workload import Workload
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -131,7 +131,7 @@ class ContainerBackend(HasFootprint, HasWritable, HasReads, HasOomKills):
     def undo(self, inst: Instance, entry: dict[str, Any]) -> None:
         """See Backend."""
         from images.layer import mounts
-        from vmctl.undo import file_name
+        from vmctl.instances.undo import file_name
 
         if entry["kind"] != mounts.KIND:
             raise UnreadableError(f"the journal of {inst.name} contains an entry of unknown kind: {entry['kind']}")

@@ -12,7 +12,7 @@ from vmctl.backend import Problem
 from vmctl.errors import VmctlError
 from vmctl.linux import usernamespace
 from vmctl.linux.cgroups import Cgroup
-from vmctl.workload import Port, Workload
+from vmctl.spec.workload import Port, Workload
 
 
 def problems(work: Workload, *, namespaced: bool) -> Iterator[Problem]:

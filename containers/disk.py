@@ -10,8 +10,8 @@ import os
 
 from vmctl import trace
 from vmctl.backend import Problem
-from vmctl.folder import Home
-from vmctl.instance import Instance
+from vmctl.instances.folder import Home
+from vmctl.instances.instance import Instance
 from vmctl.linux import syscalls, usernamespace
 from vmctl.linux.loops import loop_device
 from vmctl.run import run, which

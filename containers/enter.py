@@ -12,7 +12,7 @@ from containers.launch import Launch, Streams, execute, redirect
 from containers.reports import describe, revive
 from vmctl import trace
 from vmctl.backend import Command
-from vmctl.instance import Instance
+from vmctl.instances.instance import Instance
 from vmctl.linux import processes, syscalls
 from vmctl.named import TYPE_CHECKING
 

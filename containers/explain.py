@@ -13,7 +13,7 @@ from vmctl import ids, paths
 from vmctl.backend import Step
 from vmctl.linux import syscalls
 from vmctl.linux.cgroups import Cgroup
-from vmctl.workload import Workload
+from vmctl.spec.workload import Workload
 
 _WHY = {
     "CLONE_NEWNS": "its own mounts: the host does not see them",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from images.store import store
 from vmctl.backend import Footprint
 from vmctl.footprint import helpers
-from vmctl.instance import Instance
+from vmctl.instances.instance import Instance
 from vmctl.linux import filetree, memory
 from vmctl.linux.cgroups import Cgroup
 from vmctl.linux.stopped import Workload

@@ -6,10 +6,10 @@ import errno
 import os
 
 from containers import imagepath
-from vmctl import userid
 from vmctl.errors import SpecError
 from vmctl.linux import syscalls, usernamespace
 from vmctl.named import NamedTuple
+from vmctl.spec import userid
 
 # capabilities(7), in the order of the kernel's numbers (linux/capability.h).
 CAPABILITIES = (

@@ -25,7 +25,7 @@ from vmctl.linux.cgroups import Cgroup
 from vmctl.linux.stdio import is_null
 from vmctl.named import TYPE_CHECKING, NamedTuple
 from vmctl.net import Link
-from vmctl.workload import File, Volume
+from vmctl.spec.workload import File, Volume
 
 if TYPE_CHECKING:
     from typing import NoReturn

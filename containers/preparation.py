@@ -13,11 +13,11 @@ from images.store import store
 from images.store.image import Image, process
 from vmctl import trace
 from vmctl.errors import SpecError, UnavailableError
-from vmctl.instance import Instance
+from vmctl.instances.instance import Instance
 from vmctl.linux import devices, syscalls, usernamespace
 from vmctl.linux.cgroups import Cgroup, Limits
 from vmctl.net import Link, attach
-from vmctl.workload import DEFAULT_PIDS, Workload
+from vmctl.spec.workload import DEFAULT_PIDS, Workload
 
 
 def prepare(inst: Instance, *, namespaced: bool, tty: bool) -> Launch:

@@ -14,7 +14,7 @@ from containers.watch import EXIT_FILE, ContainerWatch, Outputs, explained
 from vmctl import trace
 from vmctl.backend import Attachment, Exit, Watch
 from vmctl.errors import VmctlError
-from vmctl.instance import Instance
+from vmctl.instances.instance import Instance
 from vmctl.linux import processes
 from vmctl.linux.cgroups import Cgroup
 from vmctl.named import TYPE_CHECKING, NamedTuple

@@ -11,7 +11,7 @@ import os
 import select
 
 from vmctl.linux import madvise
-from vmctl.logwriter import Log
+from vmctl.logs.logwriter import Log
 
 TYPE_CHECKING = False  # `typing` would be 1 MB more
 if TYPE_CHECKING:

@@ -19,10 +19,10 @@ from containers import userns
 from containers.launch import Launch
 from vmctl import ids, trace
 from vmctl.errors import UnavailableError
-from vmctl.instance import Instance
+from vmctl.instances.instance import Instance
 from vmctl.linux import mountinfo, syscalls
 from vmctl.named import TYPE_CHECKING
-from vmctl.workload import Volume
+from vmctl.spec.workload import Volume
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from vmctl import ids
-from vmctl.instance import Instance
+from vmctl.instances.instance import Instance
 from vmctl.linux import kernelfile, syscalls, usernamespace
 from vmctl.named import TYPE_CHECKING
 

@@ -9,7 +9,7 @@ import signal
 from contextlib import suppress
 
 from vmctl.backend import Exit
-from vmctl.instance import Instance
+from vmctl.instances.instance import Instance
 from vmctl.linux import processes
 from vmctl.linux.cgroups import Cgroup
 from vmctl.linux.filetree import size_bytes

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from containers import userns
-from vmctl import freezer
 from vmctl.errors import UnavailableError
-from vmctl.instance import Instance
+from vmctl.instances import freezer
+from vmctl.instances.instance import Instance
 from vmctl.linux import syscalls, views
 from vmctl.writable import Writable
 

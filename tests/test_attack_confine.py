@@ -11,7 +11,7 @@ from support.images_made import add
 
 from containers import mountplan
 from images.store import store
-from vmctl import instance
+from vmctl.instances import instance
 from vmctl.linux import mountinfo, syscalls
 
 pytestmark = pytest.mark.timeout(600)

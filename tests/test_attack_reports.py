@@ -8,7 +8,7 @@ from support import images_made
 from support.commands import inspect, ok, vmctl, wait_for
 
 from images.store import store
-from vmctl import instance
+from vmctl.instances import instance
 from vmctl.linux.filetree import size_bytes
 from vmm import files, watch
 

@@ -7,7 +7,8 @@ import subprocess
 import pytest
 from support.commands import ok, refused, vmctl
 
-from vmctl import backends, instance
+from vmctl import backends
+from vmctl.instances import instance
 from vmctl.linux import processes
 
 BACKEND = '''

@@ -7,7 +7,8 @@ import pytest
 from support.commands import free_port, ok, refused, vmctl
 
 from bench import result
-from vmctl import instance, paths
+from vmctl import paths
+from vmctl.instances import instance
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the modes need root here")
 

@@ -6,7 +6,7 @@ import pytest
 
 from bench import cold
 from vmctl import backends
-from vmctl.workload import Workload
+from vmctl.spec.workload import Workload
 
 MIB = 1024**2
 WORK = Workload(name="cold", image="tiny", command=("true",))

@@ -9,10 +9,11 @@ from support.commands import free_port, wait_for
 
 from bench.probes import Request, crowd, ladder, storm
 from bench.statistics import slope
-from vmctl import backends, instance
+from vmctl import backends
 from vmctl.errors import UnavailableError, VmctlError
+from vmctl.instances import instance
 from vmctl.linux import processes
-from vmctl.workload import File, HttpProbe, Ready, Resources, Volume, Workload
+from vmctl.spec.workload import File, HttpProbe, Ready, Resources, Volume, Workload
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root here")
 
@@ -184,7 +185,7 @@ def test_whoever_starts_one_ends_with_who_asked(nothing_left):
     script = (
         "import os, sys\n"
         "from bench.probes import crowd\n"
-        "from vmctl.workload import Workload\n"
+        "from vmctl.spec.workload import Workload\n"
         "starter = crowd.Starter(Workload('never', 'tiny', ('sleep', '1000')), 'container', {})\n"
         "starter.wait()\n"
         "os.write(1, str(starter.pid).encode())\n"

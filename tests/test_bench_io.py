@@ -8,10 +8,11 @@ from support.probes import started
 
 from bench.probes import Request, io
 from bench.probes.lines import follow, spans
-from vmctl import backends, instance
+from vmctl import backends
 from vmctl.errors import VmctlError
+from vmctl.instances import instance
 from vmctl.linux import filetree
-from vmctl.workload import Bytes, Resources, Workload
+from vmctl.spec.workload import Bytes, Resources, Workload
 
 MODES = sorted(backends.modes())
 QUICK = [mode for mode in MODES if not backends.load(mode).features.own_kernel]

@@ -8,7 +8,7 @@ import pytest
 from support.commands import ok, start, wait_for
 
 from bench import leftovers, result, session
-from vmctl import instance
+from vmctl.instances import instance
 
 # a process that the worker of one sample starts, and a child of that process
 FAMILY = "sleep 1000 & (setsid sleep 1000 &) ; echo ready; wait"

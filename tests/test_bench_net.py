@@ -10,9 +10,10 @@ from support.commands import free_port, wait_for
 from support.probes import started
 
 from bench.probes import Request, net, tool
-from vmctl import backends, instance
+from vmctl import backends
 from vmctl.errors import DeadlineError, SpecError, VmctlError
-from vmctl.workload import Ready, Seconds, Workload
+from vmctl.instances import instance
+from vmctl.spec.workload import Ready, Seconds, Workload
 
 MODES = sorted(backends.modes())
 QUICK = [mode for mode in MODES if not backends.load(mode).features.own_kernel]

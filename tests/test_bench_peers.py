@@ -10,8 +10,8 @@ from bench.peers import claims, containers, engines, guests, report
 from bench.peers.command import time_command
 from bench.peers.root import shared_root
 from bench.peers.study import Study, study
-from vmctl import instance
 from vmctl.errors import UnavailableError, VmctlError
+from vmctl.instances import instance
 from vmctl.run import run, which
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root here")

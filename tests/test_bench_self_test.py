@@ -11,8 +11,9 @@ from support.commands import free_port, refused, start, vmctl
 
 from bench import overhead, selftest, statistics
 from bench.probes import tool
-from vmctl import backends, instance
-from vmctl.workload import Ready, Workload
+from vmctl import backends
+from vmctl.instances import instance
+from vmctl.spec.workload import Ready, Workload
 
 QUICK = [mode for mode in sorted(backends.modes()) if not backends.load(mode).features.own_kernel]
 

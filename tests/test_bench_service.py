@@ -13,9 +13,10 @@ from bench import questions, schedule, summary
 from bench.model import Result, Sample
 from bench.probes import Request, service
 from bench.report import words
-from vmctl import backends, instance
+from vmctl import backends
 from vmctl.errors import DeadlineError, VmctlError
-from vmctl.workload import File, FileMode, HttpProbe, Port, Ready, Seconds, Workload
+from vmctl.instances import instance
+from vmctl.spec.workload import File, FileMode, HttpProbe, Port, Ready, Seconds, Workload
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root here")
 

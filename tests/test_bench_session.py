@@ -13,9 +13,10 @@ from support.commands import VMCTL, free_port, ok, refused, start, vmctl, wait_f
 
 from bench import manifest, questions, result, schedule, session
 from bench.model import CONTROL, Sample, Step
-from vmctl import instance, oldforms
+from vmctl import oldforms
 from vmctl.errors import SpecError
-from vmctl.workload import File, HttpProbe, Ready, Workload
+from vmctl.instances import instance
+from vmctl.spec.workload import File, HttpProbe, Ready, Workload
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the modes need root here")
 

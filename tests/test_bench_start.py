@@ -6,9 +6,10 @@ import pytest
 from support.commands import free_port
 
 from bench.probes import Request, start
-from vmctl import backends, instance
+from vmctl import backends
 from vmctl.errors import DeadlineError, VmctlError
-from vmctl.workload import File, HttpProbe, Port, Ready, Seconds, Workload
+from vmctl.instances import instance
+from vmctl.spec.workload import File, HttpProbe, Port, Ready, Seconds, Workload
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root here")
 

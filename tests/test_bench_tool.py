@@ -9,9 +9,10 @@ from support.commands import ok, vmctl
 from support.probes import started
 
 from bench.probes import Request, cpu, lines, syscall, tool
-from vmctl import backends, instance
+from vmctl import backends
 from vmctl.errors import DeadlineError, UnavailableError, VmctlError
-from vmctl.workload import File, Port, Ready, Workload
+from vmctl.instances import instance
+from vmctl.spec.workload import File, Port, Ready, Workload
 
 MODES = sorted(backends.modes())
 QUICK = [mode for mode in MODES if not backends.load(mode).features.own_kernel]

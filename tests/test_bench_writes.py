@@ -6,9 +6,10 @@ import pytest
 
 from bench.model import Sample
 from bench.probes import Request, writes
-from vmctl import backends, instance
+from vmctl import backends
 from vmctl.errors import VmctlError
-from vmctl.workload import Workload
+from vmctl.instances import instance
+from vmctl.spec.workload import Workload
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root here")
 

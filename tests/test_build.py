@@ -19,8 +19,8 @@ from images.recipes import tarstream
 from images.store import store
 from images.store.image import DEFAULT_PATH
 from images.store.staging import staging
-from vmctl import instance
 from vmctl.errors import VmctlError
+from vmctl.instances import instance
 
 pytestmark = pytest.mark.usefixtures("own_store")
 

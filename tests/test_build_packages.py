@@ -16,7 +16,7 @@ from images.recipes.steps import Packages
 from images.store import shipped as recipes
 from images.store import store
 from images.store.staging import staging
-from vmctl import instance
+from vmctl.instances import instance
 
 pytestmark = [pytest.mark.usefixtures("own_store"), pytest.mark.timeout(1200)]
 

@@ -10,8 +10,8 @@ from support.commands import ok
 from images.recipes import choice, ignore, recipe
 from images.recipes.steps import Cmd, Copy, Env, Expose, Inline, Packages, Run, Shell, User, Workdir
 from images.store import shipped
-from vmctl import yamlfile
 from vmctl.errors import SpecError
+from vmctl.spec import yamlfile
 
 EVERYTHING = """
 name: web

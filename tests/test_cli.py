@@ -14,8 +14,9 @@ import pytest
 from support.commands import VMCTL, Terminal, free_port, get, ok, refused, start, vmctl, wait_for
 from support.host_state import host_state, left_behind
 
-from vmctl import __version__, backends, instance, paths
+from vmctl import __version__, backends, paths
 from vmctl.cli import VERBS, bench, image, parse
+from vmctl.instances import instance
 from vmctl.run import which
 
 WEB = """
@@ -243,11 +244,11 @@ from vmctl import cli
 
 class Finder:
     def find_spec(self, name, *_):
-        if name == "vmctl.specfields":
+        if name == "vmctl.spec.specfields":
             os.kill(os.getpid(), signal.SIGINT)
 
 sys.meta_path.insert(0, Finder())
-print(cli.main(["spec", "check", "nowhere.yaml"]), hasattr(sys.modules.get("vmctl.specfields"), "STRUCTS"))
+print(cli.main(["spec", "check", "nowhere.yaml"]), hasattr(sys.modules.get("vmctl.spec.specfields"), "STRUCTS"))
 """
 
 

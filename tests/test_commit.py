@@ -14,7 +14,8 @@ from support.trees import read
 
 from images.layer import lookup
 from images.store import store
-from vmctl import backends, instance, paths
+from vmctl import backends, paths
+from vmctl.instances import instance
 from vmctl.linux import syscalls
 from vmctl.run import run
 

@@ -8,8 +8,10 @@ import pytest
 from support.commands import free_port, get, inspect, ok, refused, start, vmctl, wait_for
 
 from images.store import store
-from vmctl import backends, instance, spec
+from vmctl import backends
+from vmctl.instances import instance
 from vmctl.net.connect import connect
+from vmctl.spec import workloadfile
 
 MODES = sorted(backends.modes())
 EACH_MODE = pytest.mark.parametrize("mode", MODES)
@@ -79,7 +81,7 @@ def test_same_image(web):
 def test_same_workload(web):
     """The workload is that of the file, in every mode."""
     document = inspect(web.name)
-    assert document["workload_digest"] == spec.load(web.spec).digest()
+    assert document["workload_digest"] == workloadfile.load(web.spec).digest()
     assert document["workload"]["env"] == {"GREETING": "it's hello"}
 
 

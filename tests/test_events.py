@@ -17,7 +17,7 @@ from vmctl.linux import syscalls
 from vmctl.linux.cgroups import Cgroup, Limits
 from vmctl.linux.events import Events
 from vmctl.linux.listening import Listening
-from vmctl.workload import HttpProbe, Ready, Workload
+from vmctl.spec.workload import HttpProbe, Ready, Workload
 
 QUIET_S = 1.0
 LONG_S, SHORT_S = 20.0, 0.05

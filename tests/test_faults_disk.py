@@ -9,7 +9,8 @@ from support.commands import inspect, ok, refused, vmctl
 from support.full_disk import KINDS, full_disk
 from support.host_state import PREFIX, own_state
 
-from vmctl import backends, instance, paths
+from vmctl import backends, paths
+from vmctl.instances import instance
 
 QUICK = [mode for mode in sorted(backends.modes()) if not backends.load(mode).features.own_kernel]
 EACH_QUICK_MODE = pytest.mark.parametrize("mode", QUICK)
@@ -121,7 +122,7 @@ def test_a_workload_that_fills_the_disk_can_be_stopped(disk, tmp_path, mode):
 def test_a_folder_that_keeps_its_name_is_removed_in_an_order_that_can_be_repeated(empty_root, monkeypatch):
     """On a full disk the new name of a folder may not fit."""
     from vmctl.linux import filetree
-    from vmctl.workload import Workload
+    from vmctl.spec.workload import Workload
 
     inst = instance.create(Workload("kept", "tiny"), "host")
     for name in ("journal", "zz", "aa"):

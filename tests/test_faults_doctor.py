@@ -10,10 +10,11 @@ from support.commands import free_port, ok, vmctl, wait_for
 from support.host_state import PREFIX, left_behind, own_state
 
 from images.store import staging, store
-from vmctl import backends, ids, instance, needs, orphans, paths
+from vmctl import backends, ids, needs, paths
+from vmctl.instances import instance, orphans
 from vmctl.linux import cgroups, delegation, mountinfo, processes
 from vmctl.net import switch
-from vmctl.workload import Workload
+from vmctl.spec.workload import Workload
 
 QUICK = [mode for mode in sorted(backends.modes()) if not backends.load(mode).features.own_kernel]
 

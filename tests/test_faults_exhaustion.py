@@ -12,7 +12,8 @@ from support import host_state
 from support.commands import VMCTL, Result, ok, vmctl
 from support.host_state import PREFIX
 
-from vmctl import backends, instance, paths
+from vmctl import backends, paths
+from vmctl.instances import instance
 from vmctl.linux import cgroups, mountinfo, syscalls
 
 QUICK = [mode for mode in sorted(backends.modes()) if not backends.load(mode).features.own_kernel]

@@ -9,11 +9,12 @@ import signal
 import pytest
 from support.commands import inspect, ok, refused, vmctl, wait_for
 
-from vmctl import backends, engine, instance, paths
+from vmctl import backends, engine, paths
+from vmctl.instances import instance
 from vmctl.linux import mountinfo, processes
 from vmctl.linux.cgroups import Cgroup
 from vmctl.net import switch
-from vmctl.workload import Workload
+from vmctl.spec.workload import Workload
 
 QUICK = [mode for mode in sorted(backends.modes()) if not backends.load(mode).features.own_kernel]
 EACH_QUICK_MODE = pytest.mark.parametrize("mode", QUICK)

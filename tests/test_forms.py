@@ -8,12 +8,14 @@ import pytest
 from support.commands import ok
 from support.kept_instances import DATA, FORMS, changed, put
 
-from vmctl import instance, oldforms, records, spec
+from vmctl import oldforms, records
 from vmctl.errors import VmctlError
+from vmctl.instances import instance
 from vmctl.journal import Journal
 from vmctl.named import NamedTuple
 from vmctl.records import UnreadableError
-from vmctl.workload import Bytes, Ready, Workload
+from vmctl.spec import workloadfile
+from vmctl.spec.workload import Bytes, Ready, Workload
 
 HERE = os.path.dirname(__file__)
 WORKLOADS = os.path.join(HERE, "..", "configs", "workloads")
@@ -26,7 +28,7 @@ PINNED = {
 
 
 def test_the_digests_of_the_shipped_workloads():
-    found = {name: spec.load(os.path.join(WORKLOADS, name)).digest() for name in sorted(os.listdir(WORKLOADS))}
+    found = {name: workloadfile.load(os.path.join(WORKLOADS, name)).digest() for name in sorted(os.listdir(WORKLOADS))}
     assert found == PINNED
 
 

@@ -9,7 +9,8 @@ import time
 import pytest
 from support.commands import ok, vmctl, wait_for
 
-from vmctl import backends, freezer, instance
+from vmctl import backends
+from vmctl.instances import freezer, instance
 from vmctl.journal import Journal
 
 QUICK = [mode for mode in sorted(backends.modes()) if not backends.load(mode).features.own_kernel]

@@ -9,9 +9,9 @@ import pytest
 
 from vmctl import ids
 from vmctl.errors import ConflictError
-from vmctl.folder import Home
+from vmctl.instances.folder import Home
+from vmctl.instances.undo import UNDO
 from vmctl.journal import Journal
-from vmctl.undo import UNDO
 
 
 class Owner:

@@ -8,10 +8,10 @@ from support.commands import ok, refused, vmctl
 from images.kernels import initrd, inventory, kernel, modules
 from images.packages import deb
 from images.store import store
-from vmctl import instance
 from vmctl.errors import ConflictError, NotFoundError, SpecError, UnavailableError, VmctlError
+from vmctl.instances import instance
 from vmctl.run import run
-from vmctl.workload import Workload
+from vmctl.spec.workload import Workload
 
 
 def test_debians_kernel_is_in_the_store_with_its_modules(own_root):

@@ -12,10 +12,11 @@ from support.commands import ok, refused, vmctl
 from support.images_made import put
 
 from images.store import store
-from vmctl import instance, leases, paths
+from vmctl import leases, paths
 from vmctl.errors import ConflictError, NotFoundError
+from vmctl.instances import instance
 from vmctl.journal import Journal
-from vmctl.workload import Workload
+from vmctl.spec.workload import Workload
 
 pytestmark = pytest.mark.usefixtures("empty_root")
 

@@ -4,10 +4,10 @@ import pytest
 from support.images_made import put
 
 from images.layer import mounts
-from vmctl import instance
+from vmctl.instances import instance
 from vmctl.linux import syscalls
 from vmctl.run import run
-from vmctl.workload import Workload
+from vmctl.spec.workload import Workload
 
 pytestmark = pytest.mark.usefixtures("empty_root")
 

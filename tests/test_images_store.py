@@ -8,9 +8,9 @@ from support.images_made import CONFIG, CREATED, put
 
 from images.store import store
 from images.store.image import ImageConfig, process
-from vmctl import instance
 from vmctl.errors import ConflictError, NotFoundError, SpecError, VmctlError
-from vmctl.workload import Workload
+from vmctl.instances import instance
+from vmctl.spec.workload import Workload
 
 pytestmark = pytest.mark.usefixtures("empty_root")
 

@@ -11,10 +11,10 @@ from images.packages import busybox, deb
 from images.recipes import tiny
 from images.store import store
 from images.upkeep import defaults
-from vmctl import instance
 from vmctl.errors import UnavailableError
+from vmctl.instances import instance
 from vmctl.run import run
-from vmctl.workload import Workload
+from vmctl.spec.workload import Workload
 
 
 def test_tiny_is_small_and_runs(own_root):

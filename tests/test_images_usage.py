@@ -16,10 +16,11 @@ from images.store import store
 from images.store.staging import staging
 from images.transfer import downloads
 from images.upkeep import totals
-from vmctl import instance, paths
+from vmctl import paths
+from vmctl.instances import instance
 from vmctl.linux import filetree, processes
-from vmctl.units import format_age
-from vmctl.workload import Workload
+from vmctl.spec.units import format_age
+from vmctl.spec.workload import Workload
 
 DF_KEYS = ["kind", "total", "active", "size_bytes", "shared_bytes", "reclaimable_bytes", "unique_bytes"]
 LS_KEYS = [

@@ -10,13 +10,15 @@ import pytest
 from support.commands import free_port, inspect, ok, refused, start, vmctl, wait_for
 from support.host_state import PREFIX, host_state, left_behind
 
-from vmctl import backends, engine, instance, removal, spec
+from vmctl import backends, engine, removal
 from vmctl.errors import ConflictError
+from vmctl.instances import instance
 from vmctl.journal import Journal
 from vmctl.linux import processes, syscalls
 from vmctl.linux.cgroups import Cgroup
 from vmctl.net import bridge
-from vmctl.workload import Workload
+from vmctl.spec import workloadfile
+from vmctl.spec.workload import Workload
 
 pytestmark = pytest.mark.alone
 
@@ -123,7 +125,7 @@ def test_nothing_is_left_of_a_guest_without_its_command(before, tmp_path):
 def test_nothing_is_left_where_the_port_is_taken_meanwhile(before, tmp_path, mode):
     """Free at the check, taken when it is to be published: by the workload's start itself."""
     path = write_spec(tmp_path, text="command: [sleep, '1000']\nready: {exec: ['true']}\n")
-    work = spec.load(path)
+    work = workloadfile.load(path)
     with socket.socket() as other:
         backend = backends.load(mode)
         inst = engine.create(work, backend)
@@ -177,7 +179,7 @@ def up_and_die(path, mode, number, *, made):
 
     Journal.record = counting
     try:
-        engine.up(spec.load(path), mode)
+        engine.up(workloadfile.load(path), mode)
     finally:
         os._exit(0)
 
@@ -234,7 +236,7 @@ def test_nothing_is_left_of_a_directory_half_made(before, tmp_path):
     pid = os.fork()
     if pid == 0:
         instance.os.rename = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-        engine.up(spec.load(write_spec(tmp_path)), "container")
+        engine.up(workloadfile.load(write_spec(tmp_path)), "container")
         os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
     ok("down", PREFIX)

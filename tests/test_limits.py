@@ -9,11 +9,11 @@ from test_refusals import where
 
 from vmctl import limits
 from vmctl.errors import VmctlError
-from vmctl.instance import Instance, State
+from vmctl.instances.instance import Instance, State
 from vmctl.linux import filetree, mountinfo
 from vmctl.linux.cgroups import Cgroup
 from vmctl.run import run
-from vmctl.workload import Bytes, Resources, Workload
+from vmctl.spec.workload import Bytes, Resources, Workload
 
 EACH_MODE = pytest.mark.parametrize("mode", ["container", "host"])
 GIB = 1 << 30

@@ -11,8 +11,8 @@ import pytest
 from support.commands import VMCTL, ok, refused, start, vmctl, wait_for
 
 from vmctl import paths
-from vmctl.logfile import LogReader, last_bytes
-from vmctl.logwriter import Log
+from vmctl.logs.logfile import LogReader, last_bytes
+from vmctl.logs.logwriter import Log
 from vmctl.run import run
 
 EACH_MODE = pytest.mark.parametrize("mode", ["container", "host"])

@@ -12,13 +12,13 @@ from contextlib import closing, suppress
 import pytest
 from support.networks import Resident, attach, echo_server, host_view, resident
 
-from vmctl import instance
 from vmctl.errors import StateError, UnavailableError
+from vmctl.instances import instance
 from vmctl.linux import netlink, syscalls, taps
 from vmctl.linux.threads import in_thread
 from vmctl.net import bridge, connect, switch
 from vmctl.run import run
-from vmctl.workload import Workload
+from vmctl.spec.workload import Workload
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
 

@@ -8,12 +8,12 @@ from typing import NamedTuple
 import pytest
 from support.networks import attach, echo_server, host_view, resident
 
-from vmctl import instance
 from vmctl.errors import ConflictError
+from vmctl.instances import instance
 from vmctl.journal import Journal
 from vmctl.linux import netlink
 from vmctl.net import bridge, connect, network_of, switch
-from vmctl.workload import Workload
+from vmctl.spec.workload import Workload
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
 

@@ -53,7 +53,7 @@ show init vmctl run --network none --init tiny -- \
     sh -c 'read -r pid </proc/self/stat; [ "${pid%% *}" != 1 ] && echo not 1'
 show detached python3 -c '
 from vmctl import engine, instance
-from vmctl.workload import Ready, Workload
+from vmctl.spec.workload import Ready, Workload
 work = Workload("web", "tiny", ("sh", "-c", "echo here; exec httpd -f -p 8000"), ready=Ready(tcp=8000))
 inst = engine.up(work, "container")
 print(inst.timeline.between_s("T0", "T6") is not None)

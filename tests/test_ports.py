@@ -11,12 +11,12 @@ from contextlib import ExitStack, contextmanager
 import pytest
 from support.networks import attach, echo_server, forwarders, host_view, resident
 
-from vmctl import instance
 from vmctl.errors import ConflictError, StateError, UnavailableError
+from vmctl.instances import instance
 from vmctl.linux import processes, syscalls
 from vmctl.net import bridge, forwarder, ports
 from vmctl.run import run
-from vmctl.workload import Port, Workload
+from vmctl.spec.workload import Port, Workload
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
 

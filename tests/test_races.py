@@ -7,11 +7,12 @@ import time
 import pytest
 
 from containers.reports import revive
-from vmctl import backends, engine, instance, removal
+from vmctl import backends, engine, removal
 from vmctl.errors import NotFoundError, StateError, VmctlError
+from vmctl.instances import instance
 from vmctl.linux import processes
 from vmctl.linux.cgroups import Cgroup, Limits
-from vmctl.workload import Workload
+from vmctl.spec.workload import Workload
 
 WORK = Workload("web", "tiny")
 

@@ -7,9 +7,9 @@ import pytest
 from support.tracked import ROOT
 
 from images.recipes import recipe
-from vmctl import schemadocs, spec
 from vmctl.cli import reference
 from vmctl.cli.commands import commands, flags
+from vmctl.spec import schemadocs, workloadfile
 
 with open(os.path.join(ROOT, "docs", "reference.md"), encoding="utf-8") as file:
     PAGE = file.read()
@@ -50,7 +50,7 @@ def test_a_key_without_a_description_is_an_error():
         schemadocs.describe(schema, schemadocs.WORKLOAD)
 
 
-@pytest.mark.parametrize("schema", [spec.schema(), recipe.schema()], ids=["workload", "recipe"])
+@pytest.mark.parametrize("schema", [workloadfile.schema(), recipe.schema()], ids=["workload", "recipe"])
 def test_each_key_of_a_schema_has_a_description(schema):
     for definition in schema["$defs"].values():
         for key, value in definition["properties"].items():
@@ -58,7 +58,7 @@ def test_each_key_of_a_schema_has_a_description(schema):
 
 
 def test_defaults_are_as_in_the_file():
-    found = spec.schema()["$defs"]
+    found = workloadfile.schema()["$defs"]
     assert found["Ready"]["properties"]["timeout"]["default"] == "60s"
     assert found["File"]["properties"]["mode"]["default"] == "0644"
     assert found["Workload"]["properties"]["restart"]["default"] == "no"

@@ -112,7 +112,7 @@ def as_nobody(*words):
 import io, os, sys
 sys.argv[1:] = {["up", "--dry-run"]!r}
 from vmctl.cli import main
-import vmctl.cli.up, vmctl.cli.run, vmctl.engine, vmctl.spec, containers.checks, vmm.checks, encodings.idna
+import vmctl.cli.up, vmctl.cli.run, vmctl.engine, vmctl.spec.workloadfile, containers.checks, vmm.checks, encodings.idna
 words = {list(words)!r}
 sys.stdout = io.StringIO()
 main([*words, "--dry-run"] if words[0] == "up" else ["ps"])

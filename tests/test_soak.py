@@ -9,7 +9,8 @@ import pytest
 from soak import left
 from support.commands import ok, vmctl
 
-from vmctl import instance, paths
+from vmctl import paths
+from vmctl.instances import instance
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 

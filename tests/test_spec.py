@@ -8,9 +8,9 @@ import jsonschema
 import pytest
 import yaml
 
-from vmctl import spec, specfields, textfile, yamlfile
 from vmctl.errors import SpecError
-from vmctl.workload import (
+from vmctl.spec import specfields, textfile, workloadfile, yamlfile
+from vmctl.spec.workload import (
     Bytes,
     ContainerOptions,
     File,
@@ -60,7 +60,7 @@ def load(tmp_path):
     def load(text, file="web.yaml", **options):
         path = tmp_path / file
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
-        return spec.load(str(path), **options)
+        return workloadfile.load(str(path), **options)
 
     return load
 
@@ -279,11 +279,11 @@ def test_yaml_bomb_is_refused_at_once(load):
 
 def test_files_that_cannot_be_read(tmp_path):
     with pytest.raises(SpecError, match=r"nowhere\.yaml cannot be read: No such file"):
-        spec.load(str(tmp_path / "nowhere.yaml"))
+        workloadfile.load(str(tmp_path / "nowhere.yaml"))
     with pytest.raises(SpecError, match="cannot be read: Is a directory"):
-        spec.load(str(tmp_path))
+        workloadfile.load(str(tmp_path))
     with pytest.raises(SpecError, match="larger than"):
-        spec.load("/dev/zero")
+        workloadfile.load("/dev/zero")
 
 
 def test_volumes_are_found_beside_the_file(load, tmp_path):
@@ -303,19 +303,19 @@ def test_the_format_may_be_named(load):
 
 
 def test_schema_is_a_json_schema():
-    schema = spec.schema()
+    schema = workloadfile.schema()
     jsonschema.Draft202012Validator.check_schema(schema)
     assert json.loads(json.dumps(schema)) == schema
 
 
 def accepted(document):
-    return jsonschema.Draft202012Validator(spec.schema()).is_valid(document)
+    return jsonschema.Draft202012Validator(workloadfile.schema()).is_valid(document)
 
 
 @pytest.mark.parametrize("path", sorted(os.listdir(CONFIGS)))
 def test_our_workloads_fit_program_and_schema(path):
     path = os.path.join(CONFIGS, path)
-    assert spec.load(path).image
+    assert workloadfile.load(path).image
     assert accepted(yamlfile.read_mapping(path))
 
 
@@ -347,5 +347,5 @@ def test_schema_and_program_agree_on_numbers_in_place_of_texts(load, lines, fits
 
 
 def test_schema_has_every_key():
-    keys = spec.schema()["$defs"]["Workload"]["properties"]
+    keys = workloadfile.schema()["$defs"]["Workload"]["properties"]
     assert list(keys) == [*(specfields.key_of(field) for field in Workload._fields), "format"]

@@ -12,9 +12,10 @@ import pytest
 from support.commands import ok, refused, vmctl
 from support.kept_instances import DAMAGES, FORMS, changed, put
 
-from vmctl import backends, engine, instance, survey
+from vmctl import backends, engine, survey
 from vmctl.cli import inspect, ps
 from vmctl.errors import VmctlError
+from vmctl.instances import instance
 from vmctl.linux import mountinfo, processes, syscalls
 from vmctl.linux.cgroups import Cgroup
 from vmctl.records import UnreadableError

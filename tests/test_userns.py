@@ -14,11 +14,12 @@ from support.networks import host_view
 
 from containers import identity, userns
 from images.store import store
-from vmctl import ids, instance
+from vmctl import ids
 from vmctl.errors import ConflictError
+from vmctl.instances import instance
 from vmctl.linux import cgroups, mountinfo, syscalls
 from vmctl.net import connect
-from vmctl.workload import ContainerOptions, Workload
+from vmctl.spec.workload import ContainerOptions, Workload
 
 AUTO = ("--userns", "auto", "--network", "none")
 HOST = ("--userns", "host", "--network", "none")

@@ -13,7 +13,7 @@ from images.packages import busybox
 from images.store.image import ImageConfig
 from vmctl.errors import SpecError
 from vmctl.run import run
-from vmctl.workload import Resources, VmOptions, Workload
+from vmctl.spec.workload import Resources, VmOptions, Workload
 from vmm import boot, configure, disk, guest, seed, system, userdata
 from vmm.backend import VmBackend
 
@@ -228,7 +228,7 @@ def test_overlay_of_a_disk_is_small_and_not_smaller_than_it(tmp_path):
 
 def test_the_seed_of_a_disk_is_that_of_a_system():
     from images.store.image import Image
-    from vmctl.folder import Home
+    from vmctl.instances.folder import Home
 
     whole = Image("cloud", "sha256:0", "amd64", (), ImageConfig(), "", disk="/cloud.qcow2")
     work = Workload("c", "cloud", ("serve",))

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from vmctl import paths
-from vmctl.workload import File, Resources, Restart, VmOptions, Volume, Workload
+from vmctl.spec.workload import File, Resources, Restart, VmOptions, Volume, Workload
 from vmm.backend import VmBackend
 
 WORK = Workload("web", "tiny", ("true",))

@@ -7,12 +7,13 @@ import time
 
 import pytest
 
-from vmctl import engine, instance, paths
+from vmctl import engine, paths
 from vmctl.backend import Exit
 from vmctl.errors import UnavailableError, VmctlError
+from vmctl.instances import instance
 from vmctl.linux import processes, syscalls
 from vmctl.net import switch
-from vmctl.workload import Workload
+from vmctl.spec.workload import Workload
 from vmm import confinement, domain, files, launcher, qemu
 from vmm.backend import VmBackend
 

@@ -7,11 +7,12 @@ import time
 
 import pytest
 
-from vmctl import backends, engine, instance
+from vmctl import backends, engine
 from vmctl.backend import Command, Exit
 from vmctl.errors import CommandNotFoundError, VmctlError
+from vmctl.instances import instance
 from vmctl.linux.cgroups import Cgroup
-from vmctl.workload import File, Resources, Workload
+from vmctl.spec.workload import File, Resources, Workload
 from vmm import files, preparation
 from vmm.backend import VmBackend
 

@@ -10,7 +10,7 @@ from support import disk_made
 from support.commands import inspect, ok, start, vmctl, wait_for
 
 from images.store import store
-from vmctl import instance
+from vmctl.instances import instance
 from vmctl.linux.filetree import allocated_bytes
 from vmm import watch
 from vmm.backend import VmBackend

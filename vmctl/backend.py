@@ -16,9 +16,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from vmctl.instance import Instance
+from vmctl.instances.instance import Instance
 from vmctl.named import TYPE_CHECKING, NamedTuple
-from vmctl.workload import Workload
+from vmctl.spec.workload import Workload
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager

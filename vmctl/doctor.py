@@ -10,7 +10,7 @@ from vmctl import backends, holder, paths
 from vmctl.errors import VmctlError
 from vmctl.linux import abilities
 from vmctl.needs import Need, Package, program
-from vmctl.units import format_size
+from vmctl.spec.units import format_size
 
 DISK_SPACE_BYTES = 2 * 1024**3  # for images, a kernel and some writable layers
 LEAST_KERNEL = (5, 11)  # for close_range(2) with CLOSE_RANGE_CLOEXEC

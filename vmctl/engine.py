@@ -8,13 +8,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
-from vmctl import backends, instance, limits, removal
+from vmctl import backends, limits, removal
 from vmctl.backend import Attachment, Backend, Command, Exit, Problem, ReportedExit, Start
 from vmctl.errors import NotFoundError, StateError, UnavailableError, VmctlError
-from vmctl.folder import Home, absent, removal_hint
-from vmctl.instance import Instance
+from vmctl.instances import instance
+from vmctl.instances.folder import Home, absent, removal_hint
+from vmctl.instances.instance import Instance
 from vmctl.records import UnreadableError
-from vmctl.workload import Workload
+from vmctl.spec.workload import Workload
 
 LEAST_FILES = 64  # descriptors of a start: twice what a container needs (setrlimit(2), RLIMIT_NOFILE)
 UNKNOWN = "unknown"  # the exit source if it is not known how a workload ended

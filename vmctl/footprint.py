@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vmctl import backends
 from vmctl.backend import Footprint, HasFootprint
-from vmctl.instance import Instance
+from vmctl.instances.instance import Instance
 from vmctl.journal import Journal
 from vmctl.linux import processes
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from vmctl import backends, instance
+from vmctl import backends
 from vmctl.backend import HasWritable
-from vmctl.instance import Instance
+from vmctl.instances import instance
+from vmctl.instances.instance import Instance
 from vmctl.writable import Writable
 
 

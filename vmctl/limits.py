@@ -11,9 +11,9 @@ from contextlib import suppress
 from vmctl import backends
 from vmctl.backend import HasOomKills
 from vmctl.errors import VmctlError
-from vmctl.instance import Instance
+from vmctl.instances.instance import Instance
 from vmctl.named import TYPE_CHECKING
-from vmctl.workload import Workload
+from vmctl.spec.workload import Workload
 
 if TYPE_CHECKING:
     from typing import Any

@@ -14,15 +14,15 @@ from contextlib import ExitStack, closing
 
 from vmctl.backend import Watch
 from vmctl.errors import DeadlineError, VmctlError
-from vmctl.instance import Instance
+from vmctl.instances.instance import Instance
 from vmctl.linux.events import PERIOD_S
-from vmctl.logfile import last_bytes
-from vmctl.logsearch import LogSearch, interrupted_at
+from vmctl.logs.logfile import last_bytes
+from vmctl.logs.logsearch import LogSearch, interrupted_at
 from vmctl.named import TYPE_CHECKING
 from vmctl.net.connect import Connector
 from vmctl.run import CommandError, module, run
-from vmctl.units import format_seconds
-from vmctl.workload import Ready
+from vmctl.spec.units import format_seconds
+from vmctl.spec.workload import Ready
 
 if TYPE_CHECKING:
     from socket import socket

@@ -6,15 +6,16 @@ import re
 from collections.abc import Callable
 from functools import partial
 
-from vmctl import backends, instance
+from vmctl import backends
 from vmctl.backend import Backend
 from vmctl.errors import VmctlError
-from vmctl.folder import Folder
-from vmctl.instance import Instance
+from vmctl.instances import instance
+from vmctl.instances.folder import Folder
+from vmctl.instances.instance import Instance
 from vmctl.journal import Journal
 from vmctl.named import TYPE_CHECKING, NamedTuple
 from vmctl.records import UnreadableError
-from vmctl.workload import Workload
+from vmctl.spec.workload import Workload
 
 if TYPE_CHECKING:
     from typing import Any
@@ -72,7 +73,7 @@ def _opened(name: str) -> tuple[Folder, Callable[[dict[str, Any]], None] | None]
 
 def _undo(home: Folder, others: Callable[[dict[str, Any]], None] | None) -> Undone:
     """Undo every entry, the newest first: those of the host's kinds here, those of other kinds by `others`."""
-    from vmctl.undo import UNDO
+    from vmctl.instances.undo import UNDO
 
     journal = Journal(home.path("journal"))
     try:

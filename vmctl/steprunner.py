@@ -10,12 +10,13 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from vmctl import backends, engine, instance, paths
+from vmctl import backends, engine, paths
 from vmctl.backend import Attachment, HasWritable
 from vmctl.errors import NotFoundError, VmctlError
+from vmctl.instances import instance
 from vmctl.linux.locks import folder_locked, remove_unheld
+from vmctl.spec.workload import Workload
 from vmctl.survey import survey
-from vmctl.workload import Workload
 from vmctl.writable import Writable
 
 MODE = "container"

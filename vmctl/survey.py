@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from vmctl import engine, instance
+from vmctl import engine
 from vmctl.errors import NotFoundError, VmctlError
-from vmctl.instance import Instance, LostError
+from vmctl.instances import instance
+from vmctl.instances.instance import Instance, LostError
 from vmctl.named import NamedTuple
 
 UNKNOWN = "unknown"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from vmctl.folder import Home
+from vmctl.instances.folder import Home
 from vmctl.linux import filetree
 from vmctl.named import NamedTuple
 from vmctl.survey import ENDED, Seen, survey

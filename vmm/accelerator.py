@@ -18,7 +18,7 @@ from vmctl.errors import UnavailableError
 from vmctl.linux.filetree import write_atomic
 from vmctl.named import NamedTuple
 from vmctl.run import CommandError, run
-from vmctl.units import format_seconds
+from vmctl.spec.units import format_seconds
 from vmm import guest, qemu
 
 DEVICE = "/dev/kvm"

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
 from vmctl.linux.stdio import write_all
-from vmctl.logfile import LogReader
+from vmctl.logs.logfile import LogReader
 
 CHUNK_BYTES = 65536
 FIRST_BYTE_PERIOD_S = 0.001  # until the first byte is seen, because that is a mark of the timeline

@@ -21,13 +21,13 @@ from vmctl.backend import (
     Step,
 )
 from vmctl.errors import StateError
-from vmctl.folder import Home
-from vmctl.instance import Instance
+from vmctl.instances.folder import Home
+from vmctl.instances.instance import Instance
 from vmctl.linux import filetree, processes
 from vmctl.linux.cgroups import Cgroup
 from vmctl.named import TYPE_CHECKING
 from vmctl.records import UnreadableError
-from vmctl.workload import Workload
+from vmctl.spec.workload import Workload
 from vmm import files
 from vmm.choices import OPTIONS, Choices
 

@@ -11,7 +11,7 @@ import stat
 
 from images.layer import lookup
 from images.store.image import Image, Process, process
-from vmctl.workload import Workload
+from vmctl.spec.workload import Workload
 
 DIRECT, SYSTEM, DISK = "direct", "system", "disk"
 

@@ -15,7 +15,7 @@ from vmctl.backend import Problem
 from vmctl.errors import VmctlError
 from vmctl.linux.cgroups import Cgroup, Limits
 from vmctl.run import which
-from vmctl.workload import Logs, Workload
+from vmctl.spec.workload import Logs, Workload
 from vmm import accelerator, boot, disk, files, qemu, userdata
 from vmm.choices import Choices
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from images.store.image import Image
-from vmctl.folder import Home
+from vmctl.instances.folder import Home
 from vmctl.net import Link
-from vmctl.workload import DEFAULT_PIDS, Workload
+from vmctl.spec.workload import DEFAULT_PIDS, Workload
 from vmm import boot, files, keys, seed, system, userdata
 
 

@@ -7,8 +7,8 @@ import signal
 import time
 from contextlib import suppress
 
-from vmctl.folder import Home
-from vmctl.instance import Instance
+from vmctl.instances.folder import Home
+from vmctl.instances.instance import Instance
 from vmctl.linux import processes
 from vmm import domain, files, qemu
 

@@ -12,7 +12,7 @@ import os
 from vmctl import trace
 from vmctl.errors import SpecError
 from vmctl.run import run
-from vmctl.units import format_size
+from vmctl.spec.units import format_size
 
 DEFAULT_SIZE_BYTES = 1024**3
 QCOW2_TABLES_BYTES = 64 * 1024**2

@@ -9,7 +9,7 @@ from images.store import store
 from images.store.image import process
 from vmctl.backend import Command
 from vmctl.errors import DeadlineError, StateError
-from vmctl.instance import Instance
+from vmctl.instances.instance import Instance
 from vmm import boot, files, keys, seed, ssh, watch
 
 SSHD_TIMEOUT_S = 30.0

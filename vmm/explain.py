@@ -12,10 +12,10 @@ from images.store import store
 from images.store.image import Image
 from vmctl import ids
 from vmctl.backend import Step
-from vmctl.folder import Home
+from vmctl.instances.folder import Home
 from vmctl.linux import syscalls
 from vmctl.net import Link, network_of
-from vmctl.workload import Workload
+from vmctl.spec.workload import Workload
 from vmm import accelerator, boot, configure, confinement, disk, domain, files, guest, launcher, preparation, seed
 from vmm.choices import Choices
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from vmctl import paths
-from vmctl.folder import Home
+from vmctl.instances.folder import Home
 from vmctl.linux import usernamespace
 
 PORT_PREFIX = "org.vmctl."

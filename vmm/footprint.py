@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vmctl.backend import Footprint
 from vmctl.footprint import helpers
-from vmctl.instance import Instance
+from vmctl.instances.instance import Instance
 from vmctl.linux import filetree, memory
 from vmctl.linux.cgroups import Cgroup
 from vmctl.named import TYPE_CHECKING, NamedTuple

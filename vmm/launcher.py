@@ -96,7 +96,7 @@ def _launch(connection: Connection, request: StartRequest) -> dict[str, int]:
 
     Nothing can be imported after `confinement.enter`: Python's files are out of reach then.
     """
-    from vmctl.folder import Home
+    from vmctl.instances.folder import Home
     from vmctl.linux import commands
     from vmctl.linux.cgroups import Cgroup
     from vmctl.net import network_of

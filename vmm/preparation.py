@@ -12,13 +12,13 @@ from images.store import store
 from images.store.image import Image
 from vmctl import ids
 from vmctl.errors import UnavailableError, VmctlError
-from vmctl.folder import Home
-from vmctl.instance import Instance
+from vmctl.instances.folder import Home
+from vmctl.instances.instance import Instance
 from vmctl.linux import processes, usernamespace
 from vmctl.linux.cgroups import Cgroup, Limits
 from vmctl.linux.filetree import write_atomic
 from vmctl.net import attach
-from vmctl.workload import Workload
+from vmctl.spec.workload import Workload
 from vmm import accelerator, boot, configure, confinement, disk, domain, files, guest, qemu, recorder, seed, watch
 from vmm.choices import Choices
 from vmm.confinement import Cell

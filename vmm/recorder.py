@@ -15,7 +15,7 @@ import os
 import select
 
 from vmctl.linux import madvise
-from vmctl.logwriter import FirstBytes, Log
+from vmctl.logs.logwriter import FirstBytes, Log
 
 TYPE_CHECKING = False  # `typing` would be 1 MB more
 if TYPE_CHECKING:

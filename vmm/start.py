@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from vmctl import trace
 from vmctl.backend import Attachment, Exit, Watch
 from vmctl.errors import EXIT_VMCTL, VmctlError
-from vmctl.instance import Instance
+from vmctl.instances.instance import Instance
 from vmctl.linux import processes
 from vmctl.linux.cgroups import Cgroup
 from vmctl.linux.filetree import write_atomic

@@ -12,8 +12,8 @@ from email.message import Message
 from email.mime.text import MIMEText
 from typing import NamedTuple
 
-from vmctl import textfile, yamlfile
 from vmctl.errors import SpecError
+from vmctl.spec import textfile, yamlfile
 
 BEGINNINGS = (
     *("#cloud-config", "#!", "#cloud-boothook", "#include", "#part-handler", "## template: jinja"),

@@ -18,12 +18,12 @@ from vmctl.errors import (
     DeadlineError,
     VmctlError,
 )
-from vmctl.instance import Instance
+from vmctl.instances.instance import Instance
 from vmctl.linux import processes
 from vmctl.linux.events import Events
 from vmctl.linux.filetree import size_bytes
-from vmctl.logfile import last_bytes
-from vmctl.units import format_seconds
+from vmctl.logs.logfile import last_bytes
+from vmctl.spec.units import format_seconds
 from vmm import boot, files
 
 CONSOLE_TAIL_LINES = 15

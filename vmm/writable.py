@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager, suppress
 
 from images.store.staging import staging
 from vmctl.errors import DeadlineError, UnavailableError, VmctlError
-from vmctl.instance import Instance
+from vmctl.instances.instance import Instance
 from vmctl.linux import processes, usernamespace
 from vmctl.linux.loops import detached, loop_device
 from vmctl.run import run

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from bench.peers import containers as names
 from bench.peers.study import Study
 from bench.statistics import Interval, ratio, ratio_interval
-from vmctl.units import format_seconds, format_size
+from vmctl.spec.units import format_seconds, format_size
 
 
 class Verdict(NamedTuple):

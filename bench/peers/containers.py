@@ -11,7 +11,7 @@ from bench.peers.command import time_command
 from bench.peers.root import Root, overlay_options
 from vmctl.errors import UnavailableError
 from vmctl.run import module, run, which
-from vmctl.workload import Workload
+from vmctl.spec.workload import Workload
 
 Contender = Callable[[], float]  # returns seconds; raises VmctlError
 

@@ -17,7 +17,7 @@ from vmctl.errors import DeadlineError, UnavailableError, VmctlError
 from vmctl.footprint import footprint
 from vmctl.linux.filetree import write_atomic
 from vmctl.run import CommandError, run
-from vmctl.workload import Ready
+from vmctl.spec.workload import Ready
 
 TITLE = "guest start to first byte"
 OURS, BY_HAND, VIRSH_CREATE = "vmctl", "QEMU by hand", "virsh create"

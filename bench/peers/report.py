@@ -16,7 +16,7 @@ from bench.statistics import ENOUGH, median_interval
 from vmctl.errors import VmctlError
 from vmctl.footprint import footprint
 from vmctl.linux import processes
-from vmctl.units import format_seconds
+from vmctl.spec.units import format_seconds
 
 FORMAT = "vmctl peers 1"
 GUEST_RUNS = 8  # a guest takes seconds, a container milliseconds

@@ -10,9 +10,9 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from vmctl import backends, engine
-from vmctl.instance import Instance
+from vmctl.instances.instance import Instance
 from vmctl.linux import syscalls
-from vmctl.workload import Workload
+from vmctl.spec.workload import Workload
 
 
 class Root(NamedTuple):

@@ -15,7 +15,7 @@ import sys
 from vmctl import backends, engine, readiness
 from vmctl.backend import Attachment, Watch
 from vmctl.errors import VmctlError
-from vmctl.workload import Workload
+from vmctl.spec.workload import Workload
 
 LIMIT_S = 60.0
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from vmctl import backends
 from vmctl.backend import Backend
-from vmctl.workload import Workload
+from vmctl.spec.workload import Workload
 
 
 class Request(NamedTuple):

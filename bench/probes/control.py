@@ -11,7 +11,7 @@ from time import monotonic_ns
 
 from bench.probes import Request, Seen
 from bench.questions import Question, value
-from vmctl.workload import Workload
+from vmctl.spec.workload import Workload
 
 QUESTIONS = (
     Question(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bench.probes import Request, Seen, tool
 from bench.questions import Question, value
-from vmctl.workload import Workload
+from vmctl.spec.workload import Workload
 
 ROUNDS = None
 COUNTS = {"sort": 3000, "integer": 200_000_000, "memory": 2_000_000}  # about 0.2 s each without emulation

@@ -19,13 +19,14 @@ from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 from bench.probes import Request
-from vmctl import backends, engine, instance, readiness
+from vmctl import backends, engine, readiness
 from vmctl.backend import Backend, Watch
 from vmctl.errors import NotFoundError, VmctlError
+from vmctl.instances import instance
 from vmctl.linux import memory
 from vmctl.run import module
-from vmctl.units import format_size
-from vmctl.workload import Workload
+from vmctl.spec.units import format_size
+from vmctl.spec.workload import Workload
 
 SPARE_S = 120.0  # in addition to the starts: removals, a slow host
 START_S = 60.0  # in addition to the workload's own time to get ready: preparation, a busy host
@@ -35,7 +36,7 @@ _REFRESH = "/proc/sys/vm/stat_refresh"  # Documentation/admin-guide/sysctl/vm.rs
 
 
 class Started(NamedTuple):
-    """An instance that has been started, with its marks on CLOCK_MONOTONIC; see vmctl/timeline.py."""
+    """An instance that has been started, with its marks on CLOCK_MONOTONIC; see vmctl/instances/timeline.py."""
 
     name: str
     marks_ns: dict[str, int]

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from bench.probes import Request, lines, tool
 from vmctl.backend import Backend, Start
-from vmctl.instance import Instance
+from vmctl.instances.instance import Instance
 
 START_S = 120.0  # until the program runs
 STEP_S = 120.0  # for one step: an emulated guest on a busy host

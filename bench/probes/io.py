@@ -16,7 +16,7 @@ from bench.questions import Question, value
 from vmctl.backend import Backend
 from vmctl.errors import VmctlError
 from vmctl.footprint import footprint
-from vmctl.workload import Workload
+from vmctl.spec.workload import Workload
 
 ROUNDS = None
 RECIPE, IMAGE = "fio", "bench/fio"

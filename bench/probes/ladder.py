@@ -14,10 +14,10 @@ from statistics import median
 from bench.model import Sample
 from bench.probes import Request, Seen, crowd
 from bench.questions import Question, value
-from vmctl import instance
 from vmctl.errors import VmctlError
 from vmctl.footprint import footprint
-from vmctl.workload import Workload
+from vmctl.instances import instance
+from vmctl.spec.workload import Workload
 
 ROUNDS = 2
 PERIOD_S = 0.05

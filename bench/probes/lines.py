@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from vmctl.backend import Watch
 from vmctl.errors import DeadlineError, VmctlError
-from vmctl.logfile import LogReader
+from vmctl.logs.logfile import LogReader
 from vmctl.readiness import tail, wait_until
 
 

@@ -8,7 +8,7 @@ from bench.probes import Request, Seen, tool
 from bench.probes.driven import START_S, STEP_S, Driven, driven
 from bench.questions import Question, value
 from vmctl.footprint import footprint
-from vmctl.workload import Workload
+from vmctl.spec.workload import Workload
 
 ROUNDS = 3
 SET_BYTES = 64 * 1024**2

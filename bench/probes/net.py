@@ -14,10 +14,10 @@ from bench.probes import Request, Seen, tool
 from bench.questions import Question, value
 from vmctl.backend import Watch
 from vmctl.errors import DeadlineError, SpecError, VmctlError
-from vmctl.instance import Instance
+from vmctl.instances.instance import Instance
 from vmctl.named import TYPE_CHECKING
 from vmctl.net import connect
-from vmctl.workload import Ready, Workload
+from vmctl.spec.workload import Ready, Workload
 
 if TYPE_CHECKING:
     from bench.model import Sample

@@ -17,10 +17,10 @@ from bench.probes import Request, Seen, net, start, tool
 from bench.questions import Question, value
 from vmctl import readiness
 from vmctl.errors import DeadlineError, VmctlError
-from vmctl.instance import Instance
+from vmctl.instances.instance import Instance
 from vmctl.named import TYPE_CHECKING
 from vmctl.net import connect
-from vmctl.workload import Workload
+from vmctl.spec.workload import Workload
 
 if TYPE_CHECKING:
     from bench.model import Sample

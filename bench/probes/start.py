@@ -11,8 +11,8 @@ from vmctl import engine, readiness
 from vmctl.backend import Backend, Watch
 from vmctl.errors import DeadlineError, VmctlError
 from vmctl.footprint import footprint
-from vmctl.instance import Instance
-from vmctl.workload import Workload
+from vmctl.instances.instance import Instance
+from vmctl.spec.workload import Workload
 
 ROUNDS = None
 SPARE_S = 180.0  # in addition to the workload's own time to get ready: preparation, removal, a slow host

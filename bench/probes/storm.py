@@ -10,7 +10,7 @@ from bench.probes import Request, Seen, crowd
 from bench.questions import Question, value
 from vmctl.backend import Backend
 from vmctl.errors import UnavailableError, VmctlError
-from vmctl.workload import Seconds, Workload
+from vmctl.spec.workload import Seconds, Workload
 
 ROUNDS = 3
 

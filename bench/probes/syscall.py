@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bench.probes import Request, Seen, tool
 from bench.questions import Question, value
-from vmctl.workload import Workload
+from vmctl.spec.workload import Workload
 
 ROUNDS = None
 COUNTS = {"getppid": 1_000_000, "open_close": 100_000, "spawn": 300, "fault": 100_000}  # 0.1 s to 0.5 s each

@@ -17,9 +17,9 @@ from bench.probes.lines import Span, follow, spans
 from vmctl import engine, paths
 from vmctl.backend import Start
 from vmctl.errors import UnavailableError, VmctlError
-from vmctl.instance import Instance
+from vmctl.instances.instance import Instance
 from vmctl.run import CommandError, module, run, which
-from vmctl.workload import Restart, Workload
+from vmctl.spec.workload import Restart, Workload
 
 PATH = "/vmctl-probe"  # in the instance
 IMAGE = "bench/probe"

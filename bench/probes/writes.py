@@ -10,7 +10,7 @@ from bench.probes.driven import START_S, STEP_S, Driven, driven
 from bench.questions import Question, value
 from vmctl import paths
 from vmctl.footprint import footprint
-from vmctl.workload import Workload
+from vmctl.spec.workload import Workload
 
 ROUNDS = 3
 MIB = 1024**2

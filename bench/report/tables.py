@@ -12,7 +12,7 @@ from bench.model import Figure, Result
 from bench.questions import Question
 from bench.report import words
 from bench.statistics import VERDICTS
-from vmctl.units import format_size
+from vmctl.spec.units import format_size
 
 
 class Table(NamedTuple):

@@ -9,7 +9,7 @@ from bench.formatting import quantity
 from bench.model import Figure, Ratio, Result
 from bench.questions import Question
 from bench.statistics import ENOUGH
-from vmctl.units import format_size
+from vmctl.spec.units import format_size
 
 # mode -> its name in a heading, and its noun in a sentence; other modes appear by their name
 NAMES = {"vm": "VM", "": "control"}  # the control has no mode

@@ -19,7 +19,7 @@ from images.store.staging import Stage
 from vmctl.errors import UnavailableError
 from vmctl.linux.loops import detached, loop_device
 from vmctl.run import CommandError, run, which
-from vmctl.units import format_size
+from vmctl.spec.units import format_size
 
 _SIGNS = ("etc/os-release", "usr/lib/os-release", "sbin/init", "bin/sh", "usr/bin/sh")
 _SUBVOLUMES = (".", "root", "@", "@rootfs")  # names of btrfs subvolumes in Fedora, Ubuntu and Debian

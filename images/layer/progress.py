@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from vmctl.units import format_size
+from vmctl.spec.units import format_size
 
 Progress = Callable[[str], None]
 

@@ -17,7 +17,7 @@ from images.layer.erofs import Extents, Writer
 from images.layer.tarindex import Recorder
 from images.layer.tree import Attributes, Leaf, Tree
 from images.store.image import ImageError
-from vmctl.units import format_size
+from vmctl.spec.units import format_size
 
 ENTRIES_MAX = 2_000_000
 SIZE_MAX_BYTES = 1 << 43  # of a file; 32-bit block numbers reach twice as far

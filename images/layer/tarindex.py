@@ -17,7 +17,7 @@ from images.layer.erofs import Extents
 from images.layer.readers import from_iterator
 from images.store.image import ImageError, Layer
 from vmctl.errors import NotFoundError
-from vmctl.units import format_size
+from vmctl.spec.units import format_size
 
 SUFFIX = ".tar-index"
 HEADERS_BYTES_MAX = 1 << 20  # size of one read that is recorded: name and attributes of one entry

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from images.layer.lookup import View
 from images.recipes.placement import Owner
-from vmctl import userid
+from vmctl.spec import userid
 
 _TABLE_BYTES = 1 << 20
 

@@ -318,7 +318,7 @@ def _key(parts: list[object]) -> str:
 
 
 def _size(layer: Layer | None) -> str:
-    from vmctl.units import format_size
+    from vmctl.spec.units import format_size
 
     return "nothing changed" if layer is None else format_size(layer.size_bytes)
 

@@ -12,7 +12,7 @@ from images.store import reference, store
 from images.store.image import Image, Layer
 from images.store.staging import Stage, staging
 from vmctl.errors import NotFoundError, StateError
-from vmctl.units import format_size
+from vmctl.spec.units import format_size
 from vmctl.writable import Writable
 
 # keys that Docker adds to a configuration for the container of its origin; OCI does not have them

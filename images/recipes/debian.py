@@ -27,8 +27,8 @@ from images.store.image import Layer
 from images.store.staging import Stage
 from vmctl.errors import UnavailableError, VmctlError
 from vmctl.run import CommandError, run, which
+from vmctl.spec.units import format_size
 from vmctl.stream import Output, stream
-from vmctl.units import format_size
 
 PROGRAM = "mmdebstrap"
 VERSION = 1  # of what is done to the tree; part of the cache's key

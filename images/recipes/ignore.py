@@ -10,8 +10,8 @@ import posixpath
 import re
 from typing import NamedTuple
 
-from vmctl import textfile
 from vmctl.errors import SpecError
+from vmctl.spec import textfile
 
 NAME = ".dockerignore"
 MAX_BYTES = 1 << 20

@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from vmctl import textfile
 from vmctl.errors import SpecError
+from vmctl.spec import textfile
 
 WITHHEREDOCS = ("RUN", "COPY", "ADD")
 

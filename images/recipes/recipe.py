@@ -12,8 +12,8 @@ from msgspec import UNSET, UnsetType, field
 from images.recipes import recipekeys, steps
 from images.recipes.steps import Instruction, Plan, Stage
 from images.store import reference
-from vmctl import schemadocs, specerrors, yamlfile
 from vmctl.errors import SpecError
+from vmctl.spec import schemadocs, specerrors, yamlfile
 
 Scalar = str | int | float | bool
 Words = str | list[str]  # a line for the shell, or a program and its arguments

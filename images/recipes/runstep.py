@@ -11,7 +11,7 @@ from images.layer import changes, layers, lookup
 from images.store import store
 from images.store.image import Layer
 from images.store.staging import Stage
-from vmctl.workload import Workload
+from vmctl.spec.workload import Workload
 from vmctl.writable import Writable
 
 OnOutput = Callable[[bytes], None]

@@ -26,8 +26,8 @@ from images.recipes.steps import (
     Workdir,
 )
 from images.store.image import DEFAULT_PATH
-from vmctl import userid
 from vmctl.errors import SpecError
+from vmctl.spec import userid
 
 DEFAULT_SHELL = ("/bin/sh", "-c")
 CHANGEABLE = ("CMD", "ENTRYPOINT", "ENV", "WORKDIR", "USER", "LABEL", "EXPOSE", "VOLUME", "STOPSIGNAL", "HEALTHCHECK")

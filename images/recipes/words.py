@@ -29,7 +29,7 @@ from images.recipes.steps import (
     Volume,
     Workdir,
 )
-from vmctl import units
+from vmctl.spec import units
 
 # keys of the configuration that are stored for other tools: the warning for the user
 UNHEEDED = {

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from vmctl import userid
 from vmctl.errors import SpecError, VmctlError
 from vmctl.named import NamedTuple
-from vmctl.workload import Workload
+from vmctl.spec import userid
+from vmctl.spec.workload import Workload
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 

@@ -25,7 +25,7 @@ from images.transfer.archive import Archive, Folder, Tar, is_image_archive
 from images.transfer.ingest import LayerReader
 from vmctl.errors import NotFoundError, SpecError
 from vmctl.linux import views
-from vmctl.units import format_size
+from vmctl.spec.units import format_size
 
 STDIN = "-"
 _PART = 1 << 20

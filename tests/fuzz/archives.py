@@ -26,7 +26,7 @@ from images.transfer import archive, oci, registry, sources
 from vmctl.cli.image import history
 from vmctl.errors import VmctlError
 from vmctl.run import CommandError
-from vmctl.workload import Workload
+from vmctl.spec.workload import Workload
 
 BLOCK = 512
 TAR_WORDS = ("size", "mtime", "path", "linkpath", "uid", "SCHILY.xattr.user.x", "GNU.sparse.map", "GNU.sparse.major")

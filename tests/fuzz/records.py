@@ -8,12 +8,13 @@ import time
 from containers import watch as container_watch
 from fuzz import place
 from fuzz.check import target
-from vmctl import cli, console, instance, leases, paths
+from vmctl import cli, console, leases, paths
 from vmctl.errors import VmctlError
-from vmctl.instance import Instance, State
+from vmctl.instances import instance
+from vmctl.instances.instance import Instance, State
+from vmctl.instances.timeline import Timeline
 from vmctl.journal import Journal
-from vmctl.timeline import Timeline
-from vmctl.workload import Workload
+from vmctl.spec.workload import Workload
 from vmm import watch as guest_watch
 
 WORK = Workload("it", "tiny", ("sh",), {"A": "b"}, user="1:1")

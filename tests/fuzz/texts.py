@@ -14,11 +14,12 @@ from images.recipes.state import State
 from images.recipes.steps import Arg, Copy, Run
 from images.store import reference
 from images.transfer import oci
-from vmctl import cli, records, spec, specfields, units, yamlfile
+from vmctl import cli, records
 from vmctl.cli import run as run_verb
 from vmctl.errors import VmctlError
-from vmctl.instance import check_name
-from vmctl.workload import Workload
+from vmctl.spec import specfields, units, workloadfile, yamlfile
+from vmctl.spec.rules import check_name
+from vmctl.spec.workload import Workload
 from vmm import userdata
 
 WORKLOAD = """
@@ -51,7 +52,7 @@ YAML_WORDS = (
 
 @target("workload", WORKLOAD, READY, words=YAML_WORDS, cost=6)
 def workload(data):
-    _kept(spec.load(place.file("web.yaml", data)))
+    _kept(workloadfile.load(place.file("web.yaml", data)))
 
 
 def _kept(work):

@@ -11,7 +11,7 @@ import zlib
 from bench import questions, summary
 from bench import schedule as plans
 from bench.model import CONTROL, Refusal, Result, Sample
-from vmctl.workload import Workload
+from vmctl.spec.workload import Workload
 
 MODES = ("host", "container", "vm")
 METRICS = ("boot", "memory", "disk", "teardown")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from vmctl import instance, lending
+from vmctl import lending
 from vmctl.cli import leasing, output
+from vmctl.instances import instance
 
 EXAMPLE = """vmctl commit --change 'CMD ["httpd", "-f"]' web web:changed"""
 

@@ -8,7 +8,7 @@ import sys
 
 from vmctl.cli import leasing, output
 from vmctl.named import TYPE_CHECKING
-from vmctl.units import format_size
+from vmctl.spec.units import format_size
 
 if TYPE_CHECKING:
     from typing import Any

@@ -6,9 +6,10 @@ import argparse
 import os
 import sys
 
-from vmctl import instance, lending
+from vmctl import lending
 from vmctl.cli import output
 from vmctl.console import visible
+from vmctl.instances import instance
 
 EXAMPLE = "vmctl diff web"
 

@@ -48,7 +48,7 @@ def checks() -> list[doctor.Check]:
 
 def _orphans() -> list[Orphan]:
     from images.upkeep import orphans as of_images
-    from vmctl import orphans
+    from vmctl.instances import orphans
 
     return [*orphans.find(), *of_images.find()]
 

@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _name(text: str) -> str:
     if text.endswith((".yaml", ".yml")) or os.path.sep in text:
-        from vmctl import spec
+        from vmctl.spec import workloadfile
 
-        return spec.load(text).name
+        return workloadfile.load(text).name
     return text

@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 
-from vmctl import engine, instance, userid
+from vmctl import engine
 from vmctl.backend import Command
 from vmctl.errors import SpecError
+from vmctl.instances import instance
+from vmctl.spec import userid
 
 EXAMPLE = "vmctl exec web -- ps -o pid,args"
 

@@ -9,9 +9,9 @@ from typing import Any, NoReturn
 
 from vmctl import limits, records
 from vmctl.cli.ps import row
-from vmctl.folder import Home, absent
 from vmctl.footprint import footprint
-from vmctl.instance import Instance
+from vmctl.instances.folder import Home, absent
+from vmctl.instances.instance import Instance
 from vmctl.records import UnreadableError
 from vmctl.survey import Seen, look
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import signal
 
-from vmctl import engine, instance
+from vmctl import engine
 from vmctl.cli import each
 from vmctl.errors import SpecError
+from vmctl.instances import instance
 
 EXAMPLE = "vmctl kill --signal HUP web"
 

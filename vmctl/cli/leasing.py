@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from vmctl import instance, leases
+from vmctl import leases
 from vmctl.errors import VmctlError
+from vmctl.instances import instance
 
 
 def complete() -> None:

@@ -9,9 +9,9 @@ import time
 from vmctl.cli import output
 from vmctl.console import Filter
 from vmctl.errors import NotFoundError, SpecError
-from vmctl.folder import Home, absent
+from vmctl.instances.folder import Home, absent
 from vmctl.linux.stdio import write_all
-from vmctl.logfile import LogReader
+from vmctl.logs.logfile import LogReader
 from vmctl.survey import look
 
 EXAMPLE = "vmctl logs --follow --tail 20 web"

@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 
 from vmctl.console import visible
-from vmctl.folder import removal_hint
+from vmctl.instances.folder import removal_hint
 from vmctl.named import TYPE_CHECKING
-from vmctl.units import format_age
+from vmctl.spec.units import format_age
 
 if TYPE_CHECKING:
     from typing import Any
@@ -30,7 +30,7 @@ def add_format(parser: argparse.ArgumentParser) -> None:
 
 def size(text: str) -> int:
     """Return the bytes of an argument such as 20G. Raises argparse.ArgumentTypeError."""
-    from vmctl.units import parse_size
+    from vmctl.spec.units import parse_size
 
     try:
         return parse_size(text)
@@ -40,7 +40,7 @@ def size(text: str) -> int:
 
 def duration(text: str) -> float:
     """Return the seconds of an argument such as 2m. Raises argparse.ArgumentTypeError."""
-    from vmctl.units import parse_duration
+    from vmctl.spec.units import parse_duration
 
     try:
         return parse_duration(text)

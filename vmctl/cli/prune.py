@@ -10,7 +10,7 @@ from vmctl import engine
 from vmctl.cli import leasing, output
 from vmctl.errors import NotFoundError, SpecError, StateError, VmctlError
 from vmctl.named import TYPE_CHECKING
-from vmctl.units import format_size
+from vmctl.spec.units import format_size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

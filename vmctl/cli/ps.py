@@ -7,10 +7,10 @@ import time
 
 from vmctl import limits
 from vmctl.cli import output
-from vmctl.instance import Instance
+from vmctl.instances.instance import Instance
 from vmctl.named import TYPE_CHECKING
+from vmctl.spec.units import format_seconds
 from vmctl.survey import UNKNOWN, Seen, survey
-from vmctl.units import format_seconds
 
 if TYPE_CHECKING:
     from typing import Any

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from images.recipes import recipe
-from vmctl import spec
 from vmctl.cli import VERBS, sentence
 from vmctl.cli.commands import Command, commands, flags, positionals
+from vmctl.spec import workloadfile
 
 _PART = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->\n)", re.DOTALL)
 
@@ -27,7 +27,7 @@ def _commands() -> str:
 
 
 def _workload() -> str:
-    return _keys(spec.schema())
+    return _keys(workloadfile.schema())
 
 
 def _recipe() -> str:

@@ -6,10 +6,11 @@ import argparse
 import os
 import sys
 
-from vmctl import engine, rules
+from vmctl import engine
 from vmctl.cli import modes
 from vmctl.errors import SpecError
-from vmctl.workload import Bytes, ContainerOptions, Port, Resources, Volume, Workload
+from vmctl.spec import rules
+from vmctl.spec.workload import Bytes, ContainerOptions, Port, Resources, Volume, Workload
 
 EXAMPLE = "vmctl run --mode vm --publish 8080:80 tiny -- httpd -f -p 80"
 
@@ -130,7 +131,7 @@ def _variable(text: str) -> tuple[str, str]:
 def _size(flag: str, text: str | None) -> Bytes | None:
     if not text:
         return None
-    from vmctl import units
+    from vmctl.spec import units
 
     try:
         return Bytes(units.parse_size(text))
@@ -139,7 +140,7 @@ def _size(flag: str, text: str | None) -> Bytes | None:
 
 
 def _port(text: str) -> Port:
-    from vmctl import specfields  # it imports msgspec, 50 ms
+    from vmctl.spec import specfields  # it imports msgspec, 50 ms
 
     try:
         return specfields.parse_port(text)
@@ -148,7 +149,7 @@ def _port(text: str) -> Port:
 
 
 def _volume(text: str) -> Volume:
-    from vmctl import specfields
+    from vmctl.spec import specfields
 
     try:
         return specfields.parse_volume(text)

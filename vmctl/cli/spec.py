@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import Any
 
-from vmctl import spec
+from vmctl.spec import workloadfile
 
 EXAMPLE = "vmctl spec check web.yaml"
 
@@ -32,14 +32,14 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(_schema(args.of), indent=2))
         return 0
     for path in args.files:
-        work = spec.load(path)
+        work = workloadfile.load(path)
         print(f"{path}: {work.name}, image {work.image}, {work.digest()}")
     return 0
 
 
 def _schema(of: str) -> dict[str, Any]:
     if of == "workload":
-        return spec.schema()
+        return workloadfile.schema()
     from images.recipes import recipe
 
     return recipe.schema()

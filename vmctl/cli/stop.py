@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from vmctl import engine, instance
+from vmctl import engine
 from vmctl.cli import each
+from vmctl.instances import instance
 
 EXAMPLE = "vmctl stop --time 30 web"
 TIME = "seconds to wait before SIGKILL (default: 10, or 60 for a guest that boots a system)"

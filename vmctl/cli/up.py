@@ -7,12 +7,13 @@ import os
 import time
 from contextlib import suppress
 
-from vmctl import backends, console, engine, spec
+from vmctl import backends, console, engine
 from vmctl.backend import Backend
 from vmctl.cli import modes, output
-from vmctl.instance import Instance
-from vmctl.units import format_seconds
-from vmctl.workload import Workload
+from vmctl.instances.instance import Instance
+from vmctl.spec import workloadfile
+from vmctl.spec.units import format_seconds
+from vmctl.spec.workload import Workload
 
 EXAMPLE = "vmctl up --mode vm web.yaml"
 SHOW_PERIOD_S = 0.1
@@ -39,7 +40,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Start the workload."""
     options = modes.chosen(args)
-    work = spec.load(args.spec, name=args.name)
+    work = workloadfile.load(args.spec, name=args.name)
     if args.explain or args.dry_run:
         backend = backends.load(args.mode, options)
         explain(work, backend)

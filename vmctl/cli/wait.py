@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from vmctl import engine, instance
+from vmctl import engine
 from vmctl.errors import DeadlineError
-from vmctl.units import format_seconds
+from vmctl.instances import instance
+from vmctl.spec.units import format_seconds
 
 EXAMPLE = "vmctl wait --timeout 60 web"
 

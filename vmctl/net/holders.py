@@ -14,7 +14,7 @@ from vmctl.named import TYPE_CHECKING
 from vmctl.net import forwarder
 
 if TYPE_CHECKING:
-    from vmctl.workload import Port
+    from vmctl.spec.workload import Port
 
 _BOUND = {"tcp": "0A", "udp": "07"}  # TCP_LISTEN, and the state of an unconnected UDP socket
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from socket import socket
 
     from vmctl.journal import Journal
-    from vmctl.workload import Port
+    from vmctl.spec.workload import Port
 
 BACKLOG = 1024
 

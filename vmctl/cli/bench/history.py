@@ -51,9 +51,9 @@ def _meant(first: str | None, folders: list[str]) -> tuple[str, list[str]]:
     if os.path.isdir(first):
         return "", [first, *folders]
     if os.path.isfile(first):
-        from vmctl import spec
+        from vmctl.spec import workloadfile
 
-        return spec.load(first).name, folders
+        return workloadfile.load(first).name, folders
     return first, folders
 
 

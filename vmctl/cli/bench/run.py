@@ -16,7 +16,7 @@ from vmctl.named import TYPE_CHECKING
 if TYPE_CHECKING:
     from bench.model import Refusal, Result
     from bench.session import Session
-    from vmctl.workload import Workload
+    from vmctl.spec.workload import Workload
 
 EXAMPLE = "vmctl bench web.yaml --runs 50 --out results"
 MODES, RUNS = "host,container,vm", 30
@@ -145,13 +145,13 @@ def _work(path: str | None) -> Workload:
     """Return the workload of a file. Raises SpecError, also for a misspelt action."""
     from difflib import get_close_matches
 
-    from vmctl import spec
+    from vmctl.spec import workloadfile
 
     if not path:
         raise SpecError("bench needs a workload file", hint="`vmctl bench SPEC`; see `vmctl bench --help`")
     if not os.path.exists(path) and (near := get_close_matches(path, ACTIONS, 1)):
         raise SpecError(f"the workload file {path} does not exist", hint=f"did you mean `vmctl bench {near[0]}`?")
-    return spec.load(path)
+    return workloadfile.load(path)
 
 
 def _modes(

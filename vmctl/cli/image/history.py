@@ -6,7 +6,7 @@ import argparse
 
 from vmctl.cli import output
 from vmctl.named import TYPE_CHECKING
-from vmctl.units import format_size
+from vmctl.spec.units import format_size
 
 if TYPE_CHECKING:
     from typing import Any

@@ -11,18 +11,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from vmctl import paths, records
-from vmctl.errors import ConflictError, NotFoundError, SpecError
-from vmctl.folder import LOCK_S, Folder, absent, removal_hint
+from vmctl.errors import ConflictError, NotFoundError
+from vmctl.instances.folder import LOCK_S, Folder, absent, removal_hint
+from vmctl.instances.timeline import Timeline
 from vmctl.journal import Journal
 from vmctl.linux import filetree, locks, processes
 from vmctl.named import TYPE_CHECKING
-from vmctl.timeline import Timeline
-from vmctl.workload import Workload
+from vmctl.spec.rules import NAME, check_name
+from vmctl.spec.workload import Workload
 
 if TYPE_CHECKING:
     from typing import Any, Literal
 
-NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}"
 _HEX_DIGITS = set("0123456789abcdef")
 
 STATE = "state.jsonl"  # a line per change; the last whole line counts
@@ -126,15 +126,6 @@ class Instance(Folder):
         with super().locked(timeout_s):
             self.recall()
             yield
-
-
-def check_name(name: str) -> None:
-    """Raise SpecError if `name` cannot be used for an instance: it becomes a folder, a cgroup and a host name."""
-    if not re.fullmatch(NAME, name):
-        raise SpecError(
-            f"the name {name!r} cannot be used",
-            hint="use up to 63 letters, digits, '-', '_' and '.', beginning with a letter or digit",
-        )
 
 
 def create(work: Workload, mode: str, *, held: bool = False) -> Instance:

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import re
 
-from vmctl import userid
 from vmctl.errors import SpecError
-from vmctl.instance import check_name
-from vmctl.workload import Workload
+from vmctl.spec import userid
+from vmctl.spec.workload import Workload
+
+NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}"
+
+
+def check_name(name: str) -> None:
+    """Raise SpecError if `name` cannot be used for an instance: it becomes a folder, a cgroup and a host name."""
+    if not re.fullmatch(NAME, name):
+        raise SpecError(
+            f"the name {name!r} cannot be used",
+            hint="use up to 63 letters, digits, '-', '_' and '.', beginning with a letter or digit",
+        )
 
 
 def check(work: Workload) -> None:

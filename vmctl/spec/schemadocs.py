@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from vmctl.workload import Bytes, FileMode, Restart, Seconds
+from vmctl.spec.workload import Bytes, FileMode, Restart, Seconds
 
 # definition -> key -> description; a key without a description is an error of `describe`
 WORKLOAD = {

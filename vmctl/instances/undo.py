@@ -10,7 +10,7 @@ import os
 
 from vmctl import paths
 from vmctl.errors import VmctlError
-from vmctl.folder import Home
+from vmctl.instances.folder import Home
 from vmctl.named import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def _cgroup(_: Home, entry: dict[str, Any]) -> None:
 
 
 def _frozen(_: Home, entry: dict[str, Any]) -> None:
-    from vmctl import freezer
+    from vmctl.instances import freezer
 
     if (group := freezer.find(file_name(entry["name"]))) is not None:  # SIGKILL ends a process that SIGSTOP stopped
         freezer.thaw(group)

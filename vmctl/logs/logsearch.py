@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from vmctl.logfile import LogReader
+from vmctl.logs.logfile import LogReader
 
 _CONTEXT_BYTES = 1 << 14  # of earlier output, for a match that begins in it
 _A_DAY_S = 86400.0

@@ -15,8 +15,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from vmctl import units
-from vmctl.workload import Bytes, FileMode, HttpProbe, Port, Restart, Seconds, Volume, Workload
+from vmctl.spec import units
+from vmctl.spec.workload import Bytes, FileMode, HttpProbe, Port, Restart, Seconds, Volume, Workload
 
 
 def parse_port(text: str) -> Port:

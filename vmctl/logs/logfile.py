@@ -1,6 +1,6 @@
 """Read a log that its writer rotates: `NAME.1` is the older part of `NAME`.
 
-Everything is read in blocks, so a log of any size takes no memory. The writer is vmctl/logwriter.py. A file that
+Everything is read in blocks, so a log of any size takes no memory. The writer is vmctl/logs/logwriter.py. A file that
 is open keeps its content when it is renamed or replaced, so a reader that follows a log loses nothing in a rotation.
 """
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
-from vmctl import textfile
 from vmctl.errors import SpecError
+from vmctl.spec import textfile
 
 MAX_NODES = 10_000  # after aliases are expanded
 MAX_DEPTH = 50  # libyaml builds a document by recursion in C, and crashes the process at some depth

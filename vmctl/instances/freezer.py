@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 
 from vmctl.errors import NotFoundError, VmctlError
-from vmctl.instance import Instance
+from vmctl.instances.instance import Instance
 from vmctl.linux import delegation, kernelfile, usernamespace
 from vmctl.linux.cgroups import Cgroup
 from vmctl.linux.stopped import Workload

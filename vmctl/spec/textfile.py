@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from vmctl.errors import SpecError
-from vmctl.units import format_size
+from vmctl.spec.units import format_size
 
 MAX_BYTES = 1 << 20
 

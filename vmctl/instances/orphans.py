@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 
-from vmctl import instance, leases, paths
+from vmctl import leases, paths
 from vmctl.errors import VmctlError
-from vmctl.folder import Home
+from vmctl.instances import instance
+from vmctl.instances.folder import Home
 from vmctl.linux import cgroups, filetree, locks, mountinfo, processes, usernamespace
 from vmctl.named import NamedTuple
 from vmctl.needs import Orphan
@@ -108,7 +109,7 @@ def _cgroups() -> Found:
 
 
 def _end_group(name: str) -> None:
-    from vmctl import freezer
+    from vmctl.instances import freezer
 
     with suppress(VmctlError, OSError):  # on v1 a frozen process ends only when it is thawed
         if (group := freezer.find(name)) is not None:

@@ -7,9 +7,9 @@ from typing import Any
 
 import msgspec
 
-from vmctl import rules, schemadocs, specerrors, specfields, yamlfile
 from vmctl.errors import SpecError
-from vmctl.workload import Workload
+from vmctl.spec import rules, schemadocs, specerrors, specfields, yamlfile
+from vmctl.spec.workload import Workload
 
 FORMAT = 1  # of the workload file; the key `format` may be left out
 

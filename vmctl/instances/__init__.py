@@ -1,0 +1,1 @@
+"""Instances on disk: their folder, state, limits, and the way each of them is taken away."""
