@@ -6,9 +6,9 @@ import os
 import signal
 from contextlib import ExitStack
 
-from containers import identity
+from containers import identity, imagepath
 from containers.attend import Connection
-from containers.launch import Launch, Streams, execute, redirect
+from containers.launch import Launch, Streams, enter_folder, execute, redirect
 from containers.reports import describe, revive
 from vmctl import trace
 from vmctl.backend import Command
@@ -77,7 +77,7 @@ def spawn(
         os.waitpid(pid, 0)
         if master is not None:
             os.close(master)
-        raise revive(error, inst.name)
+        raise revive(error, inst.name, "could not run the command")
     return pid, master
 
 
@@ -108,6 +108,7 @@ def _child(
         )
         user = identity.find_user(command.user or launch.process.user)
         redirect(channel.own_terminal(user.uid) if channel is not None else streams)
+        enter_folder(imagepath.existing_folder(process.workdir))
         execute(process, user, launch.capabilities, launch.seccomp, parent)
     except BaseException as error:
         os.write(report, describe(error))

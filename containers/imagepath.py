@@ -36,13 +36,22 @@ def folder(path: str) -> int:
     try:
         return reach(path, os.O_PATH | os.O_DIRECTORY)
     except FileNotFoundError:
-        above, name = os.path.split(path.rstrip("/"))
+        above, name = os.path.split(os.path.normpath(path))  # else a missing folder `.` would be made
         parent = folder(above)
         try:
             os.mkdir(name, 0o755, dir_fd=parent)
         finally:
             os.close(parent)
     return reach(path, os.O_PATH | os.O_DIRECTORY)
+
+
+def existing_folder(path: str) -> int:
+    """Return a descriptor of a folder. Raises SpecError if it does not exist."""
+    try:
+        return reach(path, os.O_PATH | os.O_DIRECTORY)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        reason = "it does not exist" if isinstance(error, FileNotFoundError) else "it is not a folder"
+        raise SpecError(f"the folder {path} cannot be entered: {reason}") from None
 
 
 def file(path: str) -> int:
@@ -75,14 +84,21 @@ def content(path: str, most_bytes: int) -> bytes:
 
 
 def mount_point(path: str, *, is_folder: bool) -> int:
-    """Return a descriptor of a mount point: the existing file or folder, else a new one."""
+    """Return a descriptor of a mount point: the existing file or folder, else a new one. Raises SpecError."""
     try:
-        return reach(path)
+        found = reach(path)
     except FileNotFoundError:
         if is_folder:
             return folder(path)
         os.close(file(path))
         return reach(path)
+    if stat.S_ISDIR(os.fstat(found).st_mode) != is_folder:
+        os.close(found)
+        source, target = ("folder", "file") if is_folder else ("file", "folder")
+        raise SpecError(
+            f"a {source} cannot be mounted on {path}, which is a {target} in the instance", hint="use another target"
+        )
+    return found
 
 
 def check_program(path: str) -> None:

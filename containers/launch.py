@@ -151,6 +151,7 @@ def _child(
             _make_read_only(launch.process.workdir)
         argv = (_INIT, "-s", "--", *launch.process.argv) if launch.init else launch.process.argv
         redirect(channel.own_terminal(user.uid) if channel is not None else streams)
+        enter_folder(imagepath.folder(launch.process.workdir))
         execute(launch.process._replace(argv=argv), user, launch.capabilities, launch.seccomp, parent)
     except BaseException as error:  # report any error to the parent; this copy of vmctl must not continue
         os.write(report, describe(error))
@@ -282,15 +283,19 @@ def redirect(streams: Streams) -> None:
         os.dup2(fd, number)
 
 
-def execute(process: Process, user: identity.User, capabilities: int | None, seccomp: bytes, parent: int) -> NoReturn:
-    """Execute the process, inside its root; the kernel kills it when its parent ends, whose pidfd is `parent`.
+def enter_folder(fd: int) -> None:
+    """Enter a folder and close its descriptor."""
+    os.fchdir(fd)
+    os.close(fd)
 
-    Raises CommandNotFoundError, CommandNotExecutableError or OSError.
+
+def execute(process: Process, user: identity.User, capabilities: int | None, seccomp: bytes, parent: int) -> NoReturn:
+    """Execute the process in the current directory, inside its root.
+
+    The kernel kills it when its parent ends, whose pidfd is `parent`. Raises CommandNotFoundError,
+    CommandNotExecutableError or OSError.
     """
     env = {"HOME": user.home, **process.env}
-    workdir = imagepath.folder(process.workdir)
-    os.fchdir(workdir)
-    os.close(workdir)
     for signum in _IGNORED:
         signal.signal(signum, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())

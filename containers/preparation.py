@@ -17,7 +17,7 @@ from vmctl.instances.instance import Instance
 from vmctl.linux import devices, syscalls, usernamespace
 from vmctl.linux.cgroups import Cgroup, Limits
 from vmctl.net import Link, attach
-from vmctl.spec.workload import DEFAULT_PIDS, Workload
+from vmctl.spec.workload import DEFAULT_PIDS, Volume, Workload
 
 
 def prepare(inst: Instance, *, namespaced: bool, tty: bool) -> Launch:
@@ -110,7 +110,7 @@ def launch(
         cgroup=cgroup,
         root=mountplan.root(layers, directory),
         steps=tuple(_steps(cgroup, flags)),
-        volumes=tuple(volume._replace(source=os.path.abspath(volume.source)) for volume in work.volumes),
+        volumes=_volumes(work),
         files=work.files,
         process=process(image, work),
         hostname=work.name,
@@ -124,6 +124,12 @@ def launch(
         volume_trees=(),
         seccomp=seccomp.default_filter(capabilities) if filtered and capabilities is not None else b"",
     )
+
+
+def _volumes(work: Workload) -> tuple[Volume, ...]:
+    """Return the volumes in the order of their mounts: one at /data would hide an earlier one at /data/new."""
+    volumes = [volume._replace(source=os.path.abspath(volume.source)) for volume in work.volumes]
+    return tuple(sorted(volumes, key=lambda volume: os.path.normpath(volume.target).count("/")))
 
 
 def namespaces(work: Workload) -> int:

@@ -17,11 +17,14 @@ def describe(error: BaseException) -> bytes:
     return "\0".join((type(error).__name__, text, hint)).encode(errors="replace")
 
 
-def revive(raw: bytes, name: str) -> VmctlError:
-    """Return the error that `describe` wrote, about instance `name`; nothing is written by a process that is killed."""
+def revive(raw: bytes, name: str, failed: str = "could not be started") -> VmctlError:
+    """Return the error that `describe` wrote, about instance `name`, to which `failed` happened.
+
+    A process that is killed writes nothing.
+    """
     if not raw:
-        return VmctlError(f"{name} could not be started: its first process was killed", hint="`dmesg` may show why")
+        return VmctlError(f"{name} {failed}: the new process was killed", hint="`dmesg` may show why")
     kind, text, hint = raw.decode(errors="replace").split("\0")
     if kind in _KINDS:
         return _KINDS[kind](text, hint=hint)
-    return VmctlError(f"{name} could not be started: {text}", hint=hint)
+    return VmctlError(f"{name} {failed}: {text}", hint=hint)

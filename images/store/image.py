@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import posixpath
 from collections.abc import Mapping
 
 from vmctl.errors import SpecError, VmctlError
 from vmctl.named import NamedTuple
-from vmctl.spec import userid
+from vmctl.spec import rules, userid
 from vmctl.spec.workload import Workload
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -88,8 +89,8 @@ class Process(NamedTuple):
 def process(image: Image, work: Workload) -> Process:
     """Return the process to execute; the workload's settings override the image's, as in docker-run(1).
 
-    A command of the workload replaces the image's entrypoint and cmd. Raises SpecError if neither has a command, or the
-    user is a number that no user can have.
+    A command of the workload replaces the image's entrypoint and cmd; a relative working directory of an image is below
+    `/`. Raises SpecError if neither has a command, the user is a number that no user can have, or a text has a NUL.
     """
     config = image.config
     argv = work.command or (*config.entrypoint, *config.cmd)
@@ -101,9 +102,11 @@ def process(image: Image, work: Workload) -> Process:
     user = work.user or config.user
     userid.check(user)
     env = {"PATH": DEFAULT_PATH}
-    env.update(_pair(line) for line in config.env)
+    env.update(_pair(line) for line in config.env if "=" in line)  # a name alone is not set (environ(7))
     env.update(work.env)
-    return Process(tuple(argv), env, work.workdir or config.workdir or "/", user)
+    workdir = posixpath.normpath("/" + (work.workdir or config.workdir).lstrip("/"))
+    rules.check_texts((*argv, *env, *env.values(), workdir, user))
+    return Process(tuple(argv), env, workdir, user)
 
 
 def architecture() -> str:

@@ -17,7 +17,8 @@ from images.transfer import oci
 from vmctl import cli, records
 from vmctl.cli import run as run_verb
 from vmctl.errors import VmctlError
-from vmctl.spec import specfields, units, workloadfile, yamlfile
+from vmctl.spec import scalars as scalars_of
+from vmctl.spec import units, workloadfile, yamlfile
 from vmctl.spec.rules import check_name
 from vmctl.spec.workload import Workload
 from vmm import userdata
@@ -106,7 +107,7 @@ PORTS = ("8080:80", "0.0.0.0:53:53/udp", "[::1]:80:80", "./data:/data:ro", "~roo
 
 @target("scalars", *PORTS, "0644", "256M", "60s")
 def scalars(data):
-    for parse, _ in specfields._SCALARS.values():
+    for parse in scalars_of.PARSERS.values():
         try:
             parse(data.decode(errors="surrogateescape"))
         except ValueError:

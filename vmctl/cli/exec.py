@@ -7,9 +7,10 @@ import os
 
 from vmctl import engine
 from vmctl.backend import Command
+from vmctl.cli.run import FLAGS
 from vmctl.errors import SpecError
 from vmctl.instances import instance
-from vmctl.spec import userid
+from vmctl.spec import flags
 
 EXAMPLE = "vmctl exec web -- ps -o pid,args"
 
@@ -33,7 +34,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def add_process_flags(parser: argparse.ArgumentParser) -> None:
     """Add -e, -u and -w."""
     parser.add_argument(
-        "-e", "--env", action="append", default=[], metavar="NAME=VALUE", help="set an environment variable"
+        "-e",
+        "--env",
+        action="append",
+        default=[],
+        metavar="NAME[=VALUE]",
+        help="set an environment variable (without a value: the caller's, if it has one)",
     )
     parser.add_argument("-u", "--user", metavar="USER[:GROUP]", help="user to run as (default: the workload's)")
     parser.add_argument("-w", "--workdir", metavar="DIR", help="working directory (default: the workload's)")
@@ -49,8 +55,9 @@ def run(args: argparse.Namespace) -> int:
 
 def execute(args: argparse.Namespace, words: tuple[str, ...]) -> int:
     """Run a command with the options in `args` and return its exit code."""
-    userid.check(args.user)
-    env = [(name, value) for name, _, value in (text.partition("=") for text in args.env)]
+    document = {"command": words, "env": flags.variables(args.env), "workdir": args.workdir, "user": args.user}
+    work = flags.workload({"name": "exec", "image": "", **document}, FLAGS)  # of these only its rules matter
+    env = [*work.env.items()]
     tty = args.tty if args.tty is not None else os.isatty(0) and os.isatty(1)
     if tty and "TERM" in os.environ:
         env.insert(0, ("TERM", os.environ["TERM"]))

@@ -9,10 +9,24 @@ import sys
 from vmctl import engine
 from vmctl.cli import modes
 from vmctl.errors import SpecError
-from vmctl.spec import rules
-from vmctl.spec.workload import Bytes, ContainerOptions, Port, Resources, Volume, Workload
+from vmctl.spec import flags
+from vmctl.spec.workload import Workload
 
 EXAMPLE = "vmctl run --mode vm --publish 8080:80 tiny -- httpd -f -p 80"
+
+# the key of the workload file that a flag gives: errors name the flag
+FLAGS = {
+    "env": "--env",
+    "workdir": "--workdir",
+    "user": "--user",
+    "ports": "--publish",
+    "volumes": "--volume",
+    "resources.cpus": "--cpus",
+    "resources.memory": "--memory",
+    "resources.pids": "--pids",
+    "resources.disk": "--disk",
+    "network": "--network",
+}
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +49,7 @@ def _add_process(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME[=VALUE]",
-        help="set an environment variable (default value: the caller's)",
+        help="set an environment variable (without a value: the caller's, if it has one)",
     )
     parser.add_argument("-u", "--user", metavar="USER[:GROUP]", help="user to run as (default: the image's)")
     parser.add_argument("-w", "--workdir", metavar="DIR", help="working directory (default: the image's)")
@@ -49,8 +63,8 @@ def _add_process(parser: argparse.ArgumentParser) -> None:
 
 def _add_limits(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-m", "--memory", metavar="SIZE", help="memory limit, such as 256M")
-    parser.add_argument("--cpus", type=float, metavar="N", help="CPU limit, such as 1.5")
-    parser.add_argument("--pids", type=int, metavar="N", help="limit for the number of processes and threads")
+    parser.add_argument("--cpus", metavar="N", help="CPU limit, such as 1.5")
+    parser.add_argument("--pids", metavar="N", help="limit for the number of processes and threads")
     parser.add_argument("--disk", metavar="SIZE", help="size of the writable layer, such as 1G")
 
 
@@ -104,54 +118,19 @@ def _workload(args: argparse.Namespace) -> Workload:
         raise SpecError(
             f"{command[0]} comes after IMAGE, so it would be part of the command", hint="vmctl run FLAGS IMAGE -- CMD"
         )
-    work = Workload(
-        name=args.name or f"run-{os.urandom(4).hex()}",
-        image=args.image,
-        command=tuple(command) or None,
-        env=dict(map(_variable, args.env)),
-        workdir=args.workdir,
-        user=args.user,
-        ports=tuple(map(_port, args.publish)),
-        volumes=tuple(map(_volume, args.volume)),
-        resources=Resources(args.cpus, _size("memory", args.memory), args.pids, _size("disk", args.disk)),
-        network=args.network,
-        init=args.init,
-        read_only=args.read_only,
-        container=ContainerOptions(userns=args.userns),
-    )
-    rules.check(work)
-    return work
-
-
-def _variable(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    return name, value if equals else os.environ.get(name, "")
-
-
-def _size(flag: str, text: str | None) -> Bytes | None:
-    if not text:
-        return None
-    from vmctl.spec import units
-
-    try:
-        return Bytes(units.parse_size(text))
-    except ValueError as error:
-        raise SpecError(f"--{flag}: expected {error}") from None
-
-
-def _port(text: str) -> Port:
-    from vmctl.spec import specfields  # it imports msgspec, 50 ms
-
-    try:
-        return specfields.parse_port(text)
-    except ValueError as error:
-        raise SpecError(f"--publish: expected {error}") from None
-
-
-def _volume(text: str) -> Volume:
-    from vmctl.spec import specfields
-
-    try:
-        return specfields.parse_volume(text)
-    except ValueError as error:
-        raise SpecError(f"--volume: expected {error}") from None
+    document = {
+        "name": args.name or f"run-{os.urandom(4).hex()}",
+        "image": args.image,
+        "command": command or None,
+        "env": flags.variables(args.env),
+        "workdir": args.workdir,
+        "user": args.user,
+        "ports": args.publish,
+        "volumes": args.volume,
+        "resources": {"cpus": args.cpus, "memory": args.memory, "pids": args.pids, "disk": args.disk},
+        "network": args.network,
+        "init": args.init,
+        "read_only": args.read_only,
+        "container": {"userns": args.userns},
+    }
+    return flags.workload(document, FLAGS)

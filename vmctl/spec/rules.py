@@ -1,14 +1,26 @@
-"""What a workload must fulfil, whether it comes from a file or from the flags of `run`."""
+"""What a workload must fulfil, whether it comes from a file, from flags or from the configuration of an image."""
 
 from __future__ import annotations
 
+import posixpath
 import re
+from collections.abc import Iterable, Iterator
 
 from vmctl.errors import SpecError
+from vmctl.named import TYPE_CHECKING
 from vmctl.spec import userid
+from vmctl.spec.units import exact_size
 from vmctl.spec.workload import Workload
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Wrong = tuple[str, str, str]  # key, what was expected of it, hint
+
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}"
+VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*"
+_LEAST_LOG_BYTES = 128 << 10  # each part is larger than one write of the supervisor
+_MOST_BYTES = 1 << 62
 
 
 def check_name(name: str) -> None:
@@ -20,72 +32,135 @@ def check_name(name: str) -> None:
         )
 
 
-def check(work: Workload) -> None:
-    """Raise SpecError, which names the key, if a value cannot be used."""
-    for rule in (_check_name, _check_texts, _check_ready, _check_numbers, _check_network):
-        rule(work)
+def key(path: str) -> str:
+    """Return how errors call a key of a workload file."""
+    return f"the key {path}"
 
 
-def _check_name(work: Workload) -> None:
+def check(work: Workload, called: Callable[[str], str] = key) -> None:
+    """Raise SpecError if a value cannot be used; `called` returns how the error calls a key: by its flag, if any."""
     check_name(work.name)
-
-
-def _check_texts(work: Workload) -> None:
-    if work.command is not None and (not work.command or not work.command[0]):
-        raise SpecError(
-            "the key command: expected a program, got an empty list", hint="leave it out to run the image's command"
-        )
-    for key in work.env:
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", key):
-            raise SpecError(f"the key env: {key!r} cannot be the name of a variable")
-    for where, path in (("workdir", work.workdir), *((f"files[{i}].path", f.path) for i, f in enumerate(work.files))):
-        if path is not None and (not path.startswith("/") or ".." in path.split("/") or "\n" in path):
-            raise SpecError(f"the key {where}: expected an absolute path without .., got {path!r}")
-    for i, file in enumerate(work.files):
-        if file.path.endswith("/"):
-            raise SpecError(f"the key files[{i}].path: expected a file, got the folder {file.path}")
     userid.check(work.user)
-    texts = [*(work.command or ()), *work.env.values(), work.user or "", *(file.path for file in work.files)]
+    for rule in (_command, _env, _paths, _volumes, _numbers, _ready, _ports):
+        for path, text, hint in rule(work):
+            raise SpecError(f"{called(path)}: {text}", hint=hint)
+    check_texts((*(work.command or ()), *work.env.values(), work.user or "", *_all_paths(work)))
+
+
+def check_texts(texts: Iterable[str]) -> None:
+    """Raise SpecError if one of the texts of a process cannot be passed to the kernel."""
     if any("\0" in text for text in texts):
         raise SpecError("a text contains a NUL character, which is not possible in a command, variable or path")
 
 
-def _check_ready(work: Workload) -> None:
+def _all_paths(work: Workload) -> Iterator[str]:
+    yield work.workdir or ""
+    yield from (file.path for file in work.files)
+    for volume in work.volumes:
+        yield from (volume.source, volume.target)
+
+
+def _command(work: Workload) -> Iterator[Wrong]:
+    if work.command is not None and (not work.command or not work.command[0]):
+        yield "command", "expected a program, got an empty list", "leave it out to run the image's command"
+
+
+def _env(work: Workload) -> Iterator[Wrong]:
+    for name in work.env:
+        if not re.fullmatch(VARIABLE, name):
+            yield "env", f"{name!r} cannot be the name of a variable", "use only letters, digits and '_'"
+
+
+def _paths(work: Workload) -> Iterator[Wrong]:
+    files = [(f"files[{i}].path", file.path) for i, file in enumerate(work.files)]
+    for where, path in (*files, *([("workdir", work.workdir)] if work.workdir is not None else [])):
+        if not is_plain(path):
+            yield where, f"expected an absolute path without .., got {path!r}", ""
+    seen: set[str] = set()
+    for where, path in files:
+        if path.endswith("/"):
+            yield where, f"expected a file, got the folder {path}", ""
+        if _place(path) in seen:
+            yield where, f"{path} is given twice", ""
+        seen.add(_place(path))
+
+
+def is_plain(path: str) -> bool:
+    """Return whether a path of an instance is absolute, without `..` and line ends."""
+    return path.startswith("/") and ".." not in path.split("/") and "\n" not in path
+
+
+def _place(path: str) -> str:
+    return posixpath.normpath("/" + path.lstrip("/"))
+
+
+def _volumes(work: Workload) -> Iterator[Wrong]:
+    seen: set[str] = set()
+    for i, volume in enumerate(work.volumes):
+        target, place = volume.target, _place(volume.target)
+        where = f"volumes[{i}]"
+        if not is_plain(target):
+            yield where, f"expected an absolute path without .. after the source, got {target!r}", ""
+        if place == "/":
+            yield where, "a volume cannot be the whole root of the instance, /", "use a folder such as /data"
+        first, *below = place.split("/")[1:]
+        if first in ("proc", "sys", "dev") and (first, *below[:1]) != ("dev", "shm"):
+            yield where, f"{target} is a place of the kernel, which vmctl sets up", "use a folder such as /data"
+        if place in seen:
+            yield where, f"the place {place} is given twice", "only the last volume would be seen there"
+        seen.add(place)
+
+
+def _numbers(work: Workload) -> Iterator[Wrong]:
+    limits = work.resources
+    for name, value, least, most in (
+        ("resources.cpus", limits.cpus, 0.01, 8192),  # the most that Linux can be built for (CONFIG_NR_CPUS)
+        ("resources.pids", limits.pids, 1, 1 << 22),  # PID_MAX_LIMIT
+    ):
+        if value is not None:
+            yield from _between(name, value, least, most, lambda number: f"{number:.12g}")
+    for name, size, least_bytes in (
+        ("resources.memory", limits.memory_bytes, 1 << 20),
+        ("resources.disk", limits.disk_bytes, 1 << 20),
+        ("logs.size", work.logs.size_bytes, _LEAST_LOG_BYTES),
+    ):
+        if size is not None:
+            yield from _between(name, size, least_bytes, _MOST_BYTES, exact_size)
+
+
+def _between(name: str, value: float, least: float, most: float, shown: Callable[[float], str]) -> Iterator[Wrong]:
+    if value != value:
+        yield name, "expected a number, got nan", ""
+    elif not least <= value <= most:
+        kind, bound = ("least", least) if value < least else ("most", most)
+        yield name, f"expected at {kind} {shown(bound)}, got {shown(value)}", ""
+
+
+def _ready(work: Workload) -> Iterator[Wrong]:
     if work.ready is None:
         return
     probes = [name for name in ("http", "tcp", "log", "exec") if getattr(work.ready, name) is not None]
     if len(probes) != 1:
-        raise SpecError(f"the key ready: expected one of http, tcp, log, exec, got {', '.join(probes) or 'none'}")
+        yield "ready", f"expected one of http, tcp, log, exec, got {', '.join(probes) or 'none'}", ""
     if work.ready.exec is not None and not any(work.ready.exec[:1]):
-        raise SpecError("the key ready.exec: expected a program, got an empty list")
+        yield "ready.exec", "expected a program, got an empty list", ""
     if work.ready.log is not None:
         try:
             re.compile(work.ready.log)
         except re.error as error:
-            raise SpecError(f"the key ready.log: {work.ready.log!r} is not a regular expression: {error}") from None
+            yield "ready.log", f"{work.ready.log!r} is not a regular expression: {error}", ""
     if work.ready.tcp is not None and not 0 < work.ready.tcp < 65536:
-        raise SpecError(f"the key ready.tcp: expected a port, got {work.ready.tcp}")
+        yield "ready.tcp", f"expected a port, got {work.ready.tcp}", ""
 
 
-def _check_numbers(work: Workload) -> None:
-    limits = work.resources
-    for key, value, least, most in (
-        ("cpus", limits.cpus, 0.01, 8192),  # the most that Linux can be built for (CONFIG_NR_CPUS)
-        ("memory", limits.memory_bytes, 1 << 20, 1 << 62),
-        ("pids", limits.pids, 1, 1 << 22),  # PID_MAX_LIMIT
-        ("disk", limits.disk_bytes, 1 << 20, 1 << 62),
-    ):
-        if value is not None and not least <= value <= most:
-            kind, bound = ("least", least) if value < least else ("most", most)
-            raise SpecError(f"the key resources.{key}: expected at {kind} {bound}, got {str(value)[:40]}")
-    if not 128 << 10 <= work.logs.size_bytes <= 1 << 62:  # each part is larger than one write of the supervisor
-        raise SpecError(f"the key logs.size: expected at least 128K, got {work.logs.size_bytes}")
-
-
-def _check_network(work: Workload) -> None:
+def _ports(work: Workload) -> Iterator[Wrong]:
     if work.network == "none" and (work.ports or (work.ready and (work.ready.http or work.ready.tcp))):
-        raise SpecError("the key network: with none, ports and probes by http or tcp are not possible")
-    ends = [(port.address, port.host_port, port.protocol) for port in work.ports]
-    for end in ends:
-        if ends.count(end) > 1:
-            raise SpecError(f"the key ports: {end[0]}:{end[1]}/{end[2]} is given twice")
+        yield "network", "with none, ports and probes by http or tcp are not possible", ""
+    taken: dict[tuple[int, str], list[str]] = {}
+    for port in work.ports:
+        others = taken.setdefault((port.host_port, port.protocol), [])
+        if port.address in others:
+            yield "ports", f"{port.address}:{port.host_port}/{port.protocol} is given twice", ""
+        others.append(port.address)
+        if "0.0.0.0" in others and len([address for address in others if "." in address]) > 1:
+            yield "ports", f"the port {port.host_port}/{port.protocol} is given twice", "0.0.0.0 is every IPv4 address"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-_SIZE = r"(\d+(?:\.\d+)?)\s*(B|[KMGT]|[KMGT]iB)?"
+_SIZE = r"(\d+(?:\.\d+)?)\s*(?:([KMGT])i?)?B?"
 _DURATION = r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)"
-_SIZE_FACTOR = {"B": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
+_SIZE_FACTOR = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
 _AGES = (
     ("year", 365 * 86400),
     ("month", 30 * 86400),
@@ -21,11 +21,11 @@ _SECONDS_MAX = 10 * 365 * 86400  # more than any host runs; the kernel's timers 
 
 
 def parse_size(text: str) -> int:
-    """Return bytes; units are B, K/KiB, M/MiB, G/GiB, T/TiB, all powers of 1024. Raises ValueError."""
-    match = re.fullmatch(_SIZE, text.strip(), re.ASCII)
+    """Return bytes; 64m, 64M, 64MB and 64MiB are the same: powers of 1024, as with docker. Raises ValueError."""
+    match = re.fullmatch(_SIZE, text.strip(), re.ASCII | re.IGNORECASE)
     if not match:
         raise ValueError(f"a size such as 256M or 1.5GiB, not {text[:40]!r}")
-    size_bytes = float(match[1]) * _SIZE_FACTOR[(match[2] or "B")[0]]
+    size_bytes = float(match[1]) * _SIZE_FACTOR[(match[2] or "").upper()]
     if size_bytes > _BYTES_MAX:
         raise ValueError(f"a size of at most 4194304T, not {text[:40]!r}")
     return int(size_bytes)
@@ -40,6 +40,14 @@ def parse_duration(text: str) -> float:
     if seconds > _SECONDS_MAX:
         raise ValueError(f"a duration of at most 10 years, not {text[:40]!r}")
     return seconds
+
+
+def exact_size(size_bytes: float) -> str:
+    """Return a size as `parse_size` reads it, in the largest unit that divides it: '128K', '1M', '1000'."""
+    for unit, factor in reversed(_SIZE_FACTOR.items()):
+        if abs(size_bytes) >= factor and size_bytes % factor == 0:
+            return f"{size_bytes // factor:.0f}{unit}"
+    return f"{size_bytes:g}"
 
 
 def format_size(size_bytes: float) -> str:

@@ -171,10 +171,9 @@ class Workload(NamedTuple):
         return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
 
+# the keys whose value is a mapping with keys
+SECTIONS: dict[str, Any] = {kind.__name__: kind for kind in (Resources, Logs, Ready, VmOptions, ContainerOptions)}
 _RECORDS: dict[str, Any] = {
-    kind.__name__: kind
-    for kind in (
-        *(Bytes, Seconds, FileMode, File, Port, Volume, Resources, Logs, HttpProbe, Ready, Restart),
-        *(VmOptions, ContainerOptions),
-    )
+    **SECTIONS,
+    **{kind.__name__: kind for kind in (Bytes, Seconds, FileMode, File, Port, Volume, HttpProbe, Restart)},
 }

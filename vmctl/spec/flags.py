@@ -1,0 +1,69 @@
+"""A workload from flags: in the form of a workload file, converted to the same types, checked by the same rules.
+
+A flag is a text where a file has a number or a list item. msgspec, which checks files, takes longer to import than a
+container takes to start, so the declarations of `workload.py` are read here directly.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+from vmctl.errors import SpecError
+from vmctl.named import TYPE_CHECKING
+from vmctl.spec import rules
+from vmctl.spec.scalars import PARSERS, key_of
+from vmctl.spec.workload import SECTIONS, Workload
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from typing import Any
+
+    Called = Callable[[str], str]
+
+
+def workload(document: Mapping[str, Any], flags: Mapping[str, str]) -> Workload:
+    """Return the workload of a document whose values are texts; a value of None was not given.
+
+    `flags` has the flag of each key that has one, `{"resources.memory": "--memory"}`. Raises SpecError, which names it.
+    """
+
+    def called(path: str) -> str:
+        return flags.get(re.sub(r"\[\d+\]", "", path)) or rules.key(path)
+
+    work: Workload = _record(Workload, document, "", called)
+    rules.check(work, called)
+    return work
+
+
+def _record(kind: type[Any], document: Mapping[str, Any], path: str, called: Called) -> Any:
+    values = {}
+    for field, declared in kind.__annotations__.items():
+        given = document.get(key_of(field))
+        if given is not None:
+            values[field] = _value(declared.removesuffix(" | None"), given, f"{path}{key_of(field)}", called)
+    return kind(**values)
+
+
+def _value(declared: str, given: Any, path: str, called: Called) -> Any:
+    if declared in SECTIONS:
+        return _record(SECTIONS[declared], given, f"{path}.", called)
+    if declared.startswith("tuple["):
+        inner = declared[6:].partition(",")[0]
+        return tuple(_value(inner, part, f"{path}[{i}]", called) for i, part in enumerate(given))
+    try:
+        return PARSERS[declared](given) if declared in PARSERS else given
+    except ValueError as error:
+        raise SpecError(f"{called(path)}: expected {error}") from None
+
+
+def variables(texts: Iterable[str]) -> dict[str, str]:
+    """Return variables from NAME=VALUE, or NAME, whose value is the caller's; without one it is left out."""
+    found = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if equals or name in os.environ:
+            found[name] = value if equals else os.environ[name]
+        elif not re.fullmatch(rules.VARIABLE, name):
+            raise SpecError(f"--env: {name!r} cannot be the name of a variable")
+    return found

@@ -1,0 +1,109 @@
+"""The texts for one value in a workload file and in a flag: `256M`, `8080:8000`, `./data:/data`.
+
+Each parser raises ValueError; its text begins after "expected". The start path of `vmctl run` imports this module.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+from vmctl.named import TYPE_CHECKING
+from vmctl.spec import units
+from vmctl.spec.workload import Bytes, FileMode, HttpProbe, Port, Restart, Seconds, Volume
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+
+def parse_port(text: str) -> Port:
+    """Return the port of `[address:]host:guest[/udp]`."""
+    match = re.fullmatch(r"(?:(\[[0-9a-fA-F:]+\]|[0-9.]+):)?([0-9]{1,5}):([0-9]{1,5})(?:/(tcp|udp))?", text)
+    if not match or not all(0 < int(number) < 65536 for number in match.group(2, 3)):
+        raise ValueError(f"a port such as 8080:8000, 0.0.0.0:53:53/udp, not {text!r}")
+    address = (match[1] or "127.0.0.1").strip("[]")
+    from socket import AF_INET, AF_INET6, inet_pton  # 3 ms
+
+    try:
+        inet_pton(AF_INET6 if ":" in address else AF_INET, address)
+    except OSError:
+        raise ValueError(f"an IP address before the ports, not {address!r}") from None
+    return Port(address, int(match[2]), int(match[3]), match[4] or "tcp")  # type: ignore[arg-type]
+
+
+def parse_volume(text: str) -> Volume:
+    """Return the volume of `source:target[:ro]`."""
+    source, _, rest = text.partition(":")
+    target, _, options = rest.partition(":")
+    if not source or not target.startswith("/") or options not in ("", "ro", "rw"):
+        raise ValueError(f"a volume such as ./data:/data or ./data:/data:ro, not {text!r}")
+    if not source.startswith(("/", "./", "../", "~")) and source not in (".", ".."):  # docker means a named volume
+        raise ValueError(f"a path before the first colon: ./{source} for the folder; there are no named volumes yet")
+    path = os.path.expanduser(source)
+    if path.startswith("~"):
+        raise ValueError(
+            f"the home folder of a user before the first colon; there is no user {path[1:].partition('/')[0]}"
+        )
+    return Volume(path, target, options == "ro")
+
+
+def _parse_http(text: str) -> HttpProbe:
+    match = re.fullmatch(r"([0-9]{1,5})(/[^\s]*)?", text)
+    if not match or not 0 < int(match[1]) < 65536:
+        raise ValueError(f"a port and a path such as 8000/health, not {text!r}")
+    return HttpProbe(int(match[1]), match[2] or "/")
+
+
+def _parse_restart(text: str) -> Restart:
+    match = re.fullmatch(r"(no|always|on-failure)(?::([0-9]{1,9}))?", text)
+    if not match or (match[2] and match[1] != "on-failure"):
+        raise ValueError(f"no, always, on-failure or on-failure:3, not {text!r}")
+    return Restart(match[1], int(match[2]) if match[2] else None)  # type: ignore[arg-type]
+
+
+def _parse_mode(text: str) -> FileMode:
+    if not re.fullmatch(r"0?[0-7]{3,4}", text):
+        raise ValueError(f'an octal mode in quotes such as "0644", not {text!r}')
+    return FileMode(int(text, 8))
+
+
+def _parse_size(text: str) -> Bytes:
+    return Bytes(units.parse_size(text))
+
+
+def _parse_duration(text: str) -> Seconds:
+    return Seconds(units.parse_duration(text))
+
+
+def parse_number(text: str) -> float:
+    """Return a number as YAML has it: neither infinite nor "not a number"."""
+    if not re.fullmatch(r"[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?", text):
+        raise ValueError(f"a number such as 1.5, not {text[:40]!r}")
+    return float(text)
+
+
+def parse_whole(text: str) -> int:
+    """Return a whole number."""
+    if not re.fullmatch(r"[-+]?[0-9]{1,20}", text):
+        raise ValueError(f"a whole number, not {text[:40]!r}")
+    return int(text)
+
+
+def key_of(field: str) -> str:
+    """Return the key of a field: the unit is in the name of the field, but in the value of the file."""
+    return field.removesuffix("_bytes").removesuffix("_s")
+
+
+# the name of a type in workload.py -> its parser
+PARSERS: Mapping[str, Callable[[str], Any]] = {
+    "float": parse_number,
+    "int": parse_whole,
+    "Bytes": _parse_size,
+    "Seconds": _parse_duration,
+    "FileMode": _parse_mode,
+    "Port": parse_port,
+    "Volume": parse_volume,
+    "HttpProbe": _parse_http,
+    "Restart": _parse_restart,
+}
