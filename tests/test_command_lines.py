@@ -35,6 +35,7 @@ def problem(words):
     """Return what is wrong with a command line, or ""."""
     if PLACEHOLDER.fullmatch(words[0]) or words[0] == "--help":
         return ""
+    words = cli.resolved(words)
     if (words[0],) not in COMMANDS:
         return f"there is no verb {words[0]}"
     if words[0] == "bench" and words[1:] and words[1] not in ("ACTION", "..."):
@@ -75,6 +76,7 @@ def read(name):
 def is_parsed(words):
     """Return whether the parser accepts a complete command line."""
     try:
+        words = cli.resolved(words)
         cli.parse(words[0], words[1:])
     except SystemExit as error:
         return error.code == 0  # --help
@@ -103,7 +105,7 @@ def test_command_lines_are_found_in_hints_pages_and_scripts():
         ("start web", "there is no verb start"),
         ("image lst", "vmctl image has no action lst"),
         ("image kernel get", "vmctl image kernel has no action get"),
-        ("rm --all web", "vmctl rm has no flag --all"),
+        ("rm --every web", "vmctl rm has no flag --every"),
         ("ps -ax", "vmctl ps has no flag -x"),
         ("bench web.yaml --rounds 3", "vmctl bench run has no flag --rounds"),
         ("ps -aq", ""),

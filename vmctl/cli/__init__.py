@@ -81,10 +81,10 @@ class Parser(argparse.ArgumentParser):
         return super()._get_values(action, arg_strings)
 
     def error(self, message: str) -> NoReturn:
-        """Print the usage and the error, and exit with 125."""
-        self.print_usage(sys.stderr)
-        hint = self.unknown_hint(message) or f"`{self.prog} --help`"
-        self.exit(EXIT_VMCTL, f"vmctl: {message}\nhint: {hint}\n")
+        """Print the error, a hint and one line about the usage, and exit with 125."""
+        from vmctl.cli import mistakes
+
+        self.exit(EXIT_VMCTL, mistakes.text(self, message))
 
 
 def sentence(text: str) -> str:
@@ -140,11 +140,12 @@ def main(arguments: list[str] | None = None) -> int:
     words, debug, traced = _global_flags(words)
     if not words or words[0] in ("-h", "--help", "help"):
         return _help(sys.stdout if words else sys.stderr, 0 if words else EXIT_VMCTL)
+    words = resolved(words)
     if words[0] == "--version":
         print(f"vmctl {__version__}")
         return 0
     if words[0] not in VERBS:
-        return _unknown(words[0])
+        return _unknown(words)
     for signum in ENDING:
         if signal.getsignal(signum) != signal.SIG_IGN:  # as under nohup(1)
             signal.signal(signum, _end)
@@ -175,6 +176,15 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         text = f"internal error: {type(error).__name__}: {error} (please report it)"
         return _report(VmctlError(text, hint=_traceback_hint(words[0])))
+
+
+def resolved(words: list[str]) -> list[str]:
+    """Return the words of a command line with the names of this program in place of those of another one."""
+    if words[0] in VERBS and words[0] != "image":
+        return words
+    from vmctl.cli import aliases
+
+    return aliases.resolved(words, VERBS)
 
 
 def _global_flags(words: list[str]) -> tuple[list[str], bool, str]:
@@ -288,7 +298,8 @@ def _help(stream: TextIO, code: int) -> int:
         "Usage: vmctl [--debug] [--trace FILE] VERB ...\n",
         "Run the same workload as a QEMU/KVM guest, a container or a plain process.\n",
         *(f"  {verb:<11} {text}" for verb, text in VERBS.items()),
-        "\n`vmctl VERB --help` shows the flags of a verb and an example, `vmctl --version` the version.",
+        "\nAs in docker: build, export, history, images, import, load, login, logout, pull, push, rmi, save, tag.",
+        "`vmctl VERB --help` shows the flags of a verb and an example, `vmctl --version` the version.",
         "With --debug, an error is shown with its traceback. With --trace FILE, or VMCTL_TRACE=FILE, each step on the",
         "host is appended to FILE as a shell command with its time; FILE can be - for standard error.",
     ]
@@ -296,9 +307,7 @@ def _help(stream: TextIO, code: int) -> int:
     return code
 
 
-def _unknown(verb: str) -> int:
-    from difflib import get_close_matches
+def _unknown(words: list[str]) -> int:
+    from vmctl.cli import foreign
 
-    near = get_close_matches(verb, VERBS, 1)
-    hint = f"did you mean `vmctl {near[0]}`?" if near else "`vmctl --help` lists the verbs"
-    return _report(VmctlError(f"there is no verb {verb}", hint=hint))
+    return _report(VmctlError(f"there is no verb {words[0]}", hint=foreign.of_verb(words, VERBS)))

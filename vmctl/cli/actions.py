@@ -51,6 +51,7 @@ class _ActionParser(Parser):
 
     def parse_known_args(self, *args: Any, **named: Any) -> Any:
         """Declare the arguments and parse; argparse calls this once, for the action that is used."""
+        self.words = args[0] if args and args[0] else ()
         self.declare()
         found, unknown = super().parse_known_args(*args, **named)
         if unknown:  # argparse would report it with the usage of the verb

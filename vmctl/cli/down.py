@@ -6,7 +6,7 @@ import argparse
 import os
 
 from vmctl import engine
-from vmctl.cli import each
+from vmctl.cli import each, selection
 from vmctl.cli.stop import TIME
 
 EXAMPLE = "vmctl down web.yaml"
@@ -14,8 +14,8 @@ EXAMPLE = "vmctl down web.yaml"
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("names", metavar="NAME|SPEC", nargs="+", help="instance, or workload file")
-    parser.add_argument("-t", "--time", type=float, metavar="SECONDS", help=TIME)
+    selection.add(parser, "stop and remove all instances", names="NAME|SPEC", text="instance, or workload file")
+    parser.add_argument("-t", "--time", "--timeout", type=float, metavar="SECONDS", help=TIME)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
         if engine.down(name, args.time):
             print(name)
 
-    return each(args.names, down, echo=False)
+    return each(selection.every(args), down, echo=False)
 
 
 def _name(text: str) -> str:

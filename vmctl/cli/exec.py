@@ -27,6 +27,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="give the command a terminal (default: if stdin and stdout are terminals)",
     )
+    parser.add_argument("-i", "--interactive", action="store_true", help="no effect: stdin is connected anyway")
     parser.add_argument("-T", "--no-tty", action="store_false", dest="tty", help="give the command no terminal")
     parser.add_argument("--no-stdin", action="store_true", help="do not connect stdin with the command")
 

@@ -6,7 +6,7 @@ import argparse
 import signal
 
 from vmctl import engine
-from vmctl.cli import each
+from vmctl.cli import each, selection
 from vmctl.errors import SpecError
 from vmctl.instances import instance
 
@@ -15,14 +15,14 @@ EXAMPLE = "vmctl kill --signal HUP web"
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("names", metavar="NAME", nargs="+", help="instance")
+    selection.add(parser, "send it to all running instances")
     parser.add_argument("-s", "--signal", default="KILL", help="name or number of the signal (default: KILL)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Send the signal to each and print its name."""
     number = signal_number(args.signal)
-    return each(args.names, lambda name: engine.kill(instance.load(name), number))
+    return each(selection.running(args), lambda name: engine.kill(instance.load(name), number))
 
 
 def signal_number(text: str) -> int:

@@ -130,9 +130,9 @@ def note(text: str) -> None:
 class Progress:
     """A line on the terminal that is rewritten; nothing is written to a pipe."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, quiet: bool = False) -> None:
         self.shown = ""
-        self.active = sys.stderr.isatty()
+        self.active = sys.stderr.isatty() and not quiet
 
     def __call__(self, text: str) -> None:
         """Replace the line by `text`."""

@@ -7,6 +7,7 @@ import time
 
 from vmctl import limits
 from vmctl.cli import output
+from vmctl.errors import SpecError
 from vmctl.instances.instance import Instance
 from vmctl.named import TYPE_CHECKING
 from vmctl.spec.units import format_seconds
@@ -23,12 +24,23 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("-a", "--all", action="store_true", help="list all instances (default: running ones)")
     parser.add_argument("-q", "--quiet", action="store_true", help="print names only")
+    parser.add_argument(
+        "-f",
+        "--filter",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="list only instances with this name (or a part of it), status, mode or image; can be repeated",
+    )
     output.add_format(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """List the instances."""
-    found = [seen for seen in survey() if args.all or seen.status in ("running", UNKNOWN)]
+    filters = list(map(_filter, args.filter))
+    everything = args.all or any(key == "status" for key, _ in filters)
+    found = [seen for seen in survey() if everything or seen.status in ("running", UNKNOWN)]
+    found = [seen for seen in found if all(_passes(seen, key, value) for key, value in filters)]
     if args.quiet:
         for seen in found:
             print(seen.name)
@@ -42,10 +54,33 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+FILTERS = ("name", "status", "mode", "image")
+
+
+def _filter(text: str) -> tuple[str, str]:
+    """Return key and value of a filter. Raises SpecError."""
+    key, equals, value = text.partition("=")
+    if key not in FILTERS or not equals:
+        raise SpecError(f"--filter: expected KEY=VALUE, got {text}", hint=f"the keys are {', '.join(FILTERS)}")
+    return key, value
+
+
+def _passes(seen: Seen, key: str, value: str) -> bool:
+    if key == "name":
+        return value in seen.name
+    if key == "status":
+        return value == seen.status
+    inst = seen.instance
+    return inst is not None and value == (inst.state.mode if key == "mode" else inst.work.image)
+
+
 def _status(row: dict[str, Any]) -> str:
-    """Return the status for a table: also how many processes were killed because memory ran out."""
+    """Return the status for a table: also the exit code, and how many processes were killed because memory ran out."""
     if row["exit_source"] == "oom":
         return "oom"
+    if row["status"] == "exited":
+        kills = f", oom {row['oom_kills']}" if row["oom_kills"] else ""
+        return f"exited ({'unknown' if row['exit_code'] is None else row['exit_code']}{kills})"
     return f"{row['status']} (oom {row['oom_kills']})" if row["oom_kills"] else str(row["status"])
 
 

@@ -6,20 +6,20 @@ import argparse
 from functools import partial
 
 from vmctl import engine
-from vmctl.cli import each, output
+from vmctl.cli import each, output, selection
 
 EXAMPLE = "vmctl rm --force web"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("names", metavar="NAME", nargs="+", help="instance")
+    selection.add(parser, "remove all instances; without --force, those that do not run")
     parser.add_argument("-f", "--force", action="store_true", help="kill and remove running instances too")
 
 
 def run(args: argparse.Namespace) -> int:
     """Remove each and print its name."""
-    return each(args.names, partial(_remove, force=args.force))
+    return each(selection.every(args) if args.force else selection.stopped(args), partial(_remove, force=args.force))
 
 
 def _remove(name: str, *, force: bool) -> None:

@@ -37,6 +37,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     modes.add(parser)
     parser.add_argument("--name", help="name of the instance (default: random)")
+    parser.add_argument(
+        "-d", "--detach", action="store_true", help="leave it in the background, print its name, and do not remove it"
+    )
+    parser.add_argument(
+        "--rm", action="store_true", help="no effect: an instance in the foreground is always removed at its end"
+    )
     _add_process(parser)
     _add_limits(parser)
     _add_environment(parser)
@@ -64,7 +70,7 @@ def _add_process(parser: argparse.ArgumentParser) -> None:
 def _add_limits(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-m", "--memory", metavar="SIZE", help="memory limit, such as 256M")
     parser.add_argument("--cpus", metavar="N", help="CPU limit, such as 1.5")
-    parser.add_argument("--pids", metavar="N", help="limit for the number of processes and threads")
+    parser.add_argument("--pids", "--pids-limit", metavar="N", help="limit for the number of processes and threads")
     parser.add_argument("--disk", metavar="SIZE", help="size of the writable layer, such as 1G")
 
 
@@ -98,10 +104,27 @@ def _add_environment(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
+    if args.detach:
+        return _detached(args)
     result = engine.run(_workload(args), args.mode, options=modes.chosen(args), tty=args.tty, on_weakened=_warn)
     if result.source == "oom":
         print("vmctl: the workload ran out of memory and was killed by the kernel (OOM)", file=sys.stderr)
     return result.code
+
+
+def _detached(args: argparse.Namespace) -> int:
+    """Start the command in the background and print the name of the instance. Raises SpecError."""
+    if args.tty or args.rm:
+        flag = "--tty" if args.tty else "--rm"
+        raise SpecError(
+            f"-d and {flag} cannot be combined yet",
+            hint="leave it out; `vmctl shell NAME` opens a terminal, `vmctl down NAME` removes the instance",
+        )
+    inst = engine.up(_workload(args), args.mode, options=modes.chosen(args))
+    print(inst.name)
+    for text in (*inst.state.weakened, *inst.state.warnings):
+        _warn(text)
+    return 0
 
 
 def _warn(text: str) -> None:

@@ -14,10 +14,13 @@ SHELL = ("sh", "-c", "if command -v bash >/dev/null; then exec bash -l; fi; exec
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("name", metavar="NAME", help="instance")
+    parser.add_argument(
+        "command", nargs=argparse.REMAINDER, metavar="-- CMD", help="command to run (default: a login shell)"
+    )
     exec_verb.add_process_flags(parser)
     parser.set_defaults(tty=None, no_stdin=False)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Open the shell and return its exit code."""
-    return exec_verb.execute(args, SHELL)
+    """Open the shell, or run the command, and return its exit code."""
+    return exec_verb.run(args) if args.command else exec_verb.execute(args, SHELL)

@@ -20,6 +20,7 @@ ACTIONS = {
     "build": "build an image from a recipe or a Dockerfile",
     "inspect": "show details of images as JSON",
     "history": "list the steps that created an image, the newest first",
+    "tag": "give an image another name",
     "rm": "remove images",
     "prune": "remove data that no image and no instance uses",
     "kernel": "list, fetch, add and remove kernels for guests",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 from vmctl.cli import output
+from vmctl.errors import SpecError
 from vmctl.named import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,7 +19,9 @@ EXAMPLE = "vmctl image import --name web saved.tar"
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("path", metavar="PATH", help="file or folder; - is standard input")
+    parser.add_argument("path", metavar="PATH", nargs="?", help="file or folder; - is standard input (the default)")
+    parser.add_argument("new", metavar="NAME", nargs="?", default="", help="as --name")
+    parser.add_argument("-i", "--input", metavar="PATH", help="as PATH")
     parser.add_argument("--name", default="", help="name of the image (default: that of the archive or the file)")
     parser.add_argument(
         "--as-layer",
@@ -48,10 +52,13 @@ def run(args: argparse.Namespace) -> int:
     """Import the images and print their names."""
     from images.transfer import importing
 
+    path = args.input or args.path or "-"
+    if path == "-" and sys.stdin.isatty():
+        raise SpecError("no file or folder was given", hint="`vmctl image import PATH`")
     progress = output.Progress()
-    options = importing.Options(args.name, args.as_layer, args.platform, args.max_size)
+    options = importing.Options(args.name or args.new, args.as_layer, args.platform, args.max_size)
     try:
-        images = importing.import_path(args.path, options, progress)
+        images = importing.import_path(path, options, progress)
     finally:
         progress.clear()
     print_names(images)

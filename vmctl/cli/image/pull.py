@@ -18,6 +18,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--platform", default="", help="platform of a multi-platform image, such as linux/arm64 (default: this host's)"
     )
+    parser.add_argument("-q", "--quiet", action="store_true", help="show no progress")
     access.add_flags(parser)
     import_.add_max_size(parser)
 
@@ -26,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
     """Download an image and print its name."""
     from images.transfer import pulling
 
-    progress = output.Progress()
+    progress = output.Progress(quiet=args.quiet)
     try:
         image = pulling.pull(
             args.name, access.chosen(args), progress, platform=args.platform, max_layer_bytes=args.max_size

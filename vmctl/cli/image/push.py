@@ -14,6 +14,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("name", metavar="NAME", help="name of the image in the store")
     parser.add_argument("target", metavar="REF", nargs="?", default="", help="name in the registry (default: NAME)")
+    parser.add_argument("-q", "--quiet", action="store_true", help="show no progress")
     access.add_flags(parser)
 
 
@@ -21,7 +22,7 @@ def run(args: argparse.Namespace) -> int:
     """Upload an image and print its digest in the registry."""
     from images.transfer import pushing
 
-    progress = output.Progress()
+    progress = output.Progress(quiet=args.quiet)
     try:
         digest = pushing.push(args.name, args.target, access.chosen(args), progress)
     finally:

@@ -1,0 +1,49 @@
+"""The instances that a command is for: those given by name, or --all."""
+
+from __future__ import annotations
+
+import argparse
+
+from vmctl.errors import SpecError
+from vmctl.named import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from vmctl.survey import Seen
+
+
+def add(parser: argparse.ArgumentParser, everything: str, *, names: str = "NAME", text: str = "instance") -> None:
+    """Add the names and --all, which does what `everything` describes."""
+    parser.add_argument("names", metavar=names, nargs="*", help=text)
+    parser.add_argument("-a", "--all", action="store_true", help=everything)
+    parser.set_defaults(usage_of_names=f"{parser.prog} {names}")
+
+
+def running(args: argparse.Namespace) -> list[str]:
+    """Return the given names, or those of all running instances. Raises SpecError for both, and for neither."""
+    return _chosen(args, lambda seen: seen.status == "running")
+
+
+def stopped(args: argparse.Namespace) -> list[str]:
+    """Return the given names, or those of all instances that are known not to run. Raises SpecError as above."""
+    from vmctl.usage import STOPPED
+
+    return _chosen(args, lambda seen: seen.status in STOPPED)
+
+
+def every(args: argparse.Namespace) -> list[str]:
+    """Return the given names, or those of all instances. Raises SpecError as above."""
+    return _chosen(args, lambda seen: True)
+
+
+def _chosen(args: argparse.Namespace, wanted: Callable[[Seen], bool]) -> list[str]:
+    if args.all and args.names:
+        raise SpecError(f"--all is given, and {args.names[0]} too", hint="give names, or --all")
+    if args.names:
+        return list(args.names)
+    if not args.all:
+        raise SpecError("no instance was given", hint=f"`{args.usage_of_names}`, or --all; `vmctl ps -a` lists them")
+    from vmctl.survey import survey
+
+    return [seen.name for seen in survey() if wanted(seen)]
