@@ -11,9 +11,9 @@ from vmctl import cli
 def child():
     for signum in cli.ENDING:
         signal.signal(signum, cli._end)
-    os.write(ready[1], b"x")
     try:
         try:
+            os.write(ready[1], b"x")  # the signal can arrive before this returns
             import msgspec
             while True:  # pause(2) would miss a signal that arrives just before it
                 time.sleep(0.01)
