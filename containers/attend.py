@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import signal
 import stat
 from contextlib import ExitStack, suppress
 from functools import partial
 
 from containers.launch import Streams
+from vmctl.light import signal
 from vmctl.linux.stdio import only_bytes, signals_to
 from vmctl.named import TYPE_CHECKING
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterable, Iterator
 
 from containers.watch import ContainerWatch, note_replaced
@@ -22,6 +21,7 @@ from vmctl.backend import (
 )
 from vmctl.errors import StateError
 from vmctl.instances.instance import Instance
+from vmctl.light import signal
 from vmctl.linux import processes
 from vmctl.linux.cgroups import Cgroup
 from vmctl.named import TYPE_CHECKING

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 from contextlib import ExitStack
 
 from containers import identity, imagepath
@@ -13,6 +12,7 @@ from containers.reports import describe, revive
 from vmctl import trace
 from vmctl.backend import Command
 from vmctl.instances.instance import Instance
+from vmctl.light import signal
 from vmctl.linux import processes, syscalls
 from vmctl.named import TYPE_CHECKING
 

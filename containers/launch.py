@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import os
 import select
-import signal
 import stat
 from collections.abc import Mapping
 from time import monotonic_ns
@@ -20,6 +19,7 @@ from containers.reports import describe
 from images.store.image import Process
 from vmctl import trace
 from vmctl.errors import CommandNotExecutableError, CommandNotFoundError, SpecError
+from vmctl.light import signal
 from vmctl.linux import netlink, syscalls
 from vmctl.linux.cgroups import Cgroup
 from vmctl.linux.stdio import is_null

@@ -8,12 +8,12 @@ that was looked at are allowed.
 from __future__ import annotations
 
 import errno
-import json
 import os
 import struct
 from collections.abc import Iterator
 
 from containers.identity import CAPABILITIES
+from vmctl.light import json
 from vmctl.named import TYPE_CHECKING
 
 if TYPE_CHECKING:

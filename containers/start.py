@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
 from contextlib import ExitStack, suppress
 from time import monotonic_ns
@@ -15,6 +14,7 @@ from vmctl import trace
 from vmctl.backend import Attachment, Exit, Watch
 from vmctl.errors import VmctlError
 from vmctl.instances.instance import Instance
+from vmctl.light import signal
 from vmctl.linux import processes
 from vmctl.linux.cgroups import Cgroup
 from vmctl.named import TYPE_CHECKING, NamedTuple

@@ -7,12 +7,12 @@ See user_namespaces(7).
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from vmctl import ids
 from vmctl.instances.instance import Instance
+from vmctl.light import signal
 from vmctl.linux import kernelfile, syscalls, usernamespace
 from vmctl.named import TYPE_CHECKING
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 import select
-import signal
 from contextlib import suppress
 
 from vmctl.backend import Exit
 from vmctl.instances.instance import Instance
+from vmctl.light import re, signal
 from vmctl.linux import processes
 from vmctl.linux.cgroups import Cgroup
 from vmctl.linux.filetree import size_bytes

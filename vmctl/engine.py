@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -14,6 +13,7 @@ from vmctl.errors import NotFoundError, StateError, UnavailableError, VmctlError
 from vmctl.instances import instance
 from vmctl.instances.folder import Home, absent, removal_hint
 from vmctl.instances.instance import Instance
+from vmctl.light import signal
 from vmctl.records import UnreadableError
 from vmctl.spec.workload import Workload
 

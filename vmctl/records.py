@@ -7,11 +7,11 @@ and nothing else: the file may be the result of a crash, a full disk or a hostil
 from __future__ import annotations
 
 import errno
-import json
 import os
 import stat
 
 from vmctl.errors import VmctlError
+from vmctl.light import json
 from vmctl.named import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from functools import partial
 
@@ -13,6 +12,7 @@ from vmctl.instances import instance
 from vmctl.instances.folder import Folder
 from vmctl.instances.instance import Instance
 from vmctl.journal import Journal
+from vmctl.light import re
 from vmctl.named import TYPE_CHECKING, NamedTuple
 from vmctl.records import UnreadableError
 from vmctl.spec.workload import Workload

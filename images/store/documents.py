@@ -6,7 +6,6 @@ can be mounted by a container and attached to a guest, a tar cannot. A disk imag
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable
 
@@ -14,6 +13,7 @@ from images.store.config import read_config
 from images.store.image import Image, Layer
 from images.store.layout import blob_path, get, name_of, path
 from vmctl.errors import VmctlError
+from vmctl.light import json
 from vmctl.named import TYPE_CHECKING
 
 if TYPE_CHECKING:

@@ -6,14 +6,13 @@ index; store.py gives them their meaning.
 
 from __future__ import annotations
 
-import json
 import os
-import re
 from collections.abc import Mapping
 from contextlib import suppress
 
 from vmctl import paths
 from vmctl.errors import NotFoundError, SpecError, VmctlError
+from vmctl.light import json, re
 from vmctl.linux import durable
 from vmctl.named import TYPE_CHECKING
 

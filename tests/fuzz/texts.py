@@ -81,10 +81,8 @@ FLAGS = (
 )
 def flags(data):
     """Words of `run`, separated by NUL."""
-    parser = cli.Parser()
-    run_verb.arguments(parser)
     with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
-        args = parser.parse_args([os.fsdecode(word) for word in data.split(b"\0")])
+        _, args = cli.parse("run", [os.fsdecode(word) for word in data.split(b"\0")])
     _kept(run_verb._workload(args))
 
 

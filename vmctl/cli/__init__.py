@@ -6,24 +6,24 @@ command line for `--help`), `arguments` and `run`.
 
 from __future__ import annotations
 
-import argparse
 import gc
 import io
 import os
-import signal
 import sys
 from contextlib import suppress
-from functools import partial
 from importlib import import_module
 
 from vmctl import __version__, private
+from vmctl.cli import usual
 from vmctl.errors import EXIT_VMCTL, VmctlError, advice
+from vmctl.light import signal
 from vmctl.named import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from argparse import Namespace
     from collections.abc import Callable, Sequence
     from types import FrameType
-    from typing import Any, NoReturn, TextIO
+    from typing import NoReturn, TextIO
 
 # verb -> text for `vmctl --help`, in this order
 VERBS = {
@@ -58,48 +58,9 @@ ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _AGAIN_S = 0.005  # until a signal is tried again
 
 
-class Parser(argparse.ArgumentParser):
-    """An argparse parser for `words`, with an example at the end of its help, and exit code 125 for wrong arguments."""
-
-    example = ""  # a command line, shown by `--help`
-
-    def __init__(self, *, words: Sequence[str] = (), **options: Any) -> None:
-        self.words = words
-        self.unknown_hint: Callable[[str], str] = lambda message: ""
-        # without the width argparse imports shutil, and shutil three compression libraries: 4 ms
-        super().__init__(**options, formatter_class=partial(argparse.HelpFormatter, width=columns()))
-
-    def format_help(self) -> str:
-        """Return the help text and the example, which is never wrapped."""
-        example = f"\nexample:\n  {self.example}\n" if self.example else ""
-        return super().format_help() + example
-
-    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
-        """Refuse `--` as a value, as in `-u--`, of which argparse makes an empty list."""
-        if action.nargs is None and arg_strings == ["--"]:
-            raise argparse.ArgumentError(action, "expected one argument")
-        return super()._get_values(action, arg_strings)
-
-    def error(self, message: str) -> NoReturn:
-        """Print the error, a hint and one line about the usage, and exit with 125."""
-        from vmctl.cli import mistakes
-
-        self.exit(EXIT_VMCTL, mistakes.text(self, message))
-
-
 def sentence(text: str) -> str:
     """Return a short text as a sentence; `str.capitalize` would turn JSON into json."""
     return f"{text[0].upper()}{text[1:]}."
-
-
-def columns() -> int:
-    """Return the width of the terminal, or COLUMNS if that is set."""
-    if os.environ.get("COLUMNS", "").isdigit():
-        return int(os.environ["COLUMNS"])
-    try:
-        return os.get_terminal_size(1).columns or 80
-    except OSError:
-        return 80
 
 
 def entry() -> NoReturn:
@@ -245,7 +206,7 @@ def _needs_namespaces(verb: str, words: list[str]) -> bool:
     return inside or (verb == "doctor" and "--fix" in words)
 
 
-def parse(verb: str, words: list[str]) -> tuple[Callable[[argparse.Namespace], int], argparse.Namespace]:
+def parse(verb: str, words: list[str]) -> tuple[Callable[[Namespace], int], Namespace]:
     """Return the function of a verb and its parsed arguments. Raises SystemExit if they are wrong."""
     # An exception of a signal handler can be lost in an import, and it crashes msgspec, which defines types there.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
@@ -255,13 +216,12 @@ def parse(verb: str, words: list[str]) -> tuple[Callable[[argparse.Namespace], i
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     run = module.run  # before parsing: importing vmctl.cli.bench.run replaces the attribute of vmctl.cli.bench
     words = getattr(module, "expand", list)(words)
-    parser = Parser(prog=f"vmctl {verb}", description=sentence(VERBS[verb]), words=words)
-    parser.example = module.EXAMPLE
-    try:
-        module.arguments(parser)
-    except argparse.ArgumentError as error:  # a backend has an option with the name of a flag of this verb
-        parser.error(str(error))
-    return run, parser.parse_args(words)
+    args = usual.parse(module.arguments, words)
+    if args is None:
+        from vmctl.cli import parser  # it imports argparse
+
+        args = parser.parse(verb, module, words)
+    return run, args
 
 
 def _report(error: VmctlError) -> int:

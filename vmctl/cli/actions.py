@@ -6,7 +6,8 @@ import argparse
 from importlib import import_module
 from keyword import iskeyword
 
-from vmctl.cli import Parser, sentence
+from vmctl.cli import sentence
+from vmctl.cli.parser import Parser
 from vmctl.named import TYPE_CHECKING
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ import argparse
 from collections.abc import Iterator
 from importlib import import_module
 
-from vmctl.cli import VERBS, Parser, sentence
+from vmctl.cli import VERBS, sentence
+from vmctl.cli.parser import Parser
 from vmctl.named import NamedTuple
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from vmctl.cli import Parser, foreign
+from vmctl.cli import foreign
+from vmctl.cli.parser import Parser
 from vmctl.console import visible
 
 

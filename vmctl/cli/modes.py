@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 from vmctl import backends
-from vmctl.cli import Parser
 from vmctl.errors import SpecError, VmctlError
+from vmctl.named import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
 
 DEFAULT = "container"
 _DEST = "option_"
 
 
-def add(parser: argparse.ArgumentParser) -> None:
+def add(parser: ArgumentParser) -> None:
     """Add --mode and the flags of the given mode; --help shows the flags of all modes."""
     parser.add_argument("--mode", default=DEFAULT, help=f"how to run it: vm, container or host (default: {DEFAULT})")
-    words = parser.words if isinstance(parser, Parser) else ()
+    words: Sequence[str] = getattr(parser, "words", ())
     if {"-h", "--help"} & set(words):
         add_options(parser, sorted(backends.modes()))
     else:  # load only the backend that is needed anyway
         add_options(parser, [_mode_in(words)])
 
 
-def add_options(parser: argparse.ArgumentParser, modes: Iterable[str]) -> None:
+def add_options(parser: ArgumentParser, modes: Iterable[str]) -> None:
     """Add the flags of these modes, except of modes that cannot be loaded."""
     added: set[str] = set()
     for mode in modes:
@@ -40,11 +42,10 @@ def add_options(parser: argparse.ArgumentParser, modes: Iterable[str]) -> None:
                     metavar=option.metavar,
                     help=option.help.replace("%", "%%"),
                 )
-    if isinstance(parser, Parser):
-        parser.unknown_hint = _of_another_mode
+    parser.unknown_hint = _of_another_mode  # type: ignore[attr-defined]
 
 
-def chosen(args: argparse.Namespace, modes: Sequence[str] = ()) -> dict[str, str]:
+def chosen(args: Namespace, modes: Sequence[str] = ()) -> dict[str, str]:
     """Return the given options by name. Raises SpecError for an option that none of `modes` has."""
     given = {name.removeprefix(_DEST): text for name, text in vars(args).items() if name.startswith(_DEST) and text}
     for name in given if modes else ():

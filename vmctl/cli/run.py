@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 
 from vmctl import engine
 from vmctl.cli import modes
+from vmctl.cli.usual import REST
 from vmctl.errors import SpecError
+from vmctl.named import TYPE_CHECKING
 from vmctl.spec import flags
 from vmctl.spec.workload import Workload
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
 
 EXAMPLE = "vmctl run --mode vm --publish 8080:80 tiny -- httpd -f -p 80"
 
@@ -29,12 +33,10 @@ FLAGS = {
 }
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
+def arguments(parser: ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("image", metavar="IMAGE", help="image to run")
-    parser.add_argument(
-        "command", nargs=argparse.REMAINDER, metavar="-- CMD", help="command to run (default: the image's)"
-    )
+    parser.add_argument("command", nargs=REST, metavar="-- CMD", help="command to run (default: the image's)")
     modes.add(parser)
     parser.add_argument("--name", help="name of the instance (default: random)")
     parser.add_argument(
@@ -48,7 +50,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     _add_environment(parser)
 
 
-def _add_process(parser: argparse.ArgumentParser) -> None:
+def _add_process(parser: ArgumentParser) -> None:
     parser.add_argument(
         "-e",
         "--env",
@@ -67,14 +69,14 @@ def _add_process(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-i", "--interactive", action="store_true", help="no effect: stdin is always connected")
 
 
-def _add_limits(parser: argparse.ArgumentParser) -> None:
+def _add_limits(parser: ArgumentParser) -> None:
     parser.add_argument("-m", "--memory", metavar="SIZE", help="memory limit, such as 256M")
     parser.add_argument("--cpus", metavar="N", help="CPU limit, such as 1.5")
     parser.add_argument("--pids", "--pids-limit", metavar="N", help="limit for the number of processes and threads")
     parser.add_argument("--disk", metavar="SIZE", help="size of the writable layer, such as 1G")
 
 
-def _add_environment(parser: argparse.ArgumentParser) -> None:
+def _add_environment(parser: ArgumentParser) -> None:
     parser.add_argument(
         "-p",
         "--publish",
@@ -102,7 +104,7 @@ def _add_environment(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: Namespace) -> int:
     """Run the command and return its exit code."""
     if args.detach:
         return _detached(args)
@@ -112,7 +114,7 @@ def run(args: argparse.Namespace) -> int:
     return result.code
 
 
-def _detached(args: argparse.Namespace) -> int:
+def _detached(args: Namespace) -> int:
     """Start the command in the background and print the name of the instance. Raises SpecError."""
     if args.tty or args.rm:
         flag = "--tty" if args.tty else "--rm"
@@ -133,7 +135,7 @@ def _warn(text: str) -> None:
     output.note(f"vmctl: warning: {text}")
 
 
-def _workload(args: argparse.Namespace) -> Workload:
+def _workload(args: Namespace) -> Workload:
     command = args.command
     if command[:1] == ["--"]:
         command = command[1:]

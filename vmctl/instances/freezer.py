@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -18,6 +17,7 @@ from functools import partial
 
 from vmctl.errors import NotFoundError, VmctlError
 from vmctl.instances.instance import Instance
+from vmctl.light import signal
 from vmctl.linux import delegation, kernelfile, usernamespace
 from vmctl.linux.cgroups import Cgroup
 from vmctl.linux.stopped import Workload

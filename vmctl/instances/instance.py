@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,7 +16,7 @@ from vmctl.instances.timeline import Timeline
 from vmctl.journal import Journal
 from vmctl.linux import filetree, locks, processes
 from vmctl.named import TYPE_CHECKING
-from vmctl.spec.rules import NAME, check_name
+from vmctl.spec.rules import check_name, is_name
 from vmctl.spec.workload import Workload
 
 if TYPE_CHECKING:
@@ -201,7 +200,7 @@ def load(name: str) -> Instance:
 
     Raises NotFoundError, also for an invalid name, and UnreadableError if its files are damaged or of a later format.
     """
-    if not re.fullmatch(NAME, name):
+    if not is_name(name):
         raise absent(name)
     try:
         return _read(name, os.path.join(paths.instances_root(), name))
@@ -272,7 +271,7 @@ def _is_mark(at_ns: Any) -> bool:
 
 def names() -> list[str]:
     """Return the names of all instances, sorted. Folders that cannot be an instance are left out."""
-    return sorted(folder for folder in _listing() if re.fullmatch(NAME, folder))
+    return sorted(filter(is_name, _listing()))
 
 
 def _listing() -> list[str]:

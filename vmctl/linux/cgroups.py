@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 import time
 from contextlib import suppress
 from functools import cache
 
 from vmctl import trace
 from vmctl.errors import UnavailableError, VmctlError
+from vmctl.light import signal
 from vmctl.linux import delegation, kernelfile, usernamespace
 from vmctl.named import NamedTuple
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 
+from vmctl.light import re
 from vmctl.linux.syscalls import MNT_DETACH, umount2
 
 

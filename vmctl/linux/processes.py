@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
 from contextlib import suppress
 from functools import cache
 
 from vmctl import trace
+from vmctl.light import signal
 
 
 def start_time(pid: int) -> int | None:

@@ -6,12 +6,12 @@ import errno
 import fcntl
 import os
 import select
-import signal
 import struct
 import termios
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from vmctl.light import signal
 from vmctl.linux.stdio import write_all
 
 _PART_BYTES = 65536

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import select
-import signal
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+from vmctl.light import signal
 
 PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _NULL = os.makedev(1, 3)  # Documentation/admin-guide/devices.txt

@@ -7,9 +7,9 @@ container takes to start, so the declarations of `workload.py` are read here dir
 from __future__ import annotations
 
 import os
-import re
 
 from vmctl.errors import SpecError
+from vmctl.light import re
 from vmctl.named import TYPE_CHECKING
 from vmctl.spec import rules
 from vmctl.spec.scalars import PARSERS, key_of
@@ -64,6 +64,6 @@ def variables(texts: Iterable[str]) -> dict[str, str]:
         name, equals, value = text.partition("=")
         if equals or name in os.environ:
             found[name] = value if equals else os.environ[name]
-        elif not re.fullmatch(rules.VARIABLE, name):
+        elif not rules.is_variable(name):
             raise SpecError(f"--env: {name!r} cannot be the name of a variable")
     return found

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import posixpath
-import re
 from collections.abc import Iterable, Iterator
 
 from vmctl.errors import SpecError
+from vmctl.light import re
 from vmctl.named import TYPE_CHECKING
 from vmctl.spec import userid
 from vmctl.spec.units import exact_size
@@ -17,15 +17,24 @@ if TYPE_CHECKING:
 
     Wrong = tuple[str, str, str]  # key, what was expected of it, hint
 
-NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}"
-VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*"
 _LEAST_LOG_BYTES = 128 << 10  # each part is larger than one write of the supervisor
 _MOST_BYTES = 1 << 62
 
 
+def is_name(text: str) -> bool:
+    """Return whether a text has the form of an instance's name."""
+    letters = text.replace("_", "").replace(".", "").replace("-", "")
+    return len(text) <= 63 and text[:1].isalnum() and letters.isalnum() and letters.isascii()
+
+
+def is_variable(text: str) -> bool:
+    """Return whether a text can be the name of a variable: letters, digits and `_`, not beginning with a digit."""
+    return text.isascii() and text.isidentifier()
+
+
 def check_name(name: str) -> None:
     """Raise SpecError if `name` cannot be used for an instance: it becomes a folder, a cgroup and a host name."""
-    if not re.fullmatch(NAME, name):
+    if not is_name(name):
         raise SpecError(
             f"the name {name!r} cannot be used",
             hint="use up to 63 letters, digits, '-', '_' and '.', beginning with a letter or digit",
@@ -67,7 +76,7 @@ def _command(work: Workload) -> Iterator[Wrong]:
 
 def _env(work: Workload) -> Iterator[Wrong]:
     for name in work.env:
-        if not re.fullmatch(VARIABLE, name):
+        if not is_variable(name):
             yield "env", f"{name!r} cannot be the name of a variable", "use only letters, digits and '_'"
 
 

@@ -6,8 +6,8 @@ Each parser raises ValueError; its text begins after "expected". The start path 
 from __future__ import annotations
 
 import os
-import re
 
+from vmctl.light import re
 from vmctl.named import TYPE_CHECKING
 from vmctl.spec import units
 from vmctl.spec.workload import Bytes, FileMode, HttpProbe, Port, Restart, Seconds, Volume

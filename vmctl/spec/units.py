@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+from vmctl.light import re
 
 _SIZE = r"(\d+(?:\.\d+)?)\s*(?:([KMGT])i?)?B?"
 _DURATION = r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)"

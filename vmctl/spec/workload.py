@@ -6,10 +6,10 @@ importing either of those would take longer than starting the container. `spec.p
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 
 from vmctl import records
+from vmctl.light import json
 from vmctl.named import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
