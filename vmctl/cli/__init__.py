@@ -192,6 +192,8 @@ def _drops_exceptions(frame: FrameType | None) -> bool:
 
 def _run_verb(verb: str, words: list[str]) -> int:
     run, args = parse(verb, words)
+    if before := getattr(sys.modules[run.__module__], "before", None):  # done outside of namespaces by an ordinary user
+        before(args)
     if os.geteuid() != 0 and _needs_namespaces(verb, words):
         from vmctl import holder
 

@@ -42,6 +42,9 @@ def add_process_flags(parser: argparse.ArgumentParser) -> None:
         metavar="NAME[=VALUE]",
         help="set an environment variable (without a value: the caller's, if it has one)",
     )
+    parser.add_argument(
+        "--env-file", action="append", default=[], metavar="FILE", help="file with one NAME=VALUE on each line"
+    )
     parser.add_argument("-u", "--user", metavar="USER[:GROUP]", help="user to run as (default: the workload's)")
     parser.add_argument("-w", "--workdir", metavar="DIR", help="working directory (default: the workload's)")
 
@@ -56,11 +59,12 @@ def run(args: argparse.Namespace) -> int:
 
 def execute(args: argparse.Namespace, words: tuple[str, ...]) -> int:
     """Run a command with the options in `args` and return its exit code."""
-    document = {"command": words, "env": flags.variables(args.env), "workdir": args.workdir, "user": args.user}
+    env = flags.variables(args.env, args.env_file)
+    document = {"command": words, "env": env, "workdir": args.workdir, "user": args.user}
     work = flags.workload({"name": "exec", "image": "", **document}, FLAGS)  # of these only its rules matter
-    env = [*work.env.items()]
+    given = [*work.env.items()]
     tty = args.tty if args.tty is not None else os.isatty(0) and os.isatty(1)
     if tty and "TERM" in os.environ:
-        env.insert(0, ("TERM", os.environ["TERM"]))
-    command = Command(words, tuple(env), args.workdir, args.user, tty and not args.no_stdin, not args.no_stdin)
+        given.insert(0, ("TERM", os.environ["TERM"]))
+    command = Command(words, tuple(given), args.workdir, args.user, tty and not args.no_stdin, not args.no_stdin)
     return engine.exec_command(instance.load(args.name), command)

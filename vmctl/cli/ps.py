@@ -30,7 +30,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="list only instances with this name (or a part of it), status, mode or image; can be repeated",
+        help="list only instances with this name (or a part of it), status, mode, image or label; can be repeated",
     )
     output.add_format(parser)
 
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-FILTERS = ("name", "status", "mode", "image")
+FILTERS = ("name", "status", "mode", "image", "label")
 
 
 def _filter(text: str) -> tuple[str, str]:
@@ -71,6 +71,9 @@ def _passes(seen: Seen, key: str, value: str) -> bool:
     if key == "status":
         return value == seen.status
     inst = seen.instance
+    if key == "label":
+        name, equals, text = value.partition("=")
+        return inst is not None and name in inst.work.labels and (not equals or inst.work.labels[name] == text)
     return inst is not None and value == (inst.state.mode if key == "mode" else inst.work.image)
 
 

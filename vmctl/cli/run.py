@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 
 from vmctl import engine
 from vmctl.cli import modes
 from vmctl.cli.usual import REST
-from vmctl.errors import SpecError
+from vmctl.errors import NotFoundError, SpecError
 from vmctl.named import TYPE_CHECKING
 from vmctl.spec import flags
 from vmctl.spec.workload import Workload
@@ -30,6 +31,8 @@ FLAGS = {
     "resources.pids": "--pids",
     "resources.disk": "--disk",
     "network": "--network",
+    "restart": "--restart",
+    "labels": "--label",
 }
 
 
@@ -45,9 +48,27 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--rm", action="store_true", help="no effect: an instance in the foreground is always removed at its end"
     )
+    _add_instance(parser)
     _add_process(parser)
     _add_limits(parser)
     _add_environment(parser)
+
+
+def _add_instance(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--pull",
+        choices=("never", "missing", "always"),
+        default="never",
+        help="whether to download the image first: always, or if the store does not have it (default: never)",
+    )
+    parser.add_argument("-q", "--quiet", action="store_true", help="show no progress of --pull")
+    parser.add_argument(
+        "--platform", metavar="OS/ARCH", help="platform of the image, which has to be that of this host"
+    )
+    parser.add_argument("--restart", metavar="POLICY", help="no, on-failure[:N] or always; only no is supported so far")
+    parser.add_argument(
+        "-l", "--label", action="append", default=[], metavar="NAME[=VALUE]", help="label, for `vmctl ps --filter`"
+    )
 
 
 def _add_process(parser: ArgumentParser) -> None:
@@ -58,6 +79,9 @@ def _add_process(parser: ArgumentParser) -> None:
         default=[],
         metavar="NAME[=VALUE]",
         help="set an environment variable (without a value: the caller's, if it has one)",
+    )
+    parser.add_argument(
+        "--env-file", action="append", default=[], metavar="FILE", help="file with one NAME=VALUE on each line"
     )
     parser.add_argument("-u", "--user", metavar="USER[:GROUP]", help="user to run as (default: the image's)")
     parser.add_argument("-w", "--workdir", metavar="DIR", help="working directory (default: the image's)")
@@ -106,15 +130,44 @@ def _add_environment(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Run the command and return its exit code."""
+    work = _workload(args)
     if args.detach:
-        return _detached(args)
-    result = engine.run(_workload(args), args.mode, options=modes.chosen(args), tty=args.tty, on_weakened=_warn)
+        return _detached(args, work)
+    result = engine.run(work, args.mode, options=modes.chosen(args), tty=args.tty, on_weakened=_warn)
     if result.source == "oom":
         print("vmctl: the workload ran out of memory and was killed by the kernel (OOM)", file=sys.stderr)
     return result.code
 
 
-def _detached(args: Namespace) -> int:
+def before(args: Namespace) -> None:
+    """Check --platform, and download the image if --pull asks for it. Raises SpecError, NotFoundError."""
+    if not args.platform and args.pull == "never":
+        return
+    _workload(args)  # a wrong flag is found before the download
+    from images.store import image, store
+
+    if args.platform and args.platform.removeprefix("linux/") != image.architecture():
+        raise SpecError(
+            f"--platform: this host, linux/{image.architecture()}, cannot run {args.platform}",
+            hint=f"leave it out, or --platform linux/{image.architecture()}",
+        )
+    if args.pull == "missing":
+        with suppress(NotFoundError):
+            store.find(args.image)
+            return
+    if args.pull != "never":
+        from images.transfer import pulling
+        from images.transfer.registry import Access
+        from vmctl.cli import output
+
+        progress = output.Progress(quiet=args.quiet)
+        try:
+            pulling.pull(args.image, Access(None, ""), progress)
+        finally:
+            progress.clear()
+
+
+def _detached(args: Namespace, work: Workload) -> int:
     """Start the command in the background and print the name of the instance. Raises SpecError."""
     if args.tty or args.rm:
         flag = "--tty" if args.tty else "--rm"
@@ -122,7 +175,7 @@ def _detached(args: Namespace) -> int:
             f"-d and {flag} cannot be combined yet",
             hint="leave it out; `vmctl shell NAME` opens a terminal, `vmctl down NAME` removes the instance",
         )
-    inst = engine.up(_workload(args), args.mode, options=modes.chosen(args))
+    inst = engine.up(work, args.mode, options=modes.chosen(args))
     print(inst.name)
     for text in (*inst.state.weakened, *inst.state.warnings):
         _warn(text)
@@ -147,7 +200,7 @@ def _workload(args: Namespace) -> Workload:
         "name": args.name or f"run-{os.urandom(4).hex()}",
         "image": args.image,
         "command": command or None,
-        "env": flags.variables(args.env),
+        "env": flags.variables(args.env, args.env_file),
         "workdir": args.workdir,
         "user": args.user,
         "ports": args.publish,
@@ -156,6 +209,8 @@ def _workload(args: Namespace) -> Workload:
         "network": args.network,
         "init": args.init,
         "read_only": args.read_only,
+        "restart": args.restart,
+        "labels": flags.pairs(args.label),
         "container": {"userns": args.userns},
     }
     return flags.workload(document, FLAGS)

@@ -17,7 +17,6 @@ def add(parser: argparse.ArgumentParser, everything: str, *, names: str = "NAME"
     """Add the names and --all, which does what `everything` describes."""
     parser.add_argument("names", metavar=names, nargs="*", help=text)
     parser.add_argument("-a", "--all", action="store_true", help=everything)
-    parser.set_defaults(usage_of_names=f"{parser.prog} {names}")
 
 
 def running(args: argparse.Namespace) -> list[str]:
@@ -43,7 +42,7 @@ def _chosen(args: argparse.Namespace, wanted: Callable[[Seen], bool]) -> list[st
     if args.names:
         return list(args.names)
     if not args.all:
-        raise SpecError("no instance was given", hint=f"`{args.usage_of_names}`, or --all; `vmctl ps -a` lists them")
+        raise SpecError("no instance was given", hint="`vmctl ps -a` lists them, --all means all of them")
     from vmctl.survey import survey
 
     return [seen.name for seen in survey() if wanted(seen)]

@@ -28,6 +28,7 @@ WORKLOAD = {
         "init": "true: an init is PID 1 and reaps zombies; false: the command is PID 1",
         "vm": "options that only mode vm reads",
         "container": "options that only mode container reads",
+        "labels": "texts by name, no effect on the workload; `vmctl ps --filter label=NAME=VALUE` finds them",
         "read_only": "true: only volumes, /dev/shm, /run, /tmp and /var/tmp can be written, the last three in memory",
     },
     "File": {

@@ -136,6 +136,7 @@ class Workload(NamedTuple):
     vm: VmOptions = VmOptions()
     container: ContainerOptions = ContainerOptions()
     read_only: bool = False
+    labels: Mapping[str, str] = {}
 
     def to_json(self) -> str:
         """Return the workload as JSON with named keys, for the instance directory and for other processes."""

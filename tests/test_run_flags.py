@@ -1,0 +1,82 @@
+"""The flags of `run` and `exec` that other programs have too, for root and an ordinary user."""
+
+import json
+import os
+
+import pytest
+from support import others
+from support.archives import Layout
+from support.registries import registry
+from support.tars import folder, tar_of
+
+MODES = pytest.mark.parametrize("mode", ["container", "vm"])
+PRINT = 'for n in A B C D HOME; do eval "echo $n=[\\${$n-unset}]"; done'
+
+
+@pytest.fixture
+def environment(caller):
+    """A file with variables that the caller can read."""
+    return caller.write("list.env", "# a comment\n\nA=1 # not a comment\n  B='quoted'\nC\nD\nHOME=/srv\n")
+
+
+def inherited(caller):
+    """Return what has to stay in the environment of this caller's commands."""
+    return dict(os.environ) if caller.uid == 0 else {}
+
+
+def test_variables_from_files_and_of_the_caller(caller, environment):
+    given = ("--env-file", environment, "-e", "A=2")
+    result = caller.vmctl("run", *given, "tiny", "sh", "-c", PRINT, env={**inherited(caller), "C": "of the caller"})
+    assert result.out == "A=[2]\nB=['quoted']\nC=[of the caller]\nD=[unset]\nHOME=[/srv]\n", result.err
+    assert "cannot be read: No such file" in caller.refused("run", "--env-file", "/no/such", "tiny", "true")
+    assert "is not a text" in caller.refused("run", "--env-file", "/bin/true", "tiny", "true")
+
+
+@MODES
+def test_detached_with_a_label(caller, mode):
+    name = caller.ok("run", "-d", "--mode", mode, "--label", "for=test", "-l", "bare", "tiny", "sleep", "1000").strip()
+    try:
+        assert caller.ok("ps", "-q", "--filter", "label=for=test", "--filter", f"mode={mode}") == f"{name}\n"
+        assert caller.ok("ps", "-q", "--filter", "label=bare", "-f", "status=running") == f"{name}\n"
+        for other in ("label=for=other", "label=other", "name=other", "mode=host", "image=other", "status=exited"):
+            assert caller.ok("ps", "-a", "-q", "-f", other) == ""
+        assert json.loads(caller.ok("inspect", name))[0]["workload"]["labels"] == {"for": "test", "bare": ""}
+        assert caller.ok("exec", "-it", "-T", name, "echo", "hi") == "hi\n"
+        assert caller.ok("stop", "--all", "-t", "0") == f"{name}\n"
+        assert "exited (1" in caller.ok("ps", "-a")
+        assert caller.ok("rm", "--all") == f"{name}\n"
+    finally:
+        caller.vmctl("down", "--all")
+    assert caller.ok("ps", "-aq") == ""
+
+
+@MODES
+def test_what_is_refused_before_anything_starts(caller, mode):
+    def refused(*words):
+        return caller.refused("run", "--mode", mode, *words)
+
+    assert "not supported" in (text := refused("--restart", "always", "tiny", "true")) or "cannot restart" in text
+    assert "--restart: expected no, always" in refused("--restart", "unless-stopped", "tiny", "true")
+    assert "cannot run linux/s390x" in refused("--platform", "linux/s390x", "tiny", "true")
+    assert "-d and --rm" in refused("-d", "--rm", "tiny", "true")
+    assert "-d and --tty" in refused("-dt", "tiny", "true")
+    assert caller.ok("ps", "-aq") == ""
+
+
+def test_pull(caller, tmp_path_factory):
+    there = tmp_path_factory.mktemp("registry")
+    with registry(there / "registry") as address:
+        layout = Layout()
+        layout.add(layout.image(tar_of(folder("etc"), ("etc/one", {}, b"one"))), "1").folder(there / "web")
+        others.skopeo("copy", "--dest-tls-verify=false", f"oci:{there}/web:1", f"docker://{address}/web:1")
+        conf = caller.write("registries.conf", f'[[registry]]\nlocation = "{address}"\ninsecure = true\n')
+        there = os.path.join(caller.folder, ".config", "containers")
+        os.makedirs(there, exist_ok=True)
+        os.rename(conf, os.path.join(there, "registries.conf"))
+        env, name = {**inherited(caller), "HOME": caller.folder}, f"{address}/web:1"
+        assert "there is no image" in caller.vmctl("run", name, "/x", env=env).err
+        for _ in range(2):  # the second time from the store
+            result = caller.vmctl("run", "-q", "--pull", "missing", name, "/x", env=env)
+            assert (result.code, result.err.count("/x is not in the image")) == (127, 1), result
+    assert name in caller.ok("image", "ls", "-q").split()
+    assert caller.ok("image", "rm", name) == f"{name}\n"
