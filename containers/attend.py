@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from functools import partial
 
 from containers.launch import Streams
 from vmctl.light import signal
+from vmctl.linux import processes
 from vmctl.linux.stdio import only_bytes, signals_to
 from vmctl.named import TYPE_CHECKING
 
@@ -71,14 +73,14 @@ class Connection:
             self._relay = Relay({master: 1}, Feed(0, master, end=b"\x04"))  # Ctrl-D: the line discipline's end of file
             self._master = master
 
-    def attend(self, pid: int, *, foreground: bool) -> int:
+    def attend(self, pid: int, send: Callable[[int], object] | None) -> int:
         """Wait for the end of the workload, our child, and return its wait status.
 
-        In the foreground signals are passed on to it; a second Ctrl-C kills it, even if it ignores the first.
+        In the foreground signals are passed on by `send`, those that are typed also to its process group.
         """
         with ExitStack() as stack:
-            if foreground:
-                stack.enter_context(signals_to(_Sender(pid)))
+            if send is not None:
+                stack.enter_context(signals_to(partial(_pass_on, pid, send)))
             if self._master is not None:
                 from vmctl.linux import terminal
 
@@ -107,20 +109,11 @@ class Connection:
         self.close()
 
 
-class _Sender:
-    """Passes signals on to a child, which leads a process group."""
-
-    def __init__(self, pid: int) -> None:
-        self._pid = pid
-        self._interrupts = 0
-
-    def __call__(self, signum: int) -> None:
-        self._interrupts += signum == signal.SIGINT
-        # a process of another user, which a set-uid program of the workload has become, may refuse our signals
-        with suppress(ProcessLookupError, PermissionError):
-            if self._interrupts > 1:
-                os.kill(self._pid, signal.SIGKILL)
-            elif signum in _TYPED:
-                os.killpg(self._pid, signum)
-            else:
-                os.kill(self._pid, signum)
+def _pass_on(pid: int, send: Callable[[int], object], signum: int) -> None:
+    """Pass a signal on to a child, which leads a process group."""
+    # a process of another user, which a set-uid program of the workload has become, may refuse our signals
+    with suppress(ProcessLookupError, PermissionError):
+        if signum in _TYPED:
+            os.killpg(pid, signum)
+        if signum not in _TYPED or processes.drops(pid, signum):
+            send(signum)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from containers.watch import ContainerWatch, note_replaced
+from containers.watch import ContainerWatch, deliver
 from vmctl.backend import (
     Attachment,
     Command,
@@ -21,8 +21,6 @@ from vmctl.backend import (
 )
 from vmctl.errors import StateError
 from vmctl.instances.instance import Instance
-from vmctl.light import signal
-from vmctl.linux import processes
 from vmctl.linux.cgroups import Cgroup
 from vmctl.named import TYPE_CHECKING
 from vmctl.records import UnreadableError
@@ -34,9 +32,6 @@ if TYPE_CHECKING:
 
     from vmctl.needs import Need
     from vmctl.writable import Writable
-
-# the signals that ask a process to end; their default action is to end it (signal(7))
-ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
 class ContainerBackend(HasFootprint, HasWritable, HasReads, HasOomKills):
@@ -84,16 +79,8 @@ class ContainerBackend(HasFootprint, HasWritable, HasReads, HasOomKills):
         return ContainerWatch(inst)
 
     def signal(self, inst: Instance, signum: int) -> None:
-        """See Backend.
-
-        PID 1 of a namespace gets no signal that it has no handler for (pid_namespaces(7)): a signal that would end any
-        other process would be dropped. It ends the workload here as in the other modes.
-        """
-        pid = inst.state.pid
-        if pid and self.namespaced and signum in ENDING and not processes.handles(pid, signum):
-            note_replaced(inst, signum)
-            signum = signal.SIGKILL
-        processes.send(pid, inst.state.pid_start, signum)
+        """See Backend."""
+        deliver(inst, signum)
 
     def exec(self, inst: Instance, command: Command) -> int:
         """See Backend."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
+from functools import partial
 
 from containers import identity, imagepath
 from containers.attend import Connection
@@ -34,7 +35,7 @@ def run(inst: Instance, launch: Launch, command: Command) -> int:
             channel = stack.enter_context(Channel())
         pid, master = spawn(inst, launch, command, connection.streams, channel)
         connection.started(master)
-        return processes.exit_code(connection.attend(pid, foreground=True))
+        return processes.exit_code(connection.attend(pid, partial(os.kill, pid)))
 
 
 def spawn(

@@ -41,12 +41,16 @@ def capability_mask(add: tuple[str, ...], drop: tuple[str, ...]) -> int:
 
     Names are those of capabilities(7); CAP_ is optional, ALL means all. Raises SpecError for an unknown name.
     """
-    names = set(DEFAULT)
     dropped = {_plain(name) for name in drop}
-    names = set() if "ALL" in dropped else names - dropped
+    kept = set() if "ALL" in dropped else set(DEFAULT) - dropped
     added = {_plain(name) for name in add}
-    names = set(CAPABILITIES) if "ALL" in added else names | added
-    return sum(1 << CAPABILITIES.index(name) for name in names)
+    kept = set(CAPABILITIES) if "ALL" in added else kept | added
+    return sum(1 << CAPABILITIES.index(name) for name in kept)
+
+
+def names(mask: int) -> set[str]:
+    """Return the names of the capabilities in a bit mask."""
+    return {name for bit, name in enumerate(CAPABILITIES) if mask & 1 << bit}
 
 
 def _plain(name: str) -> str:

@@ -18,7 +18,8 @@ from vmctl.linux.syscalls import RESOLVE_NO_MAGICLINKS, file_system, openat2
 # execve(2): how many interpreters the kernel follows, and how much it reads of the first line of a script
 _MAX_INTERPRETERS, _SHEBANG_BYTES = 5, 256
 
-_PROC_SUPER_MAGIC = 0x9FA0  # linux/magic.h
+# proc, sysfs, cgroup, cgroup2, mqueue (linux/magic.h)
+_OF_KERNEL = (0x9FA0, 0x62656572, 0x27E0EB, 0x63677270, 0x19800202)
 
 
 def reach(path: str, flags: int = os.O_PATH, mode: int = 0) -> int:
@@ -55,9 +56,24 @@ def existing_folder(path: str) -> int:
 
 
 def file(path: str) -> int:
-    """Return a descriptor of an empty file to write; it and its parent folders are created if they are missing."""
+    """Return a descriptor of an empty file to write; it and its parent folders are created if they are missing.
+
+    Raises SpecError if something else is there: a FIFO would block, and /proc is the kernel's.
+    """
     os.close(folder(os.path.dirname(path)))
-    return reach(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        fd = reach(path, os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK | os.O_NOCTTY, 0o600)
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # a FIFO without a reader, or a socket
+            raise _special(path) from None
+        raise
+    try:
+        _refuse_special(fd, path)
+        os.ftruncate(fd, 0)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
 
 
 def content(path: str, most_bytes: int) -> bytes:
@@ -71,8 +87,7 @@ def content(path: str, most_bytes: int) -> bytes:
     except (FileNotFoundError, NotADirectoryError):
         return b""
     try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode) or file_system(fd) == _PROC_SUPER_MAGIC:
-            raise SpecError(f"{path} in the image is not an ordinary file")
+        _refuse_special(fd, path)
         found = b""
         while part := os.read(fd, most_bytes + 1 - len(found)):
             found += part
@@ -81,6 +96,15 @@ def content(path: str, most_bytes: int) -> bytes:
         return found
     finally:
         os.close(fd)
+
+
+def _refuse_special(fd: int, path: str) -> None:
+    if not stat.S_ISREG(os.fstat(fd).st_mode) or file_system(fd) in _OF_KERNEL:
+        raise _special(path)
+
+
+def _special(path: str) -> SpecError:
+    return SpecError(f"{path} in the image is not an ordinary file")
 
 
 def mount_point(path: str, *, is_folder: bool) -> int:

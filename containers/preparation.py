@@ -26,7 +26,7 @@ def prepare(inst: Instance, *, namespaced: bool, tty: bool) -> Launch:
     Raises errors of vmctl.errors, or OSError. Everything it makes is in the journal.
     """
     image = store.lease(inst.work.image, inst)
-    inst.state.image_digest, inst.state.warnings = image.digest, []
+    inst.state.image_digest, inst.state.warnings, inst.state.weakened = image.digest, [], []
     flags = namespaces(inst.work) if namespaced else 0
     watch.make_room(inst)
     layers = [mounts.mount_layer(layer, inst) for layer in image.stack]
@@ -52,7 +52,7 @@ def _with_mounts(inst: Instance, launch: Launch) -> Launch:
 
     if not launch.namespaces:
         return trees.volumes(launch)
-    inst.state.weakened = list(_weaknesses(launch))
+    inst.state.weakened += _weaknesses(launch)
     return trees.make(inst, launch, own_users=bool(launch.namespaces & syscalls.CLONE_NEWUSER))
 
 
@@ -60,6 +60,10 @@ def _weaknesses(launch: Launch) -> Iterator[str]:
     """Yield a text for each barrier that the workload has asked to leave out, or that cannot be set up here."""
     if not launch.namespaces & syscalls.CLONE_NEWUSER:
         yield "userns: host: root in the container has the ids of root outside of it"
+    if not launch.namespaces & syscalls.CLONE_NEWNET:
+        yield "network: host: the container reaches every service of the host, and can take its ports"
+    if more := sorted(identity.names(launch.capabilities or 0) - set(identity.DEFAULT)):
+        yield f"cap_add: {', '.join(more)}: more of the kernel is in reach"
     if not launch.seccomp:
         yield "no system call is filtered (seccomp: unconfined, or an architecture without a profile)"
     if not devices.restrict(launch.cgroup) and usernamespace.is_host_root():
@@ -150,10 +154,10 @@ def limits(work: Workload) -> Limits:
 
 
 def _enforceable(inst: Instance, cgroup: Cgroup) -> Limits:
-    """Return the limits of an instance without a default that cannot be enforced, which becomes a warning."""
+    """Return the limits of an instance without a default that cannot be enforced, which is noted."""
     wanted = limits(inst.work)
     if inst.work.resources.pids is None and "pids" not in cgroup.folders:
-        inst.state.warnings.append("the number of its processes is not limited: this user has no control group for it")
+        inst.state.weakened.append("the number of its processes is not limited: this user has no control group for it")
         return wanted._replace(pids=None)
     return wanted
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import time
 from contextlib import ExitStack, suppress
+from functools import partial
 from time import monotonic_ns
 
 from containers.launch import Launch, Streams, clone
 from containers.reports import describe, revive
-from containers.watch import EXIT_FILE, ContainerWatch, Outputs, explained
+from containers.watch import EXIT_FILE, ContainerWatch, Outputs, deliver, explained
 from vmctl import trace
 from vmctl.backend import Attachment, Exit, Watch
 from vmctl.errors import VmctlError
@@ -102,8 +103,9 @@ class ContainerStart:
         assert self._attachment is not None
         assert self._connection is not None
         assert self.inst.state.pid is not None
-        foreground = self._attachment.streams is None  # else the signals are for this process
-        status = self._connection.attend(self.inst.state.pid, foreground=foreground)
+        # with other streams than those of this process, its signals are its own
+        send = partial(deliver, self.inst) if self._attachment.streams is None else None
+        status = self._connection.attend(self.inst.state.pid, send)
         source = "signal" if os.WIFSIGNALED(status) else "workload"
         return explained(self.inst, Exit(processes.exit_code(status), source))
 

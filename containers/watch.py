@@ -17,8 +17,10 @@ from vmctl.named import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from vmctl.linux.events import Events
 
+# the signals that ask a process to end; their default action is to end it (signal(7))
+ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 EXIT_FILE = "exit"  # `CODE SOURCE`, written by the supervisor
-REPLACED_SIGNAL = "replaced_signal"  # the number of a signal for which SIGKILL was sent instead
+REPLACED_SIGNAL = "replaced_signal"  # the number of the signal that vmctl was to send when it sent SIGKILL
 _BLANK = b" " * 32
 
 
@@ -48,12 +50,24 @@ def make_room(inst: Instance) -> None:
             os.close(fd)
 
 
-def note_replaced(inst: Instance, signum: int) -> None:
-    """Record that SIGKILL is sent in place of a signal."""
+def deliver(inst: Instance, signum: int) -> None:
+    """Send a signal to the workload; what it gets is the same in each mode.
+
+    PID 1 of a namespace does not get a signal that would end any other process: SIGKILL is sent in its place.
+    """
+    pid = inst.state.pid
+    replaced = signum == signal.SIGKILL or bool(pid and signum in ENDING and processes.drops(pid, signum))
+    if replaced:
+        _note_killed(inst, signum)
+    processes.send(pid, inst.state.pid_start, signal.SIGKILL if replaced else signum)
+
+
+def _note_killed(inst: Instance, signum: int) -> None:
+    """Record that SIGKILL is sent on account of a signal: the cause of the end is not one that the kernel found."""
     with suppress(OSError):  # the record must not prevent the end
         fd = os.open(inst.path(REPLACED_SIGNAL), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            os.pwrite(fd, str(signum).encode(), 0)
+            os.pwrite(fd, b"%-8d" % signum, 0)
         finally:
             os.close(fd)
 
@@ -112,13 +126,12 @@ class ContainerWatch:
 
 
 def explained(inst: Instance, result: Exit) -> Exit:
-    """Return the cause of a SIGKILL: the OOM killer, or vmctl instead of a signal that the kernel would drop."""
+    """Return the cause of a SIGKILL: vmctl, instead of a signal that the kernel would drop, or the OOM killer.
+
+    The latter may have killed children long before.
+    """
     if result.code != 128 + signal.SIGKILL:
         return result
-    if Cgroup(inst.cgroup).oom_kills():
-        return Exit(result.code, "oom")
-    try:
-        with open(inst.path(REPLACED_SIGNAL), encoding="ascii") as file:
-            return Exit(128 + int(file.read(8)), "signal")
-    except (FileNotFoundError, ValueError):
-        return Exit(result.code, "signal")
+    with suppress(FileNotFoundError, ValueError), open(inst.path(REPLACED_SIGNAL), encoding="ascii") as file:
+        return Exit(128 + int(file.read(8)), "signal")
+    return Exit(result.code, "oom" if Cgroup(inst.cgroup).oom_kills() else "signal")

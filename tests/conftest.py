@@ -133,7 +133,9 @@ def who(request):
 def caller(who, guest_root, tmp_path_factory):
     """A runner of vmctl as that user, in a state root of this file."""
     if who == "root":
-        yield Caller(str(tmp_path_factory.mktemp("caller")))
+        caller = Caller(str(tmp_path_factory.mktemp("caller")))
+        yield caller
+        caller.end()
         return
     with OrdinaryUser() as user:
         yield UserCaller(user)

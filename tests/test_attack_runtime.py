@@ -2,11 +2,12 @@
 
 import contextlib
 import os
+import time
 
 import pytest
 from support.attack_table import modes
 from support.attacks import image
-from support.tars import folder, hard, link
+from support.tars import fifo, folder, hard, link
 
 pytestmark = pytest.mark.timeout(900)
 FDS = range(3, 24)
@@ -97,6 +98,23 @@ def test_files_through_links(caller, mode, canary):
         logs = caller.vmctl("logs", work)
         caller.vmctl("rm", "-f", work)
         canary.check(seen, logs)
+
+
+@pytest.mark.attack(
+    "keeps a start waiting for ever by a FIFO or a file of the kernel in the place of a file that it is given"
+)
+def test_files_that_are_none(caller, mode, canary):
+    image(caller, "waiting", fifo("etc/app.conf"), link("adj", "/proc/self/oom_score_adj"))
+    for number, place in enumerate(("/etc/app.conf", "/adj")):
+        name = f"waiting-{mode}-{number}"
+        text = f"image: waiting\ncommand: ['true']\nnetwork: none\nfiles: [{{path: {place}, content: '500'}}]\n"
+        begin = time.monotonic()
+        seen = caller.vmctl("up", "--mode", mode, caller.write(f"{name}.yaml", text), timeout_s=120)
+        assert time.monotonic() - begin < 60
+        caller.vmctl("rm", "-f", name)
+        canary.check(seen)
+        if mode == "container" and number == 0:
+            assert f"{place} in the image is not an ordinary file" in seen.err
 
 
 @pytest.mark.attack("mounts a volume on a place that links in the image, or another container, lead to the host")

@@ -117,6 +117,8 @@ def test_stages(load):
         ("FROM tiny\nCOPY --chmod=rwx a b", ":2: COPY: --chmod: expected an octal mode", ""),
         ("FROM tiny\nCOPY --from=a --from=b a b", ":2: COPY: the flag --from is given twice", ""),
         ("FROM tiny\nADD https://example.org/x /", ":2: ADD: ADD from the network is not supported", ""),
+        ('FROM tiny\nCOPY <<A <<" <<B" /d/\nA\n', ":2: COPY: the name of a here-document must be one word", ""),
+        ("FROM tiny\nCOPY a <<E\nx\nE\n", ":2: COPY: the name of a here-document must be one word, and a source", ""),
         ("FROM tiny\nENV A", ":2: ENV: expected NAME=VALUE, got A", ""),
         ("FROM tiny\nENV A=b C", ":2: ENV: expected NAME=VALUE, got C", ""),
         ("FROM tiny\nARG a-b", ":2: ARG: 'a-b' cannot be the name of a variable", ""),
@@ -183,6 +185,7 @@ def test_variables_as_docker_has_them(text, value):
         ("${A#b}", "expected }"),
         ("${}", "not followed by a name"),
         ("${NO:?is needed}", "NO: is needed"),
+        ("${NO:-" * 5000, "more than 32 variables are in each other"),
     ],
 )
 def test_variables_that_are_none(text, message):

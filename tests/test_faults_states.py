@@ -51,6 +51,14 @@ def test_a_workload_that_took_too_much_memory(root, mode):
 
 
 @EACH_QUICK_MODE
+def test_a_workload_that_is_killed_after_a_child_ran_out_of_memory(root, mode):
+    up(root, mode, "[sh, -c, 'tail /dev/zero; echo $?; sleep 1000']", "resources: {memory: 20M}\nready: {log: '137'}\n")
+    ok("kill", "web")
+    assert vmctl("wait", "web").code == 137
+    assert (row()["exit_source"], row()["oom_kills"]) == ("signal", 1)
+
+
+@EACH_QUICK_MODE
 def test_a_killed_supervisor(root, mode):
     up(root, mode)
     inst = instance.load("web")
@@ -150,6 +158,8 @@ def test_a_process_that_has_the_pid_of_one_of_an_earlier_boot_is_left_alone(root
         b'{"format": 1, "id": "01\n',
         b"\0" * 4096,
         b"\0" * 4095 + b"\n",
+        b'{"format": 1, "id": "01234567", "mode": 7}\n',
+        b'{"format": 1, "marks_ns": {"T0": -1}}\n{}\n',
     ],
 )
 def test_the_last_whole_state_counts(root, line):
@@ -157,6 +167,8 @@ def test_the_last_whole_state_counts(root, line):
     with open(instance.load("web").path("state.jsonl"), "ab") as file:
         file.write(line)
     assert row()["status"] == "running"
+    damage = [text for text in inspect("web")["warnings"] if text.endswith(": this is the state before")]
+    assert len(damage) == (b"}\n" in line)  # of a line that is whole, and wrong
     ok("down", "-t", "0", "web")
 
 

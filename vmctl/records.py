@@ -27,6 +27,10 @@ class UnreadableError(VmctlError):
     """A record on disk cannot be read: it is damaged, or a later vmctl has written it."""
 
 
+class LaterError(UnreadableError):
+    """A later vmctl has written a record: an earlier line must not be read in its place."""
+
+
 def read(path: str, what: str) -> Any:
     """Return the JSON value in a file. Raises UnreadableError, FileNotFoundError."""
     return parse(content(path, what), what)
@@ -117,7 +121,7 @@ def checked_format(value: Any, what: str) -> dict[str, Any]:
         raise UnreadableError(f"{what} is damaged: expected an object")
     number = value.get(_FORMAT_KEY, FORMAT)
     if type(number) is not int or number > FORMAT:
-        raise UnreadableError(
+        raise LaterError(
             f"{what} was written by a later vmctl: it has format {str(number)[:20]}, this vmctl reads {FORMAT}",
             hint="update vmctl",
         )
@@ -150,7 +154,7 @@ def fields(kind: type[Any], values: Any, what: str, records: Mapping[str, type[A
 def refuse_unknown(values: Mapping[str, Any], known: Collection[str], what: str) -> None:
     """Raise UnreadableError if an object has a key that is not known."""
     if unknown := sorted(values.keys() - known):
-        raise UnreadableError(f"{what} has the unknown key {_short(unknown[0])}", hint="a later vmctl may know it")
+        raise LaterError(f"{what} has the unknown key {_short(unknown[0])}", hint="a later vmctl may know it")
 
 
 def _typed(declared: str, value: Any, what: str, records: Mapping[str, type[Any]]) -> Any:

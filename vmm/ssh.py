@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from vmctl.errors import DeadlineError, VmctlError
 from vmctl.linux import terminal
-from vmctl.linux.stdio import signals_to, write_all
+from vmctl.linux.stdio import PASSED_ON, signals_to, write_all
 from vmctl.net import connect
 from vmm import keys
 from vmm.attend import CHUNK_BYTES
@@ -24,7 +24,7 @@ PORT = 22
 USER = "root"  # logs in outside the image's root; the workload's user is part of the command line
 TIMEOUT_S = 20.0
 CONNECT_TIMEOUT_S = 60.0  # in a booting system the network is up before sshd runs
-NAMES = {signal.SIGINT: "INT", signal.SIGTERM: "TERM", signal.SIGHUP: "HUP", signal.SIGQUIT: "QUIT"}
+NAMES = {number: signal.Signals(number).name.removeprefix("SIG") for number in (*PASSED_ON, signal.SIGKILL)}
 
 
 class Guest(NamedTuple):

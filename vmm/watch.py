@@ -73,7 +73,7 @@ class GuestWatch:
         inst, alive = self.inst, self.alive()  # before the marks: they may be the last ones
         self._look_at_output()
         self._look_at_marks()
-        if not alive and ended(inst) is None:
+        if not alive and self.result() is None:
             raise VmctlError(
                 f"the guest {inst.name} shut down while in phase {self.phase}, {_last_words(inst)}",
                 hint=f"`vmctl logs --boot {inst.name}` shows its console",

@@ -12,6 +12,7 @@ Lookup = Callable[[str], str | None]
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*|[0-9@*#?!$-]")
 _MODIFIER = re.compile(r":?[-+?]")
+_DEEPEST = 32  # of a word in a word in a word: ${A:-${B:-...}}
 
 
 def expand(text: str, lookup: Lookup, escape: str = "\\") -> str:
@@ -30,6 +31,7 @@ class _Expansion:
     def __init__(self, text: str, lookup: Lookup, escape: str, *, quotes: bool = True) -> None:
         self._text = text
         self._at = 0
+        self._depth = 0
         self._lookup = lookup
         self._escape = escape
         self._quotes = quotes
@@ -117,10 +119,19 @@ class _Expansion:
                 f"${{{name}: expected }}, :-, :+ or :?, got {self._text[self._at : self._at + 1] or 'the end'}"
             )
         self._at = modifier.end()
-        word = self._until("}")
+        word = self._word()
         there = bool(value) if modifier[0].startswith(":") else value is not None
         if modifier[0].endswith("+"):
             return word if there else ""
         if not there and modifier[0].endswith("?"):
             raise ValueError(f"{name}: {word or 'it is not set'}")
         return (value or "") if there else word
+
+    def _word(self) -> str:
+        """Return what follows a modifier, expanded."""
+        if self._depth == _DEEPEST:
+            raise ValueError(f"more than {_DEEPEST} variables are in each other in {self._text[:80]}")
+        self._depth += 1
+        word = self._until("}")
+        self._depth -= 1
+        return word

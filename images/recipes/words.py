@@ -101,14 +101,11 @@ def _copy(line: Line, escape: str, *, extract: bool = False) -> Action:
     words = _json(rest) or tuple(rest.split())
     if len(words) < 2:
         raise ValueError("expected at least one source and a target")
-    texts = iter(line.heredocs)
-    sources, inline = [], []
-    for word in words[:-1]:
-        if line.heredocs and lines.HEREDOC.match(word):
-            part = next(texts)
-            inline.append(Inline(part.name, part.content, part.expand))
-        else:
-            sources.append(word)
+    named = [word for word in words[:-1] if line.heredocs and lines.HEREDOC.match(word)]
+    if len(named) != len(line.heredocs):  # quotes around several words, or no source
+        raise ValueError("the name of a here-document must be one word, and a source")
+    inline = [Inline(*part) for part in line.heredocs]
+    sources = [word for word in words[:-1] if word not in named]
     if extract and any(re.match(r"(https?|ftp|git)://|git@", source) for source in sources):
         raise ValueError("ADD from the network is not supported: fetch the file and COPY it")
     mode = found.get("chmod", "")

@@ -28,6 +28,12 @@ class Caller(Checked):
 
     def __init__(self, folder):
         self.folder = folder  # for files that this caller may read
+        self.images = set()  # made for the attacks
+
+    def end(self):
+        """Remove the images that were made."""
+        for name in self.images:
+            self.vmctl("image", "rm", name)
 
     @property
     def state(self):
@@ -81,6 +87,7 @@ def image(caller, name, *entries, without=(), config=None):
     path = layout.add(layout.image(layer, config={"config": settings}), "latest").archive(folder / f"{name}.tar")
     path.chmod(0o644)
     caller.ok("image", "import", str(path), "--name", name)
+    caller.images.add(name)
     path.unlink()
 
 

@@ -26,5 +26,9 @@ def link(name, target):
     return name, {"type": tarfile.SYMTYPE, "linkname": target}
 
 
+def fifo(name):
+    return name, {"type": tarfile.FIFOTYPE, "mode": 0o644}
+
+
 def hard(name, target):
     return name, {"type": tarfile.LNKTYPE, "linkname": target}

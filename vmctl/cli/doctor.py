@@ -73,6 +73,9 @@ def _fix(form: str) -> int:
             rows.append({"kind": orphan.kind, "name": orphan.name, "done": "removed"})
         except (VmctlError, OSError) as error:
             rows.append({"kind": orphan.kind, "name": orphan.name, "done": f"failed: {error}"})
+    if not rows and form == "table":
+        print("nothing was left behind")
+        return 0
     output.show(rows, ("kind", "name", "done"), form, _cell)
     return 1 if any(row["done"] != "removed" for row in rows) else 0
 

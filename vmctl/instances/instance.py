@@ -251,14 +251,30 @@ def state_of(name: str) -> State:
 
 
 def _read_state(directory: str, name: str) -> tuple[State, Timeline]:
-    """Return the state of the last line that can be read. Raises FileNotFoundError, UnreadableError."""
+    """Return the state of the last line that can be read, with a warning if it is not the last of all.
+
+    Raises FileNotFoundError, UnreadableError, the latter also for a line of a later version.
+    """
     path, what = os.path.join(directory, STATE), f"{name}: {STATE}"
     if not os.path.lexists(path):
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
     found = records.lines(path, what, last_bytes=STATE_BYTES).objects
-    if not found:
-        raise records.UnreadableError(f"{what} is damaged: no line can be read")
-    values = found[-1]
+    damage = None
+    for values in reversed(found):
+        try:
+            state, timeline = _of_line(values, what)
+        except records.LaterError:
+            raise
+        except records.UnreadableError as error:
+            damage = damage or error
+            continue
+        if damage is not None:
+            state.warnings = [*state.warnings, f"{damage}: this is the state before"]
+        return state, timeline
+    raise damage or records.UnreadableError(f"{what} is damaged: no line can be read")
+
+
+def _of_line(values: dict[str, Any], what: str) -> tuple[State, Timeline]:
     marks_ns = values.pop("marks_ns", {})
     if not isinstance(marks_ns, dict) or not all(map(_is_mark, marks_ns.values())):
         raise records.UnreadableError(f"{what} is damaged: expected marks in nanoseconds")

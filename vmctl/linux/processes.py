@@ -51,14 +51,18 @@ def command(pid: int) -> list[str]:
         return []
 
 
-def handles(pid: int, signum: int) -> bool:
-    """Return whether a process handles or ignores a signal (proc(5), status)."""
+def drops(pid: int, signum: int) -> bool:
+    """Return whether the kernel drops a signal whose default is to end a process, and it is not the process's choice.
+
+    It does that for PID 1 of a namespace without a handler (pid_namespaces(7)). See proc(5), status.
+    """
     try:
         with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
-            masks = [int(line.split()[1], 16) for line in file if line.startswith(("SigCgt:", "SigIgn:"))]
+            lines = dict(line.split(":", 1) for line in file if line.startswith(("NSpid:", "SigCgt:", "SigIgn:")))
     except (FileNotFoundError, ProcessLookupError):
         return False
-    return any(mask >> (signum - 1) & 1 for mask in masks)
+    is_first = len(lines["NSpid"].split()) > 1 and lines["NSpid"].split()[-1] == "1"
+    return is_first and not any(int(lines[key], 16) >> (signum - 1) & 1 for key in ("SigCgt", "SigIgn"))
 
 
 def send(pid: int | None, start: int | None, signum: int) -> bool:

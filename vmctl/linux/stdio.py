@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from vmctl.light import signal
 
 PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+GRACE_S = 10  # from SIGHUP on: with its terminal a workload has lost who could end it
 _NULL = os.makedev(1, 3)  # Documentation/admin-guide/devices.txt
 
 
@@ -42,10 +43,26 @@ def only_bytes(fd: int) -> bool:
 
 @contextmanager
 def signals_to(send: Callable[[int], object]) -> Iterator[None]:
-    """Call `send` for each signal that would end this process."""
-    before = {number: signal.signal(number, lambda number, _: send(number)) for number in PASSED_ON}
+    """Call `send` for each signal that would end this process, but for those that its caller ignores (nohup(1)).
+
+    SIGKILL is sent in place of the second one, and `GRACE_S` after SIGHUP: no workload keeps its caller for ever.
+    SIGQUIT does not count, because some programs only report on it.
+    """
+    counted = 0
+
+    def handle(number: int, _: object) -> None:
+        nonlocal counted
+        counted += number != signal.SIGQUIT
+        late = number == signal.SIGALRM or (counted > 1 and number != signal.SIGQUIT)
+        if number == signal.SIGHUP:
+            signal.alarm(GRACE_S)
+        send(signal.SIGKILL if late else number)
+
+    taken = [number for number in PASSED_ON if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, handle) for number in (*taken, signal.SIGALRM)}
     try:
         yield
     finally:
+        signal.alarm(0)
         for number, handler in before.items():
             signal.signal(number, handler)

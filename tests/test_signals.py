@@ -1,0 +1,67 @@
+"""Signals that `run` gets: the first is for the workload, and nothing keeps `run` for ever, in every mode."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from support.commands import start
+
+from vmctl.linux import stdio
+
+RUN = {"container": ("--network", "none"), "host": ("--network", "host"), "vm": ("--network", "none")}
+QUICK = "import sys; from vmctl.linux import stdio; stdio.GRACE_S = 1; from vmctl.cli import main; sys.exit(main())"
+
+
+def running(mode, script, *options):
+    """Start a workload that writes a line once it runs."""
+    process = start("run", "--mode", mode, *RUN[mode], *options, "tiny", "--", "sh", "-c", script)
+    assert process.stdout.readline() == b"ready\n"
+    return process
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+@pytest.mark.parametrize("mode", ["container", "host"])
+def test_a_signal_without_a_handler_ends_the_workload(mode, signum):
+    """The kernel would drop it for the first process of a container."""
+    process = running(mode, "echo ready; exec sleep 1000")
+    process.send_signal(signum)
+    assert process.wait(60) == 128 + signum
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("mode", ["container", "host", "vm"])
+def test_the_second_signal_kills(mode):
+    process = running(mode, "trap 'echo again' TERM; echo ready; while :; do sleep 0.1; done")
+    process.send_signal(signal.SIGTERM)
+    assert process.stdout.readline() == b"again\n"
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 128 + signal.SIGKILL
+
+
+@pytest.mark.parametrize("mode", ["container", "host"])
+def test_a_workload_does_not_outlive_its_terminal(mode):
+    words = ["run", "--mode", mode, *RUN[mode], "tiny", "--", "sh", "-c", "trap '' HUP; echo ready; sleep 1000"]
+    process = subprocess.Popen([sys.executable, "-c", QUICK, *words], stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b"ready\n"
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(60) == 128 + signal.SIGKILL
+
+
+def test_what_the_caller_ignores_is_ignored():
+    words = ["run", "--network", "none", "tiny", "--", "sh", "-c", "echo ready; read -r line; echo $line"]
+    process = start(*words, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    assert process.stdout.readline() == b"ready\n"
+    process.send_signal(signal.SIGHUP)
+    assert process.communicate(b"still there\n", 60)[0] == b"still there\n"
+    assert process.returncode == 0
+
+
+def test_quit_does_not_count():
+    """Programs report on it, and go on."""
+    sent = []
+    with stdio.signals_to(sent.append):
+        for signum in (signal.SIGQUIT, signal.SIGQUIT, signal.SIGTERM, signal.SIGQUIT, signal.SIGINT):
+            os.kill(os.getpid(), signum)
+    assert sent == [signal.SIGQUIT, signal.SIGQUIT, signal.SIGTERM, signal.SIGQUIT, signal.SIGKILL]
