@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from support.commands import start
+from support.commands import start, wait_for
 
 from vmctl.linux import stdio
 
@@ -16,9 +16,20 @@ QUICK = "import sys; from vmctl.linux import stdio; stdio.GRACE_S = 1; from vmct
 
 def running(mode, script, *options):
     """Start a workload that writes a line once it runs."""
-    process = start("run", "--mode", mode, *RUN[mode], *options, "tiny", "--", "sh", "-c", script)
+    return attached(start("run", "--mode", mode, *RUN[mode], *options, "tiny", "--", "sh", "-c", script))
+
+
+def attached(process):
+    """Return the process once it passes signals on; those before end the start itself."""
     assert process.stdout.readline() == b"ready\n"
+    wait_for(lambda: _handles(process.pid, signal.SIGALRM))
     return process
+
+
+def _handles(pid, signum):
+    with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as file:
+        (caught,) = (int(line.split()[1], 16) for line in file if line.startswith("SigCgt:"))
+    return caught >> (signum - 1) & 1
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
@@ -43,16 +54,14 @@ def test_the_second_signal_kills(mode):
 @pytest.mark.parametrize("mode", ["container", "host"])
 def test_a_workload_does_not_outlive_its_terminal(mode):
     words = ["run", "--mode", mode, *RUN[mode], "tiny", "--", "sh", "-c", "trap '' HUP; echo ready; sleep 1000"]
-    process = subprocess.Popen([sys.executable, "-c", QUICK, *words], stdout=subprocess.PIPE)
-    assert process.stdout.readline() == b"ready\n"
+    process = attached(subprocess.Popen([sys.executable, "-c", QUICK, *words], stdout=subprocess.PIPE))
     process.send_signal(signal.SIGHUP)
     assert process.wait(60) == 128 + signal.SIGKILL
 
 
 def test_what_the_caller_ignores_is_ignored():
     words = ["run", "--network", "none", "tiny", "--", "sh", "-c", "echo ready; read -r line; echo $line"]
-    process = start(*words, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
-    assert process.stdout.readline() == b"ready\n"
+    process = attached(start(*words, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)))
     process.send_signal(signal.SIGHUP)
     assert process.communicate(b"still there\n", 60)[0] == b"still there\n"
     assert process.returncode == 0
