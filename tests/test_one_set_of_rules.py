@@ -7,6 +7,8 @@ import re
 import pytest
 from support.commands import vmctl
 
+from images.recipes import settings
+from vmctl.cli import output
 from vmctl.errors import SpecError
 from vmctl.spec import flags, rules, units, workloadfile
 from vmctl.spec.workload import Resources, Volume, Workload
@@ -46,7 +48,11 @@ WRONG = [
     (["-v", ".:/dev"], "volumes: ['.:/dev']", "/dev is a place of the kernel, which vmctl sets up"),
     (["-v", ".:/dev/null"], "volumes: ['.:/dev/null']", "/dev/null is a place of the kernel, which vmctl sets up"),
     (["-v", ".:/t", "-v", "..:/t/"], "volumes: ['.:/t', '..:/t/']", "the place /t is given twice"),
-    (["-v", ".:/a/../etc"], "volumes: ['.:/a/../etc']", "expected an absolute path without .. after the source"),
+    (
+        ["-v", ".:/a/../etc"],
+        "volumes: ['.:/a/../etc']",
+        "the target of a volume has to be an absolute path",
+    ),
 ]
 KEYS = {
     "--cpus": "resources.cpus",
@@ -130,3 +136,34 @@ def test_variables_of_the_caller(monkeypatch):
     monkeypatch.delenv("UNSET", raising=False)
     assert flags.variables(["SET", "EMPTY", "UNSET", "A=b=c", "B="]) == {"SET": "x", "EMPTY": "", "A": "b=c", "B": ""}
     assert os.environ["SET"] == "x"
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ("VOLUME /proc", "/proc is a place of the kernel"),
+        ("VOLUME /a/../..", "has to be an absolute path without .."),
+        ('VOLUME ["/data", "data"]', "has to be an absolute path without .., not 'data'"),
+        ("USER 2147483648", "numbers from 0 to 2147483647"),
+        ("EXPOSE 99999", "expected a port such as 80"),
+        ("ENV =1", "expected NAME=VALUE"),
+        ("HEALTHCHECK --retries=-1 CMD true", "--retries: expected a whole number, not '-1'"),
+        ("HEALTHCHECK --interval=nan CMD true", "--interval: expected a duration"),
+    ],
+)
+def test_instructions_have_the_rules_too(change, expected):
+    """Those of `commit --change` are those of a Dockerfile."""
+    with pytest.raises(SpecError, match=re.escape(expected)):
+        settings.change({}, change)
+
+
+@pytest.mark.parametrize("words", [("stop", "-t"), ("down", "-t"), ("wait", "--timeout")])
+@pytest.mark.parametrize("value", ["nan", "inf", "-1", "1e3", "soon"])
+def test_times_of_verbs(words, value):
+    """A time that is none would be waited for without end, or not at all."""
+    seen = vmctl(*words, value, "no-instance")
+    assert (seen.code, "a duration such as" in seen.err or "expected one argument" in seen.err) == (125, True)
+
+
+def test_times_with_and_without_a_unit():
+    assert [output.seconds(text) for text in ("10", "0", "1.5", "2m", "500ms")] == [10, 0, 1.5, 120, 0.5]

@@ -23,12 +23,17 @@ UNKNOWN = "unknown"  # the exit source if it is not known how a workload ended
 Progress = Callable[[Instance, str], None]
 
 
+def problems(work: Workload, backend: Backend) -> list[Problem]:
+    """Return all problems of running `work` in this mode; changes nothing."""
+    return [*_limit_problems(), *backend.check(work), *_port_problems(work, backend)]
+
+
 def check(work: Workload, backend: Backend) -> None:
     """Raise UnavailableError with all problems of running `work` in this mode."""
-    problems = [*_limit_problems(), *backend.check(work), *_port_problems(work, backend)]
-    if not problems:
+    found = problems(work, backend)
+    if not found:
         return
-    first, *others = problems
+    first, *others = found
     more = "\n".join(f"also: {problem.text}" for problem in others)
     raise UnavailableError(f"{work.name} cannot run in mode {backend.mode}: {first.text}", hint=first.hint, detail=more)
 

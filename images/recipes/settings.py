@@ -27,7 +27,7 @@ from images.recipes.steps import (
 )
 from images.store.image import DEFAULT_PATH
 from vmctl.errors import SpecError
-from vmctl.spec import userid
+from vmctl.spec import rules, userid
 
 DEFAULT_SHELL = ("/bin/sh", "-c")
 CHANGEABLE = ("CMD", "ENTRYPOINT", "ENV", "WORKDIR", "USER", "LABEL", "EXPOSE", "VOLUME", "STOPSIGNAL", "HEALTHCHECK")
@@ -78,6 +78,8 @@ def applied(settings: Settings, action: Action) -> Settings:
         case Expose(ports):
             return {**settings, "ExposedPorts": {**(settings.get("ExposedPorts") or {}), **_ports(ports)}}
         case Volume(paths):
+            for path in paths:
+                rules.check_volume_target(path)
             return {**settings, "Volumes": {**(settings.get("Volumes") or {}), **{path: {} for path in paths}}}
         case StopSignal(signal):
             return {**settings, "StopSignal": signal}

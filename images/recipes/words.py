@@ -221,8 +221,14 @@ def _healthcheck(line: Line, _: str) -> Action:
     check: dict[str, object] = {"Test": ["CMD-SHELL", test] if isinstance(test, str) else ["CMD", *test]}
     for flag, value in found.items():
         key = known.get(flag, "StartInterval")
-        check[key] = int(value) if flag == "retries" and value.isdigit() else _nanoseconds(flag, value)
+        check[key] = _retries(value) if flag == "retries" else _nanoseconds(flag, value)
     return Stored("Healthcheck", check)
+
+
+def _retries(value: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,9}", value):
+        raise ValueError(f"--retries: expected a whole number, not {value!r}")
+    return int(value)
 
 
 def _nanoseconds(flag: str, value: str) -> int:

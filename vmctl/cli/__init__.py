@@ -205,7 +205,8 @@ def _run_verb(verb: str, words: list[str]) -> int:
 
 def _needs_namespaces(verb: str, words: list[str]) -> bool:
     inside = verb in _IN_NAMESPACES or (verb == "image" and words[0] in _IMAGES_IN_NAMESPACES)
-    return inside or (verb == "doctor" and "--fix" in words)
+    checks = verb == "spec" and any(word.startswith("--mode") for word in words)  # as a start would see this host
+    return inside or checks or (verb == "doctor" and "--fix" in words)
 
 
 def parse(verb: str, words: list[str]) -> tuple[Callable[[Namespace], int], Namespace]:

@@ -6,7 +6,7 @@ import argparse
 import os
 
 from vmctl import engine
-from vmctl.cli import each, selection
+from vmctl.cli import each, output, selection
 from vmctl.cli.stop import TIME
 
 EXAMPLE = "vmctl down web.yaml"
@@ -15,7 +15,7 @@ EXAMPLE = "vmctl down web.yaml"
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     selection.add(parser, "stop and remove all instances", names="NAME|SPEC", text="instance, or workload file")
-    parser.add_argument("-t", "--time", "--timeout", type=float, metavar="SECONDS", help=TIME)
+    parser.add_argument("-t", "--time", "--timeout", type=output.seconds, metavar="SECONDS", help=TIME)
 
 
 def run(args: argparse.Namespace) -> int:

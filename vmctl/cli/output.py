@@ -38,6 +38,11 @@ def size(text: str) -> int:
         raise argparse.ArgumentTypeError(f"expected {error}") from None
 
 
+def seconds(text: str) -> float:
+    """Return the seconds of an argument such as 10, 1.5 or 2m. Raises argparse.ArgumentTypeError."""
+    return duration(f"{text}s" if text[-1:].isdigit() else text)
+
+
 def duration(text: str) -> float:
     """Return the seconds of an argument such as 2m. Raises argparse.ArgumentTypeError."""
     from vmctl.spec.units import parse_duration

@@ -6,9 +6,13 @@ import argparse
 import json
 from typing import Any
 
+from vmctl import backends, engine
+from vmctl.backend import Problem
+from vmctl.errors import EXIT_VMCTL, SpecError, VmctlError
 from vmctl.spec import workloadfile
+from vmctl.spec.workload import Workload
 
-EXAMPLE = "vmctl spec check web.yaml"
+EXAMPLE = "vmctl spec check web.yaml --mode all"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,6 +20,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="check|schema")
     check = actions.add_parser("check", help="validate workload files")
     check.add_argument("files", metavar="SPEC", nargs="+", help="workload file")
+    check.add_argument(
+        "--mode",
+        metavar="MODE",
+        help="also check what this mode, or each mode (all), does not support here; nothing is started",
+    )
     schema = actions.add_parser("schema", help="print the JSON Schema, for editors")
     schema.add_argument(
         "of",
@@ -31,10 +40,32 @@ def run(args: argparse.Namespace) -> int:
     if args.action == "schema":
         print(json.dumps(_schema(args.of), indent=2))
         return 0
+    fine = True
     for path in args.files:
         work = workloadfile.load(path)
         print(f"{path}: {work.name}, image {work.image}, {work.digest()}")
-    return 0
+        for mode in _modes(args.mode):
+            found = _problems(work, mode)
+            fine = fine and not found
+            for problem in found or [Problem("it can run")]:
+                print(f"{path}: mode {mode}: {problem.text}" + (f" (hint: {problem.hint})" if problem.hint else ""))
+    return 0 if fine else EXIT_VMCTL
+
+
+def _modes(mode: str | None) -> list[str]:
+    if mode == "all":
+        return sorted(backends.modes())
+    return [mode] if mode else []
+
+
+def _problems(work: Workload, mode: str) -> list[Problem]:
+    """Return what prevents a start in a mode. Raises SpecError for an unknown mode."""
+    try:
+        return engine.problems(work, backends.load(mode))
+    except SpecError:
+        raise
+    except VmctlError as error:  # the mode is not installed
+        return [Problem(str(error), error.hint)]
 
 
 def _schema(of: str) -> dict[str, Any]:

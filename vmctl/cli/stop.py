@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from vmctl import engine
-from vmctl.cli import each, selection
+from vmctl.cli import each, output, selection
 from vmctl.instances import instance
 
 EXAMPLE = "vmctl stop --time 30 web"
@@ -15,7 +15,7 @@ TIME = "seconds to wait before SIGKILL (default: 10, or 60 for a guest that boot
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     selection.add(parser, "stop all running instances")
-    parser.add_argument("-t", "--time", "--timeout", type=float, metavar="SECONDS", help=TIME)
+    parser.add_argument("-t", "--time", "--timeout", type=output.seconds, metavar="SECONDS", help=TIME)
 
 
 def run(args: argparse.Namespace) -> int:

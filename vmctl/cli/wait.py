@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from vmctl import engine
+from vmctl.cli import output
 from vmctl.errors import DeadlineError
 from vmctl.instances import instance
 from vmctl.spec.units import format_seconds
@@ -15,7 +16,9 @@ EXAMPLE = "vmctl wait --timeout 60 web"
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("names", metavar="NAME", nargs="+", help="instance")
-    parser.add_argument("--timeout", type=float, metavar="SECONDS", help="give up after this time, with exit code 124")
+    parser.add_argument(
+        "--timeout", type=output.seconds, metavar="SECONDS", help="give up after this time, with exit code 124"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -106,18 +106,25 @@ def _place(path: str) -> str:
 def _volumes(work: Workload) -> Iterator[Wrong]:
     seen: set[str] = set()
     for i, volume in enumerate(work.volumes):
-        target, place = volume.target, _place(volume.target)
-        where = f"volumes[{i}]"
-        if not is_plain(target):
-            yield where, f"expected an absolute path without .. after the source, got {target!r}", ""
-        if place == "/":
-            yield where, "a volume cannot be the whole root of the instance, /", "use a folder such as /data"
-        first, *below = place.split("/")[1:]
-        if first in ("proc", "sys", "dev") and (first, *below[:1]) != ("dev", "shm"):
-            yield where, f"{target} is a place of the kernel, which vmctl sets up", "use a folder such as /data"
+        place = _place(volume.target)
+        try:
+            check_volume_target(volume.target)
+        except ValueError as error:
+            yield f"volumes[{i}]", str(error), "use a folder such as /data"
         if place in seen:
-            yield where, f"the place {place} is given twice", "only the last volume would be seen there"
+            yield f"volumes[{i}]", f"the place {place} is given twice", "only the last volume would be seen there"
         seen.add(place)
+
+
+def check_volume_target(path: str) -> None:
+    """Raise ValueError if no volume can be mounted at `path` of an instance: of a workload, or VOLUME of an image."""
+    if not is_plain(path):
+        raise ValueError(f"the target of a volume has to be an absolute path without .., not {path!r}")
+    if _place(path) == "/":
+        raise ValueError("a volume cannot be the whole root of the instance, /")
+    first, *below = _place(path).split("/")[1:]
+    if first in ("proc", "sys", "dev") and (first, *below[:1]) != ("dev", "shm"):
+        raise ValueError(f"{path} is a place of the kernel, which vmctl sets up")
 
 
 def _numbers(work: Workload) -> Iterator[Wrong]:
