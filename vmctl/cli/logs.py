@@ -5,14 +5,22 @@ from __future__ import annotations
 import argparse
 import os
 import time
+from datetime import UTC, datetime
 
 from vmctl.cli import output
 from vmctl.console import Filter
-from vmctl.errors import NotFoundError, SpecError
+from vmctl.errors import NotFoundError
 from vmctl.instances.folder import Home, absent
 from vmctl.linux.stdio import write_all
-from vmctl.logs.logfile import LogReader
+from vmctl.logs import timed
+from vmctl.logs.timed import Piece, TimedLog
+from vmctl.named import TYPE_CHECKING
 from vmctl.survey import look
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vmctl.survey import Seen
 
 EXAMPLE = "vmctl logs --follow --tail 20 web"
 POLL_S = 0.05
@@ -20,39 +28,141 @@ POLL_S = 0.05
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("name", metavar="NAME", help="instance")
+    parser.add_argument("names", metavar="NAME", nargs="+", help="instance")
     parser.add_argument("-f", "--follow", action="store_true", help="print new output until the workload exits")
-    parser.add_argument("--tail", type=int, metavar="N", help="show only the last N lines of each stream")
+    parser.add_argument(
+        "-n", "--tail", type=_count, metavar="N", help="show only the last N lines, or all (the default)"
+    )
+    parser.add_argument("-t", "--timestamps", action="store_true", help="print the time of each line")
+    parser.add_argument("--streams", action="store_true", help="print before each line whether it is stdout or stderr")
+    parser.add_argument(
+        "--since",
+        type=_moment,
+        metavar="TIME",
+        help="only lines since a time, such as 10m (ago) or 2026-01-31T12:00:00Z",
+    )
+    parser.add_argument("--until", type=_moment, metavar="TIME", help="only lines before a time")
     parser.add_argument("--boot", action="store_true", help="show the guest's console, not the workload's output")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Copy the workload's stdout to stdout and its stderr to stderr."""
-    if args.tail is not None and args.tail < 0:
-        raise SpecError(f"--tail: expected 0 or more, got {args.tail}")
-    seen = look(args.name)
-    if seen is None:
-        raise absent(args.name)
-    output.note_unknown([seen])
-    home = Home(seen.name, "")
-    if args.boot and not os.path.exists(home.console_log):
-        mode = f": mode {seen.instance.state.mode} boots no kernel" if seen.instance else ""
-        raise NotFoundError(f"{seen.name} has no console{mode}")
-    files = {home.console_log: 1} if args.boot else {home.stdout_log: 1, home.stderr_log: 2}
-    readers = {LogReader(path): fd for path, fd in files.items()}
-    filters = {fd: Filter() for fd in readers.values() if os.isatty(fd)}
-    for reader in readers if args.tail is not None else ():
-        reader.skip_to_tail(args.tail)
+    """Copy the workload's stdout to stdout and its stderr to stderr, in the order in which lines were written."""
+    sources: dict[TimedLog, _Source] = {}
+    for name in args.names:
+        sources.update(_sources(_seen(name), args))
+    printer = _Printer(args)
+    logs = list(sources)
+    printer.skipped = 0 if args.tail is None else timed.skip_to_tail(logs, args.tail)
     while True:
-        more = args.follow and _runs(args.name)
-        for reader, fd in readers.items():
-            while data := reader.read():
-                write_all(fd, filters[fd].feed(data) if fd in filters else data)
+        more = args.follow and any(map(_runs, args.names))
+        for log, piece in timed.available(logs, final=not more):
+            printer.show(sources[log], piece)
         if not more:
-            for fd, stream in filters.items():
-                write_all(fd, stream.end())
+            printer.end()
             return 0
         time.sleep(POLL_S)
+
+
+class _Source:
+    """Where the lines of a log go, and what is printed before each."""
+
+    def __init__(self, fd: int, prefix: str) -> None:
+        self.fd, self.prefix = fd, prefix
+
+
+def _seen(name: str) -> Seen:
+    seen = look(name)
+    if seen is None:
+        raise absent(name)
+    output.note_unknown([seen])
+    return seen
+
+
+def _sources(seen: Seen, args: argparse.Namespace) -> Iterator[tuple[TimedLog, _Source]]:
+    home = Home(seen.name, "")
+    name = f"{seen.name} | " if len(args.names) > 1 else ""
+    if args.boot:
+        if not os.path.exists(home.console_log):
+            mode = f": mode {seen.instance.state.mode} boots no kernel" if seen.instance else ""
+            raise NotFoundError(f"{seen.name} has no console{mode}")
+        yield TimedLog(home.console_log), _Source(1, name)
+        return
+    for path, fd, stream in ((home.stdout_log, 1, "stdout "), (home.stderr_log, 2, "stderr ")):
+        yield TimedLog(path), _Source(fd, name + stream * args.streams)
+
+
+class _Printer:
+    """Writes pieces of logs: as they are, or with something before each line."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.since_ns, self.until_ns, self.times = args.since, args.until, args.timestamps
+        self.skipped = 0  # so many lines are not shown
+        self.filters = {fd: Filter() for fd in (1, 2) if os.isatty(fd)}
+        self.unfinished: _Source | None = None  # the source of a line that has no end so far
+
+    def show(self, source: _Source, piece: Piece) -> None:
+        """Write the lines that are asked for."""
+        if self.skipped:
+            piece = piece._replace(data=self._without_skipped(piece.data))
+        too_old = self.since_ns is not None and piece.time_ns < self.since_ns
+        if not piece.data or too_old or (self.until_ns is not None and piece.time_ns >= self.until_ns):
+            return
+        self._write(source.fd, self._marked(source, piece) if source.prefix or self.times else piece.data)
+
+    def end(self) -> None:
+        """Write what the filters have kept back."""
+        for fd, stream in self.filters.items():
+            write_all(fd, stream.end())
+
+    def _without_skipped(self, data: bytes) -> bytes:
+        lines = data.splitlines(keepends=True) if self.skipped < data.count(b"\n") else []
+        self.skipped, skipped = max(0, self.skipped - data.count(b"\n")), self.skipped
+        return b"".join(lines[skipped:])
+
+    def _marked(self, source: _Source, piece: Piece) -> bytes:
+        prefix = (source.prefix + (f"{_stamp(piece.time_ns)} " if self.times else "")).encode()
+        begin = b"" if self.unfinished is source else b"\n" * (self.unfinished is not None) + prefix
+        complete = piece.data.endswith(b"\n")
+        self.unfinished = None if complete else source
+        body = piece.data[:-1] if complete else piece.data
+        return begin + body.replace(b"\n", b"\n" + prefix) + b"\n" * complete
+
+    def _write(self, fd: int, data: bytes) -> None:
+        write_all(fd, self.filters[fd].feed(data) if fd in self.filters else data)
+
+
+def _stamp(time_ns: int) -> str:
+    """Return a time in RFC 3339 with microseconds, or a dash of the same width if it is not known."""
+    if not time_ns:
+        return "-".ljust(27)
+    return datetime.fromtimestamp(time_ns / 1e9, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _count(text: str) -> int | None:
+    """Return the number of lines, None for all. Raises argparse.ArgumentTypeError."""
+    if text == "all":
+        return None
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"expected 0 or more, or all, got {text}")
+    return int(text)
+
+
+def _moment(text: str) -> int:
+    """Return nanoseconds since 1970 for a time, or for a duration before now. Raises argparse.ArgumentTypeError."""
+    from vmctl.spec.units import parse_duration
+
+    try:
+        return time.time_ns() - int(parse_duration(text) * 1e9)
+    except ValueError:
+        pass
+    try:
+        if text.replace(".", "", 1).isdigit():
+            return int(float(text) * 1e9)
+        return int(datetime.fromisoformat(text).timestamp() * 1e9)
+    except (ValueError, OverflowError):
+        raise argparse.ArgumentTypeError(
+            f"expected a duration such as 10m, a time such as 2026-01-31T12:00:00Z or seconds since 1970, got {text!r}"
+        ) from None
 
 
 def _runs(name: str) -> bool:

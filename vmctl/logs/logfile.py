@@ -33,6 +33,10 @@ class LogReader:
             os.close(self._parts.pop(0))
         return b""
 
+    def place(self) -> tuple[int, int]:
+        """Return the open file of which `read` has returned bytes, and the position after them."""
+        return self._parts[0], os.lseek(self._parts[0], 0, os.SEEK_CUR)
+
     def skip_to_tail(self, lines: int) -> None:
         """Move to the last `lines` lines of what was written so far; reads only these, from the end."""
         self.close()

@@ -1,12 +1,14 @@
 """Files of bounded size for output without bounds: the last bytes of a stream, or the first ones.
 
-Small processes that run as long as an instance use it, so it imports nothing but `os`. Its methods raise nothing: with
+Small processes that run as long as an instance use it, so it imports very little. Its methods raise nothing: with
 a full disk the output is lost, but the workload runs on.
 """
 
 from __future__ import annotations
 
 import os
+
+from vmctl.logs.timewriter import TimeFile
 
 _NOTE_BYTES = 100
 
@@ -17,12 +19,14 @@ class Log:
     def __init__(self, path: str, limit: int) -> None:
         self.path, self.limit = path, limit
         self.fd, self.size, self.lost = -1, 0, 0  # `lost`: bytes that could not be written since the last write
+        self.times = TimeFile()
         self._open()
 
     def write(self, data: bytes) -> None:
         """Append; what cannot be written is lost and counted."""
         if self.size >= self.limit:
             self._rotate()
+        self.times.note(self.size)
         note = b"\n[vmctl: %d bytes of output are lost here, the log could not be written]\n" % self.lost
         note = note if self.lost else b""
         try:
@@ -51,6 +55,7 @@ class Log:
         if self.fd >= 0:
             os.close(self.fd)
         self.fd, self.size = fd, os.lseek(fd, 0, os.SEEK_END)
+        self.times.open(self.path, fd, self.limit // 2)
         return True
 
     def _rotate(self) -> None:
@@ -58,6 +63,7 @@ class Log:
             os.rename(self.path, self.path + ".1")
         except OSError:
             pass
+        self.times.rotate(self.path)
         if not self._open() or self.size >= self.limit:  # without a new file, the old content has to go
             self._cut(0)
 
@@ -67,6 +73,7 @@ class Log:
         except OSError:
             pass
         self.size = size
+        self.times.clear()
 
 
 class FirstBytes:
