@@ -8,7 +8,7 @@ import time
 from datetime import UTC, datetime
 
 import pytest
-from support.commands import Result
+from support.commands import VMCTL, Result
 
 from vmctl.logs import timed, timewriter
 from vmctl.logs.logwriter import Log
@@ -31,7 +31,7 @@ def name(caller, mode):
 def together(caller, *words):
     """Run `vmctl logs` with one pipe as both streams and return its lines."""
     options = {"env": dict(os.environ)}
-    command = [os.environ.get("VMCTL", "vmctl"), "logs", *words]
+    command = [VMCTL, "logs", *words]
     if caller.uid:
         command, options = caller.user.command(*command)
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60, **options)
