@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -61,12 +62,20 @@ def writable(inst: Instance) -> Iterator[Writable]:
         try:
             # writable: the mount replays the journal of a guest that was killed
             device = stack.enter_context(loop_device(copy, writable=True))
-            folder = os.path.join(stack.enter_context(detached(device, "ext4", read_only=False)), "upper")
+            folder = _folder(stack.enter_context(detached(device, "ext4", read_only=False)), inst.name)
         except OSError as error:
             raise VmctlError(f"the copy of {inst.name}'s disk cannot be mounted: {error.strerror}") from error
         if inst.state.boot == boot.SYSTEM:
             _remove_instance_files(folder, keys.load_or_make(files.client_key(inst)).public)
         yield Writable(folder, MADE)
+
+
+def _folder(disk: str, name: str) -> str:
+    """Return the folder of the writable layer: the guest may have put a link to a folder of the host in its place."""
+    folder = os.path.join(disk, "upper")
+    if not stat.S_ISDIR(os.lstat(folder).st_mode):
+        raise VmctlError(f"the guest {name} has replaced its writable layer by something else")
+    return folder
 
 
 @contextmanager

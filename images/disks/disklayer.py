@@ -65,7 +65,7 @@ def _mounted(raw: str, part: Partition) -> Iterator[str]:
 def _root_in(folder: str) -> str:
     for place in _SUBVOLUMES:
         root = os.path.join(folder, place)
-        if any(os.path.lexists(os.path.join(root, sign)) for sign in _SIGNS):
+        if not os.path.islink(root) and any(os.path.lexists(os.path.join(root, sign)) for sign in _SIGNS):
             return root
     return ""
 

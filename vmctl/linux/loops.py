@@ -12,7 +12,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from vmctl.linux import syscalls
+from vmctl.linux import syscalls, views
 
 # linux/loop.h; struct loop_config: u32 fd, u32 block_size, struct loop_info64 ...
 _LOOP_CTL_GET_FREE, _LOOP_CONFIGURE = 0x4C82, 0x4C0A
@@ -39,13 +39,16 @@ def loop_device(path: str, *, offset: int = 0, size_bytes: int = 0, writable: bo
 
 
 @contextmanager
-def detached(device: str, kind: str, options: tuple[str, ...] = (), *, read_only: bool = True) -> Iterator[str]:
+def detached(device: str, kind: str, *, read_only: bool = True) -> Iterator[str]:
     """Yield a folder with the content of a block device: a detached mount, which ends with this process.
 
-    `options` are flags of the file system. Raises OSError if the kernel refuses the mount.
+    The file system may be hostile. Links in it can only be read. An error does not stop the host: a field of ext4 asks
+    for that (ext4(5), `errors=panic`). Raises OSError if the kernel refuses the mount.
     """
+    options = ("errors=continue",) if kind == "ext4" else ()
     fd = syscalls.detached_mount(device, kind, options, read_only=read_only)
     try:
+        views.forbid_links(fd)
         yield f"/proc/self/fd/{fd}/."  # without the dot it would be a symbolic link
     finally:
         os.close(fd)

@@ -139,9 +139,9 @@ def move_mount(tree: int, target: str | int) -> None:
 
 
 def detached_mount(source: str, fstype: str, options: tuple[str, ...] = (), *, read_only: bool = True) -> int:
-    """Return a detached mount (nosuid, nodev, noexec) of a device or file."""
-    flags = (("ro", None),) if read_only else ()
-    parameters = (("source", source), *flags, *((option, None) for option in options))
+    """Return a detached mount (nosuid, nodev, noexec) of a device or file; `options`: NAME or NAME=VALUE."""
+    words = (option.partition("=") for option in (*(("ro",) if read_only else ()), *options))
+    parameters = (("source", source), *((name, value or None) for name, _, value in words))
     attributes = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC
     return new_mount(fstype, parameters, attributes | (MOUNT_ATTR_RDONLY if read_only else 0))
 
