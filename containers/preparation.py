@@ -10,7 +10,7 @@ from containers import identity, mountplan, seccomp, watch
 from containers.launch import NAMESPACES, Launch
 from images.layer import mounts
 from images.store import store
-from images.store.image import Image, process
+from images.store.image import Image, ending, process
 from vmctl import trace
 from vmctl.errors import SpecError, UnavailableError
 from vmctl.instances.instance import Instance
@@ -27,6 +27,7 @@ def prepare(inst: Instance, *, namespaced: bool, tty: bool) -> Launch:
     """
     image = store.lease(inst.work.image, inst)
     inst.state.image_digest, inst.state.warnings, inst.state.weakened = image.digest, [], []
+    ending(image, inst.work).record(inst.state)
     flags = namespaces(inst.work) if namespaced else 0
     watch.make_room(inst)
     layers = [mounts.mount_layer(layer, inst) for layer in image.stack]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from contextlib import ExitStack, suppress
-from functools import partial
 from time import monotonic_ns
 
 from containers.launch import Launch, Streams, clone
@@ -104,10 +103,14 @@ class ContainerStart:
         assert self._connection is not None
         assert self.inst.state.pid is not None
         # with other streams than those of this process, its signals are its own
-        send = partial(deliver, self.inst) if self._attachment.streams is None else None
+        send = self._pass_on if self._attachment.streams is None else None
         status = self._connection.attend(self.inst.state.pid, send)
         source = "signal" if os.WIFSIGNALED(status) else "workload"
         return explained(self.inst, Exit(processes.exit_code(status), source))
+
+    def _pass_on(self, signum: int) -> None:
+        """Send a signal that this process has got to the workload; SIGTERM is the request to stop."""
+        deliver(self.inst, self.inst.state.stop_signal if signum == signal.SIGTERM else signum)
 
     def close(self) -> None:
         """See Start."""

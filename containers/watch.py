@@ -17,11 +17,12 @@ from vmctl.named import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from vmctl.linux.events import Events
 
-# the signals that ask a process to end; their default action is to end it (signal(7))
-ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 EXIT_FILE = "exit"  # `CODE SOURCE`, written by the supervisor
 REPLACED_SIGNAL = "replaced_signal"  # the number of the signal that vmctl was to send when it sent SIGKILL
 _BLANK = b" " * 32
+# the signals whose default action does not end a process (signal(7))
+_HARMLESS = frozenset((signal.SIGCHLD, signal.SIGCONT, signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU))
+_HARMLESS |= {signal.SIGURG, signal.SIGWINCH}
 
 
 class Outputs(NamedTuple):
@@ -56,7 +57,7 @@ def deliver(inst: Instance, signum: int) -> None:
     PID 1 of a namespace does not get a signal that would end any other process: SIGKILL is sent in its place.
     """
     pid = inst.state.pid
-    replaced = signum == signal.SIGKILL or bool(pid and signum in ENDING and processes.drops(pid, signum))
+    replaced = signum == signal.SIGKILL or bool(pid and signum not in _HARMLESS and processes.drops(pid, signum))
     if replaced:
         _note_killed(inst, signum)
     processes.send(pid, inst.state.pid_start, signal.SIGKILL if replaced else signum)

@@ -22,6 +22,7 @@ from vmctl.spec.workload import (
     Resources,
     Restart,
     Seconds,
+    Signal,
     VmOptions,
     Volume,
     Workload,
@@ -48,6 +49,9 @@ restart: on-failure:3
 network: bridge
 init: true
 read_only: true
+entrypoint: [/init, --]
+stop_signal: SIGRTMIN+3
+stop_timeout: 30s
 vm: {boot: direct, kernel: host, cloud_init: extra.yaml}
 container: {cap_add: [NET_ADMIN], cap_drop: [ALL], seccomp: unconfined}
 """
@@ -83,6 +87,9 @@ def test_every_key(load, tmp_path):
         network="bridge",
         init=True,
         read_only=True,
+        entrypoint=("/init", "--"),
+        stop_signal=Signal(37),
+        stop_timeout_s=Seconds(30),
         vm=VmOptions("direct", "host", f"{tmp_path}/extra.yaml"),
         container=ContainerOptions(("NET_ADMIN",), ("ALL",), "unconfined"),
     )

@@ -253,14 +253,14 @@ def _ends(inst: Instance, backend: Backend, timeout_s: float | None) -> bool:
     return True
 
 
-def stop(inst: Instance, timeout_s: float | None = None, signum: int = signal.SIGTERM) -> None:
-    """Send a signal to the workload, and SIGKILL after `timeout_s`, by default the instance's `stop_s`."""
+def stop(inst: Instance, timeout_s: float | None = None, signum: int | None = None) -> None:
+    """Send a signal to the workload, and SIGKILL after `timeout_s`; the defaults are the instance's."""
     backend = _backend(inst)
     with inst.locked():
         if status(inst, backend) != "running":
             return
         inst.timeline.mark("T7")
-        backend.signal(inst, signum)
+        backend.signal(inst, inst.state.stop_signal if signum is None else signum)
         if not _ends(inst, backend, inst.state.stop_s if timeout_s is None else timeout_s):
             backend.signal(inst, signal.SIGKILL)
             if not _ends(inst, backend, 30.0):

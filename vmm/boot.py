@@ -46,8 +46,10 @@ def main_process(image: Image, work: Workload) -> Process | None:
 
     Raises SpecError for a direct boot without a command.
     """
-    if kind(image, work) == DIRECT or work.command or _own_command(image):
+    if kind(image, work) == DIRECT or _own_command(image):
         return process(image, work)
+    if work.command or work.entrypoint:  # systemd runs it: the image's entrypoint, an init, is not its program
+        return process(image, work._replace(entrypoint=work.entrypoint or ()))
     return None
 
 

@@ -9,7 +9,7 @@ from images.kernels import kernel as kernels
 from images.kernels import moduledisk
 from images.kernels.kernel import Kernel
 from images.store import store
-from images.store.image import Image
+from images.store.image import Image, ending
 from vmctl import ids
 from vmctl.errors import UnavailableError, VmctlError
 from vmctl.instances.folder import Home
@@ -49,8 +49,6 @@ def _prepare(inst: Instance, choices: Choices) -> tuple[domain.Machine, Cell | N
     image = store.lease(work.image, inst)
     inst.state.image_digest, inst.state.boot = image.digest, boot.kind(image, work)
     kernel = None if image.disk else kernels.lease(work.vm.kernel, inst)
-    if inst.state.boot != boot.DIRECT:
-        inst.state.stop_s = SYSTEM_STOP_S
     chosen = accelerator.choose(choices.accel, work.vm.kernel)
     inst.state.accelerator = chosen.name
     inst.state.warnings = []
@@ -60,6 +58,7 @@ def _prepare(inst: Instance, choices: Choices) -> tuple[domain.Machine, Cell | N
         inst.state.warnings.append(
             f"the guest has {host_cpus()} processors, as many as this host, not {work.resources.cpus:g}"
         )
+    _record_ending(inst, image)
     with ExitStack() as stack:
         launcher = _launcher(inst, choices, chosen.name)
         stack.callback(launcher.close)
@@ -81,6 +80,14 @@ def _prepare(inst: Instance, choices: Choices) -> tuple[domain.Machine, Cell | N
         launcher.opened()
         stack.pop_all()
     return machine, cell, launcher
+
+
+def _record_ending(inst: Instance, image: Image) -> None:
+    """Record how the guest is stopped; a system that is itself the workload shuts down on the default signal."""
+    if inst.state.boot != boot.DIRECT:
+        inst.state.stop_s = SYSTEM_STOP_S
+    if boot.main_process(image, inst.work) is not None:
+        ending(image, inst.work).record(inst.state)
 
 
 def _confine(inst: Instance, image: Image, machine: domain.Machine) -> Cell:

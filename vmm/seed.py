@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import shlex
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 from vmctl import trace
@@ -19,6 +21,9 @@ HERE = "/run/vmctl"
 WORKLOAD_SCRIPT = f"{HERE}/workload"
 LAUNCH = f"{HERE}/launch"
 LIMITS = f"{HERE}/limits"
+
+
+_QUOTED = re.compile(r"""(?:'[^']*'|"'"|[^\s'"])+""")  # a word as shlex.quote returns it
 
 
 class SeedFile(NamedTuple):
@@ -120,8 +125,13 @@ def workload_words(
 
 
 def workload_script(words: str) -> SeedFile:
-    """Return the script that runs the workload; it is the same for every init of a guest."""
-    return SeedFile(WORKLOAD_SCRIPT, f"#!/bin/sh\nexec {LAUNCH} {words}\n".encode(), 0o700)
+    """Return the script that runs the workload; it is the same for every init of a guest.
+
+    Its second line makes the working directory. It is executed before, too, if the root becomes read-only.
+    """
+    folder = next(islice(_QUOTED.finditer(words), 1, None))[0]
+    script = f"#!/bin/sh\n[ -d {folder} ] || mkdir -p {folder}\nexec {LAUNCH} {words}\n"
+    return SeedFile(WORKLOAD_SCRIPT, script.encode(), 0o700)
 
 
 def limits_file(pids: int) -> SeedFile:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 from contextlib import nullcontext
 
@@ -14,7 +15,7 @@ from vmctl.linux.cgroups import Cgroup
 from vmctl.linux.filetree import write_atomic
 from vmctl.linux.stdio import signals_to
 from vmctl.named import TYPE_CHECKING
-from vmm import disk, domain, files, qemu, watch
+from vmm import control, disk, domain, files, qemu, watch
 from vmm.confinement import Cell
 from vmm.domain import Machine
 from vmm.launcher import Launcher, StartRequest
@@ -60,15 +61,19 @@ class GuestStart:
 
     def attend(self) -> Exit:
         """See Start: copies the workload's output until the guest has powered off; raises if the start fails."""
-        from vmm import attend, control
+        from vmm import attend
 
         assert self._attachment is not None
         inst, streams = self.inst, self._attachment.streams
         # if the workload is in the foreground of a terminal, the terminal's signals are for it
-        passing = signals_to(lambda signum: control.send(inst, signum)) if streams is None else nullcontext()
+        passing = signals_to(self._pass_on) if streams is None else nullcontext()
         with passing:
             attend.stay((inst.stdout_log, inst.stderr_log), streams or (0, 1, 2), self._stdin, self._is_running)
         return self.watch.result() or Exit(EXIT_VMCTL, "vmctl")
+
+    def _pass_on(self, signum: int) -> None:
+        """Send a signal that this process has got to the workload; SIGTERM is the request to stop."""
+        control.send(self.inst, self.inst.state.stop_signal if signum == signal.SIGTERM else signum)
 
     def _is_running(self) -> bool:
         running = self.watch.alive()

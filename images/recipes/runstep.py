@@ -56,6 +56,7 @@ def run(
         name=name,
         image=image,
         command=command.argv,
+        entrypoint=(),
         env=command.env,
         workdir=command.workdir,
         user=command.user or None,

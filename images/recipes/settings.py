@@ -82,6 +82,7 @@ def applied(settings: Settings, action: Action) -> Settings:
                 rules.check_volume_target(path)
             return {**settings, "Volumes": {**(settings.get("Volumes") or {}), **{path: {} for path in paths}}}
         case StopSignal(signal):
+            words.check_signal(signal)
             return {**settings, "StopSignal": signal}
         case Stored("OnBuild", text):
             return {**settings, "OnBuild": [*(settings.get("OnBuild") or []), text]}

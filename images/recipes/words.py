@@ -29,7 +29,7 @@ from images.recipes.steps import (
     Volume,
     Workdir,
 )
-from vmctl.spec import units
+from vmctl.spec import signals, units
 
 # keys of the configuration that are stored for other tools: the warning for the user
 UNHEEDED = {
@@ -199,7 +199,18 @@ def _volume(line: Line, _: str) -> Action:
 
 
 def _stop_signal(line: Line, _: str) -> Action:
-    return StopSignal(_one(line.rest, "one signal"))
+    text = _one(line.rest, "one signal")
+    if "$" not in text:
+        check_signal(text)
+    return StopSignal(text)
+
+
+def check_signal(text: str) -> None:
+    """Raise ValueError if there is no such signal."""
+    try:
+        signals.number(text)
+    except ValueError as error:
+        raise ValueError(f"expected {error}") from None
 
 
 def _onbuild(line: Line, _: str) -> Action:

@@ -16,13 +16,14 @@ def config_document(
     layers: Sequence[Layer], config: ImageConfig, created: str, history: Sequence[Mapping[str, Any]] = ()
 ) -> dict[str, Any]:
     """Return the OCI image configuration of an image that vmctl makes."""
-    settings = {
+    settings: dict[str, Any] = {
         "Entrypoint": config.entrypoint,
         "Cmd": config.cmd,
         "Env": config.env,
         "WorkingDir": config.workdir,
         "User": config.user,
         "StopSignal": config.stop_signal,
+        "StopTimeout": config.stop_timeout_s,
         "ExposedPorts": {port: {} for port in config.exposed_ports},
         "Volumes": {volume: {} for volume in config.volumes},
         "Labels": dict(config.labels),
@@ -47,6 +48,7 @@ def read_config(document: Mapping[str, Any]) -> ImageConfig:
         workdir=settings.get("WorkingDir") or "",
         user=settings.get("User") or "",
         stop_signal=settings.get("StopSignal") or "",
+        stop_timeout_s=seconds if isinstance(seconds := settings.get("StopTimeout"), int) else None,
         exposed_ports=tuple(settings.get("ExposedPorts") or ()),
         volumes=tuple(settings.get("Volumes") or ()),
         labels=settings.get("Labels") or {},

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import os
 import posixpath
+import signal
 from collections.abc import Mapping
 
 from vmctl.errors import SpecError, VmctlError
-from vmctl.named import NamedTuple
+from vmctl.named import TYPE_CHECKING, NamedTuple
 from vmctl.spec import rules, userid
 from vmctl.spec.workload import Workload
+
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    class Stoppable(Protocol):
+        """The part of an instance's state about its end."""
+
+        stop_signal: int
+        stop_s: float
+        warnings: list[str]
+
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -43,6 +55,7 @@ class ImageConfig(NamedTuple):
     workdir: str = ""
     user: str = ""  # "", name, uid, name:group or uid:gid
     stop_signal: str = ""
+    stop_timeout_s: float | None = None
     exposed_ports: tuple[str, ...] = ()  # "80/tcp"
     volumes: tuple[str, ...] = ()
     labels: Mapping[str, str] = {}
@@ -89,11 +102,11 @@ class Process(NamedTuple):
 def process(image: Image, work: Workload) -> Process:
     """Return the process to execute; the workload's settings override the image's, as in docker-run(1).
 
-    A command of the workload replaces the image's entrypoint and cmd; a relative working directory of an image is below
-    `/`. Raises SpecError if neither has a command, the user is a number that no user can have, or a text has a NUL.
+    A relative working directory of an image is below `/`. Raises SpecError if neither has a command, the user is a number
+    that no user can have, or a text has a NUL.
     """
     config = image.config
-    argv = work.command or (*config.entrypoint, *config.cmd)
+    argv = _argv(config, work)
     if not argv:
         raise SpecError(
             f"the image {image.name} names no command, and neither does the workload {work.name}",
@@ -107,6 +120,42 @@ def process(image: Image, work: Workload) -> Process:
     workdir = posixpath.normpath("/" + (work.workdir or config.workdir).lstrip("/"))
     rules.check_texts((*argv, *env, *env.values(), workdir, user))
     return Process(tuple(argv), env, workdir, user)
+
+
+def _argv(config: ImageConfig, work: Workload) -> tuple[str, ...]:
+    """Return the entrypoint and its arguments: an entrypoint of the workload is not for the image's command."""
+    if work.entrypoint is None:
+        return (*config.entrypoint, *(work.command or config.cmd))
+    return (*work.entrypoint, *(work.command or ()))
+
+
+class Ending(NamedTuple):
+    """How `stop` asks a workload to end."""
+
+    signum: int
+    timeout_s: float | None  # until SIGKILL; None: the mode's default
+    warning: str  # empty, or why the image's signal is not used
+
+    def record(self, state: Stoppable) -> None:
+        """Record it in the state of an instance, whose `stop_s` is the mode's default so far."""
+        state.stop_signal = self.signum
+        if self.timeout_s is not None:
+            state.stop_s = self.timeout_s
+        if self.warning:
+            state.warnings.append(self.warning)
+
+
+def ending(image: Image, work: Workload) -> Ending:
+    """Return how a workload is stopped; its own settings override the image's."""
+    timeout_s = image.config.stop_timeout_s if work.stop_timeout_s is None else work.stop_timeout_s
+    if work.stop_signal is not None or not image.config.stop_signal:
+        return Ending(work.stop_signal or signal.SIGTERM, timeout_s, "")
+    from vmctl.spec import signals
+
+    try:
+        return Ending(signals.number(image.config.stop_signal), timeout_s, "")
+    except ValueError as error:
+        return Ending(signal.SIGTERM, timeout_s, f"STOPSIGNAL of the image: expected {error}; SIGTERM is used")
 
 
 def architecture() -> str:

@@ -97,6 +97,9 @@ class Settings(msgspec.Struct):
     workdir: str | None = msgspec.field(name="WorkingDir", default=None)
     user: str | None = msgspec.field(name="User", default=None)
     stop_signal: str | None = msgspec.field(name="StopSignal", default=None)
+    stop_timeout_s: Annotated[int, msgspec.Meta(ge=0, le=1 << 31)] | None = msgspec.field(
+        name="StopTimeout", default=None
+    )
     on_build: _Strings = msgspec.field(name="OnBuild", default=None)
     shell: _Strings = msgspec.field(name="Shell", default=None)
     ports: dict[str, Any] | None = msgspec.field(name="ExposedPorts", default=None)

@@ -33,6 +33,8 @@ FLAGS = {
     "network": "--network",
     "restart": "--restart",
     "labels": "--label",
+    "stop_signal": "--stop-signal",
+    "stop_timeout": "--stop-timeout",
 }
 
 
@@ -50,6 +52,7 @@ def arguments(parser: ArgumentParser) -> None:
     )
     _add_instance(parser)
     _add_process(parser)
+    _add_stop(parser)
     _add_limits(parser)
     _add_environment(parser)
 
@@ -84,6 +87,9 @@ def _add_process(parser: ArgumentParser) -> None:
         "--env-file", action="append", default=[], metavar="FILE", help="file with one NAME=VALUE on each line"
     )
     parser.add_argument("-u", "--user", metavar="USER[:GROUP]", help="user to run as (default: the image's)")
+    parser.add_argument(
+        "--entrypoint", metavar="PROGRAM", help="program that gets CMD as arguments (default: the image's)"
+    )
     parser.add_argument("-w", "--workdir", metavar="DIR", help="working directory (default: the image's)")
     parser.add_argument(
         "--read-only", action="store_true", help="read-only root; /run, /tmp and /var/tmp are in memory"
@@ -91,6 +97,11 @@ def _add_process(parser: ArgumentParser) -> None:
     parser.add_argument("--init", action="store_true", help="run an init as PID 1, which reaps zombies")
     parser.add_argument("-t", "--tty", action="store_true", help="give the command a terminal")
     parser.add_argument("-i", "--interactive", action="store_true", help="no effect: stdin is always connected")
+
+
+def _add_stop(parser: ArgumentParser) -> None:
+    parser.add_argument("--stop-signal", metavar="SIGNAL", help="signal that SIGTERM becomes (default: the image's)")
+    parser.add_argument("--stop-timeout", metavar="SECONDS", help="time before `stop` sends SIGKILL")
 
 
 def _add_limits(parser: ArgumentParser) -> None:
@@ -188,11 +199,16 @@ def _warn(text: str) -> None:
     output.note(f"vmctl: warning: {text}")
 
 
+def _separated(command: list[str]) -> bool:
+    """Return whether `--` is before the command; argparse has dropped it."""
+    return sys.argv[-len(command) - 1 :][:1] == ["--"]
+
+
 def _workload(args: Namespace) -> Workload:
     command = args.command
     if command[:1] == ["--"]:
         command = command[1:]
-    elif command and command[0].startswith("-"):
+    elif command and command[0].startswith("-") and not _separated(command):
         raise SpecError(
             f"{command[0]} comes after IMAGE, so it would be part of the command", hint="vmctl run FLAGS IMAGE -- CMD"
         )
@@ -200,6 +216,7 @@ def _workload(args: Namespace) -> Workload:
         "name": args.name or f"run-{os.urandom(4).hex()}",
         "image": args.image,
         "command": command or None,
+        "entrypoint": None if args.entrypoint is None else list(filter(None, [args.entrypoint])),
         "env": flags.variables(args.env, args.env_file),
         "workdir": args.workdir,
         "user": args.user,
@@ -211,6 +228,8 @@ def _workload(args: Namespace) -> Workload:
         "read_only": args.read_only,
         "restart": args.restart,
         "labels": flags.pairs(args.label),
+        "stop_signal": args.stop_signal,
+        "stop_timeout": args.stop_timeout and args.stop_timeout + "s" * args.stop_timeout.isdigit(),
         "container": {"userns": args.userns},
     }
     return flags.workload(document, FLAGS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -50,6 +51,7 @@ class State:
     mac: str | None = None
     accelerator: str | None = None
     boot: str | None = None  # how a guest boots: direct | system | disk
+    stop_signal: int = signal.SIGTERM  # by which `stop` asks the workload to end
     stop_s: float = 10.0  # how long `stop` waits before SIGKILL, by default
     exit_code: int | None = None  # None after the exit if the code is unknown
     exit_source: str | None = None  # workload | signal | oom | vmctl | unknown

@@ -17,6 +17,10 @@ def start_time(pid: int) -> int | None:
     return int(found[19]) if found else None
 
 
+_SYS_RT_SIGTIMEDWAIT = {"x86_64": "128"}.get(os.uname().machine, "137")
+_NOT_DROPPED = ("SigCgt", "SigIgn", "SigBlk")
+
+
 @cache
 def boot_id() -> str:
     """Return the id of this boot of the host (random(4)), "" if it cannot be read.
@@ -54,15 +58,29 @@ def command(pid: int) -> list[str]:
 def drops(pid: int, signum: int) -> bool:
     """Return whether the kernel drops a signal whose default is to end a process, and it is not the process's choice.
 
-    It does that for PID 1 of a namespace without a handler (pid_namespaces(7)). See proc(5), status.
+    It does that for PID 1 of a namespace without a handler (pid_namespaces(7)). A program that blocks a signal reads it:
+    signalfd(2), sigwait(3). See proc(5), status.
     """
     try:
         with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
-            lines = dict(line.split(":", 1) for line in file if line.startswith(("NSpid:", "SigCgt:", "SigIgn:")))
+            lines = dict(line.split(":", 1) for line in file if line.startswith(("NSpid:", *_NOT_DROPPED)))
     except (FileNotFoundError, ProcessLookupError):
         return False
     is_first = len(lines["NSpid"].split()) > 1 and lines["NSpid"].split()[-1] == "1"
-    return is_first and not any(int(lines[key], 16) >> (signum - 1) & 1 for key in ("SigCgt", "SigIgn"))
+    kept = any(int(lines[key], 16) >> (signum - 1) & 1 for key in _NOT_DROPPED)
+    return is_first and not kept and not _waits_for_signals(pid)
+
+
+def _waits_for_signals(pid: int) -> bool:
+    """Return whether a process is in sigtimedwait(2), as the usual init of a container is (proc(5), syscall).
+
+    It blocks the signals then, but the kernel does not show them as blocked.
+    """
+    try:
+        with open(f"/proc/{pid}/syscall", encoding="ascii") as file:
+            return file.read().split()[:1] == [_SYS_RT_SIGTIMEDWAIT]
+    except OSError:
+        return False
 
 
 def send(pid: int | None, start: int | None, signum: int) -> bool:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _LEAST_LOG_BYTES = 128 << 10  # each part is larger than one write of the supervisor
 _MOST_BYTES = 1 << 62
+_MOST_SECONDS = 10 * 365 * 86400  # as in a duration
 
 
 def is_name(text: str) -> bool:
@@ -53,7 +54,9 @@ def check(work: Workload, called: Callable[[str], str] = key) -> None:
     for rule in (_command, _env, _paths, _volumes, _numbers, _ready, _ports):
         for path, text, hint in rule(work):
             raise SpecError(f"{called(path)}: {text}", hint=hint)
-    check_texts((*(work.command or ()), *work.env.values(), work.user or "", *_all_paths(work)))
+    check_texts(
+        (*(work.entrypoint or ()), *(work.command or ()), *work.env.values(), work.user or "", *_all_paths(work))
+    )
 
 
 def check_texts(texts: Iterable[str]) -> None:
@@ -72,6 +75,8 @@ def _all_paths(work: Workload) -> Iterator[str]:
 def _command(work: Workload) -> Iterator[Wrong]:
     if work.command is not None and (not work.command or not work.command[0]):
         yield "command", "expected a program, got an empty list", "leave it out to run the image's command"
+    if work.entrypoint and not work.entrypoint[0]:
+        yield "entrypoint", "expected a program, got an empty text", "[] means: no entrypoint"
 
 
 def _env(work: Workload) -> Iterator[Wrong]:
@@ -135,6 +140,8 @@ def _numbers(work: Workload) -> Iterator[Wrong]:
     ):
         if value is not None:
             yield from _between(name, value, least, most, lambda number: f"{number:.12g}")
+    if work.stop_timeout_s is not None:
+        yield from _between("stop_timeout", work.stop_timeout_s, 0, _MOST_SECONDS, lambda seconds: f"{seconds:g}s")
     for name, size, least_bytes in (
         ("resources.memory", limits.memory_bytes, 1 << 20),
         ("resources.disk", limits.disk_bytes, 1 << 20),

@@ -9,8 +9,8 @@ import os
 
 from vmctl.light import re
 from vmctl.named import TYPE_CHECKING
-from vmctl.spec import units
-from vmctl.spec.workload import Bytes, FileMode, HttpProbe, Port, Restart, Seconds, Volume
+from vmctl.spec import signals, units
+from vmctl.spec.workload import Bytes, FileMode, HttpProbe, Port, Restart, Seconds, Signal, Volume
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -76,6 +76,10 @@ def _parse_duration(text: str) -> Seconds:
     return Seconds(units.parse_duration(text))
 
 
+def _parse_signal(text: str) -> Signal:
+    return Signal(signals.number(text))
+
+
 def parse_number(text: str) -> float:
     """Return a number as YAML has it: neither infinite nor "not a number"."""
     if not re.fullmatch(r"[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?", text):
@@ -102,6 +106,7 @@ PARSERS: Mapping[str, Callable[[str], Any]] = {
     "Bytes": _parse_size,
     "Seconds": _parse_duration,
     "FileMode": _parse_mode,
+    "Signal": _parse_signal,
     "Port": parse_port,
     "Volume": parse_volume,
     "HttpProbe": _parse_http,

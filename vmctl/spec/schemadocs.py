@@ -13,7 +13,8 @@ WORKLOAD = {
         "format": "format of this file; may be left out",
         "name": "name of the instance (default: the name of the file without its extension)",
         "image": "image in the store; `vmctl image ls` lists them",
-        "command": "program and arguments, one text each (default: entrypoint and command of the image)",
+        "command": "program and arguments, or only arguments if there is an entrypoint (default: the image's)",
+        "entrypoint": "program that gets the command as its arguments, instead of the image's entrypoint and command",
         "env": "environment variables, in addition to those of the image; a number or true is turned into a text",
         "workdir": "absolute path of the working directory (default: the image's)",
         "user": "user, or user and group, by name or number (default: the image's)",
@@ -30,6 +31,8 @@ WORKLOAD = {
         "container": "options that only mode container reads",
         "labels": "texts by name, no effect on the workload; `vmctl ps --filter label=NAME=VALUE` finds them",
         "read_only": "true: only volumes, /dev/shm, /run, /tmp and /var/tmp can be written, the last three in memory",
+        "stop_signal": "signal by which `stop` asks the command to end (default: the image's, or SIGTERM)",
+        "stop_timeout": "time before `stop` sends SIGKILL (default: the image's, or 10s; 60s if a system boots)",
     },
     "File": {
         "path": "absolute path in the instance",

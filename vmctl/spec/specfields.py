@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import msgspec
 
 from vmctl.spec.scalars import PARSERS, key_of
-from vmctl.spec.workload import Bytes, FileMode, HttpProbe, Port, Restart, Seconds, Volume, Workload
+from vmctl.spec.workload import Bytes, FileMode, HttpProbe, Port, Restart, Seconds, Signal, Volume, Workload
 
 _NUMBER_TOO: dict[str, Any] = {"type": ["string", "integer"]}
 # type -> its JSON Schema; all are texts, a size may also be a number of bytes, a probe by HTTP only a port
@@ -24,6 +24,7 @@ _SCALARS: dict[Any, dict[str, Any]] = {
     Port: {"examples": ["8080:8000", "0.0.0.0:53:53/udp"]},
     Volume: {"examples": ["./data:/data:ro"]},
     HttpProbe: {**_NUMBER_TOO, "examples": ["8000/"]},
+    Signal: {**_NUMBER_TOO, "examples": ["SIGQUIT", "RTMIN+3"]},
     Restart: {"examples": ["no", "on-failure:3", "always"]},
 }
 
@@ -41,7 +42,7 @@ def _text_type(scalar: Any) -> type[_Text]:
 def parse_scalar(kind: type[_Text], value: Any) -> Any:
     """Return the value of a text of the file, in a box (msgspec's `dec_hook`). Raises ValueError."""
     if not isinstance(value, str):
-        if kind.scalar in (HttpProbe,) and isinstance(value, int):
+        if kind.scalar in (HttpProbe, Signal) and isinstance(value, int) and not isinstance(value, bool):
             value = str(value)
         elif kind.scalar is Bytes and isinstance(value, int) and not isinstance(value, bool) and value >= 0:
             value = f"{value}B"

@@ -24,6 +24,10 @@ class Seconds(float):
     """A duration in seconds; in the workload file a text such as 60s."""
 
 
+class Signal(int):
+    """The number of a signal; in the workload file also a name such as SIGQUIT."""
+
+
 class FileMode(int):
     """Permission bits; in the workload file an octal text such as "0644"."""
 
@@ -121,6 +125,7 @@ class Workload(NamedTuple):
     name: str
     image: str
     command: tuple[str, ...] | None = None
+    entrypoint: tuple[str, ...] | None = None
     env: Mapping[str, str] = {}
     workdir: str | None = None
     user: str | None = None
@@ -137,6 +142,8 @@ class Workload(NamedTuple):
     container: ContainerOptions = ContainerOptions()
     read_only: bool = False
     labels: Mapping[str, str] = {}
+    stop_signal: Signal | None = None
+    stop_timeout_s: Seconds | None = None
 
     def to_json(self) -> str:
         """Return the workload as JSON with named keys, for the instance directory and for other processes."""
@@ -176,5 +183,5 @@ class Workload(NamedTuple):
 SECTIONS: dict[str, Any] = {kind.__name__: kind for kind in (Resources, Logs, Ready, VmOptions, ContainerOptions)}
 _RECORDS: dict[str, Any] = {
     **SECTIONS,
-    **{kind.__name__: kind for kind in (Bytes, Seconds, FileMode, File, Port, Volume, HttpProbe, Restart)},
+    **{kind.__name__: kind for kind in (Bytes, Seconds, Signal, FileMode, File, Port, Volume, HttpProbe, Restart)},
 }
