@@ -102,8 +102,8 @@ class Process(NamedTuple):
 def process(image: Image, work: Workload) -> Process:
     """Return the process to execute; the workload's settings override the image's, as in docker-run(1).
 
-    A relative working directory of an image is below `/`. Raises SpecError if neither has a command, the user is a number
-    that no user can have, or a text has a NUL.
+    A relative working directory of an image is below `/`. Raises SpecError if neither has a command, the user is a
+    number that no user can have, or a text has a NUL.
     """
     config = image.config
     argv = _argv(config, work)

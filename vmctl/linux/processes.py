@@ -58,8 +58,8 @@ def command(pid: int) -> list[str]:
 def drops(pid: int, signum: int) -> bool:
     """Return whether the kernel drops a signal whose default is to end a process, and it is not the process's choice.
 
-    It does that for PID 1 of a namespace without a handler (pid_namespaces(7)). A program that blocks a signal reads it:
-    signalfd(2), sigwait(3). See proc(5), status.
+    It does that for PID 1 of a namespace without a handler (pid_namespaces(7)). A program that blocks a signal reads
+    it: signalfd(2), sigwait(3). See proc(5), status.
     """
     try:
         with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
