@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import posixpath
-import signal
 from collections.abc import Mapping
 
 from vmctl.errors import SpecError, VmctlError
+from vmctl.light import signal
 from vmctl.named import TYPE_CHECKING, NamedTuple
 from vmctl.spec import rules, userid
 from vmctl.spec.workload import Workload

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,6 +14,7 @@ from vmctl.errors import ConflictError, NotFoundError
 from vmctl.instances.folder import LOCK_S, Folder, absent, removal_hint
 from vmctl.instances.timeline import Timeline
 from vmctl.journal import Journal
+from vmctl.light import signal
 from vmctl.linux import filetree, locks, processes
 from vmctl.named import TYPE_CHECKING
 from vmctl.spec.rules import check_name, is_name

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
-import signal
-
 from vmctl.errors import SpecError
+from vmctl.light import re, signal
 
 _HINT = "`kill -l` lists them"
 
@@ -35,7 +33,7 @@ def _named(name: str) -> int:
     if match := re.fullmatch(r"RTM(?:IN(?:\+([0-9]{1,2}))?|AX(?:-([0-9]{1,2}))?)", name):
         from_first = int(match[1] or 0) if name.startswith("RTMIN") else _REAL_TIME - int(match[2] or 0)
         return signal.SIGRTMIN + from_first if 0 <= from_first <= _REAL_TIME else 0
-    return getattr(signal.Signals, f"SIG{name}", 0) if name.isalnum() else 0
+    return getattr(signal, f"SIG{name}", 0) if name.isalnum() else 0
 
 
 def parse(text: str) -> int:
@@ -50,4 +48,6 @@ def name(signum: int) -> str:
     """Return the name of a signal, such as SIGQUIT or SIGRTMIN+3."""
     if signal.SIGRTMIN < signum < signal.SIGRTMAX:
         return f"SIGRTMIN+{signum - signal.SIGRTMIN}"
-    return signal.Signals(signum).name
+    from signal import Signals
+
+    return Signals(signum).name
