@@ -7,12 +7,15 @@ system that hardly any host has. Only root can mount it.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 
 from vmctl import trace
 from vmctl.backend import Problem
+from vmctl.errors import VmctlError
 from vmctl.instances.folder import Home
 from vmctl.instances.instance import Instance
 from vmctl.linux import syscalls, usernamespace
+from vmctl.linux.filetree import replacing
 from vmctl.linux.loops import loop_device
 from vmctl.run import run, which
 
@@ -32,23 +35,39 @@ def problem(size_bytes: int) -> Problem | None:
 
 
 def make(inst: Instance, size_bytes: int) -> None:
-    """Make the file system, mount it, and make both folders in it; their usual places become links. Raises OSError."""
+    """Make the file system, mount it, and make both folders in it; their usual places become links. Raises OSError.
+
+    Repeatable: a file system that exists is only checked, because a crash of the host may have damaged it.
+    """
     file, place = image(inst), _place(inst)
-    fd = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        os.truncate(fd, size_bytes)
-    finally:
-        os.close(fd)
-    if trace.on:
-        trace.step(f"truncate -s {size_bytes} {file}")
-    run(command(file))
-    os.mkdir(place, mode=0o700)
+    if os.path.exists(file):
+        _check(file)
+    else:
+        with replacing(file) as temporary:
+            _make_file_system(temporary, size_bytes)
+    os.makedirs(place, mode=0o700, exist_ok=True)
     inst.journal.record("mount", path=place)
     with loop_device(file, writable=True) as device:  # discard: blocks of deleted files are given back to the host
         syscalls.mount(device, place, "ext4", syscalls.MS_NOSUID | syscalls.MS_NODEV, "discard")
     for name in _FOLDERS:
-        os.mkdir(os.path.join(place, name))
-        os.symlink(os.path.join("disk", name), inst.path(name))
+        with suppress(FileExistsError):
+            os.mkdir(os.path.join(place, name))
+        with suppress(FileExistsError):
+            os.symlink(os.path.join("disk", name), inst.path(name))
+
+
+def _check(file: str) -> None:
+    code, _, err = run(["e2fsck", "-p", file], check=False)
+    if code > 1:  # 1: errors were corrected
+        raise VmctlError(f"the file system in {file} is damaged: {err.strip()}", hint=f"e2fsck {file}")
+
+
+def _make_file_system(file: str, size_bytes: int) -> None:
+    with open(file, "wb") as empty:
+        os.truncate(empty.fileno(), size_bytes)
+    if trace.on:
+        trace.step(f"truncate -s {size_bytes} {file}")
+    run(command(file))
 
 
 def command(file: str) -> list[str]:

@@ -25,7 +25,7 @@ def prepare(inst: Instance, *, namespaced: bool, tty: bool) -> Launch:
 
     Raises errors of vmctl.errors, or OSError. Everything it makes is in the journal.
     """
-    image = store.lease(inst.work.image, inst)
+    image = store.lease(inst.image, inst)
     inst.state.image_digest, inst.state.warnings, inst.state.weakened = image.digest, [], []
     ending(image, inst.work).record(inst.state)
     flags = namespaces(inst.work) if namespaced else 0
@@ -77,6 +77,8 @@ def _make_folders(inst: Instance, top: str) -> None:
         from containers import disk
 
         disk.make(inst, size_bytes)
+    if inst.state.starts:  # what the workload has made of its root stays
+        return
     for folder in ("upper", "work", "rootfs"):
         os.makedirs(inst.path(folder), mode=0o755, exist_ok=True)
         if trace.on:
@@ -90,7 +92,7 @@ def resume(inst: Instance, *, namespaced: bool) -> Launch:
     """Return the launch of a running instance, for another process in it; makes nothing."""
     from containers import userns
 
-    image = store.find(inst.state.image_digest or inst.work.image)  # the name may refer to another image by now
+    image = store.find(inst.image)
     flags = namespaces(inst.work) if namespaced else 0
     first_id = userns.first_id(inst)
     if first_id is None:  # its workload may be of a vmctl in which `host` was the default

@@ -11,7 +11,6 @@ from vmctl.instances.instance import Instance
 from vmctl.light import re, signal
 from vmctl.linux import processes
 from vmctl.linux.cgroups import Cgroup
-from vmctl.linux.filetree import size_bytes
 from vmctl.named import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -108,7 +107,7 @@ class ContainerWatch:
             return "output"
         # bytes that the supervisor has not read yet are in our copies of the pipes, the others in its logs
         waiting = self._outputs is not None and any(select.select(self._outputs.streams, [], [], 0)[0])
-        if waiting or any(size_bytes(path) for path in (inst.stdout_log, inst.stderr_log)):
+        if waiting or inst.has_output():
             inst.timeline.mark("T5")
         return "started"
 

@@ -100,7 +100,7 @@ def test_no_verb_at_all():
     ("words", "message"),
     [
         (("stert",), "there is no verb stert"),
-        (("start", "web"), "there is no verb start"),
+        (("pause", "web"), "there is no verb pause"),
         (("lgos", "web"), "did you mean `vmctl logs`?"),
         (("--frobnicate",), "there is no verb --frobnicate"),
         (("ps", "--frobnicate"), "unrecognized arguments: --frobnicate"),

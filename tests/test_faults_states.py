@@ -3,22 +3,20 @@
 import json
 import os
 import re
-import shutil
 import signal
 
 import pytest
 from support.commands import inspect, ok, refused, vmctl, wait_for
+from support.restarted import OTHER_BOOT, restart_host
 
-from vmctl import backends, engine, paths
+from vmctl import backends, engine
 from vmctl.instances import instance
 from vmctl.linux import mountinfo, processes
-from vmctl.linux.cgroups import Cgroup
 from vmctl.net import switch
 from vmctl.spec.workload import Workload
 
 QUICK = [mode for mode in sorted(backends.modes()) if not backends.load(mode).features.own_kernel]
 EACH_QUICK_MODE = pytest.mark.parametrize("mode", QUICK)
-OTHER_BOOT = "00000000-0000-4000-8000-000000000000"
 
 
 @pytest.fixture(autouse=True)
@@ -73,24 +71,6 @@ def test_a_killed_command(root):
     inst = engine.create(Workload("web", "tiny"), backends.load("container"))
     assert inst.state.boot_id == processes.boot_id() != ""
     assert (row()["status"], row()["reason"]) == ("failed", "the command that started it was killed")
-
-
-def restart_host(name="web"):
-    """Leave what a restart of the host leaves: the state root, in which an earlier boot is recorded."""
-    inst = instance.load(name)
-    for entry in inst.journal.entries():
-        if entry["kind"] == "process":
-            processes.end(entry["pid"], entry["start"])
-    Cgroup(inst.cgroup).remove()
-    mountinfo.unmount_all(paths.state_root())
-    mountinfo.unmount_all(paths.run_root())
-    shutil.rmtree(paths.run_root())
-    for record in ("state.jsonl", "journal"):
-        path = inst.path(record)
-        with open(path) as file:
-            text = file.read()
-        with open(path, "w") as file:
-            file.write(text.replace(processes.boot_id(), OTHER_BOOT))
 
 
 @EACH_QUICK_MODE

@@ -8,7 +8,8 @@ called for each journal entry that is not of a kind of the host.
 A backend records an object in `inst.journal` *before* it makes it. It keeps no state between two calls: the state of a
 start is in the `Start`. It never prints, never exits, and never asks which other backends exist.
 
-Abilities that only some modes have are separate classes (`HasFootprint`, `HasWritable`, `HasReads`, `HasOomKills`);
+Abilities that only some modes have are separate classes (`HasFootprint`, `HasWritable`, `HasReads`, `HasCauses`,
+`HasOomKills`);
 `backends.ability` looks for them by type.
 """
 
@@ -22,7 +23,7 @@ from vmctl.spec.workload import Workload
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
-    from typing import Any, Protocol
+    from typing import Any, Literal, Protocol
 
     from vmctl.linux.events import Events
     from vmctl.needs import Need
@@ -214,6 +215,16 @@ class HasReads:
 
     def reads(self, work: Workload) -> list[str]:
         """Return the files and folders of the host that a start of `work` reads; a cold start evicts them first."""
+        raise NotImplementedError
+
+
+class HasCauses:
+    """The ability to find out why an instance has ended without a report of how its workload ended."""
+
+    ability = "find out why an instance has ended"
+
+    def cause(self, inst: Instance) -> tuple[Literal["exited", "failed"], str]:
+        """Return the status and the reason of an instance of which nothing runs any more."""
         raise NotImplementedError
 
 

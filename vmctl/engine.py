@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
 from vmctl import backends, limits, removal
-from vmctl.backend import Attachment, Backend, Command, Exit, Problem, ReportedExit, Start
+from vmctl.backend import Attachment, Backend, Command, Exit, HasCauses, Problem, ReportedExit, Start
 from vmctl.errors import NotFoundError, StateError, UnavailableError, VmctlError
 from vmctl.instances import instance
 from vmctl.instances.folder import Home, absent, removal_hint
@@ -63,52 +63,39 @@ def up(
     options: Mapping[str, str] | None = None,
     wait: bool = True,
     progress: Progress | None = None,
+    keep: bool = False,
 ) -> Instance:
-    """Start a workload and return its instance once it is ready. After a failure the instance is removed."""
+    """Start a workload and return its instance once it is ready. After a failure the instance is removed.
+
+    With `keep` it stays, as failed, to be looked into.
+    """
     backend = backends.load(mode, options)
-    inst = create(work, backend, held=True)
+    inst = create(work, backend, held=True, options=options)
     try:
         with inst.locked():
             try:
                 bring_up(inst, backend, wait=wait, progress=progress).close()
             except BaseException as error:
-                _remove_failed(inst, backend, error)
+                removal.end_failed(inst, backend, error, keep=keep)
                 raise
     except BaseException:
-        _remove_unlocked(inst, backend)
+        if not keep:
+            removal.remove_unlocked(inst, backend)
         raise
     return inst
 
 
-def _remove_failed(inst: Instance, backend: Backend, error: BaseException) -> None:
-    """Remove an instance after an error; if that fails too, the new error contains both reasons."""
-    try:
-        removal.remove(inst, backend)
-    except (VmctlError, OSError) as leftover:
-        reason = (isinstance(error, Exception) and str(error)) or f"{inst.name} was interrupted"
-        hint, detail = getattr(leftover, "hint", ""), getattr(error, "detail", "")
-        raise VmctlError(f"{reason}; and {leftover}", hint=hint, detail=detail) from error
+def create(
+    work: Workload, backend: Backend, *, held: bool = False, options: Mapping[str, str] | None = None
+) -> Instance:
+    """Check the workload and create the instance's directory; with `held`, the caller has its lock.
 
-
-def _remove_unlocked(inst: Instance, backend: Backend) -> None:
-    """Remove the instance of a command that was interrupted just before `locked`; otherwise it is gone already."""
-    inst.release()
-    if os.path.exists(inst.directory):
-        with suppress(VmctlError, OSError), inst.locked(timeout_s=1.0):
-            removal.remove(inst, backend)
-
-
-def create(work: Workload, backend: Backend, *, held: bool = False) -> Instance:
-    """Check the workload and create the instance's directory; with `held`, the caller has its lock."""
-    _refuse_taken_name(work.name)
+    `options` are those of the backend, for a later start.
+    """
+    if os.path.lexists(Home(work.name, "").directory):  # else the first error would be about ports of that instance
+        raise instance.taken(work.name)
     check(work, backend)
-    return instance.create(work, backend.mode, held=held)
-
-
-def _refuse_taken_name(name: str) -> None:
-    """Raise ConflictError if the name is taken; otherwise the first error would be about ports of that instance."""
-    if os.path.lexists(Home(name, "").directory):
-        raise instance.taken(name)
+    return instance.create(work, backend.mode, held=held, options=options)
 
 
 def bring_up(
@@ -127,6 +114,7 @@ def bring_up(
         progress(inst, "preparing")
     start = backend.prepare(inst, attachment)
     try:
+        inst.state.starts += 1
         inst.save()
         inst.timeline.mark("T0")
         start.begin()
@@ -156,40 +144,55 @@ def run(
     options: Mapping[str, str] | None = None,
     tty: bool = False,
     on_weakened: Callable[[str], None] | None = None,
+    keep: bool = False,
 ) -> Exit:
-    """Run a workload on this process's streams, remove it, and return how it ended.
+    """Run a workload on this process's streams, remove it unless `keep` is set, and return how it ended.
 
     `on_weakened` is called with each text about what makes the isolation weaker.
     """
-    with running(work, backends.load(mode, options), Attachment(tty=tty)) as start:
+    with running(work, backends.load(mode, options), Attachment(tty=tty), keep=keep, options=options) as start:
         if on_weakened:
             for text in start.inst.state.weakened:
                 on_weakened(text)
-        return start.attend()
+        result = start.attend()
+        if keep:
+            from vmctl import again
+
+            again.keep_ended(start.inst, result)
+        return result
 
 
 @contextmanager
 def running(
-    work: Workload, backend: Backend, attachment: Attachment | None = None, *, wait: bool = True
+    work: Workload,
+    backend: Backend,
+    attachment: Attachment | None = None,
+    *,
+    wait: bool = True,
+    keep: bool = False,
+    options: Mapping[str, str] | None = None,
 ) -> Iterator[Start]:
-    """Yield the start of a running instance; the instance is removed at the end of the block, also after an error."""
+    """Yield the start of a running instance.
+
+    The instance is removed at the end of the block, also after an error, unless `keep` is set.
+    """
     if attachment and attachment.tty and not backend.features.tty:
-        raise UnavailableError(
-            f"--tty is not available in mode {backend.mode}",
-            hint="start the workload with `vmctl up`, then open a terminal with `vmctl shell`",
-        )
-    inst = create(work, backend, held=True)
+        hint = "start the workload with `vmctl up`, then open a terminal with `vmctl shell`"
+        raise UnavailableError(f"--tty is not available in mode {backend.mode}", hint=hint)
+    inst = create(work, backend, held=True, options=options)
     try:
         with inst.locked():
             try:
                 with bring_up(inst, backend, attachment, wait=wait) as start:
                     yield start
             except BaseException as error:
-                _remove_failed(inst, backend, error)
+                removal.end_failed(inst, backend, error, keep=keep)
                 raise
-            removal.remove(inst, backend)
+            if not keep:
+                removal.remove(inst, backend)
     finally:
-        _remove_unlocked(inst, backend)
+        if not keep:
+            removal.remove_unlocked(inst, backend)
 
 
 def status(inst: Instance, backend: Backend | None = None) -> str:
@@ -204,6 +207,8 @@ def status(inst: Instance, backend: Backend | None = None) -> str:
         inst.state.exit_source = result.source if result else UNKNOWN
         inst.state.exit_reporter = "guest" if isinstance(result, ReportedExit) else "host"
         inst.state.status = "exited"
+        if result is None and inst.is_of_this_boot() and isinstance(backend, HasCauses):
+            inst.state.status, inst.state.reason = backend.cause(inst)
         _save(inst)
     elif inst.state.status == "created" and not inst.busy():
         inst.recall()  # the command that was starting it has finished or was killed
@@ -257,16 +262,20 @@ def stop(inst: Instance, timeout_s: float | None = None, signum: int | None = No
     """Send a signal to the workload, and SIGKILL after `timeout_s`; the defaults are the instance's."""
     backend = _backend(inst)
     with inst.locked():
-        if status(inst, backend) != "running":
-            return
-        inst.timeline.mark("T7")
-        backend.signal(inst, inst.state.stop_signal if signum is None else signum)
-        if not _ends(inst, backend, inst.state.stop_s if timeout_s is None else timeout_s):
-            backend.signal(inst, signal.SIGKILL)
-            if not _ends(inst, backend, 30.0):
-                raise VmctlError(f"{inst.name} is still running after SIGKILL", hint="`dmesg` may show why")
-        inst.timeline.mark("T8")
-        _save(inst)
+        if status(inst, backend) == "running":
+            _stop(inst, backend, timeout_s, signum)
+        removal.close_ports(inst)
+
+
+def _stop(inst: Instance, backend: Backend, timeout_s: float | None, signum: int | None) -> None:
+    inst.timeline.mark("T7")
+    backend.signal(inst, inst.state.stop_signal if signum is None else signum)
+    if not _ends(inst, backend, inst.state.stop_s if timeout_s is None else timeout_s):
+        backend.signal(inst, signal.SIGKILL)
+        if not _ends(inst, backend, 30.0):
+            raise VmctlError(f"{inst.name} is still running after SIGKILL", hint="`dmesg` may show why")
+    inst.timeline.mark("T8")
+    _save(inst)
 
 
 def kill(inst: Instance, signum: int) -> None:

@@ -7,10 +7,11 @@ after a crash of the host, its mounts, links and processes are gone, so nothing 
 from __future__ import annotations
 
 from vmctl import records
-from vmctl.linux import processes
+from vmctl.linux import filetree, processes
 from vmctl.named import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
 
@@ -34,9 +35,18 @@ class Journal:
 
     def entries(self) -> list[dict[str, Any]]:
         """Return the entries that were recorded and not struck out. Raises UnreadableError for a later format."""
-        entries = self._lines().objects
-        struck = [entry["struck"] for entry in entries if "struck" in entry]
-        return [entry for entry in entries if _names_a_kind(entry) and entry not in struck]
+        found: list[dict[str, Any]] = []
+        for entry in self._lines().objects:
+            if "struck" in entry:  # only what was recorded before: the object may have been made again since then
+                found = [other for other in found if other != entry["struck"]]
+            elif _names_a_kind(entry):
+                found.append(entry)
+        return found
+
+    def replace(self, entries: Sequence[dict[str, Any]]) -> None:
+        """Replace all entries by these, each once; the file is replaced whole. Raises OSError."""
+        kept = [entry for number, entry in enumerate(entries) if entry not in entries[:number]]
+        filetree.write_atomic(self.path, "".join(f"{records.line(entry)}\n" for entry in kept))
 
     def damaged(self) -> int:
         """Return the number of lines that cannot be read: their objects cannot be undone."""

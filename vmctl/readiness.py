@@ -264,6 +264,9 @@ class _LogProbe(_Probe):
         super().__init__(inst)
         self.pattern = re.compile(pattern.encode(), re.MULTILINE)
         self.logs = [LogSearch(path) for path in (inst.stdout_log, inst.stderr_log)]
+        for log in self.logs:  # the output of an earlier run is in it too
+            if log.reader.path in inst.logged:
+                log.reader.skip_to(*inst.logged[log.reader.path])
 
     def succeeds(self) -> bool:
         try:

@@ -208,19 +208,24 @@ def _short(value: Any) -> str:
         return "a deeply nested value"
 
 
+def line(value: Mapping[str, Any]) -> str:
+    """Return an object as a line of a file, without its end."""
+    return json.dumps(versioned(value))
+
+
 def append(path: str, value: Mapping[str, Any]) -> None:
     """Append an object as one line, with one write: a reader sees the whole line, or a last line without an end.
 
     The alternative is to replace a small file by rename(2). Then ext4 writes the file to the disk at once, which takes
     1 to 6 ms (auto_da_alloc in ext4(5)).
     """
-    line = json.dumps(versioned(value)).encode() + b"\n"
+    text = line(value).encode() + b"\n"
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
         if _is_cut(fd):  # by a crash of the host; this line must not become its continuation
-            line = b"\n" + line
-        written = os.write(fd, line)
-        if written < len(line):  # the disk is full; half a line would spoil the next one
+            text = b"\n" + text
+        written = os.write(fd, text)
+        if written < len(text):  # the disk is full; half a line would spoil the next one
             os.ftruncate(fd, os.fstat(fd).st_size - written)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
     finally:

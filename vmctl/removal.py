@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Collection
+from contextlib import suppress
 from functools import partial
 
 from vmctl import backends
 from vmctl.backend import Backend
-from vmctl.errors import VmctlError
+from vmctl.errors import EXIT_VMCTL, VmctlError
 from vmctl.instances import instance
 from vmctl.instances.folder import Folder
 from vmctl.instances.instance import Instance
@@ -47,6 +49,62 @@ def remove(inst: Instance, backend: Backend, *, force: bool = False) -> list[str
     return left
 
 
+KEPT = ("lease", "ids", "link", "layer")  # kinds that a stopped instance needs for its next start
+
+
+def end_run(inst: Instance, backend: Backend) -> None:
+    """Undo what the last run has left on the host, and keep files, ids and address; the caller holds the lock.
+
+    Raises VmctlError with the first failure.
+    """
+    failures, left = _undo(inst, partial(backend.undo, inst), KEPT)
+    if failures or left:
+        raise VmctlError(
+            f"the last run of {inst.name} could not be cleared away: {[*failures, *left][0]}",
+            hint=f"`vmctl rm -f {inst.name}` removes the instance",
+        )
+    inst.journal.replace([entry for entry in inst.journal.entries() if entry["kind"] in KEPT])
+
+
+def close_ports(inst: Instance) -> None:
+    """End the forwarder of an instance that has ended: another one may publish the same ports."""
+    from vmctl.linux import processes
+
+    for entry in inst.journal.entries():
+        if entry["kind"] == "process" and entry.get("role") == "forwarder" and inst.is_of_this_boot():
+            processes.end(entry["pid"], entry["start"])
+
+
+def end_failed(inst: Instance, backend: Backend, error: BaseException, *, keep: bool) -> None:
+    """Remove an instance whose start has failed, or end and keep it; an error whose hint names it gets another hint."""
+    if keep:
+        from vmctl import again
+
+        again.keep(inst, backend, error)
+        return
+    _remove_failed(inst, backend, error)
+    if isinstance(error, VmctlError) and (inst.name in error.hint or not error.hint) and error.exit_code == EXIT_VMCTL:
+        error.hint = f"with --keep the instance stays, for `vmctl logs {inst.name}`"
+
+
+def _remove_failed(inst: Instance, backend: Backend, error: BaseException) -> None:
+    """Remove an instance after an error; if that fails too, the new error contains both reasons."""
+    try:
+        remove(inst, backend)
+    except (VmctlError, OSError) as leftover:
+        reason = (isinstance(error, Exception) and str(error)) or f"{inst.name} was interrupted"
+        hint, detail = getattr(leftover, "hint", ""), getattr(error, "detail", "")
+        raise VmctlError(f"{reason}; and {leftover}", hint=hint, detail=detail) from error
+
+
+def remove_unlocked(inst: Instance, backend: Backend) -> None:
+    """Remove the instance of a command that was interrupted just before `locked`; otherwise it is gone already."""
+    inst.release()
+    if os.path.exists(inst.directory):
+        with suppress(VmctlError, OSError), inst.locked(timeout_s=1.0):
+            remove(inst, backend)
+
+
 def remove_unreadable(name: str) -> list[str]:
     """Remove an instance that cannot be read; return a text for each object that is left.
 
@@ -71,8 +129,8 @@ def _opened(name: str) -> tuple[Folder, Callable[[dict[str, Any]], None] | None]
     return inst, partial(backend.undo, inst)
 
 
-def _undo(home: Folder, others: Callable[[dict[str, Any]], None] | None) -> Undone:
-    """Undo every entry, the newest first: those of the host's kinds here, those of other kinds by `others`."""
+def _undo(home: Folder, others: Callable[[dict[str, Any]], None] | None, kept: Collection[str] = ()) -> Undone:
+    """Undo every entry that is not of a kind in `kept`, the newest first; `others` undoes the kinds of a mode."""
     from vmctl.instances.undo import UNDO
 
     journal = Journal(home.path("journal"))
@@ -81,7 +139,7 @@ def _undo(home: Folder, others: Callable[[dict[str, Any]], None] | None) -> Undo
     except UnreadableError as error:
         return Undone([], [str(error)])
     found = Undone([], [f"{damaged} damaged lines of its journal"] if damaged else [])
-    for entry in reversed(entries):
+    for entry in reversed([entry for entry in entries if entry["kind"] not in kept]):
         try:
             if entry["kind"] in UNDO:
                 UNDO[entry["kind"]](home, entry)

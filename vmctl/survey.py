@@ -52,6 +52,8 @@ def look(name: str) -> Seen | None:
 def _reason(inst: Instance) -> str:
     """Return in words why an instance has failed or its exit code is unknown; "" after an ordinary end."""
     state = inst.state
+    if state.reason:
+        return state.reason
     restarted = not inst.is_of_this_boot()
     if state.status == "created":
         return "the host was restarted during its start" if restarted else "the command that started it was killed"

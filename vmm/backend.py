@@ -12,6 +12,7 @@ from vmctl.backend import (
     Command,
     Features,
     Footprint,
+    HasCauses,
     HasFootprint,
     HasOomKills,
     HasReads,
@@ -33,14 +34,14 @@ from vmm.choices import OPTIONS, Choices
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
-    from typing import Any
+    from typing import Any, Literal
 
     from vmctl.needs import Need
     from vmctl.writable import Writable
     from vmm.watch import GuestWatch
 
 
-class VmBackend(HasFootprint, HasWritable, HasReads, HasOomKills):
+class VmBackend(HasFootprint, HasWritable, HasReads, HasCauses, HasOomKills):
     """The backend of mode `vm`."""
 
     mode = "vm"
@@ -115,6 +116,12 @@ class VmBackend(HasFootprint, HasWritable, HasReads, HasOomKills):
         from vmm import writable
 
         return writable.writable(inst)
+
+    def cause(self, inst: Instance) -> tuple[Literal["exited", "failed"], str]:
+        """See HasCauses: the last words of the guest's kernel or of QEMU."""
+        from vmm import watch
+
+        return watch.cause(inst)
 
     def oom_kills(self, inst: Instance) -> int:
         """See HasOomKills: those of the host, and those that the guest's kernel has reported on its console."""

@@ -46,7 +46,7 @@ def prepare(inst: Instance, choices: Choices) -> tuple[domain.Machine, Cell | No
 
 def _prepare(inst: Instance, choices: Choices) -> tuple[domain.Machine, Cell | None, Launcher]:
     work = inst.work
-    image = store.lease(work.image, inst)
+    image = store.lease(inst.image, inst)
     inst.state.image_digest, inst.state.boot = image.digest, boot.kind(image, work)
     kernel = None if image.disk else kernels.lease(work.vm.kernel, inst)
     chosen = accelerator.choose(choices.accel, work.vm.kernel)
@@ -205,13 +205,14 @@ def _make_ports(inst: Instance) -> None:
     for path in (files.control(inst), *(fifo for fifo, *_ in streams)):
         with suppress(FileExistsError):
             os.mkfifo(path, 0o600)
-    logs = [path for _, path, *_ in streams]
     files.mark_killed(inst, killed=False)
-    for path in (*logs, *(f"{path}.1" for path in logs)):
-        with suppress(FileNotFoundError):
-            os.unlink(path)
-    for path in logs:
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    with suppress(FileNotFoundError):
+        os.unlink(files.marks(inst))
+    for _, path, *_ in streams:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    if inst.state.starts:
+        with open(inst.console_log, "a", encoding="ascii") as file:
+            file.write(f"\n{watch.AGAIN}\n")
     pid, go = recorder.start(streams)
     try:
         inst.state.supervisor_pid, inst.state.supervisor_start = pid, processes.start_time(pid)

@@ -49,7 +49,7 @@ class GuestStart:
             request = StartRequest(machine.name, xml, inst.cgroup, inst.work.network, self._cell)
             actual = self._launcher.create(request)
         except VmctlError as error:
-            error.detail = error.detail or watch.console_tail(inst)
+            error.detail = error.detail or watch.qemu_tail(inst)
             raise
         inst.timeline.mark("T1")
         _remember_process(inst, machine.uuid)
@@ -96,7 +96,7 @@ class GuestStart:
 def _remember_process(inst: Instance, uuid: str) -> None:
     pid = qemu.find(uuid)
     if pid is None:
-        raise VmctlError(f"QEMU of {inst.name} exited at once", detail=watch.console_tail(inst))
+        raise VmctlError(f"QEMU of {inst.name} exited at once", detail=watch.qemu_tail(inst))
     inst.state.pid, inst.state.pid_start = pid, processes.start_time(pid)
     if trace.on:
         from vmctl.linux import commands

@@ -6,6 +6,7 @@ import json
 import re
 import signal
 import time
+from typing import Literal
 
 from vmctl import console
 from vmctl.backend import Exit, ReportedExit
@@ -35,11 +36,14 @@ SOURCES = ("workload", "signal", "oom")  # who may have ended a workload, by the
 BOOTING = "booting"  # firmware or kernel run, which report no marks
 EXIT_SIGNAL = 128  # a shell's exit code for signal n is 128 + n
 SETTLED = "cloud-init"  # the mark when it has finished; its result.json follows
-_LAST_WORDS = {  # text of Linux on the console -> what it means
-    "Kernel panic - not syncing: ": "because its kernel panicked: ",
-    "reboot: Restarting system": "because it was rebooted, which ends it",
-    "reboot: Power down": "because it was switched off from inside",
+AGAIN = "[vmctl: the guest is started again]"  # written to the console between two starts
+_LAST_WORDS: dict[str, tuple[Literal["exited", "failed"], str]] = {  # text of Linux on the console -> what it means
+    "Kernel panic - not syncing: ": ("failed", "its kernel panicked: "),
+    "reboot: Restarting system": ("failed", "QEMU ended while it was rebooting"),
+    "reboot: Power down": ("exited", "it was switched off from inside"),
+    "reboot: System halted": ("exited", "it was halted from inside"),
 }
+_QEMU = "qemu-system-x86_64: "  # how QEMU begins its messages
 AGENT_TIMEOUT_S = 900.0  # until our agent reports: 45 s in an emulated guest, ten times that if many run at once
 CLOUD_INIT_TIMEOUT_S = 1800.0  # after that: cloud-init may install packages
 
@@ -74,8 +78,9 @@ class GuestWatch:
         self._look_at_output()
         self._look_at_marks()
         if not alive and self.result() is None:
+            why = cause(inst)[1]
             raise VmctlError(
-                f"the guest {inst.name} shut down while in phase {self.phase}, {_last_words(inst)}",
+                f"the guest {inst.name} shut down while in phase {self.phase}, because {why}",
                 hint=f"`vmctl logs --boot {inst.name}` shows its console",
                 detail=console_tail(inst),
             )
@@ -91,7 +96,7 @@ class GuestWatch:
 
     def _look_at_output(self) -> None:
         inst = self.inst
-        if "T5" not in inst.timeline.marks_ns and (size_bytes(inst.stdout_log) or size_bytes(inst.stderr_log)):
+        if "T5" not in inst.timeline.marks_ns and inst.has_output():
             inst.timeline.mark("T5")
 
     def _look_at_marks(self) -> None:
@@ -165,17 +170,30 @@ def reported_oom_kills(inst: Instance) -> int:
 
 
 def console_tail(inst: Instance) -> str:
-    """Return the last lines of the serial console, or of QEMU's log if the console is empty."""
-    return _tail(inst.console_log) or _tail(files.qemu_log(inst))
+    """Return the last lines of the serial console since the last start."""
+    return "\n".join(_console(inst)[-CONSOLE_TAIL_LINES:])
 
 
-def _last_words(inst: Instance) -> str:
-    """Return what the console shows of the reason for which a guest is gone: its kernel's last words."""
-    for line in reversed(_lines(inst.console_log)):
-        for text, meaning in _LAST_WORDS.items():
+def qemu_tail(inst: Instance) -> str:
+    """Return the last messages of QEMU; libvirt writes the command line before them, which is left out."""
+    lines = _lines(files.qemu_log(inst))
+    return "\n".join(line for line in lines[-CONSOLE_TAIL_LINES:] if _QEMU in line or "error" in line)
+
+
+def cause(inst: Instance) -> tuple[Literal["exited", "failed"], str]:
+    """Return status and reason of a guest that is gone: its kernel's last words on the console, or QEMU's."""
+    for line in reversed(_console(inst)):
+        for text, (status, meaning) in _LAST_WORDS.items():
             if text in line:
-                return f"{meaning}{line.partition(text)[2][:200].rstrip()}"
-    return "without reporting why: QEMU was killed, or could not go on"
+                return status, f"{meaning}{line.partition(text)[2][:200].rstrip()}" if meaning[-1] == " " else meaning
+    message = qemu_tail(inst).rpartition(_QEMU)[2]
+    return "failed", f"QEMU ended: {message}" if message else "QEMU was killed"
+
+
+def _console(inst: Instance) -> list[str]:
+    """Return the last lines of the console since the last start."""
+    lines = _lines(inst.console_log)
+    return lines[len(lines) - lines[::-1].index(AGAIN) :] if AGAIN in lines else lines
 
 
 def _error(inst: Instance, line: str) -> VmctlError:
@@ -203,10 +221,6 @@ def _cloud_init_errors(result: str) -> list[str]:
         return [str(error) for error in json.loads(result)["v1"]["errors"]]
     except (ValueError, KeyError, TypeError, RecursionError):
         return [f"it wrote no valid result ({result.strip() or 'nothing'})"]
-
-
-def _tail(path: str) -> str:
-    return "\n".join(_lines(path)[-CONSOLE_TAIL_LINES:])
 
 
 def _lines(path: str) -> list[str]:

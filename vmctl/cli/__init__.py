@@ -34,6 +34,8 @@ VERBS = {
     "shell": "open a shell in a running instance",
     "logs": "show the output of a workload, or the console of a guest",
     "stop": "stop instances: send SIGTERM, and SIGKILL after a timeout",
+    "start": "start instances again that have ended, with their files, and wait until they are ready",
+    "restart": "stop instances and start them again",
     "kill": "send a signal to instances",
     "wait": "wait until instances exit and print their exit codes",
     "rm": "remove instances",
@@ -51,7 +53,9 @@ VERBS = {
 }
 
 # verbs that make, enter or remove namespaces, cgroups and mounts: an ordinary user has these in namespaces of vmctl
-_IN_NAMESPACES = frozenset("up run exec shell stop kill rm down inspect diff commit prune df bench".split())
+_IN_NAMESPACES = frozenset(
+    "up run exec shell start restart stop kill rm down inspect diff commit prune df bench".split()
+)
 _IMAGES_IN_NAMESPACES = frozenset("build rm prune".split())
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -47,6 +47,7 @@ def _document(seen: Seen) -> dict[str, Any]:
         image_digest=inst.state.image_digest,
         accelerator=inst.state.accelerator,
         boot=inst.state.boot,
+        starts=inst.state.starts,
         warnings=inst.state.warnings,
         weakened=inst.state.weakened,
         limits={"asked": limits.asked(inst.work), "granted": inst.state.limits},

@@ -48,9 +48,12 @@ def arguments(parser: ArgumentParser) -> None:
         "-d", "--detach", action="store_true", help="leave it in the background, print its name, and do not remove it"
     )
     parser.add_argument(
-        "--rm", action="store_true", help="no effect: an instance in the foreground is always removed at its end"
+        "--rm",
+        action="store_true",
+        help="no effect: an instance in the foreground is removed at its end",
     )
     _add_instance(parser)
+    parser.add_argument("--keep", action="store_true", help="keep the instance when it has ended")
     _add_process(parser)
     _add_stop(parser)
     _add_limits(parser)
@@ -144,7 +147,7 @@ def run(args: Namespace) -> int:
     work = _workload(args)
     if args.detach:
         return _detached(args, work)
-    result = engine.run(work, args.mode, options=modes.chosen(args), tty=args.tty, on_weakened=_warn)
+    result = engine.run(work, args.mode, options=modes.chosen(args), tty=args.tty, on_weakened=_warn, keep=args.keep)
     if result.source == "oom":
         print("vmctl: the workload ran out of memory and was killed by the kernel (OOM)", file=sys.stderr)
     return result.code
@@ -232,4 +235,8 @@ def _workload(args: Namespace) -> Workload:
         "stop_timeout": args.stop_timeout and args.stop_timeout + "s" * args.stop_timeout.isdigit(),
         "container": {"userns": args.userns},
     }
-    return flags.workload(document, FLAGS)
+    work = flags.workload(document, FLAGS)
+    # a later start may be in another folder
+    return work._replace(
+        volumes=tuple(volume._replace(source=os.path.abspath(volume.source)) for volume in work.volumes)
+    )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 from vmctl import backends, console, engine
 from vmctl.backend import Backend
@@ -24,17 +25,23 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("spec", metavar="SPEC", help="workload file")
     modes.add(parser)
     parser.add_argument("--name", help="name of the instance (default: the workload's)")
+    add_wait(parser)
+    parser.add_argument(
+        "--explain", action="store_true", help="show each step on the host, with its raw command and the reason"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="like --explain, but start nothing")
+    parser.add_argument("--keep", action="store_true", help="keep the instance if its start fails, to look into it")
+    parser.add_argument("-q", "--quiet", action="store_true", help="print only the name")
+
+
+def add_wait(parser: argparse.ArgumentParser) -> None:
+    """Add --wait and --no-wait."""
     parser.add_argument(
         "--wait",
         action=argparse.BooleanOptionalAction,
         default=True,
         help="wait until it is ready and, if a system boots, cloud-init has finished (default)",
     )
-    parser.add_argument(
-        "--explain", action="store_true", help="show each step on the host, with its raw command and the reason"
-    )
-    parser.add_argument("--dry-run", action="store_true", help="like --explain, but start nothing")
-    parser.add_argument("-q", "--quiet", action="store_true", help="print only the name")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -47,17 +54,29 @@ def run(args: argparse.Namespace) -> int:
         if args.dry_run:
             engine.check(work, backend)
             return 0
+    with shown() as progress:
+        inst = engine.up(work, args.mode, options=options, wait=args.wait, progress=progress, keep=args.keep)
+    report(inst, quiet=args.quiet)
+    return 0
+
+
+@contextmanager
+def shown() -> Iterator[engine.Progress]:
+    """Yield a function that shows the progress of a start on the terminal; the line is removed at the end."""
     progress = output.Progress()
     try:
-        inst = engine.up(work, args.mode, options=options, wait=args.wait, progress=_shown_on(progress))
+        yield _shown_on(progress)
     finally:
         progress.clear()
+
+
+def report(inst: Instance, *, quiet: bool) -> None:
+    """Print the name of an instance that was started, and the rest to stderr."""
     print(inst.name)
     for warning in (*inst.state.weakened, *inst.state.warnings):
         output.note(f"warning: {warning}")
-    if not args.quiet:
+    if not quiet:
         output.note(_summary(inst))
-    return 0
 
 
 def _shown_on(progress: output.Progress) -> engine.Progress:

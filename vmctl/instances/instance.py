@@ -6,7 +6,7 @@ import errno
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 
 from vmctl import paths, records
@@ -23,6 +23,20 @@ from vmctl.spec.workload import Workload
 if TYPE_CHECKING:
     from typing import Any, Literal
 
+_OF_ALL_RUNS = (
+    "id",
+    "mode",
+    "created",
+    "image_digest",
+    "address",
+    "mac",
+    "boot",
+    "stop_s",
+    "stop_signal",
+    "options",
+    "own",
+)
+_NOTHING = (0, 0)  # the inode and the size of a log without content
 _HEX_DIGITS = set("0123456789abcdef")
 
 STATE = "state.jsonl"  # a line per change; the last whole line counts
@@ -56,14 +70,17 @@ class State:
     exit_code: int | None = None  # None after the exit if the code is unknown
     exit_source: str | None = None  # workload | signal | oom | vmctl | unknown
     exit_reporter: str | None = None  # host: seen by the host's kernel; guest: only the guest reports it
-    boot_id: str = ""  # of the kernel that ran when it was created; "" before this was recorded
+    reason: str = ""  # why it has failed, if the record shows that
+    boot_id: str = ""  # of the kernel that ran at its last start; "" before this was recorded
+    starts: int = 0  # how many times the workload was started
+    options: dict[str, Any]  # of its mode, as given at the first start
     warnings: list[str]  # of the last start, for the user
     weakened: list[str]  # what the workload asked for that makes the isolation of the last start weaker
     limits: dict[str, Any]  # in effect since the last start, see vmctl/limits.py
     own: dict[str, Any]  # values that only the backend reads
 
     def __init__(self, **values: Any) -> None:
-        self.warnings, self.weakened, self.limits, self.own = [], [], {}, {}
+        self.warnings, self.weakened, self.options, self.limits, self.own = [], [], {}, {}, {}
         vars(self).update(values)
 
     @classmethod
@@ -96,6 +113,26 @@ class Instance(Folder):
         self.state = state
         self.journal = Journal(self.path("journal"))
         self.timeline = Timeline()
+        self.logged: dict[str, tuple[int, int]] = {}  # log -> inode and size, when this process started it again
+
+    @property
+    def image(self) -> str:
+        """The image: its digest once it was started, because the name may belong to another image by now."""
+        return self.state.image_digest or self.work.image
+
+    def has_output(self) -> bool:
+        """Return whether the workload has written to its logs since this start."""
+        return any(_place(path) != self.logged.get(path, _NOTHING) for path in (self.stdout_log, self.stderr_log))
+
+    def forget_run(self) -> None:
+        """Begin a new run: what was recorded of the last one is replaced, identity and address stay."""
+        old = self.state
+        kept = {name: getattr(old, name) for name in _OF_ALL_RUNS}
+        self.state = State(
+            **kept, starts=old.starts or int("T0" in self.timeline.marks_ns), boot_id=processes.boot_id()
+        )
+        self.timeline = Timeline()
+        self.logged = {path: _place(path) for path in (self.stdout_log, self.stderr_log)}
 
     def save(self) -> None:
         """Append state and timeline as one line. Raises NotFoundError if the instance has been removed."""
@@ -129,14 +166,22 @@ class Instance(Folder):
             yield
 
 
-def create(work: Workload, mode: str, *, held: bool = False) -> Instance:
+def _place(path: str) -> tuple[int, int]:
+    """Return the inode and the size of a log; zeros if nothing is written to it."""
+    with suppress(FileNotFoundError):
+        if (status := os.stat(path)).st_size:
+            return status.st_ino, status.st_size
+    return _NOTHING
+
+
+def create(work: Workload, mode: str, *, held: bool = False, options: Mapping[str, str] | None = None) -> Instance:
     """Create the directory of a new instance. Raises ConflictError if the name is taken.
 
     With `held`, the instance's lock is held from the moment at which it has its name, until the caller leaves `locked`:
     a new instance that nobody has locked looks like one whose command was killed.
     """
     check_name(work.name)
-    inst = Instance(work.name, work, _new_state(mode))
+    inst = Instance(work.name, work, _new_state(mode, options or {}))
     os.makedirs(paths.instances_root(), mode=0o700, exist_ok=True)
     remove_unfinished()
     # The directory appears with its content or not at all: without a mode it could not be removed properly.
@@ -160,8 +205,9 @@ def create(work: Workload, mode: str, *, held: bool = False) -> Instance:
     return inst
 
 
-def _new_state(mode: str) -> State:
-    return State(id=os.urandom(4).hex(), mode=mode, created=time.time(), boot_id=processes.boot_id())
+def _new_state(mode: str, options: Mapping[str, str]) -> State:
+    identity, now_s, boot_id = os.urandom(4).hex(), time.time(), processes.boot_id()
+    return State(id=identity, mode=mode, created=now_s, boot_id=boot_id, options=dict(options))
 
 
 def _make_locked(inst: Instance) -> int:

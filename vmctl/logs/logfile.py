@@ -49,6 +49,18 @@ class LogReader:
         self.close()
         self._parts = kept
 
+    def skip_to(self, inode: int, position: int) -> None:
+        """Move to a position in the part with this inode; to the begin if there is no such part any more."""
+        self.close()
+        self._open_newer()
+        for number, fd in enumerate(self._parts):
+            if os.fstat(fd).st_ino == inode:
+                os.lseek(fd, position, os.SEEK_SET)
+                for older in self._parts[:number]:
+                    os.close(older)
+                del self._parts[:number]
+                return
+
     def close(self) -> None:
         """Close the files; repeatable."""
         while self._parts:

@@ -17,7 +17,7 @@ from vmctl.net import Link, guard, switch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
-    from typing import Any
+    from typing import Any, TypeGuard
 
     from vmctl.journal import Journal
     from vmctl.net import Owner
@@ -82,12 +82,16 @@ class BridgeNetwork:
                 self._ensure(owner, is_first=False)
                 return link
             used = switch.used(folder)
-            link = self._link(owner, self.subnet.first_free(used))
+            link = self._link(owner, held if self._is_free(held, used) else self.subnet.first_free(used))
             journal.record("link", address=link.address, device=link.device, **self._entry())
             # the lease comes last: so the bridge of every lease exists
             self._ensure(owner, is_first=not any(address in self.subnet for address in used))
             switch.take(folder, link.address, owner.directory)
         return link
+
+    def _is_free(self, held: str | None, used: Collection[str]) -> TypeGuard[str]:
+        """Return whether a former address of the owner is available, after a restart of the host."""
+        return held is not None and held in self.subnet and held not in used
 
     def make_tap(self, link: Link) -> str:
         """Make the persistent tap of a guest, on the bridge and up, and return its name (in the switch); repeatable.

@@ -1,0 +1,65 @@
+"""Start an instance again, from the workload that was recorded and with its files; keep one whose start has failed."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from vmctl import backends, engine, removal
+from vmctl.backend import Backend, Exit
+from vmctl.errors import EXIT_VMCTL, VmctlError
+from vmctl.instances import instance
+from vmctl.instances.folder import removal_hint
+from vmctl.instances.instance import Instance
+from vmctl.records import UnreadableError
+
+
+def start(name: str, *, wait: bool = True, progress: engine.Progress | None = None) -> Instance | None:
+    """Start an instance that has ended and return it once it is ready; None if it runs already.
+
+    If the start fails, the instance is kept, as failed. Raises NotFoundError, UnavailableError if something that it
+    needs is gone or in use, which changes nothing, and other errors of vmctl.errors.
+    """
+    inst = instance.load(name)
+    try:
+        backend = backends.load(inst.state.mode, inst.state.options)
+    except VmctlError as error:
+        raise UnreadableError(f"{name}: {error}", hint=removal_hint(name)) from error
+    with inst.locked():
+        if engine.status(inst, backend) == "running":
+            return None
+        removal.end_run(inst, backend)  # first: its forwarder has its ports
+        engine.check(inst.work._replace(image=inst.image), backend)
+        inst.forget_run()
+        inst.save()
+        try:
+            engine.bring_up(inst, backend, wait=wait, progress=progress).close()
+        except BaseException as error:
+            keep(inst, backend, error)
+            raise
+    return inst
+
+
+def restart(
+    name: str, timeout_s: float | None = None, *, wait: bool = True, progress: engine.Progress | None = None
+) -> Instance | None:
+    """Stop an instance, if it runs, and start it again; see `engine.stop` and `start`."""
+    engine.stop(instance.load(name), timeout_s)
+    return start(name, wait=wait, progress=progress)
+
+
+def keep(inst: Instance, backend: Backend, error: BaseException) -> None:
+    """End what a failed start has left running and record the reason; the files of the instance stay."""
+    removal.end_run(inst, backend)
+    inst.state.status = "failed"
+    inst.state.reason = (isinstance(error, Exception) and str(error)) or "its start was interrupted"
+    inst.state.exit_code = getattr(error, "exit_code", EXIT_VMCTL)
+    inst.state.exit_source = "vmctl"
+    with suppress(OSError):  # a full disk
+        inst.save()
+
+
+def keep_ended(inst: Instance, result: Exit) -> None:
+    """Record the end of an attached workload whose instance stays."""
+    inst.state.exit_code, inst.state.exit_source = result
+    inst.state.status = "exited"
+    inst.save()

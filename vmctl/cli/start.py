@@ -1,0 +1,33 @@
+"""vmctl start."""
+
+from __future__ import annotations
+
+import argparse
+
+from vmctl import again
+from vmctl.cli import each, output, up
+
+EXAMPLE = "vmctl start web"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("names", metavar="NAME", nargs="+", help="instance")
+    up.add_wait(parser)
+    parser.add_argument("-q", "--quiet", action="store_true", help="print only the names")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Start each and print its name; one that runs already is not an error."""
+
+    def start(name: str) -> None:
+        with up.shown() as progress:
+            inst = again.start(name, wait=args.wait, progress=progress)
+        if inst is not None:
+            up.report(inst, quiet=args.quiet)
+            return
+        print(name)
+        if not args.quiet:
+            output.note(f"{name} is running already")
+
+    return each(args.names, start, echo=False)
