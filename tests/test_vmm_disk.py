@@ -36,3 +36,12 @@ def test_disk_too_small_for_a_file_system(tmp_path):
     with pytest.raises(CommandError):
         disk.make(str(tmp_path / "disk.img"), 4096)
     assert not (tmp_path / "disk.img").exists()
+
+
+def test_a_guest_does_not_choose_the_size_of_its_raw_disk(tmp_path):
+    """It can write the header of a qcow2 disk to it: QEMU's limit for the size of files would be that of the header."""
+    path = str(tmp_path / "disk.img")
+    disk.make(path, 64 * MIB)
+    with open(path, "r+b") as file:
+        file.write(b"QFI\xfb" + bytes(20) + (1 << 62).to_bytes(8, "big"))
+    assert disk.size_bytes(path, raw=True) == disk.file_bytes(path, raw=True) == 64 * MIB

@@ -60,20 +60,24 @@ def make_overlay(path: str, base: str, size_bytes: int | None) -> None:
     _rename(temporary, path)
 
 
-def file_bytes(path: str) -> int:
+def file_bytes(path: str, *, raw: bool) -> int:
     """Return a size in bytes that the disk's file never exceeds: a qcow2 file also has tables, 1/8192 and less.
 
     A raw disk has its full size from the beginning.
     """
-    size, file_size = size_bytes(path), os.path.getsize(path)
-    return size if size == file_size else int(size * 1.01) + QCOW2_TABLES_BYTES
+    size = size_bytes(path, raw=raw)
+    return size if raw else int(size * 1.01) + QCOW2_TABLES_BYTES
 
 
-def size_bytes(path: str) -> int:
-    """Return the size of the disk that a guest sees in a file: raw, or qcow2 with the size in its header."""
+def size_bytes(path: str, *, raw: bool) -> int:
+    """Return the size of the disk that a guest sees in a file: raw, or qcow2 with the size in its header.
+
+    The guest can write a header to a raw disk, so the caller must know which one it is.
+    """
+    if raw:
+        return os.path.getsize(path)
     with open(path, "rb") as file:
-        head = file.read(32)
-    return int.from_bytes(head[24:32], "big") if head[:4] == b"QFI\xfb" else os.path.getsize(path)
+        return int.from_bytes(file.read(32)[24:32], "big")
 
 
 def overlay_command(path: str, base: str, size_bytes: int | None) -> list[str]:

@@ -109,7 +109,7 @@ def _confine(inst: Instance, image: Image, machine: domain.Machine) -> Cell:
         read_only=(machine.emulator, machine.seed, *shared_files(machine, image)),
         writable=(machine.disk, files.control(inst)),
         for_libvirt=(machine.console, *outputs, files.libvirt_root(inst), files.capabilities()),
-        file_bytes=disk.file_bytes(machine.disk),
+        file_bytes=disk.file_bytes(machine.disk, raw=bool(machine.kernel)),
         threads=machine.vcpus + confinement.THREADS,
     )
 

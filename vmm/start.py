@@ -15,7 +15,7 @@ from vmctl.linux.cgroups import Cgroup
 from vmctl.linux.filetree import write_atomic
 from vmctl.linux.stdio import signals_to
 from vmctl.named import TYPE_CHECKING
-from vmm import control, disk, domain, files, qemu, watch
+from vmm import boot, control, disk, domain, files, qemu, watch
 from vmm.confinement import Cell
 from vmm.domain import Machine
 from vmm.launcher import Launcher, StartRequest
@@ -117,7 +117,7 @@ def _limits(inst: Instance, actual: dict[str, int]) -> dict[str, Any]:
         "cpus": Cgroup(inst.cgroup).granted().cpus or float(actual["vcpus"]),
         "memory_bytes": actual["memory_bytes"],
         "pids": inst.state.limits.get("pids"),
-        "disk_bytes": disk.size_bytes(files.disk(inst)),
+        "disk_bytes": disk.size_bytes(files.disk(inst), raw=inst.state.boot != boot.DISK),
         "log_bytes": None,  # QEMU's limit is for all of its files
     }
 
