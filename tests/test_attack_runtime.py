@@ -2,12 +2,16 @@
 
 import contextlib
 import os
+import subprocess
+import sys
 import time
 
 import pytest
 from support.attack_table import modes
 from support.attacks import image
 from support.tars import fifo, folder, hard, link
+
+import vmctl
 
 pytestmark = pytest.mark.timeout(900)
 FDS = range(3, 24)
@@ -136,3 +140,35 @@ def test_volumes_through_links(caller, mode, canary):
         )
         canary.check(seen)
     assert host_mounts() == mounts
+
+
+PLANTED = "import os\nos.write(2, b'imported from the image')\n"
+FINDS = ("true", "/etc/passwd", "/no/such", "-u nobody true", "-u no-such true", "-w /new true", "--read-only true")
+
+
+@pytest.mark.attack(
+    "brings Python modules in the places of the host's, for the process that starts it (CVE-2019-14271)"
+)
+@modes("container", "host")
+def test_modules_of_the_image(caller, mode, canary):
+    root = os.path.dirname(os.path.dirname(os.path.abspath(vmctl.__file__)))
+    places = (os.path.dirname(os.__file__), root, os.path.join(root, "vmctl"), os.path.join(root, "vmctl/linux"))
+    names = [*sorted(sys.stdlib_module_names), "commands", "errors", "trace"]
+    entries = [
+        (f"{place.lstrip('/')}/{name}.py", {"mode": 0o644}, PLANTED.encode()) for place in places for name in names
+    ]
+    image(caller, "planted", *entries)
+    for words in FINDS:
+        *options, command = words.split()
+        seen = [run(caller, mode, *options, "planted", "--", command)]
+        seen.append(caller.vmctl("--trace", "-", "run", "--mode", mode, *options, "planted", "--", command))
+        assert "imported from the image" not in str(seen)
+        canary.check(*seen)
+    assert no_import() == "ModuleNotFoundError: No module named 'wave'"
+
+
+def no_import():
+    """Return the error of an import in a process that has entered a root."""
+    program = "from containers import launch\nlaunch.import_nothing()\nimport wave"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    return done.stderr.splitlines()[-1]
