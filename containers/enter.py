@@ -8,7 +8,7 @@ from functools import partial
 
 from containers import identity, imagepath
 from containers.attend import Connection
-from containers.launch import Launch, Streams, enter_folder, execute, import_nothing, redirect
+from containers.launch import Launch, Streams, enter_folder, execute, redirect
 from containers.reports import describe, revive
 from vmctl import trace
 from vmctl.backend import Command
@@ -93,7 +93,7 @@ def _child(
 ) -> NoReturn:
     try:
         os.setsid()  # see launch
-        import_nothing()
+        imagepath.import_nothing()
         others = launch.namespaces & ~syscalls.CLONE_NEWPID
         if others:
             syscalls.setns(container, others)

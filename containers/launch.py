@@ -10,7 +10,6 @@ import errno
 import os
 import select
 import stat
-import sys
 from collections.abc import Mapping
 from time import monotonic_ns
 
@@ -181,7 +180,7 @@ def enter_root(launch: Launch) -> None:
     only where it sees them already. As long as it is there, `/..` leads to it, so no link of the image may be followed.
     """
     own_mounts = bool(launch.namespaces & syscalls.CLONE_NEWNS)
-    import_nothing()
+    imagepath.import_nothing()
     if own_mounts:  # else the mounts below would appear on the host
         syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
     _attach_root(launch)
@@ -218,11 +217,6 @@ def enter_root(launch: Launch) -> None:
         _attach(init, _INIT)
         syscalls.mount(None, _INIT, None, syscalls.MS_BIND | syscalls.MS_REMOUNT | syscalls.MS_RDONLY)
     os.umask(0o022)
-
-
-def import_nothing() -> None:
-    """Refuse all imports from now on: inside, the paths of the host's modules are the image's (CVE-2019-14271)."""
-    sys.meta_path.clear()
 
 
 def _make_read_only(workdir: str) -> None:

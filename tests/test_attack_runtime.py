@@ -169,6 +169,6 @@ def test_modules_of_the_image(caller, mode, canary):
 
 def no_import():
     """Return the error of an import in a process that has entered a root."""
-    program = "from containers import launch\nlaunch.import_nothing()\nimport wave"
+    program = "from containers import imagepath\nimagepath.import_nothing()\nimport wave"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     return done.stderr.splitlines()[-1]

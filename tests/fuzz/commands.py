@@ -62,7 +62,7 @@ FLAGS = ("--", "--format=json", "--help", "-h", "-", "--mode=vm", "--mode", "--n
 WORDS = tuple(
     f"{word}\0" for word in (*FLAGS, "web", "tiny", "web.yaml", "/dev/zero", "/", "..", "9" * 400, "nan", "1e9")
 )
-# what these do needs an instance or an image, and there is none
+# they need an instance or an image, which do not exist here
 HARMLESS = frozenset("run up exec shell ps logs stop kill wait rm inspect diff commit completion spec down".split())
 IMAGE = frozenset("ls inspect history tag".split())
 
