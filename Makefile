@@ -34,6 +34,7 @@ soak:                   ## 2,000 cycles of containers and 60 of guests with SIGK
 	cd tests && $(as_root) ../$(bin)/python -m soak --cycles 200 --mode host $(SEED)
 	cd tests && $(as_root) ../$(bin)/python -m soak --cycles 60 --mode vm $(SEED)
 	cd tests && $(as_root) ../$(bin)/python -m soak --cycles 500 --mode container --mode host --user $(SEED)
+	cd tests && $(as_root) ../$(bin)/python -m soak --cycles 20 --mode vm --user $(SEED)
 
 crowd:                  ## 300 containers at once: the last start compared with the first, `ps`, and nothing left; other numbers: COUNT=1000
 	.ci/setup --tests

@@ -153,6 +153,29 @@ def test_images_are_removed_from_a_full_disk(disk, tmp_path):
     assert left(disk) == []
 
 
+@pytest.mark.parametrize("step", ["RUN head -c 60000000 /dev/zero >/made", "COPY large /made", "ENV A=b"])
+def test_a_build_on_a_full_disk(disk, tmp_path, step):
+    """It ends with the reason, its earlier images stay, and what it had made is removed."""
+    archive, context = str(tmp_path / "tiny.tar"), tmp_path / "context"
+    ok("image", "export", "tiny", "-o", archive)
+    os.unlink(paths.images_root())
+    ok("image", "import", archive, "--name", "tiny")
+    context.mkdir()
+    (context / "large").write_bytes(os.urandom(40 << 20))
+    (context / "Dockerfile").write_text(f"FROM tiny\n{step}\n")
+    before = ok("image", "ls", "--format", "json")
+    if step.startswith("ENV") or disk.kind == "inodes":
+        disk.fill()
+    result = vmctl("image", "build", "-t", "new", str(context))
+    assert result.code != 0, result
+    assert "internal error" not in result.err
+    assert "No space left" in result.err or "full" in result.err, result
+    assert ok("image", "ls", "--format", "json") == before
+    ok("image", "rm", "tiny")
+    ok("prune", "-f")
+    assert left(disk) == []
+
+
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("disk", ["blocks"], indirect=True)
 def test_a_guest_on_a_full_disk(disk, tmp_path):

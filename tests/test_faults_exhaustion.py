@@ -13,6 +13,7 @@ from support.commands import VMCTL, Result, ok, vmctl
 from support.host_state import PREFIX
 
 from vmctl import backends, paths
+from vmctl.errors import VmctlError
 from vmctl.instances import instance
 from vmctl.linux import cgroups, mountinfo, syscalls
 
@@ -169,3 +170,41 @@ def test_no_space_in_the_run_folder(root):
         assert instance.names() == []
     finally:
         mountinfo.unmount_all(paths.run_root())
+
+
+# Loop devices and control groups
+
+
+WITHOUT_LOOPS = """
+mount -t tmpfs x "$1" && cp -a /dev/null /dev/zero /dev/full /dev/random /dev/urandom /dev/tty "$1" && mkdir "$1/pts"
+[ "$2" = none ] || cp -a /dev/loop-control "$1"
+mount --move "$1" /dev && shift 2 && exec "$@"
+"""
+
+
+@pytest.mark.parametrize("kept", ["none", "control"])
+def test_no_loop_device(root, tmp_path, kept):
+    words = ["unshare", "--mount", "sh", "-c", WITHOUT_LOOPS, "sh", str(tmp_path), kept, VMCTL]
+    run = ["run", "--network", "none", "--disk", "16M", "tiny", "--", "true"]
+    done = subprocess.run([*words, *run], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 125, done
+    assert "no loop device can be had: No such file or directory\nhint: `losetup -a`" in done.stderr
+    assert nothing_is_left()
+
+
+def test_no_further_control_group(tmp_path):
+    """cgroup.max.descendants exists in version 2 only, also in a hierarchy without controllers."""
+    syscalls.mount("cgroup2", str(tmp_path), "cgroup2")
+    group = tmp_path / f"test-{PREFIX}"
+    group.mkdir()
+    try:
+        (group / "cgroup.max.descendants").write_text("1")
+        cgroups._make(str(group / "vmctl"), 2, [])
+        with pytest.raises(VmctlError, match="no further control group can be made") as caught:
+            cgroups._make(str(group / "vmctl/web"), 2, [])
+        assert "cgroup.max.descendants" in caught.value.hint
+    finally:
+        with suppress(FileNotFoundError):
+            (group / "vmctl").rmdir()
+        group.rmdir()
+        mountinfo.unmount_all(str(tmp_path))

@@ -7,6 +7,7 @@ import signal
 import pytest
 from support.commands import VMCTL, free_port, get, ok, wait_for
 from support.ordinary_user import OrdinaryUser
+from support.registries import registry
 
 from vmctl.linux import processes
 
@@ -469,3 +470,16 @@ def holders(user):
     """Return the holders; a child of theirs, which is about to execute sleep(1), has the same command line."""
     found = [pid for pid in user.processes() if "vmctl-holder" in processes.command(pid)]
     return [pid for pid in found if int(processes.fields(pid)[1]) not in found]
+
+
+def test_push_and_pull(user, tmp_path):
+    with registry(str(tmp_path)) as host:
+        user.ok("image", "tag", "tiny", f"{host}/team/tiny:1")
+        user.ok("image", "push", "--tls-verify=false", f"{host}/team/tiny:1")
+        before = json.loads(user.ok("image", "inspect", f"{host}/team/tiny:1"))
+        user.ok("image", "rm", f"{host}/team/tiny:1")
+        user.ok("image", "pull", "--tls-verify=false", f"{host}/team/tiny:1")
+        assert json.loads(user.ok("image", "inspect", f"{host}/team/tiny:1")) == before
+        result = run(user, "container", f"{host}/team/tiny:1", "--", "echo", "pulled")
+        assert (result.code, result.out) == (0, "pulled\n")
+        user.ok("image", "rm", f"{host}/team/tiny:1")

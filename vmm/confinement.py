@@ -89,7 +89,7 @@ def enter(cell: Cell, *, without_network: bool) -> None:
     """
     _limit(resource.RLIMIT_CORE, 0)  # the guest's memory
     _limit(resource.RLIMIT_FSIZE, cell.file_bytes)
-    if usernamespace.is_host_root():  # counted per user, and not applied to root; for another it is the user's sum
+    if usernamespace.is_host_root():  # counted per user, and not applied to root; libvirt sets that of a user's QEMU
         _limit(resource.RLIMIT_NPROC, cell.threads)
     flags = syscalls.CLONE_NEWNS | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS | syscalls.CLONE_NEWCGROUP
     syscalls.unshare(flags | (syscalls.CLONE_NEWNET if without_network else 0))

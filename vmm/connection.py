@@ -69,8 +69,10 @@ class Connection:
             raise VmctlError(f"libvirt cannot translate the domain: {_sentence(error)}") from error
 
 
-def make_root(root: str) -> str:
+def make_root(root: str, threads: int | None = None) -> str:
     """Create the root folder of an embedded driver and return its URI. One of an earlier start is removed.
+
+    `threads` is how many QEMU may have; libvirt sets this limit for QEMU alone (RLIMIT_NPROC, setrlimit(2)).
 
     As uid 0 of a user namespace libvirt writes to /run/libvirt regardless of its root, and the path of a socket in the
     home of a user is too long. So for an ordinary user this process, which must be a child that ends with libvirt, gets
@@ -89,7 +91,7 @@ def make_root(root: str) -> str:
         os.makedirs(folder, exist_ok=True)
     os.symlink(shared, link)
     with open(os.path.join(root, "etc", "qemu.conf"), "w", encoding="utf-8") as file:
-        file.write(QEMU_CONF)
+        file.write(QEMU_CONF if threads is None else f"{QEMU_CONF}max_processes = {threads}\n")
     if not usernamespace.is_host_root():
         _cover_run(root)
         root = files.ALIAS

@@ -93,8 +93,7 @@ def _record_ending(inst: Instance, image: Image) -> None:
 def _confine(inst: Instance, image: Image, machine: domain.Machine) -> Cell:
     """Give QEMU's user the files of the guest, and return the confinement."""
     uid = None
-    # Of an ordinary user only the own groups may open /dev/kvm.
-    if usernamespace.is_host_root() or machine.accelerator != "kvm":
+    if _has_own_uid(machine.accelerator):
         uid = inst.state.own[OWN_UID] = ids.take(inst, inst.state.own.get(OWN_UID))
     else:
         inst.state.warnings.append("QEMU runs with the uid of this user, though in a file system with only its files")
@@ -112,6 +111,11 @@ def _confine(inst: Instance, image: Image, machine: domain.Machine) -> Cell:
         file_bytes=disk.file_bytes(machine.disk, raw=bool(machine.kernel)),
         threads=machine.vcpus + confinement.THREADS,
     )
+
+
+def _has_own_uid(accelerator: str) -> bool:
+    """Return whether QEMU gets a separate id: of an ordinary user only the own groups may open /dev/kvm."""
+    return usernamespace.is_host_root() or accelerator != "kvm"
 
 
 def machine_of(
@@ -179,8 +183,10 @@ def _launcher(inst: Instance, choices: Choices, accelerator: str) -> Launcher:
     def open_uri() -> str:
         from vmm import connection
 
-        return choices.daemon_uri or connection.make_root(root)
+        return choices.daemon_uri or connection.make_root(root, threads)
 
+    vcpus = min(domain.vcpus(inst.work.resources.cpus), host_cpus())
+    threads = vcpus + confinement.THREADS if _has_own_uid(accelerator) else None  # else they count with the user's
     return Launcher(open_uri, emulator(), "kvm" if accelerator == "kvm" else "qemu")
 
 

@@ -269,6 +269,13 @@ def _make(folder: str, version: int, controllers: list[str]) -> None:
             return
         except FileNotFoundError:
             continue
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.ENOSPC):
+                raise
+            raise VmctlError(
+                f"no further control group can be made below {parent}: {error.strerror}",
+                hint=f"see cgroup.max.descendants and cgroup.max.depth in {parent} and in the groups above it",
+            ) from None
     raise VmctlError(f"the cgroup {folder} cannot be created")
 
 

@@ -12,6 +12,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from vmctl.errors import UnavailableError
 from vmctl.linux import syscalls, views
 
 # linux/loop.h; struct loop_config: u32 fd, u32 block_size, struct loop_info64 ...
@@ -24,12 +25,19 @@ _LOOP_CONFIG_BYTES, _LO_OFFSET, _LO_FLAGS = 304, 8 + 24, 8 + 52
 def loop_device(path: str, *, offset: int = 0, size_bytes: int = 0, writable: bool = False) -> Iterator[str]:
     """Yield a loop device that shows a part of a file, by default all of it. Raises OSError.
 
-    AUTOCLEAR frees the device with its last user: this block, or a mount made inside it.
+    AUTOCLEAR frees the device with its last user: this block, or a mount made inside it. Raises UnavailableError if no
+    device is free.
     """
     mode = os.O_RDWR if writable else os.O_RDONLY
     file = os.open(path, mode | os.O_CLOEXEC)
     try:
         device, name = _configure(file, mode, offset, size_bytes)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENXIO, errno.ENODEV, errno.ENOSPC):
+            raise
+        raise UnavailableError(
+            f"no loop device can be had: {error.strerror}", hint="`losetup -a` lists those in use; `modprobe loop`"
+        ) from None
     finally:
         os.close(file)
     try:
