@@ -188,7 +188,7 @@ def test_no_loop_device(root, tmp_path, kept):
     run = ["run", "--network", "none", "--disk", "16M", "tiny", "--", "true"]
     done = subprocess.run([*words, *run], capture_output=True, text=True, timeout=120)
     assert done.returncode == 125, done
-    assert "no loop device can be had: No such file or directory\nhint: `losetup -a`" in done.stderr
+    assert "no loop device is available: No such file or directory\nhint: `losetup -a`" in done.stderr
     assert nothing_is_left()
 
 

@@ -36,7 +36,7 @@ def loop_device(path: str, *, offset: int = 0, size_bytes: int = 0, writable: bo
         if error.errno not in (errno.ENOENT, errno.ENXIO, errno.ENODEV, errno.ENOSPC):
             raise
         raise UnavailableError(
-            f"no loop device can be had: {error.strerror}", hint="`losetup -a` lists those in use; `modprobe loop`"
+            f"no loop device is available: {error.strerror}", hint="`losetup -a` lists those in use; `modprobe loop`"
         ) from None
     finally:
         os.close(file)
