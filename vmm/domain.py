@@ -42,6 +42,7 @@ class Machine(NamedTuple):
     control: tuple[str, str]  # (port name, FIFO)
     uid: int | None = 0  # QEMU runs as this user of the host; None: as the one who starts it
     stdin: tuple[str, str] | None = None  # (port name, unix socket)
+    agent: tuple[str, str] | None = None  # the same; None for a guest without our agent
     nic: Nic | None = None
     kernel: str = ""  # empty: the firmware boots the disk
     initrd: str = ""
@@ -129,8 +130,7 @@ def _devices(machine: Machine) -> Element:
     element.append(_console(machine.console))
     element.extend(_output(name, path) for name, path in machine.outputs)
     element.append(_fifo(*machine.control))
-    if machine.stdin:
-        element.append(_socket(*machine.stdin))
+    element.extend(_socket(*port) for port in (machine.agent, machine.stdin) if port)
     element.extend([_balloon(), _rng()])
     return _on_root_bus(element)
 

@@ -1,4 +1,4 @@
-"""Turn a Command into a line for the guest's sshd, and run it."""
+"""Run a Command in a guest: through our agent, or over SSH if the guest's init is not ours."""
 
 from __future__ import annotations
 
@@ -6,18 +6,49 @@ import os
 import time
 
 from images.store import store
-from images.store.image import process
+from images.store.image import Process, process
 from vmctl.backend import Command
-from vmctl.errors import DeadlineError, StateError
+from vmctl.errors import DeadlineError, StateError, VmctlError
 from vmctl.instances.instance import Instance
-from vmm import boot, files, keys, seed, ssh, watch
+from vmctl.linux import processes, terminal
+from vmm import agent, boot, files, keys, seed, watch
 
-SSHD_TIMEOUT_S = 30.0
+QEMU_END_S = 2.0
 SYSTEM_TIMEOUT_S = 900.0
 
 
 def execute(inst: Instance, command: Command) -> int:
     """Run a command in the guest on this process's standard streams and return its exit code. Raises VmctlError."""
+    if inst.state.boot == boot.DIRECT:
+        return _by_agent(inst, command)
+    return _by_ssh(inst, command)
+
+
+def _by_agent(inst: Instance, command: Command) -> int:
+    main = _settings(inst, command)
+    flags = agent.flags(tty=command.tty, stdin=command.stdin)
+    request = agent.request(command.argv, main.env, main.workdir, main.user, flags, terminal.size(0))
+    try:
+        return agent.execute(inst.name, files.agent(inst), request, flags)
+    except agent.GoneError as error:
+        raise _explained(inst, error) from None
+
+
+def _explained(inst: Instance, error: VmctlError) -> VmctlError:
+    """Return why the connection with the agent has ended: QEMU closes it a moment before it ends."""
+    deadline = time.monotonic() + QEMU_END_S
+    while processes.alive(inst.state.pid, inst.state.pid_start):
+        if time.monotonic() > deadline:
+            return VmctlError(str(error), hint=f"`vmctl logs --boot {inst.name}` shows the guest's console")
+        time.sleep(0.005)
+    return StateError(
+        f"{inst.name} has ended, and the command with it", hint=f"`vmctl logs {inst.name}` shows its last output"
+    )
+
+
+def _by_ssh(inst: Instance, command: Command) -> int:
+    from vmm import ssh
+
     if inst.state.address is None:
         raise StateError(f"{inst.name} has no network, but exec needs it for SSH", hint="use `network: bridge`")
     _wait_for_sshd(inst)
@@ -27,30 +58,30 @@ def execute(inst: Instance, command: Command) -> int:
         client_key=files.client_key(inst),
         host_public=keys.load_or_make(files.host_key(inst)).public,
     )
-    line = words(inst, command)
-    if inst.state.boot != boot.DIRECT:  # the login shell is then the image's, not ours
-        line = f"exec env -i {seed.LAUNCH} {line}"
+    main = _settings(inst, command)
+    words = seed.workload_words(command.argv, main.env, main.workdir, main.user)
+    line = f"exec env -i {seed.LAUNCH} {words}"  # the login shell is the image's
     return ssh.execute(guest, line, tty=command.tty, stdin=command.stdin)
 
 
-def words(inst: Instance, command: Command) -> str:
-    """Return the command line for the guest; empty fields of the command are taken from the workload."""
+def _settings(inst: Instance, command: Command) -> Process:
+    """Return the command with its settings; empty fields are taken from the workload."""
     image, work = store.find(inst.state.image_digest or inst.work.image), inst.work._replace(command=command.argv)
     main = process(image, work)
     env = {**main.env, **dict(command.env)}
     if command.tty:
         env.setdefault("TERM", os.environ.get("TERM", "dumb"))
     workdir, user = command.workdir or main.workdir, main.user if command.user is None else command.user
-    return seed.workload_words(command.argv, env, workdir, user)
+    return main._replace(env=env, workdir=workdir, user=user)
 
 
 def _wait_for_sshd(inst: Instance) -> None:
-    """Wait for sshd, which starts after the workload. Raises StateError, DeadlineError.
+    """Wait for sshd, which starts a moment after the system has reported that its network is up.
 
-    A system reports when its network is up. Its sshd starts a moment later; connections are tried until then.
+    Raises StateError, DeadlineError.
     """
-    deadline = time.monotonic() + (SSHD_TIMEOUT_S if inst.state.boot == boot.DIRECT else SYSTEM_TIMEOUT_S)
-    while not {"ssh", "system"} & set(watch.marks(inst)):
+    deadline = time.monotonic() + SYSTEM_TIMEOUT_S
+    while "system" not in watch.marks(inst):
         if watch.ended(inst) is not None:
             raise StateError(f"{inst.name} has exited", hint=f"`vmctl logs {inst.name}` shows its output")
         if time.monotonic() > deadline:

@@ -79,6 +79,16 @@ def stdin(home: Home) -> str:
     return os.path.join(libvirt_root(home), "stdin")
 
 
+def agent(home: Home) -> str:
+    """The socket at which the recorder takes commands for the guest's agent."""
+    return os.path.join(home.run_dir, "agent")
+
+
+def agent_port(home: Home) -> str:
+    """The socket of QEMU's port to the guest's agent, in a folder in which libvirt can make it."""
+    return os.path.join(libvirt_root(home), "agent")
+
+
 def libvirt_root(home: Home) -> str:
     """The root of the embedded libvirt driver of this instance."""
     return os.path.join(home.run_dir, "libvirt")

@@ -144,6 +144,7 @@ def machine_of(
     machine = machine._replace(kernel=kernel.vmlinuz, initrd=guest.initrd(kernel))
     layers = len(machine.layers)
     if kind == boot.DIRECT:
+        machine = machine._replace(agent=(f"{port}agent", files.agent_port(home)))
         return machine._replace(cmdline=guest.kernel_args(layers, read_only=work.read_only))
     return machine._replace(cmdline=guest.system_args(layers, machine.uuid), modules=moduledisk.build(kernel))
 
@@ -214,12 +215,15 @@ def _make_ports(inst: Instance) -> None:
     files.mark_killed(inst, killed=False)
     with suppress(FileNotFoundError):
         os.unlink(files.marks(inst))
+    with suppress(FileNotFoundError):  # of an earlier start
+        os.unlink(files.agent(inst))
     for _, path, *_ in streams:
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
     if inst.state.starts:
         with open(inst.console_log, "a", encoding="ascii") as file:
             file.write(f"\n{watch.AGAIN}\n")
-    pid, go = recorder.start(streams)
+    has_agent = inst.state.boot == boot.DIRECT
+    pid, go = recorder.start(streams, (files.agent(inst), files.agent_port(inst)) if has_agent else None)
     try:
         inst.state.supervisor_pid, inst.state.supervisor_start = pid, processes.start_time(pid)
         inst.journal.record_process(pid, inst.state.supervisor_start, "recorder")

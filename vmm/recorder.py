@@ -4,6 +4,8 @@ QEMU could write these files itself, but without a limit, and if it had a limit,
 QEMU writes to FIFOs, and the recorder reads them: of each stream the newest bytes are kept, and of the marks the first
 ones. On a full disk bytes are lost, but the guest runs on.
 
+It also has the connection to the guest's agent, which all commands share: see vmm/broker.py.
+
 It runs as long as QEMU, which it notices by the end of all FIFOs, and has to be small: a bare interpreter that imports
 very little.
 """
@@ -16,6 +18,7 @@ import select
 
 from vmctl.linux import madvise
 from vmctl.logs.logwriter import FirstBytes, Log
+from vmm import broker
 
 TYPE_CHECKING = False  # `typing` would be 1 MB more
 if TYPE_CHECKING:
@@ -28,41 +31,43 @@ BLOCK_BYTES = 1 << 16
 Stream = tuple[str, str, int, bool]
 
 
-def start(streams: Sequence[Stream]) -> tuple[int, int]:
+def start(streams: Sequence[Stream], agent: tuple[str, str] | None = None) -> tuple[int, int]:
     """Start a recorder; return its pid and a descriptor.
+
+    `agent` is, if the guest has one: the path of a new socket for commands, and that of the socket of QEMU's port.
 
     The recorder waits until a byte is written to the descriptor, and exits if it is closed before: so it can be
     recorded first. It has opened the FIFOs when this returns.
     """
     # QEMU can open a FIFO without waiting only if there is a reader; and a reader is one even before its process runs
     fds = [os.open(fifo, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC) for fifo, *_ in streams]
+    sockets = [broker.listen(agent[0])] if agent else []
     wait, go = os.pipe()
     pid = os.fork()
     if pid == 0:
         try:
             os.close(go)
             if os.read(wait, 1):
-                _become(fds, streams)
+                _become(fds, streams, [str(sockets[0]), agent[1]] if agent else ["", ""], sockets)
         finally:
             os._exit(125)
-    for fd in (wait, *fds):
+    for fd in (wait, *fds, *sockets):
         os.close(fd)
     return pid, go
 
 
-def _become(fds: Sequence[int], streams: Sequence[Stream]) -> NoReturn:
+def _become(fds: Sequence[int], streams: Sequence[Stream], arguments: list[str], sockets: Sequence[int]) -> NoReturn:
     os.setsid()
     os.chdir("/")
     from vmctl.linux.interpreter import become  # the recorder itself does not need it
 
-    arguments = []
     for fd, (_, path, limit, first) in zip(fds, streams, strict=True):
         arguments += [str(fd), path, str(limit), "first" if first else "last"]
-    become("vmm.recorder", fds, arguments)
+    become("vmm.recorder", (*fds, *sockets), arguments)
 
 
-def main(*arguments: str) -> None:
-    """Copy each stream to its file until QEMU has closed all of them."""
+def main(listener: str, port: str, *arguments: str) -> None:
+    """Copy each stream to its file until QEMU has closed all of them, and serve commands at the socket `listener`."""
     os.umask(0o077)
     for signum in (_signal.SIGINT, _signal.SIGHUP, _signal.SIGTERM):  # it exits only after QEMU
         _signal.signal(signum, _signal.SIG_IGN)
@@ -71,11 +76,17 @@ def main(*arguments: str) -> None:
     for number, path, limit, kept in zip(*(iter(arguments),) * 4, strict=True):
         logs[int(number)] = FirstBytes(path, int(limit)) if kept == "first" else Log(path, int(limit) // 2)
         poller.register(int(number), select.POLLIN)
+    agent = broker.Broker(poller, int(listener), port) if listener else None
     madvise.drop_clean_pages()
     while logs:
-        for fd, _ in poller.poll():
-            if data := os.read(fd, BLOCK_BYTES):
+        for fd, events in poller.poll():
+            if fd not in logs:
+                assert agent is not None
+                agent.handle(fd, events)
+            elif data := os.read(fd, BLOCK_BYTES):
                 logs[fd].write(data)
+                if agent is not None:
+                    agent.connect()
             else:  # QEMU, the only writer, has exited
                 poller.unregister(fd)
                 logs.pop(fd).finish()

@@ -14,18 +14,17 @@ from contextlib import contextmanager
 
 from bench.probes import Request, Seen
 from bench.probes.lines import Span, follow, spans
-from vmctl import engine, paths
+from vmctl import compiled, engine
 from vmctl.backend import Start
-from vmctl.errors import UnavailableError, VmctlError
+from vmctl.errors import VmctlError
 from vmctl.instances.instance import Instance
-from vmctl.run import CommandError, module, run, which
+from vmctl.run import module, run
 from vmctl.spec.workload import Restart, Workload
 
 PATH = "/vmctl-probe"  # in the instance
 IMAGE = "bench/probe"
 _SOURCES = os.path.join(os.path.dirname(os.path.dirname(__file__)), "tool")
-_COMPILER = ("cc", "-O2", "-Wall", "-Wextra", "-Werror", "-static")
-_COMPILE_S, _BUILD_S = 120.0, 900.0
+_BUILD_S = 900.0
 WORK_S = 120.0  # for work that takes a second without emulation
 LIMIT_S = 300.0  # for a whole sample: an emulated guest may boot a whole system first
 
@@ -35,22 +34,7 @@ def program() -> str:
 
     Raises UnavailableError if no C compiler or no static C library is installed.
     """
-    sources = sorted(os.path.join(_SOURCES, name) for name in os.listdir(_SOURCES) if name.endswith((".c", ".h")))
-    path = os.path.join(paths.cache_root(), f"bench-probe-{_digest(*map(_content, sources))}")
-    if os.path.exists(path):
-        return path
-    hint = "on Debian: apt install gcc libc6-dev"
-    if which(_COMPILER[0]) is None:
-        raise UnavailableError("the probe program cannot be compiled: cc is not installed", hint=hint)
-    os.makedirs(paths.cache_root(), exist_ok=True)
-    new = f"{path}.{os.getpid()}.new"
-    try:
-        run([*_COMPILER, "-o", new, *(name for name in sources if name.endswith(".c"))], timeout_s=_COMPILE_S)
-        os.chmod(new, 0o755)  # it is copied into images, whose workloads have any user
-        os.replace(new, path)
-    except CommandError as error:
-        raise UnavailableError("the probe program cannot be compiled", hint=hint, detail=error.output) from error
-    return path
+    return compiled.program("bench-probe", _SOURCES, "the probe program")
 
 
 def derive(image: str, files: Mapping[str, str]) -> str:

@@ -21,6 +21,14 @@ _BACKGROUND_MS = 250  # between two looks whether this process may read from the
 _NO_READER = (errno.EPIPE, errno.EIO)  # nobody wants the output any more; EIO: the terminal was closed
 
 
+def in_background(source: int) -> bool:
+    """Return whether this is the terminal of another process group, from which reading is not allowed."""
+    try:
+        return os.tcgetpgrp(source) != os.getpgrp()
+    except OSError:  # it is no terminal, or not our controlling one
+        return False
+
+
 class Feed:
     """The way of the caller's input to a workload: from `source` to `target`, without ever blocking."""
 
@@ -35,11 +43,8 @@ class Feed:
         os.set_blocking(target, False)
 
     def in_background(self) -> bool:
-        """Return whether the source is the terminal of another process group, from which reading is not allowed."""
-        try:
-            return self._tty and os.tcgetpgrp(self.source) != os.getpgrp()
-        except OSError:  # it is not our controlling terminal
-            return False
+        """See the function; asked before each wait, so only for a terminal."""
+        return self._tty and in_background(self.source)
 
     def waits_for(self) -> dict[int, int]:
         """Return the events to wait for, by descriptor; errors of the target are always reported."""
@@ -98,7 +103,7 @@ class Relay:
         """
         ended = os.pidfd_open(pid)
         try:
-            with _reading_in_background_fails():
+            with reading_in_background_fails():
                 while ended not in (events := self._wait(ended)):
                     self._copy(events)
                 self._copy(events)
@@ -172,7 +177,7 @@ class Relay:
 
 
 @contextmanager
-def _reading_in_background_fails() -> Iterator[None]:
+def reading_in_background_fails() -> Iterator[None]:
     """Let reads of the terminal by a background process fail with EIO, instead of stopping the process (termios(3))."""
     before = signal.signal(signal.SIGTTIN, signal.SIG_IGN)
     try:

@@ -4,10 +4,12 @@ The interface between host and guest:
 - virtio disks, identified by serial: `layer0` (lowest), `layer1`, ... are the image's EROFS files; `disk` is ext4, for
   the files that the workload writes; `seed` is the NoCloud ISO of vmm/seed.py, the guest's only configuration.
 - virtio-serial ports with the prefix `org.vmctl.`: `marks`, `stdout`, `stderr` from the guest, `control` to the guest,
-  and in an attached run `stdin` to the guest.
+  and in an attached run `stdin` to the guest; `agent` in both directions.
 - marks, one per line: `init`, `mounts`, `seed`, `network`, `exec` (the command is executed), `ssh`, and at the end
   `exit CODE workload|signal|oom` or `error CODE TEXT` (nothing was started; CODE is 125, 126 or 127).
 - control, one request per line: `signal NUMBER` for the workload's process, `freeze TOKEN`, `thaw`, `poweroff`.
+- agent: commands that are executed in the workload's root, see vmm/frames.py. The agent (program/agent.c) runs outside
+  of that root, as root.
 - SSH to root on port 22: the command is a line with the arguments of `launch`, quoted for a shell.
 """
 
@@ -17,6 +19,7 @@ import os
 
 from images.kernels import initrd as archive
 from images.kernels.kernel import Kernel
+from vmctl import compiled
 from vmm.guest.sshd import sshd_files
 
 # panic=-1: a guest that panics restarts at once, which ends its domain. The crypto self-tests take 0.4 s of an emulated
@@ -58,8 +61,13 @@ def system_args(layers: int, uuid: str) -> str:
 def initrd(kernel: Kernel) -> str:
     """Return the path of the initrd for a kernel; it is built if it does not exist.
 
-    Raises UnavailableError if this host has no dropbear, NotFoundError if the kernel lacks a module.
+    Raises UnavailableError if this host has no dropbear or no C compiler, NotFoundError if the kernel lacks a module.
     """
     here = os.path.dirname(__file__)
     own = [(os.path.join(here, source), path, mode) for source, (path, mode) in _FILES.items()]
-    return archive.build(kernel, [*own, *sshd_files()], MODULES)
+    return archive.build(kernel, [*own, (agent(), "bin/agent", 0o755), *sshd_files()], MODULES)
+
+
+def agent() -> str:
+    """Return the path of the agent, a static program. Raises UnavailableError if it cannot be compiled."""
+    return compiled.program("agent", os.path.join(os.path.dirname(__file__), "program"), "the agent of guests")
