@@ -12,7 +12,6 @@ from containers.launch import Launch, Streams, enter_folder, execute, redirect
 from containers.reports import describe, revive
 from vmctl import trace
 from vmctl.backend import Command
-from vmctl.errors import SpecError
 from vmctl.instances.instance import Instance
 from vmctl.light import signal
 from vmctl.linux import processes, syscalls
@@ -110,7 +109,6 @@ def _child(
             workdir=command.workdir or launch.process.workdir,
         )
         user = identity.find_user(command.user or launch.process.user)
-        _check_folder(process.workdir)
         redirect(channel.own_terminal(user.uid) if channel is not None else streams)
         enter_folder(imagepath.existing_folder(process.workdir))
         execute(process, user, launch.capabilities, launch.seccomp, parent)
@@ -118,11 +116,3 @@ def _child(
         os.write(report, describe(error))
     finally:
         os._exit(125)
-
-
-def _check_folder(path: str) -> None:
-    """Raise SpecError for a folder that does not exist: a mistake in a command must not add it to the instance."""
-    try:
-        os.close(imagepath.reach(path, os.O_PATH | os.O_DIRECTORY))
-    except OSError as error:
-        raise SpecError(f"the folder {path} cannot be entered: {error.strerror}") from None

@@ -326,4 +326,4 @@ def _failure(name: str, payload: bytes) -> VmctlError:
         return CommandNotFoundError(text)
     if kind == b"x":
         return CommandNotExecutableError(text)
-    return VmctlError(f"{name} could not be started: {text}", hint=hint)
+    return VmctlError(f"{name} could not run the command: {text}", hint=hint)

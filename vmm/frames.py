@@ -43,7 +43,7 @@ def number(payload: bytes, index: int = 0) -> int:
 def take(arrived: bytearray) -> Iterator[tuple[int, int, bytes]]:
     """Remove the complete frames from the bytes that have arrived; yield channel, kind and payload of each.
 
-    Raises ValueError if these are no frames.
+    Raises ValueError if the bytes do not follow this form.
     """
     start = 0
     try:
@@ -51,7 +51,7 @@ def take(arrived: bytearray) -> Iterator[tuple[int, int, bytes]]:
             head = arrived[start : start + HEADER_BYTES]
             size = head[6] | head[7] << 8
             if head[5] or size > PAYLOAD_BYTES:
-                raise ValueError("these are no frames")
+                raise ValueError("the bytes do not follow the form of frames")
             end = start + HEADER_BYTES + size
             if len(arrived) < end:
                 return

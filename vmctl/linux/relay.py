@@ -25,7 +25,7 @@ def in_background(source: int) -> bool:
     """Return whether this is the terminal of another process group, from which reading is not allowed."""
     try:
         return os.tcgetpgrp(source) != os.getpgrp()
-    except OSError:  # it is no terminal, or not our controlling one
+    except OSError:  # not a terminal, or not our controlling one
         return False
 
 

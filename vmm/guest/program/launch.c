@@ -60,7 +60,7 @@ static long number(const char *text, const char *who) {
     return value;
 }
 
-/* Return the content of an ordinary file with a final zero, "" if there is none. */
+/* Return the content of an ordinary file with a final zero, "" if it does not exist. */
 static char *content(const char *path) {
     int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
     struct stat status;
@@ -233,7 +233,10 @@ void launch(const struct place *place, const struct command *command, const int 
     leave_agent();
     struct user user = find_user(command->user);
     if (chdir(*command->workdir ? command->workdir : "/"))
-        fail('e', "the folder %s cannot be entered: %s", command->workdir, strerror(errno));
+        fail('e', "the folder %s cannot be entered: %s", command->workdir,
+             errno == ENOENT    ? "it does not exist"
+             : errno == ENOTDIR ? "it is not a folder"
+                                : strerror(errno));
     if (strchr(command->flags, 't')) {
         if (fchown(streams[0], user.uid, -1) || ioctl(streams[0], TIOCSCTTY, 0))
             fail('e', "the terminal cannot be used: %s", strerror(errno));
