@@ -14,10 +14,6 @@ from vmctl import ids
 from vmctl.instances.instance import Instance
 from vmctl.light import signal
 from vmctl.linux import kernelfile, syscalls, usernamespace
-from vmctl.named import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from typing import NoReturn
 
 _KEY = "first_id"  # in State.own
 
@@ -82,33 +78,18 @@ def namespace_with(mapping: str) -> Iterator[int]:
 
     The kernel takes the mapping of a mount from a namespace; this one exists before the instance is started.
     """
-    read, write = os.pipe()
-    pid = syscalls.clone3(syscalls.CLONE_NEWUSER, exit_signal=signal.SIGCHLD)
-    if pid == 0:
-        _exit_after(read, write)
+    pid = syscalls.new_user_namespace()
     try:
         namespace = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
         try:
             _write_mapping(pid, mapping)
-            os.kill(pid, signal.SIGKILL)  # the descriptor keeps the namespace; the process need not even have run
             yield namespace
         finally:
             os.close(namespace)
     finally:
-        os.close(write)
-        os.close(read)
         os.waitpid(pid, 0)
 
 
 def _write_mapping(pid: int, mapping: str) -> None:
     for name in ("uid_map", "gid_map"):
         kernelfile.write(f"/proc/{pid}/{name}", mapping)
-
-
-def _exit_after(read: int, write: int) -> NoReturn:
-    """Exit when the parent has closed the pipe, as it does when it is killed."""
-    try:
-        os.close(write)
-        os.read(read, 1)
-    finally:
-        os._exit(0)

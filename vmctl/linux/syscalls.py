@@ -25,6 +25,7 @@ MNT_DETACH = 2
 CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS, CLONE_NEWIPC = 0x20000, 0x2000000, 0x4000000, 0x8000000
 CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
 CLONE_INTO_CGROUP = 0x200000000
+_CLONE_VM, _CLONE_VFORK, _SIGCHLD = 0x100, 0x4000, 17
 # prctl(2), capabilities(7)
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 4, 22, 24, 38
 SECCOMP_MODE_FILTER = 2
@@ -70,6 +71,7 @@ for _name, _types in {
     "prctl": (_int, _long, _long, _long, _long),
     "capset": (_pointer, _pointer),
     "fstatfs": (_int, _pointer),
+    "clone": (_pointer, _pointer, _int, _pointer),
     "inotify_init1": (_int,),
     "inotify_add_watch": (_int, _text, ctypes.c_uint32),
 }.items():
@@ -203,6 +205,18 @@ def clone3(flags: int, *, exit_signal: int, cgroup_fd: int | None = None) -> int
         flags |= CLONE_INTO_CGROUP
     args = _CloneArgs(flags=flags, exit_signal=exit_signal, cgroup=cgroup_fd or 0)
     return _checked(_syscall(_SYS_CLONE3, ctypes.byref(args), ctypes.c_size_t(ctypes.sizeof(args))), "clone3")
+
+
+def new_user_namespace() -> int:
+    """Return the pid of a child that has ended in a new user namespace; /proc has the namespace until waitpid(2).
+
+    The child runs nothing but _exit(2), on its own stack in the memory of this process, which waits for its end
+    (clone(2), CLONE_VM, CLONE_VFORK). To copy this process would take ten times as long, 0.8 ms.
+    """
+    stack = ctypes.create_string_buffer(65536)
+    top = ctypes.addressof(stack) + len(stack) & ~15  # the stack grows downwards
+    flags = CLONE_NEWUSER | _CLONE_VM | _CLONE_VFORK | _SIGCHLD
+    return _checked(_libc.clone(ctypes.cast(_libc._exit, _pointer), top, flags, None), "clone")
 
 
 def close_on_exec_from(first_fd: int) -> None:
