@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from containers.watch import ContainerWatch, deliver
+from containers.watch import ContainerWatch, deliver, make_room
 from vmctl.backend import (
     Attachment,
     Command,
@@ -69,6 +69,8 @@ class ContainerBackend(HasFootprint, HasWritable, HasReads, HasOomKills):
         if attachment is None:
             from containers import supervisor  # noqa: F401
             from vmctl.linux import events  # noqa: F401
+
+            make_room(inst)
         elif attachment.tty:
             from containers import terminals  # noqa: F401
         launch = preparation.prepare(inst, namespaced=self.namespaced, tty=attachment is not None and attachment.tty)

@@ -6,7 +6,7 @@ import os
 import stat
 from collections.abc import Iterator
 
-from containers import identity, mountplan, seccomp, watch
+from containers import identity, mountplan, seccomp
 from containers.launch import NAMESPACES, Launch
 from images.layer import mounts
 from images.store import store
@@ -29,7 +29,6 @@ def prepare(inst: Instance, *, namespaced: bool, tty: bool) -> Launch:
     inst.state.image_digest, inst.state.warnings, inst.state.weakened = image.digest, [], []
     ending(image, inst.work).record(inst.state)
     flags = namespaces(inst.work) if namespaced else 0
-    watch.make_room(inst)
     layers = [mounts.mount_layer(layer, inst) for layer in image.stack]
     _make_folders(inst, layers[-1])
     if not namespaced:

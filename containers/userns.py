@@ -30,7 +30,6 @@ def reserve(inst: Instance) -> int:
     """
     own = ids.take(inst, first_id(inst)) if usernamespace.is_host_root() else 0
     inst.state.own[_KEY] = own
-    inst.save()
     return own
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from importlib import import_module
 
 from vmctl.backend import Backend, Option
 from vmctl.errors import SpecError, UnavailableError, VmctlError
+from vmctl.light import import_module
 from vmctl.named import TYPE_CHECKING
 
 if TYPE_CHECKING:

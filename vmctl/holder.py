@@ -184,7 +184,7 @@ def _others() -> list[Holder]:
     found, own = [], _number("self", "user")
     for name in filter(str.isdigit, os.listdir("/proc")):
         with suppress(OSError):  # it has ended, or belongs to another user
-            if _number(name, "user") != own and mountinfo.below(paths.run_root(), name):
+            if _number(name, "user") != own and mountinfo.below(paths.run_root(), pid=name):
                 found.append(_described(int(name)))
     return sorted(found, key=lambda other: other.start)
 

@@ -35,26 +35,29 @@ class Journal:
 
     def entries(self) -> list[dict[str, Any]]:
         """Return the entries that were recorded and not struck out. Raises UnreadableError for a later format."""
+        return self.content().objects
+
+    def damaged(self) -> int:
+        """Return the number of lines that cannot be read: their objects cannot be undone."""
+        return self.content().damaged
+
+    def content(self) -> records.Lines:
+        """Return both of the above, read once."""
+        lines, damaged = records.lines(self.path, "its journal")
         found: list[dict[str, Any]] = []
-        for entry in self._lines().objects:
+        for entry in lines:
             if "struck" in entry:  # only what was recorded before: the object may have been made again since then
                 found = [other for other in found if other != entry["struck"]]
             elif _names_a_kind(entry):
                 found.append(entry)
-        return found
+            else:
+                damaged += 1
+        return records.Lines(found, damaged)
 
     def replace(self, entries: Sequence[dict[str, Any]]) -> None:
         """Replace all entries by these, each once; the file is replaced whole. Raises OSError."""
         kept = [entry for number, entry in enumerate(entries) if entry not in entries[:number]]
         filetree.write_atomic(self.path, "".join(f"{records.line(entry)}\n" for entry in kept))
-
-    def damaged(self) -> int:
-        """Return the number of lines that cannot be read: their objects cannot be undone."""
-        found = self._lines()
-        return found.damaged + sum(1 for entry in found.objects if "struck" not in entry and not _names_a_kind(entry))
-
-    def _lines(self) -> records.Lines:
-        return records.lines(self.path, "its journal")
 
 
 def _names_a_kind(entry: dict[str, Any]) -> bool:

@@ -1,7 +1,8 @@
-"""Python's `re`, `signal` and `json` in a form that takes no time to import: it would be 9 ms of each start.
+"""Parts of Python's `re`, `signal`, `json` and `importlib` that take no time to import: else it is 9 ms of each start.
 
 `re` is imported when it is first used. `signal` is the module in C below Python's, without the enumerations. `json` is
-the code in C below Python's; what it cannot do, and every error, is left to the module itself.
+the code in C below Python's; what it cannot do, and every error, is left to the module itself. `import_module` is that
+of `importlib`, which imports `warnings`.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ if TYPE_CHECKING:
     import json as json
     import re as re
     import signal as signal
+    from importlib import import_module as import_module
 else:
     import _json
     import _signal as signal  # noqa: F401
+    import sys
 
     class _Later:
         """A module that is imported when something of it is used."""
@@ -67,6 +70,11 @@ else:
             between, after = options.get("separators", (", ", ": "))
             sorts, text = options.get("sort_keys", False), _json.encode_basestring_ascii
             return "".join(_json.make_encoder({}, _refuse, text, None, after, between, sorts, False, True)(value, 0))
+
+    def import_module(name):
+        """Return a module."""
+        __import__(name)
+        return sys.modules[name]
 
     def _refuse(value):
         raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")

@@ -135,7 +135,7 @@ def _undo(home: Folder, others: Callable[[dict[str, Any]], None] | None, kept: C
 
     journal = Journal(home.path("journal"))
     try:
-        entries, damaged = journal.entries(), journal.damaged()
+        entries, damaged = journal.content()
     except UnreadableError as error:
         return Undone([], [str(error)])
     found = Undone([], [f"{damaged} damaged lines of its journal"] if damaged else [])

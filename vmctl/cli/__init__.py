@@ -11,12 +11,11 @@ import io
 import os
 import sys
 from contextlib import suppress
-from importlib import import_module
 
 from vmctl import __version__, private
 from vmctl.cli import usual
 from vmctl.errors import EXIT_VMCTL, VmctlError, advice
-from vmctl.light import signal
+from vmctl.light import import_module, signal
 from vmctl.named import TYPE_CHECKING
 
 if TYPE_CHECKING:

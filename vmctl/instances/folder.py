@@ -114,7 +114,7 @@ class Folder(Home):
         from vmctl.linux import mountinfo  # it imports ctypes
 
         folders = [self.directory, *([self.run_dir] if self.id else [])]
-        if mounts := [mount for folder in folders for mount in mountinfo.below(folder)]:
+        if mounts := mountinfo.below(*folders):
             raise VmctlError(
                 f"{self.name} cannot be removed: {mounts[-1]} is still mounted", hint=f"umount {mounts[-1]}"
             )

@@ -161,8 +161,10 @@ class Instance(Folder):
     @contextmanager
     def locked(self, timeout_s: float = LOCK_S) -> Iterator[None]:
         """Hold the instance's lock; once it is held, the state is read again. Raises the errors of Folder.locked."""
+        was_held = self.held is not None  # then nobody else can have changed it
         with super().locked(timeout_s):
-            self.recall()
+            if not was_held:
+                self.recall()
             yield
 
 

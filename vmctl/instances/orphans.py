@@ -119,7 +119,7 @@ def _end_group(name: str) -> None:
 
 def _mounts() -> Found:
     """Look for mounts in run folders and in unfinished folders."""
-    seen = [*mountinfo.below(paths.run_root()), *mountinfo.below(paths.instances_root())]
+    seen = mountinfo.below(paths.run_root(), paths.instances_root())
 
     def found(known: Known) -> list[Orphan]:
         return [Orphan("mount", path, partial(mountinfo.unmount_all, path)) for path in seen if _is_orphan(path, known)]

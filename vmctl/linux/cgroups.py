@@ -48,14 +48,13 @@ def hierarchy() -> Hierarchy:
     """Return the host's cgroup hierarchies. Raises UnavailableError if no controller is mounted."""
     v1: dict[str, str] = {}
     v2 = ""
-    with open("/proc/self/mounts", encoding="utf-8") as file:
-        for line in file:
-            _, target, fstype, options, *_ = line.split(" ")
-            if fstype == "cgroup2":
-                v2 = v2 or target
-            elif fstype == "cgroup":
-                found = {name: target for name in options.split(",") if name in (*CONTROLLERS, DEVICES)}
-                v1 = {**found, **v1}  # the first mount counts: an ordinary user's process in mode host has copies
+    for line in kernelfile.read("/proc/self/mounts").split("\n")[:-1]:
+        _, target, fstype, options, *_ = line.split(" ")
+        if fstype == "cgroup2":
+            v2 = v2 or target
+        elif fstype == "cgroup":
+            found = {name: target for name in options.split(",") if name in (*CONTROLLERS, DEVICES)}
+            v1 = {**found, **v1}  # the first mount counts: an ordinary user's process in mode host has copies
     if v2 and "memory" in _read(f"{v2}/cgroup.controllers").split():
         return Hierarchy(2, dict.fromkeys(CONTROLLERS, v2), v2)
     if not v1:
@@ -302,8 +301,7 @@ def _is_in_effect(wanted: str, found: str) -> bool:
 
 def _read(path: str) -> str:
     try:
-        with open(path, encoding="utf-8") as file:
-            return file.read()
+        return kernelfile.read(path)
     except OSError as error:
         if error.errno not in (errno.ENOENT, errno.ENODEV):  # ENODEV: the group was removed after the open(2)
             raise

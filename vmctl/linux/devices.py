@@ -37,8 +37,7 @@ def restrict(cgroup: Cgroup) -> bool:
 
 def _write_list(folder: str) -> bool:
     kernelfile.write(f"{folder}/devices.deny", "a")
-    for rule in ("c *:* m", "b *:* m", *map(_rule, ALLOWED)):
-        kernelfile.write(f"{folder}/devices.allow", rule)
+    kernelfile.write(f"{folder}/devices.allow", "c *:* m", "b *:* m", *map(_rule, ALLOWED))
     return True
 
 

@@ -46,7 +46,7 @@ def remove_tree(path: str, last: Collection[str] = ()) -> None:
     try:
         while names := os.listdir(top):
             for name in set(names) - set(last) or names:
-                if not _unlinked(name, top):
+                if not _unlinked(name, top) and not _was_empty(name, top):
                     _empty(name, top)
                     os.rmdir(name, dir_fd=top)
     finally:
@@ -63,18 +63,24 @@ def _unlinked(name: str, folder: int) -> bool:
     return True
 
 
+def _was_empty(name: str, folder: int) -> bool:
+    """Remove an empty folder and return True; leave any other one and return False."""
+    try:
+        os.rmdir(name, dir_fd=folder)
+    except OSError as error:
+        if error.errno != errno.ENOTEMPTY:
+            raise
+        return False
+    return True
+
+
 def _empty(name: str, top: int) -> None:
     """Remove the content of a folder in `top`; folders in it are removed if they are empty, else moved to `top`."""
     folder = os.open(name, _FOLDER, dir_fd=top)
     try:
         for number, inner in enumerate(os.listdir(folder)):
-            if not _unlinked(inner, folder):
-                try:
-                    os.rmdir(inner, dir_fd=folder)
-                except OSError as error:
-                    if error.errno != errno.ENOTEMPTY:
-                        raise
-                    _move_up(inner, folder, top, number)
+            if not _unlinked(inner, folder) and not _was_empty(inner, folder):
+                _move_up(inner, folder, top, number)
     finally:
         os.close(folder)
 

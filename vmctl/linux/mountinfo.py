@@ -6,19 +6,16 @@ import errno
 import os
 
 from vmctl.light import re
+from vmctl.linux import kernelfile
 from vmctl.linux.syscalls import MNT_DETACH, umount2
 
 
-def below(path: str, pid: str = "self") -> list[str]:
-    """Return the mount points at and below `path` in the namespace of a process, in the order they were mounted."""
-    path = os.path.realpath(path)  # the kernel lists paths without links
-    found = []
-    with open(f"/proc/{pid}/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-        for line in file:
-            point = _unescaped(line.split(" ")[4])
-            if point == path or point.startswith(path + "/"):
-                found.append(point)
-    return found
+def below(*paths: str, pid: str = "self") -> list[str]:
+    """Return the mount points at and below these paths in the namespace of a process, in the order of mounting."""
+    tops = tuple(os.path.realpath(path) + "/" for path in paths)  # the kernel lists paths without links
+    lines = kernelfile.read(f"/proc/{pid}/mountinfo").split("\n")[:-1]  # splitlines knows more ends of a line
+    points = [_unescaped(line.split(" ", 5)[4]) for line in lines]
+    return [point for point in points if f"{point}/".startswith(tops)]
 
 
 def _unescaped(text: str) -> str:

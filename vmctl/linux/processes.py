@@ -9,6 +9,7 @@ from functools import cache
 
 from vmctl import trace
 from vmctl.light import signal
+from vmctl.linux import kernelfile
 
 
 def start_time(pid: int) -> int | None:
@@ -28,8 +29,7 @@ def boot_id() -> str:
     After a restart another process can have the same pid and even the same start time.
     """
     try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as file:
-            return file.read().strip()
+        return kernelfile.read("/proc/sys/kernel/random/boot_id").strip()
     except OSError:
         return ""
 
@@ -149,7 +149,6 @@ def pss_bytes(pid: int) -> int | None:
 def fields(pid: int) -> list[str]:
     """Return the fields of proc(5), stat, from the state on; none if the process is gone."""
     try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-            return file.read().rpartition(")")[2].split()
+        return kernelfile.read(f"/proc/{pid}/stat").rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return []
