@@ -42,15 +42,16 @@ def in_thread(work: Callable[[], T]) -> T:
         start_new_thread(body, ())
     except RuntimeError as error:  # the limit of processes
         raise OSError(errno.EAGAIN, str(error)) from error
-    _wait(ended)
+    _wait(ended, lambda: bool(results or errors))
     if errors:
         raise errors[0]
     return results[0]
 
 
-def _wait(ended: LockType) -> None:
+def _wait(ended: LockType, is_over: Callable[[], bool]) -> None:
     try:
         ended.acquire()
     except BaseException:
-        _wait(ended)
+        if not is_over():  # a handler can also raise when the lock has just been acquired; it would never be again
+            _wait(ended, is_over)
         raise
