@@ -46,6 +46,16 @@ class Connection:
         except libvirt.libvirtError as error:
             raise _unavailable(uri, error) from error
 
+    def check_user(self) -> None:
+        """Raise UnavailableError if a daemon runs QEMU as a user who reaches no file of root's vmctl."""
+        if self.uri.startswith(EMBEDDED) or not usernamespace.is_host_root():
+            return
+        if other := user_of_qemu(self._connection.getCapabilities()):
+            raise UnavailableError(
+                f"QEMU of {self.uri} runs as {other}, who cannot reach the files of vmctl",
+                hint='leave --connect out, or set user = "root" and group = "root" in its qemu.conf',
+            )
+
     def probe(self, emulator: str, domain_type: str) -> None:
         """Let libvirt probe QEMU's capabilities now, not during a start: the first time takes 4 s."""
         try:
@@ -67,6 +77,17 @@ class Connection:
             return str(self._connection.domainXMLToNative("qemu-argv", xml, 0))
         except libvirt.libvirtError as error:
             raise VmctlError(f"libvirt cannot translate the domain: {_sentence(error)}") from error
+
+
+def user_of_qemu(capabilities: str) -> str:
+    """Return `+UID:+GID` with which a libvirt runs QEMU, "" if that is root, by its capabilities (formatcaps.html)."""
+    from xml.etree import ElementTree
+
+    for model in ElementTree.fromstring(capabilities).iterfind("./host/secmodel"):
+        for label in model.iterfind("baselabel") if model.findtext("model") == "dac" else ():
+            if label.text != "+0:+0":
+                return label.text or ""
+    return ""
 
 
 def make_root(root: str, threads: int | None = None) -> str:

@@ -84,6 +84,7 @@ def _serve(peer: socket.socket, uri: str, emulator: str, domain_type: str) -> No
     if trace.on:
         trace.comment(f"libvirt opens {uri}")
     connection = Connection(uri)
+    connection.check_user()
     connection.probe(emulator, domain_type)
     _send(peer, {})
     if line := _read_line(peer):
