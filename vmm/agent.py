@@ -19,7 +19,7 @@ from contextlib import ExitStack
 
 from vmctl.errors import CommandNotExecutableError, CommandNotFoundError, DeadlineError, StateError, VmctlError
 from vmctl.linux import relay, terminal
-from vmctl.linux.stdio import PASSED_ON, is_null
+from vmctl.linux.stdio import GRACE_S, PASSED_ON, is_null
 from vmm import frames
 from vmm.frames import HEADER_BYTES, PAYLOAD_BYTES, WINDOW_BYTES, frame, numbers
 
@@ -110,7 +110,8 @@ class _Signals:
         self.fd, self._write = os.pipe()
         for fd in (self.fd, self._write):
             os.set_blocking(fd, False)
-        self._before = {number: signal.signal(number, self._note) for number in (*PASSED_ON, signal.SIGWINCH)}
+        taken = (number for number in PASSED_ON if signal.getsignal(number) != signal.SIG_IGN)  # as under nohup(1)
+        self._before = {number: signal.signal(number, self._note) for number in (*taken, signal.SIGWINCH)}
         self._before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._leave)
         self._wakeup = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         return self
@@ -129,6 +130,8 @@ class _Signals:
         self.last, self.count = number, self.count + 1
         if not self.started or self.count > 2:
             raise _LeaveError
+        if number == signal.SIGHUP and self.count == 1:
+            signal.setitimer(signal.ITIMER_REAL, GRACE_S)
         if self.count == 2:  # also if the loop cannot go on, because it writes to a terminal that is stopped
             signal.setitimer(signal.ITIMER_REAL, _KILL_S)
 
