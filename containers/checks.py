@@ -19,13 +19,15 @@ def problems(work: Workload, *, namespaced: bool) -> Iterator[Problem]:
     """Yield each problem; changes nothing."""
     if os.geteuid() != 0:
         yield Problem("this process is not in the namespaces of its user", hint="call vmctl.holder.enter() first")
-    for check in (_image, _cgroups, preparation.check_volumes, _capabilities, _init):
+    for check in (_image, _cgroups, preparation.check_volumes, _capabilities, _init, _ulimits):
         try:
             check(work)
         except VmctlError as error:
             yield Problem(str(error), error.hint)
     if not namespaced and work.network == "none":
         yield Problem("network: none needs a network namespace, and mode host has none", hint="use --mode container")
+    if not namespaced:
+        yield from _host_keys(work)
     if not namespaced or work.network == "host":
         yield from _taken_ready_port(work)
     if work.restart.policy != "no":
@@ -34,6 +36,13 @@ def problems(work: Workload, *, namespaced: bool) -> Iterator[Problem]:
         from containers import disk
 
         yield from filter(None, [disk.problem(work.resources.disk_bytes)])
+
+
+def _host_keys(work: Workload) -> Iterator[Problem]:
+    """Yield a problem for each key that only a separate namespace can honour."""
+    for key, value in (("hostname", work.hostname), ("tmpfs", work.tmpfs), ("shm_size", work.shm_size_bytes)):
+        if value:
+            yield Problem(f"{key}: mode host has no namespaces, so it would change the host", "use --mode container")
 
 
 def _taken_ready_port(work: Workload) -> Iterator[Problem]:
@@ -77,3 +86,10 @@ def _capabilities(work: Workload) -> None:
 def _init(work: Workload) -> None:
     if work.init:
         preparation.reaper()
+
+
+def _ulimits(work: Workload) -> None:
+    if work.ulimits:
+        from containers import ulimits
+
+        ulimits.raise_hard(work.ulimits)

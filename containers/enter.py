@@ -46,6 +46,10 @@ def spawn(
     Raises the error that prevented exec.
     """
     assert inst.state.pid is not None
+    if launch.process.ulimits:
+        from containers import ulimits
+
+        ulimits.raise_hard(launch.process.ulimits)
     container = os.pidfd_open(inst.state.pid)
     parent = os.pidfd_open(os.getpid())
     report_read, report_write = os.pipe()

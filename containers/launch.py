@@ -25,7 +25,7 @@ from vmctl.linux.cgroups import Cgroup
 from vmctl.linux.stdio import is_null
 from vmctl.named import TYPE_CHECKING, NamedTuple
 from vmctl.net import Link
-from vmctl.spec.workload import File, Volume
+from vmctl.spec.workload import File, Tmpfs, Volume
 
 if TYPE_CHECKING:
     from typing import NoReturn
@@ -60,6 +60,7 @@ class Launch(NamedTuple):
     first_id: int | None  # id of the host that is 0 inside; None: no user namespace
     tree: int | None  # descriptor of the root as a detached mount; None: `root` is mounted on the host
     volume_trees: tuple[int, ...]  # the same for the volumes
+    tmpfs: tuple[Tmpfs, ...]
     read_only: bool  # the root, once all is in it
     capabilities: int | None  # None: keep all
     seccomp: bytes  # empty: no filter
@@ -211,12 +212,28 @@ def enter_root(launch: Launch) -> None:
     os.chdir("/")
     for path, mode in _IN_MEMORY if launch.read_only else ():
         _attach(syscalls.new_mount("tmpfs", (("source", "tmpfs"), ("mode", mode)), _PLAIN), path)
-    for volume, tree in zip(launch.volumes, launch.volume_trees, strict=True):
-        _attach(tree, volume.target)
+    for target, tree in _inner_mounts(launch):
+        _attach(tree, target)
     if init is not None:
         _attach(init, _INIT)
         syscalls.mount(None, _INIT, None, syscalls.MS_BIND | syscalls.MS_REMOUNT | syscalls.MS_RDONLY)
     os.umask(0o022)
+
+
+def _inner_mounts(launch: Launch) -> list[tuple[str, int]]:
+    """Return targets and detached mounts of volumes and of folders in memory, in the order in which they are attached.
+
+    One at /data would hide an earlier one at /data/new.
+    """
+    found = [(volume.target, tree) for volume, tree in zip(launch.volumes, launch.volume_trees, strict=True)]
+    if not launch.tmpfs:
+        return found
+    for one in launch.tmpfs:
+        size = () if one.size_bytes is None else (("size", str(one.size_bytes)),)
+        attributes = _PLAIN | (syscalls.MOUNT_ATTR_NOEXEC if one.noexec else 0)
+        parameters = (("source", "tmpfs"), ("mode", f"{one.mode:o}"), *size)
+        found.append((one.target, syscalls.new_mount("tmpfs", parameters, attributes)))
+    return sorted(found, key=lambda mount: os.path.normpath(mount[0]).count("/"))
 
 
 def _make_read_only(workdir: str) -> None:
@@ -310,6 +327,10 @@ def execute(process: Process, user: identity.User, capabilities: int | None, sec
     if trace.on:
         _trace_exec(process._replace(env=env), user, capabilities, seccomp)
     syscalls.close_on_exec_from(3)
+    if process.ulimits:  # as late as possible: they limit this interpreter too
+        from containers import ulimits
+
+        ulimits.apply(process.ulimits)
     if seccomp:
         syscalls.seccomp_filter(seccomp)
     _exec(process.argv, env)

@@ -268,7 +268,9 @@ def root(layers: list[str], directory: str) -> Overlay:
     return Overlay(tuple(map(os.path.basename, layers)), folder, directory)
 
 
-def kernel_file_systems(*, own_mounts: bool = True, sysfs: bool = True, shared: bool = False) -> Iterator[Step]:
+def kernel_file_systems(
+    *, own_mounts: bool = True, sysfs: bool = True, shared: bool = False, shm_bytes: int | None = None
+) -> Iterator[Step]:
     """Yield the steps for /proc, /dev and /sys.
 
     With its own mounts, a container gets each device as a mount from the host: nodes that it makes itself open nothing.
@@ -294,7 +296,7 @@ def kernel_file_systems(*, own_mounts: bool = True, sysfs: bool = True, shared: 
     group = ",gid=5" if usernamespace.ids() > TTY_GROUP else ""  # an id that is not mapped is refused
     yield Mount("devpts", "/dev/pts", MS_NOSUID | MS_NOEXEC, f"newinstance,ptmxmode=0666,mode=0620{group}")
     yield Link("/dev/ptmx", "pts/ptmx")
-    yield Mount("tmpfs", "/dev/shm", _PLAIN, "mode=1777,size=64m", "shm")
+    yield Mount("tmpfs", "/dev/shm", _PLAIN, f"mode=1777,size={shm_bytes or '64m'}", "shm")
     yield HostTree("/dev/mqueue") if shared else Mount("mqueue", "/dev/mqueue", _PLAIN)
     yield Mount("sysfs", "/sys", _PLAIN | MS_RDONLY) if sysfs else HostTree("/sys", read_only=own_mounts)
 

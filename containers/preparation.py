@@ -115,17 +115,18 @@ def launch(
         namespaces=flags,
         cgroup=cgroup,
         root=mountplan.root(layers, directory),
-        steps=tuple(_steps(cgroup, flags)),
+        steps=tuple(_steps(cgroup, flags, work.shm_size_bytes)),
         volumes=_volumes(work),
         files=work.files,
         process=process(image, work),
-        hostname=work.name,
+        hostname=work.hostname or work.name,
         link=link,
         init=reaper() if work.init else None,
         tty=False,
         capabilities=capabilities,
         first_id=None,
         tree=None,
+        tmpfs=work.tmpfs,
         read_only=work.read_only,
         volume_trees=(),
         seccomp=seccomp.default_filter(capabilities) if filtered and capabilities is not None else b"",
@@ -181,13 +182,14 @@ def check_volumes(work: Workload) -> None:
             raise SpecError(f"the volume's source {volume.source} does not exist", hint=f"mkdir {volume.source}")
 
 
-def _steps(cgroup: Cgroup, flags: int) -> list[mountplan.Step]:
+def _steps(cgroup: Cgroup, flags: int, shm_bytes: int | None) -> list[mountplan.Step]:
     own_users = bool(flags & syscalls.CLONE_NEWUSER) or not usernamespace.is_host_root()
     steps = list(
         mountplan.kernel_file_systems(
             own_mounts=bool(flags) or own_users,
             sysfs=bool(flags & syscalls.CLONE_NEWNET) or not own_users,
             shared=own_users and not flags,
+            shm_bytes=shm_bytes,
         )
     )
     if flags:

@@ -67,7 +67,7 @@ def test_marks_and_times(caller, name):
     middle = next(stamp for _, stamp, text in found if text == "err 3")
     since, until = together(caller, "--since", middle, name), together(caller, "--until", middle, name)
     assert until + since == LINES
-    assert "err 3" in since[:2]  # a time is printed in microseconds, and kept in nanoseconds
+    assert since[0] == "err 3"
     assert together(caller, "--since", "1h", name) == LINES
     assert together(caller, "--until", "1h", name) == []
     assert "expected a duration" in caller.refused("logs", "--since", "soon", name)

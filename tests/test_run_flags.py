@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 
 import pytest
 from support import others
 from support.archives import Layout
+from support.commands import refused
 from support.registries import registry
 from support.tars import folder, tar_of
 
@@ -80,3 +82,88 @@ def test_pull(caller, tmp_path_factory):
             assert (result.code, result.err.count("/x is not in the image")) == (127, 1), result
     assert name in caller.ok("image", "ls", "-q").split()
     assert caller.ok("image", "rm", name) == f"{name}\n"
+
+
+MEMORY = (
+    "--tmpfs",
+    "/a:size=1m,mode=700,noexec",
+    "--tmpfs",
+    "/a/b/c",
+    "--shm-size",
+    "2m",
+    "--hostname",
+    "other.example",
+)
+SHOWN = "hostname; stat -c %a /a /a/b/c; grep -E ' (/a|/a/b/c|/dev/shm) ' /proc/mounts; touch /a/x /a/b/c/x; id -u"
+
+
+@MODES
+def test_folders_in_memory_and_the_host_name(caller, mode):
+    name, *lines, user = caller.ok("run", "--mode", mode, *MEMORY, "tiny", "sh", "-c", SHOWN).splitlines()
+    assert (name, lines[:2], user) == ("other.example", ["700", "1777"], "0")
+    mounts = {line.split()[1]: line.split()[2:4] for line in lines[2:]}
+    options = {path: set(options.split(",")) for path, (kind, options) in mounts.items() if kind == "tmpfs"}
+    assert {"size=1024k", "noexec", "nosuid", "nodev"} <= options["/a"]
+    assert {"nosuid", "nodev"} <= options["/a/b/c"]
+    assert "noexec" not in options["/a/b/c"]
+    assert "size=2048k" in options["/dev/shm"]
+
+
+def test_ulimits_are_those_of_the_command_and_of_exec(caller):
+    limits = ("--ulimit", "nofile=100:200", "--ulimit", "core=0", "--ulimit", "nproc=-1")
+    shown = "ulimit -Sn; ulimit -Hn; ulimit -c"
+    assert caller.ok("run", *limits[:4], "tiny", "sh", "-c", shown) == "100\n200\n0\n"
+    name = caller.ok("run", "-d", *limits[:4], "tiny", "sleep", "1000").strip()
+    try:
+        assert caller.ok("exec", name, "--", "sh", "-c", shown) == "100\n200\n0\n"
+    finally:
+        caller.ok("down", "-t", "0", name)
+    hard = int(caller.ok("run", "tiny", "sh", "-c", "ulimit -Hn"))
+    result = caller.vmctl("run", "--ulimit", f"nofile=10:{hard + 1}", "tiny", "sh", "-c", "ulimit -Hn")
+    if result.code:  # neither root of this host nor a user may raise a hard limit
+        assert f"nofile is above the hard limit of this user, {hard}" in result.err
+    else:
+        assert result.out == f"{hard + 1}\n"
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "message"),
+    [
+        ("--tmpfs", "run", "expected a folder in memory"),
+        ("--tmpfs", "/", "cannot be a folder in memory"),
+        ("--tmpfs", "/proc/x", "cannot be a folder in memory"),
+        ("--tmpfs", "/a/../b", "without .."),
+        ("--tmpfs", "/a:size=1", "at least 4K"),
+        ("--tmpfs", "/a:huge=always", "not 'huge=always'"),
+        ("--tmpfs", "/a:mode=9", "an octal mode"),
+        ("--shm-size", "-1", "expected a size"),
+        ("--hostname", "a b", "expected up to 63 letters"),
+        ("--hostname", "", "expected up to 63 letters"),
+        ("--ulimit", "nofile", "a limit such as"),
+        ("--ulimit", "nofiles=1", "by one of the names"),
+        ("--ulimit", "nofile=3:2", "not above the hard one"),
+        ("--ulimit", "nofile=-1:2", "not above the hard one"),
+    ],
+)
+def test_wrong_values_name_the_flag(own_root, flag, value, message):
+    assert re.search(rf"^vmctl: {flag}\S*: .*{re.escape(message)}", refused("run", f"{flag}={value}", "tiny", "true"))
+
+
+def test_the_same_place_twice(own_root):
+    for more in (("--tmpfs", "/a/"), ("-v", "/srv:/a")):
+        assert "given twice" in refused("run", "--tmpfs", "/a", *more, "tiny", "true")
+    assert "nofile is given twice" in refused("run", "--ulimit", "nofile=1", "--ulimit", "nofile=2", "tiny", "true")
+
+
+@pytest.mark.parametrize(
+    ("mode", "flag", "message"),
+    [
+        ("host", "--tmpfs=/a", "tmpfs: mode host has no namespaces"),
+        ("host", "--shm-size=1m", "shm_size: mode host has no namespaces"),
+        ("host", "--hostname=x", "hostname: mode host has no namespaces"),
+        ("vm", "--ulimit=core=0", "vm mode cannot set ulimits yet"),
+    ],
+)
+def test_what_a_mode_cannot_honour(own_root, mode, flag, message):
+    network = ("--network", "host") if mode == "host" else ()
+    assert message in refused("run", "--mode", mode, *network, flag, "tiny", "true")

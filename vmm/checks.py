@@ -121,6 +121,11 @@ def _direct_keys(work: Workload) -> Iterator[Problem]:
 
 
 def _system_keys(work: Workload, image: Image) -> Iterator[Problem]:
+    for key, value in (("tmpfs", work.tmpfs), ("shm_size", work.shm_size_bytes)):
+        if value:
+            yield Problem(
+                f"{key}: a system that boots mounts its folders itself", "write a line of /etc/fstab by `files`"
+            )
     if work.read_only:
         yield Problem(
             "read_only: a system that boots has to write to its root", "leave the key out, or set `vm: {boot: direct}`"
@@ -161,6 +166,10 @@ def _keys(work: Workload) -> Iterator[Problem]:
         yield Problem(f"vm mode cannot restart a workload ({work.restart.policy}) yet", "leave the key `restart` out")
     if work.logs != Logs():
         yield Problem("vm mode cannot limit logs yet: QEMU writes them", "leave the key `logs` out")
+    if work.ulimits:
+        yield Problem(
+            "vm mode cannot set ulimits yet", "begin the command with `ulimit` in a shell, or --mode container"
+        )
     if work.network == "host":
         yield Problem("a guest has its own kernel and cannot use the host's network", "use `network: bridge`")
 

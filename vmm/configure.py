@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import posixpath
+
 from images.store.image import Image
 from vmctl.instances.folder import Home
 from vmctl.net import Link
-from vmctl.spec.workload import DEFAULT_PIDS, Workload
+from vmctl.spec.workload import DEFAULT_PIDS, Tmpfs, Workload
 from vmm import boot, files, keys, seed, system, userdata
 
 
@@ -22,9 +24,14 @@ def seed_of(work: Workload, home: Home, image: Image, link: Link | None, identit
     make = _direct if kind == boot.DIRECT else _system
     return seed.Seed(
         user_data=make(work, image, identity),
-        meta_data=seed.meta_data(f"vmctl-{home.id}", home.name),
+        meta_data=seed.meta_data(f"vmctl-{home.id}", work.hostname or home.name, _by_depth(work), work.shm_size_bytes),
         network_config=seed.network_config(address),
     )
+
+
+def _by_depth(work: Workload) -> list[Tmpfs]:
+    """Return the folders in memory in the order of their mounts: one at /data would hide one at /data/new."""
+    return sorted(work.tmpfs, key=lambda one: posixpath.normpath(one.target).count("/"))
 
 
 def pids(work: Workload, image: Image) -> int | None:

@@ -15,6 +15,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from vmctl import trace
+from vmctl.spec.workload import Tmpfs
 
 LABEL = "cidata"
 HERE = "/run/vmctl"
@@ -63,9 +64,19 @@ class Seed(NamedTuple):
         return {"user-data": self.user_data, "meta-data": self.meta_data, "network-config": self.network_config}
 
 
-def meta_data(instance_id: str, hostname: str) -> str:
-    """Return the meta-data; a new instance-id makes cloud-init apply everything again."""
-    return f"instance-id: {instance_id}\nlocal-hostname: {hostname}\n"
+def meta_data(instance_id: str, hostname: str, tmpfs: Sequence[Tmpfs] = (), shm_bytes: int | None = None) -> str:
+    """Return the meta-data; a new instance-id makes cloud-init apply everything again.
+
+    Only the small init reads the folders in memory, each a line `vmctl-tmpfs: OPTIONS PATH`.
+    """
+    shm = [] if shm_bytes is None else [f"vmctl-shm: {shm_bytes}"]
+    memory = [f"vmctl-tmpfs: {_options(one)} {one.target}" for one in tmpfs]
+    return "\n".join((f"instance-id: {instance_id}", f"local-hostname: {hostname}", *shm, *memory, ""))
+
+
+def _options(one: Tmpfs) -> str:
+    size = "" if one.size_bytes is None else f",size={one.size_bytes}"
+    return f"nosuid,nodev{',noexec' if one.noexec else ''},mode={one.mode:o}{size}"
 
 
 def network_config(address: Address | None) -> str:

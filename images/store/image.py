@@ -10,7 +10,7 @@ from vmctl.errors import SpecError, VmctlError
 from vmctl.light import signal
 from vmctl.named import TYPE_CHECKING, NamedTuple
 from vmctl.spec import rules, userid
-from vmctl.spec.workload import Workload
+from vmctl.spec.workload import Ulimit, Workload
 
 if TYPE_CHECKING:
     from typing import Protocol
@@ -97,6 +97,7 @@ class Process(NamedTuple):
     env: dict[str, str]
     workdir: str
     user: str
+    ulimits: tuple[Ulimit, ...] = ()
 
 
 def process(image: Image, work: Workload) -> Process:
@@ -119,7 +120,7 @@ def process(image: Image, work: Workload) -> Process:
     env.update(work.env)
     workdir = posixpath.normpath("/" + (work.workdir or config.workdir).lstrip("/"))
     rules.check_texts((*argv, *env, *env.values(), workdir, user))
-    return Process(tuple(argv), env, workdir, user)
+    return Process(tuple(argv), env, workdir, user, work.ulimits)
 
 
 def _argv(config: ImageConfig, work: Workload) -> tuple[str, ...]:

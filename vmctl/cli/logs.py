@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from vmctl.cli import output
 from vmctl.console import Filter
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 EXAMPLE = "vmctl logs --follow --tail 20 web"
 POLL_S = 0.05
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -135,7 +136,7 @@ def _stamp(time_ns: int) -> str:
     """Return a time in RFC 3339 with microseconds, or a dash of the same width if it is not known."""
     if not time_ns:
         return "-".ljust(27)
-    return datetime.fromtimestamp(time_ns / 1e9, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return (_EPOCH + timedelta(microseconds=time_ns // 1000)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def _count(text: str) -> int | None:
@@ -158,7 +159,7 @@ def _moment(text: str) -> int:
     try:
         if text.replace(".", "", 1).isdigit():
             return int(float(text) * 1e9)
-        return int(datetime.fromisoformat(text).timestamp() * 1e9)
+        return (datetime.fromisoformat(text).astimezone(UTC) - _EPOCH) // timedelta(microseconds=1) * 1000
     except (ValueError, OverflowError):
         raise argparse.ArgumentTypeError(
             f"expected a duration such as 10m, a time such as 2026-01-31T12:00:00Z or seconds since 1970, got {text!r}"

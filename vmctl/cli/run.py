@@ -32,6 +32,10 @@ FLAGS = {
     "resources.disk": "--disk",
     "network": "--network",
     "restart": "--restart",
+    "hostname": "--hostname",
+    "tmpfs": "--tmpfs",
+    "shm_size": "--shm-size",
+    "ulimits": "--ulimit",
     "labels": "--label",
     "stop_signal": "--stop-signal",
     "stop_timeout": "--stop-timeout",
@@ -111,10 +115,26 @@ def _add_limits(parser: ArgumentParser) -> None:
     parser.add_argument("-m", "--memory", metavar="SIZE", help="memory limit, such as 256M")
     parser.add_argument("--cpus", metavar="N", help="CPU limit, such as 1.5")
     parser.add_argument("--pids", "--pids-limit", metavar="N", help="limit for the number of processes and threads")
+    parser.add_argument(
+        "--ulimit",
+        action="append",
+        default=[],
+        metavar="NAME=SOFT[:HARD]",
+        help="limit for each process, such as nofile=1024:2048",
+    )
     parser.add_argument("--disk", metavar="SIZE", help="size of the writable layer, such as 1G")
 
 
 def _add_environment(parser: ArgumentParser) -> None:
+    parser.add_argument("--hostname", metavar="NAME", help="host name inside (default: the name of the instance)")
+    parser.add_argument(
+        "--tmpfs",
+        action="append",
+        default=[],
+        metavar="DIR[:OPTIONS]",
+        help="folder in memory; options: size=64m,mode=1777,noexec",
+    )
+    parser.add_argument("--shm-size", metavar="SIZE", help="size of /dev/shm, such as 1g")
     parser.add_argument(
         "-p",
         "--publish",
@@ -230,6 +250,10 @@ def _workload(args: Namespace) -> Workload:
         "init": args.init,
         "read_only": args.read_only,
         "restart": args.restart,
+        "hostname": args.hostname,
+        "tmpfs": args.tmpfs,
+        "shm_size": args.shm_size,
+        "ulimits": args.ulimit,
         "labels": flags.pairs(args.label),
         "stop_signal": args.stop_signal,
         "stop_timeout": args.stop_timeout and args.stop_timeout + "s" * args.stop_timeout.isdigit(),

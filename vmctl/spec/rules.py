@@ -51,7 +51,7 @@ def check(work: Workload, called: Callable[[str], str] = key) -> None:
     """Raise SpecError if a value cannot be used; `called` returns how the error calls a key: by its flag, if any."""
     check_name(work.name)
     userid.check(work.user)
-    for rule in (_command, _env, _paths, _volumes, _numbers, _ready, _ports):
+    for rule in (_hostname, _tmpfs, _command, _env, _paths, _volumes, _numbers, _ready, _ports):
         for path, text, hint in rule(work):
             raise SpecError(f"{called(path)}: {text}", hint=hint)
     check_texts(
@@ -132,6 +132,31 @@ def check_volume_target(path: str) -> None:
         raise ValueError(f"{path} is a place of the kernel, which vmctl sets up")
 
 
+def _hostname(work: Workload) -> Iterator[Wrong]:
+    if work.hostname is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]{0,62}", work.hostname):
+        yield "hostname", f"expected up to 63 letters, digits, '-' and '.', got {work.hostname!r}", ""
+
+
+def _tmpfs(work: Workload) -> Iterator[Wrong]:
+    seen = {_place(volume.target) for volume in work.volumes}
+    for i, one in enumerate(work.tmpfs):
+        where, place = f"tmpfs[{i}]", _place(one.target)
+        if not is_plain(one.target):
+            yield where, f"expected an absolute path without .., got {one.target!r}", ""
+        if place == "/" or place.split("/")[1] in ("proc", "sys", "dev"):
+            yield (
+                where,
+                f"{one.target} cannot be a folder in memory",
+                "use a folder such as /run; `shm_size` is /dev/shm",
+            )
+        if place in seen:
+            yield where, f"the place {place} is given twice", "only the last one would be seen there"
+        seen.add(place)
+    names = [one.name for one in work.ulimits]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        yield "ulimits", f"{name} is given twice", ""
+
+
 def _numbers(work: Workload) -> Iterator[Wrong]:
     limits = work.resources
     for name, value, least, most in (
@@ -145,6 +170,8 @@ def _numbers(work: Workload) -> Iterator[Wrong]:
     for name, size, least_bytes in (
         ("resources.memory", limits.memory_bytes, 1 << 20),
         ("resources.disk", limits.disk_bytes, 1 << 20),
+        ("shm_size", work.shm_size_bytes, 1 << 12),
+        *((f"tmpfs[{i}]", one.size_bytes, 1 << 12) for i, one in enumerate(work.tmpfs)),
         ("logs.size", work.logs.size_bytes, _LEAST_LOG_BYTES),
     ):
         if size is not None:

@@ -10,11 +10,15 @@ import os
 from vmctl.light import re
 from vmctl.named import TYPE_CHECKING
 from vmctl.spec import signals, units
-from vmctl.spec.workload import Bytes, FileMode, HttpProbe, Port, Restart, Seconds, Signal, Volume
+from vmctl.spec.workload import Bytes, FileMode, HttpProbe, Port, Restart, Seconds, Signal, Tmpfs, Ulimit, Volume
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
+
+
+# names of docker-run(1) -> RLIMIT_...; the values are those of setrlimit(2)
+ULIMITS = ("core", "cpu", "data", "fsize", "memlock", "nofile", "nproc", "stack")
 
 
 def parse_port(text: str) -> Port:
@@ -46,6 +50,36 @@ def parse_volume(text: str) -> Volume:
             f"the home folder of a user before the first colon; there is no user {path[1:].partition('/')[0]}"
         )
     return Volume(path, target, options == "ro")
+
+
+def parse_tmpfs(text: str) -> Tmpfs:
+    """Return the file system in memory of `target[:size=64M,mode=1777,noexec]`."""
+    target, _, options = text.partition(":")
+    if not target.startswith("/"):
+        raise ValueError(f"a folder in memory such as /run or /run:size=64M,mode=755, not {text!r}")
+    found = Tmpfs(target)
+    for option in filter(None, options.split(",")):
+        name, equals, value = option.partition("=")
+        if name == "size" and equals:
+            found = found._replace(size_bytes=_parse_size(value))
+        elif name == "mode" and equals:
+            found = found._replace(mode=_parse_mode(value))
+        elif option in ("noexec", "exec"):
+            found = found._replace(noexec=option == "noexec")
+        elif option not in ("rw", "nosuid", "nodev"):  # these are always in effect
+            raise ValueError(f"size=SIZE, mode=MODE or noexec after the folder, not {option!r}")
+    return found
+
+
+def parse_ulimit(text: str) -> Ulimit:
+    """Return the limit of `name=soft[:hard]`; the hard limit is the soft one if it is not given."""
+    match = re.fullmatch(r"([a-z]+)=(-1|unlimited|[0-9]{1,19})(?::(-1|unlimited|[0-9]{1,19}))?", text)
+    if not match or match[1] not in ULIMITS:
+        raise ValueError(f"a limit such as nofile=1024:2048, by one of the names {', '.join(ULIMITS)}, not {text!r}")
+    soft, hard = ((None if part in ("-1", "unlimited") else int(part)) for part in (match[2], match[3] or match[2]))
+    if hard is not None and (soft is None or soft > hard):
+        raise ValueError(f"a soft limit that is not above the hard one, not {text!r}")
+    return Ulimit(match[1], soft, hard)
 
 
 def _parse_http(text: str) -> HttpProbe:
@@ -109,6 +143,8 @@ PARSERS: Mapping[str, Callable[[str], Any]] = {
     "Signal": _parse_signal,
     "Port": parse_port,
     "Volume": parse_volume,
+    "Tmpfs": parse_tmpfs,
+    "Ulimit": parse_ulimit,
     "HttpProbe": _parse_http,
     "Restart": _parse_restart,
 }

@@ -13,7 +13,19 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import msgspec
 
 from vmctl.spec.scalars import PARSERS, key_of
-from vmctl.spec.workload import Bytes, FileMode, HttpProbe, Port, Restart, Seconds, Signal, Volume, Workload
+from vmctl.spec.workload import (
+    Bytes,
+    FileMode,
+    HttpProbe,
+    Port,
+    Restart,
+    Seconds,
+    Signal,
+    Tmpfs,
+    Ulimit,
+    Volume,
+    Workload,
+)
 
 _NUMBER_TOO: dict[str, Any] = {"type": ["string", "integer"]}
 # type -> its JSON Schema; all are texts, a size may also be a number of bytes, a probe by HTTP only a port
@@ -23,6 +35,8 @@ _SCALARS: dict[Any, dict[str, Any]] = {
     FileMode: {"pattern": "^0?[0-7]{3,4}$", "examples": ["0644"]},
     Port: {"examples": ["8080:8000", "0.0.0.0:53:53/udp"]},
     Volume: {"examples": ["./data:/data:ro"]},
+    Tmpfs: {"examples": ["/run", "/tmp:size=64M,mode=1777,noexec"]},
+    Ulimit: {"examples": ["nofile=1024:2048", "core=0"]},
     HttpProbe: {**_NUMBER_TOO, "examples": ["8000/"]},
     Signal: {**_NUMBER_TOO, "examples": ["SIGQUIT", "RTMIN+3"]},
     Restart: {"examples": ["no", "on-failure:3", "always"]},

@@ -60,6 +60,23 @@ class Volume(NamedTuple):
     read_only: bool = False
 
 
+class Tmpfs(NamedTuple):
+    """A file system in memory; in the workload file `target[:size=64M,mode=1777,noexec]`."""
+
+    target: str
+    size_bytes: Bytes | None = None
+    mode: FileMode = FileMode(0o1777)
+    noexec: bool = False
+
+
+class Ulimit(NamedTuple):
+    """A limit of getrlimit(2) for each process; None: without limit. In the workload file `name=soft[:hard]`."""
+
+    name: str
+    soft: int | None
+    hard: int | None
+
+
 DEFAULT_PIDS = 4096  # enough for any build; it keeps a fork bomb from the host's limit of 32768 or more
 
 
@@ -144,6 +161,10 @@ class Workload(NamedTuple):
     labels: Mapping[str, str] = {}
     stop_signal: Signal | None = None
     stop_timeout_s: Seconds | None = None
+    hostname: str | None = None
+    tmpfs: tuple[Tmpfs, ...] = ()
+    shm_size_bytes: Bytes | None = None
+    ulimits: tuple[Ulimit, ...] = ()
 
     def to_json(self) -> str:
         """Return the workload as JSON with named keys, for the instance directory and for other processes."""
@@ -183,5 +204,8 @@ class Workload(NamedTuple):
 SECTIONS: dict[str, Any] = {kind.__name__: kind for kind in (Resources, Logs, Ready, VmOptions, ContainerOptions)}
 _RECORDS: dict[str, Any] = {
     **SECTIONS,
-    **{kind.__name__: kind for kind in (Bytes, Seconds, Signal, FileMode, File, Port, Volume, HttpProbe, Restart)},
+    **{
+        kind.__name__: kind
+        for kind in (Bytes, Seconds, Signal, FileMode, File, Port, Volume, Tmpfs, Ulimit, HttpProbe, Restart)
+    },
 }
