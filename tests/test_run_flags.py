@@ -7,10 +7,13 @@ import re
 import pytest
 from support import others
 from support.archives import Layout
-from support.commands import refused
+from support.commands import refused, wait_for
 from support.registries import registry
 from support.tars import folder, tar_of
 
+ENTRYPOINT = """FROM tiny
+ENTRYPOINT ["/bin/echo", "got"]
+"""
 MODES = pytest.mark.parametrize("mode", ["container", "vm"])
 PRINT = 'for n in A B C D HOME; do eval "echo $n=[\\${$n-unset}]"; done'
 
@@ -167,3 +170,23 @@ def test_the_same_place_twice(own_root):
 def test_what_a_mode_cannot_honour(own_root, mode, flag, message):
     network = ("--network", "host") if mode == "host" else ()
     assert message in refused("run", "--mode", mode, *network, flag, "tiny", "true")
+
+
+def test_a_flag_after_the_image_belongs_to_its_entrypoint(caller):
+    for words in (("-it", "sh"), ("--name", "x"), ("-e", "A=1", "sh")):
+        assert f"{words[0]} comes after IMAGE" in caller.refused("run", "tiny", *words)
+    folder_ = os.path.dirname(caller.write("Dockerfile", ENTRYPOINT))
+    caller.ok("build", "-q", "-t", "echoing", folder_)
+    assert caller.ok("run", "echoing", "--name", "x", "-it") == "got --name x -it\n"
+    assert caller.ok("run", "echoing", "--", "--help") == "got --help\n"
+    assert caller.ok("rmi", "echoing") == "echoing\n"
+    assert "comes after IMAGE" not in caller.vmctl("run", "tiny", "--", "--name").err
+
+
+def test_stop_with_another_signal(caller):
+    script = "trap 'exit 7' HUP; trap '' TERM; touch /up; while :; do sleep 0.1; done"
+    name = caller.ok("run", "-d", "tiny", "sh", "-c", script).strip()
+    wait_for(lambda: caller.vmctl("exec", name, "test", "-e", "/up").code == 0)
+    assert caller.ok("stop", "-s", "HUP", name) == f"{name}\n"
+    assert caller.vmctl("wait", name).out == "7\n"
+    assert caller.ok("rm", name) == f"{name}\n"

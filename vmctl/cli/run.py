@@ -227,14 +227,20 @@ def _separated(command: list[str]) -> bool:
     return sys.argv[-len(command) - 1 :][:1] == ["--"]
 
 
+def _refuse_misplaced(image: str, flag: str) -> None:
+    """Raise SpecError for a flag after the image, unless an entrypoint of the image gets it as its argument."""
+    from images.store import store
+
+    if not store.find(image).config.entrypoint:
+        raise SpecError(f"{flag} comes after IMAGE, so it would be the command", hint="vmctl run FLAGS IMAGE -- CMD")
+
+
 def _workload(args: Namespace) -> Workload:
     command = args.command
     if command[:1] == ["--"]:
         command = command[1:]
-    elif command and command[0].startswith("-") and not _separated(command):
-        raise SpecError(
-            f"{command[0]} comes after IMAGE, so it would be part of the command", hint="vmctl run FLAGS IMAGE -- CMD"
-        )
+    elif command and command[0].startswith("-") and not _separated(command) and args.entrypoint is None:
+        _refuse_misplaced(args.image, command[0])
     document = {
         "name": args.name or f"run-{os.urandom(4).hex()}",
         "image": args.image,
