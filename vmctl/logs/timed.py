@@ -11,10 +11,10 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from typing import NamedTuple
 
 from vmctl.logs.logfile import OLDER, LogReader
 from vmctl.logs.timewriter import MAGIC, RECORD_BYTES, SUFFIX
-from vmctl.named import NamedTuple
 
 _LONGEST_LINE = 1 << 16  # a longer one is passed on in parts
 
