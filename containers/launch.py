@@ -212,28 +212,17 @@ def enter_root(launch: Launch) -> None:
     os.chdir("/")
     for path, mode in _IN_MEMORY if launch.read_only else ():
         _attach(syscalls.new_mount("tmpfs", (("source", "tmpfs"), ("mode", mode)), _PLAIN), path)
-    for target, tree in _inner_mounts(launch):
+    mounts = [(volume.target, tree) for volume, tree in zip(launch.volumes, launch.volume_trees, strict=True)]
+    if launch.tmpfs:
+        from containers import memory
+
+        mounts = memory.added(mounts, launch.tmpfs)
+    for target, tree in mounts:
         _attach(tree, target)
     if init is not None:
         _attach(init, _INIT)
         syscalls.mount(None, _INIT, None, syscalls.MS_BIND | syscalls.MS_REMOUNT | syscalls.MS_RDONLY)
     os.umask(0o022)
-
-
-def _inner_mounts(launch: Launch) -> list[tuple[str, int]]:
-    """Return targets and detached mounts of volumes and of folders in memory, in the order in which they are attached.
-
-    One at /data would hide an earlier one at /data/new.
-    """
-    found = [(volume.target, tree) for volume, tree in zip(launch.volumes, launch.volume_trees, strict=True)]
-    if not launch.tmpfs:
-        return found
-    for one in launch.tmpfs:
-        size = () if one.size_bytes is None else (("size", str(one.size_bytes)),)
-        attributes = _PLAIN | (syscalls.MOUNT_ATTR_NOEXEC if one.noexec else 0)
-        parameters = (("source", "tmpfs"), ("mode", f"{one.mode:o}"), *size)
-        found.append((one.target, syscalls.new_mount("tmpfs", parameters, attributes)))
-    return sorted(found, key=lambda mount: os.path.normpath(mount[0]).count("/"))
 
 
 def _make_read_only(workdir: str) -> None:
