@@ -87,7 +87,9 @@ def clone(launch: Launch, streams: Streams, report: int, plugged: int, channel: 
     barrier = _barrier(launch)
     parent = os.pidfd_open(os.getpid())
     if trace.on:
-        _trace_clone(launch)
+        from containers import traced
+
+        traced.clone(launch)
     try:
         pid = syscalls.clone3(launch.namespaces & ~later, exit_signal=signal.SIGCHLD, cgroup_fd=cgroup_fd)
         if pid == 0:
@@ -107,15 +109,6 @@ def _barrier(launch: Launch) -> MappingBarrier | None:
     from containers.userns import MappingBarrier, mapping
 
     return MappingBarrier(mapping(launch.first_id))
-
-
-def _trace_clone(launch: Launch) -> None:
-    from vmctl.linux import commands
-
-    if launch.namespaces:
-        trace.step(commands.unshare(launch.namespaces), "clone3, and in the new process:")
-    else:
-        trace.comment("clone3, without new namespaces, and in the new process:")
 
 
 def _child(
@@ -314,7 +307,9 @@ def execute(process: Process, user: identity.User, capabilities: int | None, sec
     if select.select([parent], [], [], 0)[0]:  # the parent has ended before, so the kernel sends no signal
         os._exit(125)
     if trace.on:
-        _trace_exec(process._replace(env=env), user, capabilities, seccomp)
+        from containers import traced
+
+        traced.execute(process._replace(env=env), user, capabilities, seccomp)
     syscalls.close_on_exec_from(3)
     if process.ulimits:  # as late as possible: they limit this interpreter too
         from containers import ulimits
@@ -323,15 +318,6 @@ def execute(process: Process, user: identity.User, capabilities: int | None, sec
     if seccomp:
         syscalls.seccomp_filter(seccomp)
     _exec(process.argv, env)
-
-
-def _trace_exec(process: Process, user: identity.User, capabilities: int | None, seccomp: bytes) -> None:
-    from vmctl.linux import commands
-
-    words = ["setpriv", *identity.options(user, capabilities), "env", "-i"]
-    words += [*(f"{name}={value}" for name, value in process.env.items()), *process.argv]
-    note = f"the workload, below a seccomp filter of {len(seccomp) // 8} instructions" if seccomp else "the workload"
-    trace.step(f"cd {commands.quote(process.workdir)} && exec {commands.join(words)}", note)
 
 
 def _exec(argv: tuple[str, ...], env: Mapping[str, str]) -> NoReturn:

@@ -109,6 +109,7 @@ def launch(
     flags: int,
 ) -> Launch:
     """Return the launch of a workload; makes nothing."""
+    _load_for_inside(work)
     capabilities = identity.capability_mask(work.container.cap_add, work.container.cap_drop) if flags else None
     filtered = capabilities is not None and work.container.seccomp == "default"
     return Launch(
@@ -131,6 +132,16 @@ def launch(
         volume_trees=(),
         seccomp=seccomp.default_filter(capabilities) if filtered and capabilities is not None else b"",
     )
+
+
+def _load_for_inside(work: Workload) -> None:
+    """Import the modules that only some workloads need inside, where no file can be imported any more."""
+    if work.tmpfs:
+        import containers.memory
+    if work.ulimits:
+        import containers.ulimits
+    if trace.on:
+        import containers.traced  # noqa: F401
 
 
 def _volumes(work: Workload) -> tuple[Volume, ...]:

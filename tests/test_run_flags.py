@@ -190,3 +190,10 @@ def test_stop_with_another_signal(caller):
     assert caller.ok("stop", "-s", "HUP", name) == f"{name}\n"
     assert caller.vmctl("wait", name).out == "7\n"
     assert caller.ok("rm", name) == f"{name}\n"
+
+
+@pytest.mark.parametrize("more", [(), ("--tmpfs", "/a"), ("--ulimit", "core=0")])
+def test_a_trace_shows_how_each_kind_of_start_ends(caller, more):
+    """What only some starts need is imported before the root is entered: inside, a path is one of the image."""
+    result = caller.vmctl("--trace", "-", "run", *more, "tiny", "true")
+    assert (result.code, "exec setpriv" in result.err) == (0, True), result.err
