@@ -135,7 +135,7 @@ def launch(
 
 
 def _load_for_inside(work: Workload) -> None:
-    """Import the modules that only some workloads need inside, where no file can be imported any more."""
+    """Import the modules that only some workloads need inside, which has to happen before the root is entered."""
     if work.tmpfs:
         import containers.memory
     if work.ulimits:
