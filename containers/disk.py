@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 
-from vmctl import trace
+from vmctl import limits, trace
 from vmctl.backend import Problem
 from vmctl.errors import VmctlError
 from vmctl.instances.folder import Home
@@ -29,9 +29,7 @@ def problem(size_bytes: int) -> Problem | None:
         return Problem("resources.disk needs a loop device, which only root has", "leave the key out, or use --mode vm")
     if which("mke2fs") is None:
         return Problem("resources.disk needs mke2fs, which is not installed", "`vmctl doctor` shows how to install it")
-    if size_bytes < LEAST_BYTES:
-        return Problem(f"resources.disk must be at least {LEAST_BYTES >> 20}M in this mode", "raise `resources.disk`")
-    return None
+    return limits.disk_problem(size_bytes, LEAST_BYTES)
 
 
 def make(inst: Instance, size_bytes: int) -> None:

@@ -9,7 +9,7 @@ import os
 from contextlib import suppress
 
 from vmctl import backends
-from vmctl.backend import HasOomKills
+from vmctl.backend import HasOomKills, Problem
 from vmctl.errors import VmctlError
 from vmctl.instances.instance import Instance
 from vmctl.named import TYPE_CHECKING
@@ -36,6 +36,31 @@ def check(inst: Instance) -> None:
                 f"but {'no limit' if found is None else f'{found:g}'} is in effect",
                 hint="leave the key out, or use another mode",
             )
+
+
+def disk_problem(size_bytes: int, least_bytes: int) -> Problem | None:
+    """Return why a file of this size cannot be the writable layer, if so: tried with a file without a name."""
+    if size_bytes < least_bytes:
+        return Problem(f"resources.disk must be at least {least_bytes >> 20}M in this mode", "raise `resources.disk`")
+    from vmctl import paths
+    from vmctl.spec.units import format_size
+
+    folder = paths.state_root()
+    while not os.path.isdir(folder):
+        folder = os.path.dirname(folder)
+    with suppress(OSError):  # a file system without such files: then the start tries it
+        fd = os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
+            os.truncate(fd, size_bytes)
+        except OSError as error:
+            return Problem(
+                f"resources.disk: the file system of {folder} cannot have a file of {format_size(size_bytes)}: "
+                f"{error.strerror}",
+                "lower `resources.disk`: the file is sparse, but it has that size",
+            )
+        finally:
+            os.close(fd)
+    return None
 
 
 def oom_kills(inst: Instance) -> int | None:

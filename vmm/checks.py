@@ -10,7 +10,7 @@ from importlib import import_module
 from images.kernels import kernel as kernels
 from images.store import store
 from images.store.image import Image, architecture, check_files
-from vmctl import ids
+from vmctl import ids, limits
 from vmctl.backend import Problem
 from vmctl.errors import VmctlError
 from vmctl.linux.cgroups import Cgroup, Limits
@@ -101,6 +101,8 @@ def _boot(work: Workload, image: Image) -> Iterator[Problem]:
     if kind == boot.DISK:
         yield from _disk(work, image)
     else:
+        if work.resources.disk_bytes is not None:
+            yield from filter(None, [limits.disk_problem(work.resources.disk_bytes, disk.LEAST_BYTES)])
         yield from _refusal(lambda: kernels.find(work.vm.kernel))
     if kind == boot.SYSTEM and (missing := boot.lacks(image)):
         yield Problem(

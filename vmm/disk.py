@@ -15,6 +15,9 @@ from vmctl.run import run
 from vmctl.spec.units import format_size
 
 DEFAULT_SIZE_BYTES = 1024**3
+LEAST_BYTES = 4 * 1024**2
+SMALL_BYTES = 16 * 1024**2  # a journal of 4 MiB needs twice that, and the rest is to hold files
+QCOW2_MOST_BYTES = 1 << 51  # with clusters of 64 KiB: docs/interop/qcow2.txt of QEMU, L1 table of at most 32 MiB
 QCOW2_TABLES_BYTES = 64 * 1024**2
 
 
@@ -34,7 +37,7 @@ def make(path: str, size_bytes: int) -> None:
             trace.step(f"truncate -s {size_bytes} {temporary}")
     finally:
         os.close(fd)
-    run(command(temporary))
+    run(command(temporary, size_bytes))
     _rename(temporary, path)
 
 
@@ -44,9 +47,10 @@ def _rename(old: str, new: str) -> None:
         trace.step(f"mv {old} {new}")
 
 
-def command(path: str) -> list[str]:
-    """Return the command that creates the file system."""
-    return ["mke2fs", "-q", "-t", "ext4", "-m", "0", "-J", "size=4", "-E", "lazy_journal_init=1", path]
+def command(path: str, size_bytes: int) -> list[str]:
+    """Return the command that creates the file system; in a small one mke2fs decides whether there is a journal."""
+    journal = ["-J", "size=4", "-E", "lazy_journal_init=1"] if size_bytes >= SMALL_BYTES else []
+    return ["mke2fs", "-q", "-t", "ext4", "-m", "0", *journal, path]
 
 
 def make_overlay(path: str, base: str, size_bytes: int | None) -> None:
@@ -88,6 +92,11 @@ def overlay_command(path: str, base: str, size_bytes: int | None) -> list[str]:
 
 def check_size(base: str, size_bytes: int | None) -> None:
     """Raise SpecError for a size below that of the disk `base`: its file systems would be truncated."""
+    if size_bytes is not None and size_bytes > QCOW2_MOST_BYTES:
+        raise SpecError(
+            f"the key resources.disk: expected at most {format_size(QCOW2_MOST_BYTES)}, the limit of qcow2",
+            hint="lower `resources.disk`",
+        )
     least_bytes = int(json.loads(run(["qemu-img", "info", "-f", "qcow2", "--output=json", base])[1])["virtual-size"])
     if size_bytes is not None and size_bytes < least_bytes:
         raise SpecError(

@@ -60,7 +60,7 @@ def _artefacts(work: Workload, home: Home, image: Image, kind: str) -> Iterator[
     path = files.disk(home)
     yield Step(
         "writable disk",
-        f"truncate -s {size_bytes} {path}; {shlex.join(disk.command(path))}",
+        f"truncate -s {size_bytes} {path}; {shlex.join(disk.command(path, size_bytes))}",
         "sparse: the upper directory of the guest's overlay, under 1 MiB until something is written",
     )
 

@@ -29,11 +29,10 @@ _LIBGUESTFS_S = 3600.0
 
 
 def read(stage: Stage, path: str, kind: str, progress: Progress) -> Layer:
-    """Return a layer with the root file system of a disk.
+    """Return a layer with the root file system of a disk, which has passed `diskimage.check`.
 
     Raises ImageError if the disk has no root file system, UnavailableError if this user cannot read it.
     """
-    diskimage.check(path, kind)
     if os.geteuid() != 0 or not os.path.exists("/dev/loop-control"):
         return _by_libguestfs(stage, path, kind, progress)
     raw = stage.path("disk.raw")

@@ -20,6 +20,7 @@ _ROOT_TYPES = {
     UUID("b921b045-1df0-41c3-af44-4c6f280d3fae"),
     UUID("72ec70a6-cf74-40e6-bd49-4bda08e8f224"),
 }
+_EFI_TYPES = {UUID("c12a7328-f81f-11d2-ba4b-00a0c93ec93b"), 0xEF}  # EFI system partition, of GPT and of MBR
 _FILE_SYSTEMS = (  # name, offset and magic number: linux/magic.h
     ("xfs", 0, b"XFSB"),
     ("ext4", 1024 + 56, b"\x53\xef"),
@@ -29,6 +30,9 @@ _FILE_SYSTEMS = (  # name, offset and magic number: linux/magic.h
     ("LUKS", 0, b"LUKS\xba\xbe"),
     ("LVM", 512 + 24, b"LVM2 001"),
 )
+
+
+_Span = tuple[int, int, UUID | int]  # offset and size in bytes, and the type by GPT or MBR
 
 
 class Partition(NamedTuple):
@@ -45,15 +49,62 @@ def of_disk(path: str) -> list[Partition]:
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         size_bytes = os.fstat(fd).st_size
-        spans = list(_gpt(fd)) or list(_mbr(fd)) or [(0, size_bytes, False)]
+        spans = _spans(fd) or [(0, size_bytes, 0)]
         inside = [span for span in spans if span[0] >= 0 and 0 < span[1] <= size_bytes - span[0]]
-        found = [Partition(*span, _file_system(fd, span[0])) for span in inside]
+        found = [Partition(at, size, kind in _ROOT_TYPES, _file_system(fd, at)) for at, size, kind in inside]
         return sorted(found, key=lambda part: (part.is_root, part.size_bytes), reverse=True)
     finally:
         os.close(fd)
 
 
-def _gpt(fd: int) -> Iterator[tuple[int, int, bool]]:
+def least_bytes(path: str) -> int:
+    """Return the size that a raw disk must have for its partitions, or for its file system if it has none."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        spans = _spans(fd)
+        return max((at + size for at, size, _ in spans), default=0) if spans else _file_system_bytes(fd)
+    finally:
+        os.close(fd)
+
+
+def has_boot_code(head: bytes) -> bool:
+    """Return whether the first sector of a disk has what a BIOS executes."""
+    return head[510:512] == b"\x55\xaa" and any(head[:440])
+
+
+def has_efi(path: str) -> bool:
+    """Return whether a raw disk has a partition with a boot loader for EFI."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return any(kind in _EFI_TYPES for _, _, kind in _spans(fd))
+    finally:
+        os.close(fd)
+
+
+def _spans(fd: int) -> list[_Span]:
+    return list(_gpt(fd)) or list(_mbr(fd))
+
+
+def _file_system_bytes(fd: int) -> int:
+    """Return the size of the file system on a whole disk as its superblock has it, 0 if it is not known."""
+    kind = _file_system(fd, 0)
+    if kind == "ext4":  # Documentation/filesystems/ext4: s_blocks_count_lo, s_log_block_size, s_blocks_count_hi
+        block = _at(fd, 1024, 1024)
+        blocks, shift = struct.unpack_from("<I", block, 4)[0], struct.unpack_from("<I", block, 24)[0]
+        wide = struct.unpack_from("<I", block, 96)[0] & 0x80  # INCOMPAT_64BIT
+        high = struct.unpack_from("<I", block, 0x150)[0] if wide else 0
+        return int((blocks + (high << 32)) << (10 + shift)) if shift <= 6 else 0
+    if kind == "xfs":  # sb_blocksize, sb_dblocks
+        size, blocks = struct.unpack_from(">IQ", _at(fd, 16, 0), 4)
+        return int(size * blocks)
+    if kind == "btrfs":  # total_bytes
+        return int(struct.unpack("<Q", _at(fd, 8, 65536 + 0x70).ljust(8, b"\0"))[0])
+    if kind == "squashfs":  # bytes_used
+        return int(struct.unpack("<Q", _at(fd, 8, 40).ljust(8, b"\0"))[0])
+    return 0
+
+
+def _gpt(fd: int) -> Iterator[_Span]:
     for sector in _SECTOR_SIZES:
         header = _at(fd, 92, sector)
         if len(header) < 92 or not header.startswith(b"EFI PART"):
@@ -65,19 +116,19 @@ def _gpt(fd: int) -> Iterator[tuple[int, int, bool]]:
             entry = _at(fd, 48, table * sector + number * size)
             if len(entry) == 48 and any(entry[:16]):
                 first, last = struct.unpack_from("<QQ", entry, 32)
-                yield first * sector, (last - first + 1) * sector, UUID(bytes_le=entry[:16]) in _ROOT_TYPES
+                yield first * sector, (last - first + 1) * sector, UUID(bytes_le=entry[:16])
         return
 
 
-def _mbr(fd: int) -> Iterator[tuple[int, int, bool]]:
+def _mbr(fd: int) -> Iterator[_Span]:
     for kind, first, count in _table(fd, 0):
         if kind in _EXTENDED:
             yield from _logical(fd, first)
         elif kind != _PROTECTIVE:
-            yield first * SECTOR_BYTES, count * SECTOR_BYTES, False
+            yield first * SECTOR_BYTES, count * SECTOR_BYTES, kind
 
 
-def _logical(fd: int, extended: int) -> Iterator[tuple[int, int, bool]]:
+def _logical(fd: int, extended: int) -> Iterator[_Span]:
     """Yield logical partitions. Each table has one, and the next table's offset from the extended partition."""
     here = extended
     for _ in range(_ENTRIES_MAX):  # a chain of tables may contain a loop
@@ -86,7 +137,7 @@ def _logical(fd: int, extended: int) -> Iterator[tuple[int, int, bool]]:
             if kind in _EXTENDED:
                 following = extended + first
             else:
-                yield (here + first) * SECTOR_BYTES, count * SECTOR_BYTES, False
+                yield (here + first) * SECTOR_BYTES, count * SECTOR_BYTES, kind
         if not following:
             return
         here = following

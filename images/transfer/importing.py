@@ -76,10 +76,16 @@ def _from_folder(stage: Stage, path: str, options: Options, progress: Progress) 
 
 
 def _is_disk(file: BinaryIO, where: str) -> bool:
-    """Return whether a file, compressed or not, is a disk; rewinds the file."""
+    """Return whether a file, compressed or not, is a disk; rewinds the file. Raises ImageError for an appliance."""
     head = compression.plain(file, where).read(diskimage.HEAD_BYTES)
     file.seek(0)
-    return not is_header(head[:HEADER_BYTES]) and bool(diskimage.recognise(head, where))
+    if not is_header(head[:HEADER_BYTES]):
+        return bool(diskimage.recognise(head, where))
+    if head[:100].rstrip(b"\0").lower().endswith(b".ovf"):  # the Open Virtualization Format begins with this member
+        raise ImageError(
+            f"{where} is an appliance (OVA): an archive of disks", hint=f"`tar -xf {where}`, then import a disk"
+        )
+    return False
 
 
 def _from_disk(stage: Stage, file: BinaryIO, source: _Input, options: Options, progress: Progress) -> Image:
@@ -88,8 +94,8 @@ def _from_disk(stage: Stage, file: BinaryIO, source: _Input, options: Options, p
         path = stage.path("disk.plain")
         file.seek(0)
         _decompress(file, path, source.where, options, progress)
-    with open(path, "rb") as disk:
-        kind = diskimage.recognise(disk.read(diskimage.HEAD_BYTES), source.where)
+    kind = diskimage.recognise_file(path, source.where)
+    diskimage.check(path, kind, source.where)
     if options.as_layer:
         return _single(stage, [disklayer.read(stage, path, kind, progress)], source, options)
     return store.add_disk(stage, name, diskimage.to_qcow2(stage, path, kind, progress))

@@ -62,7 +62,18 @@ def run(args: argparse.Namespace) -> int:
     finally:
         progress.clear()
     print_names(images)
+    _warn_of_boot(images)
     return 0
+
+
+def _warn_of_boot(images: Iterable[Image]) -> None:
+    """Print to stderr which disks no guest can boot from: a guest would wait in its firmware."""
+    from images.disks import bootable
+
+    for image in images:
+        if image.disk and (problem := bootable.problem(image.disk)):
+            output.note(f"warning: no guest will boot from {image.name}: {problem}")
+            output.note("hint: `vmctl image import --as-layer` reads its root file system, for every mode")
 
 
 def print_names(images: Iterable[Image]) -> None:
