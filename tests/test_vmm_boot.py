@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 
 import pytest
 from support import images_made, judges
@@ -14,7 +15,7 @@ from images.store.image import ImageConfig
 from vmctl.errors import SpecError
 from vmctl.run import run
 from vmctl.spec.workload import Resources, VmOptions, Workload
-from vmm import boot, configure, disk, guest, seed, system, userdata
+from vmm import boot, configure, disk, guest, seed, system, wayin
 from vmm.backend import VmBackend
 
 IDENTITY = seed.Identity(
@@ -23,7 +24,10 @@ IDENTITY = seed.Identity(
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAINdamAGCsQq31Uv+08lkBzoO4XLz2qYjJa8CGmj3B1Ea",
 )
 COMMAND = system.Command(seed.workload_words(["printf", "%s", "it's\nEND\n"], {"A": "b c"}, "/", "1000:1000"), pids=50)
-FILES = [seed.SeedFile("/srv/a", b"hello\n")]
+FILES = [
+    *(seed.SeedFile("/srv/a", b"hello\nEND\n"), seed.SeedFile("/srv/binary", bytes(range(256)), 0o600)),
+    *(seed.SeedFile("/srv/it's", b"no end of line"), seed.SeedFile("/srv/empty", b"")),
+]
 SYSTEMD, CLOUD_INIT = "usr/lib/systemd/systemd", "usr/bin/cloud-init"
 
 
@@ -89,97 +93,60 @@ def test_a_system_without_systemd_or_cloud_init_is_refused(own_store, tmp_path):
         assert f"it has no {missing}" in found
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("packages: [htop]\n", "is not user-data"),
-        ("#cloud-config\n- a list\n", "does not contain a mapping"),
-        ("#cloud-config\nusers: alice\n", "the key users: expected a list"),
-        ("#cloud-config\na: 1\na: 2\n", "line 3"),
-        (b"#!/bin/sh\necho \xff\n", ":2: not UTF-8 text"),
-    ],
-)
-def test_user_data_that_is_wrong_is_refused_with_file_and_line(tmp_path, text, message):
-    path = tmp_path / "user-data"
-    path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(SpecError, match=message) as error:
-        userdata.load(str(path))
-    assert str(path) in str(error.value)
-
-
-def test_user_data_that_is_not_there(tmp_path):
-    with pytest.raises(SpecError, match="No such file"):
-        userdata.load(str(tmp_path / "none"))
-
-
 @pytest.mark.parametrize(("name", "command"), [("command", COMMAND), ("none", None)])
 def test_golden(name, command):
-    compare(f"seed/system-{name}", system.user_data(IDENTITY, FILES, command, None))
+    compare(f"seed/system-{name}", system.user_data(IDENTITY, FILES, command, ""))
 
 
-def merged(tmp_path, text=None, name="extra"):
-    """Return what cloud-init makes of the user-data: its configuration and the scripts it would run."""
-    added = None
-    if text is not None:
-        (tmp_path / name).write_text(text)
-        added = userdata.load(str(tmp_path / name))
-    (tmp_path / "user-data").write_text(system.user_data(IDENTITY, FILES, COMMAND, added))
-    return judges.merged_user_data(str(tmp_path / "user-data"))
+def boothook(tmp_path):
+    """Return the script that cloud-init makes of our boothook, and runs in each boot."""
+    (tmp_path / "user-data").write_text(system.user_data(IDENTITY, FILES, COMMAND, ""))
+    (hook,) = judges.merged_user_data(tmp_path / "user-data")[0]["boothooks"]
+    return hook
 
 
-def test_cloud_init_understands_every_part(tmp_path):
-    found = merged(tmp_path)
-    assert found["config"]["ssh_keys"]["ed25519_public"] == IDENTITY.host_public
-    assert [user if user == "default" else user["name"] for user in found["config"]["users"]] == ["default", "root"]
-    path = tmp_path / "config"
-    path.write_text("#cloud-config\n" + json.dumps(found["config"]))
-    code, output = judges.cloud_init("schema", "--config-file", str(path))
+def test_cloud_init_takes_what_makes_a_boot_shorter(tmp_path):
+    (tmp_path / "vendor-data").write_text(system.VENDOR_DATA)
+    code, output = judges.cloud_init("schema", "--config-file", str(tmp_path / "vendor-data"))
     assert code == 0, output
-    (hook,) = found["boothooks"]
-    assert hook.startswith("#!/bin/sh\n")
-
-
-def test_what_the_user_adds_is_merged_and_our_keys_win(tmp_path):
-    text = """#cloud-config
-users: [{name: alice}]
-write_files: [{path: /srv/b, content: b}]
-runcmd: [[touch, /srv/c]]
-packages: [htop]
-ssh_keys: {ed25519_private: wrong, ed25519_public: wrong}
-"""
-    config = merged(tmp_path, text)["config"]
-    assert [user["name"] for user in config["users"]] == ["alice", "root"]
-    assert [file["path"] for file in config["write_files"]] == ["/srv/b", "/srv/a"]
-    assert (config["runcmd"], config["packages"]) == ([["touch", "/srv/c"]], ["htop"])
-    assert config["ssh_keys"]["ed25519_public"] == IDENTITY.host_public
-
-
-def test_scripts_and_messages_of_the_user_are_parts_too(tmp_path):
-    script = merged(tmp_path, "#!/bin/sh\r\necho ü\n")
-    assert [part["type"] for part in script["parts"]][:2] == ["text/cloud-boothook", "text/x-shellscript"]
-    nested = merged(
-        tmp_path,
-        'Content-Type: multipart/mixed; boundary="vmctl"\nMIME-Version: 1.0\n\n--vmctl\n'
-        "Content-Type: text/cloud-config\n\n#cloud-config\ntimezone: UTC\n--vmctl--\n",
-    )
-    assert nested["config"]["timezone"] == "UTC"
-    assert nested["config"]["ssh_keys"]["ed25519_public"] == IDENTITY.host_public
 
 
 @pytest.mark.parametrize("shell", ["bash", "dash"])
 def test_the_boothook_writes_each_file_as_it_is(tmp_path, shell):
-    (hook,) = merged(tmp_path)["boothooks"]
     root = tmp_path / "root"
+    (root / "run").mkdir(parents=True)
     script = tmp_path / "hook"
     # what it starts is not here
-    script.write_text(hook.replace("/run/", f"{root}/run/").replace("systemctl", "true"))
-    run([shell, "-e", str(script)])
+    script.write_text(re.sub("/(run|srv)/", rf"{root}/\1/", boothook(tmp_path)).replace("systemctl", "echo"))
+    units = "vmctl.service vmctl-ready.service vmctl-ssh.socket vmctl-workload.service"
+    assert run([shell, "-e", str(script)])[1] == f"start --no-block {units}\n"
     launch = root / "run/vmctl/launch"
     with open(os.path.join(os.path.dirname(guest.__file__), "launch")) as source:
         assert launch.read_text().replace(f"{root}/run/", "/run/") == source.read()
     assert launch.stat().st_mode & 0o777 == 0o755
     assert (root / "run/vmctl/workload").read_text().endswith(f"{COMMAND.words}\n")
+    assert (root / "run/vmctl/ssh_host_key").stat().st_mode & 0o777 == 0o600
     assert "TasksMax=50" in (root / "run/systemd/system/vmctl-workload.service").read_text()
+    for file in FILES:
+        written = root / file.path.lstrip("/")
+        assert (written.read_bytes(), written.stat().st_mode & 0o777) == (file.content, file.mode)
+    assert not (root / "run/vmctl/refused").exists()
+
+
+def test_the_boothook_reports_a_file_that_it_cannot_write(tmp_path):
+    root = tmp_path / "root"
+    os.makedirs(root / "srv" / "a")
+    (root / "run").mkdir()
+    script = tmp_path / "hook"
+    script.write_text(re.sub("/(run|srv)/", rf"{root}/\1/", boothook(tmp_path)).replace("systemctl", "true"))
+    run(["sh", str(script)], check=False)
+    assert (root / "run/vmctl/refused").read_text() == f"125 the file {root}/srv/a could not be written\n"
+    assert (root / "srv/binary").exists()  # the others are written
+
+
+def test_units_and_host_agree_on_the_port():
+    with open(os.path.join(os.path.dirname(guest.__file__), "system/vmctl-ssh.socket")) as file:
+        assert f":{wayin.PORT}\n" in file.read()
 
 
 def test_scripts_are_understood_by_both_shells():

@@ -32,9 +32,13 @@ files: [{path: /srv/of-the-workload, content: "workload\\n"}]
 resources: {pids: 50}
 vm: {cloud_init: extra.yaml}
 """
-EXTRA = """#cloud-config
-users: [default, {name: alice}]
-write_files: [{path: /srv/written, content: "user "}]
+# a template, only its own users, an sshd that lets nobody in from the host, and a root without a password
+EXTRA = """## template: jinja
+#cloud-config
+users: [{name: alice}, {name: root, lock_passwd: true}]
+write_files:
+- {path: /srv/written, content: "{{ 'user' }} "}
+- {path: /etc/ssh/sshd_config.d/own.conf, content: "AllowUsers alice\\nPermitRootLogin no\\nPort 2222\\n"}
 runcmd: ["cat /srv/written > /srv/of-the-user; id -un alice >> /srv/of-the-user"]
 """
 DISK = """
@@ -111,6 +115,13 @@ def test_exec_is_as_the_workload_unless_told(layers):
     assert ok("exec", "--user", "1000:0", "layers", "--", "id", "-u").strip() == "1000"
     for command, code in ((["sh", "-c", "exit 41"], 41), (["/srv"], 126), (["no-such"], 127)):
         assert vmctl("exec", "layers", "--", *command).code == code
+
+
+def test_what_the_user_wants_of_users_and_sshd_is_so_and_the_host_comes_in(started, layers):
+    script = "getent passwd debian; id -un alice; head -n 1 /etc/shadow | cut -d: -f2; sshd -T | grep -E '^allow|^port'"
+    output = ok("exec", "--user", "0", "layers", "--", "sh", "-c", script).splitlines()
+    assert output == ["alice", "!*", "port 2222", "allowusers alice"]
+    assert "nobody can come" not in started["layers"].err
 
 
 def test_the_system_is_whole(layers):

@@ -21,11 +21,12 @@ def seed_of(work: Workload, home: Home, image: Image, link: Link | None, identit
     """Return the guest's configuration with these keys. Raises SpecError if the user's user-data is invalid."""
     address = seed.Address(link.mac, link.address, link.prefix, link.gateway) if link else None
     kind = boot.kind(image, work)
-    make = _direct if kind == boot.DIRECT else _system
+    direct = kind == boot.DIRECT
     return seed.Seed(
-        user_data=make(work, image, identity),
+        user_data=(_direct if direct else _system)(work, image, identity),
         meta_data=seed.meta_data(f"vmctl-{home.id}", work.hostname or home.name, _by_depth(work), work.shm_size_bytes),
         network_config=seed.network_config(address),
+        vendor_data="" if direct else system.VENDOR_DATA,
     )
 
 
@@ -47,7 +48,7 @@ def _direct(work: Workload, image: Image, identity: seed.Identity) -> str:
 
 
 def _system(work: Workload, image: Image, identity: seed.Identity) -> str:
-    added = userdata.load(work.vm.cloud_init) if work.vm.cloud_init else None
+    added = userdata.load(work.vm.cloud_init) if work.vm.cloud_init else ""
     command = system.Command(words, pids(work, image)) if (words := _words(work, image)) else None
     return system.user_data(identity, _files(work), command, added)
 

@@ -11,7 +11,7 @@ from vmctl.backend import Command
 from vmctl.errors import DeadlineError, StateError, VmctlError
 from vmctl.instances.instance import Instance
 from vmctl.linux import processes, terminal
-from vmm import agent, boot, files, keys, seed, watch
+from vmm import agent, boot, files, keys, seed, watch, wayin
 
 QEMU_END_S = 2.0
 SYSTEM_TIMEOUT_S = 900.0
@@ -55,6 +55,7 @@ def _by_ssh(inst: Instance, command: Command) -> int:
     guest = ssh.Guest(
         name=inst.name,
         address=inst.state.address,
+        port=inst.state.own.get(wayin.SSH_PORT, ssh.PORT),
         client_key=files.client_key(inst),
         host_public=keys.load_or_make(files.host_key(inst)).public,
     )
@@ -76,10 +77,7 @@ def _settings(inst: Instance, command: Command) -> Process:
 
 
 def _wait_for_sshd(inst: Instance) -> None:
-    """Wait for sshd, which starts a moment after the system has reported that its network is up.
-
-    Raises StateError, DeadlineError.
-    """
+    """Wait for the socket of sshd; the network may come up a moment later. Raises StateError, DeadlineError."""
     deadline = time.monotonic() + SYSTEM_TIMEOUT_S
     while "system" not in watch.marks(inst):
         if watch.ended(inst) is not None:

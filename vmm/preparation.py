@@ -19,7 +19,21 @@ from vmctl.linux.cgroups import Cgroup, Limits
 from vmctl.linux.filetree import write_atomic
 from vmctl.net import attach
 from vmctl.spec.workload import Workload
-from vmm import accelerator, boot, configure, confinement, disk, domain, files, guest, qemu, recorder, seed, watch
+from vmm import (
+    accelerator,
+    boot,
+    configure,
+    confinement,
+    disk,
+    domain,
+    files,
+    guest,
+    qemu,
+    recorder,
+    seed,
+    watch,
+    wayin,
+)
 from vmm.choices import Choices
 from vmm.confinement import Cell
 from vmm.launcher import Launcher
@@ -59,6 +73,8 @@ def _prepare(inst: Instance, choices: Choices) -> tuple[domain.Machine, Cell | N
             f"the guest has {host_cpus()} processors, as many as this host, not {work.resources.cpus:g}"
         )
     _record_ending(inst, image)
+    if inst.state.boot != boot.DIRECT:
+        inst.state.own[wayin.SSH_PORT] = wayin.PORT
     with ExitStack() as stack:
         launcher = _launcher(inst, choices, chosen.name)
         stack.callback(launcher.close)

@@ -58,10 +58,12 @@ class Seed(NamedTuple):
     user_data: str
     meta_data: str
     network_config: str
+    vendor_data: str = ""  # a cloud-config that the user's has priority over
 
     def files(self) -> dict[str, str]:
         """Return file name -> text."""
-        return {"user-data": self.user_data, "meta-data": self.meta_data, "network-config": self.network_config}
+        found = {"user-data": self.user_data, "meta-data": self.meta_data, "network-config": self.network_config}
+        return {**found, "vendor-data": self.vendor_data} if self.vendor_data else found
 
 
 def meta_data(instance_id: str, hostname: str, tmpfs: Sequence[Tmpfs] = (), shm_bytes: int | None = None) -> str:
@@ -99,19 +101,19 @@ ethernets:
 
 
 def user_data(identity: Identity, files: Sequence[SeedFile]) -> str:
-    """Return the user-data: the key that may log in, the guest's host key, files to write and the command to run."""
+    """Return the user-data for our init: the key that may log in, the host key, files to write, the command to run."""
     return (
-        f"#cloud-config\ndisable_root: false\nusers:\n{root_user(identity)}{host_keys(identity)}{write_files(files)}"
-        f"runcmd:\n- [{_quoted(WORKLOAD_SCRIPT)}]\n"
+        f"#cloud-config\ndisable_root: false\nusers:\n{_root_user(identity)}{_host_keys(identity)}"
+        f"write_files:\n{''.join(map(_write_file, files))}runcmd:\n- [{_quoted(WORKLOAD_SCRIPT)}]\n"
     )
 
 
-def root_user(identity: Identity) -> str:
+def _root_user(identity: Identity) -> str:
     """Return the item of `users` that lets the host log in as root."""
     return f"- name: root\n  ssh_authorized_keys:\n  - {_quoted(identity.client_public)}\n"
 
 
-def host_keys(identity: Identity) -> str:
+def _host_keys(identity: Identity) -> str:
     """Return the keys of a cloud-config that give the guest the host key made for it, and no other."""
     private = "".join(f"    {line}\n" for line in identity.host_private.strip().splitlines())
     return f"""\
@@ -120,11 +122,6 @@ ssh_keys:
   ed25519_private: |
 {private}  ed25519_public: {_quoted(identity.host_public)}
 """
-
-
-def write_files(files: Sequence[SeedFile]) -> str:
-    """Return the key `write_files` with the files; there must be at least one."""
-    return "write_files:\n" + "".join(map(_write_file, files))
 
 
 def workload_words(

@@ -32,6 +32,7 @@ class Guest(NamedTuple):
 
     name: str
     address: str
+    port: int
     client_key: str  # path of the private key
     host_public: str  # public host key, which the guest's sshd must present
 
@@ -93,7 +94,7 @@ def _connect(guest: Guest) -> socket.socket:
     deadline = time.monotonic() + CONNECT_TIMEOUT_S
     while True:
         try:
-            return connect.connect(guest.address, PORT, timeout_s=max(1.0, deadline - time.monotonic()))
+            return connect.connect(guest.address, guest.port, timeout_s=max(1.0, deadline - time.monotonic()))
         except ConnectionRefusedError:
             if time.monotonic() > deadline:
                 raise DeadlineError(f"the guest {guest.name} refuses SSH connections") from None

@@ -1,28 +1,37 @@
-"""The seed's user-data for a guest that boots a system: cloud-init applies it, systemd runs the workload.
+"""The seed for a guest that boots a system: cloud-init applies it, systemd runs the workload.
 
-A MIME multi-part message (https://cloudinit.readthedocs.io/en/latest/explanation/format.html), in this order:
-- a boothook, which runs early in each boot: it writes our scripts and units to /run, where they do not persist, and
-  starts them; see vmm/guest/system;
-- the user's user-data (`vm.cloud_init`), unchanged;
-- the guest's host key, which replaces that of the user's user-data;
-- the key that may log in and the files to write, appended to the user's lists.
+User-data: a MIME multi-part message (https://cloudinit.readthedocs.io/en/latest/explanation/format.html) of two parts:
+- a boothook, which runs early in each boot: it writes our scripts and units to /run, where they do not persist, and the
+  workload's files, and starts the units; see vmm/guest/system;
+- the user's user-data (`vm.cloud_init`), unchanged. No part of ours is merged with it, so all in it has the effect that
+  it has anywhere, in whichever form it is written.
+
+Vendor-data: a cloud-config with what makes a boot shorter; cloud-init prefers the user's.
 """
 
 from __future__ import annotations
 
+import base64
 import os
+import shlex
 from collections.abc import Sequence
-from email.mime.multipart import MIMEMultipart
 from typing import NamedTuple
 
 from vmm import seed
 from vmm.seed import Identity, SeedFile
-from vmm.userdata import Extra, text_part
+from vmm.userdata import text_part
 
 UNITS = "/run/systemd/system"
-APPEND = "list(append)+dict(no_replace,recurse_list)+str()"  # cloud-init's "Merging user-data sections"
+# One host key for the system's sshd: the usual RSA key takes seconds of an emulated CPU.
+VENDOR_DATA = """\
+#cloud-config
+ssh_genkeytypes: [ed25519]
+no_ssh_fingerprints: true
+ssh: {emit_keys_to_console: false}
+"""
 
 _GUEST = os.path.join(os.path.dirname(__file__), "guest")
+_UNITS = ("vmctl.service", "vmctl-ready.service", "vmctl-ssh.socket", "vmctl-ssh@.service")
 
 
 class Command(NamedTuple):
@@ -32,27 +41,33 @@ class Command(NamedTuple):
     pids: int | None = None  # limit for the number of tasks
 
 
-def user_data(identity: Identity, files: Sequence[SeedFile], command: Command | None, extra: Extra | None) -> str:
-    """Return the user-data."""
-    keys = text_part("vmctl-keys", "cloud-config", f"#cloud-config\n{seed.host_keys(identity)}")
-    own = _own_config(identity, files, default_user=extra is None or not extra.users)
-    own_part = text_part("vmctl", "cloud-config", own)
-    own_part["X-Merge-Type"] = APPEND
-    parts = [text_part("vmctl-boot", "cloud-boothook", _boothook(command)), *([extra.part] if extra else [])]
-    parts += [keys, own_part]
-    boundary = _unused("vmctl", "".join(part.as_string() for part in parts))
-    return MIMEMultipart(boundary=boundary, _subparts=parts).as_string()
+def user_data(identity: Identity, files: Sequence[SeedFile], command: Command | None, extra: str) -> str:
+    """Return the user-data; `extra` is the user's part, if any, see userdata.load."""
+    parts = [
+        text_part("vmctl-boot", "cloud-boothook", _boothook(identity, files, command)),
+        *([extra] if extra else []),
+    ]
+    boundary = "vmctl"
+    while boundary in "".join(parts):
+        boundary += "_"
+    head = f'Content-Type: multipart/mixed; boundary="{boundary}"\nMIME-Version: 1.0\n'
+    return head + "".join(f"\n--{boundary}\n{part}" for part in parts) + f"\n--{boundary}--\n"
 
 
-def _boothook(command: Command | None) -> str:
-    files = [
+def _boothook(identity: Identity, files: Sequence[SeedFile], command: Command | None) -> str:
+    written = [
         SeedFile(seed.LAUNCH, _source("launch"), 0o755),
         SeedFile(f"{seed.HERE}/agent", _source("system/agent"), 0o755),
-        *(SeedFile(f"{UNITS}/{unit}", _source(f"system/{unit}")) for unit in ("vmctl.service", "vmctl-ready.service")),
+        SeedFile(f"{seed.HERE}/sshd_config", _source("system/sshd_config")),
+        SeedFile(f"{seed.HERE}/ssh_host_key", identity.host_private.encode(), 0o600),
+        SeedFile(f"{seed.HERE}/authorized_keys", f"{identity.client_public}\n".encode()),
+        *(SeedFile(f"{UNITS}/{unit}", _source(f"system/{unit}")) for unit in _UNITS),
+        *files,
     ]
     if command:
-        files += [seed.workload_script(command.words), SeedFile(f"{UNITS}/vmctl-workload.service", _unit(command))]
-    return "#cloud-boothook\n#!/bin/sh\n" + "".join(map(_here_document, files)) + _source("system/start").decode()
+        written += [seed.workload_script(command.words), SeedFile(f"{UNITS}/vmctl-workload.service", _unit(command))]
+    body = [_source("system/write").decode(), *map(_writing, written), _source("system/start").decode()]
+    return "#cloud-boothook\n" + "".join(body)
 
 
 def _unit(command: Command) -> bytes:
@@ -60,26 +75,15 @@ def _unit(command: Command) -> bytes:
     return _source("system/vmctl-workload.service") + f"TasksMax={limit}\n".encode()
 
 
-def _here_document(file: SeedFile) -> str:
-    """Return the shell commands that write a file."""
-    text = file.content.decode()
-    end = _unused("END", text)
-    folder = os.path.dirname(file.path)
-    return f"mkdir -p {folder}\ncat >{file.path} <<'{end}'\n{text}{end}\nchmod {file.mode:o} {file.path}\n"
-
-
-def _own_config(identity: Identity, files: Sequence[SeedFile], *, default_user: bool) -> str:
-    """Return our cloud-config; with `default_user` it also creates the image's default user."""
-    users = ("- default\n" if default_user else "") + seed.root_user(identity)
-    quiet = "no_ssh_fingerprints: true\nssh:\n  emit_keys_to_console: false\n"
-    return f"#cloud-config\nusers:\n{users}{quiet}" + (seed.write_files(files) if files else "")
-
-
-def _unused(word: str, text: str) -> str:
-    """Return `word`, with `_` appended until it does not occur in the text."""
-    while word in text:
-        word += "_"
-    return word
+def _writing(file: SeedFile) -> str:
+    """Return the shell command that writes a file, as a text that can be read if it is one."""
+    path, content = shlex.quote(file.path), file.content
+    if not content.isascii() or b"\0" in content or b"\r" in content or content[-1:] != b"\n":
+        return f"write {path} {file.mode:o} base64 -d <<END\n{base64.encodebytes(content).decode()}END\n"
+    text, end = content.decode(), "END"
+    while end in text:
+        end += "_"
+    return f"write {path} {file.mode:o} cat <<'{end}'\n{text}{end}\n"
 
 
 def _source(name: str) -> bytes:

@@ -110,9 +110,16 @@ class GuestWatch:
             self.phase = line.split(" ", 1)[0]
             if self.phase == "error":
                 raise _error(inst, line)
-            if self.phase == SETTLED:
+            if self.phase == SETTLED and "TS" not in inst.timeline.marks_ns:
                 inst.timeline.mark("TS")
                 _refuse_errors(inst, line)
+                self._look_for_way_in()
+
+    def _look_for_way_in(self) -> None:
+        from vmm import wayin
+
+        if warning := wayin.warning(self.inst, marks(self.inst)):
+            self.inst.state.warnings.append(warning)
 
 
 def marks(inst: Instance) -> list[str]:

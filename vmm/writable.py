@@ -22,7 +22,7 @@ from vmctl.linux import processes, usernamespace
 from vmctl.linux.loops import detached, loop_device
 from vmctl.run import run
 from vmctl.writable import Writable
-from vmm import boot, control, files, keys, watch
+from vmm import boot, control, files, watch
 
 FREEZE_TIMEOUT_S = 60.0
 COPY_TIMEOUT_S = 600.0
@@ -38,10 +38,8 @@ _INSTANCE_FILES = (
     "etc/netplan/50-cloud-init.yaml",
     "etc/network/interfaces.d/50-cloud-init",
     "etc/systemd/network/10-cloud-init-eth0.network",
-    "etc/ssh/ssh_host_ed25519_key",
-    "etc/ssh/ssh_host_ed25519_key.pub",
+    *(f"etc/ssh/ssh_host_{kind}_key{end}" for kind in ("ed25519", "ecdsa", "rsa", "dsa") for end in ("", ".pub")),
 )
-_AUTHORIZED_KEYS = "root/.ssh/authorized_keys"
 
 
 @contextmanager
@@ -66,7 +64,7 @@ def writable(inst: Instance) -> Iterator[Writable]:
         except OSError as error:
             raise VmctlError(f"the copy of {inst.name}'s disk cannot be mounted: {error.strerror}") from error
         if inst.state.boot == boot.SYSTEM:
-            _remove_instance_files(folder, keys.load_or_make(files.client_key(inst)).public)
+            _remove_instance_files(folder)
         yield Writable(folder, MADE)
 
 
@@ -124,13 +122,11 @@ def _runs(inst: Instance) -> bool:
     return processes.alive(inst.state.pid, inst.state.pid_start)
 
 
-def _remove_instance_files(folder: str, client_public: str) -> None:
+def _remove_instance_files(folder: str) -> None:
     """Remove the files from a copy that belong to this instance and must not get into an image."""
     for path in _INSTANCE_FILES:
         with suppress(OSError), _parent(folder, path) as (parent, name):
             _remove(parent, name)
-    with suppress(OSError), _parent(folder, _AUTHORIZED_KEYS) as (parent, name):
-        _remove_line(parent, name, client_public.split()[1].encode())
 
 
 @contextmanager
@@ -155,15 +151,3 @@ def _remove(parent: int, name: str) -> None:
         os.unlink(name, dir_fd=parent)
     except IsADirectoryError:
         rmtree(name, dir_fd=parent)
-
-
-def _remove_line(parent: int, name: str, word: bytes) -> None:
-    """Remove the lines with the word from a file, and the file if nothing remains."""
-    fd = os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
-    with os.fdopen(fd, "r+b") as file:
-        lines = [line for line in file.readlines() if word not in line]
-        file.seek(0)
-        file.truncate()
-        file.writelines(lines)
-    if not any(line.strip() for line in lines):
-        os.unlink(name, dir_fd=parent)

@@ -4,7 +4,6 @@ import contextlib
 import io
 import json
 import os
-from email.mime.multipart import MIMEMultipart
 
 from fuzz import place
 from fuzz.check import target
@@ -21,7 +20,7 @@ from vmctl.spec import scalars as scalars_of
 from vmctl.spec import units, workloadfile, yamlfile
 from vmctl.spec.rules import check_name
 from vmctl.spec.workload import Workload
-from vmm import userdata
+from vmm import seed, system, userdata
 
 WORKLOAD = """
 format: 1
@@ -288,11 +287,15 @@ def name(data):
 USER_DATA = "#cloud-config\nusers:\n  - name: x\nwrite_files: []\nruncmd:\n  - [a, b]\nbootcmd: []\n"
 
 
-@target(
-    "user-data", USER_DATA, "#!/bin/sh\necho", "## template: jinja\n#cloud-config\na: b", "MIME-Version: 1.0\n", cost=5
+MESSAGE = (
+    'MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary="b"\n\n'
+    "--b\nContent-Type: text/cloud-config\n\n{a: b}\n--b--\n"
 )
+
+
+@target("user-data", USER_DATA, "#!/bin/sh\necho", "## template: jinja\n#cloud-config\na: b", MESSAGE, cost=5)
 def user_data(data):
-    MIMEMultipart(_subparts=[userdata.load(place.file("user-data", data)).part]).as_string().encode()
+    system.user_data(seed.Identity("", "", ""), [], None, userdata.load(place.file("user-data", data))).encode()
 
 
 class _Passwd:

@@ -47,11 +47,11 @@ def unpacked(package):
     return folder
 
 
-def merged_user_data(path):
-    """Return what cloud-init makes of user-data: its parts, the merged config, the boothooks as it would run them."""
+def merged_user_data(*files):
+    """Return what cloud-init makes of each file of user-data: parts, merged config, boothooks as it would run them."""
     package = unpacked("cloud-init")
     environment = {**os.environ, "PYTHONPATH": os.path.join(package, "usr/lib/python3/dist-packages")}
-    return json.loads(run([sys.executable, "-c", _MERGE, path], env=environment)[1])
+    return json.loads(run([sys.executable, "-c", _MERGE, *map(str, files)], env=environment)[1])
 
 
 _MERGE = """
@@ -61,23 +61,28 @@ from cloudinit import handlers, helpers, user_data, util
 from cloudinit.handlers.cloud_config import CloudConfigPartHandler
 from cloudinit.handlers.boot_hook import BootHookPartHandler
 paths = helpers.Paths({"cloud_dir": "/nonexistent", "run_dir": "/nonexistent"})
-config = CloudConfigPartHandler(paths)
-found = {"parts": [], "boothooks": []}
-util.write_file = lambda name, content, *_, **__: found["boothooks"].append(content)
-with open(sys.argv[1]) as file:
-    message = user_data.UserDataProcessor(paths).process(file.read())
-for part in message.walk():
-    if user_data.is_skippable(part):
-        continue
-    kind, payload = part.get_content_type(), util.fully_decoded_payload(part)
-    name = part.get_filename()
-    found["parts"].append({"type": kind, "name": name})
-    if kind == "text/cloud-config":
-        config.handle_part(None, kind, name, payload, None, part)
-    elif kind == "text/cloud-boothook":
-        hook = BootHookPartHandler.__new__(BootHookPartHandler)
-        hook.boothook_dir = "/nonexistent"
-        hook._write_part(payload, name)
-found["config"] = config.cloud_buf
-print(json.dumps(found))
+HEADERS = ("Merge-Type", "X-Merge-Type")
+
+def look(path):
+    config = CloudConfigPartHandler(paths)
+    found = {"parts": [], "boothooks": []}
+    util.write_file = lambda name, content, *_, **__: found["boothooks"].append(content)
+    with open(path, "rb") as file:
+        message = user_data.UserDataProcessor(paths).process(file.read())
+    for part in message.walk():
+        if user_data.is_skippable(part):
+            continue
+        kind, payload = part.get_content_type(), util.fully_decoded_payload(part)
+        name = part.get_filename()
+        found["parts"].append({"type": kind, "content": payload, "merging": [part.get(name) for name in HEADERS]})
+        if kind == "text/cloud-config":
+            config.handle_part(None, kind, name, payload, None, part)
+        elif kind == "text/cloud-boothook":
+            hook = BootHookPartHandler.__new__(BootHookPartHandler)
+            hook.boothook_dir = "/nonexistent"
+            hook._write_part(payload, name)
+    found["config"] = config.cloud_buf
+    return found
+
+print(json.dumps([look(path) for path in sys.argv[1:]], default=repr))
 """

@@ -101,6 +101,42 @@ def value(text: str) -> Any:
         raise SpecError(f"{text} is not YAML: {_where(error)}") from None
 
 
+def check(text: str, where: str, what: str) -> None:
+    """Check that a text is a mapping in YAML, or empty; of any version and with any tag, because nothing is built.
+
+    `where` and `what` name the text in errors. Raises SpecError.
+    """
+    try:
+        if _depth(text.encode()) > MAX_DEPTH:
+            raise SpecError(f"{where} is nested more than {MAX_DEPTH} levels deep, too deep for a {what}")
+        root = yaml.compose(text, yaml.CSafeLoader)
+        _refuse_twice(root)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise SpecError(f"{where} is not YAML: {_where(error)}") from None
+    if root is not None and not isinstance(root, yaml.MappingNode) and root.value:
+        raise SpecError(f"{where} does not contain a mapping", hint=f"a {what} consists of `key: value` lines")
+
+
+def _refuse_twice(root: yaml.Node | None) -> None:
+    """Raise ConstructorError for a key that a mapping has twice: YAML forbids it, and all but one would be lost."""
+    nodes, known = [root], set()
+    while nodes:
+        node = nodes.pop()
+        if not isinstance(node, yaml.CollectionNode) or id(node) in known:
+            continue
+        known.add(id(node))  # an alias may lead back to it
+        seen = set()
+        for part in node.value:
+            nodes += part if isinstance(part, tuple) else [part]
+            key = part[0] if isinstance(part, tuple) else None
+            if isinstance(key, yaml.ScalarNode) and key.value != "<<":
+                if (key.tag, key.value) in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"the key {key.value} is given twice", key.start_mark
+                    )
+                seen.add((key.tag, key.value))
+
+
 def _where(error: Exception) -> str:
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     problem = getattr(error, "problem", None) or str(error).partition("\n")[0] or type(error).__name__
