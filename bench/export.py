@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from statistics import mean, median, stdev
 from typing import Any
 
+from bench import machine
 from bench.model import Result, Sample
 from bench.questions import Question
 from bench.report import tables, words
@@ -68,6 +69,7 @@ def _as_text(text: str) -> str:
 def markdown(result: Result) -> str:
     """Return the figures, the ratios, and the notes needed to read them."""
     lines = [f"# {_inline(words.title(result))}", ""]
+    lines += [part for sentence in machine.first(result) for part in (f"**{_inline(sentence)}**", "")]
     for table in (tables.figures(result), tables.ratios(result), tables.troubles(result)):
         if table.rows:
             cells = [[_indented(cell) for cell in row] for row in table.rows]

@@ -53,6 +53,7 @@ class Plan(Struct, frozen=True):
     instances: Count  # at most so many at once: ladder, storm
     time_limit_s: float | None  # per sample; None: the default of its kind
     steps: tuple[Step, ...]
+    equalised: bool = False  # whether the workload's processors and memory are those that a guest has by default
 
 
 class Sample(Struct, frozen=True):

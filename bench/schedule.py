@@ -42,6 +42,7 @@ def make(
     instances: int = INSTANCES,
     time_limit_s: float | None = None,
     quick: bool = False,
+    equalised: bool = False,
 ) -> Plan:
     """Return the plan: one kind of sample after the other, each in rounds, with warm-ups if the kind is timed.
 
@@ -69,6 +70,7 @@ def make(
         cold=cold,
         instances=instances,
         time_limit_s=time_limit_s,
+        equalised=equalised,
         steps=tuple(steps),
     )
 

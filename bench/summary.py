@@ -127,7 +127,13 @@ def _slope(known: dict[str, Any], points: list[Sequence[tuple[float, float]]]) -
 def _ratio(
     question: Question, pair: tuple[str, str], samples: tuple[Sequence[Sample], Sequence[Sample]], number: int
 ) -> Ratio | None:
-    """Return the ratio of two modes over the rounds in which both were observed, None if it cannot be computed."""
+    """Return the ratio of two modes over the rounds in which both were observed.
+
+    None if it cannot be computed, or means nothing: the modes do different things, did not run as many instances, or
+    the value of the base is sometimes 0.
+    """
+    if not question.compared or (question.metric == "density" and _instances(samples[0]) != _instances(samples[1])):
+        return None
     if question.statistic == "slope":
         return _slopes_ratio(question, pair, samples)
     if question.statistic != "median":
@@ -139,10 +145,15 @@ def _ratio(
     ours, theirs = [first[number] for number in common], [second[number] for number in common]
     values = [[value for each in side for value in each] for side in (ours, theirs)]
     above, below = map(statistics.median, values)
-    if above < 0 or below <= 0:
+    if above < 0 or min(values[1]) <= 0:
         return None
     interval = statistics.rounds_ratio_interval(ours, theirs, number)
     return _made(question, pair, above / below, interval, statistics.cliffs_delta(*values))
+
+
+def _instances(samples: Sequence[Sample]) -> set[float]:
+    """Return how many instances ran at once."""
+    return {one.values["instances"] for one in samples if one.counts and "instances" in one.values}
 
 
 def _slopes_ratio(

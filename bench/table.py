@@ -74,7 +74,7 @@ def ratio_rows(result: Result) -> Iterator[tuple[str, str, str, str]]:
 def notes(result: Result) -> Iterator[str]:
     """Yield the sentences below the table."""
     plan = result.plan
-    yield from filter(None, [machine.busy(result)])
+    yield from machine.first(result)
     yield (
         f"Medians of {plan.runs} round{'s' * (plan.runs > 1)}, every mode once in each, in random order "
         f"(seed {plan.seed}), after {plan.warm_ups} discarded."

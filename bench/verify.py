@@ -13,10 +13,13 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
+import msgspec
+
 from bench import export, questions, summary
 from bench.model import CONTROL, FORMAT, WITHOUT_CONTROL, Figure, Ratio, Result, Sample, Step
 from bench.questions import KINDS, METRICS
 from bench.report import page
+from bench.session import SAMPLES
 from vmctl import __version__
 
 TOLERANCE = 1e-9  # relative: the last digits may depend on the processor and on numpy's version
@@ -29,7 +32,31 @@ def verify(result: Result) -> list[str]:
     unknown = list(_unknown(result))
     if unknown:  # its figures cannot be computed
         return unknown
-    return [*_steps(result), *_marks(result), *_numbers(result)]
+    return [*_steps(result), *_marks(result), *_impossible(result), *_numbers(result)]
+
+
+def verify_samples(result: Result, folder: str) -> list[str]:
+    """Return whether the samples are not those that were written when they were taken, in sentences.
+
+    They are in `samples.jsonl` next to the result. Who edits a sample and computes all figures again has to edit both.
+    """
+    path = os.path.join(folder, SAMPLES)
+    if not os.path.exists(path):
+        return []
+    with open(path, "rb") as file:
+        lines = file.read().splitlines()
+    try:
+        kept = [msgspec.json.decode(line, type=Sample) for line in lines]
+    except msgspec.MsgspecError as error:
+        return [f"{SAMPLES} is damaged: {error}"]
+    wrong = [
+        f"{_name(*_step(one))} is not the sample in {SAMPLES}"
+        for one, other in zip(result.samples, kept, strict=False)
+        if one != other
+    ]
+    if len(kept) != len(result.samples):
+        wrong.append(f"{SAMPLES} has {len(kept)} samples, the result has {len(result.samples)}")
+    return wrong
 
 
 def verify_reports(result: Result, folder: str) -> list[str]:
@@ -100,11 +127,32 @@ def _marks(result: Result) -> Iterator[str]:
             yield f"{_name(*_step(sample))}: {last} is {marks[first] - marks[last]} ns before {first}"
 
 
+_NEVER_NEGATIVE = ("pss_", "cgroup_", "vmm_", "inside_", "disk_", "shared_", "work_s", "cpu_s", "instances")
+_CPU_ERROR_S = 0.02  # the kernel may count the processor's time in ticks of 10 ms
+
+
+def _impossible(result: Result) -> Iterator[str]:
+    """Yield values that no host can give."""
+    for sample in result.samples:
+        where = _name(*_step(sample))
+        for name, value in sample.values.items():
+            if value < 0 and name.startswith(_NEVER_NEGATIVE):
+                yield f"{where}: {name} is {value:g}, below 0"
+        yield from (
+            f"{where}: {name} is before the start of the clock" for name, at in sample.marks_ns.items() if at < 0
+        )
+        for name, values in sample.series.items():
+            if min(values, default=0) < 0:
+                yield f"{where}: {name} has a value below 0"
+        if sample.values.get("cpu_s", 0.0) > sample.values.get("work_s", math.inf) + _CPU_ERROR_S:
+            yield f"{where}: the control used more of one processor than the time it took"
+
+
 def _numbers(result: Result) -> Iterator[str]:
     """Yield every figure and ratio that does not follow from the samples, is missing, or is given twice.
 
-    In a result of an earlier format, what followed other rules then is not checked: outliers, and the cost of one more
-    instance.
+    In a result of an earlier format, what followed other rules then is not checked: outliers, the cost of one more
+    instance, and ratios that mean nothing.
     """
     figures, ratios = summary.summarise(result.plan, result.samples)
     if result.format == WITHOUT_CONTROL:
@@ -117,6 +165,9 @@ def _numbers(result: Result) -> Iterator[str]:
         ("ratio", ratios, result.ratios, ("key", "mode", "base")),
     ):
         ours, theirs = ([one for one in each if one.key not in skipped] for each in (computed, stated))
+        if earlier and what == "ratio":  # some of them are not given any more
+            known = {_identity(one, identity) for one in ours}
+            theirs = [one for one in theirs if _identity(one, identity) in known]
         yield from _differences(what, ours, theirs, identity, ignored)
 
 

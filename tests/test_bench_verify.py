@@ -2,15 +2,16 @@
 
 import json
 
+import msgspec
 import pytest
-from support.bench_results import make, replaced
+from support.bench_results import finished, make, replaced
 from support.commands import ok, refused, vmctl
 
 from bench import export, formatting
 from bench import result as results
-from bench.model import FORMAT, Figure, Step
+from bench.model import CONTROL, FORMAT, Figure, Step
 from bench.report import page
-from bench.verify import verify, verify_reports
+from bench.verify import verify, verify_reports, verify_samples
 from vmctl import __version__
 
 
@@ -215,3 +216,40 @@ def test_a_number_changed_in_a_report_is_found(folder, result):
         assert f"{name} differs from what" in done.out
         assert verify_reports(replaced(result, host={**result.host, "vmctl": "0.0.1"}), str(folder)) == []
         (folder / name).write_text(good, encoding="utf-8")
+
+
+def test_an_edited_sample_is_not_the_one_that_was_kept(result, tmp_path):
+    """All figures are computed again from the edited samples: only the file of the measurement itself shows it."""
+    place = next(
+        n for n, one in enumerate(result.samples) if one.round == 5 and one.mode == "vm" and "T6" in one.marks_ns
+    )
+    known = result.samples[place]
+    faster = replaced(known, marks_ns={**known.marks_ns, "T6": known.marks_ns["T5"] + 1000})
+    edited = finished(result, samples=(*result.samples[:place], faster, *result.samples[place + 1 :]))
+    assert verify(edited) == []
+    results.write(edited, str(tmp_path))
+    kept = tmp_path / "samples.jsonl"
+    kept.write_bytes(b"".join(msgspec.json.encode(one) + b"\n" for one in result.samples))
+    done = vmctl("bench", "verify", str(tmp_path))
+    assert (done.code, f"round 5: {known.kind} vm is not the sample in samples.jsonl" in done.out) == (1, True)
+    assert verify_samples(result, str(tmp_path)) == []
+    kept.write_bytes(kept.read_bytes()[: kept.read_bytes()[:-1].rfind(b"\n") + 1])
+    first(verify_samples(result, str(tmp_path)), f"has {len(result.samples) - 1} samples")
+    kept.write_bytes(b"{}\n")
+    first(verify_samples(result, str(tmp_path)), "is damaged")
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "said"),
+    [
+        ("start", {"values": {"pss_bytes": -364.0 * 1024}}, "pss_bytes is -372736, below 0"),
+        ("start", {"marks_ns": {"T0": -5}}, "T0 is before the start of the clock"),
+        ("start", {"series": {"disk_bytes": [1.0, -1.0]}}, "disk_bytes has a value below 0"),
+        (CONTROL, {"values": {"work_s": 0.01, "cpu_s": 0.05}}, "used more of one processor than the time it took"),
+    ],
+)
+def test_impossible_values(result, kind, changes, said):
+    place = next(n for n, one in enumerate(result.samples) if one.kind == kind and one.counts)
+    strange = replaced(result.samples[place], **changes)
+    edited = finished(result, samples=(*result.samples[:place], strange, *result.samples[place + 1 :]))
+    assert any(said in problem for problem in verify(edited)), verify(edited)

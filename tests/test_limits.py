@@ -147,4 +147,17 @@ def test_a_size_of_the_writable_layer_as_a_flag(guest_root):
 
 def test_flags(guest_root):
     for flag, value, key in (("--pids", "0", "pids"), ("--cpus", "0", "cpus"), ("--cpus", "nan", "cpus")):
-        assert f"resources.{key}" in refused("run", flag, value, "tiny", "--", "true")
+        assert f"--{key}: expected a" in refused("run", flag, value, "tiny", "--", "true")
+
+
+def test_what_can_be_used_at_most_and_its_source():
+    work = Workload("w", "tiny", resources=Resources(cpus=0.5))
+    inst = Instance("w", work, State(id="0" * 8, limits={"cpus": 0.5, "memory_bytes": None, "pids": 4096}))
+    found = limits.effective(inst)
+    assert found["cpus"] == {"value": 0.5, "source": "workload"}
+    assert found["memory_bytes"] == {
+        "value": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "source": "host",
+    }
+    assert found["pids"] == {"value": 4096, "source": "default"}
+    assert found["disk_bytes"] == {"value": None, "source": "host"}

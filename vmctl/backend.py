@@ -8,8 +8,8 @@ called for each journal entry that is not of a kind of the host.
 A backend records an object in `inst.journal` *before* it makes it. It keeps no state between two calls: the state of a
 start is in the `Start`. It never prints, never exits, and never asks which other backends exist.
 
-Abilities that only some modes have are separate classes (`HasFootprint`, `HasWritable`, `HasReads`, `HasCauses`,
-`HasOomKills`);
+Abilities that only some modes have are separate classes (`HasFootprint`, `HasWritable`, `HasReads`, `HasOwnSize`,
+`HasCauses`, `HasOomKills`);
 `backends.ability` looks for them by type.
 """
 
@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from vmctl.instances.instance import Instance
 from vmctl.named import TYPE_CHECKING, NamedTuple
-from vmctl.spec.workload import Workload
+from vmctl.spec.workload import Resources, Workload
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -225,6 +225,16 @@ class HasCauses:
 
     def cause(self, inst: Instance) -> tuple[Literal["exited", "failed"], str]:
         """Return the status and the reason of an instance of which nothing runs any more."""
+        raise NotImplementedError
+
+
+class HasOwnSize:
+    """The ability to give an instance processors and memory of a certain size, also if its workload names none."""
+
+    ability = "give an instance a machine of a certain size"
+
+    def own_size(self, work: Workload) -> Resources:
+        """Return the processors and memory that an instance of `work` has, by its own limits or by default."""
         raise NotImplementedError
 
 

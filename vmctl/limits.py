@@ -26,6 +26,20 @@ def asked(work: Workload) -> dict[str, Any]:
     return {**work.resources._asdict(), "log_bytes": work.logs.size_bytes}
 
 
+def effective(inst: Instance) -> dict[str, dict[str, Any]]:
+    """Return what an instance can use at most, and the source of that: `{"cpus": {"value": 2, "source": "host"}}`.
+
+    The source is `workload`, `default` of vmctl or of the mode, or `host`: no limit but what the host has.
+    """
+    whole = {"cpus": os.cpu_count(), "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")}
+    found = {}
+    for name, wanted in inst.work.resources._asdict().items():
+        value = inst.state.limits.get(name)
+        source = "workload" if wanted is not None else "host" if value is None else "default"
+        found[name] = {"value": whole.get(name) if value is None else value, "source": source}
+    return found
+
+
 def check(inst: Instance) -> None:
     """Raise VmctlError if a limit that the workload asks for is not in effect."""
     for name, wanted in inst.work.resources._asdict().items():

@@ -15,6 +15,7 @@ from vmctl.backend import (
     HasCauses,
     HasFootprint,
     HasOomKills,
+    HasOwnSize,
     HasReads,
     HasWritable,
     Problem,
@@ -28,7 +29,7 @@ from vmctl.linux import filetree, processes
 from vmctl.linux.cgroups import Cgroup
 from vmctl.named import TYPE_CHECKING
 from vmctl.records import UnreadableError
-from vmctl.spec.workload import Workload
+from vmctl.spec.workload import Bytes, Resources, Workload
 from vmm import files
 from vmm.choices import OPTIONS, Choices
 
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from vmm.watch import GuestWatch
 
 
-class VmBackend(HasFootprint, HasWritable, HasReads, HasCauses, HasOomKills):
+class VmBackend(HasFootprint, HasWritable, HasReads, HasOwnSize, HasCauses, HasOomKills):
     """The backend of mode `vm`."""
 
     mode = "vm"
@@ -122,6 +123,14 @@ class VmBackend(HasFootprint, HasWritable, HasReads, HasCauses, HasOomKills):
         from vmm import watch
 
         return watch.cause(inst)
+
+    def own_size(self, work: Workload) -> Resources:
+        """See HasOwnSize. Raises VmctlError if the image does not exist."""
+        from images.store import store
+        from vmm import preparation
+
+        machine = preparation.machine_of(work, Home(work.name, "0" * 8), store.find(work.image), "tcg")
+        return Resources(cpus=work.resources.cpus or float(machine.vcpus), memory_bytes=Bytes(machine.memory_bytes))
 
     def oom_kills(self, inst: Instance) -> int:
         """See HasOomKills: those of the host, and those that the guest's kernel has reported on its console."""

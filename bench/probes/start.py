@@ -54,6 +54,7 @@ QUESTIONS = (
         "  from there to our init",
         "s",
         between("T1", "T4"),
+        compared=False,
         meaning="T1 to T4, the first line of our init; for a guest this is its firmware and its kernel.",
     ),
     Question(

@@ -48,7 +48,7 @@ def cells(result: Result, question: Question) -> list[Cell]:
 def _comparison(ratio: Ratio | None) -> str:
     if ratio is None:
         return ""
-    if ratio.verdict == "few" and abs(ratio.delta) == 1:
+    if ratio.verdict == "few" and words.separate(ratio):
         return f"{'more' if ratio.delta > 0 else 'less'} in every run"
     text = _COMPARISONS.get(ratio.verdict)
     return text(_times(ratio.ratio)) if text else VERDICTS.get(ratio.verdict, ratio.verdict)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
-from bench import machine
+from bench import equal, machine
 from bench.model import Result
 from bench.report import charts, glance, tables, words
 from bench.report.charts import Chart
@@ -50,6 +50,8 @@ def page(result: Result) -> str:
         host=words.host(result),
         emulated=words.emulated(result),
         busy=machine.busy(result),
+        resources=equal.sentence(result),
+        unequal=equal.unequal(result),
         few=result.plan.runs < ENOUGH,
         enough=ENOUGH,
         labels={mode: words.label(result, mode) for mode in result.plan.modes},

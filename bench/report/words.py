@@ -158,9 +158,15 @@ def _difference(one: Figure, base: Figure, ratio: Ratio, other: str) -> str:
 def _in_every_run(one: Figure, ratio: Ratio, other: str) -> str:
     """Return what few runs show: whether each run of one mode differs from each run of the other."""
     more, less, _ = _WORDS.get(one.unit, _USUAL)
-    if abs(ratio.delta) < 1:
+    if not separate(ratio):
         return f"from too few rounds to show a difference to {other}"
-    return f"each run {more if ratio.delta > 0 else less} than every run of {other}"
+    count = f"{one.observations} of {one.observations} runs; fewer than {ENOUGH} rounds, so no interval"
+    return f"each run {more if ratio.delta > 0 else less} than every run of {other}. {count}"
+
+
+def separate(ratio: Ratio) -> bool:
+    """Return whether each run of one mode differs from every run of the other in the same direction."""
+    return abs(ratio.delta) == 1
 
 
 def _multiple(one: Figure, ratio: Ratio) -> str:

@@ -51,6 +51,7 @@ def _document(seen: Seen) -> dict[str, Any]:
         warnings=inst.state.warnings,
         weakened=inst.state.weakened,
         limits={"asked": limits.asked(inst.work), "granted": inst.state.limits},
+        resources=limits.effective(inst),
         directory=inst.directory,
         marks_s={name: (at_ns - first) / 1e9 for name, at_ns in sorted(marks.items())},
         journal=journal,

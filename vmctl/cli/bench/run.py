@@ -113,7 +113,7 @@ def _resumed(args: argparse.Namespace) -> Session:
 
 
 def _begun(args: argparse.Namespace) -> Session:
-    from bench import schedule, session
+    from bench import equal, schedule, session
     from bench.questions import BATCH_METRICS, DEFAULT_METRICS
     from vmctl import paths
 
@@ -125,8 +125,9 @@ def _begun(args: argparse.Namespace) -> Session:
     metrics = usual if args.metrics is None else tuple(items("--metrics", args.metrics))
     schedule.check_metrics(metrics)
     present, refusals = _modes(work, wanted, options, allow_missing=args.allow_missing)
+    alike = equal.granted(work, present, options)
     made = schedule.make(
-        work,
+        alike,
         present,
         metrics,
         args.runs,
@@ -135,10 +136,11 @@ def _begun(args: argparse.Namespace) -> Session:
         instances=args.instances or schedule.INSTANCES,
         time_limit_s=args.time_limit,
         quick=args.quick,
+        equalised=alike != work,
     )
     moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     folder = args.out or os.path.join(paths.state_root(), "bench", f"{work.name}-{moment}-{os.urandom(2).hex()}")
-    return session.begin(folder, work, made, refusals, options)
+    return session.begin(folder, alike, made, refusals, options)
 
 
 def _work(path: str | None) -> Workload:
@@ -196,7 +198,7 @@ def _exports(done: Result, folder: str) -> None:
 
 
 def _show(done: Result, form: str) -> None:
-    from bench import table
+    from bench import machine, table
 
     if form == "json":
         import msgspec
@@ -205,8 +207,10 @@ def _show(done: Result, form: str) -> None:
         return
     work = done.plan.workload
     output.note(f"{work['name']}: image {work['image']}, {' '.join(work.get('command') or ['its own command'])}\n")
+    first = machine.first(done)
+    output.note("".join(f"{sentence}\n\n" for sentence in first))
     output.print_table(("", *table.titles(done)), list(table.rows(done)))
     if ratios := list(table.ratio_rows(done)):
         output.note("")
         output.print_table(("", "modes", "ratio", ""), ratios)
-    output.note("\n" + "\n".join(table.notes(done)))
+    output.note("\n" + "\n".join(note for note in table.notes(done) if note not in first))

@@ -32,11 +32,13 @@ def run(args: argparse.Namespace) -> int:
 def _wrong(place: str) -> int:
     """Print the problems of one result and return their number. Raises SpecError for an unreadable one."""
     from bench import result
-    from bench.verify import verify, verify_reports
+    from bench.verify import verify, verify_reports, verify_samples
 
     found = result.read(place)
     problems = verify(found)
-    problems += [] if problems else verify_reports(found, os.path.dirname(result.path_of(place)))
+    folder = os.path.dirname(result.path_of(place))
+    problems += verify_samples(found, folder)
+    problems += [] if problems else verify_reports(found, folder)
     for problem in problems[:_SHOWN]:
         print(visible(f"{place}: {problem}"))
     if len(problems) > _SHOWN:
