@@ -66,6 +66,7 @@ QUESTIONS = (
         "memory, the host's kernel",
         "bytes",
         value("kernel_bytes"),
+        hostwide=True,
         meaning="Change of slab, page tables, kernel stacks and per-cpu memory of the whole host (proc(5), meminfo),"
         " from before the start to idle. Everything else that the host does is included.",
     ),

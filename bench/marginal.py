@@ -16,6 +16,18 @@ RISING_MIN = 0.5  # Kendall's tau: of four pairs of points at least three rise
 OWN_SHARE_MIN = 0.1  # of what the instance's own processes use
 
 
+def moved(values: Sequence[float], unit: str) -> str:
+    """Return why the median of changes of a whole host is not what an instance did, "" if it is.
+
+    What the instances did is there in every round. What other programs did comes and goes, with either sign.
+    """
+    middle, scatter = statistics.median(values), statistics.TO_SIGMA * statistics.deviation(values)
+    if middle > scatter:
+        return ""
+    text = f"the median is {quantity(middle, unit)} with a scatter of {quantity(scatter, unit)}"
+    return f"not measurable here: {text}, so other programs moved it"
+
+
 def refused(ladders: Sequence[Points], unit: str, own: float | None) -> str:
     """Return why the slope of these ladders is not the cost of one more instance, "" if it is.
 

@@ -46,6 +46,7 @@ class Question(NamedTuple):
     less_is_better: bool = True
     marginal: bool = False  # the cost of one more instance: above 0, and only measured with at least two
     compared: bool = True  # False: the modes do different things then, and a ratio of these means nothing
+    hostwide: bool = False  # a change of the whole host, which other programs move too
     headline: bool = False  # has its own sentence and chart in the report
     meaning: str = ""  # what is measured, from which moment to which, and by which source
     service: bool | None = None  # True: only for workloads with `ready`; False: only without; None: for both

@@ -98,6 +98,8 @@ def _figure(question: Question, mode: str, samples: Sequence[Sample], steps: int
     if question.statistic == "slope":
         return _slope(known, list(points.values()))
     values = [value for each in found.values() for value in each]
+    if question.hostwide and (why := marginal.moved(values, question.unit)):
+        return Figure(**known, value=None, observations=len(values), why=why)
     spread = statistics.spread(values)
     known.update(spread._asdict(), observations=len(values))
     if question.statistic in _PERCENT:

@@ -207,9 +207,22 @@ def _lacking(result: Result, question: Question) -> Iterator[str]:
     for mode in result.plan.modes:
         one, who = figure(result, question.key, mode), _capital(noun(result, mode))
         if one is None or one.value is None:
-            yield f"{who}: no answer ({one.why.splitlines()[0] if one and one.why else 'not measured'})."
+            instead = _instead(result, question, mode)
+            yield f"{who}: no answer ({one.why.splitlines()[0] if one and one.why else 'not measured'}).{instead}"
         elif one.failures:
             yield f"{who}: {one.failures} run{'s' * (one.failures != 1)} failed and did not count."
+
+
+def _instead(result: Result, question: Question, mode: str) -> str:
+    """Return what is known of the memory of one instance if the cost of one more is not, "" if nothing is."""
+    if question.key != "memory.marginal_bytes":
+        return ""
+    found = [(figure(result, f"memory.{key}_bytes", mode), name) for key, name in _OF_ONE]
+    known = [f"{quantity(one.value, one.unit)} ({name})" for one, name in found if one and one.value is not None]
+    return f" One instance has {', '.join(known)}." if known else ""
+
+
+_OF_ONE = (("pss", "its processes, PSS"), ("cgroup", "charged to its cgroup"))
 
 
 def _cut_short(result: Result, question: Question) -> Iterator[str]:
