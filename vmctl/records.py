@@ -158,6 +158,8 @@ def refuse_unknown(values: Mapping[str, Any], known: Collection[str], what: str)
 
 
 def _typed(declared: str, value: Any, what: str, records: Mapping[str, type[Any]]) -> Any:
+    if type(value) in _SCALARS.get(declared, ()) or (value is None and declared.endswith("| None")):  # most of them
+        return value
     for name in declared.split(" | "):
         found = _as(name, value, what, records)
         if found is not _NO:
