@@ -10,22 +10,23 @@ import errno
 import os
 import resource
 import select
-import signal
 import socket
 import stat
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 
 from vmctl.errors import CommandNotExecutableError, CommandNotFoundError, DeadlineError, StateError, VmctlError
+from vmctl.light import signal
 from vmctl.linux import relay, terminal
-from vmctl.linux.stdio import GRACE_S, PASSED_ON, is_null
+from vmctl.linux.stdio import is_null, signals_to
 from vmm import frames
 from vmm.frames import HEADER_BYTES, PAYLOAD_BYTES, WINDOW_BYTES, frame, numbers
 
-ANSWER_S = 60.0  # for the first answer: the guest may still boot, and others too
+ANSWER_S = 60.0  # for the first answer of a guest that has booted
+BOOT_S = 600.0  # 4 s in an emulated guest, many times that if others boot too
 _PING_S, _PINGS = 10.0, 6  # so many in a row without an answer: the guest hangs
-_KILL_S = 2.0  # for the guest to report the end after a second signal
+_KILL_S = 2.0  # for the guest to report the end after SIGKILL
 _READ_BYTES = 1 << 16
 _PIPE_BYTES = 4096  # a pipe that poll(2) reports as writable takes so many without blocking: PIPE_BUF (pipe(7))
 _BACKGROUND_MS = 250  # between two looks whether this process may read from the terminal
@@ -38,6 +39,9 @@ class GoneError(VmctlError):
 
 class _LeaveError(Exception):
     """The caller does not wait for the guest any longer."""
+
+    def __init__(self, code: int) -> None:
+        self.code = code
 
 
 def request(
@@ -66,23 +70,25 @@ def flags(*, tty: bool, stdin: bool) -> str:
     return wanted + ("m" if os.path.sameopenfile(1, 2) else "")
 
 
-def execute(name: str, path: str, command: bytes, streams: str) -> int:
+def execute(name: str, path: str, command: bytes, streams: str, boots: Callable[[], bool]) -> int:
     """Run a command (see `request`) with these `flags` on this process's streams; return its exit code.
 
-    `path` is the socket of the guest's recorder. Raises VmctlError for a command that was not started, GoneError, and
-    OSError if output could not be written.
+    `path` is the socket of the guest's recorder; `boots` returns whether the guest still boots. Raises VmctlError for a
+    command that was not started, GoneError, and OSError if output could not be written.
     """
     with ExitStack() as stack:
         connection = stack.enter_context(_connect(name, path))
         signals = stack.enter_context(_Signals())
+        stack.enter_context(signals_to(signals.send))
         if "t" in streams:
             stack.enter_context(terminal.raw(0))
+            stack.enter_context(terminal.resized(lambda: None))  # it wakes the loop
         stack.enter_context(relay.reading_in_background_fails())
-        session = _Session(name, connection, signals, streams)
+        session = _Session(name, connection, signals, streams, boots)
         try:
             return session.run(command)
-        except _LeaveError:
-            return 128 + signals.last
+        except _LeaveError as left:
+            return left.code
 
 
 def _connect(name: str, path: str) -> socket.socket:
@@ -93,50 +99,40 @@ def _connect(name: str, path: str) -> socket.socket:
         connection.close()
         raise StateError(
             f"the guest {name} has no agent to run commands: {error.strerror}",
-            hint=f"an earlier vmctl has started it, or its recorder was killed: `vmctl down {name}`, then `vmctl up`",
+            hint=f"an earlier vmctl has started it, or its recorder was killed: `vmctl restart {name}`",
         ) from None
     connection.setblocking(False)
     return connection
 
 
 class _Signals:
-    """Signals of the caller: their numbers arrive in a pipe, so that the loop is woken. A second one ends the wait."""
+    """Signals of the caller for the command; each signal wakes the loop through a pipe."""
 
     def __init__(self) -> None:
         self.started = False  # before that there is no command to pass a signal on to
-        self.last = self.count = 0
+        self.waiting: list[int] = []
+        self._killed = False
 
     def __enter__(self) -> _Signals:
         self.fd, self._write = os.pipe()
         for fd in (self.fd, self._write):
             os.set_blocking(fd, False)
-        taken = (number for number in PASSED_ON if signal.getsignal(number) != signal.SIG_IGN)  # as under nohup(1)
-        self._before = {number: signal.signal(number, self._note) for number in (*taken, signal.SIGWINCH)}
-        self._before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._leave)
-        self._wakeup = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+        self._before = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         return self
 
     def __exit__(self, *_: object) -> None:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.set_wakeup_fd(self._wakeup)
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        signal.set_wakeup_fd(self._before)
         os.close(self.fd)
         os.close(self._write)
 
-    def _note(self, number: int, _: object) -> None:
-        if number == signal.SIGWINCH:
-            return
-        self.last, self.count = number, self.count + 1
-        if not self.started or self.count > 2:
-            raise _LeaveError
-        if number == signal.SIGHUP and self.count == 1:
-            signal.setitimer(signal.ITIMER_REAL, GRACE_S)
-        if self.count == 2:  # also if the loop cannot go on, because it writes to a terminal that is stopped
+    def send(self, number: int) -> None:
+        """Note a signal, see `signals_to`. After SIGKILL the guest has a moment; then SIGALRM brings another one."""
+        if not self.started or (self._killed and number == signal.SIGKILL):
+            raise _LeaveError(128 + number)  # also out of a write to a terminal that is stopped
+        self.waiting.append(number)
+        if number == signal.SIGKILL:
+            self._killed = True
             signal.setitimer(signal.ITIMER_REAL, _KILL_S)
-
-    def _leave(self, *_: object) -> None:
-        raise _LeaveError
 
 
 class _Output:
@@ -161,19 +157,24 @@ class _Output:
 class _Session:
     """A command in the guest, and the loop that copies its streams."""
 
-    def __init__(self, name: str, connection: socket.socket, signals: _Signals, streams: str) -> None:
+    def __init__(
+        self, name: str, connection: socket.socket, signals: _Signals, streams: str, boots: Callable[[], bool]
+    ) -> None:
+        self._boots = boots
         self._name, self._connection, self._signals = name, connection, signals
         self._outgoing, self._arrived = bytearray(), bytearray()
         self._outputs = {frames.OUTPUT: _Output(1), frames.ERROR_OUTPUT: _Output(2)}
         self._credited = {frames.OUTPUT: 0, frames.ERROR_OUTPUT: 0}  # frames that were received, for the window
         self._tty, self._file = "t" in streams, "f" in streams
         self._reads = self._tty or "i" in streams
+        self._size = terminal.size(0)
         self._sent = self._passed_on = 0  # bytes of the input: read by us, and written to the command's pipe
         self._code: int | None = None
         self._unread = 0
         self._error: OSError | None = None
         self._pings, self._next_ping = 0, time.monotonic() + _PING_S
-        self._answer_by = time.monotonic() + ANSWER_S
+        now = time.monotonic()
+        self._answer_by, self._booted_by = now + ANSWER_S, now + BOOT_S
 
     def run(self, command: bytes) -> int:
         """Run the command and return its exit code."""
@@ -205,7 +206,7 @@ class _Session:
 
     def _handle(self, events: dict[int, int]) -> None:
         if self._signals.fd in events:
-            self._pass_on(os.read(self._signals.fd, 64))
+            self._pass_on()
         if self._connection.fileno() in events:
             self._receive()
         if 0 in events and self._reads:
@@ -247,12 +248,14 @@ class _Session:
             self._send(frames.CREDIT, numbers(kind - frames.OUTPUT, self._credited[kind]))
             self._credited[kind] = 0
 
-    def _pass_on(self, signals: bytes) -> None:
-        for number in signals:
-            if number == signal.SIGWINCH and self._tty:
-                self._send(frames.RESIZE, numbers(*terminal.size(0)))
-            elif number in PASSED_ON:
-                self._send(frames.SIGNAL, numbers(signal.SIGKILL if self._signals.count > 1 else number))
+    def _pass_on(self) -> None:
+        with suppress(BlockingIOError):
+            os.read(self._signals.fd, 64)
+        if self._tty and (size := terminal.size(0)) != self._size:
+            self._size = size
+            self._send(frames.RESIZE, numbers(*size))
+        while self._signals.waiting:
+            self._send(frames.SIGNAL, numbers(self._signals.waiting.pop(0)))
 
     def _receive(self) -> None:
         try:
@@ -262,7 +265,7 @@ class _Session:
         except OSError:
             data = b""
         if not data:
-            raise GoneError(f"the guest {self._name} has gone")
+            raise GoneError(f"the agent of the guest {self._name} has ended, and the command with it")
         self._pings, self._next_ping = 0, time.monotonic() + _PING_S
         self._arrived += data
         try:
@@ -298,6 +301,9 @@ class _Session:
     def _check_silence(self) -> None:
         now = time.monotonic()
         if not self._signals.started and self._code is None and now > self._answer_by:
+            if now < self._booted_by and self._boots():
+                self._answer_by = now + ANSWER_S
+                return
             raise DeadlineError(
                 f"the agent of the guest {self._name} does not answer",
                 hint=f"`vmctl logs --boot {self._name}` shows whether the guest still boots",

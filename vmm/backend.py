@@ -90,7 +90,7 @@ class VmBackend(HasFootprint, HasWritable, HasReads, HasOwnSize, HasCauses, HasO
         control.send(inst, signum)
 
     def exec(self, inst: Instance, command: Command) -> int:
-        """See Backend: over SSH."""
+        """See Backend: through our agent in the guest, or over SSH if the guest's init is the image's."""
         from vmm import execute
 
         if not processes.alive(inst.state.pid, inst.state.pid_start):

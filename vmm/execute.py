@@ -29,7 +29,7 @@ def _by_agent(inst: Instance, command: Command) -> int:
     flags = agent.flags(tty=command.tty, stdin=command.stdin)
     request = agent.request(command.argv, main.env, main.workdir, main.user, flags, terminal.size(0))
     try:
-        return agent.execute(inst.name, files.agent(inst), request, flags)
+        return agent.execute(inst.name, files.agent(inst), request, flags, lambda: "network" not in watch.marks(inst))
     except agent.GoneError as error:
         raise _explained(inst, error) from None
 

@@ -18,6 +18,7 @@ QEMU_NAMES = (f"qemu-system-{os.uname().machine}", "/usr/libexec/qemu-kvm")
 QEMU = Package(QEMU_NAMES, "qemu-system-x86", "qemu-system-x86-core", "qemu-base")
 LIBVIRT = Package(("libvirt.so.0",), "libvirt-daemon-driver-qemu", "libvirt-daemon-driver-qemu", "libvirt")
 MKE2FS = Package(("mke2fs",), "e2fsprogs", "e2fsprogs", "e2fsprogs")
+CC = Package(("cc",), "gcc libc6-dev", "gcc glibc-static", "gcc")
 DROPBEAR = Package(("dropbear",), "dropbear-bin", "dropbear", "dropbear")
 
 
@@ -28,7 +29,8 @@ def needs() -> Iterator[Need]:
     yield network()
     yield tried("/dev/net/tun", abilities.make_tap, "network", "modprobe tun")
     yield program("mke2fs", MKE2FS, "the writable disk")
-    yield program("dropbear", DROPBEAR, "exec and shell")
+    yield program("cc", CC, "exec and shell: the guest's agent is compiled here, with a static C library")
+    yield program("dropbear", DROPBEAR, "SSH to guests")
     yield from _acceleration()
 
 

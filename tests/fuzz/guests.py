@@ -33,7 +33,7 @@ def answers(data):
         theirs.sendall(data)
         theirs.close()
         ours.setblocking(False)
-        session = agent._Session("web", ours, SimpleNamespace(started=False, count=0, last=0), "if")
+        session = agent._Session("web", ours, SimpleNamespace(started=False), "if", lambda: False)
         session._outputs = {kind: agent._Output(null) for kind in session._outputs}
         with suppress(VmctlError):  # at the latest at the end of the bytes
             while True:
