@@ -51,11 +51,8 @@ def _artefacts(work: Workload, home: Home, image: Image, kind: str) -> Iterator[
     kernel = kernels.find(work.vm.kernel)
     yield Step("kernel", kernel.vmlinuz, f"Linux {kernel.release}, booted directly: no boot loader, no boot disk")
     if kind == boot.DIRECT:
-        yield Step(
-            "initrd",
-            guest.initrd(kernel),
-            "busybox, modules, our init and the agent for exec: mounts the layers, applies the seed",
-        )
+        why = "busybox, modules, the agent for exec, and our init: mounts the layers, applies the seed"
+        yield Step("initrd", guest.initrd(kernel), why)
     else:
         why = "busybox, modules and our init: mounts the layers and executes the image's init (switch_root)"
         yield Step("initrd", guest.initrd(kernel), why)
