@@ -308,7 +308,7 @@ class _Session:
                 f"the agent of the guest {self._name} does not answer",
                 hint=f"`vmctl logs --boot {self._name}` shows whether the guest still boots",
             )
-        if now < self._next_ping or self._code is not None:
+        if now < self._next_ping or self._code is not None or not self._signals.started:
             return
         if self._pings == _PINGS:
             raise GoneError(f"the guest {self._name} has stopped answering")
