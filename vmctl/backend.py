@@ -227,6 +227,10 @@ class HasCauses:
         """Return the status and the reason of an instance of which nothing runs any more."""
         raise NotImplementedError
 
+    def reboots(self, inst: Instance) -> int:
+        """Return how many times it has booted again since its start."""
+        raise NotImplementedError
+
 
 class HasOwnSize:
     """The ability to give an instance processors and memory of a certain size, also if its workload names none."""

@@ -9,7 +9,7 @@ from functools import partial
 
 from vmctl import backends
 from vmctl.backend import Backend
-from vmctl.errors import EXIT_VMCTL, VmctlError
+from vmctl.errors import VmctlError
 from vmctl.instances import instance
 from vmctl.instances.folder import Folder
 from vmctl.instances.instance import Instance
@@ -83,8 +83,10 @@ def end_failed(inst: Instance, backend: Backend, error: BaseException, *, keep: 
         again.keep(inst, backend, error)
         return
     _remove_failed(inst, backend, error)
-    if isinstance(error, VmctlError) and (inst.name in error.hint or not error.hint) and error.exit_code == EXIT_VMCTL:
-        error.hint = f"with --keep the instance stays, for `vmctl logs {inst.name}`"
+    if isinstance(error, VmctlError) and inst.name in error.hint:  # it is gone
+        error.hint = f"repeat it with --keep; then {error.hint.replace(inst.name, 'NAME')}"
+    elif isinstance(error, VmctlError) and error.detail:
+        error.hint = f"{error.hint}{'; ' if error.hint else ''}with --keep the instance is not removed"
 
 
 def _remove_failed(inst: Instance, backend: Backend, error: BaseException) -> None:

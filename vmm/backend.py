@@ -124,6 +124,12 @@ class VmBackend(HasFootprint, HasWritable, HasReads, HasOwnSize, HasCauses, HasO
 
         return watch.cause(inst)
 
+    def reboots(self, inst: Instance) -> int:
+        """See HasCauses: as the guest reports it."""
+        from vmm import watch
+
+        return watch.reboots(inst)
+
     def own_size(self, work: Workload) -> Resources:
         """See HasOwnSize. Raises VmctlError if the image does not exist."""
         from images.store import store

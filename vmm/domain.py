@@ -70,8 +70,8 @@ def domain_xml(machine: Machine) -> str:
     _text(root, "memory", str(math.ceil(machine.memory_bytes / KIB)), unit="KiB")
     _text(root, "vcpu", str(machine.vcpus))
     root.extend([_os(machine), _features(), _cpu(machine), _clock()])
-    for event in ("on_poweroff", "on_reboot", "on_crash"):
-        _text(root, event, "destroy")
+    for event, action in (("on_poweroff", "destroy"), ("on_reboot", "restart"), ("on_crash", "destroy")):
+        _text(root, event, action)
     root.append(_devices(machine))
     root.append(_security_label(machine.uid))
     root.extend([_qemu_arguments(machine), _qemu_capabilities()])
@@ -84,6 +84,7 @@ def _os(machine: Machine) -> Element:
     element = _element("os")
     _text(element, "type", "hvm", arch="x86_64", machine="q35")
     if not machine.kernel:
+        element.append(_element("bios", useserial="yes"))  # messages of the firmware about the disk
         return element
     _text(element, "kernel", machine.kernel)
     _text(element, "initrd", machine.initrd)
@@ -131,7 +132,7 @@ def _devices(machine: Machine) -> Element:
     element.extend(_output(name, path) for name, path in machine.outputs)
     element.append(_fifo(*machine.control))
     element.extend(_socket(*port) for port in (machine.agent, machine.stdin) if port)
-    element.extend([_balloon(), _rng()])
+    element.extend([_balloon(), _rng(), _element("panic", model="isa")])
     return _on_root_bus(element)
 
 
@@ -260,13 +261,13 @@ def _address(slot: int, function: int, *, shared: bool) -> Element:
 
 
 def _qemu_arguments(machine: Machine) -> Element:
-    """Make QEMU exit when the guest powers off: libvirt passes -no-shutdown, but may not run any more to end QEMU.
+    """Make QEMU exit when the guest powers off or panics: libvirt passes -no-shutdown, but runs no more to end QEMU.
 
     A processor has about 200 interrupt vectors. With two for each of many disks, the last disks would get none.
     """
     element = _element(f"{{{QEMU_NAMESPACE}}}commandline")
     shared = ("-global", "virtio-blk-pci.vectors=0") if len(_disks(machine)) > MANY_DISKS else ()
-    for value in ("-action", "shutdown=poweroff", *shared):
+    for value in ("-action", "shutdown=poweroff,panic=shutdown", *shared):
         element.append(_element(f"{{{QEMU_NAMESPACE}}}arg", value=value))
     return element
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
-from contextlib import nullcontext
+from contextlib import ExitStack
 
 from vmctl import trace
 from vmctl.backend import Attachment, Exit, Watch
@@ -35,6 +35,7 @@ class GuestStart:
         self._cell = cell
         self._launcher = launcher
         self._attachment = attachment
+        self._passes = False  # whether signals to this process are passed on
         self._stdin: socket.socket | None = None  # the host's end of the workload's standard input
         if attachment is not None:
             machine = machine._replace(stdin=(f"{files.PORT_PREFIX}stdin", files.stdin(inst)))
@@ -65,10 +66,18 @@ class GuestStart:
 
         assert self._attachment is not None
         inst, streams = self.inst, self._attachment.streams
-        # if the workload is in the foreground of a terminal, the terminal's signals are for it
-        passing = signals_to(self._pass_on) if streams is None else nullcontext()
-        with passing:
-            attend.stay((inst.stdout_log, inst.stderr_log), streams or (0, 1, 2), self._stdin, self._is_running)
+        with ExitStack() as passing:
+
+            def more() -> bool:
+                running = self._is_running()
+                if streams is None and not self._passes and watch.takes_signals(inst):
+                    # if the workload is in the foreground of a terminal, the terminal's signals are for it; while the
+                    # guest boots they end this command
+                    passing.enter_context(signals_to(self._pass_on))
+                    self._passes = True
+                return running
+
+            attend.stay((inst.stdout_log, inst.stderr_log), streams or (0, 1, 2), self._stdin, more)
         return self.watch.result() or Exit(EXIT_VMCTL, "vmctl")
 
     def _pass_on(self, signum: int) -> None:

@@ -36,10 +36,13 @@ SOURCES = ("workload", "signal", "oom")  # who may have ended a workload, by the
 BOOTING = "booting"  # firmware or kernel run, which report no marks
 EXIT_SIGNAL = 128  # a shell's exit code for signal n is 128 + n
 SETTLED = "cloud-init"  # the mark when it has finished; its result.json follows
+_FIRST_MARK = {boot.DIRECT: "init", boot.SYSTEM: "init", boot.DISK: "system"}  # of each boot
+_SETTLED_MARK = {boot.DIRECT: "exec", boot.SYSTEM: SETTLED, boot.DISK: SETTLED}
+MAX_REBOOTS = 10  # of a guest that is not ready: it would go on for ever
+_NOT_BOOTABLE = "No bootable device"  # SeaBIOS, src/boot.c
 AGAIN = "[vmctl: the guest is started again]"  # written to the console between two starts
 _LAST_WORDS: dict[str, tuple[Literal["exited", "failed"], str]] = {  # text of Linux on the console -> what it means
     "Kernel panic - not syncing: ": ("failed", "its kernel panicked: "),
-    "reboot: Restarting system": ("failed", "QEMU ended while it was rebooting"),
     "reboot: Power down": ("exited", "it was switched off from inside"),
     "reboot: System halted": ("exited", "it was halted from inside"),
 }
@@ -57,6 +60,7 @@ class GuestWatch:
         self.inst = inst
         self.phase = BOOTING
         self._seen_bytes = 0
+        self._console_bytes = 0
 
     def alive(self) -> bool:
         """See Watch: whether QEMU runs, or the recorder, which ends when it has copied QEMU's last words."""
@@ -77,6 +81,7 @@ class GuestWatch:
         inst, alive = self.inst, self.alive()  # before the marks: they may be the last ones
         self._look_at_output()
         self._look_at_marks()
+        self._look_at_progress()
         if not alive and self.result() is None:
             why = cause(inst)[1]
             raise VmctlError(
@@ -91,7 +96,10 @@ class GuestWatch:
         return Events((), more, (self.inst.state.pid, self.inst.state.supervisor_pid), folder=self.inst.directory)
 
     def settled(self) -> bool:
-        """See Watch: whether cloud-init has finished in a guest that boots a system. Raises DeadlineError."""
+        """See Watch: whether the command runs, or cloud-init has finished in a guest that boots a system.
+
+        Raises DeadlineError.
+        """
         return settled(self.inst)
 
     def _look_at_output(self) -> None:
@@ -121,6 +129,36 @@ class GuestWatch:
         if warning := wayin.warning(self.inst, marks(self.inst)):
             self.inst.state.warnings.append(warning)
 
+    def _look_at_progress(self) -> None:
+        """Raise VmctlError for a guest that will not get ready."""
+        inst, name = self.inst, self.inst.name
+        words = _words(inst)
+        hint = f"`vmctl logs --boot {name}` shows its console"
+        if (count := reboots(inst)) and _SETTLED_MARK[inst.state.boot or boot.DIRECT] not in words:
+            self.phase = f"{words[-1]} (rebooted {count} times)"
+            if count >= MAX_REBOOTS:
+                text = f"the guest {name} rebooted {count} times and did not get ready"
+                raise VmctlError(text, hint=hint, detail=console_tail(inst))
+        if inst.state.boot == boot.DISK and not words and size_bytes(inst.console_log) != self._console_bytes:
+            self._console_bytes = size_bytes(inst.console_log)
+            if any(_NOT_BOOTABLE in line for line in _console(inst)):
+                text = f"nothing bootable was found on the disk of {name}"
+                raise VmctlError(text, hint=hint, detail=console_tail(inst))
+
+
+def reboots(inst: Instance) -> int:
+    """Return how many times the guest has booted again since its start, as its marks report it."""
+    return max(0, _words(inst).count(_FIRST_MARK[inst.state.boot or boot.DIRECT]) - 1)
+
+
+def takes_signals(inst: Instance) -> bool:
+    """Return whether there is something in the guest that handles signals: the command, or the agent of a system."""
+    return ("exec" if inst.state.boot == boot.DIRECT else "system") in _words(inst)
+
+
+def _words(inst: Instance) -> list[str]:
+    return [line.partition(" ")[0] for line in marks(inst)]
+
 
 def marks(inst: Instance) -> list[str]:
     """Return the complete lines that the guest's init has written so far."""
@@ -132,15 +170,15 @@ def marks(inst: Instance) -> list[str]:
 
 
 def settled(inst: Instance) -> bool:
-    """Return whether cloud-init has finished in a guest that boots a system. Raises DeadlineError."""
-    if inst.state.boot == boot.DIRECT:
-        return True
-    words = {line.partition(" ")[0] for line in marks(inst)}
-    if SETTLED in words:
+    """Return whether the guest's command runs, or if a system boots, cloud-init has finished. Raises DeadlineError."""
+    words = _words(inst)
+    if _SETTLED_MARK[inst.state.boot or boot.DIRECT] in words:
         return True
     limit_s = CLOUD_INIT_TIMEOUT_S if "system" in words else AGENT_TIMEOUT_S
     if time.monotonic_ns() - inst.timeline.marks_ns["T1"] > limit_s * 1e9:
         what = "cloud-init has not finished" if "system" in words else "cloud-init has not found its seed"
+        if inst.state.boot == boot.DIRECT:
+            what = "the command has not been executed"
         raise DeadlineError(
             f"in the guest {inst.name} {what} after {format_seconds(limit_s)}",
             hint="with --no-wait, `vmctl up` does not wait for it",

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
 from images.kernels import modules
@@ -36,12 +36,17 @@ class InitrdFile(NamedTuple):
     mode: int
 
 
-def build(kernel: Kernel, files: Sequence[tuple[str, str, int]], module_names: Sequence[str]) -> str:
+def build(
+    kernel: Kernel,
+    files: Sequence[tuple[str, str, int]],
+    module_names: Sequence[str],
+    optional: Collection[str] = (),
+) -> str:
     """Return the path of an initrd with busybox at /bin/busybox, the files (see InitrdFile) and the modules.
 
-    Includes the dependencies of the modules. Raises NotFoundError if the kernel lacks a module.
+    Includes the dependencies of the modules. Raises NotFoundError if the kernel lacks a module that is not optional.
     """
-    needed = modules.load_order(kernel, module_names)
+    needed = modules.load_order(kernel, module_names, optional)
     inputs = [
         InitrdFile(busybox.path(), "bin/busybox", 0o755),
         *(InitrdFile(*file) for file in files),

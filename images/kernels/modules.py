@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from images.kernels.kernel import Kernel
 from vmctl.errors import NotFoundError, VmctlError
 from vmctl.run import run
 
 
-def load_order(kernel: Kernel, names: Sequence[str]) -> list[str]:
+def load_order(kernel: Kernel, names: Sequence[str], optional: Collection[str] = ()) -> list[str]:
     """Return the files of the modules and of all their dependencies, each after its dependencies.
 
-    Modules that are built into the kernel are left out. Raises NotFoundError if this kernel lacks a module.
+    Modules that are built into the kernel are left out, and `optional` ones that it lacks. Raises NotFoundError if it
+    lacks another one.
     """
     dependencies = _dependencies(kernel)
     builtin = _builtin(kernel)
     order: dict[str, None] = {}
     for name in names:
-        if (wanted := _key(name)) in builtin:
+        if (wanted := _key(name)) in builtin or (name in optional and wanted not in dependencies):
             continue
         if wanted not in dependencies:
             raise NotFoundError(f"the kernel {kernel.release} has no module {name}", hint=f"see {kernel.modules}")

@@ -7,8 +7,10 @@ import json
 from contextlib import suppress
 from typing import Any, NoReturn
 
-from vmctl import limits, records
+from vmctl import backends, limits, records
+from vmctl.backend import HasCauses
 from vmctl.cli.ps import row
+from vmctl.errors import VmctlError
 from vmctl.footprint import footprint
 from vmctl.instances.folder import Home, absent
 from vmctl.instances.instance import Instance
@@ -48,6 +50,7 @@ def _document(seen: Seen) -> dict[str, Any]:
         accelerator=inst.state.accelerator,
         boot=inst.state.boot,
         starts=inst.state.starts,
+        reboots=_reboots(inst),
         warnings=inst.state.warnings,
         weakened=inst.state.weakened,
         limits={"asked": limits.asked(inst.work), "granted": inst.state.limits},
@@ -62,6 +65,14 @@ def _document(seen: Seen) -> dict[str, Any]:
         with suppress(Exception):  # not every mode can measure its instances, and it may have just ended
             document["footprint"] = footprint(inst)._asdict()
     return document
+
+
+def _reboots(inst: Instance) -> int | None:
+    """Return how many times the guest has booted again since its start; None in a mode that does not know that."""
+    with suppress(VmctlError):
+        backend = backends.load(inst.state.mode)
+        return backend.reboots(inst) if isinstance(backend, HasCauses) else None
+    return None
 
 
 def _journal(inst: Instance) -> tuple[list[dict[str, Any]] | None, str | None]:

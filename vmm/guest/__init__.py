@@ -22,8 +22,9 @@ from images.kernels.kernel import Kernel
 from vmctl import compiled
 from vmm.guest.sshd import sshd_files
 
-# panic=-1: a guest that panics restarts at once, which ends its domain. The crypto self-tests take 0.4 s of an emulated
-# CPU. no_timer_check: the test fails on a busy host without KVM. Mitigations and KASLR keep their defaults.
+# panic=-1: a guest that panics restarts at once; before that, pvpanic reports the panic to QEMU, which ends it. The
+# crypto self-tests take 0.4 s of an emulated CPU. no_timer_check: the test fails on a busy host without KVM.
+# Mitigations and KASLR keep their defaults.
 KERNEL_ARGS = "console=ttyS0 quiet panic=-1 cryptomgr.notests no_timer_check"
 
 # For a system: its fstab names disks that do not exist here, and the serial console is output only, so no login there.
@@ -31,10 +32,11 @@ SYSTEM_ARGS = "vmctl.system fstab=no systemd.getty_auto=no"
 
 # In loading order: for every workload, for a workload with a network, for all the rest.
 MODULES = (
-    *("virtio_pci", "virtio_console", "virtio_blk", "erofs", "overlay", "isofs"),
+    *("pvpanic_mmio", "virtio_pci", "virtio_console", "virtio_blk", "erofs", "overlay", "isofs"),
     "virtio_net",
     *("virtio_rng", "virtio_balloon"),
 )
+_OPTIONAL = ("pvpanic_mmio",)  # without it, a guest that panics boots again
 
 _FILES = {
     "init": ("init", 0o755),
@@ -65,7 +67,7 @@ def initrd(kernel: Kernel) -> str:
     """
     here = os.path.dirname(__file__)
     own = [(os.path.join(here, source), path, mode) for source, (path, mode) in _FILES.items()]
-    return archive.build(kernel, [*own, (agent(), "bin/agent", 0o755), *sshd_files()], MODULES)
+    return archive.build(kernel, [*own, (agent(), "bin/agent", 0o755), *sshd_files()], MODULES, _OPTIONAL)
 
 
 def agent() -> str:
