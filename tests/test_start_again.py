@@ -72,6 +72,10 @@ def test_an_instance_comes_back_as_it_was(guest_root, tmp_path, request, mode):
     assert second["pid"] != first["pid"]
     assert 0 < second["marks_s"]["T1"] < second["marks_s"]["T6"]
     assert len(second["journal"]) <= 2 * len(first["journal"])
+    if backends.load(mode).features.own_kernel:
+        os.kill(second["pid"], signal.SIGKILL)
+        wait_for(lambda: row(name)["status"] != "running")
+        assert (row(name)["status"], row(name)["reason"]) == ("failed", "QEMU was killed")
     ok("down", "-t", "0", name)
     assert "there is no instance" in refused("start", name)
 
