@@ -2,7 +2,7 @@
 as_root := $(if $(filter 0,$(shell id -u)),,sudo)
 bin := .venv/bin
 
-.PHONY: setup demo test test-long lint docs attacks fuzz soak crowd against picture bench clean
+.PHONY: setup demo test test-long lint docs attacks fuzz soak crowd against picture bench reference clean
 
 setup:                  ## packages, .venv, image tiny, kernel; can be repeated
 	.ci/setup
@@ -62,6 +62,10 @@ bench:                  ## the demo with enough rounds for intervals, our own co
 	$(as_root) $(bin)/vmctl bench configs/workloads/web.yaml --modes host,container,vm --runs 30 --out bench/results/web
 	$(as_root) $(bin)/vmctl bench peers --runs 30 --out bench/results
 	$(as_root) $(bin)/vmctl bench images --runs 5 --out bench/results
+
+reference:              ## measure bench/reference and docs/results.md anew, on a quiet machine: about an hour
+	.ci/setup --tests
+	$(as_root) $(bin)/python docs/measure.py
 
 clean:                  ## forget what setup made in this checkout; the image store stays
 	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache *.egg-info
