@@ -18,7 +18,7 @@ VMCTL = os.path.join(ROOT, ".venv", "bin", "vmctl")
 RESULTS = os.path.join(ROOT, "docs", "results.md")
 REFERENCE = os.path.join(ROOT, "bench", "reference")
 WORKLOAD = os.path.join(ROOT, "configs", "workloads", "web.yaml")
-BLOCK = re.compile(r"(```console\n\$ (vmctl [^\n]*)\n).*?(```)", re.DOTALL)
+BLOCK = re.compile(r"(```console\n\$ (vmctl[^\n]+)\n).*?(```)", re.DOTALL)
 # folder in bench/reference -> metrics; the names end with the accelerator of the guests
 METRICS = {"web-tcg": "boot,memory,disk,teardown", "web-tcg-runtime": "cpu,syscall,io"}
 QUIET_LOAD = 0.5  # per processor

@@ -7,7 +7,7 @@ import os
 
 from vmctl import engine
 from vmctl.backend import Command
-from vmctl.cli.run import FLAGS
+from vmctl.cli.run import FLAGS, add_process_flags
 from vmctl.errors import SpecError
 from vmctl.instances import instance
 from vmctl.spec import flags
@@ -19,7 +19,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("name", metavar="NAME", help="instance")
     parser.add_argument("command", nargs=argparse.REMAINDER, metavar="-- CMD", help="command to run")
-    add_process_flags(parser)
+    add_process_flags(parser, "workload")
     parser.add_argument(
         "-t",
         "--tty",
@@ -30,23 +30,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-i", "--interactive", action="store_true", help="no effect: stdin is connected anyway")
     parser.add_argument("-T", "--no-tty", action="store_false", dest="tty", help="give the command no terminal")
     parser.add_argument("--no-stdin", action="store_true", help="do not connect stdin with the command")
-
-
-def add_process_flags(parser: argparse.ArgumentParser) -> None:
-    """Add -e, -u and -w."""
-    parser.add_argument(
-        "-e",
-        "--env",
-        action="append",
-        default=[],
-        metavar="NAME[=VALUE]",
-        help="set an environment variable (without a value: the caller's, if it has one)",
-    )
-    parser.add_argument(
-        "--env-file", action="append", default=[], metavar="FILE", help="file with one NAME=VALUE on each line"
-    )
-    parser.add_argument("-u", "--user", metavar="USER[:GROUP]", help="user to run as (default: the workload's)")
-    parser.add_argument("-w", "--workdir", metavar="DIR", help="working directory (default: the workload's)")
 
 
 def run(args: argparse.Namespace) -> int:

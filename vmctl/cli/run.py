@@ -81,7 +81,8 @@ def _add_instance(parser: ArgumentParser) -> None:
     )
 
 
-def _add_process(parser: ArgumentParser) -> None:
+def add_process_flags(parser: ArgumentParser, owner: str) -> None:
+    """Add the flags of a process that `run`, `exec` and `shell` have; `owner` has the defaults."""
     parser.add_argument(
         "-e",
         "--env",
@@ -93,11 +94,15 @@ def _add_process(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--env-file", action="append", default=[], metavar="FILE", help="file with one NAME=VALUE on each line"
     )
-    parser.add_argument("-u", "--user", metavar="USER[:GROUP]", help="user to run as (default: the image's)")
+    parser.add_argument("-u", "--user", metavar="USER[:GROUP]", help=f"user to run as (default: the {owner}'s)")
+    parser.add_argument("-w", "--workdir", metavar="DIR", help=f"working directory (default: the {owner}'s)")
+
+
+def _add_process(parser: ArgumentParser) -> None:
+    add_process_flags(parser, "image")
     parser.add_argument(
         "--entrypoint", metavar="PROGRAM", help="program that gets CMD as arguments (default: the image's)"
     )
-    parser.add_argument("-w", "--workdir", metavar="DIR", help="working directory (default: the image's)")
     parser.add_argument(
         "--read-only", action="store_true", help="read-only root; /run, /tmp and /var/tmp are in memory"
     )

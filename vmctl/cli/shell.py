@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from vmctl.cli import exec as exec_verb
+from vmctl.cli.run import add_process_flags
 
 EXAMPLE = "vmctl shell --user root web"
 # bash if the image has it, else sh, which every image with a shell has
@@ -17,7 +18,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "command", nargs=argparse.REMAINDER, metavar="-- CMD", help="command to run (default: a login shell)"
     )
-    exec_verb.add_process_flags(parser)
+    add_process_flags(parser, "workload")
     parser.set_defaults(tty=None, no_stdin=False)
 
 
