@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 
 import pytest
@@ -313,6 +314,28 @@ def test_never_ready(waiting, tmp_path, mode):
     assert "the last phase was: " in said
     assert "the last word" in said
     assert f"never-{mode}" not in instance.names()
+
+
+@EACH_MODE
+def test_a_limit_of_time_without_a_probe(guest_root, tmp_path, mode):
+    text = "command: [sleep, '1000']\nready: {timeout: %s}\n"
+    done = vmctl("up", "--mode", mode, write_spec(tmp_path, f"late-{mode}", text % "1ms"))
+    assert (done.code, done.out) == (124, "")
+    assert f"late-{mode} was not started within 1.0 ms" in done.err
+    assert f"late-{mode}" not in instance.names()
+    name = f"early-{mode}"
+    ok("up", "--mode", mode, write_spec(tmp_path, name, text % "20m"))
+    assert inspect(name)["status"] == "running"
+    ok("rm", "-f", name)
+
+
+@EACH_MODE
+def test_more_processors_than_the_host_has_are_said(guest_root, mode):
+    here = len(os.sched_getaffinity(0))
+    done = vmctl("run", "--mode", mode, "--cpus", str(here + 62), "tiny", "--", "nproc")
+    assert (done.code, done.out) == (0, f"{here}\n")
+    assert re.search(f"warning: the workload has {here} processors?, as many as this host, not {here + 62}\n", done.err)
+    assert "as many as this host" not in vmctl("run", "--mode", mode, "--cpus", str(here), "tiny", "--", "true").err
 
 
 @EACH_MODE

@@ -218,6 +218,7 @@ WRONG = [
     ('env: {A: "a\\0b"}', "NUL character", ""),
     # keys that exclude each other
     ("ready: {}", "the key ready: expected one of http, tcp, log, exec, got none", ""),
+    ("ready: {timeout: 0s}", r"the key ready\.timeout: expected a time, got none", ""),
     ("ready: {tcp: 80, http: 80/}", "the key ready: expected one of .*, got http, tcp", ""),
     ("ready: {exec: []}", r"the key ready\.exec: expected a program", ""),
     ("network: none\nports: ['80:80']", "the key network: with none, ports", ""),

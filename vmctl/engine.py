@@ -114,6 +114,7 @@ def bring_up(
         progress(inst, "preparing")
     start = backend.prepare(inst, attachment)
     try:
+        inst.state.warnings += limits.beyond_host(inst.work)
         inst.state.starts += 1
         inst.save()
         inst.timeline.mark("T0")
@@ -148,11 +149,11 @@ def run(
 ) -> Exit:
     """Run a workload on this process's streams, remove it unless `keep` is set, and return how it ended.
 
-    `on_weakened` is called with each text about what makes the isolation weaker.
+    `on_weakened` is called with each text about what makes the isolation weaker, and about limits that are too high.
     """
     with running(work, backends.load(mode, options), Attachment(tty=tty), keep=keep, options=options) as start:
         if on_weakened:
-            for text in start.inst.state.weakened:
+            for text in (*start.inst.state.weakened, *limits.beyond_host(work)):
                 on_weakened(text)
         result = start.attend()
         if keep:

@@ -52,6 +52,15 @@ def check(inst: Instance) -> None:
             )
 
 
+def beyond_host(work: Workload) -> list[str]:
+    """Return a warning if a workload asks for more processors than this process can use: it then gets these."""
+    asked, here = work.resources.cpus or 0, len(os.sched_getaffinity(0))
+    if asked <= here:
+        return []
+    number = "1 processor" if here == 1 else f"{here} processors"
+    return [f"the workload has {number}, as many as this host, not {asked:g}"]
+
+
 def disk_problem(size_bytes: int, least_bytes: int) -> Problem | None:
     """Return why a file of this size cannot be the writable layer, if so: tried with a file without a name."""
     if size_bytes < least_bytes:

@@ -40,13 +40,14 @@ _TAIL_BYTES = 8192
 def wait_until_ready(watch: Watch, progress: Callable[[Instance, str], None] | None = None) -> None:
     """Wait until the guest system, if any, has booted and the workload's probe has succeeded, and mark T6.
 
-    The time limit of the probe begins when the system has booted. Raises DeadlineError with the phase and the last
-    lines of the console, or VmctlError if the workload ends first.
+    The time limit of the probe begins when the system has booted; without a probe, it is the limit of booting. Raises
+    DeadlineError with the phase and the last lines of the console, or VmctlError if the workload ends first.
     """
     show = progress or (lambda inst, phase: None)
-    _wait_until_settled(watch, show)
-    if watch.inst.work.ready:
-        _wait_for_probe(watch, watch.inst.work.ready, show)
+    ready = watch.inst.work.ready
+    _wait_until_settled(watch, show, None if ready and ready.probes() else ready)
+    if ready and ready.probes():
+        _wait_for_probe(watch, ready, show)
     watch.inst.timeline.mark("T6")  # without a probe: now
     watch.observe()
 
@@ -73,14 +74,19 @@ def wait_for_output(watch: Watch, timeout_s: float) -> None:
     wait_until(over, watch, timeout_s)
 
 
-def _wait_until_settled(watch: Watch, show: Callable[[Instance, str], None]) -> None:
-    while not watch.settled():
-        phase = watch.observe()
+def _wait_until_settled(watch: Watch, show: Callable[[Instance, str], None], limit: Ready | None) -> None:
+    settled = False
+    while not settled:
+        settled = watch.settled()
+        phase = watch.observe()  # marks the end of booting; raises if booting failed
+        if limit and time.monotonic_ns() - watch.inst.timeline.marks_ns["T0"] > limit.timeout_s * 1e9:
+            raise _late(watch.inst, limit, phase)
+        if settled:
+            return
         if not watch.alive():
             raise _ended(watch)
         show(watch.inst, phase)
         time.sleep(SETTLE_PERIOD_S)
-    watch.observe()  # marks the end of booting; raises if booting failed
 
 
 def _wait_for_probe(watch: Watch, ready: Ready, show: Callable[[Instance, str], None]) -> None:
@@ -119,8 +125,9 @@ def _wait_for_probe(watch: Watch, ready: Ready, show: Callable[[Instance, str], 
 
 
 def _late(inst: Instance, ready: Ready, phase: str) -> DeadlineError:
+    what = "ready" if ready.probes() else "started"
     return DeadlineError(
-        f"{inst.name} was not ready within {format_seconds(ready.timeout_s)}; the last phase was: {phase}",
+        f"{inst.name} was not {what} within {format_seconds(ready.timeout_s)}; the last phase was: {phase}",
         hint="set a longer time with `ready: {timeout: ...}` in the workload file",
         detail=tail(inst),
     )

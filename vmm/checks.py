@@ -16,10 +16,11 @@ from vmctl.errors import VmctlError
 from vmctl.linux.cgroups import Cgroup, Limits
 from vmctl.run import which
 from vmctl.spec.workload import Logs, Workload
-from vmm import accelerator, boot, disk, files, qemu, userdata
+from vmm import accelerator, boot, disk, domain, files, qemu, userdata
 from vmm.choices import Choices
 
 LEAST_MEMORY_BYTES = 96 * 1024**2  # Debian's kernel and the initrd do not fit into less
+MOST_VCPUS = 255  # of a q35 machine without an IOMMU (QEMU, hw/i386/x86.c)
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -177,6 +178,9 @@ def _keys(work: Workload) -> Iterator[Problem]:
 
 
 def _values(work: Workload) -> Iterator[Problem]:
+    vcpus = min(domain.vcpus(work.resources.cpus), os.cpu_count() or 1)
+    if vcpus > MOST_VCPUS:
+        yield Problem(f"a guest has at most {MOST_VCPUS} processors, not {vcpus}", "lower `resources.cpus`")
     memory_bytes = work.resources.memory_bytes
     if memory_bytes is not None and memory_bytes < LEAST_MEMORY_BYTES:
         yield Problem(f"a guest needs at least {LEAST_MEMORY_BYTES >> 20}M of memory", "raise `resources.memory`")

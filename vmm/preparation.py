@@ -68,10 +68,6 @@ def _prepare(inst: Instance, choices: Choices) -> tuple[domain.Machine, Cell | N
     inst.state.warnings = []
     if chosen.name == "tcg":
         inst.state.warnings = [f"guest code is emulated (tcg), several times slower than KVM: {chosen.why}"]
-    if domain.vcpus(work.resources.cpus) > host_cpus():
-        inst.state.warnings.append(
-            f"the guest has {host_cpus()} processors, as many as this host, not {work.resources.cpus:g}"
-        )
     _record_ending(inst, image)
     if inst.state.boot != boot.DIRECT:
         inst.state.own[wayin.SSH_PORT] = wayin.PORT

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 PORT = 22
 USER = "root"  # logs in outside the image's root; the workload's user is part of the command line
-TIMEOUT_S = 20.0
+TIMEOUT_S = 60.0  # systemd starts an sshd per connection, which takes 2 s in an emulated guest
 CONNECT_TIMEOUT_S = 60.0  # in a booting system the network is up before sshd runs
 NAMES = {number: signal.Signals(number).name.removeprefix("SIG") for number in (*PASSED_ON, signal.SIGKILL)}
 
@@ -62,6 +62,7 @@ def _transport(guest: Guest) -> Iterator[Transport]:
         connection = stack.enter_context(_connect(guest))
         transport = Transport(connection)
         stack.callback(transport.close)
+        transport.banner_timeout = transport.auth_timeout = TIMEOUT_S
         transport.get_security_options().key_types = ("ssh-ed25519",)
         _handle_exit_signal(transport)
         transport.start_client(timeout=TIMEOUT_S)

@@ -174,6 +174,8 @@ def settled(inst: Instance) -> bool:
     words = _words(inst)
     if _SETTLED_MARK[inst.state.boot or boot.DIRECT] in words:
         return True
+    if (ready := inst.work.ready) and not ready.probes():
+        return False  # the workload has its own limit, see readiness.py
     limit_s = CLOUD_INIT_TIMEOUT_S if "system" in words else AGENT_TIMEOUT_S
     if time.monotonic_ns() - inst.timeline.marks_ns["T1"] > limit_s * 1e9:
         what = "cloud-init has not finished" if "system" in words else "cloud-init has not found its seed"

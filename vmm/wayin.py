@@ -11,7 +11,7 @@ PORT = (
     61022  # above the ports that Linux gives to outgoing connections; vmm/guest/system/vmctl-ssh.socket listens on it
 )
 SSH_PORT = "ssh_port"  # key of the state, if it is not the usual port
-ANSWER_S = 10.0  # an emulated guest needs half a second
+ANSWER_S = 60.0  # an emulated guest needs 2 s, and ten times that if many run at once
 _MOST = 300  # characters of what a guest writes that are shown
 
 

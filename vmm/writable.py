@@ -41,6 +41,8 @@ _INSTANCE_FILES = (
     *(f"etc/ssh/ssh_host_{kind}_key{end}" for kind in ("ed25519", "ecdsa", "rsa", "dsa") for end in ("", ".pub")),
 )
 
+_AUTHORIZED_KEYS = "root/.ssh/authorized_keys"  # cloud-init makes it, empty if root has no keys
+
 
 @contextmanager
 def writable(inst: Instance) -> Iterator[Writable]:
@@ -127,6 +129,9 @@ def _remove_instance_files(folder: str) -> None:
     for path in _INSTANCE_FILES:
         with suppress(OSError), _parent(folder, path) as (parent, name):
             _remove(parent, name)
+    with suppress(OSError), _parent(folder, _AUTHORIZED_KEYS) as (parent, name):
+        if os.stat(name, dir_fd=parent, follow_symlinks=False).st_size == 0:
+            os.unlink(name, dir_fd=parent)
 
 
 @contextmanager

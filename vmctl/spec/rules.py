@@ -189,9 +189,11 @@ def _between(name: str, value: float, least: float, most: float, shown: Callable
 def _ready(work: Workload) -> Iterator[Wrong]:
     if work.ready is None:
         return
-    probes = [name for name in ("http", "tcp", "log", "exec") if getattr(work.ready, name) is not None]
-    if len(probes) != 1:
-        yield "ready", f"expected one of http, tcp, log, exec, got {', '.join(probes) or 'none'}", ""
+    probes = work.ready.probes()
+    if len(probes) > 1:
+        yield "ready", f"expected one of http, tcp, log, exec, got {', '.join(probes)}", ""
+    if not work.ready.timeout_s > 0:
+        yield "ready.timeout", "expected a time, got none", ""
     if work.ready.exec is not None and not any(work.ready.exec[:1]):
         yield "ready.exec", "expected a program, got an empty list", ""
     if work.ready.log is not None:

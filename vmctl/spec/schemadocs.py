@@ -23,7 +23,7 @@ WORKLOAD = {
         "volumes": "files or folders of the host: `source:target[:ro]`; a relative source is next to this file",
         "resources": "limits",
         "logs": "the workload's output that is kept",
-        "ready": "probe that decides when the workload is ready: exactly one of http, tcp, log, exec",
+        "ready": "probe that decides when the workload is ready: one of http, tcp, log, exec; or only a timeout",
         "restart": "what happens when the command ends; only `no` is supported so far",
         "network": "bridge: an address on vmctl's bridge; none: only loopback; host: the host's network",
         "init": "true: an init is PID 1 and reaps zombies; false: the command is PID 1",
@@ -57,7 +57,9 @@ WORKLOAD = {
         "tcp": "port that must accept a connection",
         "log": "regular expression that must be found in the output",
         "exec": "command in the instance that must exit with 0",
-        "timeout": "time after which the start has failed",
+        "timeout": "time after which the start has failed, counted from when the command runs. Without a probe: time "
+        "in which the command has to run and the system around it to be up, from the start (without `ready`: no "
+        "limit in modes container and host; in mode vm 15 minutes until the command runs, 30 for cloud-init)",
     },
     "VmOptions": {
         "boot": "direct: vmctl's init runs the command; system: the init of the image boots; auto: the image decides",

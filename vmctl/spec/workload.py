@@ -103,13 +103,17 @@ class HttpProbe(NamedTuple):
 
 
 class Ready(NamedTuple):
-    """The probe that decides when the workload is ready: exactly one of them is set."""
+    """The probe that decides when the workload is ready: at most one. Without, the workload has to start in time."""
 
     http: HttpProbe | None = None
     tcp: int | None = None
     log: str | None = None
     exec: tuple[str, ...] | None = None
     timeout_s: Seconds = Seconds(60)
+
+    def probes(self) -> list[str]:
+        """Return the keys of the probes that are set."""
+        return [name for name in ("http", "tcp", "log", "exec") if getattr(self, name) is not None]
 
 
 class Restart(NamedTuple):

@@ -43,6 +43,11 @@ def _check_format(number: Any) -> None:
 
 def convert(document: Any) -> Workload:
     """Return the workload of a parsed document. Raises SpecError."""
+    if isinstance(document, dict) and document.get("ready") == {}:
+        raise SpecError(
+            "the key ready: expected one of http, tcp, log, exec, got none",
+            hint="`ready: {timeout: 30s}` alone is the time within which the workload must have started",
+        )
     try:
         struct = msgspec.convert(document, specfields.STRUCTS[Workload], dec_hook=specfields.parse_scalar)
     except msgspec.ValidationError as error:

@@ -121,6 +121,8 @@ def _begun(args: argparse.Namespace) -> Session:
     wanted = items("--modes", args.modes)
     options = modes.chosen(args, wanted)
     work = _work(args.spec)._replace(ports=())  # a taken port does not affect the measurement
+    if work.ready and not work.ready.probes():
+        work = work._replace(ready=None)  # a limit of time is not what is measured
     usual = DEFAULT_METRICS if work.ready else BATCH_METRICS
     metrics = usual if args.metrics is None else tuple(items("--metrics", args.metrics))
     schedule.check_metrics(metrics)
