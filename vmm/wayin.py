@@ -7,9 +7,8 @@ from vmctl.instances.instance import Instance
 from vmctl.net import connect
 from vmctl.spec.units import format_seconds
 
-PORT = (
-    61022  # above the ports that Linux gives to outgoing connections; vmm/guest/system/vmctl-ssh.socket listens on it
-)
+# of vmm/guest/system/vmctl-ssh.socket: above the ports that Linux takes for outgoing connections
+PORT = 61022
 SSH_PORT = "ssh_port"  # key of the state, if it is not the usual port
 ANSWER_S = 60.0  # an emulated guest needs 2 s, and ten times that if many run at once
 _MOST = 300  # characters of what a guest writes that are shown
