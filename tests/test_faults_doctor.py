@@ -161,3 +161,8 @@ def test_nothing_is_left_on_the_host(root, tmp_path):
     crash(up(tmp_path, "container", more=f"ports: ['{free_port()}:8000']\nresources: {{memory: 64M}}\n"))
     fixed()
     assert left_behind(before) == {}
+
+
+def test_nothing_to_remove(empty_root):
+    assert ok("doctor", "--fix") == "nothing was left behind\n"
+    assert fixed() == []
