@@ -96,7 +96,7 @@ def test_terminal_that_is_none(command, tmp_path):
     path.write_text(json.dumps({**document, "command": ["sh", "-c", script]}))
     ok("up", "-q", str(path))
     try:
-        assert "could not be started" in refused("exec", "-t", "fake", "--", "true", timeout_s=60)
+        assert "could not run the command" in refused("exec", "-t", "fake", "--", "true", timeout_s=60)
         assert ok("exec", "-T", "fake", "--", "echo", "still") == "still\n"
     finally:
         vmctl("rm", "-f", "fake")
