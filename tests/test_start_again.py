@@ -162,12 +162,13 @@ def test_a_start_that_cannot_be_leaves_the_instance_as_it_was(root):
 
 
 def test_a_start_that_fails_is_kept_and_says_why(root):
-    path = write(root, "web", f"{IDLE}ready: {{exec: [test, -e, /good], timeout: 500ms}}\n")
+    script = "echo said; [ ! -e /good ] || echo ready; exec sleep 1000"
+    path = write(root, "web", f"image: tiny\ncommand: [sh, -c, '{script}']\nready: {{log: ready, timeout: 2s}}\n")
     assert "was not ready" in vmctl("up", path).err
     assert instance.names() == []
     assert vmctl("up", "--keep", path).code == 124
     assert (row("web")["status"], row("web")["exit_code"], row("web")["exit_source"]) == ("failed", 124, "vmctl")
-    assert "was not ready within 500" in row("web")["reason"]
+    assert "was not ready within 2" in row("web")["reason"]
     assert ok("logs", "web") == "said\n"
     assert vmctl("wait", "web").code == 124
     assert vmctl("start", "web").code == 124
