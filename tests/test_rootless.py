@@ -203,8 +203,18 @@ def test_the_disk_of_a_guest_is_not_read(user, guest, verb):
 def test_a_name_as_long_as_it_can_be_fits_into_the_path_of_a_socket(user, guest):
     name = "n" * 63
     work = {"name": name, "image": "tiny", "command": ["sleep", "1000"], "network": "none"}
-    user.ok("up", "--mode", "vm", user.write("long.yaml", json.dumps(work)))
+    user.ok("up", "--mode", "vm", "--no-wait", user.write("long.yaml", json.dumps(work)))
     user.ok("rm", "-f", name)
+
+
+def test_a_guest_is_started_again_with_its_disk(user, guest):
+    user.ok("exec", "guest", "--", "sh", "-c", "echo kept >/kept")
+    uid = os.stat(f"/proc/{json.loads(user.ok('inspect', 'guest'))[0]['pid']}").st_uid
+    user.ok("restart", "guest")
+    assert get(guest) == (200, "from a guest\n")
+    assert user.ok("exec", "guest", "--", "cat", "/kept") == "kept\n"
+    assert user.ok("logs", "guest") == "begun\nbegun\n"
+    assert os.stat(f"/proc/{json.loads(user.ok('inspect', 'guest'))[0]['pid']}").st_uid == uid
 
 
 @pytest.fixture(scope="module")

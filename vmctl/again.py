@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 from vmctl import backends, engine, removal
-from vmctl.backend import Backend, Exit
+from vmctl.backend import Backend, Exit, ReportedExit
 from vmctl.errors import EXIT_VMCTL, VmctlError
 from vmctl.instances import instance
 from vmctl.instances.folder import removal_hint
@@ -61,5 +61,6 @@ def keep(inst: Instance, backend: Backend, error: BaseException) -> None:
 def keep_ended(inst: Instance, result: Exit) -> None:
     """Record the end of an attached workload whose instance stays."""
     inst.state.exit_code, inst.state.exit_source = result
+    inst.state.exit_reporter = "guest" if isinstance(result, ReportedExit) else "host"
     inst.state.status = "exited"
     inst.save()
