@@ -118,7 +118,7 @@ def _wait_for_probe(watch: Watch, ready: Ready, show: Callable[[Instance, str], 
                     return
                 raise _ended(watch)
             if now_s > deadline_s:
-                raise _late(inst, ready, phase)
+                raise _late(inst, ready, f"{phase}; {probe.seen()}")
             show(inst, phase)
             period_s = probe.period_s if can_answer else LOOK_S
             woken = happened.wait(max(0.0, now_s + period_s - time.monotonic()))
@@ -191,6 +191,10 @@ class _Probe:
     def succeeds(self) -> bool:
         raise NotImplementedError
 
+    def seen(self) -> str:
+        """Return what the last attempts have shown, for an error."""
+        raise NotImplementedError
+
     def close(self) -> None:
         """Close what it has opened: after the mark, because closing takes time too."""
 
@@ -203,7 +207,9 @@ class _TcpProbe(_Probe):
     def __init__(self, inst: Instance, port: int) -> None:
         super().__init__(inst)
         self.answered: socket | None = None
-        self.connector = Connector(inst.state.address or "127.0.0.1", port)
+        self.answer = ""  # the last one that was not good
+        self.address, self.port = inst.state.address or "127.0.0.1", port
+        self.connector = Connector(self.address, port)
 
     def succeeds(self) -> bool:
         connection = self.connector.poll(PERIOD_S)
@@ -221,6 +227,13 @@ class _TcpProbe(_Probe):
         if self.answered:
             self.answered.close()
 
+    def seen(self) -> str:
+        if self.answer:
+            return f"port {self.port} answers {self.answer}"
+        if self.connector.refused:
+            return f"nothing listens on its port {self.port}"
+        return f"its address {self.address} does not answer"
+
     def check(self, connection: socket) -> bool:
         return True
 
@@ -237,7 +250,9 @@ class _HttpProbe(_TcpProbe):
         try:
             connection.sendall(self.request)
             status = http_status(_first_line(connection))
+            self.answer = "something else than HTTP" if status is None else f"with status {status}"
         except OSError:
+            self.answer = "too late or not at all"
             return False
         return status is not None and status < 400
 
@@ -285,6 +300,9 @@ class _LogProbe(_Probe):
                 hint="avoid repetitions in repetitions, such as (a+)+",
             ) from None
 
+    def seen(self) -> str:
+        return "its output does not match ready.log"
+
     def close(self) -> None:
         for log in self.logs:
             log.reader.close()
@@ -300,6 +318,10 @@ class _ExecProbe(_Probe):
         super().__init__(inst)
         self.argv = module("vmctl", "exec", "--no-stdin", inst.name, "--", *command)
         self.next_s = 0.0
+        self.end = "did not end in time"  # unless an attempt shows more
+
+    def seen(self) -> str:
+        return f"the command of ready.exec {self.end}"
 
     def succeeds(self) -> bool:
         now_s = time.monotonic()
@@ -308,6 +330,8 @@ class _ExecProbe(_Probe):
         self.next_s = now_s + EXEC_PERIOD_S
         try:
             limit_s = min(EXEC_S, max(0.001, self.deadline_s - now_s))
-            return run(self.argv, check=False, timeout_s=limit_s)[0] == 0
+            code = run(self.argv, check=False, timeout_s=limit_s)[0]
+            self.end = f"ended with code {code}"
         except CommandError:
             return False
+        return code == 0

@@ -53,6 +53,7 @@ class Connector:
 
     def __init__(self, address: str, port: int) -> None:
         self._target = (address, port)
+        self.refused = False  # whether the last answer was that nobody listens
         self._attempts: dict[socket, float] = {}  # oldest first, with its start in monotonic seconds
         self._latest_s = 0.0
         self._spare: list[socket] = []  # unconnected ones: to make one takes longer than to connect it
@@ -105,7 +106,8 @@ class Connector:
     def _reuse(self, refused: socket) -> None:
         """Keep a refused socket for the next attempt: Linux allows that once the error has been fetched."""
         del self._attempts[refused]
-        refused.connect_ex(self._target)  # returns the error of the attempt before, and does nothing else
+        # returns the error of the attempt before, and does nothing else
+        self.refused = refused.connect_ex(self._target) == errno.ECONNREFUSED
         self._spare.append(refused)
 
 
