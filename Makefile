@@ -2,10 +2,16 @@
 as_root := $(if $(filter 0,$(shell id -u)),,sudo)
 bin := .venv/bin
 
-.PHONY: setup demo test test-long lint docs attacks fuzz soak crowd against picture bench reference clean
+.PHONY: setup install uninstall demo test test-long lint docs attacks fuzz soak crowd against picture bench reference clean
 
 setup:                  ## packages, .venv, image tiny, kernel; can be repeated
 	.ci/setup
+
+install:                ## a link in /usr/local/bin, which is also in the PATH of sudo (secure_path)
+	.ci/links install
+
+uninstall:              ## remove the link, .venv and leftovers; with DATA=1 also instances and images; packages are named
+	.ci/uninstall $(if $(DATA),--data)
 
 demo: setup             ## one web workload as host process, container and VM, compared
 	$(as_root) $(bin)/vmctl bench configs/workloads/web.yaml --modes host,container,vm --runs 3 --quick
@@ -44,7 +50,8 @@ against:                ## a start here compared with an earlier checkout that h
 	cd tests && $(as_root) ../$(bin)/python -m soak.against $(abspath $(THAN)) -- run --network none tiny -- true
 	cd tests && $(as_root) ../$(bin)/python -m soak.against $(abspath $(THAN)) -- run tiny -- true
 
-lint: setup             ## formatting, lints, types, plain English
+lint:                   ## formatting, lints, types, plain English
+	.ci/setup --lint
 	$(bin)/ruff format --check .
 	$(bin)/ruff check .
 	$(bin)/mypy

@@ -30,6 +30,17 @@ PLAN, SAMPLES = "plan.json", "samples.jsonl"
 _KEYS = ("workload", "head", "options", "work", "choices")  # of the plan's file; the last two are of vmctl 0.1
 _OLD_OPTIONS = {"VMCTL_ACCEL": "accel", "VMCTL_CONNECT": "connect"}  # how they were kept by vmctl 0.1
 Progress = Callable[[str], None]
+# kind of sample -> seconds in a container or on the host, and in an emulated guest (medians of bench/reference)
+USUAL_S = {
+    "start": (0.3, 3.6),
+    "control": (0.1, 0.1),
+    "load": (0.8, 13.0),
+    "ladder": (3.0, 23.0),
+    "writes": (0.3, 6.0),
+    "cpu": (1.1, 5.5),
+    "syscall": (1.0, 10.0),
+    "io": (4.5, 12.0),
+}
 
 
 class Head(Struct, frozen=True):
@@ -136,6 +147,12 @@ class Session:
         for one, end in zip(self.samples, ends, strict=False):
             found.setdefault((one.kind, one.mode), []).append(end - one.started)
         return found
+
+
+def estimate_s(plan: Plan) -> float:
+    """Return how long a plan takes on the reference machine, which emulates guests."""
+    usual = [USUAL_S.get(step.kind, (2.0, 12.0))[step.mode == "vm"] for step in plan.steps]
+    return sum(usual)
 
 
 def _suited(mode: str, options: Mapping[str, str]) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Every verb, run by the installed console script with pipes or a terminal as its streams."""
 
+import argparse
 import json
 import os
 import re
@@ -15,7 +16,8 @@ from support.commands import VMCTL, Terminal, free_port, get, ok, refused, start
 from support.host_state import host_state, left_behind
 
 from vmctl import __version__, backends, paths
-from vmctl.cli import VERBS, bench, image, parse
+from vmctl.cli import VERBS, bench, image, output, parse
+from vmctl.cli.commands import commands
 from vmctl.instances import instance
 from vmctl.run import which
 
@@ -559,3 +561,33 @@ def test_completion_completes(web):
 def test_a_flag_after_the_image_is_refused():
     assert "--mode comes after IMAGE" in refused("run", "tiny", "--mode", "host", "--", "true")
     assert ok("run", "--network", "none", "tiny", "--", "echo", "--mode") == "--mode\n"
+
+
+def test_progress_in_a_pipe_is_a_line_now_and_then(monkeypatch, capsys):
+    monkeypatch.setattr(output, "LINE_S", 0.2)
+    progress, quiet = output.Progress(), output.Progress(quiet=True)
+    texts = []
+    for number in range(50):
+        progress(f"step {number}")
+        quiet("never")
+        texts += filter(None, [capsys.readouterr().err])
+        time.sleep(0.02)
+    progress.clear()
+    assert 2 <= len(texts) <= 5
+    assert all(re.fullmatch(r"step \d+\n", text) for text in texts)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_missing_image_can_be_pulled_or_built(own_root):
+    err = refused("run", "ngink", "true")
+    assert "`vmctl image pull ngink`" in err
+    assert "`vmctl image build -t ngink FOLDER`" in err
+
+
+@pytest.mark.parametrize("command", list(commands()), ids=lambda command: " ".join(command.words))
+def test_every_argument_has_a_help_text(command):
+    for action in command.parser._actions:
+        if not isinstance(action, argparse._SubParsersAction):
+            assert action.help, action.dest
+            assert len(action.help.split()) > 1 or action.metavar, action.dest
+    assert command.parser.example

@@ -25,8 +25,8 @@ def advice(name: str, known: list[str]) -> str:
         return f"`vmctl image build {name}` builds it"
     named = [one for one in known if one and not one.startswith(".")]
     if nearest := get_close_matches(name, [*named, *buildable], n=1, cutoff=0.5):
-        return f"did you mean {nearest[0]}? {_LIST}"
-    return f"{_LIST}, `vmctl image build tiny` builds the smallest one"
+        return f"did you mean {nearest[0]}? {_LIST}, `vmctl image pull {name}` downloads one"
+    return f"`vmctl image pull {name}` downloads it, `vmctl image build -t {name} FOLDER` builds it; {_LIST}"
 
 
 def path(name: str) -> str:

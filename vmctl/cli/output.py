@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     Row = dict[str, Any]
 
 
+LINE_S = 10.0  # between two lines of progress, if standard error is not a terminal
+
+
 def add_format(parser: argparse.ArgumentParser) -> None:
     """Add --format."""
     parser.add_argument(
@@ -133,15 +136,24 @@ def note(text: str) -> None:
 
 
 class Progress:
-    """A line on the terminal that is rewritten; nothing is written to a pipe."""
+    """A line on the terminal that is rewritten; in a pipe or a file a line every LINE_S seconds."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         self.shown = ""
-        self.active = sys.stderr.isatty() and not quiet
+        self.quiet, self.active = quiet, sys.stderr.isatty() and not quiet
+        self.next_line_s = time.monotonic() + LINE_S
+
+    def due(self) -> bool:
+        """Return whether a text would be shown now."""
+        return self.active or (not self.quiet and time.monotonic() >= self.next_line_s)
 
     def __call__(self, text: str) -> None:
         """Replace the line by `text`."""
-        if self.active and text != self.shown:
+        if not self.active:
+            if text and self.due():
+                self.next_line_s = time.monotonic() + LINE_S
+                note(text.strip())
+        elif text != self.shown:
             self.shown = text
             width = (os.get_terminal_size(2).columns or 80) - 1  # a terminal without a size reports 0
             sys.stderr.write(f"\r\x1b[2K{visible(text)[:width]}")

@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
 
 @contextmanager
 def shown() -> Iterator[engine.Progress]:
-    """Yield a function that shows the progress of a start on the terminal; the line is removed at the end."""
+    """Yield a function that shows the progress of a start ; its line on a terminal is removed at the end."""
     progress = output.Progress()
     try:
         yield _shown_on(progress)
@@ -85,7 +85,7 @@ def _shown_on(progress: output.Progress) -> engine.Progress:
 
     def show(inst: Instance, phase: str) -> None:
         nonlocal next_s
-        if progress.active and time.monotonic() >= next_s:
+        if progress.due() and time.monotonic() >= next_s:
             next_s = time.monotonic() + SHOW_PERIOD_S
             progress(f"{inst.name}: {phase}  {_last_line(inst.console_log)}")
 

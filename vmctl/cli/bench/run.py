@@ -75,6 +75,7 @@ def run(args: argparse.Namespace) -> int:
     from bench import result
 
     session = _resumed(args) if args.resume else _begun(args)
+    _note_estimate(session)
     progress = output.Progress()
     again = f"`vmctl bench --resume {session.folder}` continues"
     try:
@@ -97,6 +98,18 @@ def run(args: argparse.Namespace) -> int:
     output.note(f"\n{path}\n{os.path.join(session.folder, 'report.html')}")
     counted = {one.mode for one in done.samples if one.counts}
     return 0 if set(done.plan.modes) <= counted else 1
+
+
+def _note_estimate(session: Session) -> None:
+    """Print how much there is to measure, and how long that may take, before it begins."""
+    from bench.session import estimate_s
+    from vmctl.spec.units import format_seconds
+
+    plan = session.head.plan
+    output.note(
+        f"measuring {len(plan.steps)} samples in {', '.join(plan.modes)}: about {format_seconds(estimate_s(plan))} "
+        "if guests are emulated; Ctrl-C keeps what is measured by then"
+    )
 
 
 def _resumed(args: argparse.Namespace) -> Session:
