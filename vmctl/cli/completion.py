@@ -41,7 +41,7 @@ complete -c vmctl -n "__fish_seen_subcommand_from up bench spec import build" -F
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("shell", choices=("bash", "zsh", "fish"))
+    parser.add_argument("shell", choices=("bash", "zsh", "fish"), help="shell that reads the script")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -19,6 +19,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="check|schema")
     check = actions.add_parser("check", help="validate workload files")
+    check.example = EXAMPLE  # type: ignore[attr-defined]
     check.add_argument("files", metavar="SPEC", nargs="+", help="workload file")
     check.add_argument(
         "--mode",
@@ -26,6 +27,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="also check what this mode, or each mode (all), does not support here; nothing is started",
     )
     schema = actions.add_parser("schema", help="print the JSON Schema, for editors")
+    schema.example = "vmctl spec schema recipe"  # type: ignore[attr-defined]
     schema.add_argument(
         "of",
         nargs="?",

@@ -110,6 +110,11 @@ FLAGS = {
         "--privileged": f"not yet, and it would be no boundary; one capability: {_CONTAINER}",
     },
     "commit": {"--pause": "`--no-pause` lets the workload go on meanwhile"},
+    "start": {
+        "-a": "not yet: `vmctl logs -f NAME` follows its output",
+        "--attach": "not yet: `vmctl logs -f NAME` follows its output",
+        "-i": "not yet: `vmctl shell NAME` opens a shell",
+    },
     "logs": {"--details": INSPECT},
     "rm": {
         "-v": "leave it out: there are no volumes but folders of the host, which stay",

@@ -19,12 +19,15 @@ _ACTIONS = {
     "add": "copy a kernel image and its modules into the store",
     "rm": "remove kernels from the store",
 }
+_EXAMPLES = {"ls": "ls -q", "fetch": "fetch", "add": "add --name mine /boot/vmlinuz", "rm": "rm mine"}
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     actions = parser.add_subparsers(dest="what", required=True, metavar="|".join(_ACTIONS))
     parsers = {name: actions.add_parser(name, help=text, description=sentence(text)) for name, text in _ACTIONS.items()}
+    for name, example in _EXAMPLES.items():
+        parsers[name].example = f"vmctl image kernel {example}"  # type: ignore[attr-defined]
     parsers["ls"].add_argument("-q", "--quiet", action="store_true", help="print names only")
     output.add_format(parsers["ls"])
     add = parsers["add"]
