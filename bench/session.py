@@ -151,8 +151,8 @@ class Session:
 
 def estimate_s(plan: Plan) -> float:
     """Return how long a plan takes on the reference machine, which emulates guests."""
-    usual = [USUAL_S.get(step.kind, (2.0, 12.0))[step.mode == "vm"] for step in plan.steps]
-    return sum(usual)
+    boots = {mode: backends.load(mode).features.own_kernel for mode in plan.modes}
+    return sum(USUAL_S.get(step.kind, (2.0, 12.0))[boots.get(step.mode, False)] for step in plan.steps)
 
 
 def _suited(mode: str, options: Mapping[str, str]) -> dict[str, str]:
