@@ -12,9 +12,14 @@ import errno
 import os
 import stat
 import sys
+from collections.abc import Iterable
+from contextlib import suppress
 
+from images.store.image import TMP
 from vmctl.errors import SpecError
-from vmctl.linux.syscalls import RESOLVE_NO_MAGICLINKS, file_system, openat2
+from vmctl.linux import syscalls
+from vmctl.linux.syscalls import RESOLVE_NO_MAGICLINKS, RESOLVE_NO_XDEV, file_system, openat2
+from vmctl.spec.workload import File
 
 # execve(2): how many interpreters the kernel follows, and how much it reads of the first line of a script
 _MAX_INTERPRETERS, _SHEBANG_BYTES = 5, 256
@@ -129,6 +134,55 @@ def mount_point(path: str, *, is_folder: bool) -> int:
             f"a {source} cannot be mounted on {path}, which is a {target} in the instance", hint="use another target"
         )
     return found
+
+
+def provide(files: Iterable[File], *, read_only: bool) -> None:
+    """Make what an image leaves to the runtime, after the volumes, which win; the files are kept in /dev."""
+    with suppress(OSError):  # it is there, or the root cannot be written
+        os.mkdir(TMP, 0o1777)
+    for file in files:
+        cover(file.path, file.content, f"/dev/.{os.path.basename(file.path)}", read_only=read_only)
+
+
+def cover(path: str, content: str, source: str, *, read_only: bool) -> None:
+    """Hide a file of the image behind the new file `source`, which gets the content.
+
+    A missing file is created, unless the content is empty. Anything else than an ordinary file in the root's own mount
+    is left alone: a device, a folder, a file of a volume, or a link to one of them.
+    """
+    with suppress(OSError):
+        target = _ordinary(path, create=bool(content))
+        try:
+            if stat.S_ISREG(os.fstat(target).st_mode):
+                _mount_file(target, content, source, read_only=read_only)
+        finally:
+            os.close(target)
+
+
+def _ordinary(path: str, *, create: bool) -> int:
+    """Return a descriptor of a file in the root's own mount."""
+    resolve = RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV
+    try:
+        return openat2(path, os.O_PATH | os.O_CLOEXEC, 0, resolve)
+    except FileNotFoundError:
+        if not create:
+            raise
+    with suppress(FileExistsError):
+        os.mkdir(os.path.dirname(path), 0o755)
+    return openat2(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644, resolve)
+
+
+def _mount_file(target: int, content: str, source: str, *, read_only: bool) -> None:
+    fd = os.open(source, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    os.write(fd, content.encode())
+    os.close(fd)
+    tree = syscalls.open_tree(source, recursive=False)
+    try:
+        if read_only:
+            syscalls.mount_setattr(tree, syscalls.MOUNT_ATTR_RDONLY)
+        syscalls.move_mount(tree, target)
+    finally:
+        os.close(tree)
 
 
 def check_program(path: str) -> None:

@@ -52,6 +52,7 @@ class Launch(NamedTuple):
     steps: tuple[Step, ...]
     volumes: tuple[Volume, ...]
     files: tuple[File, ...]
+    provided: tuple[File, ...]  # files that hide those of the image
     process: Process
     hostname: str
     link: Link | None
@@ -212,6 +213,7 @@ def enter_root(launch: Launch) -> None:
         mounts = memory.added(mounts, launch.tmpfs)
     for target, tree in mounts:
         _attach(tree, target)
+    imagepath.provide(launch.provided, read_only=launch.read_only)
     if init is not None:
         _attach(init, _INIT)
         syscalls.mount(None, _INIT, None, syscalls.MS_BIND | syscalls.MS_REMOUNT | syscalls.MS_RDONLY)

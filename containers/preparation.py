@@ -5,19 +5,20 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 
 from containers import identity, mountplan, seccomp
 from containers.launch import NAMESPACES, Launch
 from images.layer import mounts
 from images.store import store
-from images.store.image import Image, ending, process
+from images.store.image import Image, ending, process, provided
 from vmctl import trace
 from vmctl.errors import SpecError, UnavailableError
 from vmctl.instances.instance import Instance
 from vmctl.linux import devices, syscalls, usernamespace
 from vmctl.linux.cgroups import Cgroup, Limits
 from vmctl.net import Link, attach
-from vmctl.spec.workload import DEFAULT_PIDS, Volume, Workload
+from vmctl.spec.workload import DEFAULT_PIDS, File, Volume, Workload
 
 
 def prepare(inst: Instance, *, namespaced: bool, tty: bool) -> Launch:
@@ -44,7 +45,18 @@ def prepare(inst: Instance, *, namespaced: bool, tty: bool) -> Launch:
     inst.journal.record("cgroup", name=inst.cgroup)  # after the objects its processes use: undone before them
     cgroup.create(_enforceable(inst, cgroup), inst.directory)
     ready = launch(inst.work, image, layers, inst.directory, cgroup, link, flags)._replace(tty=tty)
+    ready = ready._replace(provided=_provided(inst, flags))
     return _with_mounts(inst, ready) if namespaced or ready.volumes else ready
+
+
+def _provided(inst: Instance, flags: int) -> tuple[File, ...]:
+    """Return the files that the image leaves to us; only in the host's network the host's name servers are in reach."""
+    name_servers = ""
+    if not flags & syscalls.CLONE_NEWNET:
+        with suppress(OSError), open("/etc/resolv.conf", encoding="utf-8", errors="replace") as file:
+            name_servers = file.read(1 << 16)
+    hostname = inst.work.hostname or inst.work.name if flags & syscalls.CLONE_NEWUTS else os.uname().nodename
+    return provided(inst.work, hostname, inst.state.address, name_servers)
 
 
 def _with_mounts(inst: Instance, launch: Launch) -> Launch:
@@ -119,6 +131,7 @@ def launch(
         steps=tuple(_steps(cgroup, flags, work.shm_size_bytes)),
         volumes=_volumes(work),
         files=work.files,
+        provided=(),
         process=process(image, work),
         hostname=work.hostname or work.name,
         link=link,

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from containers import userns
+from images.store.image import TMP, provided
 from vmctl.errors import UnavailableError
 from vmctl.instances import freezer
 from vmctl.instances.instance import Instance
@@ -24,7 +25,8 @@ def writable(inst: Instance, *, pause: bool) -> Iterator[Writable]:
         if pause:
             stack.enter_context(freezer.frozen(inst))
         folder = stack.enter_context(_view(inst.path("upper"), userns.first_id(inst) or None))
-        yield Writable(folder, (*_MOUNT_POINTS, *(volume.target for volume in inst.work.volumes)))
+        made = (*_MOUNT_POINTS, TMP, *(file.path for file in provided(inst.work, "", None)))
+        yield Writable(folder, (*made, *(volume.target for volume in inst.work.volumes)))
 
 
 @contextmanager

@@ -26,7 +26,8 @@ CAPABILITY = bytes.fromhex("0100000200200000000000000000000000000000")  # cap_ne
 # Everything but where the kernel's file systems are mounted: names, modes, owners, times, contents, link targets.
 LISTING = """
 cd /
-all() { find . -xdev -mindepth 1 ! -path './dev*' ! -path './proc*' ! -path './sys*' ! -path './run*' "$@"; }
+all() { find . -xdev -mindepth 1 ! -path './dev*' ! -path './proc*' ! -path './sys*' ! -path './run*' \
+    ! -path './etc/hosts' ! -path './etc/hostname' ! -path './etc/resolv.conf' "$@"; }
 all -exec stat -c '%N %f %u:%g %t:%T %Y' {} + | sort
 all -type f -exec sha256sum {} + | sort
 """

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import posixpath
+from collections.abc import Sequence
 
-from images.store.image import Image
+from images.store.image import Image, provided
 from vmctl.instances.folder import Home
 from vmctl.net import Link
-from vmctl.spec.workload import DEFAULT_PIDS, Tmpfs, Workload
+from vmctl.spec.workload import DEFAULT_PIDS, File, Tmpfs, Workload
 from vmm import boot, files, keys, seed, system, userdata
 
 
@@ -21,10 +22,11 @@ def seed_of(work: Workload, home: Home, image: Image, link: Link | None, identit
     """Return the guest's configuration with these keys. Raises SpecError if the user's user-data is invalid."""
     address = seed.Address(link.mac, link.address, link.prefix, link.gateway) if link else None
     kind = boot.kind(image, work)
-    direct = kind == boot.DIRECT
+    direct, hostname = kind == boot.DIRECT, work.hostname or home.name
+    given = provided(work, hostname, address and address.address) if kind != boot.DISK else ()
     return seed.Seed(
-        user_data=(_direct if direct else _system)(work, image, identity),
-        meta_data=seed.meta_data(f"vmctl-{home.id}", work.hostname or home.name, _by_depth(work), work.shm_size_bytes),
+        user_data=(_direct if direct else _system)(work, image, identity, _renamed(given)),
+        meta_data=seed.meta_data(f"vmctl-{home.id}", hostname, _by_depth(work), work.shm_size_bytes),
         network_config=seed.network_config(address),
         vendor_data="" if direct else system.VENDOR_DATA,
     )
@@ -40,17 +42,24 @@ def pids(work: Workload, image: Image) -> int | None:
     return (work.resources.pids or DEFAULT_PIDS) if boot.main_process(image, work) else None
 
 
-def _direct(work: Workload, image: Image, identity: seed.Identity) -> str:
-    found = _files(work)
+def _renamed(given: Sequence[File]) -> list[seed.SeedFile]:
+    """Return the files that hide those of the image, in the folder in which the guest's scripts expect them."""
+    return [seed.SeedFile(f"{seed.HERE}/{posixpath.basename(file.path)}", file.content.encode()) for file in given]
+
+
+def _direct(work: Workload, image: Image, identity: seed.Identity, given: Sequence[seed.SeedFile]) -> str:
+    found = [*given, *_files(work)]
     if (number := pids(work, image)) is not None:
         found.append(seed.limits_file(number))
     return seed.user_data(identity, [*found, seed.workload_script(_words(work, image) or "")])
 
 
-def _system(work: Workload, image: Image, identity: seed.Identity) -> str:
+def _system(work: Workload, image: Image, identity: seed.Identity, given: Sequence[seed.SeedFile]) -> str:
+    """Return the user-data of a system, whose own cloud-init writes /etc/hostname and /etc/resolv.conf."""
+    hosts = [file for file in given if file.path.endswith("/hosts")]
     added = userdata.load(work.vm.cloud_init) if work.vm.cloud_init else ""
     command = system.Command(words, pids(work, image)) if (words := _words(work, image)) else None
-    return system.user_data(identity, _files(work), command, added)
+    return system.user_data(identity, [*hosts, *_files(work)], command, added)
 
 
 def _files(work: Workload) -> list[seed.SeedFile]:

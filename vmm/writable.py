@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
+from images.store.image import TMP, provided
 from images.store.staging import staging
 from vmctl.errors import DeadlineError, UnavailableError, VmctlError
 from vmctl.instances.instance import Instance
@@ -67,7 +68,7 @@ def writable(inst: Instance) -> Iterator[Writable]:
             raise VmctlError(f"the copy of {inst.name}'s disk cannot be mounted: {error.strerror}") from error
         if inst.state.boot == boot.SYSTEM:
             _remove_instance_files(folder)
-        yield Writable(folder, MADE)
+        yield Writable(folder, (*MADE, TMP, *(file.path for file in provided(inst.work, "", None))))
 
 
 def _folder(disk: str, name: str) -> str:

@@ -46,13 +46,14 @@ def changes(layers: Sequence[Layer], writable: Writable) -> list[Change]:
     return [Change(kind, path) for path, kind in sorted(found.items(), key=lambda item: os.fsencode(item[0]))]
 
 
-def own(layers: Sequence[Layer], writable: Writable) -> frozenset[str]:
+def own(layers: Sequence[Layer], writable: Writable, *, folders: bool = False) -> frozenset[str]:
     """Return the paths in the writable layer that are not changes: the mount points that the backend made.
 
+    With `folders`, also the folders of the image that are in it, unchanged, because a mount point was made in them.
     They are relative to its folder. Raises ImageError, OSError.
     """
     with View(layers) as view:
-        return frozenset(path.lstrip("/") for path in _own(view, writable))
+        return frozenset(path.lstrip("/") for path in _own(view, writable, folders=folders))
 
 
 class _Folder(NamedTuple):
@@ -132,22 +133,37 @@ def _open(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
-def _own(view: View, writable: Writable) -> frozenset[str]:
-    """Return the mount points that the image does not have and that are still empty, and such folders above them."""
+def _own(view: View, writable: Writable, *, folders: bool = False) -> frozenset[str]:
+    """Return the mount points that the image does not have and that are still empty, and such folders above them.
+
+    With `folders`, also such folders that the image has.
+    """
     found: set[str] = set()
     for made in writable.made:
         path = _resolved(view, writable.folder, made)
-        while path and view.find(path, follow=False) is None and _is_empty(writable.folder + path, path, found):
+        while path and _is_unused(view, writable.folder, path, found, folders):
             found.add(path)
             path = os.path.dirname(path).rstrip("/")
     return frozenset(found)
 
 
+def _is_unused(view: View, upper: str, path: str, left_out: set[str], folders: bool) -> bool:
+    """Return whether a path in the upper folder has nothing but mount points."""
+    if not _is_empty(upper + path, path, left_out):
+        return False
+    node = view.find(path, follow=False)
+    if node is None or not folders:
+        return node is None
+    status, xattrs = os.lstat(upper + path), _attributes(upper + path)
+    return stat.S_ISDIR(status.st_mode) and opaque_attribute() not in xattrs and _same_attributes(node, status, xattrs)
+
+
 def _is_empty(file: str, path: str, left_out: set[str]) -> bool:
     """Return whether a file is at the path, or a folder with no entries except those in `left_out`."""
     with suppress(FileNotFoundError):
-        if not stat.S_ISDIR(os.lstat(file).st_mode):
-            return True
+        status = os.lstat(file)
+        if not stat.S_ISDIR(status.st_mode):
+            return status.st_size == 0
         return all(f"{path}/{entry.name}" in left_out for entry in _entries(file))
     return False
 

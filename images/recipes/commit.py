@@ -76,7 +76,7 @@ def _layer(
     stage: Stage, lent: AbstractContextManager[Writable], base: Image, origin: str, progress: Callable[[int], None]
 ) -> Layer:
     with lent as writable:
-        skip = changes.own(base.layers, writable)
+        skip = changes.own(base.layers, writable, folders=True)
         try:
             return layers.from_folder(stage, writable.folder, overlay=True, skip=skip, progress=progress)
         except OSError as error:

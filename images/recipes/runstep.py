@@ -64,7 +64,7 @@ def run(
     )
     found = store.find(image)
     with runner.run(work, on_output) as writable:
-        own = changes.own(found.layers, writable)
+        own = changes.own(found.layers, writable, folders=True)
         if not _changed(found.layers, writable, own):
             return None
         return layers.from_folder(stage, writable.folder, overlay=True, newest_ns=newest_ns, skip=own)

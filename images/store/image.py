@@ -10,7 +10,7 @@ from vmctl.errors import SpecError, VmctlError
 from vmctl.light import signal
 from vmctl.named import TYPE_CHECKING, NamedTuple
 from vmctl.spec import rules, userid
-from vmctl.spec.workload import Ulimit, Workload
+from vmctl.spec.workload import File, Ulimit, Workload
 
 if TYPE_CHECKING:
     from typing import Protocol
@@ -128,6 +128,23 @@ def _argv(config: ImageConfig, work: Workload) -> tuple[str, ...]:
     if work.entrypoint is None:
         return (*config.entrypoint, *(work.command or config.cmd))
     return (*work.entrypoint, *(work.command or ()))
+
+
+# what an image leaves to the runtime: mounted on it, so that no change of it is part of an image
+PROVIDED = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
+TMP = "/tmp"  # created if it is missing
+
+
+def provided(work: Workload, hostname: str, address: str | None, name_servers: str = "") -> tuple[File, ...]:
+    """Return the files that hide those of the image, but for those that the workload has itself.
+
+    `name_servers` is the content of /etc/resolv.conf: empty if no name server can be reached, so that a look-up fails
+    at once. `address` is the instance's, None without a network (hosts(5), resolv.conf(5)).
+    """
+    hosts = f"127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n{address or '127.0.0.1'}\t{hostname}\n"
+    own = {posixpath.normpath(path) for path in (*(f.path for f in work.files), *(v.target for v in work.volumes))}
+    contents = zip(PROVIDED, (hosts, f"{hostname}\n", name_servers), strict=True)
+    return tuple(File(path, content) for path, content in contents if path not in own)
 
 
 class Ending(NamedTuple):

@@ -42,6 +42,7 @@ _FILES = {
     "init": ("init", 0o755),
     "prepare": ("prepare", 0o644),
     "files.awk": ("files.awk", 0o644),
+    "provide": ("provide", 0o644),
     "launch": ("launch", 0o755),
     "enter": ("bin/enter", 0o755),
     "later": ("bin/later", 0o755),
