@@ -249,9 +249,12 @@ def test_nothing_heavy_is_imported_on_the_fast_path(own_root, words):
     assert [name for name in HEAVY if name in modules] == []
 
 
-def test_a_start_needs_no_argparse_and_no_regular_expression(own_root):
+@pytest.mark.parametrize(
+    "words", [("run", "--network", "none", "-e", "A=b", "tiny", "--", "true"), ("ps",)], ids=" ".join
+)
+def test_usual_commands_need_no_argparse_and_no_regular_expression(own_root, words):
     """These five take 9 ms: see vmctl/light.py and vmctl/cli/usual.py."""
-    code, modules = loaded_after("run", "--network", "none", "-e", "A=b", "tiny", "--", "true")
+    code, modules = loaded_after(*words)
     assert code == 0
     assert [name for name in ("argparse", "enum", "json", "re", "signal") if name in modules] == []
 

@@ -6,14 +6,18 @@ the workload's.
 
 from __future__ import annotations
 
-import re
+from vmctl.light import pattern
+from vmctl.named import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from re import Match
 
 _CSI, _OSC = r"\[[0-?]*[ -/]*[@-~]", r"[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?"  # OSC, DCS, SOS, PM, APC: they have a text
-_SEQUENCE = re.compile(rf"\x1b(?:{_CSI}|{_OSC}|.)")
-_COLOUR = re.compile(r"\x1b\[([0-9;:]*)m")  # SGR
+_SEQUENCE = pattern(rf"\x1b(?:{_CSI}|{_OSC}|.)")
+_COLOUR = pattern(r"\x1b\[([0-9;:]*)m")  # SGR
 _CONCEALED = "8"
-_PARTS = re.compile(rf"\x1b(?:{_CSI}|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)|[^\[\]PX^_])|\r\n|[^ -~]", re.DOTALL)
-_UNFINISHED = re.compile(r"\x1b(?:\[[0-?]*[ -/]*|[\]PX^_][^\x07\x1b]*\x1b?)?\Z|\r\Z")
+_PARTS = pattern(rf"(?s)\x1b(?:{_CSI}|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)|[^\[\]PX^_])|\r\n|[^ -~]")
+_UNFINISHED = pattern(r"\x1b(?:\[[0-?]*[ -/]*|[\]PX^_][^\x07\x1b]*\x1b?)?\Z|\r\Z")
 _UNFINISHED_MAX = 4096  # characters of a sequence that are waited for
 _RESET = "\x1b[0m"
 
@@ -58,14 +62,16 @@ class Filter:
         self._rest, coloured, self._coloured = "", self._coloured, False
         return (rest + _RESET * coloured).encode(errors="replace")
 
-    def _shown(self, found: re.Match[str]) -> str:
+    def _shown(self, found: Match[str]) -> str:
         part = found[0]
         if len(part) == 1:
             return part if part.isprintable() or part in "\n\t" else _escaped(part)
         if part == "\r\n":
             return "\n"
         colour = _COLOUR.fullmatch(part)
-        if colour is None or _CONCEALED in re.split("[;:]", colour[1]):  # also as part of a colour: it is then lost
+        if colour is None or _CONCEALED in colour[1].replace(":", ";").split(
+            ";"
+        ):  # also as part of a colour: it is then lost
             return ""
         self._coloured = True
         return part

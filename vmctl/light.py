@@ -1,8 +1,8 @@
 """Parts of Python's `re`, `signal`, `json` and `importlib` that take no time to import: else it is 9 ms of each start.
 
-`re` is imported when it is first used. `signal` is the module in C below Python's, without the enumerations. `json` is
-the code in C below Python's; what it cannot do, and every error, is left to the module itself. `import_module` is that
-of `importlib`, which imports `warnings`.
+`re` is imported when it is first used, and what `pattern` returns is compiled then. `signal` is the module in C below
+Python's, without the enumerations. `json` is the code in C below Python's; what it cannot do, and every error, is left
+to the module itself. `import_module` is that of `importlib`, which imports `warnings`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import re as re
     import signal as signal
     from importlib import import_module as import_module
+
+    pattern = re.compile
 else:
     import _json
     import _signal as signal  # noqa: F401
@@ -26,6 +28,15 @@ else:
 
         def __getattr__(self, attribute):
             return getattr(__import__(self._name), attribute)
+
+    class _Pattern:
+        """A regular expression that is compiled when it is first used; Python keeps the result."""
+
+        def __init__(self, text):
+            self._text = text
+
+        def __getattr__(self, attribute):
+            return getattr(re.compile(self._text), attribute)
 
     class _Decoder:
         """json.JSONDecoder."""
@@ -81,4 +92,4 @@ else:
 
     _BLANKS = " \t\n\r"
     _PLAIN = _Decoder()
-    re, json = _Later("re"), _Json("json")
+    re, json, pattern = _Later("re"), _Json("json"), _Pattern

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 
 from vmctl import engine
 from vmctl.cli import each, output, selection
 from vmctl.cli.stop import TIME
+from vmctl.named import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
 
 EXAMPLE = "vmctl down web.yaml"
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
+def arguments(parser: ArgumentParser) -> None:
     """Declare the arguments."""
     selection.add(parser, "stop and remove all instances", names="NAME|SPEC", text="instance, or workload file")
     parser.add_argument("-t", "--time", "--timeout", type=output.seconds, metavar="SECONDS", help=TIME)
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: Namespace) -> int:
     """Stop and remove each; an instance that does not exist is not an error."""
 
     def down(text: str) -> None:

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 
 from vmctl import engine
 from vmctl.backend import Command
 from vmctl.cli.run import FLAGS, add_process_flags
+from vmctl.cli.usual import REST
 from vmctl.errors import SpecError
 from vmctl.instances import instance
+from vmctl.named import TYPE_CHECKING
 from vmctl.spec import flags
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
 
 EXAMPLE = "vmctl exec web -- ps -o pid,args"
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
+def arguments(parser: ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("name", metavar="NAME", help="instance")
-    parser.add_argument("command", nargs=argparse.REMAINDER, metavar="-- CMD", help="command to run")
+    parser.add_argument("command", nargs=REST, metavar="-- CMD", help="command to run")
     add_process_flags(parser, "workload")
     parser.add_argument(
         "-t",
@@ -32,7 +36,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-stdin", action="store_true", help="do not connect stdin with the command")
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: Namespace) -> int:
     """Run the command and return its exit code."""
     words = args.command[1:] if args.command[:1] == ["--"] else args.command
     if not words:
@@ -40,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     return execute(args, tuple(words))
 
 
-def execute(args: argparse.Namespace, words: tuple[str, ...]) -> int:
+def execute(args: Namespace, words: tuple[str, ...]) -> int:
     """Run a command with the options in `args` and return its exit code."""
     env = flags.variables(args.env, args.env_file)
     document = {"command": words, "env": env, "workdir": args.workdir, "user": args.user}

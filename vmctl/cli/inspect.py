@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from contextlib import suppress
 from typing import Any, NoReturn
@@ -14,18 +13,22 @@ from vmctl.errors import VmctlError
 from vmctl.footprint import footprint
 from vmctl.instances.folder import Home, absent
 from vmctl.instances.instance import Instance
+from vmctl.named import TYPE_CHECKING
 from vmctl.records import UnreadableError
 from vmctl.survey import Seen, look
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
 
 EXAMPLE = "vmctl inspect web"
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
+def arguments(parser: ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("names", metavar="NAME", nargs="+", help="instance")
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: Namespace) -> int:
     """Print a JSON array."""
     seen = [look(name) or _refuse(name) for name in args.names]
     print(json.dumps(list(map(_document, seen)), indent=2))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import time
@@ -14,6 +13,7 @@ from vmctl.named import TYPE_CHECKING
 from vmctl.spec.units import format_age
 
 if TYPE_CHECKING:
+    from argparse import ArgumentParser
     from typing import Any
 
     from vmctl.survey import Seen
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 LINE_S = 10.0  # between two lines of progress, if standard error is not a terminal
 
 
-def add_format(parser: argparse.ArgumentParser) -> None:
+def add_format(parser: ArgumentParser) -> None:
     """Add --format."""
     parser.add_argument(
         "--format", choices=("table", "json", "jsonl"), default="table", help="format of the output (default: table)"
@@ -38,7 +38,7 @@ def size(text: str) -> int:
     try:
         return parse_size(text)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"expected {error}") from None
+        raise _wrong(error) from None
 
 
 def seconds(text: str) -> float:
@@ -53,7 +53,13 @@ def duration(text: str) -> float:
     try:
         return parse_duration(text)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"expected {error}") from None
+        raise _wrong(error) from None
+
+
+def _wrong(error: ValueError) -> Exception:
+    from argparse import ArgumentTypeError
+
+    return ArgumentTypeError(f"expected {error}")
 
 
 def show(rows: Sequence[Row], columns: Sequence[str], form: str, cell: Callable[[str, Any], str] | None = None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import time
 
 from vmctl import limits
@@ -14,13 +13,14 @@ from vmctl.spec.units import format_seconds
 from vmctl.survey import UNKNOWN, Seen, survey
 
 if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
     from typing import Any
 
 EXAMPLE = "vmctl ps --all --format json"
 COLUMNS = ("name", "mode", "status", "image", "pid", "address", "ports", "created", "ready_s")
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
+def arguments(parser: ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("-a", "--all", action="store_true", help="list all instances (default: running ones)")
     parser.add_argument("-q", "--quiet", action="store_true", help="print names only")
@@ -35,7 +35,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     output.add_format(parser)
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: Namespace) -> int:
     """List the instances."""
     filters = list(map(_filter, args.filter))
     everything = args.all or any(key == "status" for key, _ in filters)

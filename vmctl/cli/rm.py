@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import argparse
 from functools import partial
 
 from vmctl import engine
 from vmctl.cli import each, output, selection
+from vmctl.named import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
 
 EXAMPLE = "vmctl rm --force web"
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
+def arguments(parser: ArgumentParser) -> None:
     """Declare the arguments."""
     selection.add(parser, "remove all instances; without --force, those that do not run")
     parser.add_argument("-f", "--force", action="store_true", help="kill and remove running instances too")
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: Namespace) -> int:
     """Remove each and print its name."""
     return each(selection.every(args) if args.force else selection.stopped(args), partial(_remove, force=args.force))
 

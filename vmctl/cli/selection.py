@@ -2,41 +2,40 @@
 
 from __future__ import annotations
 
-import argparse
-
 from vmctl.errors import SpecError
 from vmctl.named import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
     from collections.abc import Callable
 
     from vmctl.survey import Seen
 
 
-def add(parser: argparse.ArgumentParser, everything: str, *, names: str = "NAME", text: str = "instance") -> None:
+def add(parser: ArgumentParser, everything: str, *, names: str = "NAME", text: str = "instance") -> None:
     """Add the names and --all, which does what `everything` describes."""
     parser.add_argument("names", metavar=names, nargs="*", help=text)
     parser.add_argument("-a", "--all", action="store_true", help=everything)
 
 
-def running(args: argparse.Namespace) -> list[str]:
+def running(args: Namespace) -> list[str]:
     """Return the given names, or those of all running instances. Raises SpecError for both, and for neither."""
     return _chosen(args, lambda seen: seen.status == "running")
 
 
-def stopped(args: argparse.Namespace) -> list[str]:
+def stopped(args: Namespace) -> list[str]:
     """Return the given names, or those of all instances that are known not to run. Raises SpecError as above."""
     from vmctl.usage import STOPPED
 
     return _chosen(args, lambda seen: seen.status in STOPPED)
 
 
-def every(args: argparse.Namespace) -> list[str]:
+def every(args: Namespace) -> list[str]:
     """Return the given names, or those of all instances. Raises SpecError as above."""
     return _chosen(args, lambda seen: True)
 
 
-def _chosen(args: argparse.Namespace, wanted: Callable[[Seen], bool]) -> list[str]:
+def _chosen(args: Namespace, wanted: Callable[[Seen], bool]) -> list[str]:
     if args.all and args.names:
         raise SpecError(f"--all is given, and {args.names[0]} too", hint="give names, or --all")
     if args.names:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
-
 from vmctl import engine
 from vmctl.cli import each, output, selection
 from vmctl.instances import instance
+from vmctl.named import TYPE_CHECKING
 from vmctl.spec import signals
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
 
 EXAMPLE = "vmctl stop --time 30 web"
 TIME = "seconds to wait before SIGKILL (default: 10, or 60 for a guest that boots a system)"
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
+def arguments(parser: ArgumentParser) -> None:
     """Declare the arguments."""
     selection.add(parser, "stop all running instances")
     parser.add_argument(
@@ -25,7 +27,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-t", "--time", "--timeout", type=output.seconds, metavar="SECONDS", help=TIME)
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: Namespace) -> int:
     """Stop each and print its name."""
     number = None if args.signal is None else signals.parse(args.signal)
     return each(selection.running(args), lambda name: engine.stop(instance.load(name), args.time, number))

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
-
 from vmctl import engine
 from vmctl.cli import output
 from vmctl.errors import DeadlineError
 from vmctl.instances import instance
+from vmctl.named import TYPE_CHECKING
 from vmctl.spec.units import format_seconds
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
 
 EXAMPLE = "vmctl wait --timeout 60 web"
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
+def arguments(parser: ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("names", metavar="NAME", nargs="+", help="instance")
     parser.add_argument(
@@ -21,7 +23,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: Namespace) -> int:
     """Print the exit code of each; return that of the last."""
     code = 0
     for inst in [instance.load(name) for name in args.names]:
