@@ -59,7 +59,7 @@ def steps(work: Workload, *, namespaced: bool) -> Iterator[Step]:
         options = f"{'ro,' if volume.read_only else ''}nosuid,nodev"
         yield Step("volume", f"mount --rbind -o {options} {volume.source} {volume.target}")
     for file in launch.files:
-        yield Step("file", f"write {file.path} (mode {file.mode:04o}, {len(file.content)} characters)")
+        yield Step("file", f"write {file.path} (mode {file.mode:04o}, {len(file.content)} bytes)")
     yield from _network(work, flags)
     yield from _identity(launch)
     yield Step("exec", " ".join(launch.process.argv), f"in {launch.process.workdir}")

@@ -43,6 +43,14 @@ NAMESPACES = (
 )
 
 
+class Written(NamedTuple):
+    """A file of the workload; its content is decoded before the root is entered."""
+
+    path: str
+    content: bytes
+    mode: int
+
+
 class Launch(NamedTuple):
     """Everything the child needs, computed before the start is timed."""
 
@@ -51,7 +59,7 @@ class Launch(NamedTuple):
     root: Overlay
     steps: tuple[Step, ...]
     volumes: tuple[Volume, ...]
-    files: tuple[File, ...]
+    files: tuple[Written, ...]
     provided: tuple[File, ...]  # files that hide those of the image
     process: Process
     hostname: str
@@ -259,11 +267,11 @@ def _attach(tree: int, target: str) -> None:
         os.close(mount_point)
 
 
-def _write_file(file: File) -> None:
+def _write_file(file: Written) -> None:
     if trace.on:
-        trace.comment(f"write {file.path} (mode {file.mode:04o}, {len(file.content)} characters)")
+        trace.comment(f"write {file.path} (mode {file.mode:04o}, {len(file.content)} bytes)")
     fd = imagepath.file(file.path)
-    with os.fdopen(fd, "w", encoding="utf-8") as stream:
+    with os.fdopen(fd, "wb") as stream:
         stream.write(file.content)
         os.fchmod(fd, file.mode)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from containers import identity, mountplan, seccomp
-from containers.launch import NAMESPACES, Launch
+from containers.launch import NAMESPACES, Launch, Written
 from images.layer import mounts
 from images.store import store
 from images.store.image import Image, ending, process, provided
@@ -130,7 +130,7 @@ def launch(
         root=mountplan.root(layers, directory),
         steps=tuple(_steps(cgroup, flags, work.shm_size_bytes)),
         volumes=_volumes(work),
-        files=work.files,
+        files=tuple(Written(file.path, file.data(), file.mode) for file in work.files),
         provided=(),
         process=process(image, work),
         hostname=work.hostname or work.name,

@@ -4,6 +4,8 @@ import json
 import os
 import re
 import signal
+from base64 import b64encode
+from hashlib import sha256
 
 import pytest
 from support.commands import free_port, get, inspect, ok, refused, start, vmctl, wait_for
@@ -336,6 +338,30 @@ def test_more_processors_than_the_host_has_are_said(guest_root, mode):
     assert (done.code, done.out) == (0, f"{here}\n")
     assert re.search(f"warning: the workload has {here} processors?, as many as this host, not {here + 62}\n", done.err)
     assert "as many as this host" not in vmctl("run", "--mode", mode, "--cpus", str(here), "tiny", "--", "true").err
+
+
+@EACH_MODE
+def test_files_of_each_kind(guest_root, tmp_path, mode):
+    everything = bytes(range(256))
+    (tmp_path / "binary").write_bytes(everything * 400)
+    (tmp_path / "text").write_text("süß\r\n")
+    text = f"""command: [sh, -c, 'sha256sum /srv/*; stat -c %a /srv/*']
+files:
+- {{path: /srv/1, base64: {b64encode(everything).decode()}, mode: "0600"}}
+- {{path: /srv/2, source: binary}}
+- {{path: /srv/3, source: {tmp_path}/text, mode: "0755"}}
+- {{path: /srv/4, content: "\\x00\\x01\\x7f\\e\\r\\n\\t end"}}
+- {{path: /srv/5, base64: ""}}
+ready: {{timeout: 20m}}
+"""
+    path = write_spec(tmp_path, f"files-{mode}", text)
+    ok("up", "--mode", mode, path)
+    os.unlink(tmp_path / "binary")  # the workload has its content
+    assert ok("wait", f"files-{mode}").strip() == "0"
+    expected = [everything, everything * 400, "süß\r\n".encode(), b"\0\1\x7f\x1b\r\n\t end", b""]
+    sums = [f"{sha256(content).hexdigest()}  /srv/{number}" for number, content in enumerate(expected, 1)]
+    assert ok("logs", f"files-{mode}").splitlines() == [*sums, "600", "644", "755", "644", "644"]
+    ok("rm", f"files-{mode}")
 
 
 @EACH_MODE

@@ -63,7 +63,7 @@ def _system(work: Workload, image: Image, identity: seed.Identity, given: Sequen
 
 
 def _files(work: Workload) -> list[seed.SeedFile]:
-    return [seed.SeedFile(file.path, file.content.encode(), file.mode) for file in work.files]
+    return [seed.SeedFile(file.path, file.data(), file.mode) for file in work.files]
 
 
 def _words(work: Workload, image: Image) -> str | None:

@@ -90,6 +90,12 @@ def _paths(work: Workload) -> Iterator[Wrong]:
     for where, path in (*files, *([("workdir", work.workdir)] if work.workdir is not None else [])):
         if not is_plain(path):
             yield where, f"expected an absolute path without .., got {path!r}", ""
+    for i, file in enumerate(work.files):
+        given = [name for name in ("content", "base64", "source") if getattr(file, name)]
+        if len(given) > 1:
+            yield f"files[{i}]", f"expected one of content, base64, source, got {', '.join(given)}", ""
+        if file.base64 is not None and not _is_base64(file.base64):
+            yield f"files[{i}].base64", "expected base64 (RFC 4648)", "`base64 FILE` makes it"
     seen: set[str] = set()
     for where, path in files:
         if path.endswith("/"):
@@ -97,6 +103,16 @@ def _paths(work: Workload) -> Iterator[Wrong]:
         if _place(path) in seen:
             yield where, f"{path} is given twice", ""
         seen.add(_place(path))
+
+
+def _is_base64(text: str) -> bool:
+    from binascii import Error, a2b_base64
+
+    try:
+        a2b_base64("".join(text.split()), strict_mode=True)
+    except (Error, ValueError):
+        return False
+    return True
 
 
 def is_plain(path: str) -> bool:

@@ -42,6 +42,8 @@ WORKLOAD = {
         "path": "absolute path in the instance",
         "content": "text of the file",
         "mode": "permission bits, octal and in quotes",
+        "base64": "content in base64, for bytes that are not text; instead of `content`",
+        "source": "file of the host with the content, at most 1 MiB; a relative path is next to this file",
     },
     "Resources": {
         "cpus": "processors; 1.5 is a quota of one and a half, in mode vm on 2 virtual processors",

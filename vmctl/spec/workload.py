@@ -38,6 +38,16 @@ class File(NamedTuple):
     path: str
     content: str = ""
     mode: FileMode = FileMode(0o644)
+    base64: str | None = None  # instead of `content`
+    source: str | None = None  # a file of the host, which is read together with the workload file
+
+    def data(self) -> bytes:
+        """Return the content."""
+        if self.base64 is None:
+            return self.content.encode()
+        from binascii import a2b_base64
+
+        return a2b_base64(self.base64)
 
 
 class Port(NamedTuple):

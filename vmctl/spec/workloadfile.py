@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from base64 import b64encode
+from contextlib import suppress
 from typing import Any
 
 import msgspec
 
 from vmctl.errors import SpecError
-from vmctl.spec import rules, schemadocs, specerrors, specfields, yamlfile
-from vmctl.spec.workload import Workload
+from vmctl.spec import rules, schemadocs, specerrors, specfields, textfile, yamlfile
+from vmctl.spec.workload import File, Workload
 
 FORMAT = 1  # of the workload file; the key `format` may be left out
 
@@ -24,12 +26,24 @@ def load(path: str, *, name: str | None = None) -> Workload:
     try:
         _check_format(document.pop("format", FORMAT))
         work = convert(document)
+        folder = os.path.dirname(os.path.abspath(path))
+        work = work._replace(files=tuple(_with_content(file, i, folder) for i, file in enumerate(work.files)))
     except SpecError as error:
         raise SpecError(f"{path}: {error}", hint=error.hint) from None
-    folder = os.path.dirname(os.path.abspath(path))
     if work.vm.cloud_init:
         work = work._replace(vm=work.vm._replace(cloud_init=os.path.join(folder, work.vm.cloud_init)))
     return work._replace(volumes=tuple(v._replace(source=os.path.join(folder, v.source)) for v in work.volumes))
+
+
+def _with_content(file: File, number: int, folder: str) -> File:
+    """Return a file with the content of its source, so that the workload is complete and its digest covers it."""
+    if file.source is None:
+        return file
+    raw = textfile.read(os.path.join(folder, file.source), f"source of files[{number}]")
+    file = file._replace(source=None)
+    with suppress(UnicodeDecodeError):
+        return file._replace(content=raw.decode())
+    return file._replace(base64=b64encode(raw).decode())
 
 
 def _check_format(number: Any) -> None:
