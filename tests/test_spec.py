@@ -23,6 +23,8 @@ from vmctl.spec.workload import (
     Restart,
     Seconds,
     Signal,
+    Tmpfs,
+    Ulimit,
     VmOptions,
     Volume,
     Workload,
@@ -40,6 +42,7 @@ user: "1000:1000"
 files:
   - {path: /srv/index.html, content: "<h1>hello</h1>", mode: "0600"}
   - {path: /empty}
+  - {path: /key, base64: AAE=}
 ports: ["8080:8000", "0.0.0.0:53:5353/udp", "[::1]:80:80"]
 volumes: ["./data:/data:ro", "/srv:/srv"]
 resources: {cpus: 1.5, memory: 256M, pids: 128, disk: 1G}
@@ -52,6 +55,11 @@ read_only: true
 entrypoint: [/init, --]
 stop_signal: SIGRTMIN+3
 stop_timeout: 30s
+labels: {team: web}
+hostname: shop
+tmpfs: ["/cache:size=64M,mode=755,noexec"]
+shm_size: 32M
+ulimits: ["nofile=1024:2048"]
 vm: {boot: direct, kernel: host, cloud_init: extra.yaml}
 container: {cap_add: [NET_ADMIN], cap_drop: [ALL], seccomp: unconfined}
 """
@@ -77,7 +85,11 @@ def test_every_key(load, tmp_path):
         env={"GREETING": "hello", "NUMBER": "7", "SWITCH": "true", "COUNTRY": "no", "TIME": "22:22", "RATIO": "1.5"},
         workdir="/srv",
         user="1000:1000",
-        files=(File("/srv/index.html", "<h1>hello</h1>", FileMode(0o600)), File("/empty", "", FileMode(0o644))),
+        files=(
+            File("/srv/index.html", "<h1>hello</h1>", FileMode(0o600)),
+            File("/empty", "", FileMode(0o644)),
+            File("/key", base64="AAE="),
+        ),
         ports=(Port("127.0.0.1", 8080, 8000), Port("0.0.0.0", 53, 5353, "udp"), Port("::1", 80, 80)),
         volumes=(Volume(f"{tmp_path}/./data", "/data", True), Volume("/srv", "/srv")),
         resources=Resources(1.5, Bytes(256 << 20), 128, Bytes(1 << 30)),
@@ -90,6 +102,11 @@ def test_every_key(load, tmp_path):
         entrypoint=("/init", "--"),
         stop_signal=Signal(37),
         stop_timeout_s=Seconds(30),
+        labels={"team": "web"},
+        hostname="shop",
+        tmpfs=(Tmpfs("/cache", Bytes(64 << 20), FileMode(0o755), True),),
+        shm_size_bytes=Bytes(32 << 20),
+        ulimits=(Ulimit("nofile", 1024, 2048),),
         vm=VmOptions("direct", "host", f"{tmp_path}/extra.yaml"),
         container=ContainerOptions(("NET_ADMIN",), ("ALL",), "unconfined"),
     )
