@@ -1,4 +1,4 @@
-"""Paths that a user or an image gives for an instance: volumes, working directories."""
+"""What a user or an image gives for an instance: volumes, working directories, variables."""
 
 import os
 
@@ -49,6 +49,16 @@ def test_a_working_directory_of_an_image_is_below_the_root(own_store, mode):
     for workdir, path in (("new/./er", "/new/er"), ("/a/../../etc", "/etc")):
         add("relative", tiny, workdir=workdir, cmd=("pwd",))
         assert ok("run", "--mode", mode, "relative") == f"{path}\n"
+
+
+@pytest.mark.parametrize("mode", ["container", "host", "vm"])
+def test_an_image_has_variables_whose_names_a_shell_does_not_know(own_store, mode):
+    """`discovery.type` and the like: docker passes them on."""
+    env = ("A.B=it's  $HOME `x`\n\\", "-n=1", "C=2", "alone")
+    add("named", store.find("tiny"), env=env, cmd=("cat", "/proc/self/environ"))
+    found = ok("run", "--mode", mode, "named").split("\0")
+    assert set(env[:3]) <= set(found)
+    assert "alone" not in "".join(found)
 
 
 @MODES

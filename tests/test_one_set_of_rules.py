@@ -36,6 +36,7 @@ WRONG = [
     (["-w", "/a/../etc"], "workdir: /a/../etc", "expected an absolute path without .., got '/a/../etc'"),
     (["-e", "A-B=1"], "env: {A-B: 1}", "'A-B' cannot be the name of a variable"),
     (["-e", "=1"], "env: {'': 1}", "'' cannot be the name of a variable"),
+    (["-l", "=1"], "labels: {'': x}", "expected a name, got ''"),
     (["-p", "80"], "ports: ['80']", "expected a port such as 8080:8000, 0.0.0.0:53:53/udp, not '80'"),
     (["-p", "1:0"], "ports: ['1:0']", "expected a port such as 8080:8000, 0.0.0.0:53:53/udp, not '1:0'"),
     (["-p", "1:1", "-p", "1:2"], "ports: ['1:1', '1:2']", "127.0.0.1:1/tcp is given twice"),
@@ -62,9 +63,10 @@ KEYS = {
     "-w": "workdir",
     "-e": "env",
     "-p": "ports",
+    "-l": "labels",
     "-v": "volumes",
 }
-LONG = {"-m": "--memory", "-w": "--workdir", "-e": "--env", "-p": "--publish", "-v": "--volume"}
+LONG = {"-m": "--memory", "-w": "--workdir", "-e": "--env", "-p": "--publish", "-v": "--volume", "-l": "--label"}
 
 
 @pytest.mark.parametrize(("words", "lines", "expected"), WRONG, ids=[" ".join(case[0]) for case in WRONG])

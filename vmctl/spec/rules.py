@@ -51,7 +51,7 @@ def check(work: Workload, called: Callable[[str], str] = key) -> None:
     """Raise SpecError if a value cannot be used; `called` returns how the error calls a key: by its flag, if any."""
     check_name(work.name)
     userid.check(work.user)
-    for rule in (_hostname, _tmpfs, _command, _env, _paths, _volumes, _numbers, _ready, _ports):
+    for rule in (_hostname, _tmpfs, _command, _env, _labels, _paths, _volumes, _numbers, _ready, _ports):
         for path, text, hint in rule(work):
             raise SpecError(f"{called(path)}: {text}", hint=hint)
     check_texts(
@@ -83,6 +83,12 @@ def _env(work: Workload) -> Iterator[Wrong]:
     for name in work.env:
         if not is_variable(name):
             yield "env", f"{name!r} cannot be the name of a variable", "use only letters, digits and '_'"
+
+
+def _labels(work: Workload) -> Iterator[Wrong]:
+    for name, text in work.labels.items():
+        if not name or "\0" in name + text:
+            yield "labels", f"expected a name, got {name!r}", ""
 
 
 def _paths(work: Workload) -> Iterator[Wrong]:
