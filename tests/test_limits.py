@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 
 import pytest
 from support.commands import ok, refused, vmctl, wait_for
@@ -143,6 +144,17 @@ def test_a_size_of_the_writable_layer_as_a_flag(guest_root):
     assert 50 << 10 < int(size) <= 64 << 10
     assert "resources.disk must be at least 4M" in refused("run", "--disk", "2M", "tiny", "--", "true")
     assert "--disk: expected a size" in refused("run", "--disk", "x", "tiny", "--", "true")
+
+
+@pytest.mark.parametrize("mode", ["container", "host", "vm"])
+def test_a_size_that_no_writable_layer_can_have(guest_root, mode):
+    for size, text in (
+        ("3M", "resources.disk must be at least 4M"),
+        ("1024T", "resources.disk: the file system of .* cannot have a file of 1024.0 TiB: File too large"),
+        ("4194304T", "resources.disk: the file system of "),
+    ):
+        said = refused("run", "--mode", mode, "--disk", size, "tiny", "--", "true")
+        assert re.search(text, said), said
 
 
 def test_flags(guest_root):

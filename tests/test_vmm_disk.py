@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from vmctl.errors import SpecError
 from vmctl.linux.filetree import allocated_bytes
 from vmctl.run import CommandError, run
 from vmm import disk
@@ -22,6 +23,22 @@ def test_disk_is_a_clean_ext4_that_takes_less_than_a_mib(tmp_path):
     groups = re.findall(r"^Group \d+: .*", run(["dumpe2fs", path])[1], re.MULTILINE)
     assert groups
     assert all("ITABLE_ZEROED" in group for group in groups)
+
+
+@pytest.mark.parametrize("size_bytes", [disk.LEAST_BYTES, 9 * MIB, disk.SMALL_BYTES, 20_000_001])
+def test_small_and_odd_disks_are_made_too(tmp_path, size_bytes):
+    path = str(tmp_path / "disk.img")
+    disk.make(path, size_bytes)
+    assert os.stat(path).st_size == size_bytes
+    assert run(["e2fsck", "-f", "-n", path], check=False)[0] == 0
+
+
+def test_a_size_that_qcow2_cannot_have_is_named_by_its_key(tmp_path):
+    base = str(tmp_path / "base.qcow2")
+    run(["qemu-img", "create", "-q", "-f", "qcow2", base, "8M"])
+    with pytest.raises(SpecError, match=r"the key resources\.disk: expected at most 2048\.0 TiB"):
+        disk.check_size(base, disk.QCOW2_MOST_BYTES + 1)
+    disk.make_overlay(str(tmp_path / "disk.img"), base, disk.QCOW2_MOST_BYTES)
 
 
 def test_disk_is_kept(tmp_path):
