@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -115,6 +116,25 @@ def test_exec_is_as_the_workload_unless_told(layers):
     assert ok("exec", "--user", "1000:0", "layers", "--", "id", "-u").strip() == "1000"
     for command, code in ((["sh", "-c", "exit 41"], 41), (["/srv"], 126), (["no-such"], 127)):
         assert vmctl("exec", "layers", "--", *command).code == code
+
+
+def test_exec_ends_and_fails_as_in_a_guest_with_an_agent(layers):
+    with start("exec", "layers", "--", "yes") as command:
+        assert command.stdout.read(4) == b"y\ny\n"
+        command.stdout.close()
+        assert command.wait(60) == 128 + 13
+    with start("exec", "layers", "--", "sh", "-c", "trap '' INT; echo ready; while :; do sleep 0.1; done") as command:
+        assert command.stdout.readline() == b"ready\n"
+        for _ in range(2):
+            command.send_signal(2)
+            time.sleep(0.5)
+        assert command.wait(60) == 128 + 9
+    with open("/dev/full", "w") as full:
+        failed = start("exec", "layers", "--", "echo", "lost", stdout=full, stdin=subprocess.DEVNULL)
+        assert b"the output could not be written: No space left" in failed.communicate()[1]
+        assert failed.returncode == 125
+    long = ("-e", f"BIG={'x' * 100_000}", "layers", "--", "sh", "-c", f"umask; echo ${{#BIG}}; cat; : {'y' * 100_000}")
+    assert ok("exec", *long, stdin="input\n") == "0022\n100000\ninput\n"
 
 
 def test_what_the_user_wants_of_users_and_sshd_is_so_and_the_host_comes_in(started, layers):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import time
 
 from images.store import store
@@ -14,6 +15,7 @@ from vmctl.linux import processes, terminal
 from vmm import agent, boot, files, keys, seed, watch, wayin
 
 QEMU_END_S = 2.0
+LINE_BYTES = 32_000  # a longer command goes through its input: sshd and the kernel limit the length of a line
 SYSTEM_TIMEOUT_S = 900.0
 
 
@@ -58,11 +60,16 @@ def _by_ssh(inst: Instance, command: Command) -> int:
         port=inst.state.own.get(wayin.SSH_PORT, ssh.PORT),
         client_key=files.client_key(inst),
         host_public=keys.load_or_make(files.host_key(inst)).public,
+        runs=lambda: processes.alive(inst.state.pid, inst.state.pid_start),
     )
     main = _settings(inst, command)
     words = seed.workload_words(command.argv, main.env, main.workdir, main.user)
-    line = f"exec env -i {seed.LAUNCH} {words}"  # the login shell is the image's
-    return ssh.execute(guest, line, tty=command.tty, stdin=command.stdin)
+    line, first = f"exec env -i {seed.LAUNCH} {words}", b""  # the login shell is the image's
+    if len(line) > LINE_BYTES and not command.tty:
+        first = words.encode()
+        script = f'words=$(head -c {len(first)}) && eval "exec {seed.LAUNCH} $words"'
+        line = f"exec env -i {seed.HERE}/sh -c {shlex.quote(script)}"
+    return ssh.execute(guest, line, tty=command.tty, stdin=command.stdin, first=first)
 
 
 def _settings(inst: Instance, command: Command) -> Process:

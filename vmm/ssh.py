@@ -1,7 +1,11 @@
-"""Run another command in a running guest over SSH; both keys were made for the instance before it booted."""
+"""Run another command in a running guest over SSH; both keys were made for the instance before it booted.
+
+For guests whose init is the image's: they have no agent (vmm/agent.py). What ends a command there ends it here too.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -10,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
-from vmctl.errors import DeadlineError, VmctlError
+from vmctl.errors import DeadlineError, StateError, VmctlError
 from vmctl.linux import terminal
 from vmctl.linux.stdio import PASSED_ON, signals_to, write_all
 from vmctl.net import connect
@@ -24,6 +28,9 @@ PORT = 22
 USER = "root"  # logs in outside the image's root; the workload's user is part of the command line
 TIMEOUT_S = 60.0  # systemd starts an sshd per connection, which takes 2 s in an emulated guest
 CONNECT_TIMEOUT_S = 60.0  # in a booting system the network is up before sshd runs
+LOOK_S = 0.5  # between two looks whether the guest still runs: nothing closes a connection to a guest that is gone
+KILL_S = 2.0  # for the guest to report the end after SIGKILL
+NO_READER = (errno.EPIPE, errno.EIO)  # nobody wants the output any more; EIO: the terminal was closed
 NAMES = {number: signal.Signals(number).name.removeprefix("SIG") for number in (*PASSED_ON, signal.SIGKILL)}
 
 
@@ -35,10 +42,18 @@ class Guest(NamedTuple):
     port: int
     client_key: str  # path of the private key
     host_public: str  # public host key, which the guest's sshd must present
+    runs: Callable[[], bool]  # whether it still runs
 
 
-def execute(guest: Guest, words: str, *, tty: bool, stdin: bool) -> int:
-    """Run a command on this process's standard streams and return its exit code. Raises VmctlError."""
+class _LeaveError(Exception):
+    """The caller does not wait for the guest any longer."""
+
+
+def execute(guest: Guest, words: str, *, tty: bool, stdin: bool, first: bytes = b"") -> int:
+    """Run a command on this process's standard streams and return its exit code.
+
+    `first` is sent before the standard input. Raises VmctlError, and OSError if output could not be written.
+    """
     from paramiko import SSHException
 
     try:
@@ -47,9 +62,12 @@ def execute(guest: Guest, words: str, *, tty: bool, stdin: bool) -> int:
             if tty:
                 channel.get_pty(os.environ.get("TERM", "dumb"), *terminal.size(0))
             channel.exec_command(words)
-            with signals_to(lambda number: _send_signal(channel, NAMES[signal.Signals(number)])):
-                return _converse(channel, tty=tty, stdin=stdin)
-    except SSHException as error:
+            with signals_to(_Sender(channel)):
+                channel.sendall(first)
+                return _converse(guest, channel, tty=tty, stdin=stdin)
+    except _LeaveError:
+        return 128 + signal.SIGKILL
+    except (SSHException, EOFError) as error:
         raise VmctlError(f"the SSH connection to the guest {guest.name} failed: {error}") from error
 
 
@@ -104,7 +122,22 @@ def _connect(guest: Guest) -> socket.socket:
             raise VmctlError(f"the guest {guest.name} cannot be reached at {guest.address}: {error}") from error
 
 
-def _converse(channel: Channel, *, tty: bool, stdin: bool) -> int:
+class _Sender:
+    """Passes signals on to the command. After SIGKILL the guest has a moment; then SIGALRM brings another one."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel, self._killed = channel, False
+
+    def __call__(self, number: int) -> None:
+        if number == signal.SIGKILL:
+            if self._killed:
+                raise _LeaveError
+            self._killed = True
+            signal.setitimer(signal.ITIMER_REAL, KILL_S)
+        _send_signal(self._channel, NAMES[signal.Signals(number)])
+
+
+def _converse(guest: Guest, channel: Channel, *, tty: bool, stdin: bool) -> int:
     with ExitStack() as stack:
         if tty:
             stack.enter_context(terminal.raw(0))
@@ -113,8 +146,27 @@ def _converse(channel: Channel, *, tty: bool, stdin: bool) -> int:
             _start_feeding(channel)
         else:
             channel.shutdown_write()
-        _copy_output(channel)
-    return channel.recv_exit_status()
+        copies = [_Copy(channel, channel.recv, 1), _Copy(channel, channel.recv_stderr, 2)]
+        _wait(guest, lambda: not any(copy.thread.is_alive() for copy in copies) and channel.status_event.is_set())
+    errors = [copy.error for copy in copies if copy.error is not None]
+    for error in errors:
+        if not isinstance(error, OSError) or error.errno not in NO_READER:
+            raise error
+    return 128 + signal.SIGPIPE if errors else channel.recv_exit_status()
+
+
+def _wait(guest: Guest, ended: Callable[[], bool]) -> None:
+    """Wait for the end of a command. Raises StateError if the guest has gone."""
+    looked = time.monotonic()
+    while not ended():
+        time.sleep(0.005)
+        if time.monotonic() - looked > LOOK_S:
+            looked = time.monotonic()
+            if not guest.runs():
+                raise StateError(
+                    f"{guest.name} has ended, and the command with it",
+                    hint=f"`vmctl logs {guest.name}` shows its last output",
+                )
 
 
 def _start_feeding(channel: Channel) -> None:
@@ -129,22 +181,28 @@ def _start_feeding(channel: Channel) -> None:
     threading.Thread(target=feed, name="stdin", daemon=True).start()
 
 
-def _copy_output(channel: Channel) -> None:
-    """Copy stdout and stderr of the command to ours until both have ended."""
-    import threading
+class _Copy:
+    """A thread that copies one output of the command to a descriptor of ours; its error is for the main thread."""
 
-    streams: list[tuple[Callable[[int], bytes], int]] = [(channel.recv, 1), (channel.recv_stderr, 2)]
-    threads = [threading.Thread(target=_copy, args=stream, daemon=True) for stream in streams]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    def __init__(self, channel: Channel, receive: Callable[[int], bytes], target: int) -> None:
+        import threading
 
+        self.error: Exception | None = None
+        self._channel, self._receive, self._target = channel, receive, target
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
 
-def _copy(receive: Callable[[int], bytes], target: int) -> None:
-    with suppress(BrokenPipeError):
-        while content := receive(CHUNK_BYTES):
-            write_all(target, content)
+    def _run(self) -> None:
+        try:
+            while content := self._receive(CHUNK_BYTES):
+                write_all(self._target, content)
+        except OSError as error:
+            self.error = OSError(error.errno, f"the output could not be written: {error.strerror}")
+        except Exception as error:
+            self.error = error
+        if self.error is not None:
+            self._channel.close()  # the command gets SIGPIPE
+            self._channel.status_event.set()
 
 
 def _send_signal(channel: Channel, name: str) -> None:
