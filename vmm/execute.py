@@ -67,7 +67,9 @@ def _by_ssh(inst: Instance, command: Command) -> int:
     line, first = f"exec env -i {seed.LAUNCH} {words}", b""  # the login shell is the image's
     if len(line) > LINE_BYTES and not command.tty:
         first = words.encode()
-        script = f'words=$(head -c {len(first)}) && eval "exec {seed.LAUNCH} $words"'
+        # dd reads no further, which head(1) of busybox does
+        read = f"dd bs={len(first)} count=1 iflag=fullblock 2>/dev/null"
+        script = f'words=$({read}) && eval "exec {seed.LAUNCH} $words"'
         line = f"exec env -i {seed.HERE}/sh -c {shlex.quote(script)}"
     return ssh.execute(guest, line, tty=command.tty, stdin=command.stdin, first=first)
 
