@@ -46,8 +46,10 @@ WORKLOAD = {
         "source": "file of the host with the content, at most 1 MiB; a relative path is next to this file",
     },
     "Resources": {
-        "cpus": "processors; 1.5 is a quota of one and a half, in mode vm on 2 virtual processors",
-        "memory": "limit of the cgroup; in mode vm the memory of the guest",
+        "cpus": "processors; 1.5 is a quota of one and a half, in mode vm on 2 virtual processors (default: all of the "
+        "host; in mode vm 1)",
+        "memory": "limit of the cgroup; in mode vm the memory of the guest (default: no limit; in mode vm 256M, for an "
+        "image that boots as a system 512M, for a disk 1G)",
         "pids": "limit for the number of processes and threads (default: 4096)",
         "disk": "size of the writable layer (default: as large as the file system of the host; in mode vm 1G)",
     },

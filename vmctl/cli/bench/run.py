@@ -223,7 +223,8 @@ def _show(done: Result, form: str) -> None:
     work = done.plan.workload
     output.note(f"{work['name']}: image {work['image']}, {' '.join(work.get('command') or ['its own command'])}\n")
     first = machine.first(done)
-    output.note("".join(f"{sentence}\n\n" for sentence in first))
+    for sentence in first:
+        output.note(f"{sentence}\n")
     output.print_table(("", *table.titles(done)), list(table.rows(done)))
     if ratios := list(table.ratio_rows(done)):
         output.note("")
