@@ -89,13 +89,13 @@ def _file_system_bytes(fd: int) -> int:
     """Return the size of the file system on a whole disk as its superblock has it, 0 if it is not known."""
     kind = _file_system(fd, 0)
     if kind == "ext4":  # Documentation/filesystems/ext4: s_blocks_count_lo, s_log_block_size, s_blocks_count_hi
-        block = _at(fd, 1024, 1024)
+        block = _at(fd, 1024, 1024).ljust(1024, b"\0")
         blocks, shift = struct.unpack_from("<I", block, 4)[0], struct.unpack_from("<I", block, 24)[0]
         wide = struct.unpack_from("<I", block, 96)[0] & 0x80  # INCOMPAT_64BIT
         high = struct.unpack_from("<I", block, 0x150)[0] if wide else 0
         return int((blocks + (high << 32)) << (10 + shift)) if shift <= 6 else 0
     if kind == "xfs":  # sb_blocksize, sb_dblocks
-        size, blocks = struct.unpack_from(">IQ", _at(fd, 16, 0), 4)
+        size, blocks = struct.unpack_from(">IQ", _at(fd, 16, 0).ljust(16, b"\0"), 4)
         return int(size * blocks)
     if kind == "btrfs":  # total_bytes
         return int(struct.unpack("<Q", _at(fd, 8, 65536 + 0x70).ljust(8, b"\0"))[0])

@@ -325,7 +325,10 @@ def _disk():
 )
 def disk(data):
     diskimage.recognise(data[: diskimage.HEAD_BYTES], "it")
-    partitions.of_disk(place.file("disk", data))
+    path = place.file("disk", data)
+    partitions.of_disk(path)
+    partitions.least_bytes(path)
+    partitions.has_efi(path)
 
 
 ADDED = [_tar(form, deletions=False) for form in (tarfile.PAX_FORMAT, tarfile.GNU_FORMAT)]
