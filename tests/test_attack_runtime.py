@@ -26,11 +26,18 @@ def run(caller, mode, *words, **options):
 @pytest.mark.attack("works in a folder of the host through a descriptor that the runtime left open (CVE-2024-21626)")
 def test_working_folder_through_a_descriptor(cell, caller, mode, canary):
     script = f"pwd; ls -l /proc/self/fd /proc/1/fd; cat {UP}{canary.path}"
-    seen = [run(caller, mode, "-w", f"/proc/self/fd/{fd}", "tiny", "--", "sh", "-c", script) for fd in fds(mode)]
+    seen = []
+    for options in userns(mode):  # with `host`, root inside may enter each folder of the host
+        for fd in fds(mode):
+            seen.append(run(caller, mode, *options, "-w", f"/proc/self/fd/{fd}", "tiny", "--", "sh", "-c", script))
     for number in fds(mode):
         folder = f"/proc/self/fd/{number}"
         seen.append(caller.vmctl("exec", "-u", "0", "-w", folder, cell.name, "--", "sh", "-c", script))
     canary.check(*seen)
+
+
+def userns(mode):
+    return ((), ("--userns", "host")) if mode == "container" else ((),)
 
 
 def fds(mode):
@@ -93,10 +100,12 @@ def test_files_through_links(caller, mode, canary):
     image(caller, "aimed", up, *magic, without=("root",))
     name = os.path.basename(canary.path)
     places = [f"/out/{name}", f"/root{canary.path}", f"/cwd/{UP}{canary.path}".replace("/../..", "/x")]
-    for number, chosen in enumerate([places] if mode == "vm" else [[place] for place in places]):
+    chosen_ids = [(places, "")] if mode == "vm" else [([place], ids) for place in places for ids in ("auto", "host")]
+    for number, (chosen, ids) in enumerate(chosen_ids):
         work = f"aimed-{mode}-{number}"
         files = "".join(f"  - {{path: {place}, content: overwritten}}\n" for place in chosen)
         text = f"image: aimed\ncommand: [cat, {places[0]}, {canary.path}]\nnetwork: none\nfiles:\n{files}"
+        text += f"container: {{userns: {ids}}}\n" if ids else ""
         seen = caller.vmctl("up", "--mode", mode, caller.write(f"{work}.yaml", text))
         caller.vmctl("wait", "--timeout", "120", work)
         logs = caller.vmctl("logs", work)
@@ -135,10 +144,9 @@ def test_volumes_through_links(caller, mode, canary):
     mounts = host_mounts()
     for target in ("/v", "/w", "/x", "/s/link/etc", "/s/up", "/s/dev/null"):
         volumes = ("-v", f"{shared}:/s", "-v", f"{shared}:{target}")
-        seen = run(
-            caller, mode, *volumes, "linked", "--", "sh", "-c", f"ls / /s; cat {canary.path} {target}{canary.path}"
-        )
-        canary.check(seen)
+        script = f"ls / /s; cat {canary.path} {target}{canary.path}"
+        for options in userns(mode):
+            canary.check(run(caller, mode, *options, *volumes, "linked", "--", "sh", "-c", script))
     assert host_mounts() == mounts
 
 
