@@ -109,7 +109,7 @@ def test_no_verb_at_all():
         (("ps", "--format", "xml"), "invalid choice: 'xml'"),
         (("up",), "required: SPEC"),
         (("run",), "required: IMAGE"),
-        (("stop", "-t", "soon", "x"), "invalid float value"),
+        (("stop", "-t", "soon", "x"), "expected a duration"),
         (("exec", "no-such"), "no command was given"),
         (("kill", "-s", "NOSUCH", "x"), "there is no signal NOSUCH"),
         (("kill", "-s", "999", "x"), "there is no signal 999"),
