@@ -51,8 +51,10 @@ image: debian
 command: [touch, /srv/never]
 vm: {cloud_init: broken.yaml}
 """
+# the first boot is cut short by a reboot, with which a first `up` goes on
 BROKEN = """#cloud-config
-runcmd: ["echo the reason; exit 3"]
+bootcmd: ["[ -e /var/tmp/id ] || { cat /proc/sys/kernel/random/boot_id >/var/tmp/id; sync; reboot; sleep 60; }"]
+runcmd: ["grep -qf /var/tmp/id /proc/sys/kernel/random/boot_id || echo the reason; exit 3"]
 """
 
 
