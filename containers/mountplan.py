@@ -225,11 +225,26 @@ class Overlay(NamedTuple):
             os.chdir(self.folder)
             if trace.on:
                 trace.step(f"cd {self.folder}")
-            # nodev: nothing else keeps device nodes of an image from giving access to the host's disks
-            mount("overlay", self.target, "overlay", MS_NOSUID | MS_NODEV, self.data)
+            if len(os.fsencode(self.data)) >= os.sysconf("SC_PAGE_SIZE"):
+                self._mount_long()
+            else:  # nodev: nothing else keeps device nodes of an image from giving access to the host's disks
+                mount("overlay", self.target, "overlay", MS_NOSUID | MS_NODEV, self.data)
         finally:
             os.fchdir(before)
             os.close(before)
+
+    def _mount_long(self) -> None:
+        """Mount it by one parameter for each layer: all options together would not fit into a page."""
+        layers = [os.open(name, os.O_PATH | os.O_CLOEXEC) for name in self.layers]
+        try:
+            tree = self.detached(layers)
+            try:
+                syscalls.move_mount(tree, self.target)
+            finally:
+                os.close(tree)
+        finally:
+            for fd in layers:
+                os.close(fd)
 
     def detached(self, layers: list[int]) -> int:
         """Return it as a mount that is attached nowhere, of these descriptors of its layers. Raises OSError.

@@ -1,15 +1,17 @@
-"""An image that has a layer twice, and one that has none."""
+"""An image that has a layer twice, one that has none, and one that has many."""
 
 import os
 
 import pytest
 from support.commands import ok, refused, vmctl
-from support.images_made import CREATED, held
+from support.images_made import CREATED, add, held
 
 from images.layer import layers
 from images.store import store
-from images.store.config import ImageConfig
+from images.store.image import OVERLAY_LAYERS_MAX, Image, ImageConfig, Layer, check_files
 from images.store.staging import staging
+from vmctl.errors import VmctlError
+from vmm.domain import LAYERS_MAX
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -90,3 +92,22 @@ def _file(image):
     with open(path, "w", encoding="utf-8") as file:
         file.write(f"name: twice\nimage: {image.name}\n")
     return path
+
+
+@pytest.mark.parametrize(("number", "most"), [(501, OVERLAY_LAYERS_MAX), (198, LAYERS_MAX)])
+def test_more_layers_than_a_mode_can_use_are_refused(number, most):
+    layers = [Layer(f"sha256:{i}", f"/{i}.erofs", 0) for i in range(number)]
+    check_files(Image("many", "", "", tuple(layers[:-1]), ImageConfig(), ""), most)
+    check_files(Image("many", "", "", (*layers[:-1], layers[0]), ImageConfig(), ""), most)  # one is there twice
+    with pytest.raises(VmctlError, match=f"has {number} layers, and this mode can use {most}"):
+        check_files(Image("many", "", "", tuple(layers), ImageConfig(), ""), most)
+
+
+@pytest.mark.parametrize("mode", ["container", "host"])
+def test_layers_whose_options_do_not_fit_into_a_page(own_store, tmp_path, mode):
+    tiny = store.find("tiny")
+    for number in range(100):
+        os.makedirs(tmp_path / f"{number}/many")
+        (tmp_path / f"{number}/many/{number}").write_text("")
+    add("many", tiny, *(tmp_path / str(number) for number in range(100)))
+    assert ok("run", "--mode", mode, "many", "--", "sh", "-c", "ls /many | wc -l") == "100\n"

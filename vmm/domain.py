@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 QEMU_NAMESPACE = "http://libvirt.org/schemas/domain/qemu/1.0"
 KIB = 1024
 MANY_DISKS = 24  # the root bus has a slot for each of up to this many disks, next to the other devices
+# 29 slots, four of them for other devices, eight disks in each; three disks are not layers
+LAYERS_MAX = (29 - 4) * 8 - 3
 
 
 class Nic(NamedTuple):

@@ -81,12 +81,20 @@ class Image(NamedTuple):
         return tuple(reversed({layer.key: layer for layer in reversed(self.layers)}.values()))
 
 
-def check_files(image: Image) -> None:
-    """Raise VmctlError if an image has neither a layer nor a disk: nothing can be executed in it, in no mode."""
+OVERLAY_LAYERS_MAX = 500  # of the kernel: OVL_MAX_STACK
+
+
+def check_files(image: Image, most_layers: int = OVERLAY_LAYERS_MAX) -> None:
+    """Raise VmctlError if an image has too many layers, or neither a layer nor a disk: then nothing can be executed."""
     if not image.layers and not image.disk:
         raise VmctlError(
             f"the image {image.name} is empty: it has no layer",
             hint=f"`vmctl image history {image.name}` lists its steps",
+        )
+    if len(image.stack) > most_layers:
+        raise VmctlError(
+            f"the image {image.name} has {len(image.stack)} layers, and this mode can use {most_layers}",
+            hint=f"a Dockerfile with `FROM scratch` and `COPY --from={image.name} / /` makes one layer of them",
         )
 
 
