@@ -294,7 +294,7 @@ def test_a_disk_that_is_full_is_named_and_what_was_measured_goes_on(guest_root, 
     """A file system of 64 KiB, in a separate mount namespace, has no room for the samples."""
     place = tmp_path / "small"
     place.mkdir()
-    words = f"{VMCTL} bench {write_spec(tmp_path)} --modes host --metrics boot --runs 300 --out {place}/out"
+    words = f"{VMCTL} bench {write_spec(tmp_path)} --modes host --metrics boot --runs 250 --out {place}/out"
     script = f"mount -t tmpfs -o size=64k small {place} && {words}; code=$?; ls {place}/out >&2; exit $code"
     done = subprocess.run(["unshare", "-m", "sh", "-c", script], capture_output=True, text=True, timeout=100)
     assert done.returncode == 125, done
