@@ -5,6 +5,7 @@ import os
 import pytest
 from support.commands import ok
 
+from images.layer import mounts
 from vmctl import ids
 from vmctl.errors import UnavailableError
 
@@ -45,4 +46,6 @@ def test_damaged_state_of_a_neighbour(own_root, tmp_path, monkeypatch):
         monkeypatch.setenv("VMCTL_ROOT", str(root))
         ok("run", "--userns", "auto", "--network", "none", "tiny", "--", "true")
         ok("rm", "-f", "box")
+        for layer in mounts.unused():  # whose they are was in the damaged file
+            mounts.remove_unused(layer)
     assert not [owner for owner in ids.owners().values() if owner.startswith(str(tmp_path))]
