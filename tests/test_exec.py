@@ -182,6 +182,7 @@ def test_signals_are_passed_on(box, signum):
     script = f"trap 'echo got; exit 9' {signum.value}; echo ready; {ENDLESS}"
     with start("exec", box, "--", "sh", "-c", script) as command:
         assert command.stdout.readline() == b"ready\n"
+        time.sleep(1.0)  # in a container the first output may be older than the caller's handler
         command.send_signal(signum)
         assert command.stdout.readline() == b"got\n"
         assert command.wait(60) == 9
@@ -190,6 +191,7 @@ def test_signals_are_passed_on(box, signum):
 def test_a_second_interrupt_ends_exec_in_any_case(box):
     with start("exec", box, "--", "sh", "-c", f"trap '' INT; echo ready; {ENDLESS}") as command:
         assert command.stdout.readline() == b"ready\n"
+        time.sleep(1.0)
         command.send_signal(signal.SIGINT)
         time.sleep(0.3)
         command.send_signal(signal.SIGINT)
