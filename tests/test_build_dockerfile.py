@@ -4,8 +4,22 @@ import pytest
 
 from images.recipes import dockerfile, settings
 from images.recipes.expand import expand
+from images.recipes.filling import Filling
 from images.recipes.lines import parse, words
-from images.recipes.steps import Arg, Cmd, Copy, Entrypoint, Env, Expose, Inline, Label, Run, Shell, Stored, Volume
+from images.recipes.steps import (
+    Arg,
+    Cmd,
+    Copy,
+    Entrypoint,
+    Env,
+    Expose,
+    Inline,
+    Label,
+    Run,
+    Shell,
+    Stored,
+    Volume,
+)
 from vmctl.errors import SpecError
 
 
@@ -97,6 +111,7 @@ def test_stages(load):
     assert [(stage.name, stage.base) for stage in plan.stages] == [("one", "tiny:$V"), ("", "one"), ("two", "scratch")]
     assert plan.arguments == {"V": "1"}
     assert "--platform has no effect" in plan.warnings[0]
+    assert load("FROM --platform=$BUILDPLATFORM tiny\nFROM --platform=${TARGETPLATFORM} tiny\n").warnings == ()
 
 
 @pytest.mark.parametrize(
@@ -117,6 +132,11 @@ def test_stages(load):
         ("FROM tiny\nCOPY --chmod=rwx a b", ":2: COPY: --chmod: expected an octal mode", ""),
         ("FROM tiny\nCOPY --from=a --from=b a b", ":2: COPY: the flag --from is given twice", ""),
         ("FROM tiny\nADD https://example.org/x /", ":2: ADD: ADD from the network is not supported", ""),
+        ("FROM tiny\nADD --checksum=sha256:a https://x.test/x /", ":2: ADD: ADD from the network is not supported", ""),
+        ("FROM tiny\nCOPY ['one', '/x']", ":2: COPY: a list needs double quotes", ""),
+        ("FROM tiny\nCOPY --from=$S /x /", ":2: COPY: --from has no variables: give the image a name", ""),
+        ("FROM --platform=linux/s390x tiny", ":1: FROM: --platform: images are built for linux/", ""),
+        ("FROM --platform=s390x tiny", ":1: FROM: --platform: images are built for linux/", ""),
         ('FROM tiny\nCOPY <<A <<" <<B" /d/\nA\n', ":2: COPY: the name of a here-document must be one word", ""),
         ("FROM tiny\nCOPY a <<E\nx\nE\n", ":2: COPY: the name of a here-document must be one word, and a source", ""),
         ("FROM tiny\nENV A", ":2: ENV: expected NAME=VALUE, got A", ""),
@@ -217,3 +237,10 @@ def test_one_instruction_changes_the_settings_of_an_image():
 def test_parse_says_where_a_text_came_from():
     with pytest.raises(SpecError, match=r"^there:1: the text"):
         parse("RUN <<X\n", "there")
+
+
+def test_add_from_the_network_by_a_variable():
+    """Such a source is known only when the variable has a value."""
+    filling = Filling("\\", quotes=True)
+    with pytest.raises(ValueError, match="ADD from the network is not supported"):
+        filling.action(Copy(("$U/x",), "/x", extract=True), {"U": "https://x.test"}.get)

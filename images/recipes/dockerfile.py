@@ -12,6 +12,7 @@ from difflib import get_close_matches
 from images.recipes import lines, words
 from images.recipes.lines import Line
 from images.recipes.steps import Action, Arg, Instruction, Plan, Stage, Stored
+from images.store.image import architecture
 from vmctl.errors import SpecError
 
 NAMES = ("Dockerfile", "Containerfile")
@@ -42,6 +43,13 @@ def instructions(texts: list[str], where: str) -> list[Instruction]:
 def shown(line: Line) -> str:
     """Return an instruction in one line."""
     return " ".join(f"{line.word} {line.rest}".split())
+
+
+def _check_platform(text: str) -> None:
+    """Raise ValueError if a platform such as linux/arm64 is not that of this machine."""
+    parts = text.split("/")
+    if parts[len(parts) > 1] != architecture() or (len(parts) > 1 and parts[0] != "linux"):
+        raise ValueError(f"--platform: images are built for linux/{architecture()}, not for {text}")
 
 
 class _Reader:
@@ -94,7 +102,10 @@ class _Reader:
 
     def _from(self, line: Line, where: str) -> Stage:
         flags, rest = words.flags(line.rest, ("platform",))
-        if flags:
+        platform = flags.get("platform", "").strip("\"'")
+        if platform and "$" not in platform:
+            _check_platform(platform)
+        if platform and not re.fullmatch(r"\$\{?(BUILD|TARGET)PLATFORM\}?", platform):  # those are this machine
             self._warnings.append(f"{where}: --platform has no effect: images are built for this machine")
         parts = rest.split()
         if len(parts) not in (1, 3) or (len(parts) == 3 and parts[1].upper() != "AS"):

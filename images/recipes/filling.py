@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from images.recipes import words
 from images.recipes.expand import Lookup, expand, expand_keeping_quotes
 from images.recipes.steps import Action, Copy, Env, Expose, Label, StopSignal, User, Volume, Workdir
 
@@ -51,8 +52,11 @@ class Filling:
             part._replace(content=expand_keeping_quotes(part.content, lookup, self._escape)) if part.expand else part
             for part in copy.inline
         )
+        sources = tuple(_not_empty(fill(source), "the source") for source in copy.sources)
+        if copy.extract:
+            words.refuse_network(sources)
         return copy._replace(
-            sources=tuple(_not_empty(fill(source), "the source") for source in copy.sources),
+            sources=sources,
             target=_not_empty(fill(copy.target), "the target"),
             owner=fill(copy.owner),
             mode=fill(copy.mode),

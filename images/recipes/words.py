@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import posixpath
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from images.recipes import lines
 from images.recipes.lines import Heredoc, Line
@@ -47,6 +47,8 @@ def flags(text: str, known: Sequence[str]) -> tuple[dict[str, str], str]:
     found: dict[str, str] = {}
     while match := re.match(r"--([a-z-]+)(?:=(\S*))?(?:\s+|$)", text):
         name, text = match[1], text[match.end() :]
+        if name == "mount":
+            raise ValueError("the flag --mount is not supported yet: use COPY, or leave it out")
         if name not in known:
             raise ValueError(f"the flag --{name} is not supported; supported: {_listed(known)}")
         if name in found:
@@ -57,6 +59,9 @@ def flags(text: str, known: Sequence[str]) -> tuple[dict[str, str], str]:
 
 def _listed(known: Sequence[str]) -> str:
     return ", ".join(f"--{name}" for name in known) or "none"
+
+
+_OF_NETWORK = ("checksum", "keep-git-dir")  # flags of ADD
 
 
 def command(text: str) -> Command:
@@ -96,8 +101,11 @@ def _with_heredocs(rest: str, heredocs: tuple[Heredoc, ...]) -> str:
 
 
 def _copy(line: Line, escape: str, *, extract: bool = False) -> Action:
-    known = ("chown", "chmod", "link") if extract else ("from", "chown", "chmod", "link")
-    found, rest = flags(line.rest, known)
+    found, rest = flags(line.rest, ("chown", "chmod", "link", *(_OF_NETWORK if extract else ("from",))))
+    if rest.startswith("['"):
+        raise ValueError("a list needs double quotes")
+    if "$" in found.get("from", ""):
+        raise ValueError("--from has no variables: give the image a name, FROM IMAGE AS NAME, and use --from=NAME")
     words = _json(rest) or tuple(rest.split())
     if len(words) < 2:
         raise ValueError("expected at least one source and a target")
@@ -106,12 +114,18 @@ def _copy(line: Line, escape: str, *, extract: bool = False) -> Action:
         raise ValueError("the name of a here-document must be one word, and a source")
     inline = [Inline(*part) for part in line.heredocs]
     sources = [word for word in words[:-1] if word not in named]
-    if extract and any(re.match(r"(https?|ftp|git)://|git@", source) for source in sources):
-        raise ValueError("ADD from the network is not supported: fetch the file and COPY it")
+    if extract:
+        refuse_network(sources, checked=found.keys() & set(_OF_NETWORK))
     mode = found.get("chmod", "")
     if mode and not re.fullmatch(r"0?[0-7]{3,4}|\$.*", mode):
         raise ValueError(f"--chmod: expected an octal mode such as 0644, got {mode}")
     return Copy(tuple(sources), words[-1], found.get("from", ""), found.get("chown", ""), mode, extract, tuple(inline))
+
+
+def refuse_network(sources: Sequence[str], *, checked: Collection[str] = ()) -> None:
+    """Raise ValueError if a source of ADD is not a file; `checked` are flags that only such sources have."""
+    if checked or any(re.match(r"(https?|ftp|git)://|git@", source) for source in sources):
+        raise ValueError("ADD from the network is not supported: fetch the file and COPY it")
 
 
 def _add(line: Line, escape: str) -> Action:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from images.store.image import ImageError
 from images.store.reference import Reference
-from vmctl.errors import DeadlineError, NotFoundError, VmctlError
+from vmctl.errors import DeadlineError, NotFoundError, SpecError, VmctlError
 from vmctl.run import CommandError, run
 
 ANSWER_S = 120.0  # for a document of some KiB
@@ -87,6 +87,8 @@ def watch_transfer(
 
 def login(registry: str, user: str, password: str, access: Access) -> None:
     """Check a password and save it in the file that skopeo, podman and buildah read. Raises VmctlError."""
+    if not password:
+        raise SpecError("the password is empty")
     words = ["login", "--username", user, "--password-stdin", *_flags(access)]
     _skopeo(Reference(registry, ""), [*words, registry], stdin=password.encode())
 
