@@ -240,9 +240,8 @@ def _attach_root(launch: Launch) -> None:
         launch.root.apply()
         return
     syscalls.move_mount(launch.tree, launch.root.target)
-    if trace.on:
-        for command in str(launch.root).split(" && "):
-            trace.step(command)
+    for command in str(launch.root).split(" && ") if trace.on else ():
+        trace.step(command)
 
 
 def _refuse_read_only(root: str) -> None:
