@@ -269,10 +269,9 @@ def _attach(tree: int, target: str) -> None:
 def _write_file(file: Written) -> None:
     if trace.on:
         trace.comment(f"write {file.path} (mode {file.mode:04o}, {len(file.content)} bytes)")
-    fd = imagepath.file(file.path)
-    with os.fdopen(fd, "wb") as stream:
+    with os.fdopen(imagepath.file(file.path), "wb") as stream:
         stream.write(file.content)
-        os.fchmod(fd, file.mode)
+        os.fchmod(stream.fileno(), file.mode)
 
 
 def redirect(streams: Streams) -> None:
