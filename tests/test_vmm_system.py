@@ -140,7 +140,9 @@ def test_exec_ends_and_fails_as_in_a_guest_with_an_agent(layers):
 
 
 def test_what_the_user_wants_of_users_and_sshd_is_so_and_the_host_comes_in(started, layers):
-    script = "getent passwd debian; id -un alice; head -n 1 /etc/shadow | cut -d: -f2; sshd -T | grep -E '^allow|^port'"
+    script = (
+        "getent passwd debian; id -un alice; head -n 1 /etc/shadow | cut -d: -f2; sshd -T | grep -E '^port|^allowusers'"
+    )
     output = ok("exec", "--user", "0", "layers", "--", "sh", "-c", script).splitlines()
     assert output == ["alice", "!*", "port 2222", "allowusers alice"]
     assert "nobody can come" not in started["layers"].err
