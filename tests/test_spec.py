@@ -233,6 +233,11 @@ WRONG = [
     ("files: [{path: /a, content: x, base64: eA==}]", r"files\[0\]: expected one of content, base64, source, got", ""),
     ("resources: {cpus: 0}", r"the key resources\.cpus: expected at least", ""),
     ("resources: {memory: 1K}", r"the key resources\.memory: expected at least", ""),
+    (
+        f"resources: {{pids: {'9' * 400}}}",
+        "resources.pids: expected at most 4194304, got a number of more than 300 dig",
+        "",
+    ),
     ("resources: {pids: 0}", r"the key resources\.pids: expected at least 1", ""),
     ('command: ["a\\0b"]', "NUL character", ""),
     ('env: {A: "a\\0b"}', "NUL character", ""),

@@ -186,7 +186,7 @@ def _numbers(work: Workload) -> Iterator[Wrong]:
         ("resources.pids", limits.pids, 1, 1 << 22),  # PID_MAX_LIMIT
     ):
         if value is not None:
-            yield from _between(name, value, least, most, lambda number: f"{number:.12g}")
+            yield from _between(name, value, least, most, _number)
     if work.stop_timeout_s is not None:
         yield from _between("stop_timeout", work.stop_timeout_s, 0, _MOST_SECONDS, lambda seconds: f"{seconds:g}s")
     for name, size, least_bytes in (
@@ -198,6 +198,10 @@ def _numbers(work: Workload) -> Iterator[Wrong]:
     ):
         if size is not None:
             yield from _between(name, size, least_bytes, _MOST_BYTES, exact_size)
+
+
+def _number(value: float) -> str:
+    return f"{value:.12g}" if abs(value) < 1e300 else "a number of more than 300 digits"
 
 
 def _between(name: str, value: float, least: float, most: float, shown: Callable[[float], str]) -> Iterator[Wrong]:
