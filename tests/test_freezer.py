@@ -18,8 +18,7 @@ QUICK = [mode for mode in sorted(backends.modes()) if not backends.load(mode).fe
 BUSY = "while :; do date +%s%N > /clock; done"
 HOLD = """
 import sys, time
-from vmctl import instance
-from vmctl import freezer
+from vmctl.instances import freezer, instance
 with freezer.frozen(instance.load("busy")):
     print("held", flush=True)
     time.sleep(1000)

@@ -52,7 +52,7 @@ show host vmctl run --mode host tiny -- sh -c 'exit 4'
 show init vmctl run --network none --init tiny -- \
     sh -c 'read -r pid </proc/self/stat; [ "${pid%% *}" != 1 ] && echo not 1'
 show detached python3 -c '
-from vmctl import engine, instance
+from vmctl import engine
 from vmctl.spec.workload import Ready, Workload
 work = Workload("web", "tiny", ("sh", "-c", "echo here; exec httpd -f -p 8000"), ready=Ready(tcp=8000))
 inst = engine.up(work, "container")
@@ -63,8 +63,8 @@ show logs vmctl logs web
 show exec vmctl exec web -- sh -c 'cat /proc/self/cgroup; exit 5'
 show ps vmctl ps -q
 show footprint python3 -c '
-from vmctl import instance
 from vmctl.footprint import footprint
+from vmctl.instances import instance
 from vmctl.linux.cgroups import Cgroup
 inst = instance.load("web")
 parts, found = Cgroup(inst.cgroup).memory_split(), footprint(inst)
