@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 from images.store.image import TMP
+from vmctl import trace
 from vmctl.errors import SpecError
 from vmctl.linux import syscalls
 from vmctl.linux.syscalls import RESOLVE_NO_MAGICLINKS, RESOLVE_NO_XDEV, file_system, openat2
@@ -155,6 +156,9 @@ def cover(path: str, content: str, source: str, *, read_only: bool) -> None:
         try:
             if stat.S_ISREG(os.fstat(target).st_mode):
                 _mount_file(target, content, source, read_only=read_only)
+                if trace.on:
+                    closed = f"; mount -o remount,bind,ro {path}" if read_only else ""
+                    trace.step(f"touch {source}; mount --bind {source} {path}{closed}")
         finally:
             os.close(target)
 

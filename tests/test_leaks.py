@@ -334,8 +334,9 @@ def test_kill_9_of_what_runs(before, tmp_path, mode):
     """A container's first process, or QEMU."""
     ok("up", "--mode", mode, write_spec(tmp_path))
     os.kill(inspect(PREFIX)["pid"], signal.SIGKILL)
-    wait_for(lambda: inspect(PREFIX)["status"] == "exited")
+    wait_for(lambda: inspect(PREFIX)["status"] != "running")
     document = inspect(PREFIX)
+    assert document["status"] == ("failed" if mode == "vm" else "exited")
     assert document["pid"] is None
     assert (document["exit_code"], document["exit_source"]) in ((137, "signal"), (None, "unknown"))
     ok("down", PREFIX)
