@@ -2,8 +2,6 @@
 
 import pytest
 
-pytest.importorskip("libvirt")
-
 from vmm.connection import user_of_qemu
 
 CAPABILITIES = """<capabilities><host><cpu/>
