@@ -36,22 +36,33 @@ def granted(work: Workload, modes: Sequence[str], options: Mapping[str, str]) ->
 
 def sentence(result: Result) -> str:
     """Return which processors and memory the modes had, and whether these were equal; "" without a guest."""
-    plan = result.plan
-    if len(plan.modes) < 2 or not any(result.accelerator(mode) for mode in plan.modes):
+    if not _has_guest(result):
         return ""
-    resources = plan.workload.get("resources")
-    resources = resources if isinstance(resources, dict) else {}
-    cpus, memory = resources.get("cpus"), resources.get("memory_bytes")
-    if not isinstance(cpus, int | float) or not isinstance(memory, int | float):
+    cpus, memory = _asked(result)
+    if cpus is None or memory is None:
         missing = [name for name, given in (("processors", cpus), ("memory", memory)) if given is None]
         return (
             f"The modes had unequal {' and '.join(missing)}: the workload asks for none, so a guest had its default (1 "
             "processor, 256 MiB or more), and the other modes had all of the host."
         )
-    why = ", as a guest has by default" if plan.equalised else ""
+    why = ", as a guest has by default" if result.plan.equalised else ""
     return f"Every mode had {cpus:g} processor{'s' * (cpus != 1)} and {quantity(memory, 'bytes')} of memory{why}."
 
 
 def unequal(result: Result) -> bool:
     """Return whether the modes had different processors or memory."""
-    return sentence(result).startswith("The modes had unequal")
+    return _has_guest(result) and None in _asked(result)
+
+
+def _has_guest(result: Result) -> bool:
+    """Return whether a guest is compared with another mode."""
+    modes = result.plan.modes
+    return len(modes) > 1 and any(result.accelerator(mode) for mode in modes)
+
+
+def _asked(result: Result) -> tuple[float | None, float | None]:
+    """Return the processors and the memory in bytes that the workload asks for."""
+    resources = result.plan.workload.get("resources")
+    found = [resources.get(key) if isinstance(resources, dict) else None for key in ("cpus", "memory_bytes")]
+    cpus, memory = (value if isinstance(value, int | float) else None for value in found)
+    return cpus, memory

@@ -52,9 +52,7 @@ def steps(work: Workload, *, namespaced: bool) -> Iterator[Step]:
     for step in launch.steps:
         yield Step("mount", str(step))
     for one in launch.tmpfs:
-        size = "" if one.size_bytes is None else f",size={one.size_bytes}"
-        options = f"nosuid,nodev{',noexec' if one.noexec else ''},mode={one.mode:o}{size}"
-        yield Step("memory", f"mount -t tmpfs -o {options} tmpfs {one.target}")
+        yield Step("memory", f"mount -t tmpfs -o {one.options()} tmpfs {one.target}")
     for volume in launch.volumes:
         options = f"{'ro,' if volume.read_only else ''}nosuid,nodev"
         yield Step("volume", f"mount --rbind -o {options} {volume.source} {volume.target}")

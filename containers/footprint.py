@@ -21,7 +21,7 @@ def footprint(inst: Instance) -> Footprint:
     """Return memory and disk usage in bytes: of its processes and helpers, its directory and its layers."""
     cgroup = Cgroup(inst.cgroup)
     pss = memory.pss_by_role({"workload": _pids(inst, cgroup), **helpers(inst.journal)})
-    shared = tuple(layer.path for layer in store.find(inst.state.image_digest or inst.work.image).stack)
+    shared = tuple(layer.path for layer in store.find(inst.image).stack)
     return Footprint(
         pss_bytes=sum(pss.values()) if pss else None,
         cgroup_bytes=cgroup.memory_bytes(),

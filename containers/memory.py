@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
 from vmctl.linux import syscalls
 from vmctl.named import TYPE_CHECKING
+from vmctl.spec.workload import depth
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -18,10 +17,10 @@ _PLAIN = syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NODEV
 def added(mounts: Iterable[tuple[str, int]], folders: Iterable[Tmpfs]) -> list[tuple[str, int]]:
     """Return targets and detached mounts, with those of folders in memory, in the order in which they are attached.
 
-    One at /data would hide an earlier one at /data/new. Raises OSError.
+    Raises OSError.
     """
     found = [*mounts, *((folder.target, _made(folder)) for folder in folders)]
-    return sorted(found, key=lambda mount: os.path.normpath(mount[0]).count("/"))
+    return sorted(found, key=lambda mount: depth(mount[0]))
 
 
 def _made(folder: Tmpfs) -> int:

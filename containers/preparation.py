@@ -18,7 +18,7 @@ from vmctl.instances.instance import Instance
 from vmctl.linux import devices, syscalls, usernamespace
 from vmctl.linux.cgroups import Cgroup, Limits
 from vmctl.net import Link, attach
-from vmctl.spec.workload import DEFAULT_PIDS, File, Volume, Workload
+from vmctl.spec.workload import DEFAULT_PIDS, File, Volume, Workload, depth
 
 
 def prepare(inst: Instance, *, namespaced: bool, tty: bool) -> Launch:
@@ -158,9 +158,9 @@ def _load_for_inside(work: Workload) -> None:
 
 
 def _volumes(work: Workload) -> tuple[Volume, ...]:
-    """Return the volumes in the order of their mounts: one at /data would hide an earlier one at /data/new."""
+    """Return the volumes in the order of their mounts."""
     volumes = [volume._replace(source=os.path.abspath(volume.source)) for volume in work.volumes]
-    return tuple(sorted(volumes, key=lambda volume: os.path.normpath(volume.target).count("/")))
+    return tuple(sorted(volumes, key=lambda volume: depth(volume.target)))
 
 
 def namespaces(work: Workload) -> int:

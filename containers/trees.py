@@ -69,9 +69,8 @@ def _namespace(first_id: int | None) -> Iterator[int | None]:
 
 def _root(inst: Instance, launch: Launch, namespace: int | None) -> int:
     """Return the root's overlay."""
-    if (
-        namespace is not None and not inst.state.starts
-    ):  # overlayfs takes the owner of the root folder from its upper folder
+    # overlayfs takes the owner of the root folder from its upper folder
+    if namespace is not None and not inst.state.starts:
         _give_to_range(inst.path("upper"), userns.first_id(inst) or 0)
     with ExitStack() as opened:
         layers = []

@@ -6,6 +6,7 @@ import subprocess
 
 import pytest
 from support.as_nobody import as_nobody
+from support.attacks import watcher
 from support.commands import VMCTL, wait_for
 from support.ordinary_user import OrdinaryUser
 
@@ -13,20 +14,7 @@ from vmctl.linux import processes, syscalls
 
 pytestmark = pytest.mark.timeout(600)
 
-# copies the interpreter of each process that is not of the image, and notes descriptors of files of the host
-WATCHER = """
-    while :; do
-        for p in /proc/[0-9]*; do
-            case $(readlink $p/exe 2>/dev/null) in
-            '' | /bin/*) ;;
-            *) cp $p/exe /stolen 2>/dev/null && true >>$p/exe ;;
-            esac
-            for fd in $p/fd/*; do
-                case $(readlink $fd 2>/dev/null) in /*vmctl*) echo $fd >>/found ;; esac
-            done
-        done
-    done
-"""
+WATCHER = watcher("/bin/*")
 
 
 @pytest.fixture(scope="module")

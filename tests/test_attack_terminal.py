@@ -4,6 +4,7 @@ import json
 import os
 
 import pytest
+from support.attacks import watcher
 from support.commands import Terminal, ok, refused, vmctl, wait_for
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("own_store")]
@@ -102,20 +103,7 @@ def test_terminal_that_is_none(command, tmp_path):
         vmctl("rm", "-f", "fake")
 
 
-# copies each program that runs and that is not of the image
-WATCHER = """
-    while :; do
-        for p in /proc/[0-9]*; do
-            case $(readlink $p/exe 2>/dev/null) in
-            '' | /bin/* | /dev/.init) ;;
-            *) cp $p/exe /stolen 2>/dev/null && true >>$p/exe ;;
-            esac
-            for fd in $p/fd/*; do
-                case $(readlink $fd 2>/dev/null) in /*vmctl*) echo $fd >>/found ;; esac
-            done
-        done
-    done
-"""
+WATCHER = watcher("/bin/*", "/dev/.init")
 
 
 @pytest.mark.attack(

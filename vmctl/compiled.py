@@ -6,6 +6,7 @@ import os
 
 from vmctl import paths
 from vmctl.errors import UnavailableError
+from vmctl.linux import filetree
 from vmctl.run import CommandError, run, which
 
 _COMPILER = ("cc", "-O2", "-Wall", "-Wextra", "-Werror", "-static")
@@ -36,10 +37,9 @@ def _compile(sources: list[str], path: str, what: str) -> None:
     if which(_COMPILER[0]) is None:
         raise UnavailableError(f"{what} cannot be compiled: cc is not installed", hint=_HINT)
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    new = f"{path}.{os.getpid()}.new"
     try:
-        run([*_COMPILER, "-s", "-o", new, *sources], timeout_s=_COMPILE_S)
-        os.chmod(new, 0o755)  # it is copied into images, whose workloads have any user
-        os.replace(new, path)
+        with filetree.replacing(path) as new:
+            run([*_COMPILER, "-s", "-o", new, *sources], timeout_s=_COMPILE_S)
+            os.chmod(new, 0o755)  # it is copied into images, whose workloads have any user
     except CommandError as error:
         raise UnavailableError(f"{what} cannot be compiled", hint=_HINT, detail=error.output) from error

@@ -69,9 +69,8 @@ class Filter:
         if part == "\r\n":
             return "\n"
         colour = _COLOUR.fullmatch(part)
-        if colour is None or _CONCEALED in colour[1].replace(":", ";").split(
-            ";"
-        ):  # also as part of a colour: it is then lost
+        # also as part of a colour: it is then lost
+        if colour is None or _CONCEALED in colour[1].replace(":", ";").split(";"):
             return ""
         self._coloured = True
         return part

@@ -6,7 +6,6 @@ and a caller who wants to leave does not depend on it.
 
 from __future__ import annotations
 
-import errno
 import os
 import resource
 import select
@@ -19,7 +18,7 @@ from contextlib import ExitStack, suppress
 from vmctl.errors import CommandNotExecutableError, CommandNotFoundError, DeadlineError, StateError, VmctlError
 from vmctl.light import signal
 from vmctl.linux import relay, terminal
-from vmctl.linux.stdio import is_null, signals_to
+from vmctl.linux.stdio import NO_READER, is_null, signals_to
 from vmm import frames
 from vmm.frames import HEADER_BYTES, PAYLOAD_BYTES, WINDOW_BYTES, frame, numbers
 
@@ -30,7 +29,6 @@ _KILL_S = 2.0  # for the guest to report the end after SIGKILL
 _READ_BYTES = 1 << 16
 _PIPE_BYTES = 4096  # a pipe that poll(2) reports as writable takes so many without blocking: PIPE_BUF (pipe(7))
 _BACKGROUND_MS = 250  # between two looks whether this process may read from the terminal
-_NO_READER = (errno.EPIPE, errno.EIO)  # nobody wants the output any more; EIO: the terminal was closed
 
 
 class GoneError(VmctlError):
@@ -239,7 +237,7 @@ class _Session:
         try:
             output.write()
         except OSError as error:
-            if error.errno not in _NO_READER and self._error is None:
+            if error.errno not in NO_READER and self._error is None:
                 self._error = OSError(error.errno, f"the output could not be written: {error.strerror}")
             output.waiting.clear()
             output.open = False

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from images.store.image import Image, provided
 from vmctl.instances.folder import Home
 from vmctl.net import Link
-from vmctl.spec.workload import DEFAULT_PIDS, File, Tmpfs, Workload
+from vmctl.spec.workload import DEFAULT_PIDS, File, Tmpfs, Workload, depth
 from vmm import boot, files, keys, seed, system, userdata
 
 
@@ -33,8 +33,8 @@ def seed_of(work: Workload, home: Home, image: Image, link: Link | None, identit
 
 
 def _by_depth(work: Workload) -> list[Tmpfs]:
-    """Return the folders in memory in the order of their mounts: one at /data would hide one at /data/new."""
-    return sorted(work.tmpfs, key=lambda one: posixpath.normpath(one.target).count("/"))
+    """Return the folders in memory in the order of their mounts."""
+    return sorted(work.tmpfs, key=lambda one: depth(one.target))
 
 
 def pids(work: Workload, image: Image) -> int | None:

@@ -43,9 +43,7 @@ def _explained(inst: Instance, error: VmctlError) -> VmctlError:
         if time.monotonic() > deadline:
             return VmctlError(str(error), hint=f"`vmctl logs --boot {inst.name}` shows the guest's console")
         time.sleep(0.005)
-    return StateError(
-        f"{inst.name} has ended, and the command with it", hint=f"`vmctl logs {inst.name}` shows its last output"
-    )
+    return watch.command_lost(inst.name)
 
 
 def _by_ssh(inst: Instance, command: Command) -> int:
@@ -76,7 +74,7 @@ def _by_ssh(inst: Instance, command: Command) -> int:
 
 def _settings(inst: Instance, command: Command) -> Process:
     """Return the command with its settings; empty fields are taken from the workload."""
-    image, work = store.find(inst.state.image_digest or inst.work.image), inst.work._replace(command=command.argv)
+    image, work = store.find(inst.image), inst.work._replace(command=command.argv)
     main = process(image, work)
     env = {**main.env, **dict(command.env)}
     if command.tty:

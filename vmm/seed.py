@@ -72,13 +72,8 @@ def meta_data(instance_id: str, hostname: str, tmpfs: Sequence[Tmpfs] = (), shm_
     Only the small init reads the folders in memory, each a line `vmctl-tmpfs: OPTIONS PATH`.
     """
     shm = [] if shm_bytes is None else [f"vmctl-shm: {shm_bytes}"]
-    memory = [f"vmctl-tmpfs: {_options(one)} {one.target}" for one in tmpfs]
+    memory = [f"vmctl-tmpfs: {one.options()} {one.target}" for one in tmpfs]
     return "\n".join((f"instance-id: {instance_id}", f"local-hostname: {hostname}", *shm, *memory, ""))
-
-
-def _options(one: Tmpfs) -> str:
-    size = "" if one.size_bytes is None else f",size={one.size_bytes}"
-    return f"nosuid,nodev{',noexec' if one.noexec else ''},mode={one.mode:o}{size}"
 
 
 def network_config(address: Address | None) -> str:

@@ -5,7 +5,6 @@ For guests whose init is the image's: they have no agent (vmm/agent.py). What en
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import socket
@@ -14,11 +13,11 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
-from vmctl.errors import DeadlineError, StateError, VmctlError
+from vmctl.errors import DeadlineError, VmctlError
 from vmctl.linux import terminal
-from vmctl.linux.stdio import PASSED_ON, signals_to, write_all
+from vmctl.linux.stdio import NO_READER, PASSED_ON, signals_to, write_all
 from vmctl.net import connect
-from vmm import keys
+from vmm import keys, watch
 from vmm.attend import CHUNK_BYTES
 
 if TYPE_CHECKING:
@@ -30,7 +29,6 @@ TIMEOUT_S = 60.0  # systemd starts an sshd per connection, which takes 2 s in an
 CONNECT_TIMEOUT_S = 60.0  # in a booting system the network is up before sshd runs
 LOOK_S = 0.5  # between two looks whether the guest still runs: nothing closes a connection to a guest that is gone
 KILL_S = 2.0  # for the guest to report the end after SIGKILL
-NO_READER = (errno.EPIPE, errno.EIO)  # nobody wants the output any more; EIO: the terminal was closed
 NAMES = {number: signal.Signals(number).name.removeprefix("SIG") for number in (*PASSED_ON, signal.SIGKILL)}
 
 
@@ -163,10 +161,7 @@ def _wait(guest: Guest, ended: Callable[[], bool]) -> None:
         if time.monotonic() - looked > LOOK_S:
             looked = time.monotonic()
             if not guest.runs():
-                raise StateError(
-                    f"{guest.name} has ended, and the command with it",
-                    hint=f"`vmctl logs {guest.name}` shows its last output",
-                )
+                raise watch.command_lost(guest.name)
 
 
 def _start_feeding(channel: Channel) -> None:

@@ -17,6 +17,7 @@ from vmctl.errors import (
     CommandNotExecutableError,
     CommandNotFoundError,
     DeadlineError,
+    StateError,
     VmctlError,
 )
 from vmctl.instances.instance import Instance
@@ -225,6 +226,12 @@ def qemu_tail(inst: Instance) -> str:
     """Return the last messages of QEMU; libvirt writes the command line before them, which is left out."""
     lines = _lines(files.qemu_log(inst))
     return "\n".join(line for line in lines[-CONSOLE_TAIL_LINES:] if _QEMU in line or "error" in line)
+
+
+def command_lost(name: str) -> StateError:
+    """Return the error for a command whose guest has ended."""
+    hint = f"`vmctl logs {name}` shows its last output"
+    return StateError(f"{name} has ended, and the command with it", hint=hint)
 
 
 def cause(inst: Instance) -> tuple[Literal["exited", "failed"], str]:

@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     progress = output.Progress()
     try:
         image = commit.commit(
-            store.find(inst.state.image_digest or inst.work.image),  # the name may refer to another image by now
+            store.find(inst.image),
             lending.writable(inst, pause=not args.no_pause),
             args.image,
             origin=inst.name,

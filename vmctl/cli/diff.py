@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
     from images.store import store
 
     inst = instance.load(args.name)
-    image = store.find(inst.state.image_digest or inst.work.image)
+    image = store.find(inst.image)
     commit.require_layers(image, inst.name)
     with lending.writable(inst, pause=False) as writable:
         found = changes.changes(image.layers, writable)

@@ -17,4 +17,4 @@ def complete() -> None:
         with suppress(VmctlError, OSError):  # unreadable, being removed, or its image no longer exists
             inst = instance.load(name)
             if not any(entry["kind"] == leases.KIND for entry in inst.journal.entries()):
-                store.lease(inst.state.image_digest or inst.work.image, inst)
+                store.lease(inst.image, inst)

@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
 
 @contextmanager
 def shown() -> Iterator[engine.Progress]:
-    """Yield a function that shows the progress of a start ; its line on a terminal is removed at the end."""
+    """Yield a function that shows the progress of a start; its line on a terminal is removed at the end."""
     progress = output.Progress()
     try:
         yield _shown_on(progress)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import select
@@ -12,13 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from vmctl.light import signal
-from vmctl.linux.stdio import write_all
+from vmctl.linux.stdio import NO_READER, write_all
 
 _PART_BYTES = 65536
 _REST_BYTES = 1 << 20  # what a pipe can hold (pipe(7)); more than that after the end comes from other processes
 _GONE = select.POLLERR | select.POLLHUP
 _BACKGROUND_MS = 250  # between two looks whether this process may read from the terminal
-_NO_READER = (errno.EPIPE, errno.EIO)  # nobody wants the output any more; EIO: the terminal was closed
 
 
 def in_background(source: int) -> bool:
@@ -168,7 +166,7 @@ class Relay:
         try:
             write_all(self._targets[source], data)
         except OSError as error:
-            if error.errno not in _NO_READER:
+            if error.errno not in NO_READER:
                 what = f"the output could not be written: {error.strerror}"
                 self._error = self._error or OSError(error.errno, what)
             self.close(source)  # the workload gets SIGPIPE, or SIGHUP from its terminal

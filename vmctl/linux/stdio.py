@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import stat
@@ -12,6 +13,7 @@ from vmctl.light import signal
 
 PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 GRACE_S = 10  # from SIGHUP on: with its terminal a workload has lost who could end it
+NO_READER = (errno.EPIPE, errno.EIO)  # nobody wants the output any more; EIO: the terminal was closed
 _NULL = os.makedev(1, 3)  # Documentation/admin-guide/devices.txt
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _LEAST_LOG_BYTES = 128 << 10  # each part is larger than one write of the supervisor
 _MOST_BYTES = 1 << 62
+_OF_KERNEL = ("proc", "sys", "dev")  # folders of the root that vmctl sets up
 _MOST_SECONDS = 10 * 365 * 86400  # as in a duration
 
 
@@ -51,7 +52,7 @@ def check(work: Workload, called: Callable[[str], str] = key) -> None:
     """Raise SpecError if a value cannot be used; `called` returns how the error calls a key: by its flag, if any."""
     check_name(work.name)
     userid.check(work.user)
-    for rule in (_hostname, _tmpfs, _command, _env, _labels, _paths, _volumes, _numbers, _ready, _ports):
+    for rule in (_hostname, _tmpfs, _ulimits, _command, _env, _labels, _paths, _volumes, _numbers, _ready, _ports):
         for path, text, hint in rule(work):
             raise SpecError(f"{called(path)}: {text}", hint=hint)
     check_texts(
@@ -150,7 +151,7 @@ def check_volume_target(path: str) -> None:
     if _place(path) == "/":
         raise ValueError("a volume cannot be the whole root of the instance, /")
     first, *below = _place(path).split("/")[1:]
-    if first in ("proc", "sys", "dev") and (first, *below[:1]) != ("dev", "shm"):
+    if first in _OF_KERNEL and (first, *below[:1]) != ("dev", "shm"):
         raise ValueError(f"{path} is a place of the kernel, which vmctl sets up")
 
 
@@ -165,15 +166,15 @@ def _tmpfs(work: Workload) -> Iterator[Wrong]:
         where, place = f"tmpfs[{i}]", _place(one.target)
         if not is_plain(one.target):
             yield where, f"expected an absolute path without .., got {one.target!r}", ""
-        if place == "/" or place.split("/")[1] in ("proc", "sys", "dev"):
-            yield (
-                where,
-                f"{one.target} cannot be a folder in memory",
-                "use a folder such as /run; `shm_size` is /dev/shm",
-            )
+        if place == "/" or place.split("/")[1] in _OF_KERNEL:
+            hint = "use a folder such as /run; `shm_size` is /dev/shm"
+            yield where, f"{one.target} cannot be a folder in memory", hint
         if place in seen:
             yield where, f"the place {place} is given twice", "only the last one would be seen there"
         seen.add(place)
+
+
+def _ulimits(work: Workload) -> Iterator[Wrong]:
     names = [one.name for one in work.ulimits]
     for name in sorted({name for name in names if names.count(name) > 1}):
         yield "ulimits", f"{name} is given twice", ""

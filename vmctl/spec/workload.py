@@ -1,11 +1,13 @@
 """The workload: the typed, frozen form of a workload file, the same for every mode.
 
 These classes are named tuples, not dataclasses or msgspec structs: they are on the start path of `vmctl run`, where
-importing either of those would take longer than starting the container. `spec.py` derives the validator from them.
+importing either of those would take longer than starting the container. `specfields.py` derives the validator from
+them.
 """
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Mapping
 
 from vmctl import records
@@ -77,6 +79,16 @@ class Tmpfs(NamedTuple):
     size_bytes: Bytes | None = None
     mode: FileMode = FileMode(0o1777)
     noexec: bool = False
+
+    def options(self) -> str:
+        """Return the options of the mount (tmpfs(5))."""
+        size = "" if self.size_bytes is None else f",size={self.size_bytes}"
+        return f"nosuid,nodev{',noexec' if self.noexec else ''},mode={self.mode:o}{size}"
+
+
+def depth(place: str) -> int:
+    """Return how many folders a mount is below the root; those with fewer come first: /data would hide /data/new."""
+    return posixpath.normpath(place).count("/")
 
 
 class Ulimit(NamedTuple):
