@@ -172,8 +172,6 @@ def _read_from_parent(pipe: int, parent: int) -> bytes:
 _INIT = "/dev/.init"
 _IN_MEMORY = (("/run", "755"), ("/tmp", "1777"), ("/var/tmp", "1777"))  # with a read-only root
 _PLAIN = syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NODEV
-# Python ignores the first two, nohup(1) and a shell's & the others; they would stay ignored after exec.
-_IGNORED = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
 
 
 def enter_root(launch: Launch) -> None:
@@ -304,9 +302,7 @@ def execute(process: Process, user: identity.User, capabilities: int | None, sec
     CommandNotExecutableError or OSError.
     """
     env = {"HOME": user.home, **process.env}
-    for signum in _IGNORED:
-        signal.signal(signum, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    syscalls.reset_signals()
     for path in _candidates(process.argv[0], env):
         imagepath.check_program(path)
     identity.become(user, capabilities)

@@ -256,8 +256,7 @@ def _hold(failed: int) -> NoReturn:
         for number in range(3):
             os.dup2(null, number)
         syscalls.close_on_exec_from(3)
-        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
-            signal.signal(signum, signal.SIG_DFL)
+        syscalls.reset_signals()
         environment = {"PATH": "/usr/local/bin:/usr/bin:/bin"}
         words = ["sh", "-c", _WAIT_UNTIL_IDLE, "vmctl-holder", paths.instances_root()]
         os.execve("/bin/sh", words, environment)

@@ -11,6 +11,7 @@ import ctypes
 import os
 
 from vmctl import trace
+from vmctl.light import signal
 from vmctl.named import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ _AT_FDCWD = -100
 _SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}.get(os.uname().machine, 41)
 _SYS_KEYCTL, _KEYCTL_JOIN_SESSION_KEYRING = {"x86_64": 250, "aarch64": 219}.get(os.uname().machine, 219), 1
 _SYS_BPF = {"x86_64": 321, "aarch64": 280}.get(os.uname().machine, 280)
+_SYS_RT_SIGACTION = {"x86_64": 13, "aarch64": 134}.get(os.uname().machine, 134)
 
 _libc = ctypes.PyDLL(None, use_errno=True)
 _int, _long, _text, _pointer = ctypes.c_int, ctypes.c_ulong, ctypes.c_char_p, ctypes.c_void_p
@@ -228,6 +230,18 @@ def close_on_exec_from(first_fd: int) -> None:
 def join_session_keyring() -> None:
     """keyctl(2), KEYCTL_JOIN_SESSION_KEYRING: replace the session keyring of this process by a new one without name."""
     _checked(_syscall(_SYS_KEYCTL, _KEYCTL_JOIN_SESSION_KEYRING, None), "keyctl")
+
+
+def reset_signals() -> None:
+    """Give each signal its default action, which execve(2) keeps; the mask of blocked signals becomes empty.
+
+    rt_sigaction(2) by its number, since the C library refuses 32 and 33, which a caller may nevertheless ignore.
+    """
+    default = bytes(32)  # struct sigaction of the kernel: SIG_DFL, no flags, an empty mask
+    for signum in range(1, 65):
+        if signum not in (9, 19):  # SIGKILL and SIGSTOP have no other action
+            _checked(_syscall(_SYS_RT_SIGACTION, signum, default, None, ctypes.c_size_t(8)), "rt_sigaction")
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 class _OpenHow(ctypes.Structure):
