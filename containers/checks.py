@@ -24,8 +24,9 @@ def problems(work: Workload, *, namespaced: bool) -> Iterator[Problem]:
             check(work)
         except VmctlError as error:
             yield Problem(str(error), error.hint)
-    if not namespaced and work.network == "none":
-        yield Problem("network: none needs a network namespace, and mode host has none", hint="use --mode container")
+    if not namespaced and work.network not in ("bridge", "host"):
+        what = work.network if isinstance(work.network, str) else "with a mapping"
+        yield Problem(f"network: {what} needs a network namespace, and mode host has none", hint="use --mode container")
     if not namespaced:
         yield from _host_keys(work)
     if not namespaced or work.network == "host":

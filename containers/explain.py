@@ -32,7 +32,7 @@ def steps(work: Workload, *, namespaced: bool) -> Iterator[Step]:
     layers = [mounts.mount_point(layer.key) for layer in image.stack]
     directory = os.path.join(paths.instances_root(), work.name)
     flags = preparation.namespaces(work) if namespaced else 0
-    launch = preparation.launch(work, image, layers, directory, Cgroup(f"{work.name}.ID"), None, flags)
+    launch = preparation.launch(work, image, layers, directory, Cgroup(f"{work.name}.ID"), (), flags)
     for layer, target in zip(image.stack, layers, strict=True):
         yield Step(
             "layer",
@@ -94,8 +94,10 @@ def _clone(launch: Launch) -> Iterator[Step]:
 def _network(work: Workload, flags: int) -> Iterator[Step]:
     if not flags & syscalls.CLONE_NEWNET:
         yield Step("network", "no network namespace", "it shares the host's interfaces and ports")
-    elif work.network == "bridge":
-        yield Step("network", "ip link add type veth, one end on the bridge, the other eth0 inside", "a virtual cable")
+    elif work.joined():
+        for number, one in enumerate(work.joined()):
+            raw = f"ip link add type veth, one end on the bridge of {one.name}, the other eth{number} inside"
+            yield Step("network", raw, "a virtual cable")
     else:
         yield Step("network", "ip link set lo up", "only the loopback interface")
     for port in work.ports:

@@ -63,7 +63,7 @@ class Launch(NamedTuple):
     provided: tuple[File, ...]  # files that hide those of the image
     process: Process
     hostname: str
-    link: Link | None
+    links: tuple[Link, ...]
     init: str | None  # path on the host of a reaper that runs as PID 1 and starts the command
     tty: bool  # whether the command gets a terminal of the container's devpts
     first_id: int | None  # id of the host that is 0 inside; None: no user namespace
@@ -145,9 +145,10 @@ def _child(
             _write_file(file)
         if launch.namespaces & syscalls.CLONE_NEWUTS:
             syscalls.sethostname(launch.hostname)
-        if launch.link is not None:
+        if launch.links:
             _read_from_parent(plugged, parent)
-            launch.link.network.configure_inside(launch.link)
+            for link in launch.links:
+                link.network.configure_inside(link)
         elif launch.namespaces & syscalls.CLONE_NEWNET:
             netlink.apply(netlink.set_up("lo"))
         if launch.read_only:

@@ -12,7 +12,7 @@ from containers.launch import NAMESPACES, Launch, Written
 from images.layer import mounts
 from images.store import store
 from images.store.image import Image, ending, process, provided
-from vmctl import trace
+from vmctl import net, trace
 from vmctl.errors import SpecError, UnavailableError
 from vmctl.instances.instance import Instance
 from vmctl.linux import devices, syscalls, usernamespace
@@ -36,27 +36,24 @@ def prepare(inst: Instance, *, namespaced: bool, tty: bool) -> Launch:
         inst.journal.record("mount", path=inst.path("rootfs"))
     if not flags & syscalls.CLONE_NEWNET:
         inst.state.address = "127.0.0.1"
-    link = None
-    if namespaced:
-        link = attach(inst.work.network, inst, inst.journal, inst.state.address)
-    if link is not None:
-        inst.state.address, inst.state.mac = link.address, link.mac
+    links = attach(inst.work, inst, inst.journal, inst.places()) if namespaced else ()
+    inst.attached(links)
     cgroup = Cgroup(inst.cgroup)
     inst.journal.record("cgroup", name=inst.cgroup)  # after the objects its processes use: undone before them
     cgroup.create(_enforceable(inst, cgroup), inst.directory)
-    ready = launch(inst.work, image, layers, inst.directory, cgroup, link, flags)._replace(tty=tty)
-    ready = ready._replace(provided=_provided(inst, flags))
+    ready = launch(inst.work, image, layers, inst.directory, cgroup, links, flags)._replace(tty=tty)
+    ready = ready._replace(provided=_provided(inst, links, flags))
     return _with_mounts(inst, ready) if namespaced or ready.volumes else ready
 
 
-def _provided(inst: Instance, flags: int) -> tuple[File, ...]:
+def _provided(inst: Instance, links: tuple[Link, ...], flags: int) -> tuple[File, ...]:
     """Return the files that the image leaves to us; only in the host's network the host's name servers are in reach."""
-    name_servers = ""
+    name_servers = net.name_servers(links)
     if not flags & syscalls.CLONE_NEWNET:
         with suppress(OSError), open("/etc/resolv.conf", encoding="utf-8", errors="replace") as file:
             name_servers = file.read(1 << 16)
     hostname = inst.work.hostname or inst.work.name if flags & syscalls.CLONE_NEWUTS else os.uname().nodename
-    return provided(inst.work, hostname, inst.state.address, name_servers)
+    return provided(inst.work, hostname, inst.state.address, name_servers, net.hosts(links))
 
 
 def _with_mounts(inst: Instance, launch: Launch) -> Launch:
@@ -108,7 +105,7 @@ def resume(inst: Instance, *, namespaced: bool) -> Launch:
     first_id = userns.first_id(inst)
     if first_id is None:  # its workload may be of a vmctl in which `host` was the default
         flags &= ~syscalls.CLONE_NEWUSER
-    return launch(inst.work, image, [], inst.directory, Cgroup(inst.cgroup), None, flags)._replace(first_id=first_id)
+    return launch(inst.work, image, [], inst.directory, Cgroup(inst.cgroup), (), flags)._replace(first_id=first_id)
 
 
 def launch(
@@ -117,7 +114,7 @@ def launch(
     layers: list[str],
     directory: str,
     cgroup: Cgroup,
-    link: Link | None,
+    links: tuple[Link, ...],
     flags: int,
 ) -> Launch:
     """Return the launch of a workload; makes nothing."""
@@ -134,7 +131,7 @@ def launch(
         provided=(),
         process=process(image, work),
         hostname=work.hostname or work.name,
-        link=link,
+        links=links,
         init=reaper() if work.init else None,
         tty=False,
         capabilities=capabilities,

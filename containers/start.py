@@ -227,8 +227,9 @@ def _await_exec(
     inst: Instance, launch: Launch, pid: int, created_ns: int, pipes: Pipes, channel: Channel | None = None
 ) -> int | None:
     inst.state.pid, inst.state.pid_start = pid, processes.start_time(pid)
-    if launch.link is not None:
-        _plug(inst, launch.link, pid, pipes)
+    if launch.links:
+        for link in launch.links:
+            _plug(inst, link, pid, pipes)
         with suppress(BrokenPipeError):  # the container has exited meanwhile: the reason is read below
             os.write(pipes.plugged.write, b"p")
     master = channel.receive() if channel is not None else None

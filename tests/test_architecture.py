@@ -22,7 +22,8 @@ ALLOWED = {
 # room -> the modules below it: the only modules of ours that it may import, except its own
 BELOW = {
     "vmctl/linux": "vmctl.errors vmctl.light vmctl.named vmctl.trace",
-    "vmctl/net": "vmctl.errors vmctl.journal vmctl.linux vmctl.named vmctl.paths vmctl.spec vmctl.trace",
+    "vmctl/net": "vmctl.errors vmctl.ids vmctl.journal vmctl.light vmctl.linux vmctl.named vmctl.paths vmctl.records "
+    "vmctl.run vmctl.spec vmctl.trace",
     "vmctl/logs": "",
     "vmctl/spec": "vmctl.errors vmctl.light vmctl.named vmctl.oldforms vmctl.records",
     "vmctl/instances": "vmctl.errors vmctl.ids vmctl.journal vmctl.leases vmctl.light vmctl.linux vmctl.named "

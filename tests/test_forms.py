@@ -94,7 +94,7 @@ def test_a_missing_key_has_its_default():
         ('{"name": "a", "image": "b", "command": "sh"}', "command is damaged"),
         ('{"name": "a", "image": "b", "command": [1]}', "command is damaged"),
         ('{"name": "a", "image": "b", "env": {"A": 1}}', "env is damaged"),
-        ('{"name": "a", "image": "b", "network": "moon"}', "network is damaged"),
+        ('{"name": "a", "image": "b", "network": 7}', "network is damaged"),
         ('{"name": "a", "image": "b", "files": [{"content": "x"}]}', "the key path is missing"),
         ('{"name": "a", "image": "b", "resources": {"memory_bytes": true}}', "memory_bytes is damaged"),
         ("[1, 2, 3]", "is damaged"),

@@ -17,12 +17,12 @@ FILES = [
     seed.limits_file(128),
     seed.workload_script(seed.workload_words(["httpd", "-f"], {"GREETING": "it's  $HOME"}, "/", "1000:1000")),
 ]
-ADDRESS = seed.Address("52:54:00:4d:00:02", "10.77.0.2", 16, "10.77.0.1")
+ADDRESS = seed.Address("eth0", "52:54:00:4d:00:02", "10.77.0.2", 16, "10.77.0.1")
 IDENTITY = seed.Identity(PUBLIC, PRIVATE, PUBLIC)
 SEED = seed.Seed(
     user_data=seed.user_data(IDENTITY, FILES),
     meta_data=seed.meta_data("vmctl-0123abcd", "web"),
-    network_config=seed.network_config(ADDRESS),
+    network_config=seed.network_config([ADDRESS]),
 )
 
 
@@ -32,7 +32,7 @@ def test_golden(name):
 
 
 def test_network_config_without_a_network():
-    compare("seed/network-config-none", seed.network_config(None))
+    compare("seed/network-config-none", seed.network_config([]))
 
 
 def test_cloud_init_takes_the_user_data(tmp_path):
@@ -52,7 +52,7 @@ def test_cloud_init_is_a_judge(tmp_path):
 def test_network_config_is_netplan_version_2(address):
     import yaml
 
-    config = yaml.safe_load(seed.network_config(address))
+    config = yaml.safe_load(seed.network_config([address] if address else []))
     assert config["version"] == 2
     expected = {
         "match": {"macaddress": ADDRESS.mac},

@@ -25,7 +25,7 @@ Progress = Callable[[Instance, str], None]
 
 def problems(work: Workload, backend: Backend) -> list[Problem]:
     """Return all problems of running `work` in this mode; changes nothing."""
-    return [*_limit_problems(), *backend.check(work), *_port_problems(work, backend)]
+    return [*_limit_problems(), *backend.check(work), *_network_problems(work, backend), *_port_problems(work, backend)]
 
 
 def check(work: Workload, backend: Backend) -> None:
@@ -46,6 +46,14 @@ def _limit_problems() -> list[Problem]:
             Problem(f"only {limit} files may be open at a time, {LEAST_FILES} are needed", f"ulimit -n {LEAST_FILES}")
         ]
     return []
+
+
+def _network_problems(work: Workload, backend: Backend) -> list[Problem]:
+    if work.network in ("bridge", "none", "host") or not backend.features.own_network:
+        return []
+    from vmctl.net import refusals
+
+    return [Problem(str(error), error.hint) for error in refusals(work)]
 
 
 def _port_problems(work: Workload, backend: Backend) -> list[Problem]:

@@ -81,7 +81,7 @@ def _image(work: Workload) -> Iterator[Problem]:
         image = store.find(work.image)
         if image.architecture != architecture():
             yield Problem(f"the image {work.image} is for {image.architecture}, this host is {architecture()}")
-        check_files(image, domain.LAYERS_MAX)
+        check_files(image, domain.layers_max(len(work.joined())))
         yield from _boot(work, image)
     except VmctlError as error:
         yield Problem(str(error), error.hint)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from images.store.image import Image, provided
 from vmctl.instances.folder import Home
-from vmctl.net import Link
+from vmctl.net import Link, hosts, name_servers
 from vmctl.spec.workload import DEFAULT_PIDS, File, Tmpfs, Workload, depth
 from vmm import boot, files, keys, seed, system, userdata
 
@@ -18,16 +18,21 @@ def keys_of(home: Home) -> seed.Identity:
     return seed.Identity(client.public, host.private, host.public)
 
 
-def seed_of(work: Workload, home: Home, image: Image, link: Link | None, identity: seed.Identity) -> seed.Seed:
+def seed_of(
+    work: Workload, home: Home, image: Image, links: Sequence[Link], identity: seed.Identity
+) -> seed.Seed:
     """Return the guest's configuration with these keys. Raises SpecError if the user's user-data is invalid."""
-    address = seed.Address(link.mac, link.address, link.prefix, link.gateway) if link else None
+    addresses = [
+        seed.Address(link.inside, link.mac, link.address, link.prefix, link.gateway, link.resolver) for link in links
+    ]
     kind = boot.kind(image, work)
     direct, hostname = kind == boot.DIRECT, work.hostname or home.name
-    given = provided(work, hostname, address and address.address) if kind != boot.DISK else ()
+    first = links[0].address if links else None
+    given = provided(work, hostname, first, name_servers(links), hosts(links)) if kind != boot.DISK else ()
     return seed.Seed(
         user_data=(_direct if direct else _system)(work, image, identity, _renamed(given)),
         meta_data=seed.meta_data(f"vmctl-{home.id}", hostname, _by_depth(work), work.shm_size_bytes),
-        network_config=seed.network_config(address),
+        network_config=seed.network_config(addresses),
         vendor_data="" if direct else system.VENDOR_DATA,
     )
 

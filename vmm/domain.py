@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 QEMU_NAMESPACE = "http://libvirt.org/schemas/domain/qemu/1.0"
 KIB = 1024
 MANY_DISKS = 24  # the root bus has a slot for each of up to this many disks, next to the other devices
-# 29 slots, four of them for other devices, eight disks in each; three disks are not layers
-LAYERS_MAX = (29 - 4) * 8 - 3
+_SLOTS, _OTHERS = 29, 3  # of the root bus, and how many have devices that are neither disks nor network interfaces
 
 
 class Nic(NamedTuple):
-    """The guest's network interface and the tap device it is connected to."""
+    """A network interface of the guest and the tap device it is connected to."""
 
     tap: str
     mac: str
+    mtu: int = 1500  # of the network, which the guest's driver is told
 
 
 class Machine(NamedTuple):
@@ -45,7 +45,7 @@ class Machine(NamedTuple):
     uid: int | None = 0  # QEMU runs as this user of the host; None: as the one who starts it
     stdin: tuple[str, str] | None = None  # (port name, unix socket)
     agent: tuple[str, str] | None = None  # the same; None for a guest without our agent
-    nic: Nic | None = None
+    nics: tuple[Nic, ...] = ()
     kernel: str = ""  # empty: the firmware boots the disk
     initrd: str = ""
     cmdline: str = ""
@@ -55,6 +55,11 @@ class Machine(NamedTuple):
 def machine_uuid(instance_id: str) -> str:
     """Return the UUID of an instance's domain. It is the same at each start: the guest's machine-id depends on it."""
     return str(uuid.uuid5(uuid.NAMESPACE_OID, f"vmctl-{instance_id}"))
+
+
+def layers_max(nics: int) -> int:
+    """Return how many layers a guest can have: eight disks share a slot, three of which are not layers."""
+    return (_SLOTS - _OTHERS - max(1, nics)) * 8 - 3
 
 
 def vcpus(cpus: float | None) -> int:
@@ -128,8 +133,7 @@ def _devices(machine: Machine) -> Element:
     element.extend(_disks(machine))
     element.append(_element("controller", type="usb", model="none"))
     element.append(_element("controller", type="virtio-serial", index="0"))
-    if machine.nic:
-        element.append(_interface(machine.nic))
+    element.extend(map(_interface, machine.nics))
     element.append(_console(machine.console))
     element.extend(_output(name, path) for name, path in machine.outputs)
     element.append(_fifo(*machine.control))
@@ -184,6 +188,8 @@ def _interface(nic: Nic) -> Element:
     element.append(_element("mac", address=nic.mac))
     element.append(_element("target", dev=nic.tap, managed="no"))
     element.append(_element("model", type="virtio"))
+    if nic.mtu != 1500:
+        element.append(_element("mtu", size=str(nic.mtu)))
     element.append(_element("rom", enabled="no"))  # no network boot
     return element
 
@@ -242,7 +248,8 @@ def _on_root_bus(devices: Element) -> Element:
     """
     single = [child for child in devices if child.tag in ("interface", "memballoon", "rng") or _is_virtio_serial(child)]
     disks = [child for child in devices if child.tag == "disk"]
-    per_slot = 8 if len(disks) > MANY_DISKS else 1
+    nics = sum(device.tag == "interface" for device in single)
+    per_slot = 8 if len(disks) + max(0, nics - 1) > MANY_DISKS else 1
     slots, slot = iter(range(2, 31)), 0  # 0 is the host bridge, 1 is left for a display, 31 is the chipset
     for number, disk in enumerate(disks):
         function = number % per_slot

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from tempfile import TemporaryDirectory
 
 from images.kernels import kernel as kernels
@@ -14,7 +14,7 @@ from vmctl import ids
 from vmctl.backend import Step
 from vmctl.instances.folder import Home
 from vmctl.linux import syscalls
-from vmctl.net import Link, network_of
+from vmctl.net import Link, preview
 from vmctl.spec.workload import Workload
 from vmm import accelerator, boot, configure, confinement, disk, domain, files, guest, launcher, preparation, seed
 from vmm.choices import Choices
@@ -26,18 +26,16 @@ def steps(work: Workload, choices: Choices) -> Iterator[Step]:
     """Yield the steps in their order; changes nothing."""
     image = store.find(work.image)
     home = Home(work.name, "0" * 8)
-    network = network_of(work.network)
-    link = network.preview(home) if network else None
+    links = preview(work, home)
     kind = boot.kind(image, work)
     machine = preparation.machine_of(work, home, image, _accelerator(choices.accel, work.vm.kernel))
     if kind == boot.DISK:
         yield from _whole_disk(work, home, image)
     else:
         yield from _artefacts(work, home, image, kind)
-    if link:
-        yield _tap(link)
-    yield _seed(work, home, image, link)
-    yield from _domain(machine, link)
+    yield from map(_tap, links)
+    yield _seed(work, home, image, links)
+    yield from _domain(machine, links)
     if kind != boot.DIRECT:
         yield Step("cloud-init", _AWAITED, "`up` waits until it has finished; if it has errors, the start fails")
 
@@ -77,16 +75,15 @@ def _tap(link: Link) -> Step:
     return Step("tap device", commands, "in the network namespace of the bridge; the host's network is not changed")
 
 
-def _seed(work: Workload, home: Home, image: Image, link: Link | None) -> Step:
-    written = configure.seed_of(work, home, image, link, seed.Identity(KEY, "<made at the start>", KEY))
+def _seed(work: Workload, home: Home, image: Image, links: Sequence[Link]) -> Step:
+    written = configure.seed_of(work, home, image, links, seed.Identity(KEY, "<made at the start>", KEY))
     text = "\n".join(f"# {name}\n{content}" for name, content in written.files().items())
     return Step(f"cloud-init seed {files.seed(home)}", text, "an ISO labelled cidata: the guest's only configuration")
 
 
-def _domain(machine: domain.Machine, link: Link | None) -> Iterator[Step]:
-    machine = machine._replace(uid=ids.FIRST)
-    if link:
-        machine = machine._replace(nic=domain.Nic(link.device, link.mac))
+def _domain(machine: domain.Machine, links: Sequence[Link]) -> Iterator[Step]:
+    nics = tuple(domain.Nic(link.device, link.mac, link.mtu) for link in links)
+    machine = machine._replace(uid=ids.FIRST, nics=nics)
     xml = domain.domain_xml(machine)
     yield Step("domain XML", xml, "the guest's hardware, given to libvirt")
     yield Step("confinement", confinement.summary(machine.uid), "QEMU emulates devices for a hostile guest")

@@ -30,7 +30,7 @@ class StartRequest(NamedTuple):
     name: str
     xml: str
     cgroup: str
-    network: str  # the key `network` of the workload file
+    network: str  # the name of its first network, or `none`
     cell: Cell | None  # how QEMU is confined; None if a libvirt daemon starts it
 
 

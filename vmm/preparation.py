@@ -75,15 +75,13 @@ def _prepare(inst: Instance, choices: Choices) -> tuple[domain.Machine, Cell | N
         launcher = _launcher(inst, choices, chosen.name)
         stack.callback(launcher.close)
         _make_cgroup(inst)
-        link = attach(work.network, inst, inst.journal, inst.state.address)
-        tap = link.network.make_tap(link) if link else ""
+        links = attach(work, inst, inst.journal, inst.places())
+        nics = tuple(domain.Nic(link.network.make_tap(link), link.mac, link.mtu) for link in links)
         _make_disk(inst, image)
-        seed.write_iso(files.seed(inst), configure.seed_of(work, inst, image, link, configure.keys_of(inst)))
+        seed.write_iso(files.seed(inst), configure.seed_of(work, inst, image, links, configure.keys_of(inst)))
         _make_ports(inst)
-        machine = machine_of(work, inst, image, chosen.name, kernel)
-        if link:
-            inst.state.address, inst.state.mac = link.address, link.mac
-            machine = machine._replace(nic=domain.Nic(tap, link.mac))
+        machine = machine_of(work, inst, image, chosen.name, kernel)._replace(nics=nics)
+        inst.attached(links)
         cell = None if choices.daemon_uri else _confine(inst, image, machine)
         machine = machine._replace(uid=cell.uid if cell else 0)
         why = f"the libvirt daemon {choices.daemon_uri} starts it, and vmctl cannot confine it"

@@ -36,12 +36,14 @@ class SeedFile(NamedTuple):
 
 
 class Address(NamedTuple):
-    """The address of the guest's only interface, which is identified by its MAC."""
+    """The address of an interface of the guest, which is identified by its MAC."""
 
+    name: str  # that the interface gets
     mac: str
     address: str
     prefix: int
-    gateway: str
+    gateway: str  # empty: it is not the way out
+    resolver: str = ""  # address of a name server, if there is one
 
 
 class Identity(NamedTuple):
@@ -76,23 +78,25 @@ def meta_data(instance_id: str, hostname: str, tmpfs: Sequence[Tmpfs] = (), shm_
     return "\n".join((f"instance-id: {instance_id}", f"local-hostname: {hostname}", *shm, *memory, ""))
 
 
-def network_config(address: Address | None) -> str:
-    """Return the network-config, version 2 (netplan's format); `address` is None for a guest without a network."""
-    if address is None:
+def network_config(addresses: Sequence[Address]) -> str:
+    """Return the network-config, version 2 (netplan's format), for the interfaces of a guest."""
+    if not addresses:
         return "version: 2\nethernets: {}\n"
+    return "version: 2\nethernets:\n" + "".join(map(_interface, addresses))
+
+
+def _interface(one: Address) -> str:
+    """Return an interface; the small init takes the lines that begin with `-` for addresses and routes."""
+    route = f'    routes:\n    - to: "0.0.0.0/0"\n      via: {_quoted(one.gateway)}\n' if one.gateway else ""
+    resolver = f"    nameservers: {{addresses: [{_quoted(one.resolver)}]}}\n" if one.resolver else ""
     return f"""\
-version: 2
-ethernets:
-  eth0:
+  {one.name}:
     match:
-      macaddress: {_quoted(address.mac)}
-    set-name: eth0
+      macaddress: {_quoted(one.mac)}
+    set-name: {one.name}
     addresses:
-    - {_quoted(f"{address.address}/{address.prefix}")}
-    routes:
-    - to: "0.0.0.0/0"
-      via: {_quoted(address.gateway)}
-"""
+    - {_quoted(f"{one.address}/{one.prefix}")}
+{route}{resolver}"""
 
 
 def user_data(identity: Identity, files: Sequence[SeedFile]) -> str:

@@ -47,7 +47,8 @@ class GuestStart:
         xml = domain.domain_xml(machine)
         write_atomic(files.domain(inst), xml)
         try:
-            request = StartRequest(machine.name, xml, inst.cgroup, inst.work.network, self._cell)
+            networks = [one.name for one in inst.work.joined()]
+            request = StartRequest(machine.name, xml, inst.cgroup, networks[0] if networks else "none", self._cell)
             actual = self._launcher.create(request)
         except VmctlError as error:
             error.detail = error.detail or watch.qemu_tail(inst)

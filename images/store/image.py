@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import posixpath
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from vmctl.errors import SpecError, VmctlError
 from vmctl.light import signal
@@ -143,13 +143,21 @@ PROVIDED = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
 TMP = "/tmp"  # created if it is missing
 
 
-def provided(work: Workload, hostname: str, address: str | None, name_servers: str = "") -> tuple[File, ...]:
+def provided(
+    work: Workload,
+    hostname: str,
+    address: str | None,
+    name_servers: str = "",
+    known: Sequence[tuple[str, str]] = (),
+) -> tuple[File, ...]:
     """Return the files that hide those of the image, but for those that the workload has itself.
 
     `name_servers` is the content of /etc/resolv.conf: empty if no name server can be reached, so that a look-up fails
-    at once. `address` is the instance's, None without a network (hosts(5), resolv.conf(5)).
+    at once. `address` is the instance's, None without a network; `known` has more lines of hosts, as address and names
+    (hosts(5), resolv.conf(5)).
     """
     hosts = f"127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n{address or '127.0.0.1'}\t{hostname}\n"
+    hosts += "".join(f"{at}\t{names}\n" for at, names in known if (at, names) != (address, hostname))
     own = {posixpath.normpath(path) for path in (*(f.path for f in work.files), *(v.target for v in work.volumes))}
     contents = zip(PROVIDED, (hosts, f"{hostname}\n", name_servers), strict=True)
     return tuple(File(path, content) for path, content in contents if path not in own)

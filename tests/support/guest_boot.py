@@ -19,7 +19,7 @@ from vmm import disk, guest, keys, seed
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 MAC = "52:54:00:12:34:56"
 # what QEMU's user-mode network gives a guest
-ADDRESS = seed.Address(MAC, "10.0.2.15", 24, "10.0.2.2")
+ADDRESS = seed.Address("eth0", MAC, "10.0.2.15", 24, "10.0.2.2")
 
 
 class Outcome(NamedTuple):
@@ -67,7 +67,7 @@ class Guest:
         words = seed.workload_words(argv, {"PATH": PATH, **(env or {})}, workdir, user)
         identity = seed.Identity(self.client_key.public, self.host_key.private, self.host_key.public)
         user_data = seed.user_data(identity, [*files, seed.workload_script(words)])
-        texts = seed.Seed(user_data, seed.meta_data("i-1", "guest"), seed.network_config(address))
+        texts = seed.Seed(user_data, seed.meta_data("i-1", "guest"), seed.network_config([address] if address else []))
         seed.write_iso(self.path("seed"), texts)
 
     def command(self) -> list[str]:

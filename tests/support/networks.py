@@ -13,8 +13,8 @@ from vmctl.run import run, which
 
 def attach(inst):
     """Give an instance its place in the network as a backend does."""
-    link = net.attach(inst.work.network, inst, inst.journal, inst.state.address)
-    inst.state.address, inst.state.mac = link.address, link.mac
+    (link,) = net.attach(inst.work, inst, inst.journal, inst.places())
+    inst.attached([link])
     return link
 
 

@@ -95,8 +95,8 @@ def _references(value: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for one in value.get("anyOf", [value]):
         if "$ref" in one:
             yield one["$ref"], ""
-        elif "$ref" in one.get("items", {}):
-            yield one["items"]["$ref"], "[]"
+        elif "items" in one:
+            yield from ((reference, f"[]{below}") for reference, below in _references(one["items"]))
 
 
 def _default(value: object) -> str:
@@ -121,7 +121,9 @@ def _one_kind(value: dict[str, Any]) -> str:
     if "$ref" in value:
         return "mapping"
     if value["type"] == "array":
-        return f"list of {'mappings' if '$ref' in value['items'] else 'texts' + _examples(value['items'])}"
+        kinds = value["items"].get("anyOf", [value["items"]])
+        words = dict.fromkeys("mappings" if "$ref" in kind else f"texts{_examples(kind)}" for kind in kinds)
+        return f"list of {' or '.join(words)}"
     if value["type"] == "object":
         return "mapping of names to texts"
     names = {"string": "text", "integer": "number", "number": "number", "boolean": "`true`, `false`"}

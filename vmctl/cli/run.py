@@ -31,6 +31,10 @@ FLAGS = {
     "resources.pids": "--pids",
     "resources.disk": "--disk",
     "network": "--network",
+    "network.networks": "--network",
+    "network.networks.address": "--ip",
+    "network.networks.aliases": "--network",
+    "network.aliases": "--network-alias",
     "restart": "--restart",
     "hostname": "--hostname",
     "tmpfs": "--tmpfs",
@@ -157,8 +161,21 @@ def _add_environment(parser: ArgumentParser) -> None:
         help="mount a file or folder of the host",
     )
     parser.add_argument(
-        "--network", choices=("bridge", "none", "host"), default="bridge", help="network (default: bridge)"
+        "--network",
+        "--net",
+        action="append",
+        default=[],
+        metavar="NAME[:alias=A,ip=B]",
+        help="network: none, host or a name of `vmctl network ls`; several of them are possible (default: bridge)",
     )
+    parser.add_argument(
+        "--network-alias",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="one more name by which the other instances of its networks find it",
+    )
+    parser.add_argument("--ip", metavar="ADDRESS", help="its address in the first network (default: the first free one)")
     parser.add_argument(
         "--userns",
         choices=("auto", "host"),
@@ -257,7 +274,7 @@ def _workload(args: Namespace) -> Workload:
         "ports": args.publish,
         "volumes": args.volume,
         "resources": {"cpus": args.cpus, "memory": args.memory, "pids": args.pids, "disk": args.disk},
-        "network": args.network,
+        "network": flags.networks(args.network, args.network_alias, args.ip),
         "init": args.init,
         "read_only": args.read_only,
         "restart": args.restart,

@@ -21,7 +21,10 @@ from vmctl.spec.rules import check_name, is_name
 from vmctl.spec.workload import Workload
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any, Literal
+
+    from vmctl.net import Link
 
 _OF_ALL_RUNS = (
     "id",
@@ -30,6 +33,7 @@ _OF_ALL_RUNS = (
     "image_digest",
     "address",
     "mac",
+    "links",
     "boot",
     "stop_s",
     "stop_signal",
@@ -63,6 +67,7 @@ class State:
     image_digest: str | None = None
     address: str | None = None
     mac: str | None = None
+    links: dict[str, Any]  # address in each network, by the name of the network
     accelerator: str | None = None
     boot: str | None = None  # how a guest boots: direct | system | disk
     stop_signal: int = signal.SIGTERM  # by which `stop` asks the workload to end
@@ -81,6 +86,7 @@ class State:
 
     def __init__(self, **values: Any) -> None:
         self.warnings, self.weakened, self.options, self.limits, self.own = [], [], {}, {}, {}
+        self.links = {}
         vars(self).update(values)
 
     @classmethod
@@ -119,6 +125,17 @@ class Instance(Folder):
     def image(self) -> str:
         """The image: its digest once it was started, because the name may belong to another image by now."""
         return self.state.image_digest or self.work.image
+
+    def places(self) -> dict[str, str]:
+        """Return the address that the instance had at its last start in each network, by the network's name."""
+        old = {"bridge": self.state.address} if self.state.address else {}
+        return {name: address for name, address in (self.state.links or old).items() if isinstance(address, str)}
+
+    def attached(self, links: Sequence[Link]) -> None:
+        """Record the places that the instance has got in its networks, for this start and later ones."""
+        self.state.links = {link.network.called: link.address for link in links}
+        if links:
+            self.state.address, self.state.mac = links[0].address, links[0].mac
 
     def has_output(self) -> bool:
         """Return whether the workload has written to its logs since this start."""

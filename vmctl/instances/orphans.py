@@ -21,7 +21,7 @@ from vmctl.instances.folder import Home
 from vmctl.linux import cgroups, filetree, locks, mountinfo, processes, usernamespace
 from vmctl.named import NamedTuple
 from vmctl.needs import Orphan
-from vmctl.net import bridge, switch
+from vmctl.net import catalog, switch
 
 _ID = re.compile(r"[0-9a-f]{8}")
 
@@ -166,7 +166,7 @@ def _addresses() -> Found:
 
     def found(known: Known) -> list[Orphan]:
         orphans = [
-            Orphan("address", address, partial(bridge.DEFAULT.clear, address))
+            Orphan("address", address, partial(_clear, address))
             for address, owner in seen.items()
             if not known.owns(owner)
         ]
@@ -175,6 +175,10 @@ def _addresses() -> Found:
         return orphans
 
     return found
+
+
+def _clear(address: str) -> None:
+    catalog.containing(address).clear(address)
 
 
 def _remove_switch() -> None:

@@ -19,7 +19,7 @@ NLM_F_REQUEST, NLM_F_ACK, NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE = 0x1, 0x4, 0x
 NLMSG_ERROR = 2
 NETLINK_ROUTE, NETLINK_NETFILTER = 0, 12
 NFNL_SUBSYS_NFTABLES, _NFNL_BATCH = 10, (0x10, 0x11)  # NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END
-IFLA_ADDRESS, IFLA_IFNAME, IFLA_MASTER, IFLA_LINKINFO, IFLA_NET_NS_PID = 1, 3, 10, 18, 19
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_LINKINFO, IFLA_NET_NS_PID = 1, 3, 4, 10, 18, 19
 IFLA_INFO_KIND, IFLA_INFO_DATA, VETH_INFO_PEER = 1, 2, 1
 IFLA_BR_FORWARD_DELAY, IFLA_BR_STP_STATE, IFLA_BR_MCAST_SNOOPING = 1, 5, 23
 IFA_ADDRESS, IFA_LOCAL, NDA_DST, NDA_LLADDR, RTA_GATEWAY, RTA_OIF = 1, 2, 1, 2, 5, 4
@@ -100,35 +100,40 @@ def apply(*requests: Request) -> None:
         connection.close()
 
 
-def new_bridge(name: str, index: int, mac: str) -> Request:
+def new_bridge(name: str, index: int, mac: str, mtu: int = 1500) -> Request:
     """Create a bridge that forwards at once: no spanning tree, no forward delay, no multicast snooping."""
     options = (
         attribute(IFLA_BR_FORWARD_DELAY, struct.pack("=I", 0)),
         attribute(IFLA_BR_STP_STATE, struct.pack("=I", 0)),
         attribute(IFLA_BR_MCAST_SNOOPING, b"\0"),
     )
-    body = _ifinfomsg(index, IFF_UP) + _name(name) + _mac(mac) + _info("bridge", b"".join(options))
+    body = _ifinfomsg(index, IFF_UP) + _name(name) + _mac(mac) + _mtu(mtu) + _info("bridge", b"".join(options))
     plain = "forward_delay 0 stp_state 0 mcast_snooping 0"
-    command = f"ip link add {name} index {index} address {mac} up type bridge {plain}"
+    command = f"ip link add {name} index {index} address {mac} mtu {mtu} up type bridge {plain}"
     return Request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, command)
 
 
-def new_veth(name: str, index: int, master: int, peer: str, peer_mac: str, peer_pid: int) -> Request:
+def new_veth(
+    name: str, index: int, master: int, peer: str, peer_mac: str, peer_pid: int, mtu: int = 1500
+) -> Request:
     """Create a veth pair: one end here on the bridge `master`, the other in the namespace of a process.
 
     The other end is created in that namespace. Moving a link there would wait for every reader in the kernel.
     """
-    other = _ifinfomsg() + _name(peer) + _mac(peer_mac) + attribute(IFLA_NET_NS_PID, struct.pack("=I", peer_pid))
-    body = _ifinfomsg(index, IFF_UP) + _name(name) + _master(master) + _info("veth", attribute(VETH_INFO_PEER, other))
-    cable = f"type veth peer name {peer} address {peer_mac} netns {peer_pid}"
-    command = f"ip link add {name} index {index} up master if{master} {cable}"
+    other = _ifinfomsg() + _name(peer) + _mac(peer_mac) + _mtu(mtu)
+    other += attribute(IFLA_NET_NS_PID, struct.pack("=I", peer_pid))
+    body = _ifinfomsg(index, IFF_UP) + _name(name) + _mtu(mtu) + _master(master)
+    body += _info("veth", attribute(VETH_INFO_PEER, other))
+    cable = f"type veth peer name {peer} address {peer_mac} mtu {mtu} netns {peer_pid}"
+    command = f"ip link add {name} index {index} mtu {mtu} up master if{master} {cable}"
     return Request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, command)
 
 
-def set_up(name: str, master: int | None = None) -> Request:
+def set_up(name: str, master: int | None = None, mtu: int | None = None) -> Request:
     """Set a link up; with `master`, make it a port of that bridge first."""
-    body = _ifinfomsg(0, IFF_UP) + _name(name) + (_master(master) if master else b"")
-    return Request(RTM_NEWLINK, 0, body, f"ip link set {name} up{f' master if{master}' if master else ''}")
+    body = _ifinfomsg(0, IFF_UP) + _name(name) + (_master(master) if master else b"") + (_mtu(mtu) if mtu else b"")
+    added = f"{f' master if{master}' if master else ''}{f' mtu {mtu}' if mtu else ''}"
+    return Request(RTM_NEWLINK, 0, body, f"ip link set {name} up{added}")
 
 
 def tie_port(name: str, index: int, mac: str) -> tuple[Request, Request]:
@@ -213,6 +218,10 @@ def _name(name: str) -> bytes:
 
 def _master(index: int) -> bytes:
     return attribute(IFLA_MASTER, struct.pack("=I", index))
+
+
+def _mtu(mtu: int) -> bytes:
+    return attribute(IFLA_MTU, struct.pack("=I", mtu))
 
 
 def _mac(mac: str) -> bytes:

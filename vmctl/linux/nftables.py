@@ -1,7 +1,8 @@
-"""Requests for the kernel's packet filter on bridges, as netlink messages: `nft` itself takes 20 to 190 ms to start.
+"""Requests for the kernel's packet filter, as netlink messages: `nft` itself takes 20 to 190 ms to start.
 
-A rule is a list of expressions, each of which loads bytes of the frame into a register or compares a register. A load
-beyond the end of a frame ends the rule without a match. Sources: nft(8), <linux/netfilter/nf_tables.h>,
+A table is of a family: `bridge` for frames on bridges, `ip` for IPv4 packets of this network namespace. A rule is a list
+of expressions, each of which loads bytes of the frame into a register or compares a register. A load beyond the end of
+a frame ends the rule without a match. Sources: nft(8), <linux/netfilter/nf_tables.h>,
 <linux/netfilter/nfnetlink.h>.
 """
 
@@ -14,57 +15,59 @@ from vmctl.linux.netlink import NLA_F_NESTED, NLM_F_CREATE, NLM_F_EXCL, Filter, 
 NFT_MSG_NEWTABLE, NFT_MSG_NEWCHAIN, NFT_MSG_NEWRULE = 0, 3, 6
 NFT_MSG_NEWSET, NFT_MSG_NEWSETELEM, NFT_MSG_DELSETELEM = 9, 12, 14
 FIRST = -300
-# The hooks of frames that enter a bridge by a port, before it learns their source, and of this namespace's own frames.
-_HOOKS = {"prerouting": 0, "output": 3}  # NF_BR_PRE_ROUTING, NF_BR_LOCAL_OUT
+# Of a bridge: frames that enter it by a port, before it learns their source, and this namespace's own frames. Of ip:
+# packets for this namespace, and those that it passes on from one of its interfaces to another.
+_HOOKS = {"prerouting": 0, "input": 1, "forward": 2, "output": 3}  # NF_BR_PRE_ROUTING, ..., NF_INET_LOCAL_IN, ...
 _VERDICTS = {"drop": 0, "accept": 1}
 LINK, NETWORK, TRANSPORT = 0, 1, 2  # the headers to which offsets are relative
 EQUAL, UNEQUAL, AT_MOST, AT_LEAST = 0, 1, 3, 5
-_NFT_META_IIFNAME, _NFT_META_SKUID, _NFT_REG32_00 = 6, 10, 8
+_NFT_META_IIFNAME, _NFT_META_OIFNAME, _NFT_META_SKUID, _NFT_REG32_00 = 6, 7, 10, 8
 _NLM_F_APPEND = 0x800
 # Types of keys: the number by which nft(8) knows them, which the kernel only keeps, and their size in bytes.
 _TYPES = {"ifname": (41, 16), "ether_addr": (9, 6), "ipv4_addr": (7, 4)}
-FAMILY = 7  # NFPROTO_BRIDGE
+_FAMILIES = {"bridge": 7, "ip": 2}  # NFPROTO_BRIDGE, NFPROTO_IPV4
 
 
-def new_table(table: str) -> Request:
+def new_table(table: str, family: str = "bridge") -> Request:
     """Create a table."""
-    return _request(NFT_MSG_NEWTABLE, NLM_F_CREATE | NLM_F_EXCL, _text(1, table), f"add table bridge {table}")
+    return _request(NFT_MSG_NEWTABLE, NLM_F_CREATE | NLM_F_EXCL, _text(1, table), "add table", family, table)
 
 
-def new_set(table: str, name: str, *types: str) -> Request:
+def new_set(table: str, name: str, *types: str, family: str = "bridge") -> Request:
     """Create a set; a key has these types one after the other, each filled up with zeros to a multiple of 4 bytes."""
     number = size_bytes = 0
     for number_of_type, bytes_of_type in (_TYPES[name] for name in types):
         number = number << 6 | number_of_type
         size_bytes += bytes_of_type + -bytes_of_type % 4
     body = _text(1, table) + _text(2, name) + _number(3, 0) + _number(4, number) + _number(5, size_bytes)
-    command = f"add set bridge {table} {name} '{{ type {' . '.join(types)}; }}'"
-    return _request(NFT_MSG_NEWSET, NLM_F_CREATE | NLM_F_EXCL, body + _number(10, 1), command)
+    words = f"{table} {name} '{{ type {' . '.join(types)}; }}'"
+    return _request(NFT_MSG_NEWSET, NLM_F_CREATE | NLM_F_EXCL, body + _number(10, 1), "add set", family, words)
 
 
-def new_chain(table: str, name: str, hook: str, policy: str) -> Request:
+def new_chain(table: str, name: str, hook: str, policy: str, family: str = "bridge") -> Request:
     """Create the chain that frames pass at a hook; `policy` is the verdict for those for which no rule has one."""
     place = _nested(4, _number(1, _HOOKS[hook]) + _number(2, FIRST))
     body = _text(1, table) + _text(3, name) + place + _number(5, _VERDICTS[policy]) + _text(7, "filter")
-    command = f"add chain bridge {table} {name} '{{ type filter hook {hook} priority {FIRST}; policy {policy}; }}'"
-    return _request(NFT_MSG_NEWCHAIN, NLM_F_CREATE | NLM_F_EXCL, body, command)
+    words = f"{table} {name} '{{ type filter hook {hook} priority {FIRST}; policy {policy}; }}'"
+    return _request(NFT_MSG_NEWCHAIN, NLM_F_CREATE | NLM_F_EXCL, body, "add chain", family, words)
 
 
-def new_rule(table: str, chain: str, expressions: list[bytes], words: str) -> Request:
+def new_rule(table: str, chain: str, expressions: list[bytes], words: str, family: str = "bridge") -> Request:
     """Append a rule; `words` are the same rule for nft(8)."""
     body = _text(1, table) + _text(2, chain) + _nested(4, b"".join(expressions))
-    command = f"add rule bridge {table} {chain} {words}"
-    return _request(NFT_MSG_NEWRULE, NLM_F_CREATE | _NLM_F_APPEND, body, command)
+    return _request(NFT_MSG_NEWRULE, NLM_F_CREATE | _NLM_F_APPEND, body, "add rule", family, f"{table} {chain} {words}")
 
 
-def new_element(table: str, name: str, key: bytes, words: str) -> Request:
+def new_element(table: str, name: str, key: bytes, words: str, family: str = "bridge") -> Request:
     """Add a key to a set, unless it is in it."""
-    return _element(NFT_MSG_NEWSETELEM, NLM_F_CREATE, table, name, key, f"add element bridge {table} {name} {words}")
+    body = _element(table, name, key)
+    return _request(NFT_MSG_NEWSETELEM, NLM_F_CREATE, body, "add element", family, f"{table} {name} {words}")
 
 
-def delete_element(table: str, name: str, key: bytes, words: str) -> Request:
+def delete_element(table: str, name: str, key: bytes, words: str, family: str = "bridge") -> Request:
     """Remove a key from a set."""
-    return _element(NFT_MSG_DELSETELEM, 0, table, name, key, f"delete element bridge {table} {name} {words}")
+    body = _element(table, name, key)
+    return _request(NFT_MSG_DELSETELEM, 0, body, "delete element", family, f"{table} {name} {words}")
 
 
 def load(header: int, offset: int, size_bytes: int, word: int = 0) -> bytes:
@@ -74,8 +77,13 @@ def load(header: int, offset: int, size_bytes: int, word: int = 0) -> bytes:
 
 
 def load_input_name(word: int = 0) -> bytes:
-    """Load the name of the port that the frame has entered by: 16 bytes, filled up with zeros."""
+    """Load the name of the port or interface that the frame has entered by: 16 bytes, filled up with zeros."""
     return _expression("meta", _number(1, _NFT_REG32_00 + word) + _number(2, _NFT_META_IIFNAME))
+
+
+def load_output_name(word: int = 0) -> bytes:
+    """Load the name of the interface by which the packet leaves, like `load_input_name`."""
+    return _expression("meta", _number(1, _NFT_REG32_00 + word) + _number(2, _NFT_META_OIFNAME))
 
 
 def load_user(word: int = 0) -> bytes:
@@ -98,17 +106,16 @@ def verdict(name: str) -> bytes:
     return _expression("immediate", _number(1, 0) + _nested(2, _nested(2, _number(1, _VERDICTS[name]))))
 
 
-def _element(kind: int, flags: int, table: str, name: str, key: bytes, command: str) -> Request:
-    element = _nested(1, _nested(1, attribute(1, key)))
-    return _request(kind, flags, _text(1, table) + _text(2, name) + _nested(3, element), command)
+def _element(table: str, name: str, key: bytes) -> bytes:
+    return _text(1, table) + _text(2, name) + _nested(3, _nested(1, _nested(1, attribute(1, key))))
 
 
 def _expression(name: str, data: bytes) -> bytes:
     return _nested(1, _text(1, name) + _nested(2, data))
 
 
-def _request(kind: int, flags: int, body: bytes, command: str) -> Request:
-    return Filter(kind, flags, FAMILY, body, f"nft {command}")
+def _request(kind: int, flags: int, body: bytes, verb: str, family: str, words: str) -> Request:
+    return Filter(kind, flags, _FAMILIES[family], body, f"nft {verb} {family} {words}")
 
 
 def _nested(kind: int, content: bytes) -> bytes:

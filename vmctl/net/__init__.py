@@ -1,4 +1,4 @@
-"""The instances' network: what every kind of network offers, and the choice of the kind.
+"""The instances' networks: what every kind of network offers, and the choice of the kind.
 
 There is one kind so far: `bridge.BridgeNetwork`, in a network namespace that root or an ordinary user has made. Another
 kind is one more class with the methods of `Network` in a file next to that one, and one more line in `network_of`. It
@@ -7,12 +7,16 @@ records what it makes in the journal, as `process` if it is only a helper proces
 
 from __future__ import annotations
 
+from vmctl.errors import VmctlError
 from vmctl.named import TYPE_CHECKING, NamedTuple
+from vmctl.spec import rules
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
     from typing import Protocol
 
     from vmctl.journal import Journal
+    from vmctl.spec.workload import Joined, Workload
 
     class Owner(Protocol):
         """Who gets a place in a network: all that a network knows of an instance."""
@@ -25,9 +29,14 @@ if TYPE_CHECKING:
         """A network for instances. Methods raise errors of vmctl.errors; one raises OSError."""
 
         name: str
+        called: str  # the user's name for it
+        internal: bool  # without a way out
 
-        def attach(self, owner: Owner, journal: Journal, held: str | None = None) -> Link:
+        def attach(self, owner: Owner, journal: Journal, held: str | None = None, wish: Wish = ...) -> Link:
             """Reserve an address and return the place; `held` is the address that an earlier call has returned."""
+
+        def check_address(self, address: str) -> None:
+            """Raise SpecError if no instance of this network can have the address."""
 
         def make_tap(self, link: Link) -> str:
             """Make the tap of a guest, connected and up, and return its name; repeatable. QEMU is to open it."""
@@ -44,11 +53,24 @@ if TYPE_CHECKING:
         def enter(self) -> None:
             """Move this thread for good to where QEMU is started; only a process that does nothing else calls it."""
 
-        def preview(self, owner: Owner) -> Link:
+        def preview(self, owner: Owner, wish: Wish = ...) -> Link:
             """Return a place as an instance might get it; makes and reserves nothing."""
 
         def tap_command(self, link: Link) -> str:
             """Return what one would type in place of `make_tap`."""
+
+
+STACK, SERVICE = "vmctl.stack", "vmctl.service"  # labels of an instance that is part of a stack
+
+
+class Wish(NamedTuple):
+    """What an instance asks of one of its networks."""
+
+    number: int = 0  # of its interface there
+    address: str | None = None  # None: the first free one
+    names: tuple[str, ...] = ()  # by which the others find it; nobody else may have them
+    hostname: str | None = None  # one more name, unless somebody has it
+    group: str = ""  # who is of the same group may have the same names
 
 
 class Link(NamedTuple):
@@ -58,21 +80,81 @@ class Link(NamedTuple):
     owner: str
     address: str
     prefix: int
-    gateway: str
+    gateway: str  # empty: this place is not its way out
     mac: str
     device: str
+    inside: str = "eth0"  # its interface in the instance
+    mtu: int = 1500
+    names: tuple[str, ...] = ()  # by which the others in this network find it
+    resolver: str = ""  # address of the name server that knows these names; empty: there is none
 
 
-def network_of(choice: str) -> Network | None:
-    """Return the network for a workload's `network:`, None if it needs no network of vmctl (`host`, `none`)."""
-    if choice != "bridge":
+def network_of(name: str) -> Network | None:
+    """Return the network of this name, None for `host` and `none`. Raises NotFoundError."""
+    if name in ("none", "host"):
         return None
-    from vmctl.net.bridge import DEFAULT
+    from vmctl.net import bridge
 
-    return DEFAULT
+    if name == bridge.DEFAULT.called:
+        return bridge.DEFAULT
+    from vmctl.net import catalog
+
+    return catalog.find(name)
 
 
-def attach(choice: str, owner: Owner, journal: Journal, held: str | None = None) -> Link | None:
-    """Return the owner's place in the network of its choice, as `Network.attach` does, None if it needs none."""
-    network = network_of(choice)
-    return network.attach(owner, journal, held) if network else None
+def attach(work: Workload, owner: Owner, journal: Journal, held: Mapping[str, str]) -> tuple[Link, ...]:
+    """Return the owner's places in the networks of its workload, as `Network.attach` does; none if it needs none.
+
+    `held` is the address in each network, by its name, that an earlier call has returned.
+    """
+    return _each(work, owner, lambda network, name, wish: network.attach(owner, journal, held.get(name), wish))
+
+
+def refusals(work: Workload) -> list[VmctlError]:
+    """Return an error for each network of a workload that does not exist, or cannot have the address."""
+    errors = []
+    for one in work.joined():
+        try:
+            network = network_of(one.name)
+            if network is not None and one.address is not None:
+                network.check_address(one.address)
+        except VmctlError as error:
+            errors.append(error)
+    return errors
+
+
+def hosts(links: tuple[Link, ...]) -> tuple[tuple[str, str], ...]:
+    """Return the lines of /etc/hosts for places: address and names."""
+    return tuple((link.address, " ".join(link.names)) for link in links if link.names)
+
+
+def name_servers(links: tuple[Link, ...]) -> str:
+    """Return the content of /etc/resolv.conf for places; empty if there is no name server (resolv.conf(5))."""
+    found = [f"nameserver {link.resolver}\n" for link in links if link.resolver]
+    return "".join(found) and f"{''.join(found)}search .\noptions ndots:0\n"
+
+
+def preview(work: Workload, owner: Owner) -> tuple[Link, ...]:
+    """Return the places that an instance might get; makes and reserves nothing."""
+    return _each(work, owner, lambda network, name, wish: network.preview(owner, wish))
+
+
+def _each(
+    work: Workload, owner: Owner, place: Callable[[Network, str, Wish], Link]
+) -> tuple[Link, ...]:
+    links: list[Link] = []
+    for number, one in enumerate(work.joined()):
+        network = network_of(one.name)
+        assert network is not None  # `joined` has none of the others
+        link = place(network, one.name, _wish(work, owner, number, one))
+        is_way_out = not network.internal and not any(before.gateway for before in links)
+        links.append(link if is_way_out else link._replace(gateway=""))
+    return tuple(links)
+
+
+def _wish(work: Workload, owner: Owner, number: int, one: Joined) -> Wish:
+    service, stack = work.labels.get(SERVICE, ""), work.labels.get(STACK, "")
+    names = dict.fromkeys(name.lower() for name in (owner.name, service, *one.aliases) if name and rules.is_alias(name))
+    hostname = work.hostname if work.hostname and rules.is_alias(work.hostname) else None
+    group = f"{stack}/{service}" if rules.is_alias(service) and (not stack or rules.is_name(stack)) else ""
+    return Wish(number, one.address, tuple(names), hostname and hostname.lower(), group)

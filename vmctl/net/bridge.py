@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import errno
 import os
-from _socket import AF_INET, if_nameindex, if_nametoindex, inet_aton, inet_ntoa, inet_pton
+from _socket import AF_INET, if_nameindex, if_nametoindex, inet_aton, inet_pton
 from contextlib import suppress
 
-from vmctl.errors import ConflictError, UnavailableError
+from vmctl.errors import ConflictError, SpecError, UnavailableError
 from vmctl.linux import netlink
 from vmctl.named import TYPE_CHECKING
-from vmctl.net import Link, guard, switch
+from vmctl.net import Link, Wish, apart, guard, names, switch
+from vmctl.net.subnets import Subnet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -22,76 +23,99 @@ if TYPE_CHECKING:
     from vmctl.journal import Journal
     from vmctl.net import Owner
 
-_BRIDGE, _FIRST = 1, 2  # 0 is the network itself, the last address is for broadcasts
 _UNTIED = "an earlier version of vmctl has made the network: end its instances by `vmctl down`, then start again"
-INSIDE = "eth0"  # the name of the container's end of the cable
-
-
-class Subnet:
-    """An IPv4 network such as 192.0.2.0/24. Its first address is the bridge's, the others are for instances."""
-
-    def __init__(self, text: str) -> None:
-        base, _, prefix = text.partition("/")
-        self.text = text
-        self.prefix = int(prefix)
-        self._base = int.from_bytes(inet_aton(base), "big")
-        self._size = 1 << (32 - self.prefix)
-        self.gateway = self._address(_BRIDGE)
-
-    def __contains__(self, address: str) -> bool:
-        return 0 <= self.number(address) < self._size
-
-    def number(self, address: str) -> int:
-        """Return how many addresses are below this one."""
-        return int.from_bytes(inet_aton(address), "big") - self._base
-
-    def first_free(self, used: Collection[str]) -> str:
-        """Return the lowest address for an instance that is not in `used`. Raises ConflictError if all are."""
-        for number in range(_FIRST, self._size - 1):
-            address = self._address(number)
-            if address not in used:
-                return address
-        raise ConflictError(f"every address of {self.text} is in use", hint="`vmctl rm` instances you no longer need")
-
-    def _address(self, number: int) -> str:
-        return inet_ntoa((self._base + number).to_bytes(4, "big"))
+MTU = 65520  # as large as a veth and a tap can have it: each packet costs the same
 
 
 def mac_of(address: str) -> str:
     """Return the MAC for an address: locally administered, and unique in the switch as the address is."""
-    return f"52:54:00:{inet_aton(address)[1:].hex(':')}"
+    first, *rest = inet_aton(address)
+    return f"52:54:{first ^ 10:02x}:{bytes(rest).hex(':')}"  # 00 for the addresses of the default network
 
 
 class BridgeNetwork:
     """One bridge with its subnet. Instances of one network reach each other, and none of another network."""
 
-    def __init__(self, name: str, subnet: str, bridge_index: int) -> None:
-        """Take the bridge's name and its interface index: a chosen index, so that no command has to look it up."""
+    def __init__(
+        self,
+        name: str,
+        subnet: str,
+        bridge_index: int,
+        called: str = "",
+        *,
+        internal: bool = False,
+        mtu: int = MTU,
+        record: str = "",
+    ) -> None:
+        """Take the bridge's name and its interface index: a chosen index, so that no command has to look it up.
+
+        `called` is the user's name for the network, whose `record` has to exist; an `internal` one has no way out.
+        """
         self.name = name
         self.index = bridge_index
         self.subnet = Subnet(subnet)
+        self.called = called or name
+        self.internal = internal
+        self.mtu = mtu
+        self._record = record
 
-    def attach(self, owner: Owner, journal: Journal, held: str | None = None) -> Link:
+    def attach(self, owner: Owner, journal: Journal, held: str | None = None, wish: Wish = Wish()) -> Link:
         """Reserve an address, unless `held` still is the owner's, and make bridge and switch if necessary.
 
-        Raises UnavailableError if the kernel refuses a namespace, ConflictError if every address is in use.
+        Raises UnavailableError if the kernel refuses a namespace, ConflictError if every address, the one that is asked
+        for or one of the names is in use, and NotFoundError if the network was removed meanwhile.
         """
         with switch.locked() as folder:
-            if held is not None and switch.holds(folder, held, owner.directory):
-                link = self._link(owner, held)
-                self._ensure(owner, is_first=False)
-                return link
+            self._refuse_removed()
+            is_held = held is not None and switch.holds(folder, held, owner.directory)
             used = switch.used(folder)
-            link = self._link(owner, held if self._is_free(held, used) else self.subnet.first_free(used))
-            journal.record("link", address=link.address, device=link.device, **self._entry())
+            address = held if held and is_held else self._address(owner, wish.address or held, used, wish)
+            link = self._link(owner, address, wish)
+            if not is_held:
+                names.check(self.name, self.called, wish)
+                journal.record("link", address=link.address, device=link.device, **self._entry())
             # the lease comes last: so the bridge of every lease exists
-            self._ensure(owner, is_first=not any(address in self.subnet for address in used))
-            switch.take(folder, link.address, owner.directory)
+            is_first = not any(address in self.subnet for address in used)
+            self._ensure(owner, is_first=is_first)
+            link = self._named(link, wish)
+            if not is_held:
+                switch.take(folder, link.address, owner.directory)
         return link
 
-    def _is_free(self, held: str | None, used: Collection[str]) -> TypeGuard[str]:
-        """Return whether a former address of the owner is available, after a restart of the host."""
-        return held is not None and held in self.subnet and held not in used
+    def _refuse_removed(self) -> None:
+        if self._record and not os.path.exists(self._record):
+            from vmctl.net import catalog
+
+            raise catalog.absent(self.called)
+
+    def _address(self, owner: Owner, asked: str | None, used: Collection[str], wish: Wish) -> str:
+        """Return the address that is asked for, or that the owner had before a restart of the host, else a free one."""
+        if wish.address is not None:
+            self.check_address(wish.address)
+        if asked is not None and asked in self.subnet and asked not in used:
+            return asked
+        if wish.address is not None:
+            raise ConflictError(
+                f"the address {wish.address} of {owner.name} is taken in the network {self.called}",
+                hint="leave it out, and the first free one is used",
+            )
+        return self.subnet.first_free(used)
+
+    def check_address(self, address: str) -> None:
+        """Raise SpecError if no instance of this network can have the address."""
+        if not self.subnet.is_for_instances(address):
+            raise SpecError(
+                f"the address {address} is not one for instances of the network {self.called}, {self.subnet.text}",
+                hint=f"{self.subnet.gateway} is the switch's; leave it out, and the first free one is used",
+            )
+
+    def _named(self, link: Link, wish: Wish) -> Link:
+        """Make the names of a place known, and return it with them and with the name server, if there is one."""
+        if not wish.names:
+            return link
+        known = names.add(self.name, link.address, wish)
+        is_served = names.serve(self.name, link.gateway)
+        return link._replace(names=known, resolver=link.gateway if is_served else "")
 
     def make_tap(self, link: Link) -> str:
         """Make the persistent tap of a guest, on the bridge and up, and return its name (in the switch); repeatable.
@@ -104,7 +128,8 @@ class BridgeNetwork:
 
         def make() -> None:
             switch.inside(lambda: new_tap(link.device, index))
-            switch.apply(netlink.set_up(link.device, self.index), *self._tied(link), guard.hide_ssh(link.address))
+            tap = netlink.set_up(link.device, self.index, self.mtu)
+            switch.apply(tap, *self._tied(link), guard.hide_ssh(link.address))
 
         try:
             self._in_place_of_another(link, make)
@@ -116,12 +141,12 @@ class BridgeNetwork:
         return link.device
 
     def plug(self, link: Link, pid: int) -> None:
-        """Connect the bridge with the network namespace of process `pid`, in which the cable's end is called eth0.
+        """Connect the bridge with the network namespace of process `pid`, in which the cable's end is `link.inside`.
 
         Raises UnavailableError if the kernel refuses.
         """
         index = self._port(link.address)
-        cable = netlink.new_veth(link.device, index, self.index, INSIDE, link.mac, pid)
+        cable = netlink.new_veth(link.device, index, self.index, link.inside, link.mac, pid, self.mtu)
         try:
             self._in_place_of_another(link, lambda: switch.apply(cable, *self._tied(link)))
         except OSError as error:
@@ -146,27 +171,27 @@ class BridgeNetwork:
             make()
 
     def configure_inside(self, link: Link) -> None:
-        """Set up lo and eth0 in this process's namespace; for a container's first process. Raises OSError."""
-        index = if_nametoindex(INSIDE)
+        """Set up lo and the cable in this process's namespace; for a container's first process. Raises OSError."""
+        index = if_nametoindex(link.inside)
         netlink.apply(
             netlink.set_up("lo"),
-            netlink.set_up(INSIDE),
+            netlink.set_up(link.inside),
             netlink.new_address(index, link.address, link.prefix),
-            netlink.default_route(index, link.gateway),
+            *([netlink.default_route(index, link.gateway)] if link.gateway else []),
         )
 
     def enter(self) -> None:
         """Move this thread into the switch for good. Raises StateError if there is no switch."""
         switch.enter()
 
-    def preview(self, owner: Owner) -> Link:
+    def preview(self, owner: Owner, wish: Wish = Wish()) -> Link:
         """Return the place that the first instance would get."""
-        return self._link(owner, self.subnet.first_free(()))
+        return self._link(owner, wish.address or self.subnet.first_free(()), wish)._replace(names=wish.names)
 
     def tap_command(self, link: Link) -> str:
         """Return what one would type in the switch in place of `make_tap`."""
         tap = link.device
-        return f"ip tuntap add {tap} mode tap vnet_hdr; ip link set {tap} master {self.name} up"
+        return f"ip tuntap add {tap} mode tap vnet_hdr; ip link set {tap} master {self.name} mtu {self.mtu} up"
 
     def undo(self, folder: str, entry: dict[str, Any]) -> None:
         """Undo a journal entry of kind `link` of the owner of `folder`, even if only part of it was made.
@@ -182,7 +207,9 @@ class BridgeNetwork:
             elif ours and switch.exists():
                 self._cut_off(ours, entry["device"])
                 if some not in self.subnet and not any(address in self.subnet for address in others):
-                    _delete(netlink.delete_link(self.name))
+                    self._remove_bridge()
+            elif not switch.has_owner(leased, entry["address"]):  # cut short before the lease was taken
+                names.remove(self.name, entry["address"])
             if ours:  # last: if this is cut short, the next call does it again
                 switch.release(leased, ours)
 
@@ -199,25 +226,36 @@ class BridgeNetwork:
                 ports = switch.inside(if_nameindex)
                 device = next((name for index, name in ports if index == self._port(address)), "")
                 self._cut_off(address, device or f"vm{address}")  # without a port, there may be rules of it
+                if not any(other in self.subnet for other in switch.in_use(leased)):
+                    self._remove_bridge()
+
+    def _remove_bridge(self) -> None:
+        names.clear(self.name)
+        _delete(netlink.delete_link(self.name))
+        for request in apart.close_network(self.name, self.subnet.gateway, closed=self.internal):
+            _delete(request)
 
     def _cut_off(self, address: str, device: str) -> None:
+        names.remove(self.name, address)
         _delete(netlink.delete_link(device))
         _delete(netlink.delete_neighbour(self.index, address))
         _delete(guard.dismiss(device, mac_of(address), address))
         _delete(guard.show_ssh(address))
 
-    def _link(self, owner: Owner, address: str) -> Link:
-        subnet = self.subnet
-        return Link(self, owner.name, address, subnet.prefix, subnet.gateway, mac_of(address), f"vm{owner.id}")
+    def _link(self, owner: Owner, address: str, wish: Wish) -> Link:
+        subnet, device = self.subnet, f"vm{owner.id}{wish.number or ''}"
+        link = Link(self, owner.name, address, subnet.prefix, subnet.gateway, mac_of(address), device)
+        return link._replace(inside=f"eth{wish.number}", mtu=self.mtu)
 
     def _ensure(self, owner: Owner, *, is_first: bool) -> None:
         """Make the switch, or only the bridge if this is the network's first instance."""
         try:
             if not switch.exists():
-                switch.make(*self._bridge(), *guard.table())
+                switch.make(*guard.table(), *apart.table(), *self._bridge(), *self._open())
             elif is_first:
                 with suppress(FileExistsError):  # a killed command got that far
                     switch.apply(*self._bridge())
+                switch.apply(*self._open())
         except OSError as error:
             raise UnavailableError(
                 f"the network namespace of {owner.name} cannot be made: {error.strerror or error}",
@@ -228,13 +266,17 @@ class BridgeNetwork:
         gateway = self.subnet.gateway
         return (
             # Without a MAC given a bridge takes those of its ports, and each change flushes even permanent neighbours.
-            netlink.new_bridge(self.name, self.index, mac_of(gateway)),
+            netlink.new_bridge(self.name, self.index, mac_of(gateway), self.mtu),
             netlink.new_address(self.index, gateway, self.subnet.prefix),
         )
 
+    def _open(self) -> tuple[netlink.Request, ...]:
+        return apart.open_network(self.name, self.subnet.gateway, closed=self.internal)
+
     def _entry(self) -> dict[str, str | int]:
         """Return the part of a journal entry about the network, so that `undo` needs nothing else."""
-        return {"network": self.name, "subnet": self.subnet.text, "bridge": self.index}
+        entry: dict[str, str | int] = {"network": self.name, "subnet": self.subnet.text, "bridge": self.index}
+        return {**entry, "internal": 1} if self.internal else entry
 
     def _port(self, address: str) -> int:
         """Return the interface index of an address's port, which no other port in the switch has."""
@@ -249,7 +291,7 @@ class BridgeNetwork:
         )
 
 
-DEFAULT = BridgeNetwork("vmctl0", "10.77.0.0/16", 77)
+DEFAULT = BridgeNetwork("vmctl0", "10.77.0.0/16", 77, "bridge")
 
 
 def undo(folder: str, entry: dict[str, Any]) -> None:
@@ -262,7 +304,10 @@ def undo(folder: str, entry: dict[str, Any]) -> None:
         raise ValueError(f"{name} {device}")
     try:
         inet_pton(AF_INET, entry["address"])
-        network = BridgeNetwork(entry["network"], entry["subnet"], entry["bridge"]) if "network" in entry else DEFAULT
+        network = DEFAULT
+        if "network" in entry:
+            internal = bool(entry.get("internal"))
+            network = BridgeNetwork(entry["network"], entry["subnet"], entry["bridge"], internal=internal)
     except OSError:  # not an address
         raise ValueError(entry["address"]) from None
     network.undo(folder, entry)

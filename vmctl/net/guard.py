@@ -1,5 +1,8 @@
 """What may enter a bridge by a port: frames of the port's own MAC and IPv4 address, ARP about these, and nothing else.
 
+And what may leave a network by its bridge: nothing to another network, and nothing to an address of the switch that
+belongs to another one, such as its name server: see apart.py.
+
 Instances are hostile to each other. One that holds every capability in its network namespace, or a guest, can send any
 frame. So each frame is checked where it enters the bridge, by a table of the switch: source MAC, sender's addresses in
 ARP and the source address in IPv4 belong to the port. IPv6, VLAN tags and every other protocol are dropped, with them
@@ -16,7 +19,7 @@ from vmctl.linux import nftables as nft
 from vmctl.linux.netlink import Request, octets
 
 TABLE, PORTS, GUESTS = "vmctl", "ports", "guests"
-SSH = 22
+SSH, DNS = 22, 53
 _DHCP = (67, 68)  # of servers and of clients
 _UDP, _TCP = b"\x11", b"\x06"
 _ARP = (
@@ -41,6 +44,7 @@ def table() -> tuple[Request, ...]:
         nft.new_chain(TABLE, "entry", "prerouting", "drop"),
         *(nft.new_rule(TABLE, "entry", *rule) for rule in (_arp(), _dhcp(), _ssh(), _ipv4())),
         nft.new_chain(TABLE, "own", "output", "accept"),
+        *(nft.new_rule(TABLE, "own", *_answers(protocol)) for protocol in (_UDP, _TCP)),
         nft.new_rule(TABLE, "own", *_other_users()),
     )
 
@@ -93,6 +97,14 @@ def _ssh() -> tuple[list[bytes], str]:
 def _ipv4() -> tuple[list[bytes], str]:
     source = (_SOURCE_MAC, nft.load(nft.NETWORK, 12, 4, _ADDRESS_WORD), *_PORT)
     return [*_IPV4, *source, nft.verdict("accept")], f"ether type ip iifname . ether saddr . ip saddr @{PORTS} accept"
+
+
+def _answers(protocol: bytes) -> tuple[list[bytes], str]:
+    """Return the rule for the name server, which has another uid; QEMU may not bind such a port."""
+    port = (nft.load(nft.TRANSPORT, 0, 2), nft.compare(DNS.to_bytes(2, "big")))
+    name = "udp" if protocol == _UDP else "tcp"
+    words = f"ether type ip ip protocol {name} {name} sport {DNS} accept"
+    return [*_IPV4, *_protocol(protocol), *port, nft.verdict("accept")], words
 
 
 def _other_users() -> tuple[list[bytes], str]:

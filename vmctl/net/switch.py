@@ -63,7 +63,11 @@ def make(*furnishings: netlink.Request) -> None:
 
 
 def remove() -> None:
-    """Remove the namespace and its file, if they exist; the caller has the lock."""
+    """Remove the namespace and its file, if they exist, with the name servers in it; the caller has the lock."""
+    if os.path.isdir(os.path.join(folder(), "names")):
+        from vmctl.net import names
+
+        names.clear_all()
     _drop()
     with suppress(OSError):  # not mounted, or no such file
         umount2(path(), MNT_DETACH)

@@ -13,7 +13,7 @@ from vmctl.light import re
 from vmctl.named import TYPE_CHECKING
 from vmctl.spec import rules
 from vmctl.spec.scalars import PARSERS, key_of
-from vmctl.spec.workload import SECTIONS, Workload
+from vmctl.spec.workload import SECTIONS, NetworkOptions, Workload
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -55,6 +55,15 @@ def _value(declared: str, given: Any, path: str, called: Called) -> Any:
         return PARSERS[declared](given) if declared in PARSERS else given
     except ValueError as error:
         raise SpecError(f"{called(path)}: expected {error}") from None
+
+
+def networks(names: list[str], aliases: list[str], address: str | None) -> str | NetworkOptions:
+    """Return the key `network` from --network, --network-alias and --ip. Raises SpecError."""
+    if len(names) < 2 and not aliases and address is None and all(map(rules.is_name, names)):  # nearly always
+        return "".join(names) or "bridge"
+    from vmctl.spec import networking
+
+    return networking.of_flags(names, aliases, address)
 
 
 def pairs(texts: Iterable[str]) -> dict[str, str]:

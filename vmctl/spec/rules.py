@@ -29,6 +29,20 @@ def is_name(text: str) -> bool:
     return len(text) <= 63 and text[:1].isalnum() and letters.isalnum() and letters.isascii()
 
 
+def is_alias(text: str) -> bool:
+    """Return whether a text can be a name by which others find an instance: one of DNS, neither address nor localhost.
+
+    A resolver takes texts such as 10.1 and 0x7f.1 for addresses, as inet_aton(3) does.
+    """
+    from _socket import inet_aton
+
+    try:
+        inet_aton(text)
+    except (OSError, UnicodeError, ValueError):
+        return is_name(text) and text[-1] != "." and ".." not in text and text.lower() != "localhost"
+    return False
+
+
 def is_variable(text: str) -> bool:
     """Return whether a text can be the name of a variable: letters, digits and `_`, not beginning with a digit."""
     return text.isascii() and text.isidentifier()
@@ -52,7 +66,10 @@ def check(work: Workload, called: Callable[[str], str] = key) -> None:
     """Raise SpecError if a value cannot be used; `called` returns how the error calls a key: by its flag, if any."""
     check_name(work.name)
     userid.check(work.user)
-    for rule in (_hostname, _tmpfs, _ulimits, _command, _env, _labels, _paths, _volumes, _numbers, _ready, _ports):
+    for rule in (
+        *(_hostname, _tmpfs, _ulimits, _command, _env, _labels, _paths, _volumes, _numbers, _ready),
+        *(_network, _ports),
+    ):
         for path, text, hint in rule(work):
             raise SpecError(f"{called(path)}: {text}", hint=hint)
     check_texts(
@@ -230,6 +247,17 @@ def _ready(work: Workload) -> Iterator[Wrong]:
             yield "ready.log", f"{work.ready.log!r} is not a regular expression: {error}", ""
     if work.ready.tcp is not None and not 0 < work.ready.tcp < 65536:
         yield "ready.tcp", f"expected a port, got {work.ready.tcp}", ""
+
+
+def _network(work: Workload) -> Iterator[Wrong]:
+    if isinstance(work.network, str):
+        if not is_name(work.network):
+            expected = f"expected bridge, none, host or the name of a network, got {work.network[:80]!r}"
+            yield "network", expected, "`vmctl network ls` lists them"
+        return
+    from vmctl.spec import networking
+
+    yield from networking.wrong(work.network)
 
 
 def _ports(work: Workload) -> Iterator[Wrong]:

@@ -25,7 +25,8 @@ WORKLOAD = {
         "logs": "the workload's output that is kept",
         "ready": "probe that decides when the workload is ready: one of http, tcp, log, exec; or only a timeout",
         "restart": "what happens when the command ends; only `no` is supported so far",
-        "network": "bridge: an address on vmctl's bridge; none: only loopback; host: the host's network",
+        "network": "bridge: the default network; none: only loopback; host: the host's network; or the name of a "
+        "network of `vmctl network create`; or a mapping",
         "init": "true: an init is PID 1 and reaps zombies; false: the command is PID 1",
         "vm": "options that only mode vm reads",
         "container": "options that only mode container reads",
@@ -37,6 +38,16 @@ WORKLOAD = {
         "read_only": "true: only volumes, /dev/shm, /run, /tmp and /var/tmp can be written, the last three in memory",
         "stop_signal": "signal by which `stop` asks the command to end (default: the image's, or SIGTERM)",
         "stop_timeout": "time before `stop` sends SIGKILL (default: the image's, or 10s; 60s if a system boots)",
+    },
+    "NetworkOptions": {
+        "networks": "networks that the instance is in, each a name or a mapping; the first one is the way out (default: "
+        "bridge)",
+        "aliases": "more names by which the other instances of these networks find it",
+    },
+    "Joined": {
+        "name": "name of the network",
+        "aliases": "more names by which the other instances of this network find it",
+        "address": "address in the subnet of the network (default: the first free one)",
     },
     "File": {
         "path": "absolute path in the instance",

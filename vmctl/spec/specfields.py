@@ -17,6 +17,7 @@ from vmctl.spec.workload import (
     Bytes,
     FileMode,
     HttpProbe,
+    Joined,
     Port,
     Restart,
     Seconds,
@@ -41,6 +42,8 @@ _SCALARS: dict[Any, dict[str, Any]] = {
     Signal: {**_NUMBER_TOO, "examples": ["SIGQUIT", "RTMIN+3"]},
     Restart: {"examples": ["no", "on-failure:3", "always"]},
 }
+
+_BY_NAME = (Joined,)  # may also be a text, which is the first key
 
 
 class _Text:
@@ -94,7 +97,7 @@ def _struct_type(kind: Any) -> Any:
     if kind in _SCALARS:
         return _text_type(kind)
     if hasattr(kind, "_fields"):
-        return _derive(kind)
+        return str | _derive(kind) if kind in _BY_NAME else _derive(kind)
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Mapping:
         return dict[str, str | int | float | bool]

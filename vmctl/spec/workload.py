@@ -145,6 +145,21 @@ class Restart(NamedTuple):
     max_retries: int | None = None
 
 
+class Joined(NamedTuple):
+    """A network that the instance is in; in the workload file its name is enough."""
+
+    name: str
+    aliases: tuple[str, ...] = ()
+    address: str | None = None
+
+
+class NetworkOptions(NamedTuple):
+    """The networks of an instance, if one name does not say enough."""
+
+    networks: tuple[Joined, ...] = (Joined("bridge"),)
+    aliases: tuple[str, ...] = ()  # in each of the networks
+
+
 class VmOptions(NamedTuple):
     """Options that only vm mode reads."""
 
@@ -179,7 +194,7 @@ class Workload(NamedTuple):
     logs: Logs = Logs()
     ready: Ready | None = None
     restart: Restart = Restart()
-    network: Literal["bridge", "none", "host"] = "bridge"
+    network: str | NetworkOptions = "bridge"  # none, host, or the name of a network
     init: bool = False
     vm: VmOptions = VmOptions()
     container: ContainerOptions = ContainerOptions()
@@ -191,6 +206,13 @@ class Workload(NamedTuple):
     tmpfs: tuple[Tmpfs, ...] = ()
     shm_size_bytes: Bytes | None = None
     ulimits: tuple[Ulimit, ...] = ()
+
+    def joined(self) -> tuple[Joined, ...]:
+        """Return the networks of the instance with all aliases, in their order; none if it is `none` or `host`."""
+        if isinstance(self.network, str):
+            return () if self.network in ("none", "host") else (Joined(self.network),)
+        aliases = self.network.aliases
+        return tuple(one._replace(aliases=(*one.aliases, *aliases)) for one in self.network.networks)
 
     def to_json(self) -> str:
         """Return the workload as JSON with named keys, for the instance directory and for other processes."""
@@ -232,6 +254,9 @@ _RECORDS: dict[str, Any] = {
     **SECTIONS,
     **{
         kind.__name__: kind
-        for kind in (Bytes, Seconds, Signal, FileMode, File, Port, Volume, Tmpfs, Ulimit, HttpProbe, Restart)
+        for kind in (
+            *(Bytes, Seconds, Signal, FileMode, File, Port, Volume, Tmpfs, Ulimit, HttpProbe, Restart),
+            *(Joined, NetworkOptions),
+        )
     },
 }

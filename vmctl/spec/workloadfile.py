@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from vmctl.errors import SpecError
-from vmctl.spec import rules, schemadocs, specerrors, specfields, textfile, yamlfile
+from vmctl.spec import networking, rules, schemadocs, specerrors, specfields, textfile, yamlfile
 from vmctl.spec.workload import File, Workload
 
 FORMAT = 1  # of the workload file; the key `format` may be left out
@@ -68,6 +68,8 @@ def convert(document: Any) -> Workload:
         struct_type, missing = specfields.STRUCTS[Workload], "for instance image: tiny"
         raise specerrors.explained(str(error), struct_type, _HINTS, missing) from None
     work: Workload = specfields.to_values(struct)
+    if not isinstance(work.network, str):
+        work = work._replace(network=networking.normalized(work.network))
     rules.check(work)
     return work
 

@@ -1,0 +1,192 @@
+"""The name server of a network: dnsmasq in the switch, started with the network's first instance, ended with its last.
+
+Every instance of the network can send it anything. So it runs as a user that nobody else is, without a privilege but to
+bind port 53, and sees a root with its program, the file of names and nothing else of the host.
+
+dnsmasq(8) reads every file of a `--hostsdir`, and each again when it changes. `--domain-needed` keeps names without a
+dot from going to servers elsewhere.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+
+from vmctl import trace
+from vmctl.journal import Journal
+from vmctl.light import signal
+from vmctl.linux import filetree, processes, syscalls
+from vmctl.linux.threads import in_thread
+from vmctl.named import NamedTuple
+from vmctl.net import switch
+
+PROGRAMS = ("setpriv", "dnsmasq")
+_RECORD = "server"  # in the folder of the network
+_MARK = "VMCTL_NAMES"  # in the environment of the process: the folder of the network
+_LINKED = ("/bin", "/sbin", "/lib", "/lib64")  # folders, or links into /usr
+_DEVICES = ("null", "urandom")
+
+
+class _User(NamedTuple):
+    """The user of an id, which is free again when the folder is gone: see vmctl.leases.User."""
+
+    name: str
+    id: str
+    directory: str
+    journal: Journal
+
+
+class _Server(NamedTuple):
+    """What is recorded of a name server; without a pid it is being started."""
+
+    pid: int | None
+    start: int | None
+    uid: int | None
+
+    def __str__(self) -> str:
+        return " ".join("-" if part is None else str(part) for part in self)
+
+
+def missing() -> list[str]:
+    """Return the programs that are not installed."""
+    from vmctl.run import which
+
+    return [program for program in PROGRAMS if which(program) is None]
+
+
+def serve(folder: str, known: str, address: str) -> bool:
+    """Have a name server run at an address of the switch, for the file in the folder `known`; the caller has the lock.
+
+    Returns whether there is one. Raises OSError if it cannot be started.
+    """
+    last = _read(folder)
+    if last is not None and processes.alive(last.pid, last.start):
+        return True
+    if missing():
+        return False
+    end(folder)
+    server = _Server(None, None, _take_uid(folder))
+    _write(folder, server)
+    log = os.open(os.path.join(folder, "log"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        pid = in_thread(lambda: _spawn(folder, known, _command(address, server.uid), log))
+    finally:
+        os.close(log)
+    _write(folder, server._replace(pid=pid, start=processes.start_time(pid)))
+    return True
+
+
+def end(folder: str) -> None:
+    """End the name server of a network, if it runs, and give back its user id; the caller has the lock."""
+    server = _read(folder)
+    if server is None:
+        return
+    if server.pid is None:  # a command was killed between the start and the record of it
+        pid = _find(folder)
+        server = server._replace(pid=pid, start=processes.start_time(pid) if pid else None)
+    if server.pid is not None and processes.alive(server.pid, server.start):
+        with suppress(OSError):
+            os.killpg(server.pid, signal.SIGKILL)  # it leads a group, in which are its helpers for TCP
+        processes.end(server.pid, server.start)
+    if server.uid is not None:
+        from vmctl import ids
+
+        ids.give_back(folder, {"first": server.uid})
+    os.unlink(os.path.join(folder, _RECORD))
+
+
+def _read(folder: str) -> _Server | None:
+    try:
+        with open(os.path.join(folder, _RECORD), encoding="ascii") as file:
+            parts = file.read().split()
+    except FileNotFoundError:
+        return None
+    return _Server(*(None if part == "-" else int(part) for part in parts))
+
+
+def _write(folder: str, server: _Server) -> None:
+    filetree.write_atomic(os.path.join(folder, _RECORD), str(server))
+
+
+def _find(folder: str) -> int | None:
+    """Return the process that was started for a folder: its environment names it (proc(5), /proc/PID/environ)."""
+    mark = os.fsencode(f"{_MARK}={folder}")
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with suppress(OSError), open(f"/proc/{name}/environ", "rb") as file:
+            if mark in file.read().split(b"\0"):
+                return int(name)
+    return None
+
+
+def _command(address: str, uid: int | None) -> list[str]:
+    from vmctl.run import which
+
+    user = [] if uid is None else [f"--reuid={uid}", f"--regid={uid}", "--clear-groups"]
+    only = [f"--{kind}=-all,+net_bind_service" for kind in ("inh-caps", "ambient-caps", "bounding-set")]
+    return [
+        *(which("setpriv") or "setpriv", *user, *only, "--no-new-privs", which("dnsmasq") or "dnsmasq"),
+        *("--conf-file=/dev/null", "--keep-in-foreground", "--user=", "--group=", "--pid-file="),
+        *("--log-facility=/dev/null", "--no-hosts", "--hostsdir=/known", "--no-resolv", "--no-poll"),
+        *("--domain-needed", "--bogus-priv", f"--listen-address={address}", "--bind-interfaces", "--except-interface=lo"),
+    ]
+
+
+def _spawn(folder: str, known: str, command: list[str], log: int) -> int:
+    """Start the program from this thread, which goes to where it is to be, and return its pid.
+
+    A child is born in the namespaces and the root of the thread that spawns it.
+    """
+    traced, trace.on = trace.on, False  # the root that it gets has no equal in a few commands
+    try:
+        switch.enter()
+        syscalls.unshare(syscalls.CLONE_NEWNS)  # with it the root and the umask become this thread's (unshare(2))
+        _enter_root(folder, known)
+        null = (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDWR, 0)
+        actions = [null, (os.POSIX_SPAWN_DUP2, 0, 1), (os.POSIX_SPAWN_DUP2, log, 2)]
+        if traced:
+            trace.comment(f"the name server, in a root of its program and the names: {' '.join(command)}")
+        environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", _MARK: folder}
+        return os.posix_spawn(command[0], command, environment, file_actions=actions, setsid=True)
+    finally:
+        trace.on = traced
+
+
+def _enter_root(folder: str, known: str) -> None:
+    """Make a root in memory, in this thread's mount namespace, and enter it; the caller's own root stays."""
+    os.umask(0o022)
+    syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
+    names = syscalls.open_tree(known, recursive=False)
+    try:
+        syscalls.mount("tmpfs", folder, "tmpfs", syscalls.MS_NOSUID, "mode=755,size=64k")
+        os.chdir(folder)
+        for name in ("usr", "dev", "known"):
+            os.mkdir(name)
+        syscalls.move_mount(names, "known")
+    finally:
+        os.close(names)
+    _bind("/usr")
+    for path in _LINKED:
+        if os.path.islink(path):
+            os.symlink(os.readlink(path), path[1:])
+        elif os.path.isdir(path):
+            os.mkdir(path[1:])
+            _bind(path)
+    for device in _DEVICES:
+        os.close(os.open(f"dev/{device}", os.O_CREAT | os.O_CLOEXEC, 0o644))
+        _bind(f"/dev/{device}")
+    syscalls.pivot_root(".", ".")
+    syscalls.umount2(".", syscalls.MNT_DETACH)
+    os.chdir("/")
+
+
+def _bind(path: str) -> None:
+    syscalls.mount(path, path[1:], None, syscalls.MS_BIND | syscalls.MS_REC)
+
+
+def _take_uid(folder: str) -> int | None:
+    from vmctl import ids
+
+    if not ids.exist():  # of an ordinary user with one id: the server is this user, without its privileges
+        return None
+    journal = Journal(os.path.join(folder, "journal"))  # `end` does not need it
+    return ids.take(_User("name server", os.urandom(4).hex(), folder, journal))

@@ -1,0 +1,91 @@
+"""The key `network` as a mapping, from a file or from flags, and its rules; a text alone needs nothing of this."""
+
+from __future__ import annotations
+
+from vmctl.errors import SpecError
+from vmctl.named import TYPE_CHECKING
+from vmctl.spec import rules
+from vmctl.spec.workload import Joined, NetworkOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+MOST = 8  # networks of one instance: a guest has a slot of its bus for each
+ALONE = ("none", "host")
+_FLAG_HINT = "`--network NAME:alias=NAME,ip=ADDRESS`, or only NAME"
+
+
+def normalized(options: NetworkOptions) -> str | NetworkOptions:
+    """Return the mapping with a mapping for each network, or the name of the network if that says it all."""
+    networks = tuple(Joined(one) if isinstance(one, str) else one for one in options.networks)
+    if len(networks) == 1 and networks[0] == Joined(networks[0].name) and networks[0].name not in ALONE:
+        if options == NetworkOptions(options.networks):
+            return networks[0].name
+    return options._replace(networks=networks)
+
+
+def of_flags(names: Sequence[str], aliases: Sequence[str], address: str | None) -> str | NetworkOptions:
+    """Return the key from the texts of flags: `NAME`, `NAME:alias=A,ip=B` or `name=NAME,alias=A,ip=B`.
+
+    `address` is the one in the first network. Raises SpecError.
+    """
+    if len(names) == 1 and names[0] in ALONE and not aliases and address is None:
+        return names[0]
+    networks = [_of_flag(text) for text in names or ["bridge"]]
+    if address is not None:
+        networks[0] = networks[0]._replace(address=address)
+    return normalized(NetworkOptions(tuple(networks), tuple(aliases)))
+
+
+def _of_flag(text: str) -> Joined:
+    name, _, rest = text.partition(":")
+    if "=" in name:
+        name, rest = "", text
+    found = Joined(name)
+    for option in filter(None, rest.split(",")):
+        key, _, value = option.partition("=")
+        if key == "name" and not name:
+            found = found._replace(name=value)
+        elif key == "alias":
+            found = found._replace(aliases=(*found.aliases, value))
+        elif key == "ip":
+            found = found._replace(address=value)
+        else:
+            raise SpecError(f"--network: expected alias=NAME or ip=ADDRESS, got {option[:80]!r}", hint=_FLAG_HINT)
+    return found
+
+
+def wrong(options: NetworkOptions) -> Iterator[rules.Wrong]:
+    """Yield what of the mapping cannot be used: key, what was expected, hint."""
+    names = [one.name for one in options.networks]
+    if not 0 < len(names) <= MOST:
+        yield "network.networks", f"expected 1 to {MOST} networks, got {len(names)}", "`network: none` is without any"
+    for i, one in enumerate(options.networks):
+        where = f"network.networks[{i}]"
+        if one.name in ALONE:
+            yield where, f"{one.name} cannot be combined with anything", f"`network: {one.name}`, not in a mapping"
+        elif not rules.is_name(one.name):
+            yield where, f"expected the name of a network, got {one.name[:80]!r}", "`vmctl network ls` lists them"
+        elif one.name in names[:i]:
+            yield where, f"the network {one.name} is given twice", ""
+        if one.address is not None and not _is_address(one.address):
+            yield f"{where}.address", f"expected an IPv4 address, got {one.address[:80]!r}", ""
+        yield from _aliases(f"{where}.aliases", one.aliases)
+    yield from _aliases("network.aliases", options.aliases)
+
+
+def _aliases(where: str, aliases: Sequence[str]) -> Iterator[rules.Wrong]:
+    for alias in aliases:
+        if not rules.is_alias(alias):
+            expected = f"expected a name such as db, of up to 63 letters, digits, '-', '_' and '.', got {alias[:80]!r}"
+            yield where, expected, "it becomes a name of DNS, neither an address nor localhost"
+
+
+def _is_address(text: str) -> bool:
+    from _socket import AF_INET, inet_pton
+
+    try:
+        inet_pton(AF_INET, text)
+    except (OSError, UnicodeError, ValueError):
+        return False
+    return True
