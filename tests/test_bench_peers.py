@@ -94,9 +94,16 @@ def test_virsh_gets_the_same_domain_under_another_name():
 def test_qemu_by_hand_gets_the_same_arguments_without_libvirts_descriptors():
     given = ["qemu", "-S", "-chardev", "socket,id=charmonitor,fd=13,server=on", "-add-fd", "set=2,fd=11,opaque=x"]
     given += ["-chardev", "file,id=charchannel1,path=/dev/fdset/2,append=on", "-m", "256"]
+    given += ["-chardev", "socket,id=charchannel4,fd=13,server=on,wait=off"]
     expected = ["qemu", "-chardev", "null,id=charmonitor"]
     expected += ["-chardev", "file,id=charchannel1,path=/there/by-hand-charchannel1,append=on", "-m", "256"]
+    expected += ["-chardev", "socket,id=charchannel4,path=/there/charchannel4,server=on,wait=off"]
     assert guests.without_libvirt(given, "/there") == expected
+
+
+def test_qemu_by_hand_boots_to_the_first_byte(guest_root):
+    assert guests.by_hand() > 0
+    assert instance.names() == []
 
 
 @pytest.mark.long

@@ -114,7 +114,7 @@ def _prepared() -> Iterator[tuple[list[str], str]]:
 def without_libvirt(argv: list[str], folder: str) -> list[str]:
     """Return QEMU's command line without libvirt: no descriptors from libvirt, no monitor, and no waiting at the start.
 
-    QEMU itself opens the files that libvirt had opened, in `folder`.
+    QEMU itself opens the files and sockets that libvirt had opened, in `folder`.
     """
     kept: list[str] = []
     for word in argv:
@@ -124,6 +124,7 @@ def without_libvirt(argv: list[str], folder: str) -> list[str]:
             kept.pop()
             continue
         word = re.sub(r"^socket,id=charmonitor,.*", "null,id=charmonitor", word)
+        word = re.sub(r"^(socket,id=(\w+)),fd=\d+", rf"\1,path={folder}/\2", word)
         kept.append(re.sub(r"^(file,id=(\w+)),path=/dev/fdset/\d+", rf"\1,path={folder}/{OUTPUT}\2", word))
     return kept
 

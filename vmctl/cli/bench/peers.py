@@ -23,9 +23,10 @@ def run(args: argparse.Namespace) -> int:
     if args.format == "json":
         return measured.show_json(report.document(done))
     for one in done.studies:
-        output.note(f"\n{one.title}")
+        print(one.title)
         output.print_table(report.STUDY_COLUMNS, report.study_rows(one))
-    output.note("\nclaims")
+        print()
+    print("claims")
     output.print_table(report.VERDICT_COLUMNS, report.verdict_rows(done))
     output.note("\n" + "\n".join(report.notes(done)))
     return 0
