@@ -41,7 +41,10 @@ def problems(work: Workload, *, namespaced: bool) -> Iterator[Problem]:
 
 def _host_keys(work: Workload) -> Iterator[Problem]:
     """Yield a problem for each key that only a separate namespace can honour."""
-    for key, value in (("hostname", work.hostname), ("tmpfs", work.tmpfs), ("shm_size", work.shm_size_bytes)):
+    for key, value in (
+        *(("hostname", work.hostname), ("tmpfs", work.tmpfs), ("shm_size", work.shm_size_bytes)),
+        *(("sysctls", work.sysctls), ("extra_hosts", work.extra_hosts)),
+    ):
         if value:
             yield Problem(f"{key}: mode host has no namespaces, so it would change the host", "use --mode container")
 

@@ -125,7 +125,7 @@ def launch(
         namespaces=flags,
         cgroup=cgroup,
         root=mountplan.root(layers, directory),
-        steps=tuple(_steps(cgroup, flags, work.shm_size_bytes)),
+        steps=tuple(_steps(cgroup, flags, work)),
         volumes=_volumes(work),
         files=tuple(Written(file.path, file.data(), file.mode) for file in work.files),
         provided=(),
@@ -203,18 +203,22 @@ def check_volumes(work: Workload) -> None:
             raise SpecError(f"the volume's source {volume.source} does not exist", hint=f"mkdir {volume.source}")
 
 
-def _steps(cgroup: Cgroup, flags: int, shm_bytes: int | None) -> list[mountplan.Step]:
+def _steps(cgroup: Cgroup, flags: int, work: Workload) -> list[mountplan.Step]:
     own_users = bool(flags & syscalls.CLONE_NEWUSER) or not usernamespace.is_host_root()
     steps = list(
         mountplan.kernel_file_systems(
             own_mounts=bool(flags) or own_users,
             sysfs=bool(flags & syscalls.CLONE_NEWNET) or not own_users,
             shared=own_users and not flags,
-            shm_bytes=shm_bytes,
+            shm_bytes=work.shm_size_bytes,
         )
     )
     if flags:
         steps += mountplan.cgroup_file_systems(cgroup.layout.version, sorted(cgroup.folders))
         steps += mountplan.network_settings() if flags & syscalls.CLONE_NEWNET else ()
+        if work.sysctls:
+            from vmctl.spec import inside
+
+            steps += [mountplan.Setting(inside.path(name), value) for name, value in work.sysctls.items()]
         steps += mountplan.protections()
     return steps

@@ -60,6 +60,8 @@ hostname: shop
 tmpfs: ["/cache:size=64M,mode=755,noexec"]
 shm_size: 32M
 ulimits: ["nofile=1024:2048"]
+sysctls: {net.core.somaxconn: 512}
+extra_hosts: ["db.test:192.0.2.7"]
 vm: {boot: direct, kernel: host, cloud_init: extra.yaml}
 container: {cap_add: [NET_ADMIN], cap_drop: [ALL], seccomp: unconfined}
 """
@@ -107,6 +109,8 @@ def test_every_key(load, tmp_path):
         tmpfs=(Tmpfs("/cache", Bytes(64 << 20), FileMode(0o755), True),),
         shm_size_bytes=Bytes(32 << 20),
         ulimits=(Ulimit("nofile", 1024, 2048),),
+        sysctls={"net.core.somaxconn": "512"},
+        extra_hosts=("db.test:192.0.2.7",),
         vm=VmOptions("direct", "host", f"{tmp_path}/extra.yaml"),
         container=ContainerOptions(("NET_ADMIN",), ("ALL",), "unconfined"),
     )

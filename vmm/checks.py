@@ -129,6 +129,8 @@ def _system_keys(work: Workload, image: Image) -> Iterator[Problem]:
             yield Problem(
                 f"{key}: a system that boots mounts its folders itself", "write a line of /etc/fstab by `files`"
             )
+    if work.sysctls:
+        yield Problem("sysctls: a system that boots sets them itself", "write a file of /etc/sysctl.d by `files`")
     if work.read_only:
         yield Problem(
             "read_only: a system that boots has to write to its root", "leave the key out, or set `vm: {boot: direct}`"

@@ -18,9 +18,7 @@ def keys_of(home: Home) -> seed.Identity:
     return seed.Identity(client.public, host.private, host.public)
 
 
-def seed_of(
-    work: Workload, home: Home, image: Image, links: Sequence[Link], identity: seed.Identity
-) -> seed.Seed:
+def seed_of(work: Workload, home: Home, image: Image, links: Sequence[Link], identity: seed.Identity) -> seed.Seed:
     """Return the guest's configuration with these keys. Raises SpecError if the user's user-data is invalid."""
     addresses = [
         seed.Address(link.inside, link.mac, link.address, link.prefix, link.gateway, link.resolver) for link in links
@@ -31,7 +29,7 @@ def seed_of(
     given = provided(work, hostname, first, name_servers(links), hosts(links)) if kind != boot.DISK else ()
     return seed.Seed(
         user_data=(_direct if direct else _system)(work, image, identity, _renamed(given)),
-        meta_data=seed.meta_data(f"vmctl-{home.id}", hostname, _by_depth(work), work.shm_size_bytes),
+        meta_data=seed.meta_data(f"vmctl-{home.id}", hostname, _by_depth(work), work.shm_size_bytes, work.sysctls),
         network_config=seed.network_config(addresses),
         vendor_data="" if direct else system.VENDOR_DATA,
     )

@@ -15,6 +15,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from vmctl import trace
+from vmctl.spec import inside
 from vmctl.spec.workload import Tmpfs
 
 LABEL = "cidata"
@@ -68,14 +69,22 @@ class Seed(NamedTuple):
         return {**found, "vendor-data": self.vendor_data} if self.vendor_data else found
 
 
-def meta_data(instance_id: str, hostname: str, tmpfs: Sequence[Tmpfs] = (), shm_bytes: int | None = None) -> str:
+def meta_data(
+    instance_id: str,
+    hostname: str,
+    tmpfs: Sequence[Tmpfs] = (),
+    shm_bytes: int | None = None,
+    sysctls: Mapping[str, str] = {},
+) -> str:
     """Return the meta-data; a new instance-id makes cloud-init apply everything again.
 
-    Only the small init reads the folders in memory, each a line `vmctl-tmpfs: OPTIONS PATH`.
+    Only the small init reads the folders in memory, each a line `vmctl-tmpfs: OPTIONS PATH`, and the settings of the
+    kernel, each a line `vmctl-sysctl: PATH VALUE`.
     """
+    settings = [f"vmctl-sysctl: {inside.path(name)} {value}" for name, value in sysctls.items()]
     shm = [] if shm_bytes is None else [f"vmctl-shm: {shm_bytes}"]
     memory = [f"vmctl-tmpfs: {one.options()} {one.target}" for one in tmpfs]
-    return "\n".join((f"instance-id: {instance_id}", f"local-hostname: {hostname}", *shm, *memory, ""))
+    return "\n".join((f"instance-id: {instance_id}", f"local-hostname: {hostname}", *shm, *memory, *settings, ""))
 
 
 def network_config(addresses: Sequence[Address]) -> str:

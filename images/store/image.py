@@ -158,6 +158,7 @@ def provided(
     """
     hosts = f"127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n{address or '127.0.0.1'}\t{hostname}\n"
     hosts += "".join(f"{at}\t{names}\n" for at, names in known if (at, names) != (address, hostname))
+    hosts += "".join(f"{at}\t{name}\n" for name, _, at in (text.partition(":") for text in work.extra_hosts))
     own = {posixpath.normpath(path) for path in (*(f.path for f in work.files), *(v.target for v in work.volumes))}
     contents = zip(PROVIDED, (hosts, f"{hostname}\n", name_servers), strict=True)
     return tuple(File(path, content) for path, content in contents if path not in own)

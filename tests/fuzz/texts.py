@@ -20,6 +20,8 @@ from vmctl.spec import scalars as scalars_of
 from vmctl.spec import units, workloadfile, yamlfile
 from vmctl.spec.rules import check_name
 from vmctl.spec.workload import Workload
+from vmctl.stacks import dotenv, graph, loading, variables
+from vmctl.stacks.stack import Source
 from vmm import seed, system, userdata
 
 WORKLOAD = """
@@ -321,3 +323,72 @@ def chown(data):
 )
 def json_record(data):
     records.checked_format(records.parse(data, "it"), "it")
+
+
+STACK = """
+name: ${NAME:-shop}
+x-a: &a {restart: "no", labels: {k: v}}
+services:
+  web:
+    <<: *a
+    image: tiny
+    command: sh -c "echo $$A"
+    depends_on: {db: {condition: service_completed_successfully}}
+    environment: {A: "1", B: }
+    ports: ["127.0.0.1:8080:80/udp", {target: 80, published: "81"}]
+    volumes: ["/tmp:/data:ro", {type: tmpfs, target: /t, tmpfs: {size: 4096}}]
+    networks: {front: {aliases: [w], ipv4_address: 10.9.0.2}}
+    deploy: {resources: {limits: {cpus: "0.5", memory: 64M}}, replicas: 2}
+    ulimits: {nofile: {soft: 1, hard: 2}}
+    logging: {driver: json-file, options: {max-size: 1m}}
+    configs: [{source: app, target: /x, mode: 0440}]
+  db: {extends: {service: base}, profiles: [x], env: {A: "1"}, mode: vm}
+  base: {image: tiny, extra: }
+volumes: {data: {external: true}}
+networks: {front: {ipam: {config: [{subnet: 10.9.0.0/24}]}}}
+configs: {app: {content: "${A:?x}"}}
+""".replace(", extra: ", "")
+STACK_WORDS = (
+    *YAML_WORDS,
+    "${",
+    "}",
+    ":-",
+    ":?",
+    ":+",
+    "$$",
+    "!reset",
+    "!override",
+    "extends: web",
+    "include: [x]",
+    "external: true",
+)
+
+
+@target("stack", STACK, words=STACK_WORDS, cost=12)
+def stacks(data):
+    path = place.file("stack.yaml", data)
+    found = loading.load(Source((path,), environ={"A": "a"}))
+    for one in graph.selected(found, found.services).values():
+        for work in one.instances(2):
+            _kept(work)
+
+
+@target("variables", "${A:-${B:?x}}$$ $A", words=STACK_WORDS, allowed=(ValueError,))
+def stack_variables(data):
+    variables.expand(data.decode(errors="replace"), {"A": "a", "E": ""}, lambda name: None)
+
+
+@target("dotenv", "export A=\"b\\n$C\" # d\nE='f'\nG\nH: i\n", words=('"', "'", "export ", "#", "${", "\\"))
+def variable_file(data):
+    dotenv.parse(data.decode(errors="replace"), "it", {"G": "g"})
+
+
+@target(
+    "stack-merge",
+    STACK + "\0services: {web: {ports: !override [], environment: [C=1], volumes: [/:/data]}}",
+    words=STACK_WORDS,
+    cost=14,
+)
+def stack_merge(data):
+    files = [place.file(f"stack{number}.yaml", part) for number, part in enumerate(data.split(b"\0")[:3])]
+    loading.load(Source(tuple(files), environ={"A": "a"}))

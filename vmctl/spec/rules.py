@@ -72,6 +72,11 @@ def check(work: Workload, called: Callable[[str], str] = key) -> None:
     ):
         for path, text, hint in rule(work):
             raise SpecError(f"{called(path)}: {text}", hint=hint)
+    if work.sysctls or work.extra_hosts:
+        from vmctl.spec import inside
+
+        for path, text, hint in inside.wrong(work):
+            raise SpecError(f"{called(path)}: {text}", hint=hint)
     check_texts(
         (*(work.entrypoint or ()), *(work.command or ()), *work.env.values(), work.user or "", *_all_paths(work))
     )

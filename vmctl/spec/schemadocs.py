@@ -34,6 +34,9 @@ WORKLOAD = {
         "tmpfs": "folders in memory, with size, mode and noexec if given; not in mode host",
         "shm_size": "size of /dev/shm (default: 64M; half of the memory of a guest)",
         "ulimits": "limits for each process, exec included (default: the caller's); not yet in mode vm",
+        "sysctls": "settings of the kernel by name, such as net.core.somaxconn: those of its network, of System V IPC "
+        "and of message queues",
+        "extra_hosts": "more entries of /etc/hosts: `NAME:ADDRESS`",
         "labels": "texts by name, no effect on the workload; `vmctl ps --filter label=NAME=VALUE` finds them",
         "read_only": "true: only volumes, /dev/shm, /run, /tmp and /var/tmp can be written, the last three in memory",
         "stop_signal": "signal by which `stop` asks the command to end (default: the image's, or SIGTERM)",

@@ -206,6 +206,8 @@ class Workload(NamedTuple):
     tmpfs: tuple[Tmpfs, ...] = ()
     shm_size_bytes: Bytes | None = None
     ulimits: tuple[Ulimit, ...] = ()
+    sysctls: Mapping[str, str] = {}
+    extra_hosts: tuple[str, ...] = ()  # NAME:ADDRESS
 
     def joined(self) -> tuple[Joined, ...]:
         """Return the networks of the instance with all aliases, in their order; none if it is `none` or `host`."""

@@ -16,9 +16,12 @@ from vmctl.spec.workload import File, Workload
 FORMAT = 1  # of the workload file; the key `format` may be left out
 
 
-def load(path: str, *, name: str | None = None) -> Workload:
-    """Return the workload of a file; `name` overrides the name in the file. Raises SpecError."""
-    document = yamlfile.read_mapping(path)
+def load(path: str, *, name: str | None = None, raw: bytes | None = None) -> Workload:
+    """Return the workload of a file; `name` overrides the name in the file, `raw` is its content if that is known.
+
+    Raises SpecError.
+    """
+    document = yamlfile.read_mapping(path, raw=raw)
     base = os.path.basename(path).rpartition(".")[0] or os.path.basename(path)
     document = {"name": base, **document}
     if name:
@@ -26,10 +29,17 @@ def load(path: str, *, name: str | None = None) -> Workload:
     try:
         _check_format(document.pop("format", FORMAT))
         work = convert(document)
-        folder = os.path.dirname(os.path.abspath(path))
-        work = work._replace(files=tuple(_with_content(file, i, folder) for i, file in enumerate(work.files)))
+        return completed(work, os.path.dirname(os.path.abspath(path)))
     except SpecError as error:
         raise SpecError(f"{path}: {error}", hint=error.hint) from None
+
+
+def completed(work: Workload, folder: str) -> Workload:
+    """Return a workload with the content of its `files`, and with absolute paths; its file is in `folder`.
+
+    Raises SpecError.
+    """
+    work = work._replace(files=tuple(_with_content(file, i, folder) for i, file in enumerate(work.files)))
     if work.vm.cloud_init:
         work = work._replace(vm=work.vm._replace(cloud_init=os.path.join(folder, work.vm.cloud_init)))
     return work._replace(volumes=tuple(v._replace(source=os.path.join(folder, v.source)) for v in work.volumes))

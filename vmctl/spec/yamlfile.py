@@ -71,9 +71,14 @@ _Loader.yaml_constructors = {
 }
 
 
-def read_mapping(path: str, what: str = "workload file", example: str = "image: tiny") -> dict[str, Any]:
-    """Return the mapping in a YAML file; `what` names the kind of file in errors. Raises SpecError."""
-    raw = textfile.read(path, what)
+def read_mapping(
+    path: str, what: str = "workload file", example: str = "image: tiny", *, raw: bytes | None = None
+) -> dict[str, Any]:
+    """Return the mapping in a YAML file; `what` names the kind of file in errors, `raw` is its content if it is known.
+
+    Raises SpecError.
+    """
+    raw = textfile.read(path, what) if raw is None else raw
     try:
         if _depth(raw) > MAX_DEPTH:
             raise SpecError(f"{path} is nested more than {MAX_DEPTH} levels deep, too deep for a {what}")
@@ -115,6 +120,16 @@ def check(text: str, where: str, what: str) -> None:
         raise SpecError(f"{where} is not YAML: {_where(error)}") from None
     if root is not None and not isinstance(root, yaml.MappingNode) and root.value:
         raise SpecError(f"{where} does not contain a mapping", hint=f"a {what} consists of `key: value` lines")
+
+
+def compose(raw: bytes, where: str, what: str) -> yaml.Node | None:
+    """Return the nodes of a YAML text, of which nothing is built; aliases are not expanded. Raises SpecError."""
+    try:
+        if _depth(raw) > MAX_DEPTH:
+            raise SpecError(f"{where} is nested more than {MAX_DEPTH} levels deep, too deep for a {what}")
+        return yaml.compose(raw, _Loader)
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise SpecError(f"{where} is not YAML: {_where(error)}") from None
 
 
 def _refuse_twice(root: yaml.Node | None) -> None:

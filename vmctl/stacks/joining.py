@@ -1,0 +1,60 @@
+"""The networks of a service."""
+
+from __future__ import annotations
+
+from vmctl.stacks import keys, shared
+from vmctl.stacks.item import Place, near
+from vmctl.stacks.parts import Parts
+from vmctl.stacks.shared import DEFAULT
+
+_ALONE = ("none", "host", "bridge")
+
+
+def network(parts: Parts) -> None:
+    """Set `network` from `network_mode`, `networks`, or the default network of the stack."""
+    kinds = [parts.found[name] for name in ("network_mode", "networks", "network") if name in parts.found]
+    if len(kinds) > 1:
+        raise kinds[1].error(f"{kinds[0].key} is given too", "one of them is enough")
+    place = kinds[0] if kinds else parts.place
+    if place.key == "network":
+        parts.draft.set("network", place.item.plain(), place)
+    elif place.key == "network_mode":
+        text = place.text()
+        if text not in _ALONE:
+            raise place.error(f"{text[:60]!r} is not available", "none, host or bridge; or `networks`")
+        parts.draft.set("network", text, place)
+    else:
+        joined = list(_joined(place if kinds else None, parts))
+        options: dict[str, object] = {"networks": joined}
+        if "container_name" in parts.found:
+            options["aliases"] = [parts.place.key]
+        parts.draft.set("network", options, place)
+
+
+def _joined(place: Place | None, parts: Parts) -> list[dict[str, object]]:
+    """Return the networks of a service with aliases and addresses."""
+    wanted: dict[str, Place] = {}
+    if place is None or place.value in ([], {}):
+        wanted = {DEFAULT: parts.place}
+    elif place.is_map():
+        wanted = place.entries()
+    else:
+        wanted = {one.text(): one for one in place.each()}
+    return [_attached(name, one, place is not None and place.is_map(), parts) for name, one in wanted.items()]
+
+
+def _attached(name: str, place: Place, has_keys: bool, parts: Parts) -> dict[str, object]:
+    networks = parts.context.networks
+    if name not in networks:
+        raise place.error(f"the network {name} is not declared", near(name, networks))
+    found = keys.check(place, keys.ATTACHMENT, parts.context.warn) if has_keys else {}
+    document: dict[str, object] = {"name": networks[name].name}
+    if "aliases" in found:
+        document["aliases"] = found["aliases"].texts()
+    if "ipv4_address" in found:
+        address, network = found["ipv4_address"], networks[name]
+        inside = shared.subnet_of(network.subnet, network.place) if network.subnet else None
+        if inside is not None and shared.address_of(address.text(), address) not in inside:
+            raise address.error(f"{address.text()} is not in {network.subnet}, the subnet of {name}")
+        document["address"] = address.text()
+    return document
