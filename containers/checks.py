@@ -19,7 +19,7 @@ def problems(work: Workload, *, namespaced: bool) -> Iterator[Problem]:
     """Yield each problem; changes nothing."""
     if os.geteuid() != 0:
         yield Problem("this process is not in the namespaces of its user", hint="call vmctl.holder.enter() first")
-    for check in (_image, _cgroups, preparation.check_volumes, _capabilities, _init, _ulimits):
+    for check in (_image, _cgroups, _volumes, _capabilities, _init, _ulimits):
         try:
             check(work)
         except VmctlError as error:
@@ -85,6 +85,13 @@ def _cgroups(work: Workload) -> None:
 
 def _capabilities(work: Workload) -> None:
     identity.capability_mask(work.container.cap_add, work.container.cap_drop)
+
+
+def _volumes(work: Workload) -> None:
+    if work.volumes:
+        from vmctl.volumes import places
+
+        places.check(work)
 
 
 def _init(work: Workload) -> None:

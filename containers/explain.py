@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from containers import disk, identity, preparation, trees, userns
+from containers import disk, identity, preparation, trees
 from containers.launch import Launch
 from images.layer import mounts
 from images.store import store
-from vmctl import ids, paths
+from vmctl import ids, paths, userns
 from vmctl.backend import Step
 from vmctl.linux import syscalls
 from vmctl.linux.cgroups import Cgroup

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from containers.terminals import Channel
-    from containers.userns import MappingBarrier
+    from vmctl.userns import MappingBarrier
 
 NAMESPACES = (
     syscalls.CLONE_NEWNS
@@ -115,7 +115,7 @@ def clone(launch: Launch, streams: Streams, report: int, plugged: int, channel: 
 def _barrier(launch: Launch) -> MappingBarrier | None:
     if launch.first_id is None:
         return None
-    from containers.userns import MappingBarrier, mapping
+    from vmctl.userns import MappingBarrier, mapping
 
     return MappingBarrier(mapping(launch.first_id))
 

@@ -13,12 +13,12 @@ from images.layer import mounts
 from images.store import store
 from images.store.image import Image, ending, process, provided
 from vmctl import net, trace
-from vmctl.errors import SpecError, UnavailableError
+from vmctl.errors import UnavailableError
 from vmctl.instances.instance import Instance
 from vmctl.linux import devices, syscalls, usernamespace
 from vmctl.linux.cgroups import Cgroup, Limits
 from vmctl.net import Link, attach
-from vmctl.spec.workload import DEFAULT_PIDS, File, Volume, Workload, depth
+from vmctl.spec.workload import DEFAULT_PIDS, File, Volume, Workload
 
 
 def prepare(inst: Instance, *, namespaced: bool, tty: bool) -> Launch:
@@ -29,6 +29,10 @@ def prepare(inst: Instance, *, namespaced: bool, tty: bool) -> Launch:
     image = store.lease(inst.image, inst)
     inst.state.image_digest, inst.state.warnings, inst.state.weakened = image.digest, [], []
     ending(image, inst.work).record(inst.state)
+    if inst.work.volumes:
+        from images.layer import volumes
+
+        volumes.prepare(inst.work, image, inst, first=not inst.state.starts)
     flags = namespaces(inst.work) if namespaced else 0
     layers = [mounts.mount_layer(layer, inst) for layer in image.stack]
     _make_folders(inst, layers[-1])
@@ -98,7 +102,7 @@ def _make_folders(inst: Instance, top: str) -> None:
 
 def resume(inst: Instance, *, namespaced: bool) -> Launch:
     """Return the launch of a running instance, for another process in it; makes nothing."""
-    from containers import userns
+    from vmctl import userns
 
     image = store.find(inst.image)
     flags = namespaces(inst.work) if namespaced else 0
@@ -126,7 +130,7 @@ def launch(
         cgroup=cgroup,
         root=mountplan.root(layers, directory),
         steps=tuple(_steps(cgroup, flags, work)),
-        volumes=_volumes(work),
+        volumes=_volumes(work, directory),
         files=tuple(Written(file.path, file.data(), file.mode) for file in work.files),
         provided=(),
         process=process(image, work),
@@ -154,10 +158,12 @@ def _load_for_inside(work: Workload) -> None:
         import containers.traced  # noqa: F401
 
 
-def _volumes(work: Workload) -> tuple[Volume, ...]:
-    """Return the volumes in the order of their mounts."""
-    volumes = [volume._replace(source=os.path.abspath(volume.source)) for volume in work.volumes]
-    return tuple(sorted(volumes, key=lambda volume: depth(volume.target)))
+def _volumes(work: Workload, directory: str) -> tuple[Volume, ...]:
+    if not work.volumes:
+        return ()
+    from vmctl.volumes import places
+
+    return places.located(work, directory)
 
 
 def namespaces(work: Workload) -> int:
@@ -194,13 +200,6 @@ def reaper() -> str:
     if path is None:
         raise UnavailableError("`init: true` needs tini-static", hint="`vmctl doctor` shows how to install it")
     return path
-
-
-def check_volumes(work: Workload) -> None:
-    """Raise SpecError for the first source that does not exist."""
-    for volume in work.volumes:
-        if not os.path.exists(volume.source):
-            raise SpecError(f"the volume's source {volume.source} does not exist", hint=f"mkdir {volume.source}")
 
 
 def _steps(cgroup: Cgroup, flags: int, work: Workload) -> list[mountplan.Step]:

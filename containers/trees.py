@@ -1,11 +1,10 @@
 """The root and the volumes of a container as detached mounts: made by the host's root, attached by the container.
 
-Until it is attached inside, such a mount exists only as a descriptor: no path of the host leads to it, and it ends with
-its last holder. For a user namespace the mounts of layers and volumes are id-mapped (mount_setattr(2)): all instances
-share the layers, so their owners cannot be changed; each instance sees uid 0 on disk as its own root. Files that it
-writes are in its upper folder, with the ids of its range. The overlay is mounted by the host's root even then: in a
-user namespace overlayfs can neither read nor set the attributes (`trusted.overlay.*`) by which a layer hides a folder
-of the layer below.
+Such a mount is described in vmctl/volumes/trees.py. For a user namespace the mounts of layers and volumes are id-mapped
+(mount_setattr(2)): all instances share the layers, so their owners cannot be changed; each instance sees uid 0 on disk
+as its own root. Files that it writes are in its upper folder, with the ids of its range. The overlay is mounted by the
+host's root even then: in a user namespace overlayfs can neither read nor set the attributes (`trusted.overlay.*`) by
+which a layer hides a folder of the layer below.
 """
 
 from __future__ import annotations
@@ -15,9 +14,8 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from containers import userns
 from containers.launch import Launch
-from vmctl import ids, trace
+from vmctl import ids, userns
 from vmctl.errors import UnavailableError
 from vmctl.instances.instance import Instance
 from vmctl.linux import mountinfo, syscalls
@@ -42,15 +40,23 @@ def make(inst: Instance, launch: Launch, *, own_users: bool) -> Launch:
         undo.callback(os.close, root)
         volumes = []
         for volume in launch.volumes:
-            volumes.append(_volume(inst, volume, namespace))
+            volumes.append(_volume(volume, namespace, inst.state.warnings))
             undo.callback(os.close, volumes[-1])
         undo.pop_all()
     return launch._replace(first_id=first_id, tree=root, volume_trees=tuple(volumes))
 
 
+def _volume(volume: Volume, namespace: int | None, warnings: list[str]) -> int:
+    from vmctl.volumes import trees  # not every workload has volumes
+
+    return trees.made(volume, namespace, warnings)
+
+
 def volumes(launch: Launch) -> Launch:
     """Return the launch with the descriptors of its volumes only, for a root that is mounted on the host."""
-    return launch._replace(volume_trees=tuple(_tree(volume) for volume in launch.volumes))
+    from vmctl.volumes import trees
+
+    return launch._replace(volume_trees=tuple(trees.copied(volume) for volume in launch.volumes))
 
 
 @contextmanager
@@ -117,48 +123,6 @@ def _attached_first(inst: Instance, launch: Launch, layers: Sequence[int]) -> in
         syscalls.umount2(launch.root.target, syscalls.MNT_DETACH)
     syscalls.mount_setattr(root, 0, propagation=syscalls.MS_PRIVATE)  # pivot_root(2) refuses a shared one
     return root
-
-
-def _volume(inst: Instance, volume: Volume, namespace: int | None) -> int:
-    tree = _tree(volume)
-    if namespace is not None and not _map_volume(tree, namespace):
-        inst.state.warnings.append(
-            f"the volume {volume.source} is on a file system that cannot map owners: inside, its files belong to nobody"
-        )
-    return tree
-
-
-def _tree(volume: Volume) -> int:
-    """Return a copy of the mounts at and below the source of a volume.
-
-    It is private: a mount inside must not appear on the host. `:ro` covers the mounts below too. A setuid program of
-    the volume gives no rights, a device node no access: a workload that writes them must not use them.
-    """
-    tree = syscalls.open_tree(volume.source)
-    try:
-        read_only = syscalls.MOUNT_ATTR_RDONLY if volume.read_only else 0
-        attributes = syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NODEV | read_only
-        syscalls.mount_setattr(tree, attributes, propagation=syscalls.MS_PRIVATE)
-        if trace.on:
-            options = ",".join(("nosuid", "nodev", *(("ro",) if read_only else ())))
-            trace.comment(f"open_tree, mount_setattr: a copy of the mounts at {volume.source} ({options})")
-    except BaseException:
-        os.close(tree)
-        raise
-    return tree
-
-
-def _map_volume(tree: int, namespace: int) -> bool:
-    """Map the owners in a volume and in the mounts below; if one of these cannot, only at its top; return if it did."""
-    for recursive in (True, False):
-        try:
-            syscalls.mount_setattr(tree, syscalls.MOUNT_ATTR_IDMAP, namespace, recursive=recursive)
-        except OSError as error:
-            if error.errno not in (errno.EINVAL, errno.EPERM):
-                raise
-        else:
-            return recursive
-    return False
 
 
 def commands(sources: Sequence[str], first_id: int) -> Iterator[str]:

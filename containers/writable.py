@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from containers import userns
 from images.store.image import TMP, provided
+from vmctl import userns
 from vmctl.errors import UnavailableError
 from vmctl.instances import freezer
 from vmctl.instances.instance import Instance

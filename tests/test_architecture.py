@@ -29,8 +29,10 @@ BELOW = {
     "vmctl/instances": "vmctl.errors vmctl.ids vmctl.journal vmctl.leases vmctl.light vmctl.linux vmctl.named "
     "vmctl.needs vmctl.net vmctl.paths vmctl.records vmctl.spec vmctl.trace",
     "images/store": "vmctl.errors vmctl.leases vmctl.light vmctl.linux vmctl.named vmctl.paths vmctl.spec",
+    "vmctl/volumes": "vmctl.errors vmctl.leases vmctl.light vmctl.linux vmctl.named vmctl.paths vmctl.records "
+    "vmctl.spec vmctl.trace",
     "images/layer": "images.store vmctl.errors vmctl.leases vmctl.linux vmctl.named vmctl.paths vmctl.spec "
-    "vmctl.writable",
+    "vmctl.volumes vmctl.writable",
     "images/packages": "images.store vmctl.errors vmctl.linux vmctl.run",
     "images/kernels": "images.layer images.packages images.store vmctl.errors vmctl.leases vmctl.linux "
     "vmctl.paths vmctl.run",
@@ -123,7 +125,7 @@ def test_a_room_knows_only_what_is_below_it(room):
 
 def test_every_room_has_its_row():
     rooms = {os.path.dirname(path) for path in FILES if path.startswith("images/") and path.count("/") > 1}
-    rooms |= {f"vmctl/{name}" for name in ("instances", "linux", "logs", "net", "spec")}
+    rooms |= {f"vmctl/{name}" for name in ("instances", "linux", "logs", "net", "spec", "volumes")}
     assert rooms == set(BELOW)
 
 

@@ -206,14 +206,11 @@ WRONG = [
     ("ports: ['80']", r"the key ports\[0\]: expected a port such as", ""),
     ("ports: ['300.1.1.1:80:1']", r"the key ports\[0\]: expected an IP address", ""),
     ("volumes: ['a:b']", r"the key volumes\[0\]: expected a volume such as", ""),
-    (
-        "volumes: ['data:/data']",
-        r"volumes\[0\]: expected .* \./data for the folder; .* no named volumes yet",
-        "",
-    ),
+    ("volumes: ['da ta:/data']", r"volumes\[0\]: expected the name of a volume .* or \./da ta for the file", ""),
+    ("volumes: [':/data']", r"volumes\[0\]: expected a volume such as", ""),
     ("volumes: ['./a:/b:rx']", r"the key volumes\[0\]: expected a volume such as", ""),
     ("volumes: ['~nobody-of-that-name/a:/b']", r"volumes\[0\]: expected .* there is no user nobody-of-that-name", ""),
-    ("volumes: ['.hidden:/b']", r"volumes\[0\]: expected .* \./\.hidden for the folder", ""),
+    ("volumes: ['.hidden:/b']", r"volumes\[0\]: expected .* \./\.hidden for the file or folder", ""),
     ("restart: sometimes", "the key restart: expected no, always, on-failure or on-failure:3", ""),
     ("restart: always:3", "the key restart: expected no, always", ""),
     ("files: [{path: /a, mode: rwx}]", r"the key files\[0\]\.mode: expected an octal mode", ""),
@@ -326,6 +323,12 @@ def test_files_that_cannot_be_read(tmp_path):
 def test_volumes_are_found_beside_the_file(load, tmp_path):
     assert load("image: tiny\nvolumes: ['./data:/data']").volumes[0].source == f"{tmp_path}/./data"
     assert load("image: tiny\nvolumes: ['~/d:/d']").volumes[0].source == os.path.expanduser("~/d")
+
+
+def test_volumes_by_name_and_without_one(load):
+    found = load("image: tiny\nvolumes: ['data:/data:z,ro', '/cache', 'a.b-c:/x:nocopy']").volumes
+    assert found == (Volume("data", "/data", True), Volume("", "/cache"), Volume("a.b-c", "/x", nocopy=True))
+    assert [volume.is_path for volume in found] == [False, False, False]
 
 
 def test_the_format_may_be_named(load):

@@ -12,9 +12,9 @@ from support.commands import Terminal, ok, refused, start, vmctl, wait_for
 from support.images_made import add
 from support.networks import host_view
 
-from containers import identity, userns
+from containers import identity
 from images.store import store
-from vmctl import ids
+from vmctl import ids, userns
 from vmctl.errors import ConflictError
 from vmctl.instances import instance
 from vmctl.linux import cgroups, mountinfo, syscalls

@@ -26,13 +26,13 @@ def test_a_good_workload_has_no_problems(guest_root):
         ({"vm": VmOptions(kernel="/no/such/vmlinuz")}, "/no/such/vmlinuz"),
         ({"vm": VmOptions(boot="system")}, "it has no systemd"),
         ({"vm": VmOptions(cloud_init="extra.yaml")}, "cloud_init"),
-        ({"volumes": (Volume("/data", "/data"),)}, "volumes"),
+        ({"volumes": (Volume("/no/such/data", "/data"),)}, "/no/such/data does not exist"),
         ({"restart": Restart("always")}, "restart"),
         ({"network": "host"}, "host's network"),
         ({"resources": Resources(memory_bytes=1024**2)}, "memory"),
         ({"env": {"not a name": "x"}}, "not a name"),
         ({"files": (File("/a\nb"),)}, "control character"),
-        ({"name": "n" * 63, "volumes": (Volume("/data", "/data"),)}, "volumes"),
+        ({"name": "n" * 63, "volumes": (Volume("/no/such/data", "/data"),)}, "/no/such/data"),
     ],
 )
 def test_a_problem_names_its_key(guest_root, changes, text):
@@ -42,7 +42,7 @@ def test_a_problem_names_its_key(guest_root, changes, text):
 
 
 def test_everything_is_reported_at_once(guest_root):
-    assert len(problems(network="host", restart=Restart("always"), volumes=(Volume("/a", "/a"),))) == 3
+    assert len(problems(network="host", restart=Restart("always"), volumes=(Volume("/no/such", "/a"),))) == 3
 
 
 def test_state_directory_with_a_long_path(guest_root, monkeypatch):

@@ -28,6 +28,7 @@ MACHINES = {
     "kvm-network": MACHINE._replace(accelerator="kvm", nics=(domain.Nic("v0123abcd", "52:54:00:4d:00:02"),), vcpus=2),
     "attached": MACHINE._replace(stdin=("org.vmctl.stdin", "/run/0123abcd/stdin")),
     "system": MACHINE._replace(modules="/cache/modules/6.1.erofs"),
+    "volumes": MACHINE._replace(volumes=tuple((f"volume{number}", f"/run/0/volume{number}") for number in (0, 1))),
     "disk": MACHINE._replace(kernel="", initrd="", cmdline="", layers=()),
     "layers-and-odd-names": MACHINE._replace(
         name='a"b<c>&d', layers=tuple(f"/images/layers/{number} &.erofs" for number in range(3))
@@ -79,7 +80,9 @@ def test_disk_names_go_on_after_z():
 def addresses(layers):
     from xml.etree import ElementTree
 
-    machine = MACHINE._replace(layers=tuple(f"/{number}" for number in range(layers)), nics=(domain.Nic("v0", "52:54::"),))
+    machine = MACHINE._replace(
+        layers=tuple(f"/{number}" for number in range(layers)), nics=(domain.Nic("v0", "52:54::"),)
+    )
     places = ElementTree.fromstring(domain.domain_xml(machine)).findall("devices//address[@type='pci']")
     return [(place.get("slot"), place.get("function")) for place in places], domain.domain_xml(machine)
 

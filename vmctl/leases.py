@@ -42,6 +42,11 @@ def kernel(folder: str) -> str:
     return f"kernel:{os.path.basename(folder)}"
 
 
+def volume(name: str) -> str:
+    """Return the name of a volume in leases."""
+    return f"volume:{name}"
+
+
 def layer(key: str) -> str:
     """Return the name of a mounted layer in leases."""
     return f"layer:{key}"

@@ -38,6 +38,11 @@ def instances_root() -> str:
     return os.path.join(state_root(), "instances")
 
 
+def volumes_root() -> str:
+    """Return the folder that contains one folder per named volume."""
+    return os.path.join(state_root(), "volumes")
+
+
 def cache_root() -> str:
     """Return the folder of files that can be created again (accelerator probe, QEMU's capabilities)."""
     return os.path.join(state_root(), "cache")

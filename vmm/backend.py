@@ -46,7 +46,7 @@ class VmBackend(HasFootprint, HasWritable, HasReads, HasOwnSize, HasCauses, HasO
     """The backend of mode `vm`."""
 
     mode = "vm"
-    features = Features(own_kernel=True, own_network=True)
+    features = Features(own_kernel=True, own_network=True, volumes=True)
     options = OPTIONS
 
     def __init__(self, **options: str) -> None:

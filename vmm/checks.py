@@ -30,6 +30,10 @@ def problems(work: Workload, choices: Choices) -> Iterator[Problem]:
     yield from _chosen(work, choices)
     yield from _paths(work)
     yield from _image(work)
+    if work.volumes:
+        from vmm.volumes import checks as of_volumes
+
+        yield from of_volumes.problems(work)
     yield from _keys(work)
     yield from _refusal(lambda: Cgroup(work.name).check(Limits(cpus=work.resources.cpus)))
     yield from _values(work)
@@ -81,7 +85,7 @@ def _image(work: Workload) -> Iterator[Problem]:
         image = store.find(work.image)
         if image.architecture != architecture():
             yield Problem(f"the image {work.image} is for {image.architecture}, this host is {architecture()}")
-        check_files(image, domain.layers_max(len(work.joined())))
+        check_files(image, domain.layers_max(len(work.joined()), len(work.volumes)))
         yield from _boot(work, image)
     except VmctlError as error:
         yield Problem(str(error), error.hint)
@@ -160,13 +164,16 @@ def _disk(work: Workload, image: Image) -> Iterator[Problem]:
         )
     if work.read_only:
         yield Problem("read_only: a disk that boots has to be written", "leave the key out")
+    if work.volumes:
+        yield Problem(
+            f"the image {work.image} is a disk with its own kernel, which mounts no volumes of vmctl",
+            "`vmctl image import --as-layer` turns a disk into a layer",
+        )
     yield from _refusal(lambda: disk.check_size(image.disk, work.resources.disk_bytes))
 
 
 def _keys(work: Workload) -> Iterator[Problem]:
     """Yield the keys of the workload file that this mode does not support."""
-    if work.volumes:
-        yield Problem("vm mode has no volumes yet", "put the content into `files`, or use --mode container")
     if work.restart.policy != "no":
         yield Problem(f"vm mode cannot restart a workload ({work.restart.policy}) yet", "leave the key `restart` out")
     if work.logs != Logs():

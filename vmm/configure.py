@@ -29,15 +29,20 @@ def seed_of(work: Workload, home: Home, image: Image, links: Sequence[Link], ide
     given = provided(work, hostname, first, name_servers(links), hosts(links)) if kind != boot.DISK else ()
     return seed.Seed(
         user_data=(_direct if direct else _system)(work, image, identity, _renamed(given)),
-        meta_data=seed.meta_data(f"vmctl-{home.id}", hostname, _by_depth(work), work.shm_size_bytes, work.sysctls),
+        meta_data=seed.meta_data(f"vmctl-{home.id}", hostname, _mounts(work, home), work.shm_size_bytes, work.sysctls),
         network_config=seed.network_config(addresses),
         vendor_data="" if direct else system.VENDOR_DATA,
     )
 
 
-def _by_depth(work: Workload) -> list[Tmpfs]:
-    """Return the folders in memory in the order of their mounts."""
-    return sorted(work.tmpfs, key=lambda one: depth(one.target))
+def _mounts(work: Workload, home: Home) -> list[Tmpfs | seed.Share]:
+    """Return volumes and folders in memory in the order of their mounts."""
+    found: list[Tmpfs | seed.Share] = [*work.tmpfs]
+    if work.volumes:
+        from vmm import volumes
+
+        found += volumes.shares(work, home)
+    return sorted(found, key=lambda one: depth(one.target))
 
 
 def pids(work: Workload, image: Image) -> int | None:

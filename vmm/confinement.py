@@ -96,15 +96,15 @@ def enter(cell: Cell, *, without_network: bool) -> None:
     syscalls.mount(None, "/", None, MS_REC | MS_PRIVATE)  # what is mounted here does not appear on the host
     syscalls.mount("tmpfs", cell.root, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=755,size=1m")
     for path in (*PROGRAM_FOLDERS, *FIRMWARE_FOLDERS, *HOST_FOLDERS, *cell.read_only):
-        _show(path, cell.root, syscalls.MOUNT_ATTR_RDONLY | syscalls.MOUNT_ATTR_NODEV)
+        show(path, cell.root, syscalls.MOUNT_ATTR_RDONLY | syscalls.MOUNT_ATTR_NODEV)
     for path in (*cell.writable, *cell.for_libvirt):
-        _show(path, cell.root, syscalls.MOUNT_ATTR_NODEV)
+        show(path, cell.root, syscalls.MOUNT_ATTR_NODEV)
     if not usernamespace.is_host_root():
         os.makedirs(f"{cell.root}/run", mode=0o755, exist_ok=True)
         os.symlink(os.readlink(files.ALIAS), f"{cell.root}{files.ALIAS}")
     _show_devices(cell)
     _show_processes(f"{cell.root}/proc")
-    bounding_set = _capabilities()  # read now: it is a file of the old root
+    bounding_set = capabilities()  # read now: it is a file of the old root
     syscalls.mount(None, cell.root, None, MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC)
     os.chdir(cell.root)
     syscalls.pivot_root(".", ".")
@@ -125,7 +125,7 @@ def _limit(kind: int, value: int) -> None:
     resource.setrlimit(kind, (value, value))
 
 
-def _show(path: str, root: str, attributes: int) -> None:
+def show(path: str, root: str, attributes: int) -> None:
     """Show a file or folder in its place below the new root, if it exists; a link as the same link."""
     target = f"{root}{path}"
     if os.path.lexists(target):
@@ -156,11 +156,11 @@ def _show_devices(cell: Cell) -> None:
     os.mkdir(target, mode=0o755)
     syscalls.mount("tmpfs", target, "tmpfs", MS_NOSUID | MS_NOEXEC, "mode=755,size=64k")
     for path in (*DEVICES, *LIBVIRT_DEVICES):
-        _show(path, cell.root, syscalls.MOUNT_ATTR_NOEXEC)
+        show(path, cell.root, syscalls.MOUNT_ATTR_NOEXEC)
     if usernamespace.is_host_root():
         _make_kvm(cell)
     else:  # mknod(2) is refused
-        _show(KVM, cell.root, syscalls.MOUNT_ATTR_NOEXEC)
+        show(KVM, cell.root, syscalls.MOUNT_ATTR_NOEXEC)
     syscalls.mount(None, target, None, MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NOEXEC)
 
 
@@ -184,7 +184,7 @@ def _show_processes(target: str) -> None:
     syscalls.mount("proc", target, "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, "hidepid=invisible")
 
 
-def _capabilities() -> range:
+def capabilities() -> range:
     """Return the numbers of all capabilities that this kernel has."""
     with open("/proc/sys/kernel/cap_last_cap", encoding="ascii") as file:
         return range(int(file.read()) + 1)

@@ -17,6 +17,7 @@ QEMU_NAMESPACE = "http://libvirt.org/schemas/domain/qemu/1.0"
 KIB = 1024
 MANY_DISKS = 24  # the root bus has a slot for each of up to this many disks, next to the other devices
 _SLOTS, _OTHERS = 29, 3  # of the root bus, and how many have devices that are neither disks nor network interfaces
+VOLUMES_MAX = 16  # each has a slot
 
 
 class Nic(NamedTuple):
@@ -46,6 +47,7 @@ class Machine(NamedTuple):
     stdin: tuple[str, str] | None = None  # (port name, unix socket)
     agent: tuple[str, str] | None = None  # the same; None for a guest without our agent
     nics: tuple[Nic, ...] = ()
+    volumes: tuple[tuple[str, str], ...] = ()  # (tag, unix socket of the file server)
     kernel: str = ""  # empty: the firmware boots the disk
     initrd: str = ""
     cmdline: str = ""
@@ -57,9 +59,9 @@ def machine_uuid(instance_id: str) -> str:
     return str(uuid.uuid5(uuid.NAMESPACE_OID, f"vmctl-{instance_id}"))
 
 
-def layers_max(nics: int) -> int:
+def layers_max(nics: int, volumes: int = 0) -> int:
     """Return how many layers a guest can have: eight disks share a slot, three of which are not layers."""
-    return (_SLOTS - _OTHERS - max(1, nics)) * 8 - 3
+    return (_SLOTS - _OTHERS - max(1, nics) - volumes) * 8 - 3
 
 
 def vcpus(cpus: float | None) -> int:
@@ -75,6 +77,8 @@ def domain_xml(machine: Machine) -> str:
     _text(root, "name", machine.name)
     _text(root, "uuid", machine.uuid)
     _text(root, "memory", str(math.ceil(machine.memory_bytes / KIB)), unit="KiB")
+    if machine.volumes:
+        root.append(_shared_memory())
     _text(root, "vcpu", str(machine.vcpus))
     root.extend([_os(machine), _features(), _cpu(machine), _clock()])
     for event, action in (("on_poweroff", "destroy"), ("on_reboot", "restart"), ("on_crash", "destroy")):
@@ -85,6 +89,13 @@ def domain_xml(machine: Machine) -> str:
     ElementTree.register_namespace("qemu", QEMU_NAMESPACE)
     ElementTree.indent(root)
     return ElementTree.tostring(root, encoding="unicode") + "\n"
+
+
+def _shared_memory() -> Element:
+    """Memory that the file servers of volumes map too: they read the guest's requests in it (vhost-user)."""
+    element = _element("memoryBacking")
+    element.extend([_element("source", type="memfd"), _element("access", mode="shared")])
+    return element
 
 
 def _os(machine: Machine) -> Element:
@@ -133,6 +144,7 @@ def _devices(machine: Machine) -> Element:
     element.extend(_disks(machine))
     element.append(_element("controller", type="usb", model="none"))
     element.append(_element("controller", type="virtio-serial", index="0"))
+    element.extend(_volume(tag, path) for tag, path in machine.volumes)
     element.extend(map(_interface, machine.nics))
     element.append(_console(machine.console))
     element.extend(_output(name, path) for name, path in machine.outputs)
@@ -227,6 +239,15 @@ def _socket(name: str, path: str) -> Element:
     return element
 
 
+def _volume(tag: str, path: str) -> Element:
+    """A virtiofs device; its file server is a process of ours at this socket, see vmm/volumes/server.py."""
+    element = _element("filesystem", type="mount")
+    element.append(_element("driver", type="virtiofs", queue="1024"))
+    element.append(_element("source", socket=path))
+    element.append(_element("target", dir=tag))
+    return element
+
+
 def _balloon() -> Element:
     """Free page reporting: memory that the guest frees is given back to the host without a request."""
     return _element("memballoon", model="virtio", freePageReporting="on")
@@ -246,10 +267,11 @@ def _on_root_bus(devices: Element) -> Element:
     libvirt would give each device a PCIe root port (for hot-plug), which is a second device to find and set up. If an
     image has more layers than the bus has slots, eight disks share a slot, as the functions of one device.
     """
-    single = [child for child in devices if child.tag in ("interface", "memballoon", "rng") or _is_virtio_serial(child)]
+    tags = ("filesystem", "interface", "memballoon", "rng")
+    single = [child for child in devices if child.tag in tags or _is_virtio_serial(child)]
     disks = [child for child in devices if child.tag == "disk"]
-    nics = sum(device.tag == "interface" for device in single)
-    per_slot = 8 if len(disks) + max(0, nics - 1) > MANY_DISKS else 1
+    beside = sum(device.tag in ("filesystem", "interface") for device in single)
+    per_slot = 8 if _are_many(len(disks), beside) else 1
     slots, slot = iter(range(2, 31)), 0  # 0 is the host bridge, 1 is left for a display, 31 is the chipset
     for number, disk in enumerate(disks):
         function = number % per_slot
@@ -258,6 +280,11 @@ def _on_root_bus(devices: Element) -> Element:
     for device in single:
         device.append(_address(next(slots), 0, shared=False))
     return devices
+
+
+def _are_many(disks: int, beside: int) -> bool:
+    """Return whether disks have to share slots: `beside` network interfaces and volumes have one each."""
+    return disks + max(0, beside - 1) > MANY_DISKS
 
 
 def _is_virtio_serial(device: Element) -> bool:
@@ -275,7 +302,8 @@ def _qemu_arguments(machine: Machine) -> Element:
     A processor has about 200 interrupt vectors. With two for each of many disks, the last disks would get none.
     """
     element = _element(f"{{{QEMU_NAMESPACE}}}commandline")
-    shared = ("-global", "virtio-blk-pci.vectors=0") if len(_disks(machine)) > MANY_DISKS else ()
+    many = _are_many(len(_disks(machine)), len(machine.nics) + len(machine.volumes))
+    shared = ("-global", "virtio-blk-pci.vectors=0") if many else ()
     for value in ("-action", "shutdown=poweroff,panic=shutdown", *shared):
         element.append(_element(f"{{{QEMU_NAMESPACE}}}arg", value=value))
     return element

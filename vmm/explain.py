@@ -35,6 +35,8 @@ def steps(work: Workload, choices: Choices) -> Iterator[Step]:
         yield from _artefacts(work, home, image, kind)
     yield from map(_tap, links)
     yield _seed(work, home, image, links)
+    if work.volumes:
+        yield from _volumes(work, home)
     yield from _domain(machine, links)
     if kind != boot.DIRECT:
         yield Step("cloud-init", _AWAITED, "`up` waits until it has finished; if it has errors, the start fails")
@@ -50,10 +52,10 @@ def _artefacts(work: Workload, home: Home, image: Image, kind: str) -> Iterator[
     yield Step("kernel", kernel.vmlinuz, f"Linux {kernel.release}, booted directly: no boot loader, no boot disk")
     if kind == boot.DIRECT:
         why = "busybox, modules, the agent for exec, and our init: mounts the layers, applies the seed"
-        yield Step("initrd", guest.initrd(kernel), why)
+        yield Step("initrd", guest.initrd(kernel, volumes=bool(work.volumes)), why)
     else:
         why = "busybox, modules and our init: mounts the layers and executes the image's init (switch_root)"
-        yield Step("initrd", guest.initrd(kernel), why)
+        yield Step("initrd", guest.initrd(kernel, volumes=bool(work.volumes)), why)
         yield Step("modules", moduledisk.build(kernel), "the kernel's modules, for udev: the lowest read-only layer")
     size_bytes = work.resources.disk_bytes or disk.DEFAULT_SIZE_BYTES
     path = files.disk(home)
@@ -68,6 +70,17 @@ def _whole_disk(work: Workload, home: Home, image: Image) -> Iterator[Step]:
     yield Step("image disk", image.disk, "attached read-only, with its own boot loader, kernel and init")
     command = disk.overlay_command(files.disk(home), image.disk, work.resources.disk_bytes)
     yield Step("writable disk", shlex.join(command), "contains the differences from the image, 200 KiB at first")
+
+
+def _volumes(work: Workload, home: Home) -> Iterator[Step]:
+    from vmctl.volumes import places
+    from vmm import volumes
+
+    for number, volume in enumerate(places.found(work, home.directory)):
+        line = f"{shlex.join(volumes.command(3))} 3<>{files.volume_socket(home, number)}"
+        mounted = f"mount --rbind -o {'ro,' if volume.read_only else ''}nosuid,nodev {volume.source} /volume"
+        why = f"the file server of {volume.target}, as root of a user namespace with nothing but the volume"
+        yield Step(f"volume {number}", f"{mounted}\n{line}", why)
 
 
 def _tap(link: Link) -> Step:

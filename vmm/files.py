@@ -89,6 +89,21 @@ def agent_port(home: Home) -> str:
     return os.path.join(libvirt_root(home), "agent")
 
 
+def volume_socket(home: Home, number: int) -> str:
+    """The socket of the file server of a volume."""
+    return os.path.join(home.run_dir, f"volume{number}")
+
+
+def volumes_root(home: Home) -> str:
+    """The empty folder on which the root of a file server is mounted, in a mount namespace of that server."""
+    return os.path.join(home.run_dir, "volumes")
+
+
+def volumes_log(home: Home) -> str:
+    """The first errors of the file servers."""
+    return home.path("volumes.log")
+
+
 def libvirt_root(home: Home) -> str:
     """The root of the embedded libvirt driver of this instance."""
     return os.path.join(home.run_dir, "libvirt")

@@ -19,6 +19,7 @@ QEMU = Package(QEMU_NAMES, "qemu-system-x86", "qemu-system-x86-core", "qemu-base
 LIBVIRT = Package(("libvirt.so.0",), "libvirt-daemon-driver-qemu", "libvirt-daemon-driver-qemu", "libvirt")
 MKE2FS = Package(("mke2fs",), "e2fsprogs", "e2fsprogs", "e2fsprogs")
 CC = Package(("cc",), "gcc libc6-dev", "gcc glibc-static", "gcc")
+VIRTIOFSD = Package(("/usr/lib/qemu/virtiofsd",), "qemu-system-common", "qemu-virtiofsd", "qemu-virtiofsd")
 DROPBEAR = Package(("dropbear",), "dropbear-bin", "dropbear", "dropbear")
 
 
@@ -31,6 +32,7 @@ def needs() -> Iterator[Need]:
     yield program("mke2fs", MKE2FS, "the writable disk")
     yield program("cc", CC, "exec and shell: the guest's agent is compiled here, with a static C library")
     yield program("dropbear", DROPBEAR, "SSH to guests")
+    yield program("virtiofsd", VIRTIOFSD, "volumes in guests", required=False)
     yield from _acceleration()
 
 

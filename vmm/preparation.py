@@ -42,6 +42,7 @@ from vmm.launcher import Launcher
 DEFAULT_MEMORY_BYTES = {boot.DIRECT: 256 * 1024**2, boot.SYSTEM: 512 * 1024**2, boot.DISK: 1024**3}
 
 OWN_UID = "qemu_uid"  # key of the state: the user of QEMU
+LOG_BYTES = 1 << 16  # of errors of the file servers, which a guest may cause at will
 SYSTEM_STOP_S = 60.0  # services stop one after the other, which takes 5 s in an emulated guest
 
 
@@ -69,6 +70,10 @@ def _prepare(inst: Instance, choices: Choices) -> tuple[domain.Machine, Cell | N
     if chosen.name == "tcg":
         inst.state.warnings = [f"guest code is emulated (tcg), several times slower than KVM: {chosen.why}"]
     _record_ending(inst, image)
+    if work.volumes:
+        from images.layer import volumes
+
+        volumes.prepare(work, image, inst, first=not inst.state.starts)
     if inst.state.boot != boot.DIRECT:
         inst.state.own[wayin.SSH_PORT] = wayin.PORT
     with ExitStack() as stack:
@@ -82,6 +87,8 @@ def _prepare(inst: Instance, choices: Choices) -> tuple[domain.Machine, Cell | N
         _make_ports(inst)
         machine = machine_of(work, inst, image, chosen.name, kernel)._replace(nics=nics)
         inst.attached(links)
+        if machine.volumes:
+            _serve_volumes(inst)
         cell = None if choices.daemon_uri else _confine(inst, image, machine)
         machine = machine._replace(uid=cell.uid if cell else 0)
         why = f"the libvirt daemon {choices.daemon_uri} starts it, and vmctl cannot confine it"
@@ -90,6 +97,15 @@ def _prepare(inst: Instance, choices: Choices) -> tuple[domain.Machine, Cell | N
         launcher.opened()
         stack.pop_all()
     return machine, cell, launcher
+
+
+def _serve_volumes(inst: Instance) -> None:
+    from vmm.volumes import server
+
+    uid = None
+    if usernamespace.is_host_root():
+        uid = inst.state.own[OWN_UID] = ids.take(inst, inst.state.own.get(OWN_UID))
+    server.start(inst, uid)
 
 
 def _record_ending(inst: Instance, image: Image) -> None:
@@ -110,17 +126,24 @@ def _confine(inst: Instance, image: Image, machine: domain.Machine) -> Cell:
     outputs = [path for _, path in machine.outputs]
     shared = [os.path.realpath(path) for path in shared_files(machine, image)]
     confinement.make_readable(shared)
-    confinement.hand_over([machine.seed, machine.disk, files.control(inst)], uid)
+    own = (machine.disk, files.control(inst), *(path for _, path in machine.volumes))
+    confinement.hand_over([machine.seed, *own], uid)
     os.makedirs(files.qemu_root(inst), mode=0o700, exist_ok=True)
     return Cell(
         uid=uid,
         root=files.qemu_root(inst),
         read_only=(machine.emulator, machine.seed, *shared_files(machine, image)),
-        writable=(machine.disk, files.control(inst)),
+        writable=own,
         for_libvirt=(machine.console, *outputs, files.libvirt_root(inst), files.capabilities()),
-        file_bytes=disk.file_bytes(machine.disk, raw=bool(machine.kernel)),
+        # shared memory is a file, too
+        file_bytes=max(disk.file_bytes(machine.disk, raw=bool(machine.kernel)), shared_memory_bytes(machine)),
         threads=machine.vcpus + confinement.THREADS,
     )
+
+
+def shared_memory_bytes(machine: domain.Machine) -> int:
+    """Return the size of the guest's memory if that is a file, which the file servers of its volumes map, else 0."""
+    return machine.memory_bytes if machine.volumes else 0
 
 
 def _has_own_uid(accelerator: str) -> bool:
@@ -147,16 +170,18 @@ def machine_of(
         console=files.fifo(home, "console"),
         outputs=tuple((f"{port}{name}", files.fifo(home, name)) for name in ("marks", "stdout", "stderr")),
         control=(f"{port}control", files.control(home)),
+        volumes=tuple((f"volume{number}", files.volume_socket(home, number)) for number in range(len(work.volumes))),
     )
     if kind == boot.DISK:
         return machine
     kernel = kernel or kernels.find(work.vm.kernel)
-    machine = machine._replace(kernel=kernel.vmlinuz, initrd=guest.initrd(kernel))
+    machine = machine._replace(kernel=kernel.vmlinuz, initrd=guest.initrd(kernel, volumes=bool(work.volumes)))
     layers = len(machine.layers)
     if kind == boot.DIRECT:
         machine = machine._replace(agent=(f"{port}agent", files.agent_port(home)))
         return machine._replace(cmdline=guest.kernel_args(layers, read_only=work.read_only))
-    return machine._replace(cmdline=guest.system_args(layers, machine.uuid), modules=moduledisk.build(kernel))
+    cmdline = guest.system_args(layers, machine.uuid, volumes=bool(work.volumes))
+    return machine._replace(cmdline=cmdline, modules=moduledisk.build(kernel))
 
 
 def _make_disk(inst: Instance, image: Image) -> None:
@@ -218,6 +243,7 @@ def _make_ports(inst: Instance) -> None:
         (files.fifo(inst, "marks"), files.marks(inst), watch.MARKS_BYTES, True),
         (files.fifo(inst, "stdout"), inst.stdout_log, size_bytes, False),
         (files.fifo(inst, "stderr"), inst.stderr_log, size_bytes, False),
+        *([(files.fifo(inst, "volumes"), files.volumes_log(inst), LOG_BYTES, True)] if inst.work.volumes else []),
     )
     for path in (files.control(inst), *(fifo for fifo, *_ in streams)):
         with suppress(FileExistsError):

@@ -69,22 +69,37 @@ class Seed(NamedTuple):
         return {**found, "vendor-data": self.vendor_data} if self.vendor_data else found
 
 
+class Share(NamedTuple):
+    """A volume, as the guest mounts it."""
+
+    tag: str  # of the virtiofs device
+    target: str
+    read_only: bool
+    is_file: bool  # then the device has a folder with nothing but `file`
+
+    def line(self) -> str:
+        """Return the line for the guest's init; the path is in base64, because cloud-init reads it as YAML."""
+        options = f"{'ro,' if self.read_only else ''}nosuid,nodev"
+        path = base64.b64encode(self.target.encode()).decode()
+        return f"vmctl-volume: {self.tag} {options} {'file' if self.is_file else '-'} {path}"
+
+
 def meta_data(
     instance_id: str,
     hostname: str,
-    tmpfs: Sequence[Tmpfs] = (),
+    mounts: Sequence[Tmpfs | Share] = (),
     shm_bytes: int | None = None,
     sysctls: Mapping[str, str] = {},
 ) -> str:
     """Return the meta-data; a new instance-id makes cloud-init apply everything again.
 
-    Only the small init reads the folders in memory, each a line `vmctl-tmpfs: OPTIONS PATH`, and the settings of the
-    kernel, each a line `vmctl-sysctl: PATH VALUE`.
+    Only the small init reads the mounts, in their order, each a line `vmctl-tmpfs: OPTIONS PATH`, or as in `Share`, and
+    the settings of the kernel, each a line `vmctl-sysctl: PATH VALUE`.
     """
     settings = [f"vmctl-sysctl: {inside.path(name)} {value}" for name, value in sysctls.items()]
     shm = [] if shm_bytes is None else [f"vmctl-shm: {shm_bytes}"]
-    memory = [f"vmctl-tmpfs: {one.options()} {one.target}" for one in tmpfs]
-    return "\n".join((f"instance-id: {instance_id}", f"local-hostname: {hostname}", *shm, *memory, *settings, ""))
+    lines = [one.line() if isinstance(one, Share) else f"vmctl-tmpfs: {one.options()} {one.target}" for one in mounts]
+    return "\n".join((f"instance-id: {instance_id}", f"local-hostname: {hostname}", *shm, *lines, *settings, ""))
 
 
 def network_config(addresses: Sequence[Address]) -> str:

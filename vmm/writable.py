@@ -68,7 +68,8 @@ def writable(inst: Instance) -> Iterator[Writable]:
             raise VmctlError(f"the copy of {inst.name}'s disk cannot be mounted: {error.strerror}") from error
         if inst.state.boot == boot.SYSTEM:
             _remove_instance_files(folder)
-        yield Writable(folder, (*MADE, TMP, *(file.path for file in provided(inst.work, "", None))))
+        made = (*MADE, TMP, *(file.path for file in provided(inst.work, "", None)))
+        yield Writable(folder, (*made, *(volume.target for volume in inst.work.volumes)))
 
 
 def _folder(disk: str, name: str) -> str:

@@ -8,12 +8,12 @@ refuses them, and nothing in a container could open them.
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 from collections.abc import Iterator
 from contextlib import suppress
 
+from images.layer import writing
 from images.layer.lookup import Inode, Reader
 from images.layer.tree import OPAQUE, OPAQUE_OF_USERS
 from images.store.image import ImageError, Layer
@@ -22,11 +22,7 @@ from vmctl.linux import filetree, syscalls, usernamespace
 from vmctl.linux.stdio import write_all
 from vmctl.named import NamedTuple
 
-_NOBODY = 65534  # the id shown for all others (user_namespaces(7), overflowuid)
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _UNFINISHED, _LINKS = ".new", ".links"
-_REFUSED = (errno.EPERM, errno.EINVAL, errno.ENOTSUP)
 
 
 def folder() -> str:
@@ -81,7 +77,6 @@ class _Unpacking:
     def __init__(self, reader: Reader, target: str) -> None:
         self._reader = reader
         self._target = target
-        self._ids = usernamespace.ids()
         self._names: dict[int, str] = {}  # inode -> temporary name of a file with several names
         self._links = target + _LINKS
 
@@ -89,8 +84,8 @@ class _Unpacking:
         """Fill the target."""
         root = self._reader.root
         os.mkdir(self._links, 0o700)
-        links = os.open(self._links, _FOLDER)
-        here = os.open(self._target, _FOLDER)
+        links = os.open(self._links, writing.FOLDER)
+        here = os.open(self._target, writing.FOLDER)
         try:
             levels = [_Level(root, iter(self._reader.children(root).items()))]
             while levels:
@@ -102,7 +97,7 @@ class _Unpacking:
                 name, inode = entry[0], self._reader.inode(entry[1])
                 if stat.S_ISDIR(inode.attributes.mode):
                     os.mkdir(name, 0o700, dir_fd=here)
-                    here = _moved(here, name)
+                    here = writing.moved(here, name)
                     levels.append(_Level(inode, iter(self._reader.children(inode).items())))
                 else:
                     self._leaf(name, inode, here, links)
@@ -118,7 +113,7 @@ class _Unpacking:
                 os.unlink(name, dir_fd=links)
             os.rmdir(self._links)
         self._describe(here, inode)
-        return here if is_root else _moved(here, b"..")
+        return here if is_root else writing.moved(here, b"..")
 
     def _leaf(self, name: bytes, inode: Inode, here: int, links: int) -> None:
         kept = self._names.get(inode.number)
@@ -127,7 +122,7 @@ class _Unpacking:
             return
         mode = inode.attributes.mode
         if stat.S_ISREG(mode):
-            fd = os.open(name, _NEW_FILE, 0o600, dir_fd=here)
+            fd = os.open(name, writing.NEW_FILE, 0o600, dir_fd=here)
             try:
                 for part in self._reader.content(inode):
                     write_all(fd, part)
@@ -154,48 +149,11 @@ class _Unpacking:
             return False
         else:
             raise ImageError(f"the layer has a file of unknown kind: {os.fsdecode(name)!a}")
-        self._describe_name(name, inode, here)
+        writing.describe_name(name, inode.attributes, here)
         return True
-
-    def _owner(self, inode: Inode) -> tuple[int, int]:
-        known = inode.attributes
-        if self._ids == 1:
-            return 0, 0
-        return tuple(number if number < self._ids else _NOBODY for number in (known.uid, known.gid))  # type: ignore[return-value]
 
     def _describe(self, fd: int, inode: Inode) -> None:
         """Set the attributes of an open file or folder."""
-        known = inode.attributes
-        os.fchown(fd, *self._owner(inode))
-        os.fchmod(fd, stat.S_IMODE(known.mode))  # after the owner, whose change takes setuid away
-        for name, value in known.xattrs.items():
-            if not name.startswith(("trusted.", "user.overlay.")):
-                _set_attribute(fd, name, value)
-        if OPAQUE in known.xattrs:
+        if OPAQUE in inode.attributes.xattrs:
             os.setxattr(fd, OPAQUE_OF_USERS, b"y")
-        os.utime(fd, ns=(known.mtime_ns, known.mtime_ns))
-
-    def _describe_name(self, name: bytes, inode: Inode, here: int) -> None:
-        """Set the attributes of a link or FIFO, which are not opened."""
-        known = inode.attributes
-        os.chown(name, *self._owner(inode), dir_fd=here, follow_symlinks=False)
-        if not stat.S_ISLNK(known.mode):
-            os.chmod(name, stat.S_IMODE(known.mode), dir_fd=here)
-        os.utime(name, ns=(known.mtime_ns, known.mtime_ns), dir_fd=here, follow_symlinks=False)
-
-
-def _moved(here: int, name: bytes) -> int:
-    """Return a descriptor of another folder, relative to one that is closed."""
-    try:
-        return os.open(name, _FOLDER, dir_fd=here)
-    finally:
-        os.close(here)
-
-
-def _set_attribute(fd: int, name: str, value: bytes) -> None:
-    """Set an attribute, unless only the host's root may: a label of a security module, or an ACL for an id not ours."""
-    try:
-        os.setxattr(fd, name, value)
-    except OSError as error:
-        if error.errno not in _REFUSED:
-            raise
+        writing.describe(fd, inode.attributes)

@@ -43,7 +43,8 @@ VERBS = {
     "diff": "list the files that an instance has added, changed or deleted",
     "commit": "create an image from an instance and its changes",
     "image": "list, pull, push, build and remove images and kernels",
-    "df": "show the disk usage of images, instances, kernels and caches",
+    "volume": "list, create and remove volumes: files that outlive instances",
+    "df": "show the disk usage of images, instances, volumes, kernels and caches",
     "prune": "remove stopped instances and unused data of the image store",
     "bench": "measure a workload in several modes and compare them",
     "spec": "check a workload file, or print its JSON Schema",
@@ -53,7 +54,7 @@ VERBS = {
 
 # verbs that make, enter or remove namespaces, cgroups and mounts: an ordinary user has these in namespaces of vmctl
 _IN_NAMESPACES = frozenset(
-    "up run exec shell start restart stop kill rm down inspect diff commit prune df bench".split()
+    "up run exec shell start restart stop kill rm down inspect diff commit prune df bench volume".split()
 )
 _IMAGES_IN_NAMESPACES = frozenset("build rm prune".split())
 

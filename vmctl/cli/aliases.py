@@ -37,6 +37,8 @@ ALIASES = {
     "system df": "df",
     "system info": "doctor",
     "system prune": "prune",
+    "volume list": "volume ls",
+    "volume remove": "volume rm",
 }
 
 

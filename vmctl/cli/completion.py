@@ -9,16 +9,18 @@ from vmctl.cli import VERBS
 EXAMPLE = "source <(vmctl completion bash)"
 
 # Instance names come from `vmctl ps -aq`, image names from `vmctl image ls -q`, flags from `--help`. Verbs and the
-# actions of `image` and `bench` are in the script; all other words complete to files.
+# actions of `image`, `bench` and `volume` are in the script; all other words complete to files.
 _BASH = """_vmctl() {{
     local word=${{COMP_WORDS[COMP_CWORD]}} verb=${{COMP_WORDS[1]}}
-    case $COMP_CWORD:$verb in 2:*) ;; *:image | *:bench) verb="$verb ${{COMP_WORDS[2]}}" ;; esac
+    case $COMP_CWORD:$verb in 2:*) ;; *:image | *:bench | *:volume) verb="$verb ${{COMP_WORDS[2]}}" ;; esac
     case $COMP_CWORD:$verb:$word in
         1:*) COMPREPLY=($(compgen -W "{verbs}" -- "$word")) ;;
         2:bench:--*) COMPREPLY=($(compgen -W "--self-test --peers --images \
             $(vmctl bench run --help 2>/dev/null | grep -oE -- '--[a-z-]+')" -- "$word")) ;;
         *:*:--*) COMPREPLY=($(compgen -W "$(vmctl $verb --help 2>/dev/null | grep -oE -- '--[a-z-]+')" -- "$word")) ;;
         2:image:*) COMPREPLY=($(compgen -W "{actions}" -- "$word")) ;;
+        2:volume:*) COMPREPLY=($(compgen -W "{of_volumes}" -- "$word")) ;;
+        *:"volume "*:*) COMPREPLY=($(compgen -W "$(vmctl volume ls -q 2>/dev/null)" -- "$word")) ;;
         2:bench:*) COMPREPLY=($(compgen -W "{measures}" -- "$word") $(compgen -f -- "$word")) ;;
         *:up:*|*:"bench "*|*:spec:*|*:"image build":*|*:"image import":*) COMPREPLY=($(compgen -f -- "$word")) ;;
         *:run:*|*:"image "*:*) COMPREPLY=($(compgen -W "$(vmctl image ls -q 2>/dev/null)" -- "$word")) ;;
@@ -32,8 +34,9 @@ _FISH = """complete -c vmctl -f
 complete -c vmctl -n __fish_use_subcommand -a "{verbs}"
 complete -c vmctl -n "__fish_seen_subcommand_from image" -a "{actions} (vmctl image ls -q)"
 complete -c vmctl -n "__fish_seen_subcommand_from bench" -a "{measures}"
+complete -c vmctl -n "__fish_seen_subcommand_from volume" -a "{of_volumes} (vmctl volume ls -q)"
 complete -c vmctl -n "__fish_seen_subcommand_from run" -a "(vmctl image ls -q)"
-complete -c vmctl -n "not __fish_use_subcommand; and not __fish_seen_subcommand_from up bench spec image run" \\
+complete -c vmctl -n "not __fish_use_subcommand; and not __fish_seen_subcommand_from up bench spec image run volume" \\
     -a "(vmctl ps -aq)"
 complete -c vmctl -n "__fish_seen_subcommand_from up bench spec import build" -F
 """
@@ -46,11 +49,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the script."""
-    from vmctl.cli import bench, image
+    from vmctl.cli import bench, image, volume
 
     template = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}[args.shell]
-    print(
-        template.format(verbs=" ".join(VERBS), actions=" ".join(image.ACTIONS), measures=" ".join(bench.ACTIONS)),
-        end="",
-    )
+    words = {"verbs": VERBS, "actions": image.ACTIONS, "measures": bench.ACTIONS, "of_volumes": volume.ACTIONS}
+    print(template.format(**{name: " ".join(found) for name, found in words.items()}), end="")
     return 0

@@ -56,11 +56,23 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _totals(uses: list[InstanceUse]) -> list[dict[str, Any]]:
-    """Return a row for each kind: images, instances, kernels, cache."""
+    """Return a row for each kind: images, instances, volumes, kernels, cache."""
     from images.upkeep import totals
 
     images, *others = totals.totals()
-    return list(map(_total, (images, _of_instances(uses), *others)))
+    return list(map(_total, (images, _of_instances(uses), _of_volumes(), *others)))
+
+
+def _of_volumes() -> Total:
+    from images.upkeep.totals import Total
+    from vmctl.linux import filetree
+    from vmctl.volumes import store
+
+    sizes = {name: filetree.allocated_bytes(store.folder(name)) for name in store.names()}
+    unused = [name for name in sizes if not store.users(name)]
+    return Total(
+        "volumes", len(sizes), len(sizes) - len(unused), sum(sizes.values()), 0, sum(sizes[name] for name in unused)
+    )
 
 
 def _of_instances(uses: list[InstanceUse]) -> Total:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from vmctl import engine
-from vmctl.cli import each, output, selection
+from vmctl.cli import each, output, selection, withvolumes
 from vmctl.cli.stop import TIME
 from vmctl.named import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ def arguments(parser: ArgumentParser) -> None:
     """Declare the arguments."""
     selection.add(parser, "stop and remove all instances", names="NAME|SPEC", text="instance, or workload file")
     parser.add_argument("-t", "--time", "--timeout", type=output.seconds, metavar="SECONDS", help=TIME)
+    withvolumes.add(parser)
 
 
 def run(args: Namespace) -> int:
@@ -26,8 +27,10 @@ def run(args: Namespace) -> int:
 
     def down(text: str) -> None:
         name = _name(text)
+        volumes = withvolumes.names(name) if args.volumes else []
         if engine.down(name, args.time):
             print(name)
+        withvolumes.remove(volumes)
 
     return each(selection.every(args), down, echo=False)
 

@@ -56,7 +56,8 @@ def prune(items: Sequence[Item], args: argparse.Namespace) -> int:
     """Ask, remove, and print what was removed; return 1 if the user declines."""
     from images.upkeep import prune as pruning
 
-    if items and not args.force and not _agreed(items):
+    texts = [f"{item.kind} {item.name} ({format_size(item.size_bytes)})" for item in items]
+    if items and not args.force and not agreed(texts):
         output.note("nothing was removed")
         return 1
     unfinished = pruning.remove_unfinished()
@@ -81,12 +82,12 @@ def _removed(item: Item) -> bool:
     return True
 
 
-def _agreed(items: Sequence[Item]) -> bool:
+def agreed(texts: Sequence[str]) -> bool:
     """Show what would be removed and return whether the user agrees. Raises SpecError without a terminal."""
     if not (os.isatty(0) and os.isatty(2)):
         raise SpecError("prune has no terminal to ask for confirmation", hint="use --force to remove without asking")
-    for item in items:
-        output.note(f"{item.kind} {item.name} ({format_size(item.size_bytes)})")
+    for text in texts:
+        output.note(text)
     sys.stderr.write("remove these? [y/N] ")
     sys.stderr.flush()
     return sys.stdin.readline().strip().lower() in ("y", "yes")

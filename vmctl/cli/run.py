@@ -158,7 +158,14 @@ def _add_environment(parser: ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="SOURCE:TARGET[:ro]",
-        help="mount a file or folder of the host",
+        help="mount a file or folder of the host (./data:/data), or a volume by its name (data:/data)",
+    )
+    parser.add_argument(
+        "--mount",
+        action="append",
+        default=[],
+        metavar="type=TYPE,...",
+        help="the same in docker's long form: type=bind|volume|tmpfs,source=...,target=...,readonly",
     )
     parser.add_argument(
         "--network",
@@ -175,7 +182,9 @@ def _add_environment(parser: ArgumentParser) -> None:
         metavar="NAME",
         help="one more name by which the other instances of its networks find it",
     )
-    parser.add_argument("--ip", metavar="ADDRESS", help="its address in the first network (default: the first free one)")
+    parser.add_argument(
+        "--ip", metavar="ADDRESS", help="its address in the first network (default: the first free one)"
+    )
     parser.add_argument(
         "--userns",
         choices=("auto", "host"),
@@ -259,6 +268,12 @@ def _refuse_misplaced(image: str, flag: str) -> None:
 
 def _workload(args: Namespace) -> Workload:
     command = args.command
+    volumes, tmpfs = args.volume, args.tmpfs
+    if args.mount:
+        from vmctl.spec import mountflag
+
+        more = mountflag.parse(args.mount)
+        volumes, tmpfs = [*volumes, *more.volumes], [*tmpfs, *more.tmpfs]
     if command[:1] == ["--"]:
         command = command[1:]
     elif command and command[0].startswith("-") and not _separated(command) and args.entrypoint is None:
@@ -272,14 +287,14 @@ def _workload(args: Namespace) -> Workload:
         "workdir": args.workdir,
         "user": args.user,
         "ports": args.publish,
-        "volumes": args.volume,
+        "volumes": volumes,
         "resources": {"cpus": args.cpus, "memory": args.memory, "pids": args.pids, "disk": args.disk},
         "network": flags.networks(args.network, args.network_alias, args.ip),
         "init": args.init,
         "read_only": args.read_only,
         "restart": args.restart,
         "hostname": args.hostname,
-        "tmpfs": args.tmpfs,
+        "tmpfs": tmpfs,
         "shm_size": args.shm_size,
         "ulimits": args.ulimit,
         "labels": flags.pairs(args.label),
@@ -288,7 +303,7 @@ def _workload(args: Namespace) -> Workload:
         "container": {"userns": args.userns},
     }
     work = flags.workload(document, FLAGS)
-    # a later start may be in another folder
-    return work._replace(
-        volumes=tuple(volume._replace(source=os.path.abspath(volume.source)) for volume in work.volumes)
-    )
+    if not work.volumes:
+        return work
+    here = os.getcwd()  # a later start may be in another folder
+    return work._replace(volumes=tuple(volume.beside(here) for volume in work.volumes))

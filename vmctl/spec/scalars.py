@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 ULIMITS = ("core", "cpu", "data", "fsize", "memlock", "nofile", "nproc", "stack")
 
 
+VOLUME_NAME_MAX = 128  # with the name of an instance it is the name of a lease, which has at most 255 bytes
+
+
 def parse_port(text: str) -> Port:
     """Return the port of `[address:]host:guest[/udp]`."""
     match = re.fullmatch(r"(?:(\[[0-9a-fA-F:]+\]|[0-9.]+):)?([0-9]{1,5}):([0-9]{1,5})(?:/(tcp|udp))?", text)
@@ -36,20 +39,46 @@ def parse_port(text: str) -> Port:
     return Port(address, int(match[2]), int(match[3]), match[4] or "tcp")  # type: ignore[arg-type]
 
 
+# of docker: shared labels of a security module, and hints for macOS; without effect, as in docker where there is none
+_WITHOUT_EFFECT = ("rw", "z", "Z", "cached", "consistent", "delegated")
+_VOLUME = "a volume such as ./data:/data, data:/data, /data, or ./data:/data:ro"
+
+
 def parse_volume(text: str) -> Volume:
-    """Return the volume of `source:target[:ro]`."""
-    source, _, rest = text.partition(":")
-    target, _, options = rest.partition(":")
-    if not source or not target.startswith("/") or options not in ("", "ro", "rw"):
-        raise ValueError(f"a volume such as ./data:/data or ./data:/data:ro, not {text!r}")
-    if not source.startswith(("/", "./", "../", "~")) and source not in (".", ".."):  # docker means a named volume
-        raise ValueError(f"a path before the first colon: ./{source} for the folder; there are no named volumes yet")
-    path = os.path.expanduser(source)
+    """Return the volume of `[source:]target[:options]`; options: ro, rw, nocopy, and those without effect here."""
+    parts = text.split(":")
+    source, target, *more = ["", text] if len(parts) == 1 else parts
+    if len(more) > 1 or not target.startswith("/") or (not source and len(parts) > 1):
+        raise ValueError(f"{_VOLUME}, not {text!r}")
+    found = Volume(_source(source), target)
+    for option in filter(None, ",".join(more).split(",")):
+        if option == "ro":
+            found = found._replace(read_only=True)
+        elif option == "nocopy" and not found.is_path:
+            found = found._replace(nocopy=True)
+        elif option not in _WITHOUT_EFFECT:
+            raise ValueError(f"{_VOLUME}; ro, rw or nocopy after the target, not {option!r} in {text!r}")
+    return found
+
+
+def _source(text: str) -> str:
+    """Return a path, the name of a volume, or "" for a volume without a name."""
+    path = os.path.expanduser(text)
     if path.startswith("~"):
         raise ValueError(
             f"the home folder of a user before the first colon; there is no user {path[1:].partition('/')[0]}"
         )
-    return Volume(path, target, options == "ro")
+    if path.startswith(("/", "./", "../")) or path in (".", "..", ""):
+        return path
+    if not is_volume_name(path):
+        raise ValueError(f"the name of a volume before the first colon, or ./{path} for the file or folder")
+    return path
+
+
+def is_volume_name(text: str) -> bool:
+    """Return whether a text can be the name of a volume, which becomes a folder."""
+    letters = text.replace("_", "").replace(".", "").replace("-", "")
+    return len(text) <= VOLUME_NAME_MAX and text[:1].isalnum() and letters.isalnum() and letters.isascii()
 
 
 def parse_tmpfs(text: str) -> Tmpfs:

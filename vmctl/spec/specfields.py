@@ -35,7 +35,7 @@ _SCALARS: dict[Any, dict[str, Any]] = {
     Seconds: {"examples": ["60s", "500ms"]},
     FileMode: {"pattern": "^0?[0-7]{3,4}$", "examples": ["0644"]},
     Port: {"examples": ["8080:8000", "0.0.0.0:53:53/udp"]},
-    Volume: {"examples": ["./data:/data:ro"]},
+    Volume: {"examples": ["./data:/data:ro", "data:/data", "/cache"]},
     Tmpfs: {"examples": ["/run", "/tmp:size=64M,mode=1777,noexec"]},
     Ulimit: {"examples": ["nofile=1024:2048", "core=0"]},
     HttpProbe: {**_NUMBER_TOO, "examples": ["8000/"]},

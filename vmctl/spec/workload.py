@@ -65,11 +65,21 @@ class Port(NamedTuple):
 
 
 class Volume(NamedTuple):
-    """A folder or file of the host, mounted in the instance; in the workload file `source:target[:ro]`."""
+    """A folder or file of the host, or a volume, mounted in the instance; in the workload file `source:target[:ro]`."""
 
-    source: str
+    source: str  # a path, the name of a volume, or "" for a volume that is removed with the instance
     target: str
     read_only: bool = False
+    nocopy: bool = False  # of a volume: it does not begin with what the image has at `target`
+
+    @property
+    def is_path(self) -> bool:
+        """Whether the source is a file or folder of the host."""
+        return self.source[:1] in ("/", ".")
+
+    def beside(self, folder: str) -> Volume:
+        """Return it with the path of its source relative to a folder."""
+        return self._replace(source=posixpath.join(folder, self.source)) if self.is_path else self
 
 
 class Tmpfs(NamedTuple):

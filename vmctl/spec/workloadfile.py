@@ -42,7 +42,7 @@ def completed(work: Workload, folder: str) -> Workload:
     work = work._replace(files=tuple(_with_content(file, i, folder) for i, file in enumerate(work.files)))
     if work.vm.cloud_init:
         work = work._replace(vm=work.vm._replace(cloud_init=os.path.join(folder, work.vm.cloud_init)))
-    return work._replace(volumes=tuple(v._replace(source=os.path.join(folder, v.source)) for v in work.volumes))
+    return work._replace(volumes=tuple(volume.beside(folder) for volume in work.volumes))
 
 
 def _with_content(file: File, number: int, folder: str) -> File:

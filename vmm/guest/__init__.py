@@ -30,12 +30,10 @@ KERNEL_ARGS = "console=ttyS0 quiet panic=-1 cryptomgr.notests no_timer_check"
 # For a system: its fstab names disks that do not exist here, and the serial console is output only, so no login there.
 SYSTEM_ARGS = "vmctl.system fstab=no systemd.getty_auto=no"
 
-# In loading order: for every workload, for a workload with a network, for all the rest.
-MODULES = (
-    *("pvpanic_mmio", "virtio_pci", "virtio_console", "virtio_blk", "erofs", "overlay", "isofs"),
-    "virtio_net",
-    *("virtio_rng", "virtio_balloon"),
-)
+# In loading order: for every workload, for one with volumes, for one with a network, for all the rest.
+_FOR_ALL = ("pvpanic_mmio", "virtio_pci", "virtio_console", "virtio_blk", "erofs", "overlay", "isofs")
+FOR_VOLUMES = ("fuse", "virtiofs")
+_LATER = ("virtio_net", "virtio_rng", "virtio_balloon")
 _OPTIONAL = ("pvpanic_mmio",)  # without it, a guest that panics boots again
 
 _FILES = {
@@ -56,19 +54,21 @@ def kernel_args(layers: int, *, read_only: bool = False) -> str:
     return f"{KERNEL_ARGS} vmctl.layers={layers}{' vmctl.read_only' if read_only else ''}"
 
 
-def system_args(layers: int, uuid: str) -> str:
+def system_args(layers: int, uuid: str, *, volumes: bool = False) -> str:
     """Return the kernel's command line for a guest that boots a system; `uuid` becomes its machine-id."""
-    return f"{kernel_args(layers)} {SYSTEM_ARGS} systemd.machine_id={uuid.replace('-', '')}"
+    own = f"{SYSTEM_ARGS}{' vmctl.volumes' if volumes else ''}"
+    return f"{kernel_args(layers)} {own} systemd.machine_id={uuid.replace('-', '')}"
 
 
-def initrd(kernel: Kernel) -> str:
-    """Return the path of the initrd for a kernel; it is built if it does not exist.
+def initrd(kernel: Kernel, *, volumes: bool = False) -> str:
+    """Return the path of the initrd for a kernel, and a guest with or without volumes; it is built if it is missing.
 
     Raises UnavailableError if this host has no dropbear or no C compiler, NotFoundError if the kernel lacks a module.
     """
     here = os.path.dirname(__file__)
     own = [(os.path.join(here, source), path, mode) for source, (path, mode) in _FILES.items()]
-    return archive.build(kernel, [*own, (agent(), "bin/agent", 0o755), *sshd_files()], MODULES, _OPTIONAL)
+    modules = (*_FOR_ALL, *(FOR_VOLUMES if volumes else ()), *_LATER)
+    return archive.build(kernel, [*own, (agent(), "bin/agent", 0o755), *sshd_files()], modules, _OPTIONAL)
 
 
 def agent() -> str:

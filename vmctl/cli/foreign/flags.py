@@ -73,7 +73,6 @@ FLAGS = {
         "--memory-reservation": _MEMORY,
         "--memory-swap": _MEMORY,
         "--memory-swappiness": _MEMORY,
-        "--mount": "`-v SOURCE:TARGET[:ro]` mounts a folder of the host, `--tmpfs DIR` makes one in memory",
         "--oom-kill-disable": "not yet: a workload that runs out of memory is killed",
         "--oom-score-adj": "not yet: a workload that runs out of memory is killed",
         "--pid": "not yet: each container has a separate PID namespace",
@@ -115,14 +114,8 @@ FLAGS = {
     },
     "logs": {"--details": INSPECT},
     "rm": {
-        "-v": "leave it out: there are no volumes but folders of the host, which stay",
-        "--volumes": "leave it out: there are no volumes but folders of the host, which stay",
         "-l": "not yet: there are no links between instances",
         "--link": "not yet: there are no links between instances",
-    },
-    "down": {
-        "-v": "leave it out: there are no volumes but folders of the host, which stay",
-        "--volumes": "leave it out: there are no volumes but folders of the host, which stay",
     },
     "inspect": {
         "-f": _TEMPLATE.replace("`--format json` prints", "`vmctl inspect NAME` prints"),
@@ -182,8 +175,14 @@ FLAGS = {
         "--password": "`--password-stdin` reads it from standard input, where other users cannot see it",
     },
     "image rm": {"--no-prune": "not yet: layers that no image uses are always removed"},
+    "volume create": {
+        "-d": "leave it out: volumes are folders of this host",
+        "--driver": "leave it out: volumes are folders of this host",
+        "-o": "not yet: mount it on the host, then `vmctl run -v /FOLDER:/data IMAGE`",
+        "--opt": "not yet: mount it on the host, then `vmctl run -v /FOLDER:/data IMAGE`",
+    },
     "prune": {
-        "--volumes": "leave it out: there are no volumes but folders of the host, which stay",
+        "--volumes": "leave it out: `vmctl volume prune --all` removes the volumes that no instance uses",
         "--filter": "not yet: `vmctl rm NAME` and `vmctl image rm NAME` remove one",
     },
 }

@@ -1,6 +1,6 @@
 """Verbs of docker, incus, multipass, lima and virsh, and what does the same here."""
 
-FOLDER = "not yet: there are no named volumes; `vmctl run -v ./data:/data IMAGE` mounts a folder of the host"
+FOLDER = "`vmctl volume create NAME`, then `vmctl run -v NAME:/data IMAGE`; volumes are folders of this host"
 _NETWORK = "not yet: there are no networks by name; `vmctl run --network bridge`, `none` and `host` choose one of three"
 _SNAPSHOT = "not yet: `vmctl commit NAME IMAGE` keeps what an instance has changed as an image"
 _RESOURCES = "not yet: limits are fixed at the start; `vmctl down NAME`, then `vmctl run -m 1G --cpus 2 IMAGE`"
@@ -51,7 +51,6 @@ VERBS = {
     "trust": "not yet: images are checked by their digest only; `vmctl image inspect NAME` shows it",
     "unpause": "not yet: `vmctl kill -s CONT NAME` continues a process that SIGSTOP has stopped",
     "update": _RESOURCES,
-    "volume": FOLDER,
     # incus, multipass, lima
     "alias": "not yet: an alias of the shell does it",
     "admin": "not yet: there is no daemon to manage; `vmctl doctor` describes the host",

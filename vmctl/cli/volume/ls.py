@@ -1,0 +1,112 @@
+"""vmctl volume ls."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from contextlib import suppress
+
+from vmctl.cli import output
+from vmctl.errors import NotFoundError
+from vmctl.named import TYPE_CHECKING
+from vmctl.records import UnreadableError
+from vmctl.spec.units import format_age, format_size
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from vmctl.volumes.store import NamedVolume
+
+EXAMPLE = "vmctl volume ls --filter label=project=shop"
+COLUMNS = ("name", "size_bytes", "age_s", "instances")
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("-q", "--quiet", action="store_true", help="print names only")
+    add_filter(parser)
+    output.add_format(parser)
+
+
+def add_filter(parser: argparse.ArgumentParser) -> None:
+    """Add --filter."""
+    parser.add_argument(
+        "--filter",
+        action="append",
+        default=[],
+        type=condition,
+        metavar="KEY=VALUE",
+        help="only volumes with this name=PART, label=NAME[=VALUE], or dangling=true|false: without an instance",
+    )
+
+
+def condition(text: str) -> tuple[str, str]:
+    """Return key and value of a filter. Raises argparse.ArgumentTypeError."""
+    key, equals, value = text.partition("=")
+    if not equals or key not in ("name", "label", "dangling") or (key == "dangling" and value not in _TRUTH):
+        raise argparse.ArgumentTypeError(f"expected name=PART, label=NAME[=VALUE] or dangling=true, got {text!r}")
+    return key, value
+
+
+_TRUTH = {"true": True, "1": True, "false": False, "0": False}
+
+
+def run(args: argparse.Namespace) -> int:
+    """List the volumes."""
+    rows = list(map(row, chosen(args.filter)))
+    if args.quiet:
+        for one in rows:
+            print(one["name"])
+        return 0
+    output.show(rows, COLUMNS, args.format, _cell)
+    return 0
+
+
+def chosen(conditions: list[tuple[str, str]]) -> Iterator[NamedVolume]:
+    """Yield the volumes that fulfil all conditions; why one cannot be read is printed to stderr."""
+    from vmctl.volumes import store
+
+    for name in store.names():
+        try:
+            with suppress(NotFoundError):  # removed meanwhile
+                volume = store.find(name)
+                if all(_fulfils(volume, *condition) for condition in conditions):
+                    yield volume
+        except UnreadableError as error:
+            output.note(f"{error}\nhint: {error.hint}")
+
+
+def _fulfils(volume: NamedVolume, key: str, value: str) -> bool:
+    from vmctl.volumes import store
+
+    if key == "name":
+        return value in volume.name
+    if key == "dangling":
+        return _TRUTH[value] != bool(store.users(volume.name))
+    name, equals, text = value.partition("=")
+    return name in volume.labels and (not equals or volume.labels[name] == text)
+
+
+def row(volume: NamedVolume) -> dict[str, Any]:
+    """Return the row of a volume, by column."""
+    import time
+
+    from vmctl.linux.filetree import allocated_bytes
+    from vmctl.volumes import store
+
+    return {
+        "name": volume.name,
+        "size_bytes": allocated_bytes(volume.data),
+        "age_s": max(0.0, time.time() - volume.created_s),
+        "labels": dict(volume.labels),
+        "path": volume.data,
+        "instances": store.users(volume.name),
+    }
+
+
+def _cell(name: str, value: Any) -> str:
+    if name == "size_bytes":
+        return format_size(value)
+    if name == "age_s":
+        return format_age(value)
+    return (", ".join(value) or "-") if isinstance(value, list) else str(value)
