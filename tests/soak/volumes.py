@@ -78,7 +78,7 @@ def _second_by_hand(ours, folder):
         if len(calls) == 1:
             return ours(inst, own_ids, tree, listener, log)
         words = [volumes.PROGRAM, f"--fd={listener}", "-f", "-o", f"source={folder},cache=auto,xattr,log_level=err"]
-        return subprocess.Popen(words, pass_fds=[listener])
+        return subprocess.Popen(words, pass_fds=[listener], stderr=subprocess.DEVNULL)
 
     return start
 
