@@ -13,6 +13,7 @@ from support.commands import inspect, ok, start, vmctl, wait_for
 from images.store import store
 from vmctl.instances import instance
 from vmctl.linux.filetree import allocated_bytes
+from vmctl.volumes import store as volumes
 from vmm import watch
 from vmm.backend import VmBackend
 
@@ -32,6 +33,7 @@ user: nobody
 files: [{path: /srv/of-the-workload, content: "workload\\n"}]
 resources: {pids: 50}
 vm: {cloud_init: extra.yaml}
+volumes: ["found:/etc/apt", "./extra.yaml:/opt/a b/one:ro", "found:/var/tmp/second"]
 """
 # a template, only its own users, an sshd that lets nobody in from the host, and a root without a password
 EXTRA = """## template: jinja
@@ -110,6 +112,20 @@ def test_the_command_runs_after_what_the_user_added_as_its_user_and_on_its_strea
     wait_for(lambda: os.path.getsize(layers.stderr_log))
     with open(layers.stdout_log) as out, open(layers.stderr_log) as err:
         assert (out.read(), err.read()) == ("user alice\nnobody\n", "err\n")
+
+
+def test_volumes_are_there_before_the_system(layers):
+    script = """
+        cat '/opt/a b/one' | head -n 1; ls /var/tmp/second; echo new >/etc/apt/made
+        touch '/opt/a b/one' || echo protected; findmnt -no FSTYPE,OPTIONS /etc/apt"""
+    output = ok("exec", "--user", "0", "layers", "--", "sh", "-c", script).splitlines()
+    assert output[0] == "## template: jinja"
+    assert "sources.list" in output or "sources.list.d" in output  # what the image has in that folder
+    assert output[-2] == "protected"
+    assert output[-1].split()[0] == "virtiofs"
+    assert "nosuid,nodev" in output[-1]
+    with open(f"{volumes.data('found')}/made") as file:
+        assert file.read() == "new\n"
 
 
 def test_exec_is_as_the_workload_unless_told(layers):
