@@ -29,7 +29,7 @@ def prepare(inst: Instance, *, namespaced: bool, tty: bool) -> Launch:
     image = store.lease(inst.image, inst)
     inst.state.image_digest, inst.state.warnings, inst.state.weakened = image.digest, [], []
     ending(image, inst.work).record(inst.state)
-    if inst.work.volumes:
+    if inst.work.has_own_volumes():
         from images.layer import volumes
 
         volumes.prepare(inst.work, image, inst, first=not inst.state.starts)

@@ -70,7 +70,7 @@ def _prepare(inst: Instance, choices: Choices) -> tuple[domain.Machine, Cell | N
     if chosen.name == "tcg":
         inst.state.warnings = [f"guest code is emulated (tcg), several times slower than KVM: {chosen.why}"]
     _record_ending(inst, image)
-    if work.volumes:
+    if work.has_own_volumes():
         from images.layer import volumes
 
         volumes.prepare(work, image, inst, first=not inst.state.starts)

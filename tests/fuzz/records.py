@@ -8,13 +8,14 @@ import time
 from containers import watch as container_watch
 from fuzz import place
 from fuzz.check import target
-from vmctl import cli, console, leases, paths
+from vmctl import cli, console, leases, paths, records
 from vmctl.errors import VmctlError
 from vmctl.instances import instance
 from vmctl.instances.instance import Instance, State
 from vmctl.instances.timeline import Timeline
 from vmctl.journal import Journal
 from vmctl.spec.workload import Workload
+from vmctl.volumes import store as volumes
 from vmm import watch as guest_watch
 
 WORK = Workload("it", "tiny", ("sh",), {"A": "b"}, user="1:1")
@@ -149,6 +150,17 @@ def lease_names(data):
     for link in links:
         with contextlib.suppress(OSError, ValueError):
             os.unlink(link)
+
+
+VOLUME = '{"created_s": 1.5, "format": 1, "labels": {"a": "1"}}'
+
+
+@target("volume-record", VOLUME, "[]", words=("created_s", "labels", "format", "name", *WORDS), cost=8)
+def volume_record(data):
+    place.file("lib/volumes/it/volume.json", data)
+    with contextlib.suppress(records.UnreadableError):
+        assert volumes.find("it").name == "it"
+    _command("volume", "ls")
 
 
 @target("instance-names", "web", ".123.4", words=("..", ".", "\n", "-", " "), cost=8)

@@ -15,9 +15,9 @@ from images.store import reference
 from images.transfer import oci
 from vmctl import cli, records
 from vmctl.cli import run as run_verb
-from vmctl.errors import VmctlError
+from vmctl.errors import SpecError, VmctlError
+from vmctl.spec import mountflag, units, workloadfile, yamlfile
 from vmctl.spec import scalars as scalars_of
-from vmctl.spec import units, workloadfile, yamlfile
 from vmctl.spec.rules import check_name
 from vmctl.spec.workload import Workload
 from vmctl.stacks import dotenv, graph, loading, variables
@@ -101,16 +101,26 @@ def numbers(data):
         assert units.format_age(found)
 
 
-PORTS = ("8080:80", "0.0.0.0:53:53/udp", "[::1]:80:80", "./data:/data:ro", "~root/x:/y", "8000/path", "on-failure:3")
+PORTS = ("8080:80", "0.0.0.0:53:53/udp", "[::1]:80:80", "./data:/data:ro", "d:/x:nocopy,z", "8000/path", "on-failure:3")
 
 
-@target("scalars", *PORTS, "0644", "256M", "60s")
+@target("scalars", *PORTS, "~root/x:/y", "0644", "256M", "60s")
 def scalars(data):
     for parse in scalars_of.PARSERS.values():
         try:
             parse(data.decode(errors="surrogateescape"))
         except ValueError:
             pass
+
+
+MOUNT = "type=bind,source=./data,target=/data,readonly"
+
+
+@target("mount-flag", MOUNT, "type=tmpfs,target=/t,tmpfs-size=1M", words=("volume", "dst=", "src=", "ro=", ",", "="))
+def mount_flag(data):
+    with contextlib.suppress(SpecError):
+        found = mountflag.parse([data.decode(errors="surrogateescape")])
+        assert len(found.volumes) + len(found.tmpfs) == 1
 
 
 DOCKERFILE = r"""# escape=\

@@ -226,6 +226,10 @@ class Workload(NamedTuple):
         aliases = self.network.aliases
         return tuple(one._replace(aliases=(*one.aliases, *aliases)) for one in self.network.networks)
 
+    def has_own_volumes(self) -> bool:
+        """Return whether it has volumes that vmctl keeps, by name or with the instance."""
+        return any(not volume.is_path for volume in self.volumes)
+
     def to_json(self) -> str:
         """Return the workload as JSON with named keys, for the instance directory and for other processes."""
         return json.dumps(records.versioned(records.plain(self)), sort_keys=True, separators=(",", ":"))

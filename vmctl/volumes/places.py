@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from vmctl.errors import SpecError
 from vmctl.leases import User
 from vmctl.spec.workload import Volume, Workload, depth
-from vmctl.volumes import store
 
 
 def located(work: Workload, directory: str) -> tuple[Volume, ...]:
@@ -34,6 +33,8 @@ def ours(work: Workload, directory: str) -> Iterator[tuple[Volume, str]]:
 def _path(volume: Volume, number: int, directory: str) -> str:
     if volume.is_path:
         return os.path.abspath(volume.source)
+    from vmctl.volumes import store  # folders of the host do not need it
+
     return store.data(volume.source) if volume.source else os.path.join(directory, "volumes", str(number), "data")
 
 
@@ -41,6 +42,8 @@ def take(work: Workload, user: User) -> None:
     """Give an instance leases of its named volumes, and make those without a name; repeatable. Raises OSError."""
     for volume, path in ours(work, user.directory):
         if volume.source:
+            from vmctl.volumes import store
+
             store.take(volume.source, user)
         elif not os.path.isdir(path):
             os.makedirs(path)
