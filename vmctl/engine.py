@@ -274,6 +274,7 @@ def stop(inst: Instance, timeout_s: float | None = None, signum: int | None = No
         if status(inst, backend) == "running":
             _stop(inst, backend, timeout_s, signum)
         removal.close_ports(inst)
+        removal.forget_names(inst)
 
 
 def _stop(inst: Instance, backend: Backend, timeout_s: float | None, signum: int | None) -> None:

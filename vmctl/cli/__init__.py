@@ -44,6 +44,7 @@ VERBS = {
     "commit": "create an image from an instance and its changes",
     "image": "list, pull, push, build and remove images and kernels",
     "volume": "list, create and remove volumes: files that outlive instances",
+    "network": "create, list and remove networks",
     "df": "show the disk usage of images, instances, volumes, kernels and caches",
     "prune": "remove stopped instances and unused data of the image store",
     "bench": "measure a workload in several modes and compare them",
@@ -57,6 +58,7 @@ _IN_NAMESPACES = frozenset(
     "up run exec shell start restart stop kill rm down inspect diff commit prune df bench volume".split()
 )
 _IMAGES_IN_NAMESPACES = frozenset("build rm prune".split())
+_NETWORKS_IN_NAMESPACES = frozenset("rm prune".split())
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _AGAIN_S = 0.005  # until a signal is tried again
@@ -209,6 +211,7 @@ def _run_verb(verb: str, words: list[str]) -> int:
 
 def _needs_namespaces(verb: str, words: list[str]) -> bool:
     inside = verb in _IN_NAMESPACES or (verb == "image" and words[0] in _IMAGES_IN_NAMESPACES)
+    inside = inside or (verb == "network" and words[0] in _NETWORKS_IN_NAMESPACES)
     checks = verb == "spec" and any(word.startswith("--mode") for word in words)  # as a start would see this host
     return inside or checks or (verb == "doctor" and "--fix" in words)
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 
-from vmctl import paths, records
+from vmctl import net, paths, records
 from vmctl.errors import ConflictError, NotFoundError
 from vmctl.instances.folder import LOCK_S, Folder, absent, removal_hint
 from vmctl.instances.timeline import Timeline
@@ -134,7 +134,10 @@ class Instance(Folder):
     def attached(self, links: Sequence[Link]) -> None:
         """Record the places that the instance has got in its networks, for this start and later ones."""
         self.state.links = {link.network.called: link.address for link in links}
+        if len(links) > 1 and links[0].resolver:
+            self.state.links[""] = links[0].resolver
         if links:
+            self.state.warnings += net.warnings(self.work, tuple(links))
             self.state.address, self.state.mac = links[0].address, links[0].mac
 
     def has_output(self) -> bool:

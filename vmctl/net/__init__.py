@@ -35,6 +35,9 @@ if TYPE_CHECKING:
         def attach(self, owner: Owner, journal: Journal, held: str | None = None, wish: Wish = ...) -> Link:
             """Reserve an address and return the place; `held` is the address that an earlier call has returned."""
 
+        def serve(self, owner: Owner, journal: Journal, links: tuple[Link, ...], held: str | None) -> str:
+            """Return the address of a name server for an owner with these places, the first of which is here."""
+
         def check_address(self, address: str) -> None:
             """Raise SpecError if no instance of this network can have the address."""
 
@@ -105,9 +108,14 @@ def network_of(name: str) -> Network | None:
 def attach(work: Workload, owner: Owner, journal: Journal, held: Mapping[str, str]) -> tuple[Link, ...]:
     """Return the owner's places in the networks of its workload, as `Network.attach` does; none if it needs none.
 
-    `held` is the address in each network, by its name, that an earlier call has returned.
+    `held` is the address in each network, by its name, that an earlier call has returned; "" is the name of its name
+    server, if it is in several networks.
     """
-    return _each(work, owner, lambda network, name, wish: network.attach(owner, journal, held.get(name), wish))
+    links = _each(work, owner, lambda network, name, wish: network.attach(owner, journal, held.get(name), wish))
+    if len(links) < 2:
+        return links
+    address = links[0].network.serve(owner, journal, links, held.get(""))
+    return tuple(link._replace(resolver="" if number else address) for number, link in enumerate(links))
 
 
 def refusals(work: Workload) -> list[VmctlError]:
@@ -121,6 +129,13 @@ def refusals(work: Workload) -> list[VmctlError]:
         except VmctlError as error:
             errors.append(error)
     return errors
+
+
+def warnings(work: Workload, links: tuple[Link, ...]) -> list[str]:
+    """Return a text if names that the workload has asked for are not known to others."""
+    if work.network == "bridge" or not links or links[0].resolver:
+        return []
+    return ["the instances of its networks do not know each other by name: dnsmasq is not installed"]
 
 
 def hosts(links: tuple[Link, ...]) -> tuple[tuple[str, str], ...]:
@@ -139,9 +154,7 @@ def preview(work: Workload, owner: Owner) -> tuple[Link, ...]:
     return _each(work, owner, lambda network, name, wish: network.preview(owner, wish))
 
 
-def _each(
-    work: Workload, owner: Owner, place: Callable[[Network, str, Wish], Link]
-) -> tuple[Link, ...]:
+def _each(work: Workload, owner: Owner, place: Callable[[Network, str, Wish], Link]) -> tuple[Link, ...]:
     links: list[Link] = []
     for number, one in enumerate(work.joined()):
         network = network_of(one.name)

@@ -83,7 +83,7 @@ def serve(bridge: str, address: str) -> bool:
     from vmctl.net import resolver
 
     try:
-        return resolver.serve(folder(bridge), known(bridge), address)
+        return resolver.serve(folder(bridge), [known(bridge)], address)
     except OSError as error:
         raise UnavailableError(f"the name server of the network {bridge} cannot be started: {error}") from error
 

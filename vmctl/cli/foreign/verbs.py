@@ -1,7 +1,7 @@
 """Verbs of docker, incus, multipass, lima and virsh, and what does the same here."""
 
 FOLDER = "`vmctl volume create NAME`, then `vmctl run -v NAME:/data IMAGE`; volumes are folders of this host"
-_NETWORK = "not yet: there are no networks by name; `vmctl run --network bridge`, `none` and `host` choose one of three"
+_NETWORK = "`vmctl network ls` lists networks, `vmctl network create NAME` makes one"
 _SNAPSHOT = "not yet: `vmctl commit NAME IMAGE` keeps what an instance has changed as an image"
 _RESOURCES = "not yet: limits are fixed at the start; `vmctl down NAME`, then `vmctl run -m 1G --cpus 2 IMAGE`"
 _DEVICES = "not yet: `volumes` and `resources` of a workload file, before the start"
@@ -33,7 +33,6 @@ VERBS = {
     "`vmctl up --dry-run FILE`",
     "events": "not yet: `vmctl wait NAME` waits for the end of an instance",
     "manifest": "`vmctl image inspect NAME` shows an image as JSON",
-    "network": _NETWORK,
     "node": _SWARM,
     "pause": "not yet: `vmctl kill -s STOP NAME` stops its first process, `vmctl kill -s CONT NAME` continues it",
     "plugin": "not yet: a backend is a Python package, as docs/architecture.md describes",
