@@ -45,6 +45,7 @@ def start(caller, tmp_path_factory):
 @pytest.fixture(scope="module")
 def vault(start):
     """The victim: a container in the other network, with a web server."""
+    start("container", "back")  # a second one: the network has a name server
     serve = "mkdir /w; echo vault >/w/index.html; exec httpd -f -p 8000 -h /w"
     return start("container", {"networks": ["back"], "aliases": ["safe"]}, command=["sh", "-c", serve])
 

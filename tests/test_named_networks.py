@@ -136,7 +136,7 @@ def test_a_hostname_gives_way_to_a_name(new):
 
 
 def test_the_networks_know_nothing_of_each_other(new):
-    web, db = new("web", "front"), new("db", "back")
+    web, db, _, _ = new("web", "front"), new("db", "back"), new("w2", "front"), new("d2", "back")
     assert known(web, "db")[0] == NO_NAME
     assert known(db, "web")[0] == NO_NAME
     assert (web.link.gateway, db.link.gateway) == ("10.201.0.1", "")  # `back` has no way out
@@ -239,6 +239,8 @@ def server_of(network):
 
 def test_the_name_server_is_another_user_with_one_privilege_and_a_root_without_the_host(new):
     new("web", "front")
+    assert not os.path.exists(os.path.join(names.folder(catalog.find("front").name), "server"))  # nobody would ask
+    new("db", "front")
     (pid, _, uid), _ = server_of("front")
     status = wait_for(lambda: (text := _status(pid))["Name"] == "dnsmasq" and text, 60)
     assert set(status["Uid"].split()) == {str(uid)}
@@ -259,7 +261,7 @@ def _status(pid):
 
 
 def test_a_name_server_that_was_killed_is_started_again(new):
-    web = new("web", "front")
+    web, _ = new("web", "front"), new("other", "front")
     (pid, start, _), _ = server_of("front")
     processes.end(pid, start)
     db = new("db", "front")
@@ -267,11 +269,12 @@ def test_a_name_server_that_was_killed_is_started_again(new):
 
 
 def test_a_command_killed_between_the_start_of_a_name_server_and_its_record_leaves_none(new):
-    web = new("web", "front")
+    web, db = new("web", "front"), new("db", "front")
     (pid, start, uid), place = server_of("front")
     _write(os.path.join(place, "server"), f"- - {uid}")
     assert resolver._find(place) == pid
     web.undo()
+    db.undo()
     deadline = time.monotonic() + 60
     while processes.alive(pid, start):
         assert time.monotonic() < deadline

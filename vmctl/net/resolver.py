@@ -1,4 +1,4 @@
-"""The name server of a network: dnsmasq in the switch, started with the network's first instance, ended with its last.
+"""The name server of a network: dnsmasq in the switch, started with the network's second instance, ended with its last.
 
 Every instance of the network can send it anything. So it runs as a user that nobody else is, without a privilege but to
 bind port 53, and sees a root with its program, the file of names and nothing else of the host.
