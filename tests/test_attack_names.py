@@ -1,4 +1,4 @@
-"""A hostile instance in one of several networks: it reaches no other network, and no name becomes what it says."""
+"""A hostile instance in one of several networks: it reaches no other network, and names stay what they are."""
 
 import socket
 import struct

@@ -8,60 +8,20 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
 from vmctl import backends, limits, removal
-from vmctl.backend import Attachment, Backend, Command, Exit, HasCauses, Problem, ReportedExit, Start
+from vmctl.backend import Attachment, Backend, Command, Exit, HasCauses, ReportedExit, Start
 from vmctl.errors import NotFoundError, StateError, UnavailableError, VmctlError
 from vmctl.instances import instance
 from vmctl.instances.folder import Home, absent, removal_hint
 from vmctl.instances.instance import Instance
 from vmctl.light import signal
+from vmctl.problems import check as check
+from vmctl.problems import problems as problems
 from vmctl.records import UnreadableError
 from vmctl.spec.workload import Workload
 
-LEAST_FILES = 64  # descriptors of a start: twice what a container needs (setrlimit(2), RLIMIT_NOFILE)
 UNKNOWN = "unknown"  # the exit source if it is not known how a workload ended
 
 Progress = Callable[[Instance, str], None]
-
-
-def problems(work: Workload, backend: Backend) -> list[Problem]:
-    """Return all problems of running `work` in this mode; changes nothing."""
-    return [*_limit_problems(), *backend.check(work), *_network_problems(work, backend), *_port_problems(work, backend)]
-
-
-def check(work: Workload, backend: Backend) -> None:
-    """Raise UnavailableError with all problems of running `work` in this mode."""
-    found = problems(work, backend)
-    if not found:
-        return
-    first, *others = found
-    more = "\n".join(f"also: {problem.text}" for problem in others)
-    raise UnavailableError(f"{work.name} cannot run in mode {backend.mode}: {first.text}", hint=first.hint, detail=more)
-
-
-def _limit_problems() -> list[Problem]:
-    """Refuse a limit of open files with which a start would fail halfway, and its removal too."""
-    limit = os.sysconf("SC_OPEN_MAX")
-    if 0 < limit < LEAST_FILES:
-        return [
-            Problem(f"only {limit} files may be open at a time, {LEAST_FILES} are needed", f"ulimit -n {LEAST_FILES}")
-        ]
-    return []
-
-
-def _network_problems(work: Workload, backend: Backend) -> list[Problem]:
-    if work.network in ("bridge", "none", "host") or not backend.features.own_network:
-        return []
-    from vmctl.net import refusals
-
-    return [Problem(str(error), error.hint) for error in refusals(work)]
-
-
-def _port_problems(work: Workload, backend: Backend) -> list[Problem]:
-    if not work.ports:
-        return []
-    from vmctl.net import ports
-
-    return [Problem(str(error), error.hint) for error in ports.refusals(work.ports)]
 
 
 def up(

@@ -67,7 +67,7 @@ def create(
             raise ConflictError(f"there is a network {name} already", hint="`vmctl network ls` lists them")
         others = dict(_records())
         chosen = _subnet(subnet, others)
-        used = {record.index for record in others.values()}
+        used = {record.bridge for record in others.values()}
         index = next(number for number in range(DEFAULT.index + 1, catalog.LAST_INDEX) if number not in used)
         record = Record(chosen, index, internal, mtu or DEFAULT.mtu, dict(labels or {}), time.time())
         filetree.write_atomic(catalog.path(name), records.line(record._asdict()))

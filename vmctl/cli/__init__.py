@@ -147,7 +147,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def resolved(words: list[str]) -> list[str]:
     """Return the words of a command line with the names of this program in place of those of another one."""
-    if words[0] in VERBS and words[0] != "image":
+    if words[0] in VERBS and words[0] not in ("image", "network"):
         return words
     from vmctl.cli import aliases
 

@@ -39,8 +39,8 @@ complete -c vmctl -n "__fish_seen_subcommand_from network" -a "{networks} (vmctl
 complete -c vmctl -n "__fish_seen_subcommand_from bench" -a "{measures}"
 complete -c vmctl -n "__fish_seen_subcommand_from volume" -a "{of_volumes} (vmctl volume ls -q)"
 complete -c vmctl -n "__fish_seen_subcommand_from run" -a "(vmctl image ls -q)"
-complete -c vmctl -n "not __fish_use_subcommand; and not __fish_seen_subcommand_from up bench spec image run volume network" \\
-    -a "(vmctl ps -aq)"
+complete -c vmctl -n "not __fish_use_subcommand" \\
+    -n "not __fish_seen_subcommand_from up bench spec image run volume network" -a "(vmctl ps -aq)"
 complete -c vmctl -n "__fish_seen_subcommand_from up bench spec import build" -F
 """
 

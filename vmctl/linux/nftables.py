@@ -1,8 +1,8 @@
 """Requests for the kernel's packet filter, as netlink messages: `nft` itself takes 20 to 190 ms to start.
 
-A table is of a family: `bridge` for frames on bridges, `ip` for IPv4 packets of this network namespace. A rule is a list
-of expressions, each of which loads bytes of the frame into a register or compares a register. A load beyond the end of
-a frame ends the rule without a match. Sources: nft(8), <linux/netfilter/nf_tables.h>,
+A table is of a family: `bridge` for frames on bridges, `ip` for the IPv4 packets of a network namespace. A rule is a
+list of expressions, each of which loads bytes of the frame into a register or compares a register. A load beyond the
+end of a frame ends the rule without a match. Sources: nft(8), <linux/netfilter/nf_tables.h>,
 <linux/netfilter/nfnetlink.h>.
 """
 

@@ -12,7 +12,7 @@ from vmctl.named import TYPE_CHECKING, NamedTuple
 from vmctl.spec import rules
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Protocol
 
     from vmctl.journal import Journal
@@ -76,6 +76,9 @@ class Wish(NamedTuple):
     group: str = ""  # who is of the same group may have the same names
 
 
+ANY = Wish()
+
+
 class Link(NamedTuple):
     """A place in a network; `device` is the name of the network's end of the cable, or of the tap."""
 
@@ -89,7 +92,7 @@ class Link(NamedTuple):
     inside: str = "eth0"  # its interface in the instance
     mtu: int = 1500
     names: tuple[str, ...] = ()  # by which the others in this network find it
-    resolver: str = ""  # address of the name server that knows these names; empty: there is none
+    resolver: str = ""  # address of the name server that knows these names; empty: it does not exist
 
 
 def network_of(name: str) -> Network | None:
@@ -138,12 +141,12 @@ def warnings(work: Workload, links: tuple[Link, ...]) -> list[str]:
     return ["the instances of its networks do not know each other by name: dnsmasq is not installed"]
 
 
-def hosts(links: tuple[Link, ...]) -> tuple[tuple[str, str], ...]:
+def hosts(links: Sequence[Link]) -> tuple[tuple[str, str], ...]:
     """Return the lines of /etc/hosts for places: address and names."""
     return tuple((link.address, " ".join(link.names)) for link in links if link.names)
 
 
-def name_servers(links: tuple[Link, ...]) -> str:
+def name_servers(links: Sequence[Link]) -> str:
     """Return the content of /etc/resolv.conf for places; empty if there is no name server (resolv.conf(5))."""
     found = [f"nameserver {link.resolver}\n" for link in links if link.resolver]
     return "".join(found) and f"{''.join(found)}search .\noptions ndots:0\n"

@@ -20,8 +20,10 @@ BRIDGES = "vmctl"  # how the name of each bridge begins
 
 def table() -> tuple[Request, ...]:
     """Return the requests that make the table, with no network in it."""
-    rules = (("reach", _own_address()), ("reach", _asking()), ("reach", _foreign_address()), ("pass", _same_network()))
-    rules += (("pass", _other_network()), ("pass", _of_closed()), ("pass", _to_closed()))
+    rules = [
+        *(("reach", rule) for rule in (_own_address(), _asking(), _foreign_address())),
+        *(("pass", rule) for rule in (_same_network(), _other_network(), _of_closed(), _to_closed())),
+    ]
     return (
         nft.new_table(TABLE, "ip"),
         nft.new_set(TABLE, OWN, "ifname", "ipv4_addr", family="ip"),
@@ -37,7 +39,7 @@ def table() -> tuple[Request, ...]:
 def open_network(bridge: str, address: str, *, closed: bool) -> tuple[Request, ...]:
     """Return the requests that let the instances of a bridge reach each other and its address.
 
-    Those of a `closed` one reach nothing else, whatever is decided elsewhere about the way out.
+    Those of a `closed` one reach nothing else, even if another table lets them out.
     """
     return tuple(nft.new_element(TABLE, *element, "ip") for element in _elements(bridge, address, closed))
 

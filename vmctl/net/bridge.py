@@ -13,12 +13,12 @@ from contextlib import suppress
 from vmctl.errors import ConflictError, SpecError, UnavailableError
 from vmctl.linux import netlink
 from vmctl.named import TYPE_CHECKING
-from vmctl.net import Link, Wish, apart, guard, names, switch
+from vmctl.net import ANY, Link, Wish, apart, guard, names, switch
 from vmctl.net.subnets import Subnet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
-    from typing import Any, TypeGuard
+    from typing import Any
 
     from vmctl.journal import Journal
     from vmctl.net import Owner
@@ -59,7 +59,7 @@ class BridgeNetwork:
         self.mtu = mtu
         self._record = record
 
-    def attach(self, owner: Owner, journal: Journal, held: str | None = None, wish: Wish = Wish()) -> Link:
+    def attach(self, owner: Owner, journal: Journal, held: str | None = None, wish: Wish = ANY) -> Link:
         """Reserve an address, unless `held` still is the owner's, and make bridge and switch if necessary.
 
         Raises UnavailableError if the kernel refuses a namespace, ConflictError if every address, the one that is asked
@@ -188,7 +188,7 @@ class BridgeNetwork:
         """Move this thread into the switch for good. Raises StateError if there is no switch."""
         switch.enter()
 
-    def preview(self, owner: Owner, wish: Wish = Wish()) -> Link:
+    def preview(self, owner: Owner, wish: Wish = ANY) -> Link:
         """Return the place that the first instance would get."""
         return self._link(owner, wish.address or self.subnet.first_free(()), wish)._replace(names=wish.names)
 

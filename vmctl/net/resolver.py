@@ -30,13 +30,12 @@ _LINKED = ("/bin", "/sbin", "/lib", "/lib64")  # folders, or links into /usr
 _DEVICES = ("null", "urandom")
 
 
-class _User(NamedTuple):
+class _User:
     """The user of an id, which is free again when the folder is gone: see vmctl.leases.User."""
 
-    name: str
-    id: str
-    directory: str
-    journal: Journal
+    def __init__(self, folder: str) -> None:
+        self.name, self.id, self.directory = "name server", os.urandom(4).hex(), folder
+        self.journal = Journal(os.path.join(folder, "journal"))  # `end` does not need it
 
 
 class _Server(NamedTuple):
@@ -198,5 +197,4 @@ def _take_uid(folder: str) -> int | None:
 
     if not ids.exist():  # of an ordinary user with one id: the server is this user, without its privileges
         return None
-    journal = Journal(os.path.join(folder, "journal"))  # `end` does not need it
-    return ids.take(_User("name server", os.urandom(4).hex(), folder, journal))
+    return ids.take(_User(folder))

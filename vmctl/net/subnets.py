@@ -1,4 +1,4 @@
-"""Subnets for networks: what a text may say, which overlap, and which one a new network gets."""
+"""Subnets for networks: their texts, which overlap, and which one a new network gets."""
 
 from __future__ import annotations
 
