@@ -12,7 +12,7 @@ from support.commands import free_port, inspect, ok, refused, vmctl
 
 from vmctl import backends
 from vmctl.linux import commands, netlink, syscalls, taps
-from vmctl.net import apart, bridge, guard
+from vmctl.net import bridge, guard
 from vmctl.run import run
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="namespaces need root")
