@@ -10,9 +10,13 @@ from vmctl.backend import (
     Command,
     Features,
     Footprint,
+    HasCopy,
     HasFootprint,
     HasOomKills,
+    HasPause,
     HasReads,
+    HasUpdate,
+    HasUsage,
     HasWritable,
     Option,
     Problem,
@@ -24,17 +28,19 @@ from vmctl.instances.instance import Instance
 from vmctl.linux.cgroups import Cgroup
 from vmctl.named import TYPE_CHECKING
 from vmctl.records import UnreadableError
-from vmctl.spec.workload import Workload
+from vmctl.spec.workload import Resources, Workload
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from typing import Any
 
+    from vmctl.copying.pack import Rules
+    from vmctl.copying.place import Target
     from vmctl.needs import Need
     from vmctl.writable import Writable
 
 
-class ContainerBackend(HasFootprint, HasWritable, HasReads, HasOomKills):
+class ContainerBackend(HasFootprint, HasWritable, HasReads, HasOomKills, HasPause, HasCopy, HasUsage, HasUpdate):
     """A process in namespaces, on the image's layers, in a cgroup."""
 
     mode = "container"
@@ -116,6 +122,48 @@ class ContainerBackend(HasFootprint, HasWritable, HasReads, HasOomKills):
     def oom_kills(self, inst: Instance) -> int:
         """See HasOomKills."""
         return Cgroup(inst.cgroup).oom_kills()
+
+    def pause(self, inst: Instance) -> None:
+        """See HasPause: all its processes are frozen."""
+        from vmctl.instances import freezer
+
+        freezer.pause(inst)
+
+    def resume(self, inst: Instance) -> None:
+        """See HasPause."""
+        from vmctl.instances import freezer
+
+        freezer.resume(inst)
+
+    def copy_out(self, inst: Instance, path: str, fd: int, rules: Rules, *, follow: bool) -> list[str]:
+        """See HasCopy."""
+        from containers import copying
+
+        return copying.out(inst, path, fd, rules, follow=follow, namespaced=self.namespaced)
+
+    def copy_in(self, inst: Instance, target: Target, fd: int) -> list[str]:
+        """See HasCopy."""
+        from containers import copying
+
+        return copying.into(inst, target, fd, namespaced=self.namespaced)
+
+    def processes(self, inst: Instance) -> list[int]:
+        """See HasUsage."""
+        from containers.footprint import pids
+
+        return pids(inst, Cgroup(inst.cgroup))
+
+    def listing(self, inst: Instance) -> list[tuple[str, str, str, str, str]]:
+        """See HasUsage: read from the host's /proc."""
+        from containers import listing
+
+        return listing.listing(self.processes(inst))
+
+    def update(self, inst: Instance, wanted: Resources) -> dict[str, Any]:
+        """See HasUpdate: the limits of its control group."""
+        from containers import updating
+
+        return updating.update(inst, wanted)
 
     def undo(self, inst: Instance, entry: dict[str, Any]) -> None:
         """See Backend."""

@@ -11,7 +11,8 @@ from vmctl.linux.cgroups import Cgroup
 from vmctl.linux.stopped import Workload
 
 
-def _pids(inst: Instance, cgroup: Cgroup) -> list[int]:
+def pids(inst: Instance, cgroup: Cgroup) -> list[int]:
+    """Return the processes of a workload; a user without control groups finds them by their namespace."""
     if cgroup.folders or not inst.state.pid:
         return cgroup.pids()
     return Workload(inst.state.pid, inst.path("rootfs")).pids()
@@ -20,7 +21,7 @@ def _pids(inst: Instance, cgroup: Cgroup) -> list[int]:
 def footprint(inst: Instance) -> Footprint:
     """Return memory and disk usage in bytes: of its processes and helpers, its directory and its layers."""
     cgroup = Cgroup(inst.cgroup)
-    pss = memory.pss_by_role({"workload": _pids(inst, cgroup), **helpers(inst.journal)})
+    pss = memory.pss_by_role({"workload": pids(inst, cgroup), **helpers(inst.journal)})
     shared = tuple(layer.path for layer in store.find(inst.image).stack)
     return Footprint(
         pss_bytes=sum(pss.values()) if pss else None,

@@ -26,7 +26,7 @@ from vmctl.spec.workload import File
 _MAX_INTERPRETERS, _SHEBANG_BYTES = 5, 256
 
 # proc, sysfs, cgroup, cgroup2, mqueue (linux/magic.h)
-_OF_KERNEL = (0x9FA0, 0x62656572, 0x27E0EB, 0x63677270, 0x19800202)
+OF_KERNEL = (0x9FA0, 0x62656572, 0x27E0EB, 0x63677270, 0x19800202)
 
 
 def import_nothing() -> None:
@@ -111,7 +111,7 @@ def content(path: str, most_bytes: int) -> bytes:
 
 
 def _refuse_special(fd: int, path: str) -> None:
-    if not stat.S_ISREG(os.fstat(fd).st_mode) or file_system(fd) in _OF_KERNEL:
+    if not stat.S_ISREG(os.fstat(fd).st_mode) or file_system(fd) in OF_KERNEL:
         raise _special(path)
 
 

@@ -14,11 +14,10 @@ from images.store import store
 from images.store.image import Image, ending, process, provided
 from vmctl import net, trace
 from vmctl.errors import UnavailableError
-from vmctl.instances import places
 from vmctl.instances.instance import Instance
 from vmctl.linux import devices, syscalls, usernamespace
 from vmctl.linux.cgroups import Cgroup, Limits
-from vmctl.net import Link
+from vmctl.net import Link, attach
 from vmctl.spec.workload import DEFAULT_PIDS, File, Volume, Workload
 
 
@@ -36,12 +35,13 @@ def prepare(inst: Instance, *, namespaced: bool, tty: bool) -> Launch:
         volumes.prepare(inst.work, image, inst, first=not inst.state.starts)
     flags = namespaces(inst.work) if namespaced else 0
     layers = [mounts.mount_layer(layer, inst) for layer in image.stack]
-    _make_folders(inst, layers[-1])
+    make_folders(inst, layers[-1])
     if not namespaced:
         inst.journal.record("mount", path=inst.path("rootfs"))
     if not flags & syscalls.CLONE_NEWNET:
         inst.state.address = "127.0.0.1"
-    links = places.take(inst) if namespaced else ()
+    links = attach(inst.work, inst, inst.journal, inst.places()) if namespaced else ()
+    inst.attached(links)
     cgroup = Cgroup(inst.cgroup)
     inst.journal.record("cgroup", name=inst.cgroup)  # after the objects its processes use: undone before them
     cgroup.create(_enforceable(inst, cgroup), inst.directory)
@@ -83,7 +83,7 @@ def _weaknesses(launch: Launch) -> Iterator[str]:
         yield "any device can be opened if there is a node of it: this host cannot restrict them by control groups"
 
 
-def _make_folders(inst: Instance, top: str) -> None:
+def make_folders(inst: Instance, top: str) -> None:
     """Create the overlay's folders; the upper one gets owner and mode of the image's root, which are seen inside."""
     if (size_bytes := inst.work.resources.disk_bytes) is not None:
         from containers import disk

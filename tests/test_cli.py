@@ -102,7 +102,7 @@ def test_no_verb_at_all():
     ("words", "message"),
     [
         (("stert",), "there is no verb stert"),
-        (("pause", "web"), "there is no verb pause"),
+        (("swarm", "init"), "there is no verb swarm"),
         (("lgos", "web"), "did you mean `vmctl logs`?"),
         (("--frobnicate",), "there is no verb --frobnicate"),
         (("ps", "--frobnicate"), "unrecognized arguments: --frobnicate"),

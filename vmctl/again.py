@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from vmctl import backends, engine, removal
+from vmctl import backends, engine, pausing, removal
 from vmctl.backend import Backend, Exit, ReportedExit
 from vmctl.errors import EXIT_VMCTL, VmctlError
 from vmctl.instances import instance
@@ -30,6 +30,7 @@ def start(name: str, *, wait: bool = True, progress: engine.Progress | None = No
         removal.end_run(inst, backend)  # first: its forwarder has its ports
         engine.check(inst.work._replace(image=inst.image), backend)
         inst.forget_run()
+        pausing.forget(inst)
         inst.save()
         try:
             engine.bring_up(inst, backend, wait=wait, progress=progress).close()

@@ -9,13 +9,14 @@ A backend records an object in `inst.journal` *before* it makes it. It keeps no 
 start is in the `Start`. It never prints, never exits, and never asks which other backends exist.
 
 Abilities that only some modes have are separate classes (`HasFootprint`, `HasWritable`, `HasReads`, `HasOwnSize`,
-`HasCauses`, `HasOomKills`);
+`HasCauses`, `HasOomKills`, `HasPause`, `HasCopy`,
+`HasUsage`, `HasUpdate`);
 `backends.ability` looks for them by type.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from vmctl.instances.instance import Instance
 from vmctl.named import TYPE_CHECKING, NamedTuple
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from typing import Any, Literal, Protocol
 
+    from vmctl.copying.pack import Rules
+    from vmctl.copying.place import Target
     from vmctl.linux.events import Events
     from vmctl.needs import Need
     from vmctl.writable import Writable
@@ -249,4 +252,69 @@ class HasOomKills:
 
     def oom_kills(self, inst: Instance) -> int:
         """Return the number since the start, of the first process and of all others; also of an ended instance."""
+        raise NotImplementedError
+
+
+class HasPause:
+    """The ability to stop an instance where it is, and to let it go on."""
+
+    ability = "pause an instance"
+
+    def pause(self, inst: Instance) -> None:
+        """Stop all processes of a running instance, or its guest. The caller holds `freezer.locked`."""
+        raise NotImplementedError
+
+    def resume(self, inst: Instance) -> None:
+        """Let it go on; repeatable. The caller holds `freezer.locked`."""
+        raise NotImplementedError
+
+
+class HasCopy:
+    """The ability to copy files out of an instance and into it, also one that does not run.
+
+    Both are called in a child process that ends afterwards, so they may enter the instance.
+    """
+
+    ability = "copy files"
+
+    def copy_out(self, inst: Instance, path: str, fd: int, rules: Rules, *, follow: bool) -> list[str]:
+        """Write the tar of a path inside to a descriptor, as vmctl.copying.pack makes it; return what is left out."""
+        raise NotImplementedError
+
+    def copy_in(self, inst: Instance, target: Target, fd: int) -> list[str]:
+        """Read such a tar to its end and write its files to a path inside; return what is left out."""
+        raise NotImplementedError
+
+
+class HasUsage:
+    """The ability to show what an instance uses now."""
+
+    ability = "show what an instance uses"
+
+    def processes(self, inst: Instance) -> list[int]:
+        """Return the processes of this host that a running instance consists of, without helpers of vmctl."""
+        raise NotImplementedError
+
+    def asked_inside(self, inst: Instance) -> Callable[[float], Mapping[str, int]]:
+        """Ask an instance with its own kernel; return a function that returns its answer within so many seconds.
+
+        The answer has `memory_bytes` that are used inside; it is empty if the instance does not answer.
+        """
+        return lambda timeout_s: {}
+
+    def listing(self, inst: Instance) -> list[tuple[str, str, str, str, str]]:
+        """Return pid, user, processor time, resident memory and command of each process, as seen inside."""
+        raise NotImplementedError
+
+
+class HasUpdate:
+    """The ability to change the limits of a running instance."""
+
+    ability = "change the limits of an instance"
+
+    def update(self, inst: Instance, wanted: Resources) -> dict[str, Any]:
+        """Apply the limits that are not None; return those in effect, with the keys of `State.limits`.
+
+        Raises UnavailableError for a limit that only a start can apply.
+        """
         raise NotImplementedError

@@ -18,9 +18,9 @@ from vmctl.named import TYPE_CHECKING
 if TYPE_CHECKING:
     from typing import TypeVar
 
-    from vmctl.backend import HasFootprint, HasReads, HasWritable
+    from vmctl.backend import HasCopy, HasFootprint, HasPause, HasReads, HasUpdate, HasUsage, HasWritable
 
-    Able = TypeVar("Able", HasFootprint, HasWritable, HasReads)
+    Able = TypeVar("Able", HasFootprint, HasWritable, HasReads, HasPause, HasCopy, HasUsage, HasUpdate)
 
 GROUP = "[vmctl.backends]"
 

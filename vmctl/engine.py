@@ -8,20 +8,33 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
 from vmctl import backends, limits, removal
-from vmctl.backend import Attachment, Backend, Command, Exit, HasCauses, ReportedExit, Start
+from vmctl.backend import Attachment, Backend, Command, Exit, HasCauses, Problem, ReportedExit, Start
 from vmctl.errors import NotFoundError, StateError, UnavailableError, VmctlError
 from vmctl.instances import instance
 from vmctl.instances.folder import Home, absent, removal_hint
 from vmctl.instances.instance import Instance
-from vmctl.light import signal
-from vmctl.problems import check as check
-from vmctl.problems import problems as problems
+from vmctl.light import import_module, signal
 from vmctl.records import UnreadableError
 from vmctl.spec.workload import Workload
 
 UNKNOWN = "unknown"  # the exit source if it is not known how a workload ended
 
 Progress = Callable[[Instance, str], None]
+
+
+def problems(work: Workload, backend: Backend) -> list[Problem]:
+    """Return all problems of running `work` in this mode; changes nothing."""
+    return [*limits.open_files(), *backend.check(work), *limits.networks(work, backend.features), *limits.ports(work)]
+
+
+def check(work: Workload, backend: Backend) -> None:
+    """Raise UnavailableError with all problems of running `work` in this mode."""
+    found = problems(work, backend)
+    if not found:
+        return
+    first, *others = found
+    more = "\n".join(f"also: {problem.text}" for problem in others)
+    raise UnavailableError(f"{work.name} cannot run in mode {backend.mode}: {first.text}", hint=first.hint, detail=more)
 
 
 def up(
@@ -179,7 +192,7 @@ def status(inst: Instance, backend: Backend | None = None) -> str:
         if result is None and inst.is_of_this_boot() and isinstance(backend, HasCauses):
             inst.state.status, inst.state.reason = backend.cause(inst)
         _save(inst)
-    elif inst.state.status == "created" and not inst.busy():
+    elif inst.state.status == "created" and not (inst.state.waiting or inst.busy()):
         inst.recall()  # the command that was starting it has finished or was killed
         return "failed" if inst.state.status == "created" else status(inst, backend)
     return inst.state.status
@@ -234,11 +247,11 @@ def stop(inst: Instance, timeout_s: float | None = None, signum: int | None = No
         if status(inst, backend) == "running":
             _stop(inst, backend, timeout_s, signum)
         removal.close_ports(inst)
-        removal.forget_names(inst)
 
 
 def _stop(inst: Instance, backend: Backend, timeout_s: float | None, signum: int | None) -> None:
     inst.timeline.mark("T7")
+    _unpause(inst, backend)
     backend.signal(inst, inst.state.stop_signal if signum is None else signum)
     if not _ends(inst, backend, inst.state.stop_s if timeout_s is None else timeout_s):
         backend.signal(inst, signal.SIGKILL)
@@ -249,19 +262,31 @@ def _stop(inst: Instance, backend: Backend, timeout_s: float | None, signum: int
 
 
 def kill(inst: Instance, signum: int) -> None:
-    """Send a signal to the workload. Raises StateError if it is not running."""
-    backend = _backend(inst)
-    if status(inst, backend) != "running":
-        raise StateError(f"{inst.name} is not running", hint="`vmctl ps` lists running instances")
+    """Send a signal to the workload. Raises StateError if it is not running, or is paused, except for SIGKILL."""
+    backend = _running(inst, "`vmctl ps` lists running instances", paused=signum == signal.SIGKILL)
     backend.signal(inst, signum)
+    _unpause(inst, backend)
 
 
 def exec_command(inst: Instance, command: Command) -> int:
     """Run another command in a running instance, on this process's streams, and return its exit code."""
+    return _running(inst, f"`vmctl logs {inst.name}` shows its last output").exec(inst, command)
+
+
+def _running(inst: Instance, hint: str, *, paused: bool = False) -> Backend:
+    """Return the backend of an instance that runs. Raises StateError if it does not, or is paused unless `paused`."""
     backend = _backend(inst)
     if status(inst, backend) != "running":
-        raise StateError(f"{inst.name} is not running", hint=f"`vmctl logs {inst.name}` shows its last output")
-    return backend.exec(inst, command)
+        raise StateError(f"{inst.name} is not running", hint=hint)
+    if inst.is_paused() and not paused:
+        raise StateError(f"{inst.name} is paused", hint=f"`vmctl unpause {inst.name}` lets it go on")
+    return backend
+
+
+def _unpause(inst: Instance, backend: Backend) -> None:
+    """Let an instance go on that is to end; a frozen process would get no signal."""
+    if inst.is_paused():
+        import_module("vmctl.pausing").release(inst, backend)
 
 
 def rm(name: str, *, force: bool = False) -> list[str]:
@@ -288,9 +313,7 @@ def rm(name: str, *, force: bool = False) -> list[str]:
 
 def _refuse_running(inst: Instance, backend: Backend) -> None:
     if status(inst, backend) == "running":
-        raise StateError(
-            f"{inst.name} is running", hint=f"`vmctl stop {inst.name}` first, or `vmctl rm -f {inst.name}`"
-        )
+        raise StateError(f"{inst.name} is running", hint=f"`vmctl stop {inst.name}`, or `vmctl rm -f {inst.name}`")
 
 
 def down(name: str, timeout_s: float | None = None) -> bool:

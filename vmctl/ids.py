@@ -85,6 +85,14 @@ def give_back(directory: str, entry: dict[str, Any]) -> None:
             os.unlink(str(first), dir_fd=folder)
 
 
+def hand_over(directory: str, new: str, entry: dict[str, Any]) -> None:
+    """Let the range of a journal entry lead to the new folder of its owner. Raises OSError."""
+    with _locked() as folder:
+        if _owner(folder, entry["first"]) == directory:
+            os.symlink(new, f"{entry['first']}.new", dir_fd=folder)
+            os.rename(f"{entry['first']}.new", str(entry["first"]), src_dir_fd=folder, dst_dir_fd=folder)
+
+
 def owners() -> dict[int, str]:
     """Return the folder of the owner of each leased range, by its first id."""
     with _locked() as folder:

@@ -80,6 +80,21 @@ def remove(what: str, user: User) -> None:
     undo({"name": _name(what, user)})
 
 
+def named(what: str, user: User) -> str:
+    """Return the name of a lease."""
+    return _name(what, user)
+
+
+def hand_over(name: str, user: str, directory: str) -> str:
+    """Give a lease to the same user by another name, with another folder; return its new name. Raises OSError."""
+    what, _, identity = name.rsplit(":", 2)
+    new = f"{what}:{user}:{identity}"
+    with suppress(FileExistsError):
+        os.symlink(directory, os.path.join(folder(), new))
+    undo({"name": name})
+    return new
+
+
 def users(what: str) -> list[str]:
     """Return the names of the users of an object, sorted."""
     return _users(f"{what}:").get(what, [])

@@ -8,7 +8,7 @@ from vmctl.instances import instance
 from vmctl.instances.instance import Instance, LostError
 from vmctl.named import NamedTuple
 
-UNKNOWN = "unknown"
+UNKNOWN, PAUSED = "unknown", "paused"
 ENDED = ("exited", "failed")
 
 
@@ -20,7 +20,7 @@ class Seen(NamedTuple):
 
     name: str
     instance: Instance | None
-    status: str  # created | running | exited | failed | unknown
+    status: str  # created | running | paused | exited | failed | unknown
     reason: str = ""
 
 
@@ -36,6 +36,8 @@ def look(name: str) -> Seen | None:
     try:
         inst = instance.load(name)
         status = engine.status(inst)
+        if status == "running" and inst.is_paused():
+            status = PAUSED
         return Seen(name, inst, status, _reason(inst) if status in ENDED else "")
     except NotFoundError:
         return None

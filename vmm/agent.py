@@ -42,6 +42,9 @@ class _LeaveError(Exception):
         self.code = code
 
 
+TOOL = "b"  # a flag of `request`
+
+
 def request(
     argv: Sequence[str], env: Mapping[str, str], workdir: str, user: str, flags: str, size: tuple[int, int]
 ) -> bytes:
@@ -56,7 +59,7 @@ def request(
 
 
 def flags(*, tty: bool, stdin: bool) -> str:
-    """Return the streams that a command needs for the caller's ones, for `request`.
+    """Return the streams that a command needs for the caller's ones, for `request`; TOOL can be added.
 
     t: a terminal; i: an input; f: which is a file, so the unread rest is reported; m: one pipe for both outputs.
     """

@@ -5,7 +5,7 @@ This file only implements the contract: each method calls a module of this folde
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from vmctl.backend import (
     Attachment,
@@ -13,10 +13,14 @@ from vmctl.backend import (
     Features,
     Footprint,
     HasCauses,
+    HasCopy,
     HasFootprint,
     HasOomKills,
     HasOwnSize,
+    HasPause,
     HasReads,
+    HasUpdate,
+    HasUsage,
     HasWritable,
     Problem,
     Start,
@@ -37,12 +41,25 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from typing import Any, Literal
 
+    from vmctl.copying.pack import Rules
+    from vmctl.copying.place import Target
     from vmctl.needs import Need
     from vmctl.writable import Writable
     from vmm.watch import GuestWatch
 
 
-class VmBackend(HasFootprint, HasWritable, HasReads, HasOwnSize, HasCauses, HasOomKills):
+class VmBackend(
+    HasFootprint,
+    HasWritable,
+    HasReads,
+    HasOwnSize,
+    HasCauses,
+    HasOomKills,
+    HasPause,
+    HasCopy,
+    HasUsage,
+    HasUpdate,
+):
     """The backend of mode `vm`."""
 
     mode = "vm"
@@ -143,6 +160,52 @@ class VmBackend(HasFootprint, HasWritable, HasReads, HasOwnSize, HasCauses, HasO
         from vmm import watch
 
         return Cgroup(inst.cgroup).oom_kills() + watch.reported_oom_kills(inst)
+
+    def pause(self, inst: Instance) -> None:
+        """See HasPause: QEMU stops the guest's processors and clock."""
+        from vmm import monitor
+
+        monitor.ask(inst, "stop")
+
+    def resume(self, inst: Instance) -> None:
+        """See HasPause."""
+        from vmm import monitor
+
+        monitor.ask(inst, "cont")
+
+    def copy_out(self, inst: Instance, path: str, fd: int, rules: Rules, *, follow: bool) -> list[str]:
+        """See HasCopy."""
+        from vmm import copying
+
+        return copying.out(inst, path, fd, rules, follow=follow)
+
+    def copy_in(self, inst: Instance, target: Target, fd: int) -> list[str]:
+        """See HasCopy."""
+        from vmm import copying
+
+        return copying.into(inst, target, fd)
+
+    def processes(self, inst: Instance) -> list[int]:
+        """See HasUsage: QEMU."""
+        return [inst.state.pid] if processes.alive(inst.state.pid, inst.state.pid_start) and inst.state.pid else []
+
+    def asked_inside(self, inst: Instance) -> Callable[[float], Mapping[str, int]]:
+        """See HasUsage: our agent answers; a booted system has none."""
+        from vmm import inside
+
+        return inside.asked(inst)
+
+    def listing(self, inst: Instance) -> list[tuple[str, str, str, str, str]]:
+        """See HasUsage: by ps(1) in the guest."""
+        from vmm import inside
+
+        return inside.listing(inst)
+
+    def update(self, inst: Instance, wanted: Resources) -> dict[str, Any]:
+        """See HasUpdate: the balloon of the guest, the quota of QEMU, and the group of the workload in the guest."""
+        from vmm import updating
+
+        return updating.update(inst, wanted)
 
     def undo(self, inst: Instance, entry: dict[str, Any]) -> None:
         """See Backend. Kind `domain`: kills QEMU at any stage of its start and removes libvirt's files."""

@@ -19,16 +19,19 @@ LINE_BYTES = 32_000  # a longer command goes through its input: sshd and the ker
 SYSTEM_TIMEOUT_S = 900.0
 
 
-def execute(inst: Instance, command: Command) -> int:
-    """Run a command in the guest on this process's standard streams and return its exit code. Raises VmctlError."""
+def execute(inst: Instance, command: Command, *, tool: bool = False) -> int:
+    """Run a command in the guest on this process's standard streams and return its exit code. Raises VmctlError.
+
+    `tool`: its program is one of busybox in the initramfs, if the guest has our agent, and not one of the image.
+    """
     if inst.state.boot == boot.DIRECT:
-        return _by_agent(inst, command)
+        return _by_agent(inst, command, tool=tool)
     return _by_ssh(inst, command)
 
 
-def _by_agent(inst: Instance, command: Command) -> int:
+def _by_agent(inst: Instance, command: Command, *, tool: bool) -> int:
     main = _settings(inst, command)
-    flags = agent.flags(tty=command.tty, stdin=command.stdin)
+    flags = agent.flags(tty=command.tty, stdin=command.stdin) + agent.TOOL * tool
     request = agent.request(command.argv, main.env, main.workdir, main.user, flags, terminal.size(0))
     try:
         return agent.execute(inst.name, files.agent(inst), request, flags, lambda: "network" not in watch.marks(inst))

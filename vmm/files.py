@@ -129,6 +129,11 @@ def qemu_log(home: Home) -> str:
     return os.path.join(libvirt_root(home), "log", "qemu", f"{home.name}.log")
 
 
+def monitor(home: Home) -> str:
+    """The socket of QEMU's monitor (virDomainDefGetShortName): the embedded driver starts one domain, number 1."""
+    return os.path.join(libvirt_root(home), "lib/qemu", f"domain-1-{home.name[:20]}", "monitor.sock")
+
+
 def longest_socket_path(name: str) -> str:
     """Return the longest socket path of a start: that of QEMU's monitor (virDomainDefGetShortName)."""
     root = os.path.join(paths.run_root(), "0" * 8, "libvirt") if usernamespace.is_host_root() else ALIAS

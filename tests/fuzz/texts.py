@@ -84,7 +84,7 @@ def flags(data):
     """Words of `run`, separated by NUL."""
     with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
         _, args = cli.parse("run", [os.fsdecode(word) for word in data.split(b"\0")])
-    _kept(run_verb._workload(args))
+    _kept(run_verb.workload(args))
 
 
 @target("units", "256M", "1.5GiB", "500ms", "1.5h", "12B")

@@ -28,15 +28,25 @@ if TYPE_CHECKING:
 VERBS = {
     "up": "start the workload of a file and wait until it is ready",
     "run": "run a command in a new instance of an image, and remove the instance afterwards",
+    "create": "make an instance of an image or a workload file without starting it",
     "ps": "list instances",
     "exec": "run another command in a running instance",
     "shell": "open a shell in a running instance",
+    "cp": "copy files between an instance and the host, or a tar from or to a pipe",
     "logs": "show the output of a workload, or the console of a guest",
     "stop": "stop instances: send SIGTERM, and SIGKILL after a timeout",
     "start": "start instances again that have ended, with their files, and wait until they are ready",
     "restart": "stop instances and start them again",
     "kill": "send a signal to instances",
-    "wait": "wait until instances exit and print their exit codes",
+    "pause": "stop all processes of instances, or their guests, where they are",
+    "unpause": "let paused instances go on",
+    "wait": "wait until instances exit and print their exit codes, or until they are ready",
+    "rename": "give an instance another name",
+    "update": "change the limits of instances: memory, processors, processes",
+    "stats": "show what instances use: processor, memory, network, disk",
+    "top": "show what uses most, live, or the processes of one instance",
+    "port": "show where the ports of an instance are on the host",
+    "events": "print what happens to instances, as it happens",
     "rm": "remove instances",
     "down": "stop and remove instances, by name or workload file",
     "inspect": "show details of instances as JSON",
@@ -44,7 +54,6 @@ VERBS = {
     "commit": "create an image from an instance and its changes",
     "image": "list, pull, push, build and remove images and kernels",
     "volume": "list, create and remove volumes: files that outlive instances",
-    "network": "create, list and remove networks",
     "df": "show the disk usage of images, instances, volumes, kernels and caches",
     "prune": "remove stopped instances and unused data of the image store",
     "bench": "measure a workload in several modes and compare them",
@@ -55,10 +64,10 @@ VERBS = {
 
 # verbs that make, enter or remove namespaces, cgroups and mounts: an ordinary user has these in namespaces of vmctl
 _IN_NAMESPACES = frozenset(
-    "up run exec shell start restart stop kill rm down inspect diff commit prune df bench volume".split()
+    "up run create exec shell cp start restart stop kill pause unpause rename update stats top rm down inspect diff "
+    "commit prune df bench volume".split()
 )
 _IMAGES_IN_NAMESPACES = frozenset("build rm prune".split())
-_NETWORKS_IN_NAMESPACES = frozenset("rm prune".split())
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _AGAIN_S = 0.005  # until a signal is tried again
@@ -147,7 +156,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def resolved(words: list[str]) -> list[str]:
     """Return the words of a command line with the names of this program in place of those of another one."""
-    if words[0] in VERBS and words[0] not in ("image", "network"):
+    if words[0] in VERBS and words[0] != "image":
         return words
     from vmctl.cli import aliases
 
@@ -211,9 +220,9 @@ def _run_verb(verb: str, words: list[str]) -> int:
 
 def _needs_namespaces(verb: str, words: list[str]) -> bool:
     inside = verb in _IN_NAMESPACES or (verb == "image" and words[0] in _IMAGES_IN_NAMESPACES)
-    inside = inside or (verb == "network" and words[0] in _NETWORKS_IN_NAMESPACES)
     checks = verb == "spec" and any(word.startswith("--mode") for word in words)  # as a start would see this host
-    return inside or checks or (verb == "doctor" and "--fix" in words)
+    probes = verb == "wait" and any(word.startswith("--for") for word in words)
+    return inside or checks or probes or (verb == "doctor" and "--fix" in words)
 
 
 def parse(verb: str, words: list[str]) -> tuple[Callable[[Namespace], int], Namespace]:

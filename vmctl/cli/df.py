@@ -7,6 +7,7 @@ import json
 import sys
 
 from vmctl.cli import leasing, output
+from vmctl.errors import SpecError
 from vmctl.named import TYPE_CHECKING
 from vmctl.spec.units import format_size
 
@@ -50,6 +51,8 @@ def run(args: argparse.Namespace) -> int:
         output.show(instances, OF_INSTANCES, "table", ls.cell)
         output.note_unknown(use.seen for use in uses)
         return 0
+    if args.format not in output.FORMS:
+        raise SpecError("--verbose prints two tables, so --format cannot be a template", hint="leave --verbose out")
     document = {"totals": _totals(uses), "images": images, "instances": instances}
     print(json.dumps(document, indent=2 if args.format == "json" else None))
     return 0
@@ -79,7 +82,7 @@ def _of_instances(uses: list[InstanceUse]) -> Total:
     from images.upkeep.totals import Total
     from vmctl.usage import STOPPED
 
-    running = sum(1 for use in uses if use.seen.status == "running")
+    running = sum(1 for use in uses if use.seen.status in ("running", "paused"))
     stopped_bytes = sum(use.size_bytes for use in uses if use.seen.status in STOPPED)
     return Total("instances", len(uses), running, sum(use.size_bytes for use in uses), 0, stopped_bytes)
 

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 from vmctl import backends, limits, records
 from vmctl.backend import HasCauses
+from vmctl.cli import output
 from vmctl.cli.ps import row
 from vmctl.errors import VmctlError
 from vmctl.footprint import footprint
@@ -26,12 +27,28 @@ EXAMPLE = "vmctl inspect web"
 def arguments(parser: ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("names", metavar="NAME", nargs="+", help="instance")
+    parser.add_argument(
+        "-f",
+        "--format",
+        type=output.form,
+        default="json",
+        metavar="FORMAT",
+        help="json (the default), jsonl, or a template such as '{{.State.Status}}', with the fields of docker too",
+    )
 
 
 def run(args: Namespace) -> int:
-    """Print a JSON array."""
+    """Print a JSON array, or the text of a template for each."""
     seen = [look(name) or _refuse(name) for name in args.names]
-    print(json.dumps(list(map(_document, seen)), indent=2))
+    documents = list(map(_document, seen))
+    if args.format in ("json", "table"):
+        print(json.dumps(documents, indent=2))
+        return 0
+    if args.format != "jsonl":
+        from vmctl.cli import dockerlike
+
+        documents = [{**dockerlike.view(one), **one} for one in documents]
+    output.show(documents, (), args.format)
     return 0
 
 
@@ -50,7 +67,6 @@ def _document(seen: Seen) -> dict[str, Any]:
         workload=records.plain(inst.work),
         workload_digest=inst.work.digest(),
         image_digest=inst.state.image_digest,
-        networks={name: address for name, address in inst.state.links.items() if name},
         accelerator=inst.state.accelerator,
         boot=inst.state.boot,
         starts=inst.state.starts,
@@ -65,7 +81,7 @@ def _document(seen: Seen) -> dict[str, Any]:
         footprint=None,
         reason=document["reason"] or reason,
     )
-    if document["status"] == "running":
+    if document["status"] in ("running", "paused"):
         with suppress(Exception):  # not every mode can measure its instances, and it may have just ended
             document["footprint"] = footprint(inst)._asdict()
     return document

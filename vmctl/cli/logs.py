@@ -168,4 +168,4 @@ def _moment(text: str) -> int:
 
 def _runs(name: str) -> bool:
     seen = look(name)
-    return seen is not None and seen.status in ("running", "created")
+    return seen is not None and seen.status in ("running", "paused", "created")

@@ -24,11 +24,31 @@ if TYPE_CHECKING:
 LINE_S = 10.0  # between two lines of progress, if standard error is not a terminal
 
 
+FORMS = ("table", "json", "jsonl")
+
+
 def add_format(parser: ArgumentParser) -> None:
     """Add --format."""
     parser.add_argument(
-        "--format", choices=("table", "json", "jsonl"), default="table", help="format of the output (default: table)"
+        "--format",
+        type=form,
+        default="table",
+        metavar="FORMAT",
+        help="table (the default), json, jsonl, or a template such as '{{.Name}}'",
     )
+
+
+def form(text: str) -> str:
+    """Return a --format: one of FORMS, or a template. Raises argparse.ArgumentTypeError, SpecError for a template."""
+    if "{{" in text:
+        from vmctl.cli import template
+
+        template.parse(text)
+    elif text not in FORMS:
+        from argparse import ArgumentTypeError
+
+        raise ArgumentTypeError(f"invalid choice: {text!r} (choose from {', '.join(FORMS)}, or a template)")
+    return text
 
 
 def size(text: str) -> int:
@@ -63,10 +83,15 @@ def _wrong(error: ValueError) -> Exception:
 
 
 def show(rows: Sequence[Row], columns: Sequence[str], form: str, cell: Callable[[str, Any], str] | None = None) -> None:
-    """Print rows: as JSON with all keys and typed values, or as a table of `columns` with the texts of `cell`."""
+    """Print rows: as JSON with all keys and typed values, as a table of `columns` with the texts of `cell`, or by a
+    template, see template.py.
+    """
     if form == "table":
         texts = [[(cell or _cell)(name, row[name]) for name in columns] for row in rows]
         _table([_title(name) for name in columns], texts)
+        return
+    if form not in FORMS:
+        _by_template(rows, form, cell or _cell)
         return
     import json
 
@@ -75,6 +100,19 @@ def show(rows: Sequence[Row], columns: Sequence[str], form: str, cell: Callable[
     else:
         for row in rows:
             print(json.dumps(row))
+
+
+def _by_template(rows: Sequence[Row], form: str, cell: Callable[[str, Any], str]) -> None:
+    from vmctl.cli import template
+
+    read = template.parse(form)
+    lines = [*([read.title()] if read.table else ()), *(read.render(row, cell) for row in rows)]
+    if read.table:
+        cells = [line.split("\t") for line in lines]
+        widths = [max(len(one[number]) for one in cells if number < len(one)) for number in range(max(map(len, cells)))]
+        lines = ["  ".join(map(str.ljust, one, widths)).rstrip() for one in cells]
+    for line in lines:
+        print(visible(line) if sys.stdout.isatty() else line)
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

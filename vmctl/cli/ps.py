@@ -30,7 +30,8 @@ def arguments(parser: ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="list only instances with this name (or a part of it), status, mode, image or label; can be repeated",
+        help="list only instances with this name (or a part of it), status, mode, image, label, exit code (exited) or "
+        "published port (publish); can be repeated",
     )
     output.add_format(parser)
 
@@ -38,23 +39,23 @@ def arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     """List the instances."""
     filters = list(map(_filter, args.filter))
-    everything = args.all or any(key == "status" for key, _ in filters)
-    found = [seen for seen in survey() if everything or seen.status in ("running", UNKNOWN)]
+    everything = args.all or any(key in ("status", "exited") for key, _ in filters)
+    found = [seen for seen in survey() if everything or seen.status in ("running", "paused", UNKNOWN)]
     found = [seen for seen in found if all(_passes(seen, key, value) for key, value in filters)]
     if args.quiet:
         for seen in found:
             print(seen.name)
         return 0
     rows = list(map(row, found))
-    if args.format == "table":
-        rows = [{**one, "status": _status(one)} for one in rows]
+    if args.format not in ("json", "jsonl"):
+        rows = [{**one, "state": one["status"], "status": _status(one)} for one in rows]
     output.show(rows, COLUMNS, args.format, _cell)
     if args.format == "table":
         output.note_unknown(found)
     return 0
 
 
-FILTERS = ("name", "status", "mode", "image", "label")
+FILTERS = ("name", "status", "mode", "image", "ancestor", "label", "exited", "publish")
 
 
 def _filter(text: str) -> tuple[str, str]:
@@ -74,7 +75,13 @@ def _passes(seen: Seen, key: str, value: str) -> bool:
     if key == "label":
         name, equals, text = value.partition("=")
         return inst is not None and name in inst.work.labels and (not equals or inst.work.labels[name] == text)
-    return inst is not None and value == (inst.state.mode if key == "mode" else inst.work.image)
+    if inst is None:
+        return False
+    if key == "exited":
+        return seen.status not in ("running", "paused") and value == str(inst.state.exit_code)
+    if key == "publish":
+        return value.partition("/")[0] in {str(port.host_port) for port in inst.work.ports}
+    return value == (inst.state.mode if key == "mode" else inst.work.image)
 
 
 def _status(row: dict[str, Any]) -> str:
@@ -110,7 +117,7 @@ def _described(inst: Instance, status: str) -> dict[str, Any]:
         "mode": state.mode,
         "status": status,
         "image": inst.work.image,
-        "pid": state.pid if status == "running" else None,
+        "pid": state.pid if status in ("running", "paused") else None,
         "address": state.address,
         "ports": [str(port) for port in inst.work.ports],
         "created": state.created,

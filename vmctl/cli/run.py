@@ -48,10 +48,7 @@ FLAGS = {
 
 def arguments(parser: ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("image", metavar="IMAGE", help="image to run")
-    parser.add_argument("command", nargs=REST, metavar="-- CMD", help="command to run (default: the image's)")
-    modes.add(parser)
-    parser.add_argument("--name", help="name of the instance (default: random)")
+    add_instance(parser, "image to run")
     parser.add_argument(
         "-d", "--detach", action="store_true", help="leave it in the background, print its name, and do not remove it"
     )
@@ -60,15 +57,25 @@ def arguments(parser: ArgumentParser) -> None:
         action="store_true",
         help="no effect: an instance in the foreground is removed at its end",
     )
-    _add_instance(parser)
     parser.add_argument("--keep", action="store_true", help="keep the instance when it has ended")
+    parser.add_argument("-t", "--tty", action="store_true", help="give the command a terminal")
+    parser.add_argument("-i", "--interactive", action="store_true", help="no effect: stdin is always connected")
+
+
+def add_instance(parser: ArgumentParser, image: str) -> None:
+    """Add what `run` and `create` have in common; `image` describes the argument IMAGE."""
+    parser.add_argument("image", metavar="IMAGE", help=image)
+    parser.add_argument("command", nargs=REST, metavar="-- CMD", help="command to run (default: the image's)")
+    modes.add(parser)
+    parser.add_argument("--name", help="name of the instance (default: random)")
+    _add_image(parser)
     _add_process(parser)
     _add_stop(parser)
     _add_limits(parser)
     _add_environment(parser)
 
 
-def _add_instance(parser: ArgumentParser) -> None:
+def _add_image(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--pull",
         choices=("never", "missing", "always"),
@@ -111,8 +118,6 @@ def _add_process(parser: ArgumentParser) -> None:
         "--read-only", action="store_true", help="read-only root; /run, /tmp and /var/tmp are in memory"
     )
     parser.add_argument("--init", action="store_true", help="run an init as PID 1, which reaps zombies")
-    parser.add_argument("-t", "--tty", action="store_true", help="give the command a terminal")
-    parser.add_argument("-i", "--interactive", action="store_true", help="no effect: stdin is always connected")
 
 
 def _add_stop(parser: ArgumentParser) -> None:
@@ -195,7 +200,7 @@ def _add_environment(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Run the command and return its exit code."""
-    work = _workload(args)
+    work = workload(args)
     if args.detach:
         return _detached(args, work)
     result = engine.run(work, args.mode, options=modes.chosen(args), tty=args.tty, on_weakened=_warn, keep=args.keep)
@@ -208,7 +213,7 @@ def before(args: Namespace) -> None:
     """Check --platform, and download the image if --pull asks for it. Raises SpecError, NotFoundError."""
     if not args.platform and args.pull == "never":
         return
-    _workload(args)  # a wrong flag is found before the download
+    workload(args)  # a wrong flag is found before the download
     from images.store import image, store
 
     if args.platform and args.platform.removeprefix("linux/") != image.architecture():
@@ -266,7 +271,8 @@ def _refuse_misplaced(image: str, flag: str) -> None:
         raise SpecError(f"{flag} comes after IMAGE, so it would be the command", hint="vmctl run FLAGS IMAGE -- CMD")
 
 
-def _workload(args: Namespace) -> Workload:
+def workload(args: Namespace) -> Workload:
+    """Return the workload that the flags describe. Raises SpecError."""
     command = args.command
     volumes, tmpfs = args.volume, args.tmpfs
     if args.mount:

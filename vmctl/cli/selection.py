@@ -20,7 +20,12 @@ def add(parser: ArgumentParser, everything: str, *, names: str = "NAME", text: s
 
 def running(args: Namespace) -> list[str]:
     """Return the given names, or those of all running instances. Raises SpecError for both, and for neither."""
-    return _chosen(args, lambda seen: seen.status == "running")
+    return _chosen(args, lambda seen: seen.status in ("running", "paused"))
+
+
+def with_status(args: Namespace, status: str) -> list[str]:
+    """Return the given names, or those of all instances with this status. Raises SpecError as above."""
+    return _chosen(args, lambda seen: seen.status == status)
 
 
 def stopped(args: Namespace) -> list[str]:

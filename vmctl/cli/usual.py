@@ -49,8 +49,10 @@ class _Argument:
         self.default = options.get("default", None if self.constant is None else not self.constant)
         self.nargs, self.type, self.choices = options.get("nargs"), options.get("type", str), options.get("choices")
         known = action in ("store", "append", *_CONSTANTS) and options.keys() <= _OPTIONS
-        if not known or (isinstance(self.default, str) and self.type is not str):
+        if not known:
             raise _UnusualError
+        if isinstance(self.default, str) and self.type is not str:  # as argparse does
+            self.default = self.value(self.default)
 
     def value(self, word: str) -> Any:
         """Return the value of a word."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vmctl import engine
+from vmctl import engine, waiting
 from vmctl.cli import output
 from vmctl.errors import DeadlineError
 from vmctl.instances import instance
@@ -12,6 +12,9 @@ from vmctl.spec.units import format_seconds
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
+    from vmctl.backend import Exit
+    from vmctl.instances.instance import Instance
+
 EXAMPLE = "vmctl wait --timeout 60 web"
 
 
@@ -19,17 +22,34 @@ def arguments(parser: ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("names", metavar="NAME", nargs="+", help="instance")
     parser.add_argument(
+        "--for",
+        dest="until",
+        choices=("exit", "ready"),
+        default="exit",
+        help="what to wait for: its end, or that it is ready (default: exit)",
+    )
+    parser.add_argument(
         "--timeout", type=output.seconds, metavar="SECONDS", help="give up after this time, with exit code 124"
     )
 
 
 def run(args: Namespace) -> int:
-    """Print the exit code of each; return that of the last."""
+    """Print the exit code of each and return that of the last; with --for ready print each name and return 0."""
     code = 0
     for inst in [instance.load(name) for name in args.names]:
-        result = engine.wait(inst, args.timeout)
-        if result is None:
-            raise DeadlineError(f"{inst.name} is still running after {format_seconds(args.timeout)}")
-        code = result.code
-        print(code)
+        limit = waiting.Limit(args.timeout)
+        if args.until == "exit":
+            waiting.begun(inst, limit)
+            code = _ended(inst, limit).code
+            print(code)
+        else:
+            waiting.ready(inst, limit)
+            print(inst.name)
     return code
+
+
+def _ended(inst: Instance, limit: waiting.Limit) -> Exit:
+    result = engine.wait(inst, limit.left_s())
+    if result is None:
+        raise DeadlineError(f"{inst.name} is still running after {format_seconds(limit.timeout_s or 0)}")
+    return result

@@ -50,6 +50,10 @@ class Home:
         """The workload's standard error."""
         return self.path("stderr.log")
 
+    def is_paused(self) -> bool:
+        """Return whether `vmctl pause` has paused it: the file with the lock of pausing is then not empty."""
+        return filetree.size_bytes(self.path("paused")) > 0
+
     @property
     def console_log(self) -> str:
         """The output of a guest's kernel and init on the serial console."""

@@ -24,6 +24,7 @@ from vmctl.linux.stopped import Workload
 from vmctl.named import NamedTuple
 
 KIND = "frozen"  # kind of the journal entry
+PAUSED = "paused"  # the file with the lock; not empty: `vmctl pause` has paused the instance
 
 TIMEOUT_S = 10.0
 
@@ -56,22 +57,57 @@ def frozen(inst: Instance) -> Iterator[None]:
     They are thawed at the end of this block, and when this process ends, even by SIGKILL: a guard process does it.
     One command at a time can freeze an instance; a second one waits for the first.
     """
-    group = find(inst.cgroup)
-    stopped = Workload(inst.state.pid or 0, os.path.realpath(inst.path("rootfs")))
-    with _locked(inst):
+    with locked(inst):
+        if inst.is_paused():  # by `vmctl pause`, and stays so
+            yield
+            return
         inst.journal.record(KIND, name=inst.cgroup)  # in case the guard is killed too
         try:
-            with _guard(stopped.resume if group is None else partial(thaw, group)):
-                if group is not None:
-                    _gather(group, Cgroup(inst.cgroup))
-                    group.request(group.freeze)
-                    _wait_until_frozen(group, inst.name)
-                elif not stopped.stop(TIMEOUT_S):
-                    raise _not_paused(inst.name)
+            with _guard(partial(_thaw, inst)):
+                _freeze(inst)
                 yield
         finally:
             with suppress(FileNotFoundError):  # the instance has been removed meanwhile
                 inst.journal.strike(KIND, name=inst.cgroup)
+
+
+def pause(inst: Instance) -> None:
+    """Freeze the processes of an instance until `resume`; the caller holds the lock. Raises VmctlError."""
+    inst.journal.record(KIND, name=inst.cgroup)
+    try:
+        _freeze(inst)
+    except BaseException:
+        resume(inst)
+        raise
+
+
+def resume(inst: Instance) -> None:
+    """Thaw the processes of an instance; repeatable. The caller holds the lock. Raises OSError."""
+    _thaw(inst)
+    inst.journal.strike(KIND, name=inst.cgroup)
+
+
+def _freeze(inst: Instance) -> None:
+    group = find(inst.cgroup)
+    if group is None:
+        if not _stopped(inst).stop(TIMEOUT_S):
+            raise _not_paused(inst.name)
+        return
+    _gather(group, Cgroup(inst.cgroup))
+    group.request(group.freeze)
+    _wait_until_frozen(group, inst.name)
+
+
+def _thaw(inst: Instance) -> None:
+    group = find(inst.cgroup)
+    if group is None:
+        _stopped(inst).resume()
+    else:
+        thaw(group)
+
+
+def _stopped(inst: Instance) -> Workload:
+    return Workload(inst.state.pid or 0, os.path.realpath(inst.path("rootfs")))
 
 
 def find(name: str) -> Group | None:
@@ -90,10 +126,10 @@ def find(name: str) -> Group | None:
 
 
 @contextmanager
-def _locked(inst: Instance) -> Iterator[None]:
+def locked(inst: Instance) -> Iterator[None]:
     """Hold a lock that is for freezing only: an attached run holds the instance's own lock as long as it runs."""
     try:
-        fd = os.open(inst.path("paused"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fd = os.open(inst.path(PAUSED), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except FileNotFoundError:
         raise NotFoundError(f"there is no instance {inst.name}", hint="`vmctl ps -a` lists them") from None
     try:

@@ -83,6 +83,11 @@ class Cgroup:
         for folder in set(self.folders.values()):
             _make(folder, self.layout.version, [name for name, group in self.folders.items() if group == folder])
         self._mark(owner)
+        self.set(limits)
+
+    def set(self, limits: Limits) -> None:
+        """Set the limits that are not None and read each back. Raises VmctlError if a limit is not in effect."""
+        self.check(limits)
         for controller, file, value in self.settings(limits):
             path = os.path.join(self.folders[controller], file)
             try:
@@ -181,6 +186,13 @@ class Cgroup:
         folder = self.folders.get("memory", "")
         return split(self.layout.version, *(_read(os.path.join(folder, file)) for file in ("memory.stat", KMEM_V1)))
 
+    def kept_bytes(self) -> int:
+        """Return the memory in bytes that the kernel cannot take back without swap: anonymous, shared, its own."""
+        stat = _read(os.path.join(self.folders.get("memory", ""), "memory.stat"))
+        sizes = {name: int(size) for name, size in (line.split() for line in stat.splitlines())}
+        names = ("anon", "shmem") if self.layout.version == 2 else ("total_rss", "total_shmem")
+        return self.memory_split().get("kernel", 0) + sum(sizes.get(name, 0) for name in names)
+
     def oom_kills(self) -> int:
         """Return how many processes of the group the kernel's OOM killer has killed."""
         file = "memory.events" if self.layout.version == 2 else "memory.oom_control"
@@ -194,6 +206,20 @@ class Cgroup:
         """Return the pids of the processes in the group."""
         found = (_read(f"{folder}/cgroup.procs").split() for folder in set(self.folders.values()))
         return sorted({int(pid) for pids in found for pid in pids})
+
+    def processor_s(self) -> float | None:
+        """Return the processor time of the group so far in seconds, None if this host does not count it.
+
+        v1 has a separate controller for it, which is often mounted together with `cpu`.
+        """
+        folder = self.folders.get("cpu", "")
+        if self.layout.version == 2:
+            for line in _read(f"{folder}/cpu.stat").splitlines():
+                if line.startswith("usage_usec "):
+                    return int(line.split()[1]) / 1e6
+            return None
+        text = _read(f"{folder}/cpuacct.usage") if folder else ""
+        return int(text) / 1e9 if text else None
 
     def remove(self, timeout_s: float = 5.0) -> None:
         """Kill the processes in the group and remove it; does nothing if it does not exist. Raises VmctlError."""

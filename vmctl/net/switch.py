@@ -10,7 +10,6 @@ system call.
 
 from __future__ import annotations
 
-import errno
 import os
 from _socket import inet_aton, inet_ntoa
 from collections.abc import Callable, Iterator, Sequence
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
 _THIS_NAMESPACE = "/proc/thread-self/ns/net"
 _NO_IPV6 = ("/proc/sys/net/ipv6/conf/all/disable_ipv6", "/proc/sys/net/ipv6/conf/default/disable_ipv6")
 _FORWARDING = "/proc/sys/net/ipv4/ip_forward"
-_BRIDGED = "/proc/sys/net/bridge/bridge-nf-call-iptables"
 _SOURCE_CHECK = "/proc/sys/net/ipv4/conf/all/rp_filter"
 
 
@@ -120,15 +118,6 @@ def apply(*requests: netlink.Request) -> None:
         _connections().apply(requests)
 
 
-def delete(request: netlink.Request) -> None:
-    """Execute the request unless what it deletes does not exist."""
-    try:
-        apply(request)
-    except OSError as error:
-        if error.errno not in (errno.ENODEV, errno.ENOENT, errno.EADDRNOTAVAIL):
-            raise
-
-
 def used(folder: str) -> set[str]:
     """Return the addresses with a lease, also of owners that are gone."""
     return {name for name in os.listdir(folder) if _is_address(name)}
@@ -137,6 +126,15 @@ def used(folder: str) -> set[str]:
 def take(folder: str, address: str, owner: str) -> None:
     """Lease an address to the owner of a folder."""
     os.symlink(owner, os.path.join(folder, address))
+
+
+def hand_over(folder: str, address: str, owner: str) -> None:
+    """Let the lease of an address lead to another folder, that of the renamed owner."""
+    temporary = os.path.join(folder, ".handed-over")
+    with suppress(FileNotFoundError):
+        os.unlink(temporary)
+    os.symlink(owner, temporary)
+    os.rename(temporary, os.path.join(folder, address))
 
 
 def holds(folder: str, address: str, owner: str) -> bool:
@@ -261,10 +259,6 @@ def _configure() -> None:
     for setting in _NO_IPV6:  # else bridges send router solicitations and the like to guests
         with suppress(OSError):  # a kernel without IPv6
             kernelfile.write(setting, "1")
-    with suppress(
-        OSError
-    ):  # only where br_netfilter is loaded: frames within a bridge would pass the filter of packets
-        kernelfile.write(_BRIDGED, "0")
     # Inherited from the host; the switch would route between its bridges.
     kernelfile.write(_FORWARDING, "0")
     # A bridge passes frames to some MACs (IEEE 802.1Q, 8.6.3) to the port itself, without its guard. The way back to an

@@ -9,7 +9,6 @@ _LOG = "not yet: `logs: {size: 64M}` in a workload file bounds the log; `vmctl l
 _DNS = "not yet: `files: [{path: /etc/resolv.conf, content: ...}]` in a workload file writes the file"
 _ADDRESS = "not yet: addresses are given automatically; `vmctl ps` shows them"
 _CONTAINER = "`container: {cap_add: [NAME]}` in a workload file; `vmctl spec schema` lists the keys"
-_TEMPLATE = "not yet: templates; `--format json` prints all keys, for jq"
 _DETACH_KEYS = "not yet: there is no key to detach; `vmctl run -d IMAGE` starts an instance in the background"
 _FILTER_IMAGES = "`vmctl image ls 'NAME*'` lists images by name"
 
@@ -98,7 +97,6 @@ FLAGS = {
         "-s": "`vmctl df --verbose` shows the size of each instance",
         "--size": "`vmctl df --verbose` shows the size of each instance",
         "--no-trunc": "leave it out: nothing is shortened",
-        "--format": _TEMPLATE,
     },
     "exec": {
         "-d": "not yet: `vmctl exec NAME -- sh -c 'COMMAND >/dev/null 2>&1 &'` leaves it in the background",
@@ -117,9 +115,31 @@ FLAGS = {
         "-l": "not yet: there are no links between instances",
         "--link": "not yet: there are no links between instances",
     },
+    "create": {
+        "-a": "`vmctl start NAME` starts it in the background",
+        "--attach": "`vmctl start NAME` starts it in the background",
+        "-i": "leave it out: `vmctl start NAME` starts it in the background",
+        "--interactive": "leave it out: `vmctl start NAME` starts it in the background",
+        "-t": "leave it out: `vmctl shell NAME` opens a terminal",
+        "--tty": "leave it out: `vmctl shell NAME` opens a terminal",
+        "--rm": "`vmctl down NAME` stops and removes it",
+    },
+    "update": {
+        "--blkio-weight": _IO,
+        "--cpu-period": _CPU,
+        "--cpu-quota": _CPU,
+        "-c": _CPU,
+        "--cpu-shares": _CPU,
+        "--cpuset-cpus": _CPU,
+        "--cpuset-mems": _CPU,
+        "--memory-reservation": _MEMORY,
+        "--memory-swap": _MEMORY,
+    },
+    "events": {
+        "--since": "not yet: events are printed from now on; `vmctl ps -a` shows how each instance is",
+        "--until": "not yet: events are printed from now on; `vmctl ps -a` shows how each instance is",
+    },
     "inspect": {
-        "-f": _TEMPLATE.replace("`--format json` prints", "`vmctl inspect NAME` prints"),
-        "--format": _TEMPLATE.replace("`--format json` prints", "`vmctl inspect NAME` prints"),
         "-s": "`vmctl df --verbose` shows the size of each instance",
         "--size": "`vmctl df --verbose` shows the size of each instance",
         "--type": "`vmctl inspect NAME` is for instances, `vmctl image inspect NAME` for images",
@@ -156,7 +176,6 @@ FLAGS = {
         "-f": _FILTER_IMAGES,
         "--filter": _FILTER_IMAGES,
         "--no-trunc": "`--digests` shows full digests",
-        "--format": _TEMPLATE,
         "--tree": "`vmctl image history NAME` lists the steps of an image",
     },
     "image pull": {

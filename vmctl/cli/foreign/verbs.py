@@ -1,19 +1,16 @@
 """Verbs of docker, incus, multipass, lima and virsh, and what does the same here."""
 
 FOLDER = "`vmctl volume create NAME`, then `vmctl run -v NAME:/data IMAGE`; volumes are folders of this host"
-_NETWORK = "`vmctl network ls` lists networks, `vmctl network create NAME` makes one"
+_NETWORK = "not yet: there are no networks by name; `vmctl run --network bridge`, `none` and `host` choose one of three"
 _SNAPSHOT = "not yet: `vmctl commit NAME IMAGE` keeps what an instance has changed as an image"
-_RESOURCES = "not yet: limits are fixed at the start; `vmctl down NAME`, then `vmctl run -m 1G --cpus 2 IMAGE`"
+_RESOURCES = "`vmctl update --memory 1G --cpus 2 NAME` changes the limits of an instance"
 _DEVICES = "not yet: `volumes` and `resources` of a workload file, before the start"
 _SWARM = "not yet: vmctl runs instances on one host only"
 _MIGRATE = "not yet: `vmctl commit NAME IMAGE`, then `vmctl image export IMAGE -o FILE` takes it to another host"
 _USERS = "not yet: each user of the host has separate instances; there are no other accounts"
 INSPECT = "`vmctl inspect NAME` prints it as JSON"
 _ENTER = "`vmctl exec NAME -- COMMAND` runs a command in it, `vmctl shell NAME` opens a shell"
-_COPY = (
-    "`vmctl exec NAME -- cat FILE > FILE` copies a file out of an instance, "
-    "`vmctl exec NAME -- sh -c 'cat > FILE' < FILE` into it"
-)
+_COPY = "`vmctl cp NAME:FILE .` copies files out of an instance, `vmctl cp FILE NAME:/` into it"
 _PULL = "`vmctl image pull NAME` downloads an image"
 
 # word or words that come first -> what to type; `net-*` is any word with this beginning
@@ -28,28 +25,18 @@ VERBS = {
     "config": f"`vmctl spec schema` lists the keys of a workload file; {INSPECT}",
     "container": "`vmctl --help` lists the verbs, without the word container",
     "context": "not yet: vmctl acts on this host only",
-    "cp": _COPY,
-    "create": "`vmctl up FILE` starts a workload file, `vmctl run -d --name NAME IMAGE` an image; to only check it, "
-    "`vmctl up --dry-run FILE`",
-    "events": "not yet: `vmctl wait NAME` waits for the end of an instance",
     "manifest": "`vmctl image inspect NAME` shows an image as JSON",
+    "network": _NETWORK,
     "node": _SWARM,
-    "pause": "not yet: `vmctl kill -s STOP NAME` stops its first process, `vmctl kill -s CONT NAME` continues it",
     "plugin": "not yet: a backend is a Python package, as docs/architecture.md describes",
-    "port": "`vmctl ps` shows the published ports",
     "remove": "`vmctl rm NAME` removes an instance, `vmctl image rm NAME` an image",
-    "rename": "not yet: `vmctl down NAME`, then `vmctl up --name OTHER FILE`",
     "search": "not yet: vmctl cannot search a registry; `vmctl image pull NAME` downloads an image by its name",
     "secret": "not yet: `vmctl run -v ./secret:/run/secret:ro IMAGE` mounts a file of the host",
     "service": _SWARM,
     "stack": _SWARM,
-    "stats": "`vmctl inspect NAME` shows memory and processor time under `footprint`",
     "swarm": _SWARM,
     "system": "`vmctl df` shows disk usage, `vmctl prune` removes unused data, `vmctl doctor` describes the host",
-    "top": "`vmctl exec NAME -- ps` lists the processes of an instance",
     "trust": "not yet: images are checked by their digest only; `vmctl image inspect NAME` shows it",
-    "unpause": "not yet: `vmctl kill -s CONT NAME` continues a process that SIGSTOP has stopped",
-    "update": _RESOURCES,
     # incus, multipass, lima
     "alias": "not yet: an alias of the shell does it",
     "admin": "not yet: there is no daemon to manage; `vmctl doctor` describes the host",
@@ -68,7 +55,7 @@ VERBS = {
     "guest-install": "not yet: vmctl needs nothing in a guest but its image",
     "init": "`vmctl up FILE` starts a workload file, `vmctl run -d --name NAME IMAGE` an image",
     "launch": "`vmctl run -d --mode vm --name NAME IMAGE` starts a guest, `vmctl up --mode vm FILE` a workload file",
-    "monitor": "not yet: `vmctl wait NAME` waits for the end of an instance",
+    "monitor": "`vmctl events` prints what happens to instances",
     "mount": "`vmctl run -v ./data:/data IMAGE` mounts a folder of the host at the start",
     "move": _MIGRATE,
     "networks": _NETWORK,
@@ -88,7 +75,7 @@ VERBS = {
     "show-ssh": _ENTER,
     "snapshot": _SNAPSHOT,
     "storage": FOLDER,
-    "suspend": "not yet: `vmctl kill -s STOP NAME` stops the first process of a container; guests cannot be suspended",
+    "suspend": "`vmctl pause NAME` stops an instance where it is; it stays in memory",
     "sudoers": "`make install` lets `sudo vmctl` find the program",
     "template": "`vmctl spec schema` lists the keys of a workload file, `vmctl spec check FILE` checks it",
     "transfer": _COPY,
@@ -108,7 +95,7 @@ VERBS = {
     "change-media": _DEVICES,
     "checkpoint-*": _SNAPSHOT,
     "connect": "not yet: vmctl acts on this host only",
-    "cpu-stats": "`vmctl inspect NAME` shows processor time under `footprint`",
+    "cpu-stats": "`vmctl stats NAME` shows what an instance uses",
     "cpu-*": "`vmctl doctor` describes the host",
     "define": "`vmctl up FILE` starts a workload file, `vmctl spec check FILE` only checks it",
     "desc": INSPECT,
@@ -116,12 +103,16 @@ VERBS = {
     "detach-*": _DEVICES,
     "domdisplay": "not yet: guests have no display; `vmctl logs --boot NAME` shows the console",
     "domifaddr": "`vmctl ps` shows the addresses",
-    "domrename": "not yet: `vmctl down NAME`, then `vmctl up --name OTHER FILE`",
+    "domrename": "`vmctl rename NAME NEW` gives an instance another name",
+    "domstats": "`vmctl stats NAME` shows what an instance uses",
+    "domblkstat": "`vmctl stats NAME` shows what an instance uses",
+    "domifstat": "`vmctl stats NAME` shows what an instance uses",
+    "dommemstat": "`vmctl stats NAME` shows what an instance uses",
     "dom*": INSPECT,
     "dump": "not yet: vmctl cannot write the memory of a guest; `vmctl logs --boot NAME` shows its console",
     "dumpxml": "`vmctl up --mode vm --dry-run FILE` shows the XML of libvirt",
     "emulatorpin": _RESOURCES,
-    "event": "not yet: `vmctl wait NAME` waits for the end of an instance",
+    "event": "`vmctl events` prints what happens to instances",
     "guestinfo": INSPECT,
     "hostname": "`vmctl doctor` describes the host",
     "iface-*": _NETWORK,
@@ -136,7 +127,7 @@ VERBS = {
     "qemu-monitor-*": "not yet: the monitor of QEMU belongs to vmctl; `vmctl inspect NAME` shows what it reports",
     "reboot": "`vmctl restart NAME`",
     "reset": "`vmctl restart -t 0 NAME`",
-    "resume": "not yet: `vmctl kill -s CONT NAME` continues a process that SIGSTOP has stopped",
+    "resume": "`vmctl unpause NAME` lets a paused instance go on",
     "schedinfo": INSPECT,
     "screenshot": "not yet: guests have no display; `vmctl logs --boot NAME` shows the console",
     "send-key": _ENTER,

@@ -199,6 +199,12 @@ static _Noreturn void execute(char **argv, char **env) {
     fail('x', "the command %s cannot be executed: %s", argv[0], why);
 }
 
+/* Execute busybox of the initramfs, which was opened outside of the workload's root, as the program argv[0]. */
+static _Noreturn void execute_tool(int busybox, char **argv, char **env) {
+    fexecve(busybox, argv, env);
+    fail('x', "busybox cannot be executed: %s", strerror(errno));
+}
+
 static void reset_signals(void) {
     sigset_t none;
     for (int number = 1; number < NSIG; number++)
@@ -225,6 +231,7 @@ static void join_cgroup(const char *file) {
 
 void launch(const struct place *place, const struct command *command, const int streams[3], int report) {
     report_fd = report;
+    int busybox = strchr(command->flags, 'b') ? open("/bin/busybox", O_PATH | O_CLOEXEC) : -1;
     setsid();
     umask(022);
     join_cgroup(place->cgroup);
@@ -247,6 +254,8 @@ void launch(const struct place *place, const struct command *command, const int 
     become(&user);
     prctl(PR_SET_PDEATHSIG, SIGKILL); /* after the change of user, which clears it */
     reset_signals();
+    if (busybox >= 0)
+        execute_tool(busybox, command->argv, command->env);
     if (!variable(command->env, "HOME")) {
         char *home;
         if (asprintf(&home, "HOME=%s", user.home) < 0)

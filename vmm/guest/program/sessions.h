@@ -36,6 +36,9 @@ void session_begin(const struct place *place, struct session *session);
 /* Close a descriptor that is open, and forget it. */
 void shut(int *fd);
 
+/* Close everything of a session and forget it. */
+void release(struct session *session);
+
 /* Report that a command was not started, and forget its session; the first letter is the kind (launch.h). */
 void failure(struct session *session, const char *text);
 

@@ -1,0 +1,61 @@
+"""Wait for what another command has started: until it has begun, or is ready."""
+
+from __future__ import annotations
+
+import time
+
+from vmctl import backends, engine
+from vmctl.errors import DeadlineError, StateError
+from vmctl.instances.instance import Instance
+from vmctl.spec.units import format_seconds
+
+_PERIOD_S = 0.01
+
+
+class Limit:
+    """A time limit that begins now; None: no limit."""
+
+    def __init__(self, timeout_s: float | None) -> None:
+        self.timeout_s = timeout_s
+        self._end_s = float("inf") if timeout_s is None else time.monotonic() + timeout_s
+
+    def check(self, inst: Instance, what: str) -> None:
+        """Raise DeadlineError if it has passed; `what` ends the sentence."""
+        if time.monotonic() > self._end_s:
+            raise DeadlineError(f"{inst.name} {what} after {format_seconds(self.timeout_s or 0)}")
+
+    def left_s(self) -> float | None:
+        """Return the seconds that are left, None without a limit."""
+        return None if self.timeout_s is None else max(0.0, self._end_s - time.monotonic())
+
+
+def begun(inst: Instance, limit: Limit) -> None:
+    """Wait until an instance that `create` has made was started. Raises DeadlineError, NotFoundError."""
+    while inst.state.waiting:
+        limit.check(inst, "was not started")
+        time.sleep(_PERIOD_S)
+        inst.recall()
+
+
+def ready(inst: Instance, limit: Limit) -> None:
+    """Wait until a workload is ready, as `up` does. Raises StateError if it has ended, DeadlineError, NotFoundError.
+
+    The command that starts it records when it is ready; if that command does not wait, this one asks the workload.
+    """
+    backend = backends.load(inst.state.mode, inst.state.options)
+    while True:
+        inst.recall()
+        status = engine.status(inst, backend)
+        if status in ("exited", "failed"):
+            raise StateError(f"{inst.name} has ended and is not ready", hint=f"`vmctl logs {inst.name}` shows why")
+        if status == "running" and "T6" in inst.timeline.marks_ns:
+            return
+        if status == "running" and not (inst.work.ready and inst.busy()):
+            break
+        limit.check(inst, "is not ready")
+        time.sleep(_PERIOD_S)
+    from vmctl import readiness
+
+    readiness.wait_until_ready(
+        backend.watch(inst), lambda seen, phase: limit.check(seen, f"is not ready (the last phase was {phase})")
+    )
