@@ -2,7 +2,7 @@
 as_root := $(if $(filter 0,$(shell id -u)),,sudo)
 bin := .venv/bin
 
-.PHONY: setup install uninstall demo test test-long lint docs attacks fuzz soak crowd volumes against picture bench reference clean
+.PHONY: setup install uninstall demo test test-long lint docs attacks fuzz soak crowd volumes networks against picture bench reference clean
 
 setup:                  ## packages, .venv, image tiny, kernel; can be repeated
 	.ci/setup
@@ -48,6 +48,10 @@ crowd:                  ## 300 containers at once: the last start compared with 
 
 volumes:                ## the speed of a guest's volume compared with the same virtiofsd started by hand, in the same guest
 	cd tests && $(as_root) ../$(bin)/python -m soak.volumes --rounds $(or $(ROUNDS),10)
+
+networks:               ## what a network costs: a start with name and port, throughput between containers, names
+	.ci/setup --tests
+	cd tests && $(as_root) ../$(bin)/python -m soak.networks
 
 against:                ## a start here compared with an earlier checkout that has a .venv, in the same rounds: THAN=FOLDER
 	cd tests && $(as_root) ../$(bin)/python -m soak.against $(abspath $(THAN)) -- run --network none tiny -- true

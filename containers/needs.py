@@ -21,7 +21,7 @@ def needs(*, namespaced: bool) -> Iterator[Need]:
     if namespaced:
         yield _namespaces()
         yield tried("seccomp", abilities.filter_system_calls, "system calls", "the kernel needs CONFIG_SECCOMP_FILTER")
-        yield network()
+        yield from network()
     yield program("tini", TINI, "`init: true`", required=False)
 
 

@@ -14,10 +14,11 @@ from images.store import store
 from images.store.image import Image, ending, process, provided
 from vmctl import net, trace
 from vmctl.errors import UnavailableError
+from vmctl.instances import places
 from vmctl.instances.instance import Instance
 from vmctl.linux import devices, syscalls, usernamespace
 from vmctl.linux.cgroups import Cgroup, Limits
-from vmctl.net import Link, attach
+from vmctl.net import Link
 from vmctl.spec.workload import DEFAULT_PIDS, File, Volume, Workload
 
 
@@ -40,8 +41,7 @@ def prepare(inst: Instance, *, namespaced: bool, tty: bool) -> Launch:
         inst.journal.record("mount", path=inst.path("rootfs"))
     if not flags & syscalls.CLONE_NEWNET:
         inst.state.address = "127.0.0.1"
-    links = attach(inst.work, inst, inst.journal, inst.places()) if namespaced else ()
-    inst.attached(links)
+    links = places.take(inst) if namespaced else ()
     cgroup = Cgroup(inst.cgroup)
     inst.journal.record("cgroup", name=inst.cgroup)  # after the objects its processes use: undone before them
     cgroup.create(_enforceable(inst, cgroup), inst.directory)

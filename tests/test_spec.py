@@ -215,7 +215,7 @@ WRONG = [
     ("restart: always:3", "the key restart: expected no, always", ""),
     ("files: [{path: /a, mode: rwx}]", r"the key files\[0\]\.mode: expected an octal mode", ""),
     # one of several
-    ("network: bridges", "the key network: expected bridge, none, host; got 'bridges'", ""),
+    ("network: bri/dge", "the key network: expected bridge, none, host or the name of a network, got 'bri/dge'", ""),
     ("vm: {boot: fast}", r"the key vm\.boot: expected auto, direct, system", ""),
     ("container: {seccomp: off}", r"the key container\.seccomp: expected default, unconfined", ""),
     # impossible values

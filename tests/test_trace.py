@@ -104,7 +104,7 @@ def test_a_container_s_start_step_by_step(own_root, trace):
     for pattern in expected:
         assert any(re.match(rf"{pattern}(  #.*)?$", line) for line in lines), pattern
     assert re.search(
-        r"nsenter --net=.*/switch ip link add vm\w{8} index \d+ up master if77 type veth peer name eth0", text
+        r"nsenter --net=.*/switch ip link add vm\w{8} index \d+ mtu 65520 up master if77 type veth peer name eth0", text
     )
 
 
@@ -213,7 +213,7 @@ def test_pasted_network_requests_do_the_same():
     def by_netlink(pid):
         netlink.apply(*requests(pid))
         taps.new_tap("tap0", 2)  # the next one: `ip tuntap` takes no index
-        netlink.apply(netlink.set_up("tap0", 77))
+        netlink.apply(netlink.set_up("tap0", 77, bridge.DEFAULT.mtu))
         netlink.Connection(netlink.NETLINK_NETFILTER).apply(*filters())
 
     def by_hand(pid):

@@ -8,33 +8,20 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
 from vmctl import backends, limits, removal
-from vmctl.backend import Attachment, Backend, Command, Exit, HasCauses, Problem, ReportedExit, Start
+from vmctl.backend import Attachment, Backend, Command, Exit, HasCauses, ReportedExit, Start
 from vmctl.errors import NotFoundError, StateError, UnavailableError, VmctlError
 from vmctl.instances import instance
 from vmctl.instances.folder import Home, absent, removal_hint
 from vmctl.instances.instance import Instance
 from vmctl.light import import_module, signal
+from vmctl.problems import check as check
+from vmctl.problems import problems as problems
 from vmctl.records import UnreadableError
 from vmctl.spec.workload import Workload
 
 UNKNOWN = "unknown"  # the exit source if it is not known how a workload ended
 
 Progress = Callable[[Instance, str], None]
-
-
-def problems(work: Workload, backend: Backend) -> list[Problem]:
-    """Return all problems of running `work` in this mode; changes nothing."""
-    return [*limits.open_files(), *backend.check(work), *limits.networks(work, backend.features), *limits.ports(work)]
-
-
-def check(work: Workload, backend: Backend) -> None:
-    """Raise UnavailableError with all problems of running `work` in this mode."""
-    found = problems(work, backend)
-    if not found:
-        return
-    first, *others = found
-    more = "\n".join(f"also: {problem.text}" for problem in others)
-    raise UnavailableError(f"{work.name} cannot run in mode {backend.mode}: {first.text}", hint=first.hint, detail=more)
 
 
 def up(
@@ -247,6 +234,7 @@ def stop(inst: Instance, timeout_s: float | None = None, signum: int | None = No
         if status(inst, backend) == "running":
             _stop(inst, backend, timeout_s, signum)
         removal.close_ports(inst)
+        removal.forget_names(inst)
 
 
 def _stop(inst: Instance, backend: Backend, timeout_s: float | None, signum: int | None) -> None:

@@ -1,7 +1,6 @@
 """The limits of an instance: those that its workload asks for, and those that are in effect, read back after the start.
 
-A backend puts the latter into `State.limits`, as the kernel or the hypervisor reports them; None means no limit. Here
-is also what of the host stands in the way of a workload in every mode: open files, networks, ports.
+A backend puts the latter into `State.limits`, as the kernel or the hypervisor reports them; None means no limit.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ import os
 from contextlib import suppress
 
 from vmctl import backends
-from vmctl.backend import Features, HasOomKills, Problem
+from vmctl.backend import HasOomKills, Problem
 from vmctl.errors import VmctlError
 from vmctl.instances.instance import Instance
 from vmctl.named import TYPE_CHECKING
@@ -19,36 +18,7 @@ from vmctl.spec.workload import Workload
 if TYPE_CHECKING:
     from typing import Any
 
-LEAST_FILES = 64  # descriptors of a start: twice what a container needs (setrlimit(2), RLIMIT_NOFILE)
 _CPUS = 0.011  # the kernel's smallest quota
-
-
-def open_files() -> list[Problem]:
-    """Refuse a limit of open files with which a start would fail halfway, and its removal too."""
-    limit = os.sysconf("SC_OPEN_MAX")
-    if 0 < limit < LEAST_FILES:
-        return [
-            Problem(f"only {limit} files may be open at a time, {LEAST_FILES} are needed", f"ulimit -n {LEAST_FILES}")
-        ]
-    return []
-
-
-def networks(work: Workload, features: Features) -> list[Problem]:
-    """Return what is wrong with the networks that a workload asks for."""
-    if work.network in ("bridge", "none", "host") or not features.own_network:
-        return []
-    from vmctl.net import refusals
-
-    return [Problem(str(error), error.hint) for error in refusals(work)]
-
-
-def ports(work: Workload) -> list[Problem]:
-    """Return what is wrong with the ports that a workload asks for."""
-    if not work.ports:
-        return []
-    from vmctl.net import ports
-
-    return [Problem(str(error), error.hint) for error in ports.refusals(work.ports)]
 
 
 def asked(work: Workload) -> dict[str, Any]:

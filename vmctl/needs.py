@@ -66,6 +66,10 @@ def root_first(error: OSError, hint: str) -> str:
     return f"{hint}, or run vmctl as root" if refused and os.geteuid() != 0 else hint
 
 
-def network() -> Need:
-    """Return the need for the bridge to which containers and guests are connected."""
-    return tried("bridge, veth", abilities.build_switch, "network", "modprobe -a bridge veth nf_tables")
+DNSMASQ = Package(("dnsmasq",), "dnsmasq-base", "dnsmasq", "dnsmasq")
+
+
+def network() -> tuple[Need, Need]:
+    """Return the needs for the bridge to which containers and guests are connected, and for names in their networks."""
+    bridge = tried("bridge, veth", abilities.build_switch, "network", "modprobe -a bridge veth nf_tables")
+    return bridge, program("dnsmasq", DNSMASQ, "names of other instances", required=False)

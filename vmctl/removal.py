@@ -75,6 +75,18 @@ def close_ports(inst: Instance) -> None:
             processes.end(entry["pid"], entry["start"])
 
 
+def forget_names(inst: Instance) -> None:
+    """Make the names of an instance that has ended unknown in its networks; the next start makes them known again."""
+    if not inst.state.links:
+        return
+    from vmctl.net import bridge
+
+    for entry in inst.journal.entries():
+        if entry["kind"] == "link":
+            with suppress(LookupError, TypeError, ValueError, AttributeError):  # damaged: `rm` reports it
+                bridge.forget_names(entry)
+
+
 def end_failed(inst: Instance, backend: Backend, error: BaseException, *, keep: bool) -> None:
     """Remove an instance whose start has failed, or end and keep it; an error whose hint names it gets another hint."""
     if keep:

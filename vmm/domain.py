@@ -25,7 +25,7 @@ class Nic(NamedTuple):
 
     tap: str
     mac: str
-    mtu: int = 1500  # of the network, which the guest's driver is told
+    mtu: int = 1500  # of the network, which the guest's driver gets
 
 
 class Machine(NamedTuple):

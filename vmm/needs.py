@@ -27,7 +27,7 @@ def needs() -> Iterator[Need]:
     """Yield what a start needs, then what makes it quick."""
     yield _qemu()
     yield from _libvirt()
-    yield network()
+    yield from network()
     yield tried("/dev/net/tun", abilities.make_tap, "network", "modprobe tun")
     yield program("mke2fs", MKE2FS, "the writable disk")
     yield program("cc", CC, "exec and shell: the guest's agent is compiled here, with a static C library")

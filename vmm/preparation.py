@@ -12,12 +12,12 @@ from images.store import store
 from images.store.image import Image, ending
 from vmctl import ids
 from vmctl.errors import UnavailableError, VmctlError
+from vmctl.instances import places
 from vmctl.instances.folder import Home
 from vmctl.instances.instance import Instance
 from vmctl.linux import processes, usernamespace
 from vmctl.linux.cgroups import Cgroup, Limits
 from vmctl.linux.filetree import write_atomic
-from vmctl.net import attach
 from vmctl.spec.workload import Workload
 from vmm import (
     accelerator,
@@ -80,13 +80,12 @@ def _prepare(inst: Instance, choices: Choices) -> tuple[domain.Machine, Cell | N
         launcher = _launcher(inst, choices, chosen.name)
         stack.callback(launcher.close)
         _make_cgroup(inst)
-        links = attach(work, inst, inst.journal, inst.places())
+        links = places.take(inst)
         nics = tuple(domain.Nic(link.network.make_tap(link), link.mac, link.mtu) for link in links)
         _make_disk(inst, image)
         seed.write_iso(files.seed(inst), configure.seed_of(work, inst, image, links, configure.keys_of(inst)))
         _make_ports(inst)
         machine = machine_of(work, inst, image, chosen.name, kernel)._replace(nics=nics)
-        inst.attached(links)
         if machine.volumes:
             _serve_volumes(inst)
         cell = None if choices.daemon_uri else _confine(inst, image, machine)

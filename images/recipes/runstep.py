@@ -60,7 +60,7 @@ def run(
         env=command.env,
         workdir=command.workdir,
         user=command.user or None,
-        network=command.network,  # type: ignore[arg-type]
+        network=command.network,
     )
     found = store.find(image)
     with runner.run(work, on_output) as writable:

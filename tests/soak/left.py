@@ -29,7 +29,8 @@ def processes(root):
     for name in filter(str.isdigit, os.listdir("/proc")):
         if int(name) not in above:
             command = _read(f"/proc/{name}/cmdline").replace("\0", " ")
-            if root in command or f"/{delegation.PARENT}/{PREFIX}" in _read(f"/proc/{name}/cgroup"):
+            serves = f"VMCTL_NAMES={root}/" in _read(f"/proc/{name}/environ")
+            if root in command or serves or f"/{delegation.PARENT}/{PREFIX}" in _read(f"/proc/{name}/cgroup"):
                 found.append((int(name), command[:120]))
     return found
 

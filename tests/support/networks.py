@@ -5,7 +5,7 @@ import os
 import signal
 from contextlib import contextmanager
 
-from vmctl import net
+from vmctl.instances import places
 from vmctl.linux import syscalls
 from vmctl.net import switch
 from vmctl.run import run, which
@@ -13,8 +13,7 @@ from vmctl.run import run, which
 
 def attach(inst):
     """Give an instance its place in the network as a backend does."""
-    (link,) = net.attach(inst.work, inst, inst.journal, inst.places())
-    inst.attached([link])
+    (link,) = places.take(inst)
     return link
 
 

@@ -54,6 +54,7 @@ VERBS = {
     "commit": "create an image from an instance and its changes",
     "image": "list, pull, push, build and remove images and kernels",
     "volume": "list, create and remove volumes: files that outlive instances",
+    "network": "create, list and remove networks",
     "df": "show the disk usage of images, instances, volumes, kernels and caches",
     "prune": "remove stopped instances and unused data of the image store",
     "bench": "measure a workload in several modes and compare them",
@@ -68,6 +69,7 @@ _IN_NAMESPACES = frozenset(
     "commit prune df bench volume".split()
 )
 _IMAGES_IN_NAMESPACES = frozenset("build rm prune".split())
+_NETWORKS_IN_NAMESPACES = frozenset("rm prune".split())
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _AGAIN_S = 0.005  # until a signal is tried again
@@ -156,7 +158,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def resolved(words: list[str]) -> list[str]:
     """Return the words of a command line with the names of this program in place of those of another one."""
-    if words[0] in VERBS and words[0] != "image":
+    if words[0] in VERBS and words[0] not in ("image", "network"):
         return words
     from vmctl.cli import aliases
 
@@ -220,6 +222,7 @@ def _run_verb(verb: str, words: list[str]) -> int:
 
 def _needs_namespaces(verb: str, words: list[str]) -> bool:
     inside = verb in _IN_NAMESPACES or (verb == "image" and words[0] in _IMAGES_IN_NAMESPACES)
+    inside = inside or (verb == "network" and words[0] in _NETWORKS_IN_NAMESPACES)
     checks = verb == "spec" and any(word.startswith("--mode") for word in words)  # as a start would see this host
     probes = verb == "wait" and any(word.startswith("--for") for word in words)
     return inside or checks or probes or (verb == "doctor" and "--fix" in words)

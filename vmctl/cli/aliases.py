@@ -34,6 +34,8 @@ ALIASES = {
     "image load": "image import",
     "image remove": "image rm",
     "image save": "image export",
+    "network list": "network ls",
+    "network remove": "network rm",
     "system df": "df",
     "system events": "events",
     "system info": "doctor",

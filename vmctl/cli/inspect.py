@@ -67,6 +67,7 @@ def _document(seen: Seen) -> dict[str, Any]:
         workload=records.plain(inst.work),
         workload_digest=inst.work.digest(),
         image_digest=inst.state.image_digest,
+        networks={name: address for name, address in inst.state.links.items() if name},
         accelerator=inst.state.accelerator,
         boot=inst.state.boot,
         starts=inst.state.starts,

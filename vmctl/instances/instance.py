@@ -21,10 +21,7 @@ from vmctl.spec.rules import check_name, is_name
 from vmctl.spec.workload import Workload
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from typing import Any, Literal
-
-    from vmctl.net import Link
 
 _OF_ALL_RUNS = (
     "id",
@@ -126,17 +123,6 @@ class Instance(Folder):
     def image(self) -> str:
         """The image: its digest once it was started, because the name may belong to another image by now."""
         return self.state.image_digest or self.work.image
-
-    def places(self) -> dict[str, str]:
-        """Return the address that the instance had at its last start in each network, by the network's name."""
-        old = {"bridge": self.state.address} if self.state.address else {}
-        return {name: address for name, address in (self.state.links or old).items() if isinstance(address, str)}
-
-    def attached(self, links: Sequence[Link]) -> None:
-        """Record the places that the instance has got in its networks, for this start and later ones."""
-        self.state.links = {link.network.called: link.address for link in links}
-        if links:
-            self.state.address, self.state.mac = links[0].address, links[0].mac
 
     def has_output(self) -> bool:
         """Return whether the workload has written to its logs since this start."""

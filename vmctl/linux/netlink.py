@@ -14,7 +14,7 @@ from _socket import AF_INET, AF_NETLINK, SOCK_CLOEXEC, SOCK_RAW, inet_aton, sock
 from vmctl import trace
 
 RTM_NEWLINK, RTM_DELLINK, RTM_SETLINK = 16, 17, 19
-RTM_NEWADDR, RTM_NEWROUTE, RTM_NEWNEIGH, RTM_DELNEIGH = 20, 24, 28, 29
+RTM_NEWADDR, RTM_DELADDR, RTM_NEWROUTE, RTM_NEWNEIGH, RTM_DELNEIGH = 20, 21, 24, 28, 29
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE = 0x1, 0x4, 0x100, 0x200, 0x400
 NLMSG_ERROR = 2
 NETLINK_ROUTE, NETLINK_NETFILTER = 0, 12
@@ -113,9 +113,7 @@ def new_bridge(name: str, index: int, mac: str, mtu: int = 1500) -> Request:
     return Request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, command)
 
 
-def new_veth(
-    name: str, index: int, master: int, peer: str, peer_mac: str, peer_pid: int, mtu: int = 1500
-) -> Request:
+def new_veth(name: str, index: int, master: int, peer: str, peer_mac: str, peer_pid: int, mtu: int = 1500) -> Request:
     """Create a veth pair: one end here on the bridge `master`, the other in the namespace of a process.
 
     The other end is created in that namespace. Moving a link there would wait for every reader in the kernel.
@@ -164,10 +162,14 @@ def delete_link_number(index: int) -> Request:
 
 def new_address(index: int, address: str, prefix: int) -> Request:
     """Add an IPv4 address to a link; the kernel adds the route to its network."""
-    raw = inet_aton(address)
-    body = struct.pack("=BBBBI", AF_INET, prefix, 0, 0, index) + attribute(IFA_LOCAL, raw)
     command = f"ip address add {address}/{prefix} dev if{index}"
-    return Request(RTM_NEWADDR, NLM_F_CREATE, body + attribute(IFA_ADDRESS, raw), command)
+    return Request(RTM_NEWADDR, NLM_F_CREATE, _ifaddrmsg(index, address, prefix), command)
+
+
+def delete_address(index: int, address: str, prefix: int) -> Request:
+    """Remove an IPv4 address from a link."""
+    command = f"ip address del {address}/{prefix} dev if{index}"
+    return Request(RTM_DELADDR, 0, _ifaddrmsg(index, address, prefix), command)
 
 
 def default_route(index: int, gateway: str) -> Request:
@@ -206,6 +208,12 @@ def attribute(kind: int, payload: bytes) -> bytes:
 
 def _ifinfomsg(index: int = 0, flags: int = 0) -> bytes:
     return struct.pack("=BBHiII", 0, 0, 0, index, flags, flags)
+
+
+def _ifaddrmsg(index: int, address: str, prefix: int) -> bytes:
+    raw = inet_aton(address)
+    header = struct.pack("=BBBBI", AF_INET, prefix, 0, 0, index)
+    return header + attribute(IFA_LOCAL, raw) + attribute(IFA_ADDRESS, raw)
 
 
 def _ndmsg(index: int) -> bytes:

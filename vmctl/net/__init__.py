@@ -12,7 +12,7 @@ from vmctl.named import TYPE_CHECKING, NamedTuple
 from vmctl.spec import rules
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Protocol
 
     from vmctl.journal import Journal
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
         def attach(self, owner: Owner, journal: Journal, held: str | None = None, wish: Wish = ...) -> Link:
             """Reserve an address and return the place; `held` is the address that an earlier call has returned."""
+
+        def serve(self, owner: Owner, journal: Journal, links: tuple[Link, ...], held: str | None) -> str:
+            """Return the address of a name server for an owner with these places, the first of which is here."""
 
         def check_address(self, address: str) -> None:
             """Raise SpecError if no instance of this network can have the address."""
@@ -73,6 +76,9 @@ class Wish(NamedTuple):
     group: str = ""  # who is of the same group may have the same names
 
 
+ANY = Wish()
+
+
 class Link(NamedTuple):
     """A place in a network; `device` is the name of the network's end of the cable, or of the tap."""
 
@@ -86,7 +92,7 @@ class Link(NamedTuple):
     inside: str = "eth0"  # its interface in the instance
     mtu: int = 1500
     names: tuple[str, ...] = ()  # by which the others in this network find it
-    resolver: str = ""  # address of the name server that knows these names; empty: there is none
+    resolver: str = ""  # address of the name server that knows these names; empty: it does not exist
 
 
 def network_of(name: str) -> Network | None:
@@ -105,9 +111,14 @@ def network_of(name: str) -> Network | None:
 def attach(work: Workload, owner: Owner, journal: Journal, held: Mapping[str, str]) -> tuple[Link, ...]:
     """Return the owner's places in the networks of its workload, as `Network.attach` does; none if it needs none.
 
-    `held` is the address in each network, by its name, that an earlier call has returned.
+    `held` is the address in each network, by its name, that an earlier call has returned; "" is the name of its name
+    server, if it is in several networks.
     """
-    return _each(work, owner, lambda network, name, wish: network.attach(owner, journal, held.get(name), wish))
+    links = _each(work, owner, lambda network, name, wish: network.attach(owner, journal, held.get(name), wish))
+    if len(links) < 2:
+        return links
+    address = links[0].network.serve(owner, journal, links, held.get(""))
+    return tuple(link._replace(resolver="" if number else address) for number, link in enumerate(links))
 
 
 def refusals(work: Workload) -> list[VmctlError]:
@@ -123,12 +134,19 @@ def refusals(work: Workload) -> list[VmctlError]:
     return errors
 
 
-def hosts(links: tuple[Link, ...]) -> tuple[tuple[str, str], ...]:
+def warnings(work: Workload, links: tuple[Link, ...]) -> list[str]:
+    """Return a text if names that the workload has asked for are not known to others."""
+    if work.network == "bridge" or not links or links[0].resolver:
+        return []
+    return ["the instances of its networks do not know each other by name: dnsmasq is not installed"]
+
+
+def hosts(links: Sequence[Link]) -> tuple[tuple[str, str], ...]:
     """Return the lines of /etc/hosts for places: address and names."""
     return tuple((link.address, " ".join(link.names)) for link in links if link.names)
 
 
-def name_servers(links: tuple[Link, ...]) -> str:
+def name_servers(links: Sequence[Link]) -> str:
     """Return the content of /etc/resolv.conf for places; empty if there is no name server (resolv.conf(5))."""
     found = [f"nameserver {link.resolver}\n" for link in links if link.resolver]
     return "".join(found) and f"{''.join(found)}search .\noptions ndots:0\n"
@@ -139,9 +157,7 @@ def preview(work: Workload, owner: Owner) -> tuple[Link, ...]:
     return _each(work, owner, lambda network, name, wish: network.preview(owner, wish))
 
 
-def _each(
-    work: Workload, owner: Owner, place: Callable[[Network, str, Wish], Link]
-) -> tuple[Link, ...]:
+def _each(work: Workload, owner: Owner, place: Callable[[Network, str, Wish], Link]) -> tuple[Link, ...]:
     links: list[Link] = []
     for number, one in enumerate(work.joined()):
         network = network_of(one.name)

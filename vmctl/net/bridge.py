@@ -13,12 +13,12 @@ from contextlib import suppress
 from vmctl.errors import ConflictError, SpecError, UnavailableError
 from vmctl.linux import netlink
 from vmctl.named import TYPE_CHECKING
-from vmctl.net import Link, Wish, apart, guard, names, switch
+from vmctl.net import ANY, Link, Wish, apart, guard, names, switch
 from vmctl.net.subnets import Subnet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
-    from typing import Any, TypeGuard
+    from typing import Any
 
     from vmctl.journal import Journal
     from vmctl.net import Owner
@@ -59,7 +59,7 @@ class BridgeNetwork:
         self.mtu = mtu
         self._record = record
 
-    def attach(self, owner: Owner, journal: Journal, held: str | None = None, wish: Wish = Wish()) -> Link:
+    def attach(self, owner: Owner, journal: Journal, held: str | None = None, wish: Wish = ANY) -> Link:
         """Reserve an address, unless `held` still is the owner's, and make bridge and switch if necessary.
 
         Raises UnavailableError if the kernel refuses a namespace, ConflictError if every address, the one that is asked
@@ -73,7 +73,7 @@ class BridgeNetwork:
             link = self._link(owner, address, wish)
             if not is_held:
                 names.check(self.name, self.called, wish)
-                journal.record("link", address=link.address, device=link.device, **self._entry())
+                journal.record("link", address=link.address, device=link.device, **self.entry())
             # the lease comes last: so the bridge of every lease exists
             is_first = not any(address in self.subnet for address in used)
             self._ensure(owner, is_first=is_first)
@@ -101,6 +101,12 @@ class BridgeNetwork:
             )
         return self.subnet.first_free(used)
 
+    def serve(self, owner: Owner, journal: Journal, links: tuple[Link, ...], held: str | None) -> str:
+        """Return the address of a name server for an instance in several networks; see joint.py."""
+        from vmctl.net import joint
+
+        return joint.serve(self, owner, journal, links, held)
+
     def check_address(self, address: str) -> None:
         """Raise SpecError if no instance of this network can have the address."""
         if not self.subnet.is_for_instances(address):
@@ -111,8 +117,6 @@ class BridgeNetwork:
 
     def _named(self, link: Link, wish: Wish) -> Link:
         """Make the names of a place known, and return it with them and with the name server, if there is one."""
-        if not wish.names:
-            return link
         known = names.add(self.name, link.address, wish)
         is_served = names.serve(self.name, link.gateway)
         return link._replace(names=known, resolver=link.gateway if is_served else "")
@@ -166,8 +170,8 @@ class BridgeNetwork:
         except OSError as error:
             if error.errno not in (errno.EEXIST, errno.EBUSY):
                 raise
-            _delete(netlink.delete_link(link.device))
-            _delete(netlink.delete_link_number(self._port(link.address)))
+            switch.delete(netlink.delete_link(link.device))
+            switch.delete(netlink.delete_link_number(self._port(link.address)))
             make()
 
     def configure_inside(self, link: Link) -> None:
@@ -184,7 +188,7 @@ class BridgeNetwork:
         """Move this thread into the switch for good. Raises StateError if there is no switch."""
         switch.enter()
 
-    def preview(self, owner: Owner, wish: Wish = Wish()) -> Link:
+    def preview(self, owner: Owner, wish: Wish = ANY) -> Link:
         """Return the place that the first instance would get."""
         return self._link(owner, wish.address or self.subnet.first_free(()), wish)._replace(names=wish.names)
 
@@ -209,7 +213,7 @@ class BridgeNetwork:
                 if some not in self.subnet and not any(address in self.subnet for address in others):
                     self._remove_bridge()
             elif not switch.has_owner(leased, entry["address"]):  # cut short before the lease was taken
-                names.remove(self.name, entry["address"])
+                self._forget(entry["address"])
             if ours:  # last: if this is cut short, the next call does it again
                 switch.release(leased, ours)
 
@@ -231,16 +235,24 @@ class BridgeNetwork:
 
     def _remove_bridge(self) -> None:
         names.clear(self.name)
-        _delete(netlink.delete_link(self.name))
+        switch.delete(netlink.delete_link(self.name))
         for request in apart.close_network(self.name, self.subnet.gateway, closed=self.internal):
-            _delete(request)
+            switch.delete(request)
+
+    def _forget(self, address: str) -> None:
+        """Forget the names of an address, and end the name server that has it."""
+        names.remove(self.name, address)
+        if os.path.isdir(names.folder(address)):
+            from vmctl.net import joint
+
+            joint.end(self, address)
 
     def _cut_off(self, address: str, device: str) -> None:
-        names.remove(self.name, address)
-        _delete(netlink.delete_link(device))
-        _delete(netlink.delete_neighbour(self.index, address))
-        _delete(guard.dismiss(device, mac_of(address), address))
-        _delete(guard.show_ssh(address))
+        self._forget(address)
+        switch.delete(netlink.delete_link(device))
+        switch.delete(netlink.delete_neighbour(self.index, address))
+        switch.delete(guard.dismiss(device, mac_of(address), address))
+        switch.delete(guard.show_ssh(address))
 
     def _link(self, owner: Owner, address: str, wish: Wish) -> Link:
         subnet, device = self.subnet, f"vm{owner.id}{wish.number or ''}"
@@ -273,7 +285,7 @@ class BridgeNetwork:
     def _open(self) -> tuple[netlink.Request, ...]:
         return apart.open_network(self.name, self.subnet.gateway, closed=self.internal)
 
-    def _entry(self) -> dict[str, str | int]:
+    def entry(self) -> dict[str, str | int]:
         """Return the part of a journal entry about the network, so that `undo` needs nothing else."""
         entry: dict[str, str | int] = {"network": self.name, "subnet": self.subnet.text, "bridge": self.index}
         return {**entry, "internal": 1} if self.internal else entry
@@ -299,29 +311,31 @@ def undo(folder: str, entry: dict[str, Any]) -> None:
 
     Raises ValueError for names and addresses that no network of vmctl has: they may be of something else.
     """
+    _of_entry(entry).undo(folder, entry)
+
+
+def forget_names(entry: dict[str, Any]) -> None:
+    """Make the names of a place unknown, while its instance does not run. Raises ValueError as `undo` does."""
+    network = _of_entry(entry)
+    if switch.exists():
+        with switch.locked():
+            names.remove(network.name, entry["address"])
+
+
+def _of_entry(entry: dict[str, Any]) -> BridgeNetwork:
     name, device = entry.get("network", DEFAULT.name), entry["device"]
-    if not (name.startswith("vmctl") and device.startswith("vm") and device[2:].isalnum() and name != device):
+    ours = name.startswith("vmctl") and name.isalnum() and device.startswith("vm") and device[2:].isalnum()
+    if not ours or name == device:
         raise ValueError(f"{name} {device}")
     try:
         inet_pton(AF_INET, entry["address"])
-        network = DEFAULT
-        if "network" in entry:
-            internal = bool(entry.get("internal"))
-            network = BridgeNetwork(entry["network"], entry["subnet"], entry["bridge"], internal=internal)
+        if "network" not in entry:
+            return DEFAULT
+        return BridgeNetwork(name, entry["subnet"], entry["bridge"], internal=bool(entry.get("internal")))
     except OSError:  # not an address
         raise ValueError(entry["address"]) from None
-    network.undo(folder, entry)
 
 
 def _hint(error: OSError, otherwise: str) -> str:
     """Return the hint for a switch that has no guard, or the other one for any other error."""
     return _UNTIED if error.errno == errno.ENOENT and not error.filename else otherwise
-
-
-def _delete(request: netlink.Request) -> None:
-    """Execute the request unless what it deletes does not exist."""
-    try:
-        switch.apply(request)
-    except OSError as error:
-        if error.errno not in (errno.ENODEV, errno.ENOENT):
-            raise

@@ -20,7 +20,7 @@ class Record(NamedTuple):
     """What is recorded of a network: all that does not change."""
 
     subnet: str
-    index: int  # of its bridge, and part of the names and numbers of its ports
+    bridge: int  # index of the interface, and part of the names and numbers of its ports
     internal: bool = False
     mtu: int = MTU
     labels: Mapping[str, str] = {}
@@ -44,9 +44,9 @@ def find(name: str) -> BridgeNetwork:
 
 def network(name: str, record: Record) -> BridgeNetwork:
     """Return the network of a record."""
-    bridge = f"vmctl{record.index}"
+    bridge = f"vmctl{record.bridge}"
     return BridgeNetwork(
-        bridge, record.subnet, record.index, name, internal=record.internal, mtu=record.mtu, record=path(name)
+        bridge, record.subnet, record.bridge, name, internal=record.internal, mtu=record.mtu, record=path(name)
     )
 
 
@@ -63,8 +63,8 @@ def read(name: str) -> Record:
     except FileNotFoundError:
         raise absent(name) from None
     found: Record = records.build(Record, values, what, {})
-    if not (DEFAULT.index < found.index < LAST_INDEX and _is_subnet(found.subnet)):
-        raise records.UnreadableError(f"{what} is damaged: {found.subnet[:40]} {found.index}")
+    if not (DEFAULT.index < found.bridge < LAST_INDEX and _is_subnet(found.subnet)):
+        raise records.UnreadableError(f"{what} is damaged: {found.subnet[:40]} {found.bridge}")
     return found
 
 
@@ -82,7 +82,7 @@ def _is_subnet(text: str) -> bool:
 
 
 def containing(address: str) -> BridgeNetwork:
-    """Return the network whose subnet has the address, the default one if there is none."""
+    """Return the network whose subnet has the address, the default one if no other has it."""
     from vmctl.records import UnreadableError
 
     for name in names():

@@ -76,14 +76,17 @@ def remove(bridge: str, address: str) -> None:
 
 
 def serve(bridge: str, address: str) -> bool:
-    """Have the name server of a network run at its address of the switch; return whether there is one.
+    """Have the name server of a network run at its address of the switch; return whether there can be one.
 
-    The caller has the lock. Raises UnavailableError.
+    One instance alone has its own names in /etc/hosts, so the server is started with the second one. The caller has the
+    lock. Raises UnavailableError.
     """
     from vmctl.net import resolver
 
+    if len({line.address for line in _read(bridge)}) < 2:
+        return not resolver.missing()
     try:
-        return resolver.serve(folder(bridge), known(bridge), address)
+        return resolver.serve(folder(bridge), [known(bridge)], address)
     except OSError as error:
         raise UnavailableError(f"the name server of the network {bridge} cannot be started: {error}") from error
 

@@ -1,4 +1,4 @@
-"""The name server of a network: dnsmasq in the switch, started with the network's first instance, ended with its last.
+"""The name server of a network: dnsmasq in the switch, started with the network's second instance, ended with its last.
 
 Every instance of the network can send it anything. So it runs as a user that nobody else is, without a privilege but to
 bind port 53, and sees a root with its program, the file of names and nothing else of the host.
@@ -17,23 +17,25 @@ from vmctl.journal import Journal
 from vmctl.light import signal
 from vmctl.linux import filetree, processes, syscalls
 from vmctl.linux.threads import in_thread
-from vmctl.named import NamedTuple
+from vmctl.named import TYPE_CHECKING, NamedTuple
 from vmctl.net import switch
 
-PROGRAMS = ("setpriv", "dnsmasq")
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+PROGRAMS = ("dnsmasq", "setpriv")
 _RECORD = "server"  # in the folder of the network
 _MARK = "VMCTL_NAMES"  # in the environment of the process: the folder of the network
 _LINKED = ("/bin", "/sbin", "/lib", "/lib64")  # folders, or links into /usr
 _DEVICES = ("null", "urandom")
 
 
-class _User(NamedTuple):
+class _User:
     """The user of an id, which is free again when the folder is gone: see vmctl.leases.User."""
 
-    name: str
-    id: str
-    directory: str
-    journal: Journal
+    def __init__(self, folder: str) -> None:
+        self.name, self.id, self.directory = "name server", os.urandom(4).hex(), folder
+        self.journal = Journal(os.path.join(folder, "journal"))  # `end` does not need it
 
 
 class _Server(NamedTuple):
@@ -54,8 +56,8 @@ def missing() -> list[str]:
     return [program for program in PROGRAMS if which(program) is None]
 
 
-def serve(folder: str, known: str, address: str) -> bool:
-    """Have a name server run at an address of the switch, for the file in the folder `known`; the caller has the lock.
+def serve(folder: str, known: Sequence[str], address: str) -> bool:
+    """Have a name server run at an address of the switch, for the files in the folders `known`; the lock is held.
 
     Returns whether there is one. Raises OSError if it cannot be started.
     """
@@ -69,7 +71,7 @@ def serve(folder: str, known: str, address: str) -> bool:
     _write(folder, server)
     log = os.open(os.path.join(folder, "log"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        pid = in_thread(lambda: _spawn(folder, known, _command(address, server.uid), log))
+        pid = in_thread(lambda: _spawn(folder, known, _command(address, len(known), server.uid), log))
     finally:
         os.close(log)
     _write(folder, server._replace(pid=pid, start=processes.start_time(pid)))
@@ -118,7 +120,7 @@ def _find(folder: str) -> int | None:
     return None
 
 
-def _command(address: str, uid: int | None) -> list[str]:
+def _command(address: str, folders: int, uid: int | None) -> list[str]:
     from vmctl.run import which
 
     user = [] if uid is None else [f"--reuid={uid}", f"--regid={uid}", "--clear-groups"]
@@ -126,12 +128,19 @@ def _command(address: str, uid: int | None) -> list[str]:
     return [
         *(which("setpriv") or "setpriv", *user, *only, "--no-new-privs", which("dnsmasq") or "dnsmasq"),
         *("--conf-file=/dev/null", "--keep-in-foreground", "--user=", "--group=", "--pid-file="),
-        *("--log-facility=/dev/null", "--no-hosts", "--hostsdir=/known", "--no-resolv", "--no-poll"),
-        *("--domain-needed", "--bogus-priv", f"--listen-address={address}", "--bind-interfaces", "--except-interface=lo"),
+        *("--log-facility=/dev/null", "--no-resolv", "--no-poll", "--no-ident"),
+        *("--no-hosts", *(f"--hostsdir=/known{number}" for number in range(folders))),
+        *(
+            "--domain-needed",
+            "--bogus-priv",
+            f"--listen-address={address}",
+            "--bind-interfaces",
+            "--except-interface=lo",
+        ),
     ]
 
 
-def _spawn(folder: str, known: str, command: list[str], log: int) -> int:
+def _spawn(folder: str, known: Sequence[str], command: list[str], log: int) -> int:
     """Start the program from this thread, which goes to where it is to be, and return its pid.
 
     A child is born in the namespaces and the root of the thread that spawns it.
@@ -151,19 +160,19 @@ def _spawn(folder: str, known: str, command: list[str], log: int) -> int:
         trace.on = traced
 
 
-def _enter_root(folder: str, known: str) -> None:
+def _enter_root(folder: str, known: Sequence[str]) -> None:
     """Make a root in memory, in this thread's mount namespace, and enter it; the caller's own root stays."""
     os.umask(0o022)
     syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
-    names = syscalls.open_tree(known, recursive=False)
-    try:
-        syscalls.mount("tmpfs", folder, "tmpfs", syscalls.MS_NOSUID, "mode=755,size=64k")
-        os.chdir(folder)
-        for name in ("usr", "dev", "known"):
-            os.mkdir(name)
-        syscalls.move_mount(names, "known")
-    finally:
-        os.close(names)
+    trees = [syscalls.open_tree(path, recursive=False) for path in known]
+    syscalls.mount("tmpfs", folder, "tmpfs", syscalls.MS_NOSUID, "mode=755,size=64k")
+    os.chdir(folder)
+    for name in ("usr", "dev"):
+        os.mkdir(name)
+    for number, tree in enumerate(trees):
+        os.mkdir(f"known{number}")
+        syscalls.move_mount(tree, f"known{number}")
+        os.close(tree)
     _bind("/usr")
     for path in _LINKED:
         if os.path.islink(path):
@@ -188,5 +197,4 @@ def _take_uid(folder: str) -> int | None:
 
     if not ids.exist():  # of an ordinary user with one id: the server is this user, without its privileges
         return None
-    journal = Journal(os.path.join(folder, "journal"))  # `end` does not need it
-    return ids.take(_User("name server", os.urandom(4).hex(), folder, journal))
+    return ids.take(_User(folder))

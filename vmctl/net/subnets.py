@@ -1,4 +1,4 @@
-"""Subnets for networks: what a text may say, which overlap, and which one a new network gets."""
+"""Subnets for networks: their texts, which overlap, and which one a new network gets."""
 
 from __future__ import annotations
 
@@ -48,7 +48,18 @@ class Subnet:
             address = self._address(number)
             if address not in used:
                 return address
-        raise ConflictError(f"every address of {self.text} is in use", hint="`vmctl rm` instances you no longer need")
+        raise self._full()
+
+    def last_free(self, used: Collection[str]) -> str:
+        """Return the highest address for an instance that is not in `used`. Raises ConflictError if all are."""
+        for number in range(self._size - 2, _FIRST - 1, -1):
+            address = self._address(number)
+            if address not in used:
+                return address
+        raise self._full()
+
+    def _full(self) -> ConflictError:
+        return ConflictError(f"every address of {self.text} is in use", hint="`vmctl rm` instances you no longer need")
 
     def _address(self, number: int) -> str:
         return inet_ntoa((self._base + number).to_bytes(4, "big"))

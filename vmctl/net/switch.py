@@ -10,6 +10,7 @@ system call.
 
 from __future__ import annotations
 
+import errno
 import os
 from _socket import inet_aton, inet_ntoa
 from collections.abc import Callable, Iterator, Sequence
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 _THIS_NAMESPACE = "/proc/thread-self/ns/net"
 _NO_IPV6 = ("/proc/sys/net/ipv6/conf/all/disable_ipv6", "/proc/sys/net/ipv6/conf/default/disable_ipv6")
 _FORWARDING = "/proc/sys/net/ipv4/ip_forward"
+_BRIDGED = "/proc/sys/net/bridge/bridge-nf-call-iptables"
 _SOURCE_CHECK = "/proc/sys/net/ipv4/conf/all/rp_filter"
 
 
@@ -116,6 +118,15 @@ def apply(*requests: netlink.Request) -> None:
     """
     with _traced():
         _connections().apply(requests)
+
+
+def delete(request: netlink.Request) -> None:
+    """Execute the request unless what it deletes does not exist."""
+    try:
+        apply(request)
+    except OSError as error:
+        if error.errno not in (errno.ENODEV, errno.ENOENT, errno.EADDRNOTAVAIL):
+            raise
 
 
 def used(folder: str) -> set[str]:
@@ -259,6 +270,10 @@ def _configure() -> None:
     for setting in _NO_IPV6:  # else bridges send router solicitations and the like to guests
         with suppress(OSError):  # a kernel without IPv6
             kernelfile.write(setting, "1")
+    with suppress(
+        OSError
+    ):  # only where br_netfilter is loaded: frames within a bridge would pass the filter of packets
+        kernelfile.write(_BRIDGED, "0")
     # Inherited from the host; the switch would route between its bridges.
     kernelfile.write(_FORWARDING, "0")
     # A bridge passes frames to some MACs (IEEE 802.1Q, 8.6.3) to the port itself, without its guard. The way back to an

@@ -16,11 +16,11 @@ _FLAG_HINT = "`--network NAME:alias=NAME,ip=ADDRESS`, or only NAME"
 
 
 def normalized(options: NetworkOptions) -> str | NetworkOptions:
-    """Return the mapping with a mapping for each network, or the name of the network if that says it all."""
+    """Return the mapping with a mapping for each network, or the name of the network if nothing else is given."""
     networks = tuple(Joined(one) if isinstance(one, str) else one for one in options.networks)
-    if len(networks) == 1 and networks[0] == Joined(networks[0].name) and networks[0].name not in ALONE:
-        if options == NetworkOptions(options.networks):
-            return networks[0].name
+    name = networks[0].name if len(networks) == 1 else ""
+    if name not in ("", *ALONE) and networks[0] == Joined(name) and options == NetworkOptions(options.networks):
+        return name
     return options._replace(networks=networks)
 
 

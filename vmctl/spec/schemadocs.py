@@ -44,8 +44,7 @@ WORKLOAD = {
         "stop_timeout": "time before `stop` sends SIGKILL (default: the image's, or 10s; 60s if a system boots)",
     },
     "NetworkOptions": {
-        "networks": "networks that the instance is in, each a name or a mapping; the first one is the way out (default: "
-        "bridge)",
+        "networks": "networks of the instance, each a name or a mapping; the first is the way out (default: bridge)",
         "aliases": "more names by which the other instances of these networks find it",
     },
     "Joined": {

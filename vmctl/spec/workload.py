@@ -164,7 +164,7 @@ class Joined(NamedTuple):
 
 
 class NetworkOptions(NamedTuple):
-    """The networks of an instance, if one name does not say enough."""
+    """The networks of an instance, if one name is not enough."""
 
     networks: tuple[Joined, ...] = (Joined("bridge"),)
     aliases: tuple[str, ...] = ()  # in each of the networks

@@ -1,7 +1,7 @@
 """Verbs of docker, incus, multipass, lima and virsh, and what does the same here."""
 
 FOLDER = "`vmctl volume create NAME`, then `vmctl run -v NAME:/data IMAGE`; volumes are folders of this host"
-_NETWORK = "not yet: there are no networks by name; `vmctl run --network bridge`, `none` and `host` choose one of three"
+_NETWORK = "`vmctl network ls` lists networks, `vmctl network create NAME` makes one"
 _SNAPSHOT = "not yet: `vmctl commit NAME IMAGE` keeps what an instance has changed as an image"
 _RESOURCES = "`vmctl update --memory 1G --cpus 2 NAME` changes the limits of an instance"
 _DEVICES = "not yet: `volumes` and `resources` of a workload file, before the start"
@@ -26,7 +26,6 @@ VERBS = {
     "container": "`vmctl --help` lists the verbs, without the word container",
     "context": "not yet: vmctl acts on this host only",
     "manifest": "`vmctl image inspect NAME` shows an image as JSON",
-    "network": _NETWORK,
     "node": _SWARM,
     "plugin": "not yet: a backend is a Python package, as docs/architecture.md describes",
     "remove": "`vmctl rm NAME` removes an instance, `vmctl image rm NAME` an image",
