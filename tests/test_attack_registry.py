@@ -149,9 +149,15 @@ def test_wrong_sizes_and_digests(caller, tmp_path):
             json.dumps({"errors": [{"code": "\x1b[2J", "message": "\x1b]0;x\x07"}]}).encode(),
         ),
     }
+    before = caller.stored_bytes()
     for name, answer in cases.items():
         with Hostile(answer) as registry:
             seen = pull(caller, registry)
             assert seen.code in (124, 125), (name, seen)
             assert "internal error" not in seen.err, (name, seen)
             assert "\x1b" not in seen.err, (name, seen)
+            if name == "endless layer":
+                assert "sends more than the layers" in seen.err
+                assert caller.stored_bytes() < before + (1 << 30)
+            if name == "another layer":  # one that differs is not asked for again
+                assert len([path for path in registry.asked if sha256(TAR) in path]) == 1, registry.asked

@@ -13,6 +13,7 @@ import pytest
 from support import others
 from support.archives import Layout, sha256
 from support.commands import ok, refused, start, vmctl, wait_for
+from support.images_made import put
 from support.registries import Proxy, certificates, failing_registry, registry
 from support.tars import folder, tar_of
 
@@ -308,6 +309,46 @@ def test_a_registry_that_is_not_there(plain):
     with pytest.raises(VmctlError, match="does not support TLS") as info:
         pulling.pull(f"{plain}/web:1", Access(), lambda _: None)
     assert "--tls-verify=false" in info.value.hint
+
+
+@pytest.mark.parametrize(
+    ("settings", "words", "message"),
+    [
+        (
+            {"HTTPS_PROXY": "http://127.0.0.1:1"},
+            (),
+            "the proxy for reg.example.org cannot be used: dial tcp 127.0.0.1:1",
+        ),
+        ({}, ("--authfile", "./nope.json"), "--authfile: there is no file ./nope.json"),
+        ({"REGISTRY_AUTH_FILE": "BROKEN"}, (), "the file with passwords cannot be read: "),
+        ({"HOME": "HELPER"}, (), "the program docker-credential-nope, which keeps passwords"),
+    ],
+)
+def test_what_the_caller_has_set_is_named(tmp_path, settings, words, message):
+    (tmp_path / "broken").write_text("{")
+    (tmp_path / ".docker").mkdir()
+    (tmp_path / ".docker/config.json").write_text('{"credHelpers": {"reg.example.org": "nope"}}')
+    known = {"BROKEN": str(tmp_path / "broken"), "HELPER": str(tmp_path)}
+    env = {
+        **os.environ,
+        "HOME": str(tmp_path / "none"),
+        **{name: known.get(text, text) for name, text in settings.items()},
+    }
+    for verb in ("pull", "push"):
+        if verb == "push":
+            (tmp_path / "x").mkdir()
+            put("reg.example.org/web:1", tmp_path / "x")
+        said = refused("image", verb, "reg.example.org/web:1", *words, env=env)
+        assert message in said
+        assert said.count("\n") <= 2
+
+
+def test_a_login_that_is_dockers_is_named(tmp_path):
+    (tmp_path / ".docker").mkdir()
+    (tmp_path / ".docker/config.json").write_text('{"auths": {"reg.example.org": {"auth": "YTpi"}}}')
+    env = {**os.environ, "HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path)}
+    said = refused("image", "logout", "reg.example.org", env=env)
+    assert "docker logout reg.example.org" in said
 
 
 def test_without_skopeo_it_is_named(plain):

@@ -17,10 +17,10 @@ from images.layer import compression, layers
 from images.layer.compression import limit_bytes
 from images.layer.progress import Progress, meter
 from images.layer.tarheaders import HEADER_BYTES, is_header
-from images.store import reference, store
+from images.store import platforms, reference, store
 from images.store.image import Image, ImageConfig, ImageError, Layer
 from images.store.staging import Stage, staging
-from images.transfer import oci, sources
+from images.transfer import sources
 from images.transfer.archive import Archive, Folder, Tar, is_image_archive
 from images.transfer.ingest import LayerReader
 from vmctl.errors import NotFoundError, SpecError
@@ -127,7 +127,7 @@ def _is_image_archive(file: BinaryIO, where: str) -> bool:
 
 
 def _images(stage: Stage, archive: Archive, options: Options, progress: Progress) -> list[Image]:
-    want = oci.parse_platform(options.platform)
+    want = platforms.parse(options.platform)
     found = sources.images_in(archive, want, strict=bool(options.platform))
     names = [name for image in found for name in image.names]
     if options.name and len(found) > 1:
@@ -147,7 +147,7 @@ def _single(stage: Stage, image_layers: list[Layer], source: _Input, options: Op
     Its creation time is the modification time of the file, so that the same file gives the same image.
     """
     document = store.config_document(image_layers, ImageConfig(), store.timestamp(source.mtime))
-    document["architecture"] = oci.parse_platform(options.platform).architecture
+    document["architecture"] = platforms.parse(options.platform).architecture
     return store.add(stage, options.name or reference.from_file(source.where), image_layers, document)
 
 

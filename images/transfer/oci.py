@@ -13,7 +13,8 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 
 from images.layer.readers import verified
-from images.store.image import ImageError, architecture
+from images.store.image import ImageError
+from images.store.platforms import Platform
 
 DOCUMENT_BYTES_MAX = 4 << 20  # docker's registry refuses larger manifests
 REF_NAME, CONTAINERD_NAME = "org.opencontainers.image.ref.name", "io.containerd.image.name"
@@ -42,7 +43,7 @@ DiffId = Annotated[str, msgspec.Meta(pattern=r"^sha256:[0-9a-f]{64}\Z")]
 _Strings = list[str] | None
 
 
-class Platform(msgspec.Struct):
+class Described(msgspec.Struct):
     """The platform of a manifest in an index."""
 
     architecture: str = ""
@@ -50,8 +51,7 @@ class Platform(msgspec.Struct):
     variant: str = ""
 
     def __str__(self) -> str:
-        """Return the platform in the form of `--platform`: `linux/arm/v7`."""
-        return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
+        return str(Platform(self.architecture, self.os, self.variant))
 
 
 class Descriptor(msgspec.Struct):
@@ -61,7 +61,7 @@ class Descriptor(msgspec.Struct):
     size: Size
     media_type: str = msgspec.field(name="mediaType", default="")
     annotations: dict[str, str] | None = None
-    platform: Platform | None = None
+    platform: Described | None = None
 
 
 class Index(msgspec.Struct):
@@ -178,19 +178,6 @@ def parse_config(data: bytes, what: str) -> Config:
     return parsed
 
 
-def parse_platform(text: str) -> Platform:
-    """Return the platform of a text such as `amd64`, `linux/arm64` or `linux/arm/v7`; "" is the host's platform.
-
-    Raises ImageError.
-    """
-    parts = text.split("/") if text else [architecture()]
-    if len(parts) == 1:
-        return Platform(parts[0], "linux")
-    if len(parts) > 3 or not all(parts):
-        raise ImageError(f"{text!r} is not a valid platform", hint="such as linux/amd64 or linux/arm/v7")
-    return Platform(parts[1], parts[0], parts[2] if len(parts) == 3 else "")
-
-
 def blob_name(digest: str) -> str:
     """Return the name of a blob in an OCI layout."""
     return "blobs/" + digest.replace(":", "/")
@@ -209,7 +196,7 @@ def choose(index: Index, want: Platform, what: str) -> Descriptor:
     return (exact or fitting)[0]
 
 
-def _fits(platform: Platform, want: Platform) -> bool:
+def _fits(platform: Described, want: Platform) -> bool:
     same = (platform.architecture, platform.os) == (want.architecture, want.os)
     return same and (not want.variant or platform.variant == want.variant)
 

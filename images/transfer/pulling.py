@@ -8,7 +8,7 @@ from functools import partial
 from images.layer import layers
 from images.layer.progress import Progress, meter
 from images.layer.readers import verified
-from images.store import reference, store
+from images.store import platforms, reference, store
 from images.store.image import Image, ImageError, Layer
 from images.store.reference import Reference
 from images.store.staging import Stage, staging
@@ -17,8 +17,12 @@ from images.transfer.ingest import LayerReader
 from images.transfer.registry import Access, DiskFullError
 from images.transfer.sources import SourceImage, SourceLayer, is_index
 from vmctl.errors import DeadlineError
+from vmctl.spec.units import format_size
 
 STALLED_S = 120.0
+_DOCUMENTS_BYTES = (
+    4 * oci.DOCUMENT_BYTES_MAX
+)  # what skopeo writes in addition to layers: manifest, configuration, index
 _NESTING_MAX = 3  # depth of nested indexes
 
 
@@ -36,8 +40,9 @@ def pull(
     the image, ImageError if content is invalid or does not match its digest, VmctlError if the registry cannot be used.
     """
     asked = reference.parse(name)
+    registry.check_authfile(access)
     progress(f"asking {asked.registry} for {asked.familiar}")
-    want = oci.parse_platform(platform)
+    want = platforms.parse(platform)
     ref, manifest = _manifest(asked, want, access)
     config_bytes = registry.config(ref, access)
     config = oci.config(config_bytes, manifest.config, len(manifest.layers))
@@ -70,19 +75,36 @@ def _fetch(
     """Download the layers that the store lacks."""
     stored = _stored_layers(stage, image)
     missing = {layer.digest: layer for layer, known in zip(manifest.layers, stored, strict=True) if not known}
+    for layer in missing.values():
+        if "foreign" in layer.media_type or "nondistributable" in layer.media_type:
+            raise ImageError(
+                f"{ref.familiar} has a layer that is kept elsewhere, and is not fetched from there: {layer.media_type}"
+            )
     if missing:
         folder.add_placeholders([layer for layer in manifest.layers if layer.digest not in missing])
         total_bytes = sum(layer.size for layer in missing.values())
         tick = registry.watch_transfer(
             meter(progress, f"downloading {ref.repository}", total_bytes),
-            lambda _: (min(folder.downloaded_bytes(), total_bytes),),
+            lambda _: (_arrived_bytes(folder, total_bytes, ref),),
             STALLED_S,
             DeadlineError(f"{ref.registry} has sent nothing for {STALLED_S:g} s", hint=registry.RETRY),
         )
         registry.download(ref, folder.folder, access, tick)
 
 
-def _manifest(ref: Reference, want: oci.Platform, access: Access) -> tuple[Reference, oci.Manifest]:
+def _arrived_bytes(folder: downloads.Download, total_bytes: int, ref: Reference) -> int:
+    """Return how many bytes of the layers have arrived. Raises ImageError if there are more than announced."""
+    arrived = folder.downloaded_bytes()
+    if arrived > total_bytes + _DOCUMENTS_BYTES:
+        raise ImageError(
+            f"{ref.registry} sends more than the layers of {ref.familiar} have by its manifest: "
+            f"{format_size(total_bytes)}",
+            hint="push the image again",
+        )
+    return min(arrived, total_bytes)
+
+
+def _manifest(ref: Reference, want: platforms.Platform, access: Access) -> tuple[Reference, oci.Manifest]:
     """Return the manifest for a platform, and the image's name with the digest of this manifest."""
     for _ in range(_NESTING_MAX):
         data = registry.manifest(ref, access)

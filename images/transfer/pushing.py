@@ -21,6 +21,7 @@ def push(name: str, target: str, access: Access, progress: Progress) -> str:
     ref = reference.parse(target or image.name)
     if ref.digest:
         raise SpecError(f"{target or image.name} has a digest; push to a tag")
+    registry.check_authfile(access)
     with staging() as stage:
         size_bytes = exporting.write_layout(image, stage.path("layout"), stage, progress)
         tick = registry.watch_transfer(

@@ -13,6 +13,7 @@ from images.store.image import ImageError
 from images.store.reference import Reference
 from vmctl.errors import DeadlineError, NotFoundError, SpecError, VmctlError
 from vmctl.run import CommandError, run
+from vmctl.spec import textfile
 
 ANSWER_S = 120.0  # for a document of some KiB
 _PAUSES_S = (1.0, 2.0, 4.0)  # before the next tries, after a failure that often passes by itself
@@ -96,7 +97,29 @@ def login(registry: str, user: str, password: str, access: Access) -> None:
 def logout(registry: str, access: Access) -> None:
     """Remove the saved password for a registry. Raises NotFoundError if there is no login."""
     words = ["--authfile", access.authfile] if access.authfile else []
-    _skopeo(Reference(registry, ""), ["logout", *words, registry])
+    try:
+        _skopeo(Reference(registry, ""), ["logout", *words, registry])
+    except NotFoundError:
+        if access.authfile or not _docker_knows(registry):
+            raise
+        text = f"the login to {registry} is docker's, in ~/.docker/config.json"
+        raise NotFoundError(text, hint=f"`docker logout {registry}`") from None
+
+
+def _docker_knows(registry: str) -> bool:
+    folder = os.environ.get("DOCKER_CONFIG") or os.path.expanduser("~/.docker")
+    try:
+        return registry in json.loads(textfile.content(os.path.join(folder, "config.json"), 1 << 20))["auths"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
+
+
+def check_authfile(access: Access) -> None:
+    """Raise SpecError if the file with passwords does not exist; skopeo would go on without."""
+    if access.authfile and not os.path.exists(access.authfile):
+        raise SpecError(
+            f"--authfile: there is no file {access.authfile}", hint="`vmctl image login --authfile FILE` makes one"
+        )
 
 
 def _inspect(ref: Reference, access: Access, *words: str) -> bytes:
@@ -156,6 +179,24 @@ _ERRORS: tuple[tuple[str, type[VmctlError], str, str], ...] = (
         DiskFullError,
         "the disk is full: no room for {name} from {host}",
         "`vmctl image prune` frees space",
+    ),
+    (
+        r"docker-credential-[\w-]+",
+        VmctlError,
+        "the program {reason}, which keeps passwords by ~/.docker/config.json, cannot be used",
+        "install it, or remove credHelpers and credsStore from that file",
+    ),
+    (
+        r"(?<=unmarshaling JSON at ).*|(?<=unmarshalling JSON at ).*|reading JSON file.*",
+        SpecError,
+        "the file with passwords cannot be read: {reason}",
+        "correct it, or name another one with --authfile",
+    ),
+    (
+        r"(?<=proxyconnect tcp: )[^\"]*",
+        VmctlError,
+        "the proxy for {host} cannot be used: {reason}",
+        "HTTPS_PROXY, HTTP_PROXY and NO_PROXY of the environment name it",
     ),
     (r"not logged into", NotFoundError, "not logged in to {host}", ""),
     (r"invalid username/password", VmctlError, "{host} rejected the user name or password", ""),

@@ -14,7 +14,7 @@ from typing import BinaryIO, NamedTuple
 import msgspec
 
 from images.layer.readers import verified
-from images.store import reference
+from images.store import platforms, reference
 from images.store.image import ImageError
 from images.transfer import oci
 from images.transfer.archive import Archive, read_document
@@ -51,7 +51,7 @@ class _Saved(msgspec.Struct):
     tags: list[str] | None = msgspec.field(name="RepoTags", default=None)
 
 
-def images_in(archive: Archive, want: oci.Platform, *, strict: bool) -> list[SourceImage]:
+def images_in(archive: Archive, want: platforms.Platform, *, strict: bool) -> list[SourceImage]:
     """Return the images of an archive. Raises ImageError.
 
     Of a multi-platform image, only the image for the wanted platform is returned. An image for one other platform is
@@ -75,7 +75,7 @@ def images_in(archive: Archive, want: oci.Platform, *, strict: bool) -> list[Sou
     return found
 
 
-def _in_layout(archive: Archive, want: oci.Platform) -> list[SourceImage]:
+def _in_layout(archive: Archive, want: platforms.Platform) -> list[SourceImage]:
     top = oci.parse(oci.Index, read_document(archive, "index.json"), f"index.json in {archive.where}")
     groups: dict[str, list[oci.Descriptor]] = {}
     for item in top.manifests:
@@ -107,7 +107,7 @@ def _name(item: oci.Descriptor, where: str) -> str:
     return reference.in_layout(annotations.get(oci.REF_NAME, ""), where)
 
 
-def _image(archive: Archive, descriptor: oci.Descriptor, want: oci.Platform, name: str) -> SourceImage:
+def _image(archive: Archive, descriptor: oci.Descriptor, want: platforms.Platform, name: str) -> SourceImage:
     for _ in range(_NESTING_MAX):
         data = _blob_document(archive, descriptor)
         what = f"the manifest {descriptor.digest} in {archive.where}"

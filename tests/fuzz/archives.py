@@ -20,7 +20,7 @@ from images.layer.tree import Attributes, Tree
 from images.recipes import unpack
 from images.recipes.placement import Placement
 from images.recipes.state import State
-from images.store import config, documents, layout, store
+from images.store import config, documents, layout, platforms, store
 from images.store.image import Layer, process
 from images.transfer import archive, oci, registry, sources
 from vmctl.cli.image import history
@@ -167,7 +167,7 @@ JSON_WORDS = (
 
 @target("oci-index", json.dumps(INDEX), words=JSON_WORDS)
 def oci_index(data):
-    oci.choose(oci.parse(oci.Index, data, "it"), oci.parse_platform("amd64"), "it")
+    oci.choose(oci.parse(oci.Index, data, "it"), platforms.parse("amd64"), "it")
 
 
 @target("oci-manifest", json.dumps(MANIFEST), words=JSON_WORDS)
@@ -244,7 +244,7 @@ LAYOUT = b"\n\0\n".join(
 
 @target("oci-layout", LAYOUT, words=(*JSON_WORDS, "MANIFEST", "CONFIG", "\n\0\n"), cost=2)
 def oci_layout(data):
-    sources.images_in(_Documents(data), oci.parse_platform("amd64"), strict=False)
+    sources.images_in(_Documents(data), platforms.parse("amd64"), strict=False)
 
 
 def _saved():
@@ -268,7 +268,7 @@ def docker_archive(data):
     with place.memory(_with_checksums(data)) as file:
         archive.is_image_archive(file, "it")
         file.seek(0)
-        for image in sources.images_in(archive.Tar(file, "it"), oci.parse_platform("amd64"), strict=False):
+        for image in sources.images_in(archive.Tar(file, "it"), platforms.parse("amd64"), strict=False):
             for layer in image.layers:
                 layer.open()[0].read()
 

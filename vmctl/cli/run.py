@@ -214,12 +214,12 @@ def before(args: Namespace) -> None:
     if not args.platform and args.pull == "never":
         return
     workload(args)  # a wrong flag is found before the download
-    from images.store import image, store
+    from images.store import platforms, store
 
-    if args.platform and args.platform.removeprefix("linux/") != image.architecture():
+    if args.platform and not platforms.parse(args.platform).is_host():
+        host = platforms.parse("")
         raise SpecError(
-            f"--platform: this host, linux/{image.architecture()}, cannot run {args.platform}",
-            hint=f"leave it out, or --platform linux/{image.architecture()}",
+            f"--platform: this host, {host}, cannot run {args.platform}", hint=f"leave it out, or --platform {host}"
         )
     if args.pull == "missing":
         with suppress(NotFoundError):

@@ -83,4 +83,5 @@ def print_names(images: Iterable[Image]) -> None:
     for image in images:
         print(image.name)
         if image.architecture != architecture():
-            output.note(f"vmctl: {image.name} is for {image.architecture}: this host, {architecture()}, cannot run it")
+            host = architecture()
+            output.note(f"vmctl: warning: {image.name} is for {image.architecture}: this host, {host}, cannot run it")
