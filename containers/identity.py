@@ -91,7 +91,7 @@ def _find_user(text: str | None) -> User:
             f"the user {user_text} is not in the image's /etc/passwd", hint="a number needs no entry: 1000:1000"
         )
     uid = userid.number(entry[2] if entry else user_text)
-    gid, home = (userid.number(entry[3]), entry[5]) if entry else (0, "/")
+    gid, home = (userid.number(entry[3]), entry[5] or "/") if entry else (0, "/")
     if group_text:
         return User(uid, _find_group(group_text), (), home)
     if not text or entry is None:
@@ -110,10 +110,13 @@ def _find_group(text: str) -> int:
 
 
 def _table(path: str, numbers: tuple[int, ...], columns: int) -> list[list[str]]:
-    """Return the lines of passwd(5) or group(5) that have this number of columns, with digits in some of them."""
+    """Return the lines of passwd(5) or group(5) with digits in the columns `numbers`, which each line must have.
+
+    Other columns that are missing are empty, and further ones are ignored, as Docker has it.
+    """
     content = imagepath.content(path, _TABLE_BYTES).decode(errors="replace")
-    rows = [line.split(":") for line in content.split("\n")]
-    return [row for row in rows if len(row) == columns and all(userid.is_number(row[index]) for index in numbers)]
+    rows = [[*line.split(":"), *[""] * columns][:columns] for line in content.split("\n")]
+    return [row for row in rows if all(userid.is_number(row[index]) for index in numbers)]
 
 
 def become_root() -> None:

@@ -137,10 +137,13 @@ def mount_point(path: str, *, is_folder: bool) -> int:
     return found
 
 
-def provide(files: Iterable[File], *, read_only: bool) -> None:
+def provide(files: Iterable[File], folders: Iterable[str], *, read_only: bool) -> None:
     """Make what an image leaves to the runtime, after the volumes, which win; the files are kept in /dev."""
     with suppress(OSError):  # it is there, or the root cannot be written
         os.mkdir(TMP, 0o1777)
+    for path in folders:
+        with suppress(OSError, SpecError):  # something else is there
+            os.close(folder(path))
     for file in files:
         cover(file.path, file.content, f"/dev/.{os.path.basename(file.path)}", read_only=read_only)
 

@@ -61,6 +61,7 @@ class Launch(NamedTuple):
     volumes: tuple[Volume, ...]
     files: tuple[Written, ...]
     provided: tuple[File, ...]  # files that hide those of the image
+    folders: tuple[str, ...]  # created if they are missing
     process: Process
     hostname: str
     links: tuple[Link, ...]
@@ -220,7 +221,7 @@ def enter_root(launch: Launch) -> None:
         mounts = memory.added(mounts, launch.tmpfs)
     for target, tree in mounts:
         _attach(tree, target)
-    imagepath.provide(launch.provided, read_only=launch.read_only)
+    imagepath.provide(launch.provided, launch.folders, read_only=launch.read_only)
     if init is not None:
         _attach(init, _INIT)
         syscalls.mount(None, _INIT, None, syscalls.MS_BIND | syscalls.MS_REMOUNT | syscalls.MS_RDONLY)

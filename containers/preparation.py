@@ -11,7 +11,7 @@ from containers import identity, mountplan, seccomp
 from containers.launch import NAMESPACES, Launch, Written
 from images.layer import mounts
 from images.store import store
-from images.store.image import Image, ending, process, provided
+from images.store.image import Image, data_folders, ending, process, provided
 from vmctl import net, trace
 from vmctl.errors import UnavailableError
 from vmctl.instances import places
@@ -133,6 +133,7 @@ def launch(
         volumes=_volumes(work, directory),
         files=tuple(Written(file.path, file.data(), file.mode) for file in work.files),
         provided=(),
+        folders=data_folders(image),
         process=process(image, work),
         hostname=work.hostname or work.name,
         links=links,

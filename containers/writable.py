@@ -6,7 +6,8 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from images.store.image import TMP, provided
+from images.store import store
+from images.store.image import TMP, data_folders, provided
 from vmctl import userns
 from vmctl.errors import UnavailableError
 from vmctl.instances import freezer
@@ -25,8 +26,10 @@ def writable(inst: Instance, *, pause: bool) -> Iterator[Writable]:
         if pause:
             stack.enter_context(freezer.frozen(inst))
         folder = stack.enter_context(_view(inst.path("upper"), userns.first_id(inst) or None))
-        made = (*_MOUNT_POINTS, TMP, *(file.path for file in provided(inst.work, "", None)))
-        yield Writable(folder, (*made, *(volume.target for volume in inst.work.volumes)))
+        work, folders = inst.work, data_folders(store.find(inst.image))
+        made = (*_MOUNT_POINTS, TMP, *folders, *(file.path for file in provided(work, "", None)))
+        targets = (*(one.target for one in work.volumes), *(one.target for one in work.tmpfs))
+        yield Writable(folder, (*made, *targets))
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """What an image asks for happens, in every mode: its entrypoint, its stop signal and its time limit."""
 
+import json
 import signal
 import time
 
@@ -108,6 +109,52 @@ def test_entrypoint_and_stop_signal(mode, tmp_path):
     assert ok("logs", name) == "up a b c\ngot 37\n"
     assert inspect(name)["exit_code"] == 9
     ok("rm", name)
+
+
+TABLES = {
+    "etc/passwd": "root:x:0:0\nshort:x:1234:99\nlong:x:55:66::/home:/bin/sh:more\nalone\nno:x:number:1\n",
+    "etc/group": "gone:x:77\nfriends:x:88:short,other\n",
+}
+SHORT = "echo $(id -u) $(id -g) $HOME; ls -d /data/a /relative"
+
+
+@EACH_MODE
+def test_short_lines_and_folders_of_the_image(mode, tmp_path):
+    """Lines of passwd(5) as Docker reads them; VOLUME makes a folder, but not in a place of the kernel or of a file."""
+    tree = tmp_path / "tree"
+    (tree / "etc").mkdir(parents=True)
+    for name, text in TABLES.items():
+        (tree / name).write_text(text)
+    folders = ("/data/a", "relative", "/proc/x", "/etc/passwd", "/a/../../x")
+    add("tables", store.find("tiny"), tree, volumes=folders, cmd=("sh", "-c", f"{SHORT}; exec sleep 1000"))
+    name = f"tables-{mode}"
+    (tmp_path / f"{name}.yaml").write_text("image: tables\nuser: short\nlabels: {a: b}\nready: {log: relative}\n")
+    ok("up", "--mode", mode, str(tmp_path / f"{name}.yaml"))
+    assert ok("logs", name) == "1234 99 /\n/data/a\n/relative\n"
+    for user, expected in (
+        ("long", "55 66 /home"),
+        ("1234", "1234 99 /"),
+        ("0:gone", "0 77 /"),
+        ("short", "1234 99 /"),
+    ):
+        assert ok("exec", "-u", user, name, "--", "sh", "-c", SHORT).splitlines()[0] == expected, user
+    assert "88" in ok("exec", "-u", "short", name, "--", "id", "-G").split()
+    for user in ("alone", "no"):
+        assert "is not in the image's /etc/passwd" in refused("exec", "-u", user, name, "--", "true")
+    assert ok("diff", name) == ""
+    ok("down", name)
+    ok("image", "rm", "tables")
+
+
+def test_what_is_only_stored_is_said(tmp_path):
+    text = "FROM tiny\nHEALTHCHECK CMD true\nVOLUME /data\n"
+    said = vmctl("image", "build", "-t", "checked", "-", stdin=text)
+    assert "HEALTHCHECK is stored in the image" in said.err
+    assert json.loads(ok("image", "inspect", "checked"))[0]["only_stored"] == ["Healthcheck"]
+    said = vmctl("image", "build", "-t", "upon", "-", stdin="FROM checked\n")
+    assert "warning: checked: its Healthcheck has no effect in vmctl: it is only stored" in said.err
+    ok("image", "rm", "upon")
+    ok("image", "rm", "checked")
 
 
 @EACH_MODE

@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Sequence
 
-from images.store.image import Image, provided
+from images.store.image import Image, data_folders, provided
 from vmctl.instances.folder import Home
 from vmctl.net import Link, hosts, name_servers
 from vmctl.spec.workload import DEFAULT_PIDS, File, Tmpfs, Workload, depth
@@ -59,14 +59,15 @@ def _direct(work: Workload, image: Image, identity: seed.Identity, given: Sequen
     found = [*given, *_files(work)]
     if (number := pids(work, image)) is not None:
         found.append(seed.limits_file(number))
-    return seed.user_data(identity, [*found, seed.workload_script(_words(work, image) or "")])
+    return seed.user_data(identity, [*found, seed.workload_script(_words(work, image) or "", data_folders(image))])
 
 
 def _system(work: Workload, image: Image, identity: seed.Identity, given: Sequence[seed.SeedFile]) -> str:
     """Return the user-data of a system, whose own cloud-init writes /etc/hostname and /etc/resolv.conf."""
     hosts = [file for file in given if file.path.endswith("/hosts")]
     added = userdata.load(work.vm.cloud_init) if work.vm.cloud_init else ""
-    command = system.Command(words, pids(work, image)) if (words := _words(work, image)) else None
+    words = _words(work, image)
+    command = system.Command(words, pids(work, image), data_folders(image)) if words else None
     return system.user_data(identity, [*hosts, *_files(work)], command, added)
 
 

@@ -155,13 +155,15 @@ def workload_words(
     return shlex.join([user, workdir, *(f"{name}={value}" for name, value in pairs), "--", *argv])
 
 
-def workload_script(words: str) -> SeedFile:
+def workload_script(words: str, folders: Sequence[str] = ()) -> SeedFile:
     """Return the script that runs the workload; it is the same for every init of a guest.
 
-    Its second line makes the working directory. It is executed before, too, if the root becomes read-only.
+    Its second line makes the working directory and the folders that the image names. It is executed before, too, if the
+    root becomes read-only.
     """
-    folder = next(islice(_QUOTED.finditer(words), 1, None))[0]
-    script = f"#!/bin/sh\n[ -d {folder} ] || mkdir -p {folder}\nexec {LAUNCH} {words}\n"
+    workdir = next(islice(_QUOTED.finditer(words), 1, None))[0]
+    made = "".join(f"[ -e {folder} ] || mkdir -p {folder} 2>/dev/null; " for folder in map(shlex.quote, folders))
+    script = f"#!/bin/sh\n{made}[ -d {workdir} ] || mkdir -p {workdir}\nexec {LAUNCH} {words}\n"
     return SeedFile(WORKLOAD_SCRIPT, script.encode(), 0o700)
 
 

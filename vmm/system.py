@@ -39,6 +39,7 @@ class Command(NamedTuple):
 
     words: str  # the arguments of `launch`
     pids: int | None = None  # limit for the number of tasks
+    folders: tuple[str, ...] = ()  # created if they are missing
 
 
 def user_data(identity: Identity, files: Sequence[SeedFile], command: Command | None, extra: str) -> str:
@@ -65,7 +66,8 @@ def _boothook(identity: Identity, files: Sequence[SeedFile], command: Command | 
         *files,
     ]
     if command:
-        written += [seed.workload_script(command.words), SeedFile(f"{UNITS}/vmctl-workload.service", _unit(command))]
+        written.append(seed.workload_script(command.words, command.folders))
+        written.append(SeedFile(f"{UNITS}/vmctl-workload.service", _unit(command)))
     body = [_source("system/write").decode(), *map(_writing, written), _source("system/start").decode()]
     return "#cloud-boothook\n" + "".join(body)
 

@@ -15,7 +15,8 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
-from images.store.image import TMP, provided
+from images.store import store
+from images.store.image import TMP, data_folders, provided
 from images.store.staging import staging
 from vmctl.errors import DeadlineError, UnavailableError, VmctlError
 from vmctl.instances.instance import Instance
@@ -68,8 +69,10 @@ def writable(inst: Instance) -> Iterator[Writable]:
             raise VmctlError(f"the copy of {inst.name}'s disk cannot be mounted: {error.strerror}") from error
         if inst.state.boot == boot.SYSTEM:
             _remove_instance_files(folder)
-        made = (*MADE, TMP, *(file.path for file in provided(inst.work, "", None)))
-        yield Writable(folder, (*made, *(volume.target for volume in inst.work.volumes)))
+        work = inst.work
+        given = (*data_folders(store.find(inst.image)), *(file.path for file in provided(work, "", None)))
+        targets = (*(one.target for one in work.volumes), *(one.target for one in work.tmpfs))
+        yield Writable(folder, (*MADE, TMP, *given, *targets))
 
 
 def _folder(disk: str, name: str) -> str:

@@ -33,6 +33,10 @@ def _line(view: View, path: str, name: str, numbers: tuple[int, ...]) -> list[st
             raise ValueError(f"the image's /{path} has more than {_TABLE_BYTES >> 20} MiB")
     for line in content.decode(errors="replace").splitlines():
         fields = line.split(":")
-        if fields[0] == name and len(fields) > 3 and all(userid.is_number(fields[index]) for index in numbers):
+        if (
+            fields[0] == name
+            and len(fields) > max(numbers)
+            and all(userid.is_number(fields[index]) for index in numbers)
+        ):
             return fields
     raise ValueError(f"the image's /{path} has no {name}")

@@ -11,6 +11,12 @@ from vmctl.named import TYPE_CHECKING
 if TYPE_CHECKING:
     from typing import Any
 
+# settings of a configuration that have an effect here; Labels are only for people, and nobody expects more of them
+_USED = (
+    *("Entrypoint", "Cmd", "Env", "WorkingDir", "User", "StopSignal", "StopTimeout", "ExposedPorts", "Volumes"),
+    *("Labels", "Shell", "OnBuild", "ArgsEscaped"),
+)
+
 
 def config_document(
     layers: Sequence[Layer], config: ImageConfig, created: str, history: Sequence[Mapping[str, Any]] = ()
@@ -53,6 +59,11 @@ def read_config(document: Mapping[str, Any]) -> ImageConfig:
         volumes=tuple(settings.get("Volumes") or ()),
         labels=settings.get("Labels") or {},
     )
+
+
+def only_stored(settings: Mapping[str, Any]) -> list[str]:
+    """Return the settings of a configuration that are only kept for other tools: they have no effect on a workload."""
+    return sorted(key for key, value in settings.items() if value and key not in _USED)
 
 
 def timestamp(seconds: float) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import posixpath
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 from vmctl.errors import SpecError, VmctlError
 from vmctl.light import signal
@@ -162,6 +163,17 @@ def provided(
     own = {posixpath.normpath(path) for path in (*(f.path for f in work.files), *(v.target for v in work.volumes))}
     contents = zip(PROVIDED, (hosts, f"{hostname}\n", name_servers), strict=True)
     return tuple(File(path, content) for path, content in contents if path not in own)
+
+
+def data_folders(image: Image) -> tuple[str, ...]:
+    """Return the folders that VOLUME of an image names, which each instance gets; places of the kernel are left out."""
+    found = []
+    for path in image.config.volumes:
+        place = posixpath.normpath("/" + path.lstrip("/"))
+        with suppress(ValueError):
+            rules.check_volume_target(place)
+            found.append(place)
+    return tuple(found)
 
 
 class Ending(NamedTuple):

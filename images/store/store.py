@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 
 from images.store import documents, layout
 from images.store.config import config_document as config_document
+from images.store.config import only_stored as only_stored
 from images.store.config import timestamp as timestamp
 from images.store.documents import document as document
 from images.store.documents import layer_path as layer_path

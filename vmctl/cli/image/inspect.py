@@ -42,6 +42,7 @@ def _document(image: Image) -> dict[str, Any]:
         "disk": image.disk or None,
         "config_digest": manifest["config"]["digest"],
         "config": config,
+        "only_stored": store.only_stored(config.get("config") or {}),
         "annotations": manifest.get("annotations", {}),
     }
 

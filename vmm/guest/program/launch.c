@@ -82,7 +82,8 @@ static char *content(const char *path) {
     return text;
 }
 
-/* Take the next line with exactly `count` columns from a table, with a number in column 2 and in `also`; split it. */
+/* Take the next line of a table with numbers in columns 2 and `also`; split it into `count` columns, of which those that
+   are missing are empty. */
 static int next_row(char **rest, char *columns[], int count, int also) {
     char *line;
     while ((line = strsep(rest, "\n"))) {
@@ -91,7 +92,9 @@ static int next_row(char **rest, char *columns[], int count, int also) {
         while ((column = strsep(&line, ":")))
             if (found++ < count)
                 columns[found - 1] = column;
-        if (found == count && is_number(columns[2]) && is_number(columns[also]))
+        for (; found < count; found++)
+            columns[found] = "";
+        if (is_number(columns[2]) && is_number(columns[also]))
             return 1;
     }
     return 0;
@@ -141,7 +144,7 @@ static struct user find_user(const char *text) {
     user.uid = number(found ? columns[2] : name, text);
     if (found) {
         user.gid = number(columns[3], text);
-        user.home = columns[5];
+        user.home = *columns[5] ? columns[5] : "/";
     }
     if (group && *group)
         user.gid = find_group(group, text);
