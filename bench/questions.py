@@ -21,12 +21,13 @@ KINDS: dict[str, tuple[str, ...]] = {
     "storm": ("density",),
     "cpu": ("cpu",),
     "syscall": ("syscall",),
+    "command": ("exec",),
     "io": ("io",),
     "service": ("net",),
     "net": ("net",),
 }
 HTTP_KINDS = ("service",)  # only for a workload with `ready: {http: ...}`
-METRICS = ("boot", "memory", "disk", "cpu", "syscall", "io", "net", "density", "teardown")
+METRICS = ("boot", "memory", "disk", "cpu", "syscall", "exec", "io", "net", "density", "teardown")
 DEFAULT_METRICS = ("boot", "memory", "disk", "teardown")
 BATCH_METRICS = ("boot", "teardown")  # a workload that ends by itself is never idle
 

@@ -8,7 +8,7 @@ import pytest
 from support.commands import ok, vmctl
 from support.probes import started
 
-from bench.probes import Request, cpu, lines, syscall, tool
+from bench.probes import Request, command, cpu, lines, syscall, tool
 from vmctl import backends
 from vmctl.errors import DeadlineError, UnavailableError, VmctlError
 from vmctl.instances import instance
@@ -209,6 +209,14 @@ def test_each_question_gets_an_answer(own_root, mode):
         assert all(seconds > 0 for seconds in seen.values.values())
         assert seen.texts["processor"].isdigit()
         assert instance.names() == []
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_command_in_a_running_instance(guest_root, mode):
+    seen = command.observe(Request(command.prepare(TINY), "tool-exec", mode))
+    assert len(seen.series["command_s"]) == command.TIMES
+    assert all(0 < seconds < 60 for seconds in seen.series["command_s"])
+    assert vmctl("inspect", "tool-exec").code != 0
 
 
 def test_a_guest_answers_too(guest_root):

@@ -44,7 +44,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--metrics",
         metavar="M,...",
         help="metrics to measure (default: boot,memory,disk,teardown; boot,teardown without `ready`); also cpu, "
-        "syscall, io, net, density",
+        "syscall, exec, io, net, density",
     )
     parser.add_argument(
         "--runs", type=int, default=RUNS, help="counted rounds (default: 30, the fewest that give an interval)"
