@@ -20,8 +20,9 @@ from images.layer.tarball import store_entries
 from images.layer.tarindex import open_tar as open_tar
 from images.layer.tree import Attributes, Tree
 from images.store import store
-from images.store.image import ImageError, Layer
+from images.store.image import Image, ImageError, Layer
 from images.store.staging import Stage
+from vmctl.errors import NotFoundError
 
 
 def known(stage: Stage, diff_id: str, below: Sequence[Layer] = ()) -> Layer | None:
@@ -37,6 +38,20 @@ def known(stage: Stage, diff_id: str, below: Sequence[Layer] = ()) -> Layer | No
                     os.link(source, target)
             return Layer(diff_id, held, tarindex.tar_bytes(held))
     return None
+
+
+def held(stage: Stage, image: Image) -> list[Layer]:
+    """Return the image's layers, linked into the stage: they remain if the image is removed. Raises NotFoundError."""
+    found: list[Layer] = []
+    for layer in image.layers:
+        one = known(stage, layer.digest, found)
+        if one is None:
+            raise NotFoundError(
+                f"the image {image.name} lacks its layer {layer.digest}",
+                hint=f"`vmctl image rm {image.name}`, then get it again",
+            )
+        found.append(one)
+    return found
 
 
 def from_tar(

@@ -46,14 +46,20 @@ def unpack(layer: Layer) -> str:
     stage = target + _UNFINISHED
     for left in (stage, stage + _LINKS):  # by a command that was killed
         filetree.remove_tree(left)
-    os.makedirs(stage, mode=0o700)
-    reader = Reader(layer.path)
-    try:
-        _Unpacking(reader, stage).run()
-    finally:
-        reader.close()
+    os.makedirs(os.path.dirname(stage), mode=0o700, exist_ok=True)
+    unpack_into(layer.path, stage)
     os.rename(stage, target)
     return target
+
+
+def unpack_into(path: str, target: str) -> None:
+    """Unpack the file of a layer into the new folder `target`. Raises OSError, ImageError if the file is damaged."""
+    os.mkdir(target, 0o700)
+    reader = Reader(path)
+    try:
+        _Unpacking(reader, target).run()
+    finally:
+        reader.close()
 
 
 def unused(needed: set[str]) -> list[str]:

@@ -9,20 +9,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from contextlib import ExitStack, suppress
-from typing import NamedTuple, Protocol
 
 from images.layer import layers, lookup
-from images.recipes import debian, dockerfile, ignore, runstep, settings
+from images.recipes import debian, dockerfile, ignore, instructions, runstep, settings
 from images.recipes.copystep import Addition
-from images.recipes.files import Context, Files, Layers
-from images.recipes.filling import Filling
+from images.recipes.files import Context, Fetched, Files, Layers, Nothing
+from images.recipes.mounting import Mounting
+from images.recipes.options import PROXIES, Options, Reporter
 from images.recipes.stages import Bases, platform
 from images.recipes.state import State
 from images.recipes.steps import SCRATCH, Arg, Copy, Instruction, Packages, Plan, Run, Workdir
+from images.recipes.variables import Variables
 from images.store import store
-from images.store.image import Image, ImageError, Layer, architecture
+from images.store.image import Image, Layer, architecture
 from images.store.staging import Stage as Folder
 from images.store.staging import staging
 from vmctl.errors import NotFoundError, SpecError, VmctlError
@@ -31,40 +31,6 @@ from vmctl.linux import views
 HIDDEN = ".build/"
 _VERSION = 2  # version of the steps' implementation; part of every key
 _NANO = 10**9
-# variables that --build-arg can set without an ARG, and that do not change the result
-PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")
-_PROXIES = frozenset((*PROXIES, *map(str.lower, PROXIES)))
-
-
-class Options(NamedTuple):
-    """The options of a build."""
-
-    name: str  # name of the image
-    context: str  # the folder that COPY reads
-    arguments: Mapping[str, str] = {}
-    target: str = ""  # the last stage to build
-    cache: bool = True
-    network: str = "bridge"
-    epoch_s: int | None = None  # SOURCE_DATE_EPOCH
-
-
-class Reporter(Protocol):
-    """Receives the progress of a build."""
-
-    def step(self, number: int, total: int, text: str) -> None:
-        """A step begins."""
-
-    def done(self, how: str) -> None:
-        """The step is done; `how` is `CACHED`, or the layer's size."""
-
-    def output(self, data: bytes) -> None:
-        """A command has written output."""
-
-    def progress(self, text: str) -> None:
-        """The progress within a step."""
-
-    def warn(self, text: str) -> None:
-        """A warning for the user."""
 
 
 def build(plan: Plan, options: Options, reporter: Reporter, runner: runstep.Runner) -> Image:
@@ -87,8 +53,8 @@ class _Build:
     ) -> None:
         self._folder, self._plan, self._options, self._reporter = folder, plan, options, reporter
         self._runner = runner
-        self._filling = Filling(plan.escape, quotes=plan.quotes)
-        self._bases = Bases(plan, options.arguments, self._filling)
+        self._variables = Variables(plan.escape, quotes=plan.quotes)
+        self._bases = Bases(plan, options.arguments, self._variables)
         self._states: dict[int, State] = {}
         self._declared = set(plan.arguments)
         self._number = self._total = 0
@@ -99,7 +65,7 @@ class _Build:
         self._total = sum(1 + len(self._plan.stages[index].steps) for index in needed)
         for index in needed:
             self._states[index] = self._stage(index)
-        for name in sorted(set(self._options.arguments) - self._declared - _PROXIES):
+        for name in sorted(set(self._options.arguments) - self._declared - PROXIES):
             self._reporter.warn(f"--build-arg {name}: {self._plan.file} has no ARG {name}")
         state = self._states[target]
         return store.add(self._folder, self._options.name, state.layers, state.document())
@@ -112,7 +78,7 @@ class _Build:
         except VmctlError as error:
             raise _located(error, stage.where) from error
         triggers = state.settings.pop("OnBuild", None) or []
-        steps = [*dockerfile.instructions(triggers, f"ONBUILD of {stage.base}"), *stage.steps]
+        steps = [*dockerfile.triggered(triggers, f"ONBUILD of {stage.base}"), *stage.steps]
         self._total += len(triggers)
         for step in steps:
             self._begin(step.text)
@@ -151,26 +117,16 @@ class _Build:
             )
         if image.architecture != architecture():
             raise SpecError(f"the image {base} is for {image.architecture}, but images are built for {architecture()}")
+        for key in store.only_stored(store.document(image).get("config") or {}):
+            self._reporter.warn(f"{base}: its {key} has no effect in vmctl: it is only stored")
         self._reporter.done("")
-        return State(self._held(image), store.document(image), epoch_s=self._options.epoch_s)
-
-    def _held(self, image: Image) -> list[Layer]:
-        """Return the layers of an image, linked into the stage: they remain even if the image is removed."""
-        held: list[Layer] = []
-        for layer in image.layers:
-            known = layers.known(self._folder, layer.digest, held)
-            if known is None:
-                raise ImageError(
-                    f"the image {image.name} lacks a layer", hint=f"`vmctl image rm {image.name}`, then get it again"
-                )
-            held.append(known)
-        return held
+        return State(layers.held(self._folder, image), store.document(image), epoch_s=self._options.epoch_s)
 
     def _packages(self, base: Packages) -> State:
         key = _key(["base", self._options.epoch_s, *debian.key(base)])
         if (cached := self._cached(key)) is not None:
             self._reporter.done("CACHED")
-            state = State(self._held(cached), store.document(cached))
+            state = State(layers.held(self._folder, cached), store.document(cached))
         else:
             built = debian.build(self._folder, base, self._options.epoch_s, self._reporter.progress)
             state = State(epoch_s=built.epoch_s)
@@ -195,16 +151,16 @@ class _Build:
             if [layer.digest for layer in store.find(state.name).layers] == [layer.digest for layer in state.layers]:
                 return
         image = store.add(self._folder, state.name, state.layers, {**state.document(), "config": {}})
-        state.layers = tuple(self._held(image))
+        state.layers = tuple(layers.held(self._folder, image))
 
     def _step(self, state: State, step: Instruction, index: int) -> str:
         """Execute a step and return its outcome for the reporter."""
-        action = self._filling.action(step.action, state.lookup)
+        action = self._variables.action(step.action, state.lookup)
         match action:
             case Arg():
                 self._declare(state, action)
             case Run():
-                return self._run(state, action, step.text)
+                return self._run(state, action, step.text, index)
             case Copy():
                 return self._copy(state, action, step.text, index)
             case Workdir():
@@ -221,16 +177,15 @@ class _Build:
             if name in given:
                 value: str | None = given[name]
             elif default is not None:
-                value = self._filling.text(default, state.lookup)
+                value = self._variables.text(default, state.lookup)
             else:
                 value = self._bases.arguments.get(name)
             if value is not None:
                 state.arguments[name] = value
 
-    def _run(self, state: State, action: Run, text: str) -> str:
+    def _run(self, state: State, action: Run, text: str, index: int) -> str:
         if not state.layers:
             raise SpecError("RUN needs a program, but the image is empty", hint="COPY a program into the image first")
-        proxies = {name: value for name, value in self._options.arguments.items() if name in _PROXIES}
         variables = {"SOURCE_DATE_EPOCH": str(state.epoch_s), **state.arguments, **settings.environment(state.settings)}
         command = runstep.Command(
             tuple(settings.argv_of(action.command, state.settings)),
@@ -240,7 +195,16 @@ class _Build:
             action.network or self._options.network,
         )
         below = [layer.key for layer in state.layers]
-        key = _key(["run", _VERSION, below, *command, state.epoch_s])
+        mounting = Mounting(action.mounts, command.workdir, self._options.secrets)
+        with mounting:
+            mounting.read(lambda origin, stack: self._origin(state, origin, index, stack), state.epoch_s)
+            key = _key(["run", _VERSION, below, *command, state.epoch_s, *mounting.key()])
+            return self._run_once(
+                state, key, command._replace(env={**self._options.proxies, **variables}), mounting, text
+            )
+
+    def _run_once(self, state: State, key: str, command: runstep.Command, mounting: Mounting, text: str) -> str:
+        """Run a command, unless its result is in the cache."""
         with self._runner.alone(runstep.name_of(key)):
             if (cached := self._cached(key)) is not None:
                 return self._take_cached(state, cached, text, key)
@@ -250,7 +214,8 @@ class _Build:
                 self._runner,
                 self._folder,
                 state.name,
-                command._replace(env={**proxies, **variables}),
+                command,
+                mounting.make(self._folder),
                 runstep.name_of(key),
                 state.epoch_s * _NANO,
                 self._reporter.output,
@@ -260,30 +225,41 @@ class _Build:
         return _size(layer)
 
     def _take_cached(self, state: State, cached: Image, text: str, key: str) -> str:
-        held = self._held(cached)
+        held = layers.held(self._folder, cached)
         state.note(text, layer=held[-1] if len(held) > len(state.layers) else None)
         state.name = HIDDEN + key
         return "CACHED"
 
     def _copy(self, state: State, action: Copy, text: str, index: int) -> str:
+        urls = [source for source in action.sources if action.extract and instructions.is_url(source)]
+        files = tuple(source for source in action.sources if source not in urls)
         with ExitStack() as stack:
-            origin = self._origin(state, action, index, stack)
+            origin = self._origin(state, action.origin, index, stack)
+            fetched = [self._fetch(url, action.checksum) for url in urls]
             with Addition(state.layers, state.epoch_s) as addition:
-                addition.copy(action, origin, state.settings.get("WorkingDir", ""))
+                addition.copy(action._replace(sources=files), origin, state.settings.get("WorkingDir", ""), fetched)
                 return self._add(state, addition, text)
 
-    def _origin(self, state: State, action: Copy, index: int, stack: ExitStack) -> Files:
-        if not action.origin:
-            folder = self._options.context
+    def _fetch(self, url: str, checksum: str) -> Fetched:
+        from images.recipes import remote  # it takes long to import
+
+        self._reporter.progress(f"downloading {url}")
+        return remote.fetch(self._folder, url, checksum, self._options.network, self._options.proxies)
+
+    def _origin(self, state: State, origin: str, index: int, stack: ExitStack) -> Files:
+        """Return the files of a stage or an image, of the context if `origin` is empty."""
+        if not origin:
+            if not (folder := self._options.context):
+                return Nothing()
             view = stack.enter_context(views.without_links(folder))
             return Context(folder, ignore.read(folder, self._plan.file), view)
-        before = self._bases.stage(action.origin, index)
+        before = self._bases.stage(origin, index)
         if before is not None:
             other = self._states[before]
             state.epoch_s = max(state.epoch_s, other.epoch_s) if self._options.epoch_s is None else state.epoch_s
-            found, what = list(other.layers), f"the stage {action.origin}"
+            found, what = list(other.layers), f"the stage {origin}"
         else:
-            found, what = self._held(store.find(action.origin)), f"the image {action.origin}"
+            found, what = layers.held(self._folder, store.find(origin)), f"the image {origin}"
         return Layers(stack.enter_context(lookup.View(found)), what)
 
     def _workdir(self, state: State, action: Workdir, text: str) -> str:

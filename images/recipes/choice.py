@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from images.recipes import dockerfile, recipe
+from images.recipes.lines import STDIN
 from images.recipes.steps import Plan
 from images.store import shipped
 from vmctl.errors import SpecError
@@ -19,12 +20,14 @@ class Choice(NamedTuple):
     """What to build."""
 
     plan: Plan
-    context: str  # the folder that COPY reads
-    name: str  # of the image, unless --tag gives another one
+    context: str  # the folder that COPY reads; empty: none
+    name: str  # of the image, unless --tag gives another one; can be empty
 
 
 def choose(what: str, file: str = "", changes: Sequence[tuple[str, str]] = ()) -> Choice:
-    """Return what to build. `file` is a build file for the folder `what`. Raises SpecError."""
+    """Return what to build. `file` is a build file for the folder `what`; `-` is standard input. Raises SpecError."""
+    if what == STDIN:
+        return _from_stdin(file)
     path = file or what
     context = what
     if not file and what in shipped.names() and "/" not in what:
@@ -44,6 +47,12 @@ def choose(what: str, file: str = "", changes: Sequence[tuple[str, str]] = ()) -
     if changes:
         raise SpecError(f"--set changes keys of a recipe, and {path} is a Dockerfile", hint="use --build-arg")
     return Choice(dockerfile.load(path), context, _name(context))
+
+
+def _from_stdin(file: str) -> Choice:
+    if file not in ("", STDIN):
+        raise SpecError("a context on standard input is not supported", hint="unpack it, and name the folder")
+    return Choice(dockerfile.load(STDIN), "", "")
 
 
 def _in_folder(folder: str) -> str:

@@ -11,7 +11,7 @@ from images.layer import changes, layers
 from images.store import reference, store
 from images.store.image import Image, Layer
 from images.store.staging import Stage, staging
-from vmctl.errors import NotFoundError, StateError
+from vmctl.errors import StateError
 from vmctl.spec.units import format_size
 from vmctl.writable import Writable
 
@@ -42,7 +42,7 @@ def commit(
     require_layers(base, origin)
     settings = change(dict(store.document(base).get("config") or {}))
     with staging() as stage:
-        below = _hold(stage, base)
+        below = layers.held(stage, base)
         layer = _layer(stage, lent, base, origin, lambda size: progress(f"{origin}: {format_size(size)}"))
         history = _history(origin, message, author)
         document = _document(store.document(base), [*below, layer], settings, history)
@@ -56,20 +56,6 @@ def require_layers(image: Image, user: str) -> None:
             f"{user} was started from the disk image {image.name}, which has no layers to compare it with",
             hint="`vmctl image import --as-layer` imports the disk's files as a layer",
         )
-
-
-def _hold(stage: Stage, image: Image) -> list[Layer]:
-    """Return the image's layers, linked into the stage: they remain if the image is removed. Raises NotFoundError."""
-    held: list[Layer] = []
-    for layer in image.layers:
-        found = layers.known(stage, layer.digest, held)
-        if found is None:
-            raise NotFoundError(
-                f"the image {image.name} lacks its layer {layer.digest}",
-                hint=f"`vmctl image rm {image.name}`, then get it again",
-            )
-        held.append(found)
-    return held
 
 
 def _layer(

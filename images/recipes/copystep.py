@@ -12,8 +12,8 @@ from images.layer import layers
 from images.layer.lookup import Node, View
 from images.layer.readers import from_iterator
 from images.layer.tree import Attributes
-from images.recipes import accounts, files, unpack, words
-from images.recipes.files import Files
+from images.recipes import accounts, files, instructions, unpack
+from images.recipes.files import Fetched, Files
 from images.recipes.placement import Owner, Placement
 from images.recipes.steps import Copy
 from images.store.image import Layer
@@ -47,13 +47,13 @@ class Addition:
         self._placement = self._place(accounts.owner(self._view, user) if user else None, None)
         self._placement.folder(path)
 
-    def copy(self, copy: Copy, origin: Files, workdir: str) -> None:
-        """Add the files of a COPY whose variables are filled in. Raises ValueError, SpecError."""
+    def copy(self, copy: Copy, origin: Files, workdir: str, fetched: Sequence[Fetched] = ()) -> None:
+        """Add the files of a COPY whose variables are filled in, and those downloaded. Raises ValueError, SpecError."""
         owner = accounts.owner(self._view, copy.owner) if copy.owner else None
         self._placement = placement = self._place(owner, int(copy.mode, 8) if copy.mode else None)
         found = [source for pattern in copy.sources for source in files.find(origin, pattern)]
-        target = words.absolute(copy.target, workdir)
-        several = len(found) + len(copy.inline) > 1
+        target = instructions.absolute(copy.target, workdir)
+        several = len(found) + len(copy.inline) + len(fetched) > 1
         if several and not target.endswith("/"):
             raise ValueError(f"several sources go into a folder: {copy.target} must end with /")
         into_folder = target.endswith("/") or placement.is_folder(target)
@@ -64,6 +64,12 @@ class Addition:
                 continue
             named = into_folder and not stat.S_ISDIR(source.node.attributes.mode)
             placement.copy(origin, source, posixpath.join(target, source.name) if named else target)
+        for one in fetched:
+            if into_folder and not one.name:
+                raise ValueError(f"a URL that ends with / gives the file no name: {copy.target} must be a file")
+            attributes = Attributes(stat.S_IFREG | 0o600, 0, 0, one.mtime_ns)  # as Docker has it
+            where = posixpath.join(target, one.name) if into_folder else target
+            placement.place(where, Node(attributes, one.size_bytes, 1), one.content)
         for part in copy.inline:
             data = part.content.encode("utf-8", "surrogateescape")
             attributes = Attributes(stat.S_IFREG | 0o644, 0, 0, self._newest_ns)

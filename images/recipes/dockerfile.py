@@ -9,10 +9,10 @@ import re
 from collections.abc import Callable
 from difflib import get_close_matches
 
-from images.recipes import lines, words
+from images.recipes import instructions, lines
 from images.recipes.lines import Line
 from images.recipes.steps import Action, Arg, Instruction, Plan, Stage, Stored
-from images.store.image import architecture
+from images.store import platforms
 from vmctl.errors import SpecError
 
 NAMES = ("Dockerfile", "Containerfile")
@@ -28,7 +28,7 @@ def load(path: str) -> Plan:
     return reader.plan()
 
 
-def instructions(texts: list[str], where: str) -> list[Instruction]:
+def triggered(texts: list[str], where: str) -> list[Instruction]:
     """Return the instructions that an image's ONBUILD lines are. Raises SpecError."""
     reader = _Reader(where, "\\")
     found = []
@@ -47,9 +47,12 @@ def shown(line: Line) -> str:
 
 def _check_platform(text: str) -> None:
     """Raise ValueError if a platform such as linux/arm64 is not that of this machine."""
-    parts = text.split("/")
-    if parts[len(parts) > 1] != architecture() or (len(parts) > 1 and parts[0] != "linux"):
-        raise ValueError(f"--platform: images are built for linux/{architecture()}, not for {text}")
+    try:
+        wanted = platforms.parse(text)
+    except SpecError as error:
+        raise ValueError(f"--platform: {error}") from None
+    if not wanted.is_host():
+        raise ValueError(f"--platform: images are built for {platforms.parse('')}, not for {text}")
 
 
 class _Reader:
@@ -86,22 +89,22 @@ class _Reader:
 
     def action(self, line: Line) -> Action:
         """Return the action of a line. Raises ValueError with the expected form, SpecError for an unknown one."""
-        if line.word not in words.READERS:
-            near = get_close_matches(line.word, [*words.READERS, "FROM"], 1, 0.6)
+        if line.word not in instructions.READERS:
+            near = get_close_matches(line.word, [*instructions.READERS, "FROM"], 1, 0.6)
             raise SpecError(
                 f"{self._path}:{line.number}: there is no instruction {line.word[:40]}",
-                hint=f"did you mean {near[0]}?" if near else f"known: {', '.join(words.READERS)}",
+                hint=f"did you mean {near[0]}?" if near else f"known: {', '.join(instructions.READERS)}",
             )
-        read: Callable[[Line, str], Action] = words.READERS[line.word]
-        if not line.rest and line.word not in words.WITHOUT_WORDS:
+        read: Callable[[Line, str], Action] = instructions.READERS[line.word]
+        if not line.rest and line.word not in instructions.MAY_BE_BARE:
             raise ValueError("nothing follows")
         action = read(line, self._escape)
-        if isinstance(action, Stored) and action.key in words.UNHEEDED:
-            self._warnings.append(f"{self._path}:{line.number}: {line.word} {words.UNHEEDED[action.key]}")
+        if isinstance(action, Stored) and action.key in instructions.UNHEEDED:
+            self._warnings.append(f"{self._path}:{line.number}: {line.word} {instructions.UNHEEDED[action.key]}")
         return action
 
     def _from(self, line: Line, where: str) -> Stage:
-        flags, rest = words.flags(line.rest, ("platform",))
+        flags, rest = instructions.flags(line.rest, ("platform",))
         platform = flags.get("platform", "").strip("\"'")
         if platform and "$" not in platform:
             _check_platform(platform)

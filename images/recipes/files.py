@@ -125,6 +125,44 @@ class Layers:
         return target
 
 
+class Nothing:
+    """The context of a Dockerfile that came from standard input, without a folder."""
+
+    what = "the context, which is empty,"
+    has_outside = False
+
+    def node(self, path: str) -> Node | None:
+        """See Files."""
+        return None
+
+    def names(self, path: str) -> list[str]:
+        """See Files."""
+        return []
+
+    def content(self, path: str) -> Iterator[bytes]:
+        """See Files."""
+        return iter(())
+
+    def inside(self, target: str) -> str:
+        """See Files."""
+        return target
+
+
+class Fetched(NamedTuple):
+    """A file that was downloaded."""
+
+    name: str  # empty: its URL ends with a slash
+    path: str  # on the host
+    size_bytes: int
+    mtime_ns: int
+
+    def content(self) -> Iterator[bytes]:
+        """Yield its content."""
+        with open(self.path, "rb") as file:
+            while data := file.read(_PART):
+                yield data
+
+
 class Source(NamedTuple):
     """One thing to copy: where it is, links resolved, and the name it was asked for by."""
 
@@ -146,7 +184,8 @@ def find(files: Files, pattern: str) -> list[Source]:
         if node is not None and resolved is not None:
             sources.append(Source(resolved, os.path.basename(path), node))
     if not sources:
-        raise SpecError(f"nothing in {files.what} is {pattern}", hint=_hint(files, pattern))
+        hint = "`vmctl image build -f - FOLDER`" if isinstance(files, Nothing) else _hint(files, pattern)
+        raise SpecError(f"nothing in {files.what} is {pattern}", hint=hint)
     return sources
 
 

@@ -10,6 +10,7 @@ import posixpath
 import re
 from typing import NamedTuple
 
+from images.recipes.lines import STDIN
 from vmctl.errors import SpecError
 from vmctl.spec import textfile
 
@@ -46,7 +47,9 @@ class Ignore:
 
 def read(context: str, build_file: str = "") -> Ignore:
     """Return the patterns of a context: those next to the build file (FILE.dockerignore) or the context's own."""
-    for path in filter(None, (build_file and build_file + NAME, os.path.join(context, NAME))):
+    for path in (build_file + NAME, os.path.join(context, NAME)):
+        if path in (NAME, STDIN + NAME):  # there is no build file
+            continue
         try:
             raw = textfile.content(path, MAX_BYTES)
         except (FileNotFoundError, NotADirectoryError):

@@ -13,7 +13,8 @@ from typing import NamedTuple
 from vmctl.errors import SpecError
 from vmctl.spec import textfile
 
-WITHHEREDOCS = ("RUN", "COPY", "ADD")
+STDIN = "-"  # the path of standard input
+_WITH_HEREDOCS = ("RUN", "COPY", "ADD")
 
 _DIRECTIVE = re.compile(r"#\s*([A-Za-z][A-Za-z0-9]*)\s*=\s*(.+?)\s*$")
 HEREDOC = re.compile(r"\d*<<(-?)([^<]+)$")  # a word that begins a here-document
@@ -44,8 +45,8 @@ class Source(NamedTuple):
 
 
 def read(path: str) -> Source:
-    """Return the instructions of a file. Raises SpecError with FILE:LINE."""
-    text = textfile.decoded(textfile.read(path, "Dockerfile"), path, "Dockerfile")
+    """Return the instructions of a file, or of standard input. Raises SpecError with FILE:LINE."""
+    text = textfile.decoded(textfile.read(path, "Dockerfile", stdin=path == STDIN), path, "Dockerfile")
     if "\0" in text:
         raise SpecError(f"{path}:{text.count(chr(10), 0, text.index(chr(0))) + 1}: a NUL character")
     return parse(text, path)
@@ -115,7 +116,7 @@ class _Reader:
             if text:
                 word, *others = text.split(maxsplit=1)
                 word, rest = word.upper(), "".join(others)
-                heredocs = tuple(self._heredocs(number, rest)) if word in WITHHEREDOCS else ()
+                heredocs = tuple(self._heredocs(number, rest)) if word in _WITH_HEREDOCS else ()
                 yield Line(number, word, rest, heredocs)
 
     def _logical(self) -> str:

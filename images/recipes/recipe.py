@@ -9,7 +9,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import UNSET, UnsetType, field
 
-from images.recipes import recipekeys, steps
+from images.recipes import recipekeys, runmounts, steps
 from images.recipes.steps import Instruction, Plan, Stage
 from images.store import reference
 from vmctl.errors import SpecError
@@ -65,6 +65,7 @@ class Run(_Keys):
 
     command: Words
     network: Network | UnsetType = UNSET
+    mounts: list[str] = []
 
 
 class Copy(_Keys):
@@ -254,8 +255,11 @@ def _command(words: Words) -> steps.Command:
 
 def _run(value: Words | Run, recipe: Recipe) -> steps.Action:
     network = value.network if isinstance(value, Run) and value.network else recipe.network
-    words = value.command if isinstance(value, Run) else value
-    return steps.Run(_command(words), network or "")
+    words, mounts = (value.command, value.mounts) if isinstance(value, Run) else (value, [])
+    try:
+        return steps.Run(_command(words), network or "", tuple(map(runmounts.read, mounts)))
+    except ValueError as error:
+        raise SpecError(f"the key steps.run.mounts: {str(error).removeprefix('--mount').lstrip('=: ')}") from None
 
 
 def _copy(value: Copy, _: Recipe) -> steps.Action:

@@ -38,7 +38,11 @@ TEXTS = {
         "user": "set the user, for the next steps and the workload",
         "shell": "set the program and arguments that run a command which is one line",
     },
-    "Run": {"command": "a line for the shell, or a list", "network": "network of this step"},
+    "Run": {
+        "command": "a line for the shell, or a list",
+        "network": "network of this step",
+        "mounts": "what is mounted meanwhile, as in `RUN --mount`: type=cache,target=/root/.cache",
+    },
     "Copy": {
         "from": "files, folders or patterns, relative to the recipe's folder or to the root of `image`",
         "to": "target; a folder if it ends with /",

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
 from images.layer import changes, layers, lookup
+from images.recipes.mounting import Made
 from images.store import store
 from images.store.image import Layer
 from images.store.staging import Stage
@@ -46,7 +47,14 @@ def name_of(key: str) -> str:
 
 
 def run(
-    runner: Runner, stage: Stage, image: str, command: Command, name: str, newest_ns: int, on_output: OnOutput
+    runner: Runner,
+    stage: Stage,
+    image: str,
+    command: Command,
+    mounts: Made,
+    name: str,
+    newest_ns: int,
+    on_output: OnOutput,
 ) -> Layer | None:
     """Run a command on an image of the store and return the layer of its changes, None if it has changed nothing.
 
@@ -61,6 +69,8 @@ def run(
         workdir=command.workdir,
         user=command.user or None,
         network=command.network,
+        volumes=mounts[0],
+        tmpfs=mounts[1],
     )
     found = store.find(image)
     with runner.run(work, on_output) as writable:

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from images.recipes import words
-from images.recipes.filling import Filling
+from images.recipes import instructions
 from images.recipes.lines import parse
 from images.recipes.steps import (
     Action,
@@ -25,6 +24,7 @@ from images.recipes.steps import (
     Volume,
     Workdir,
 )
+from images.recipes.variables import Variables
 from images.store.image import DEFAULT_PATH
 from vmctl.errors import SpecError
 from vmctl.spec import rules, userid
@@ -44,12 +44,12 @@ def change(settings: Mapping[str, Any], text: str) -> Settings:
     if (
         len(found) != 1
         or found[0].word not in CHANGEABLE
-        or not (found[0].rest or found[0].word in words.WITHOUT_WORDS)
+        or not (found[0].rest or found[0].word in instructions.MAY_BE_BARE)
     ):
         raise SpecError(f"{text!r} does not change a configuration", hint=f"known: {', '.join(CHANGEABLE)}")
     try:
-        action = words.READERS[found[0].word](found[0], "\\")
-        return applied(dict(settings), Filling("\\", quotes=True).action(action, partial(variable, settings)))
+        action = instructions.READERS[found[0].word](found[0], "\\")
+        return applied(dict(settings), Variables("\\", quotes=True).action(action, partial(variable, settings)))
     except ValueError as error:
         raise SpecError(f"{text}: {error}") from None
 
@@ -65,7 +65,10 @@ def applied(settings: Settings, action: Action) -> Settings:
         case Label(pairs):
             return {**settings, "Labels": {**(settings.get("Labels") or {}), **dict(pairs)}}
         case Workdir(path):
-            return {**settings, "WorkingDir": words.absolute(path, settings.get("WorkingDir", "")).rstrip("/") or "/"}
+            return {
+                **settings,
+                "WorkingDir": instructions.absolute(path, settings.get("WorkingDir", "")).rstrip("/") or "/",
+            }
         case User(user):
             userid.check_numbers(user)
             return {**settings, "User": user}
@@ -82,7 +85,7 @@ def applied(settings: Settings, action: Action) -> Settings:
                 rules.check_volume_target(path)
             return {**settings, "Volumes": {**(settings.get("Volumes") or {}), **{path: {} for path in paths}}}
         case StopSignal(signal):
-            words.check_signal(signal)
+            instructions.check_signal(signal)
             return {**settings, "StopSignal": signal}
         case Stored("OnBuild", text):
             return {**settings, "OnBuild": [*(settings.get("OnBuild") or []), text]}

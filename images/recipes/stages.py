@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from images.recipes.filling import Filling
-from images.recipes.steps import SCRATCH, Copy, Packages, Plan, Stage
+from images.recipes.steps import SCRATCH, Copy, Packages, Plan, Run, Stage
+from images.recipes.variables import Variables
 from images.store.image import architecture
 from vmctl.errors import SpecError
 
@@ -13,16 +13,16 @@ from vmctl.errors import SpecError
 class Bases:
     """The plan's stages with the variables of their FROM lines filled in. Raises SpecError."""
 
-    def __init__(self, plan: Plan, given: Mapping[str, str], filling: Filling) -> None:
+    def __init__(self, plan: Plan, given: Mapping[str, str], variables: Variables) -> None:
         self._plan = plan
-        self.arguments = _arguments(plan, given, filling)
-        self.bases = [self._base(stage, filling) for stage in plan.stages]
+        self.arguments = _arguments(plan, given, variables)
+        self.bases = [self._base(stage, variables) for stage in plan.stages]
 
-    def _base(self, stage: Stage, filling: Filling) -> str | Packages:
+    def _base(self, stage: Stage, variables: Variables) -> str | Packages:
         if isinstance(stage.base, Packages):
             return stage.base
         try:
-            base = filling.text(stage.base, self.arguments.get)
+            base = variables.text(stage.base, self.arguments.get)
         except ValueError as error:
             raise SpecError(f"{stage.where}: FROM: {error}") from None
         if not base:
@@ -59,21 +59,23 @@ class Bases:
         return sorted(found)
 
     def _uses(self, index: int) -> list[int]:
-        origins = [step.action.origin for step in self._plan.stages[index].steps if isinstance(step.action, Copy)]
+        actions = [step.action for step in self._plan.stages[index].steps]
+        origins = [action.origin for action in actions if isinstance(action, Copy)]
+        origins += [mount.origin for action in actions if isinstance(action, Run) for mount in action.mounts]
         base = self.bases[index]
         if isinstance(base, str) and base != SCRATCH and not base.isdigit():
             origins.append(base)
         return [used for origin in filter(None, origins) if (used := self.stage(origin, index)) is not None]
 
 
-def _arguments(plan: Plan, given: Mapping[str, str], filling: Filling) -> dict[str, str]:
+def _arguments(plan: Plan, given: Mapping[str, str], variables: Variables) -> dict[str, str]:
     """Return the variables that FROM lines know: those declared before them, and what the platform is."""
     known = platform()
     for name, default in plan.arguments.items():
         value = given.get(name, default)
         if value is not None:
             try:
-                known[name] = value if name in given else filling.text(value, known.get)
+                known[name] = value if name in given else variables.text(value, known.get)
             except ValueError as error:
                 raise SpecError(f"{plan.file}: ARG {name}: {error}") from None
     return known

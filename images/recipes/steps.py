@@ -14,11 +14,29 @@ SCRATCH = "scratch"
 Command = str | tuple[str, ...]  # a line for the shell, or a program and its arguments
 
 
+class RunMount(NamedTuple):
+    """What is mounted while a command runs, and is not part of the layer."""
+
+    kind: str  # bind | cache | tmpfs | secret
+    target: str
+    source: str = ""  # bind: a path in the context or in `origin`; empty: all of it
+    origin: str = ""  # bind: a stage or an image; empty: the context
+    id: str = ""  # of a cache (empty: its target) or secret
+    read_only: bool = False
+    sharing: str = "shared"  # cache: shared | private | locked
+    uid: int = 0
+    gid: int = 0
+    mode: int = 0o755
+    size_bytes: int | None = None  # tmpfs
+    required: bool = False  # secret: without it the build fails
+
+
 class Run(NamedTuple):
     """Run a command on the image so far; what it changes in the file system becomes a layer."""
 
     command: Command
     network: str = ""  # bridge | none | host; empty: the network of the whole build
+    mounts: tuple[RunMount, ...] = ()
 
 
 class Inline(NamedTuple):
@@ -37,8 +55,9 @@ class Copy(NamedTuple):
     origin: str = ""  # a stage or an image; empty: the context
     owner: str = ""  # user[:group], names or numbers of the image's; empty: root, and the owners of `origin`
     mode: str = ""  # octal; empty: as the files have it
-    extract: bool = False  # an archive is unpacked instead
+    extract: bool = False  # an archive is unpacked instead, and a source can be a URL
     inline: tuple[Inline, ...] = ()
+    checksum: str = ""  # of the only source, a URL: `sha256:...`
 
 
 class Env(NamedTuple):

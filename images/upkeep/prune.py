@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from images.kernels import initrd, inventory, moduledisk
 from images.layer import mounts, unpacked
+from images.recipes import caches
 from images.store import staging, store
 from images.transfer import downloads
 from vmctl import leases
@@ -17,6 +18,7 @@ from vmctl.linux import filetree
 
 IMAGE, STEP, FILE = "image", "build step", "file"
 DOWNLOAD, KERNEL, INITRD, MODULES, UNPACKED = "download", "kernel", "initrd", "modules", "unpacked layer"
+CACHE = "build cache"
 
 
 class Item(NamedTuple):
@@ -33,7 +35,7 @@ def unused(*, everything: bool, without: Iterable[str] = ()) -> list[Item]:
     That is: images without a name, files that belong to no image, build steps whose layers no image has, interrupted
     downloads, kernels of Debian that a newer kernel has replaced, initrds and disks with modules that no start will
     use, and for an ordinary user unpacked layers that no image has. `everything`: also images that no instance uses,
-    and all build steps. `without`: instances that are removed before.
+    all build steps, and the caches of `RUN --mount=type=cache`. `without`: instances that are removed before.
     """
     found = [*_images(set(without), everything=everything)]
     found += [Item(FILE, file, _allocated([file])) for file in store.unreferenced()]
@@ -41,6 +43,8 @@ def unused(*, everything: bool, without: Iterable[str] = ()) -> list[Item]:
     found += [
         Item(KERNEL, name, filetree.allocated_bytes(store.path("kernels", name))) for name in inventory.outdated()
     ]
+    if everything:
+        found += [Item(CACHE, folder, filetree.allocated_bytes(folder)) for folder in caches.folders()]
     return found + stale_of_kernels() + unpacked_layers(everything=everything, without=without)
 
 
@@ -112,6 +116,13 @@ def _unpacked(item: Item) -> int:
     return item.size_bytes if mounts.remove_unpacked(item.name) else 0
 
 
+def _cache(item: Item) -> int:
+    freed_bytes = caches.remove(item.name)
+    if os.path.exists(item.name):
+        raise ConflictError(f"the cache {item.name} is in use by a build")
+    return freed_bytes
+
+
 def _cached(item: Item) -> int:
     with suppress(FileNotFoundError):
         os.unlink(item.name)
@@ -128,6 +139,7 @@ _REMOVE = {
     INITRD: _cached,
     MODULES: _cached,
     UNPACKED: _unpacked,
+    CACHE: _cache,
 }
 
 

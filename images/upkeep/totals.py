@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from images.kernels import inventory
 from images.layer import unpacked
+from images.recipes import caches
 from images.store import store
 from images.upkeep import prune
 from images.upkeep.usage import allocated_bytes, images
@@ -56,15 +57,16 @@ def _kernels() -> Total:
 
 
 def _cache() -> Total:
-    """Return the total of build steps, downloads, and data that can be made again: packages, unpacked layers."""
+    """Return the total of build steps, downloads, and what can be made again: packages, unpacked layers, caches."""
     builds = _of_builds() - {file for image in store.ls(unnamed=True) for file in store.files(image)}
     leftovers = allocated_bytes(builds) + prune.leftover_bytes()
     unused_layers = sum(item.size_bytes for item in prune.unpacked_layers(everything=True))
     folders = (store.path("packages"), paths.cache_root())
     kept = sum(map(filetree.allocated_bytes, folders)) - _made_of_kernels()
     steps = [image for image in store.ls(hidden=True) if image.name.startswith(".")]
-    kept += filetree.allocated_bytes(unpacked.folder())
-    return Total("cache", len(steps), 0, leftovers + kept, 0, leftovers + unused_layers)
+    mounted = allocated_bytes(caches.folders())
+    kept += filetree.allocated_bytes(unpacked.folder()) + mounted
+    return Total("cache", len(steps), 0, leftovers + kept, 0, leftovers + unused_layers + mounted)
 
 
 def _made_of_kernels() -> int:

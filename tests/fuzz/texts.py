@@ -7,12 +7,12 @@ import os
 
 from fuzz import place
 from fuzz.check import target
-from images.recipes import accounts, dockerfile, expand, ignore, recipe, settings
-from images.recipes.filling import Filling
+from images.recipes import accounts, dockerfile, expand, ignore, recipe, runmounts, settings
+from images.recipes.mounting import Mounting
 from images.recipes.state import State
 from images.recipes.steps import Arg, Copy, Run
-from images.store import reference
-from images.transfer import oci
+from images.recipes.variables import Variables
+from images.store import platforms, reference
 from vmctl import cli, records
 from vmctl.cli import run as run_verb
 from vmctl.errors import SpecError, VmctlError
@@ -136,6 +136,7 @@ RUN <<EOF
 #!/bin/sh
 echo x
 EOF
+RUN --mount=type=cache,target=/root/.cache --mount=type=secret,id=$A --mount=target=. make
 COPY --chown=1:1 --chmod=0644 a b /c/
 COPY --from=build ["a b", "/c"]
 COPY <<-"E1" <<E2 /d/
@@ -144,6 +145,7 @@ E1
 other $A
 E2
 ADD x.tar /x
+ADD --checksum=$SUM https://example.org/$A.tar /y
 WORKDIR rel
 USER nobody:1
 EXPOSE 80 53/udp 8000-8010
@@ -170,6 +172,9 @@ DOCKER_WORDS = (
     "${A:?",
     "--from=",
     "--chmod=",
+    "--mount=",
+    "--checksum=",
+    "https://",
     "--retries=",
     "=",
     '["',
@@ -179,28 +184,42 @@ DOCKER_WORDS = (
 @target("dockerfile", DOCKERFILE, words=DOCKER_WORDS, cost=3)
 def docker(data):
     plan = dockerfile.load(place.file("Dockerfile", data))
-    filling, state = Filling(plan.escape, quotes=True), State()
+    variables, state = Variables(plan.escape, quotes=True), State()
     for stage in plan.stages:
         for step in stage.steps:
-            _apply(filling, state, step.action)
+            _apply(variables, state, step.action)
     json.dumps(state.document())
 
 
-def _apply(filling, state, action):
+def _apply(variables, state, action):
     try:
         if isinstance(action, Arg):
             state.arguments.update({name: value or "" for name, value in action.defaults})
         elif isinstance(action, Run | Copy):
-            filling.action(action, state.lookup)
+            variables.action(action, state.lookup)
         else:
-            state.apply(filling.action(action, state.lookup))
+            state.apply(variables.action(action, state.lookup))
     except ValueError:
         pass
 
 
+@target(
+    "run-mount",
+    "type=cache,target=/a,id=x,sharing=locked,mode=0755,uid=1,gid=2,ro",
+    "type=bind,from=base,source=a,target=b,rw=true",
+    "type=tmpfs,target=/t,size=64m",
+    "type=secret,id=x,required,target=/s",
+    words=("type=", "dst=", "src=", ",", "=", "size=1e9", "uid=4294967295"),
+    allowed=(ValueError,),
+)
+def run_mount(data):
+    mount = runmounts.read(data.decode(errors="surrogateescape"))
+    Mounting([mount], "/w", {})
+
+
 @target("onbuild", "RUN make\nCOPY a /b", "ENV A=b", words=DOCKER_WORDS, allowed=(ValueError,))
 def onbuild(data):
-    dockerfile.instructions(data.decode(errors="replace").split("\n"), "ONBUILD of tiny")
+    dockerfile.triggered(data.decode(errors="replace").split("\n"), "ONBUILD of tiny")
 
 
 @target("change", 'CMD ["a"]', "ENV A=b C=$A", "EXPOSE 80", "HEALTHCHECK --interval=1.5s CMD x", words=DOCKER_WORDS)
@@ -244,9 +263,9 @@ network: host
 @target("recipe", RECIPE, "from: tiny\n", words=YAML_WORDS, cost=6)
 def recipes(data):
     plan = recipe.load(place.file("recipe.yaml", data))
-    filling, state = Filling(plan.escape, quotes=False), State()
+    variables, state = Variables(plan.escape, quotes=False), State()
     for step in plan.stages[0].steps:
-        _apply(filling, state, step.action)
+        _apply(variables, state, step.action)
     json.dumps(state.document())
 
 
@@ -288,7 +307,7 @@ def references(data):
 
 @target("platform", "linux/arm64/v8", "amd64")
 def platform(data):
-    str(oci.parse_platform(data.decode(errors="replace")))
+    str(platforms.parse(data.decode(errors="replace")))
 
 
 @target("name", "web-1.x")

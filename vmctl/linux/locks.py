@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 @contextmanager
 def folder_locked(path: str) -> Iterator[None]:
     """Lock a folder (flock(2): the lock ends with its holder). Creates it if missing, removes it if left empty."""
-    fd = _lock(path)
+    fd = lock(path)
     try:
         yield
     finally:
@@ -39,13 +39,17 @@ def held_at_once(path: str) -> Iterator[None]:
         os.close(fd)
 
 
-def _lock(path: str) -> int:
+def lock(path: str, how: int = fcntl.LOCK_EX) -> int:
+    """Return the descriptor that holds the lock of a folder, which is created if it is missing; close it to unlock.
+
+    Raises BlockingIOError if `how` has LOCK_NB and another process has the lock, OSError.
+    """
     while True:
         os.makedirs(path, mode=0o700, exist_ok=True)
         with suppress(FileNotFoundError):
             fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
-                fcntl.flock(fd, fcntl.LOCK_EX)
+                fcntl.flock(fd, how)
                 held = _is_still(fd, path)
             except BaseException:
                 os.close(fd)

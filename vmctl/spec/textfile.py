@@ -10,10 +10,10 @@ from vmctl.spec.units import format_size
 MAX_BYTES = 1 << 20
 
 
-def read(path: str, what: str) -> bytes:
+def read(path: str, what: str, *, stdin: bool = False) -> bytes:
     """Return a file's content; `what` names the kind of file in errors. Raises SpecError if unreadable or too large."""
     try:
-        raw = content(path, MAX_BYTES)
+        raw = content(path, MAX_BYTES, stdin=stdin)
     except OSError as error:
         raise SpecError(f"the {what} {path} cannot be read: {error.strerror}") from None
     if len(raw) > MAX_BYTES:
@@ -21,12 +21,13 @@ def read(path: str, what: str) -> bytes:
     return raw
 
 
-def content(path: str, most_bytes: int) -> bytes:
+def content(path: str, most_bytes: int, *, stdin: bool = False) -> bytes:
     """Return a file's content, at most one byte more than `most_bytes`. Raises OSError.
 
-    A pipe is read to its end; a FIFO that nobody writes to is empty, and not waited for.
+    A pipe is read to its end; a FIFO that nobody writes to is empty, and not waited for. `stdin`: read standard input
+    instead of the file.
     """
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    fd = os.dup(0) if stdin else os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     with os.fdopen(fd, "rb") as file:
         os.set_blocking(fd, True)
         return file.read(most_bytes + 1)

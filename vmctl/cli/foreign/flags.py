@@ -168,9 +168,8 @@ FLAGS = {
         "--pull": "`vmctl image pull NAME` before it",
         "--push": "`vmctl image push NAME` after it",
         "--rm": "leave it out: build steps are always removed",
-        "--secret": "not yet: RUN --mount",
         "--squash": "not yet: `vmctl image export NAME` writes the layers as they are",
-        "--ssh": "not yet: RUN --mount",
+        "--ssh": "not yet: `--secret id=NAME,src=FILE` gives RUN a key",
     },
     "image ls": {
         "-f": _FILTER_IMAGES,

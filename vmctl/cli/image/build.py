@@ -10,21 +10,27 @@ from vmctl.cli import output
 from vmctl.console import Filter
 from vmctl.errors import SpecError
 from vmctl.named import TYPE_CHECKING
+from vmctl.spec import textfile
 
 if TYPE_CHECKING:
     from images.store.image import Image
 
 EXAMPLE = "vmctl image build --tag web ."
 _TEXT_COLUMNS = 120
+_SECRET_BYTES = 500 << 10  # as in Docker
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument(
-        "what", metavar="RECIPE|DOCKERFILE|FOLDER", help="file, folder, or name of a shipped recipe such as debian"
+        "what",
+        metavar="RECIPE|DOCKERFILE|FOLDER|-",
+        help="file, folder, name of a shipped recipe such as debian, or - for a Dockerfile on standard input",
     )
     parser.add_argument("-t", "--tag", metavar="NAME", help="name of the image (default: the recipe's or folder's)")
-    parser.add_argument("-f", "--file", default="", help="Dockerfile or recipe, if it is not in the folder")
+    parser.add_argument(
+        "-f", "--file", default="", help="Dockerfile or recipe, if it is not in the folder; - is standard input"
+    )
     parser.add_argument("--build-arg", action="append", default=[], metavar="NAME[=VALUE]", help="value for an ARG")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="set a key of a recipe")
     parser.add_argument("--target", default="", metavar="STAGE", help="last stage to build")
@@ -33,6 +39,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         choices=("bridge", "none", "host"),
         default="bridge",
         help="network for RUN steps (default: bridge)",
+    )
+    parser.add_argument(
+        "--secret",
+        action="append",
+        default=[],
+        metavar="id=NAME[,src=FILE|,env=VAR]",
+        help="secret for `RUN --mount=type=secret`: a file, or an environment variable (default: of that name)",
     )
     parser.add_argument("--no-cache", action="store_true", help="run every step again")
     parser.add_argument("-q", "--quiet", action="store_true", help="print only the image's digest")
@@ -48,18 +61,22 @@ def run(args: argparse.Namespace) -> int:
 
 def _build(args: argparse.Namespace) -> Image:
     from images.recipes import builder, choice
+    from images.recipes.options import Options
     from images.store import reference
     from vmctl.steprunner import StepRunner
 
     chosen = choice.choose(args.what, args.file, [_pair(text, "--set") for text in args.set])
-    options = builder.Options(
-        name=reference.of_new_image(args.tag or chosen.name),
+    if not (name := args.tag or chosen.name):
+        raise SpecError("a Dockerfile on standard input gives the image no name", hint="--tag NAME")
+    options = Options(
+        name=reference.of_new_image(name),
         context=chosen.context,
         arguments=dict(map(_argument, args.build_arg)),
         target=args.target,
         cache=not args.no_cache,
         network=args.network,
         epoch_s=_epoch(),
+        secrets=dict(map(_secret, args.secret)),
     )
     report = _Report(quiet=args.quiet)
     try:
@@ -85,6 +102,32 @@ def _argument(text: str) -> tuple[str, str]:
     return name, value if equals else os.environ[name]
 
 
+def _secret(text: str) -> tuple[str, bytes]:
+    """Return the name and the content of a secret. Raises SpecError."""
+    pairs = [field.partition("=")[::2] for field in text.split(",")]
+    given = {{"source": "src"}.get(name, name): value for name, value in pairs}
+    name = given.get("id", "")
+    if (
+        not name
+        or not all(given.values())
+        or given.keys() - {"id", "src", "env", "type"}
+        or {"src", "env"} <= set(given)
+    ):
+        raise SpecError(f"--secret: expected id=NAME, and src=FILE or env=VARIABLE, got {text[:80]}")
+    variable = given.get("env", "" if "src" in given else name)
+    if variable in os.environ:
+        return name, os.environb[os.fsencode(variable)]
+    if "env" in given:
+        raise SpecError(f"--secret: there is no environment variable {variable}")
+    try:
+        content = textfile.content(given.get("src", name), _SECRET_BYTES)
+    except OSError as error:
+        raise SpecError(f"--secret: {given.get('src', name)} cannot be read: {error.strerror}") from None
+    if len(content) > _SECRET_BYTES:
+        raise SpecError(f"--secret: {given.get('src', name)} has more than {_SECRET_BYTES >> 10} KiB")
+    return name, content
+
+
 def _epoch() -> int | None:
     """Return SOURCE_DATE_EPOCH in seconds; see reproducible-builds.org/specs/source-date-epoch."""
     text = os.environ.get("SOURCE_DATE_EPOCH", "")
@@ -105,13 +148,13 @@ class _Report:
         self._in_line = False  # whether the last output of a command did not end with a newline
 
     def step(self, number: int, total: int, text: str) -> None:
-        """See images.recipes.builder.Reporter."""
+        """See images.recipes.options.Reporter."""
         text = text if len(text) <= _TEXT_COLUMNS else text[: _TEXT_COLUMNS - 3] + "..."
         self._head, self._shown = f"[{number}/{total}] {text}", False
         self.progress("")
 
     def done(self, how: str) -> None:
-        """See images.recipes.builder.Reporter."""
+        """See images.recipes.options.Reporter."""
         self._end_line()
         if self._shown:
             self._print(f"      {how}" if how else "")
@@ -119,7 +162,7 @@ class _Report:
             self._print(f"{self._head}  {how}".rstrip())
 
     def output(self, data: bytes) -> None:
-        """See images.recipes.builder.Reporter."""
+        """See images.recipes.options.Reporter."""
         if self._quiet:
             return
         if not self._shown:
@@ -132,12 +175,12 @@ class _Report:
             self._in_line = not shown.endswith(b"\n")
 
     def progress(self, text: str) -> None:
-        """See images.recipes.builder.Reporter."""
+        """See images.recipes.options.Reporter."""
         if not self._quiet:
             self._progress(f"{self._head}  {text}".rstrip())
 
     def warn(self, text: str) -> None:
-        """See images.recipes.builder.Reporter."""
+        """See images.recipes.options.Reporter."""
         self._print(f"warning: {text}")
 
     def end(self) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import posixpath
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 
-from images.recipes import lines
+from images.recipes import lines, runmounts
 from images.recipes.lines import Heredoc, Line
 from images.recipes.lines import words as split
 from images.recipes.steps import (
@@ -37,23 +37,25 @@ UNHEEDED = {
     "Maintainer": "is stored as the author; a LABEL org.opencontainers.image.authors is what others read",
 }
 
-WITHOUT_WORDS = ("CMD", "ENTRYPOINT")  # nothing has to follow these
+MAY_BE_BARE = ("CMD", "ENTRYPOINT")  # nothing has to follow these
 
 _VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*"
 
 
-def flags(text: str, known: Sequence[str]) -> tuple[dict[str, str], str]:
-    """Return the flags that a text begins with, and the rest. Raises ValueError for a flag that is not known."""
+def flags(text: str, known: Sequence[str], several: str = "") -> tuple[dict[str, str], str]:
+    """Return the flags that a text begins with, and the rest. Raises ValueError for a flag that is not known.
+
+    The values of the flag `several`, which can be given more than once, are in one text, with spaces between them.
+    """
     found: dict[str, str] = {}
     while match := re.match(r"--([a-z-]+)(?:=(\S*))?(?:\s+|$)", text):
         name, text = match[1], text[match.end() :]
-        if name == "mount":
-            raise ValueError("the flag --mount is not supported yet: use COPY, or leave it out")
+        value = match[2] if match[2] is not None else "true"
         if name not in known:
             raise ValueError(f"the flag --{name} is not supported; supported: {_listed(known)}")
-        if name in found:
+        if name in found and name != several:
             raise ValueError(f"the flag --{name} is given twice")
-        found[name] = match[2] if match[2] is not None else "true"
+        found[name] = f"{found[name]} {value}" if name in found else value
     return found, text
 
 
@@ -62,6 +64,7 @@ def _listed(known: Sequence[str]) -> str:
 
 
 _OF_NETWORK = ("checksum", "keep-git-dir")  # flags of ADD
+_URL = r"https?://"
 
 
 def command(text: str) -> Command:
@@ -80,13 +83,14 @@ def _json(text: str) -> tuple[str, ...] | None:
 
 
 def _run(line: Line, _: str) -> Action:
-    found, rest = flags(line.rest, ("network",))
+    found, rest = flags(line.rest, ("network", "mount"), "mount")
     network = {"default": "", "none": "none", "host": "host"}.get(found.get("network", "default"))
     if network is None:
         raise ValueError(f"--network: expected default, none or host, got {found['network']}")
     if not rest:
         raise ValueError("no command")
-    return Run(_with_heredocs(rest, line.heredocs) if line.heredocs else command(rest), network)
+    mounts = tuple(map(runmounts.read, found.get("mount", "").split()))
+    return Run(_with_heredocs(rest, line.heredocs) if line.heredocs else command(rest), network, mounts)
 
 
 def _with_heredocs(rest: str, heredocs: tuple[Heredoc, ...]) -> str:
@@ -114,18 +118,37 @@ def _copy(line: Line, escape: str, *, extract: bool = False) -> Action:
         raise ValueError("the name of a here-document must be one word, and a source")
     inline = [Inline(*part) for part in line.heredocs]
     sources = [word for word in words[:-1] if word not in named]
+    if extract and "keep-git-dir" in found:
+        raise ValueError(f"--keep-git-dir: {_NO_GIT}")
+    checksum = found.get("checksum", "")
     if extract:
-        refuse_network(sources, checked=found.keys() & set(_OF_NETWORK))
+        check_sources(sources, checksum)
     mode = found.get("chmod", "")
     if mode and not re.fullmatch(r"0?[0-7]{3,4}|\$.*", mode):
         raise ValueError(f"--chmod: expected an octal mode such as 0644, got {mode}")
-    return Copy(tuple(sources), words[-1], found.get("from", ""), found.get("chown", ""), mode, extract, tuple(inline))
+    target, origin, owner = words[-1], found.get("from", ""), found.get("chown", "")
+    return Copy(tuple(sources), target, origin, owner, mode, extract, tuple(inline), checksum)
 
 
-def refuse_network(sources: Sequence[str], *, checked: Collection[str] = ()) -> None:
-    """Raise ValueError if a source of ADD is not a file; `checked` are flags that only such sources have."""
-    if checked or any(re.match(r"(https?|ftp|git)://|git@", source) for source in sources):
-        raise ValueError("ADD from the network is not supported: fetch the file and COPY it")
+_NO_GIT = "ADD of a git repository is not supported: use RUN git clone"
+
+
+def check_sources(sources: Sequence[str], checksum: str) -> None:
+    """Raise ValueError if a source of ADD cannot be taken, or has no content with a checksum."""
+    for source in sources:
+        if re.match(r"git://|ssh://|git@", source) or (is_url(source) and re.search(r"\.git(#|$)", source)):
+            raise ValueError(_NO_GIT)
+        if re.match(r"[a-z]+://", source) and not is_url(source):
+            raise ValueError(f"ADD takes files by http and https, not {source[:80]}")
+    if checksum and not re.fullmatch(r"sha256:[0-9a-f]{64}|.*\$.*", checksum):
+        raise ValueError(f"--checksum: expected sha256: and 64 hexadecimal digits, got {checksum[:80]}")
+    if checksum and (len(sources) != 1 or not (is_url(sources[0]) or "$" in sources[0])):
+        raise ValueError("--checksum is for one URL")
+
+
+def is_url(source: str) -> bool:
+    """Return whether a source of ADD is downloaded."""
+    return bool(re.match(_URL, source))
 
 
 def _add(line: Line, escape: str) -> Action:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from images.recipes import words
+from collections.abc import Callable
+
+from images.recipes import instructions
 from images.recipes.expand import Lookup, expand, expand_keeping_quotes
-from images.recipes.steps import Action, Copy, Env, Expose, Label, StopSignal, User, Volume, Workdir
+from images.recipes.steps import Action, Copy, Env, Expose, Label, Run, RunMount, StopSignal, User, Volume, Workdir
 
 
-class Filling:
+class Variables:
     """The rules of one build file: the escape character, and whether quotes have a meaning."""
 
     def __init__(self, escape: str, *, quotes: bool) -> None:
@@ -21,7 +23,7 @@ class Filling:
     def action(self, action: Action, lookup: Lookup) -> Action:
         """Return a step with its variables filled in. Raises ValueError.
 
-        Commands are left alone: their variables are the shell's.
+        Commands are left alone: their variables are the shell's. Only the mounts of RUN have some.
         """
 
         def fill(text: str) -> str:
@@ -42,6 +44,8 @@ class Filling:
                 return Volume(tuple(_not_empty(fill(path), "the path") for path in paths))
             case Copy():
                 return self._copy(action, lookup)
+            case Run():
+                return action._replace(mounts=tuple(_filled(mount, fill) for mount in action.mounts))
         return action
 
     def _copy(self, copy: Copy, lookup: Lookup) -> Copy:
@@ -53,15 +57,23 @@ class Filling:
             for part in copy.inline
         )
         sources = tuple(_not_empty(fill(source), "the source") for source in copy.sources)
+        checksum = fill(copy.checksum)
         if copy.extract:
-            words.refuse_network(sources)
+            instructions.check_sources(sources, checksum)
         return copy._replace(
+            checksum=checksum,
             sources=sources,
             target=_not_empty(fill(copy.target), "the target"),
             owner=fill(copy.owner),
             mode=fill(copy.mode),
             inline=tuple(inline),
         )
+
+
+def _filled(mount: RunMount, fill: Callable[[str], str]) -> RunMount:
+    return mount._replace(
+        target=_not_empty(fill(mount.target), "the target"), source=fill(mount.source), id=fill(mount.id)
+    )
 
 
 def _not_empty(text: str, what: str) -> str:
