@@ -6,15 +6,12 @@ import subprocess
 
 import pytest
 from support.as_nobody import as_nobody
-from support.attacks import watcher
 from support.commands import VMCTL, wait_for
 from support.ordinary_user import OrdinaryUser
 
 from vmctl.linux import processes, syscalls
 
 pytestmark = pytest.mark.timeout(600)
-
-WATCHER = watcher("/bin/*")
 
 
 @pytest.fixture(scope="module")
@@ -96,24 +93,6 @@ def test_processes_of_the_user(user):
     user.vmctl("exec", "killer", "--", "sh", "-c", f"kill -9 {holder}; kill -9 -1; cat /proc/{holder}/environ")
     assert processes.command(holder)[:1] == ["sh"]
     user.ok("rm", "-f", "killer")
-
-
-@pytest.mark.attack(
-    "in a container of an ordinary user, reads or overwrites the interpreter of that user's `exec` (CVE-2019-5736)",
-    mode="container",
-    who="user",
-)
-@pytest.mark.parametrize("container", [{}, {"userns": "host", "cap_add": ["SYS_PTRACE"]}], ids=["default", "weak"])
-def test_interpreter_of_the_user(user, container):
-    workload(user, "watch", WATCHER, container=container)
-    script = "for n in 1 2; do printf '#!/proc/self/exe\\n' >/s$n; chmod 755 /s$n; done; ln -s /proc/self/exe /link"
-    user.ok("exec", "watch", "--", "sh", "-c", script)
-    for command in ("/s1", "/s2", "/link", "/proc/self/exe"):
-        user.vmctl("exec", "watch", "--", command, "-c", "print('python of the host')")
-    for _ in range(10):
-        user.ok("exec", "watch", "--", "true")
-    assert user.vmctl("exec", "watch", "--", "ls", "/stolen", "/found").out == ""
-    user.ok("rm", "-f", "watch")
 
 
 @pytest.mark.attack("gives root a VMCTL_ROOT with records that name processes of the host", who="root")

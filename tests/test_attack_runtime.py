@@ -1,6 +1,7 @@
 """Known ways out of container runtimes: through what the runtime itself does at a start, with an image made for it."""
 
 import contextlib
+import hashlib
 import os
 import subprocess
 import sys
@@ -8,7 +9,7 @@ import time
 
 import pytest
 from support.attack_table import modes
-from support.attacks import image
+from support.attacks import Cell, image, watcher
 from support.tars import fifo, folder, hard, link
 
 import vmctl
@@ -67,17 +68,19 @@ LINKS = {
     "lets the runtime mount over, mask or write a file of its choice by links in /dev, /proc and /sys "
     "(CVE-2025-31133, CVE-2025-52565, CVE-2025-52881)"
 )
-@modes("container", "host")
+@modes("container", "vm", "host")
 def test_links_in_the_places_of_the_runtime(caller, mode, canary):
     with open("/proc/sys/kernel/core_pattern", encoding="ascii") as file:
         before = file.read()
     mounts = host_mounts()
+    console = "" if mode == "vm" else "/dev/console"  # that of a guest waits for input
     script = f"""
         echo '|/tmp/x' > /proc/sys/kernel/core_pattern; echo s > /proc/sysrq-trigger
-        for f in /dev/null /dev/console /dev/shm/x /proc/kcore; do head -c 4 $f; done; cat {canary.path}"""
-    for number, (without, entries) in enumerate(LINKS.values()):
+        for f in /dev/null {console} /dev/shm/x /proc/kcore; do head -c 4 $f; done; cat {canary.path}"""
+    chosen = [LINKS["null to core_pattern"], LINKS["proc to etc"]] if mode == "vm" else LINKS.values()
+    for number, (without, entries) in enumerate(chosen):  # a guest takes seconds
         image(caller, f"links{number}", *entries, without=without)
-        user = () if mode == "container" else ("-u", "nobody")  # root in mode host is root of the host
+        user = ("-u", "nobody") if mode == "host" else ()  # root in mode host is root of the host
         seen = run(caller, mode, *user, f"links{number}", "--", "sh", "-c", script)
         canary.check(seen)
         caller.vmctl("image", "rm", f"links{number}")
@@ -150,6 +153,44 @@ def test_volumes_through_links(caller, mode, canary):
     assert host_mounts() == mounts
 
 
+# the weakest containers that still hold: SECURITY.md names what root must not combine
+WEAK = {
+    ("container", "root"): ({}, {"userns": "host"}, {"cap_add": ["SYS_PTRACE"]}),
+    ("container", "user"): ({}, {"userns": "host", "cap_add": ["SYS_PTRACE"]}),
+}
+
+
+@pytest.mark.attack(
+    "reads or overwrites the interpreter that `exec` of the caller is, by its /proc/PID/exe (CVE-2019-5736)"
+)
+def test_interpreter_of_the_caller(caller, mode, who):
+    with open(sys.executable, "rb") as file:
+        known = hashlib.file_digest(file, "md5").hexdigest()
+    for container in WEAK.get((mode, who), ({},)):
+        watching = Cell(caller, mode, command=["sh", "-c", watcher("/bin/*")], init=False, container=container)
+        try:
+            steal_from(watching, known)
+        finally:
+            watching.end()
+    with open(sys.executable, "rb") as file:
+        assert hashlib.file_digest(file, "md5").hexdigest() == known
+
+
+def steal_from(watching, known):
+    script = "for n in 1 2; do printf '#!/proc/self/exe\\n' >/s$n; chmod 755 /s$n; done; ln -s /proc/self/exe /link"
+    watching.shell(script)
+    times = 3 if watching.mode == "container" else 1  # the program that watches is slow in a guest, and slows it
+    for command in ("/s1", "/s2", "/link", "/proc/self/exe"):
+        for _ in range(times):
+            seen = watching.exec(command, "-c", "print('python of the host')")
+            assert "python of the host" not in seen.out
+    for _ in range(3 * times + 1):
+        assert watching.exec("true").code == 0
+    assert known not in watching.shell("md5sum /stolen").out
+    if watching.mode == "container":
+        assert watching.shell("ls /stolen /found").out == ""
+
+
 PLANTED = "import os\nos.write(2, b'imported from the image')\n"
 FINDS = ("true", "/etc/passwd", "/no/such", "-u nobody true", "-u no-such true", "-w /new true", "--read-only true")
 
@@ -157,7 +198,7 @@ FINDS = ("true", "/etc/passwd", "/no/such", "-u nobody true", "-u no-such true",
 @pytest.mark.attack(
     "brings Python modules in the places of the host's, for the process that starts it (CVE-2019-14271)"
 )
-@modes("container", "host")
+@modes("container", "vm", "host")
 def test_modules_of_the_image(caller, mode, canary):
     root = os.path.dirname(os.path.dirname(os.path.abspath(vmctl.__file__)))
     places = (os.path.dirname(os.__file__), root, os.path.join(root, "vmctl"), os.path.join(root, "vmctl/linux"))
@@ -166,7 +207,7 @@ def test_modules_of_the_image(caller, mode, canary):
         (f"{place.lstrip('/')}/{name}.py", {"mode": 0o644}, PLANTED.encode()) for place in places for name in names
     ]
     image(caller, "planted", *entries)
-    for words in FINDS:
+    for words in FINDS[: 1 if mode == "vm" else None]:
         *options, command = words.split()
         seen = [run(caller, mode, *options, "planted", "--", command)]
         seen.append(caller.vmctl("--trace", "-", "run", "--mode", mode, *options, "planted", "--", command))

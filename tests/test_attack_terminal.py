@@ -4,7 +4,6 @@ import json
 import os
 
 import pytest
-from support.attacks import watcher
 from support.commands import Terminal, ok, refused, vmctl, wait_for
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("own_store")]
@@ -101,32 +100,3 @@ def test_terminal_that_is_none(command, tmp_path):
         assert ok("exec", "-T", "fake", "--", "echo", "still") == "still\n"
     finally:
         vmctl("rm", "-f", "fake")
-
-
-WATCHER = watcher("/bin/*", "/dev/.init")
-
-
-@pytest.mark.attack(
-    "reads or overwrites the host's interpreter by /proc/PID/exe of an `exec` or #!/proc/self/exe (CVE-2019-5736)",
-    mode="container",
-    who="root",
-)
-@pytest.mark.parametrize(("userns", "capabilities"), [("host", []), ("auto", ["SYS_PTRACE"])])
-def test_interpreter_of_the_host(userns, capabilities, tmp_path):
-    path = tmp_path / "watch.yaml"
-    container = {"userns": userns, "cap_add": capabilities}
-    document = {"image": "tiny", "network": "none", "container": container}
-    path.write_text(json.dumps({**document, "command": ["sh", "-c", f"{WATCHER}"]}))
-    ok("up", "-q", str(path))
-    try:
-        script = "for n in 1 2; do printf '#!/proc/self/exe\\n' >/s$n; chmod 755 /s$n; done; ln -s /proc/self/exe /link"
-        ok("exec", "watch", "--", "sh", "-c", script)
-        for command in ("/s1", "/s2", "/link", "/proc/self/exe"):
-            for _ in range(3):
-                seen = vmctl("exec", "watch", "--", command, "-c", "print('python of the host')")
-                assert "python of the host" not in seen.out
-        for _ in range(10):
-            ok("exec", "watch", "--", "true")
-        assert vmctl("exec", "watch", "--", "ls", "/stolen", "/found").out == ""
-    finally:
-        vmctl("rm", "-f", "watch")

@@ -1,17 +1,22 @@
 """An image that has a layer twice, one that has none, and one that has many."""
 
+import io
+import json
 import os
 
 import pytest
 from support.commands import ok, refused, vmctl
 from support.images_made import CREATED, add, held
+from support.registries import registry
+from support.tars import folder, tar_of
 
 from images.layer import layers
 from images.store import store
 from images.store.image import OVERLAY_LAYERS_MAX, Image, ImageConfig, Layer, check_files
 from images.store.staging import staging
 from vmctl.errors import VmctlError
-from vmm.domain import LAYERS_MAX
+from vmctl.linux.filetree import allocated_bytes
+from vmm.domain import layers_max
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -71,6 +76,52 @@ def test_in_a_guest(image):
     assert ok("run", "--mode", "vm", "--network", "none", "twice") == "one"
 
 
+def test_whatever_counts_layers_counts_each_once(image, tmp_path):
+    made = image("base", ONE, {}, ONE, {})
+    digests = [layer.digest for layer in made.layers]
+    files = {layer.path for layer in made.layers}
+    assert json.loads(ok("image", "history", "--format", "json", "twice"))[0]
+    seen = json.loads(ok("image", "inspect", "twice"))[0]
+    assert [layer["diff_id"] for layer in seen["layers"]] == digests
+    assert seen["size_bytes"] == sum(map(allocated_bytes, store.files(made)))
+    assert len(files) == 3
+    with registry(tmp_path / "registry") as address:
+        ok("image", "push", "--tls-verify=false", "twice", f"{address}/twice")
+        ok("image", "export", "--format", "docker", "-o", str(tmp_path / "twice.tar"), "twice")
+        ok("image", "rm", "twice")
+        assert [path for path in files if os.path.exists(path)] == [store.find("tiny").layers[0].path]
+        ok("image", "import", "--name", "twice", str(tmp_path / "twice.tar"))
+        assert [layer.digest for layer in store.find("twice").layers] == digests
+        ok("image", "rm", "twice")
+        ok("image", "pull", "--tls-verify=false", f"{address}/twice")
+    pulled = store.find(f"{address}/twice")
+    assert [layer.digest for layer in pulled.layers] == digests
+    assert ok("run", "--network", "none", pulled.name) == "one"
+    ok("image", "prune", "--force")
+    ok("df")
+    assert set(store.files(pulled)) >= files
+    ok("image", "rm", pulled.name)
+    assert store.unreferenced() == []
+
+
+def test_520_layers_become_one(own_store, tmp_path):
+    """The kernel stacks no more than 500 layers (overlayfs, OVL_MAX_STACK); the hint makes one of them."""
+    tiny = store.find("tiny")
+    with staging() as stage:
+        made = [held(stage, layer) for layer in tiny.layers]
+        for number in range(519):
+            tar = tar_of(folder("many"), (f"many/{number % 260}", {}, b"%d" % number))
+            made.append(layers.from_tar(stage, io.BytesIO(tar)))
+        store.add(stage, "many", made, store.config_document(made, ImageConfig(cmd=("/bin/sh",)), CREATED))
+    for mode in ("container", "host", "vm"):
+        said = refused("run", "--mode", mode, "many", "--", "true")
+        assert "the image many has 520 layers, and this mode can use" in said
+        assert "COPY --from=many / /" in said
+    text = "FROM scratch\nCOPY --from=many / /\n"
+    ok("image", "build", "-q", "-t", "one", "-", stdin=text)
+    assert ok("run", "--network", "none", "one", "--", "sh", "-c", "ls /many | wc -l; cat /many/258") == "260\n518"
+
+
 def test_a_build_that_repeats_a_step(own_store, tmp_path):
     (tmp_path / "Dockerfile").write_text(
         "FROM tiny\nRUN echo v1 >/conf\nRUN echo v2 >/conf\nRUN echo v1 >/conf\nRUN cat /conf >/seen\n"
@@ -94,7 +145,7 @@ def _file(image):
     return path
 
 
-@pytest.mark.parametrize(("number", "most"), [(501, OVERLAY_LAYERS_MAX), (198, LAYERS_MAX)])
+@pytest.mark.parametrize(("number", "most"), [(501, OVERLAY_LAYERS_MAX), (198, layers_max(1))])
 def test_more_layers_than_a_mode_can_use_are_refused(number, most):
     layers = [Layer(f"sha256:{i}", f"/{i}.erofs", 0) for i in range(number)]
     check_files(Image("many", "", "", tuple(layers[:-1]), ImageConfig(), ""), most)

@@ -127,7 +127,7 @@ class OrdinaryUser(Checked):
         """Copy root's kernels into the store of this user."""
         kernels = os.path.join(self.state, "images/kernels")
         self.run("mkdir", "-p", kernels)
-        subprocess.run(["cp", "-rT", "--no-preserve=mode", paths.images_root() + "/kernels", kernels], check=True)
+        subprocess.run(["cp", "-rT", "--no-preserve=mode", paths.images_root() + "/kernels/", kernels], check=True)
         subprocess.run(["chown", "-R", f"{self.uid}:{self.uid}", kernels], check=True)
 
     def delegate_cgroups(self):
