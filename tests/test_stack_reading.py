@@ -344,13 +344,15 @@ def test_include(tmp_path):
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / ".env").write_text("WHO=sub\nMODE=sub\n")
     (tmp_path / "sub" / "db.yaml").write_text(
-        "services: {db: {image: tiny, environment: {W: $WHO, M: $MODE}, volumes: ['./d:/d']}}\nvolumes: {data: }\n"
+        "services: {db: {image: tiny, environment: {W: $WHO, M: $MODE}, volumes: ['./d:/d', 'data:/data']}}\n"
+        "volumes: {data: }\n"
     )
     (tmp_path / "sub" / "d").mkdir()
     text = "include: [sub/db.yaml]\nservices: {web: {image: tiny, depends_on: [db]}}"
     stack = loaded(tmp_path, text, environ={"MODE": "env"})
     assert stack.services["db"].work.env == {"W": "sub", "M": "env"}
     assert stack.services["db"].work.volumes[0].source == str(tmp_path / "sub" / "d")
+    assert list(stack.volumes) == ["shop_data"]
     assert "web" in stack.services
 
 

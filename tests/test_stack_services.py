@@ -101,6 +101,31 @@ def test_ports(tmp_path, text, expected):
     assert " ".join(map(str, work.ports)) == expected
 
 
+def test_volumes(tmp_path):
+    (tmp_path / "page").mkdir()
+    (tmp_path / "page" / "index").write_text("")
+    text = """
+image: tiny
+volumes:
+  - ./page/index:/one:ro
+  - {type: bind, source: page, target: /two, read_only: true}
+  - data:/three:z
+  - {type: volume, source: named, target: /four}
+  - outside:/five:ro,Z
+  - /six
+"""
+    top = "volumes: {data: , named: {name: wild-cache}, outside: {external: true}}\n"
+    work = service(tmp_path, text, top=top).work
+    assert [(one.source, one.target, one.read_only) for one in work.volumes] == [
+        (f"{tmp_path}/page/index", "/one", True),
+        (f"{tmp_path}/page", "/two", True),
+        ("shop_data", "/three", False),
+        ("wild-cache", "/four", False),
+        ("outside", "/five", True),
+        ("", "/six", False),
+    ]
+
+
 def test_networks(tmp_path):
     text = """
 image: tiny

@@ -21,6 +21,8 @@ from vmctl.spec.workload import Workload
 
 UNKNOWN = "unknown"  # the exit source if it is not known how a workload ended
 
+STARTED = "started"  # a phase: the workload runs, and is not waited for so far
+
 Progress = Callable[[Instance, str], None]
 
 
@@ -90,6 +92,8 @@ def bring_up(
         limits.check(inst)
         inst.state.status = "running"
         inst.save()
+        if progress is not None:
+            progress(inst, STARTED)
         if wait and attachment is None and (inst.work.ready or not start.watch.settled()):
             from vmctl import readiness
 

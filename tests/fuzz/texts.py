@@ -365,7 +365,7 @@ services:
     depends_on: {db: {condition: service_completed_successfully}}
     environment: {A: "1", B: }
     ports: ["127.0.0.1:8080:80/udp", {target: 80, published: "81"}]
-    volumes: ["/tmp:/data:ro", {type: tmpfs, target: /t, tmpfs: {size: 4096}}]
+    volumes: ["data:/data:ro", /anonymous, {type: tmpfs, target: /t, tmpfs: {size: 4096}}]
     networks: {front: {aliases: [w], ipv4_address: 10.9.0.2}}
     deploy: {resources: {limits: {cpus: "0.5", memory: 64M}}, replicas: 2}
     ulimits: {nofile: {soft: 1, hard: 2}}
@@ -414,7 +414,7 @@ def variable_file(data):
 
 @target(
     "stack-merge",
-    STACK + "\0services: {web: {ports: !override [], environment: [C=1], volumes: [/:/data]}}",
+    STACK + "\0services: {web: {ports: !override [], environment: [C=1], volumes: ['data:/data']}}",
     words=STACK_WORDS,
     cost=14,
 )

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 # verb -> text for `vmctl --help`, in this order
 VERBS = {
-    "up": "start the workload of a file and wait until it is ready",
+    "up": "start the workload or the stack of a file and wait until it is ready",
     "run": "run a command in a new instance of an image, and remove the instance afterwards",
     "create": "make an instance of an image or a workload file without starting it",
     "ps": "list instances",
@@ -48,7 +48,8 @@ VERBS = {
     "port": "show where the ports of an instance are on the host",
     "events": "print what happens to instances, as it happens",
     "rm": "remove instances",
-    "down": "stop and remove instances, by name or workload file",
+    "down": "stop and remove instances and stacks, by name or file",
+    "scale": "change the number of instances of services of a stack",
     "inspect": "show details of instances as JSON",
     "diff": "list the files that an instance has added, changed or deleted",
     "commit": "create an image from an instance and its changes",
@@ -65,8 +66,8 @@ VERBS = {
 
 # verbs that make, enter or remove namespaces, cgroups and mounts: an ordinary user has these in namespaces of vmctl
 _IN_NAMESPACES = frozenset(
-    "up run create exec shell cp start restart stop kill pause unpause rename update stats top rm down inspect diff "
-    "commit prune df bench volume".split()
+    "up scale run create exec shell cp start restart stop kill pause unpause rename update stats top rm down inspect "
+    "diff commit prune df bench volume".split()
 )
 _IMAGES_IN_NAMESPACES = frozenset("build rm prune".split())
 _NETWORKS_IN_NAMESPACES = frozenset("rm prune".split())

@@ -44,12 +44,31 @@ ALIASES = {
     "volume remove": "volume rm",
 }
 
+COMPOSE = ("up", "down", "ps", "logs", "stop", "start", "restart", "kill", "scale")  # verbs that take a stack
+
 
 def resolved(words: list[str], verbs: Container[str]) -> list[str]:
     """Return the words of a command line with the names of this program in place of an alias."""
+    if words[0] == "compose":
+        return _of_compose(words)
     for count in (2, 1):
         if command := ALIASES.get(" ".join(words[:count])):
             return [*command.split(), *words[count:]]
     if words[0] == "container" and words[1:] and words[1] in verbs:  # as in `docker container run`
         return words[1:]
     return words
+
+
+def _of_compose(words: list[str]) -> list[str]:
+    """Return the words for a verb of Compose, after which its global flags come; a stack is a file here, not a flag."""
+    before: list[str] = []
+    rest = words[1:]
+    while rest and rest[0].startswith("-"):
+        count = 1 if "=" in rest[0] else 2
+        before, rest = [*before, *rest[:count]], rest[count:]
+    if not rest or rest[0] not in COMPOSE:
+        return words
+    if rest[0] == "up":
+        return ["up", *before, *rest[1:]]
+    files = [before[number + 1] for number, word in enumerate(before[:-1]) if word in ("-f", "--file")]
+    return [*rest, *files]

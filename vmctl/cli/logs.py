@@ -7,7 +7,7 @@ import os
 import time
 from datetime import UTC, datetime, timedelta
 
-from vmctl.cli import output
+from vmctl.cli import output, selection
 from vmctl.console import Filter
 from vmctl.errors import NotFoundError
 from vmctl.instances.folder import Home, absent
@@ -24,12 +24,13 @@ if TYPE_CHECKING:
 
 EXAMPLE = "vmctl logs --follow --tail 20 web"
 POLL_S = 0.05
+COLOURS = (36, 33, 32, 35, 34, 96, 93, 92, 95, 94)  # of ECMA-48, SGR: cyan, yellow, green, ...
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("names", metavar="NAME", nargs="+", help="instance")
+    parser.add_argument("names", metavar="NAME", nargs="*", help="instance; or stack, by name or file")
     parser.add_argument("-f", "--follow", action="store_true", help="print new output until the workload exits")
     parser.add_argument(
         "-n", "--tail", type=_count, metavar="N", help="show only the last N lines, or all (the default)"
@@ -49,8 +50,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Copy the workload's stdout to stdout and its stderr to stderr, in the order in which lines were written."""
     sources: dict[TimedLog, _Source] = {}
-    for name in args.names:
-        sources.update(_sources(_seen(name), args))
+    args.names = selection.names(args.names)
+    for number, name in enumerate(args.names):
+        sources.update(_sources(_seen(name), args, _Prefix(args.names, number)))
     printer = _Printer(args)
     logs = list(sources)
     printer.skipped = 0 if args.tail is None else timed.skip_to_tail(logs, args.tail)
@@ -79,17 +81,31 @@ def _seen(name: str) -> Seen:
     return seen
 
 
-def _sources(seen: Seen, args: argparse.Namespace) -> Iterator[tuple[TimedLog, _Source]]:
+class _Prefix:
+    """What is printed before each line of an instance: its name, if there are several, with a colour on a terminal."""
+
+    def __init__(self, names: list[str], number: int) -> None:
+        width = max(map(len, names))
+        self.text = f"{names[number].ljust(width)} | " if len(names) > 1 else ""
+        self.colour = COLOURS[number % len(COLOURS)]
+
+    def on(self, fd: int) -> str:
+        """Return the text for a stream."""
+        if not self.text or not os.isatty(fd) or os.environ.get("NO_COLOR"):
+            return self.text
+        return f"\x1b[{self.colour}m{self.text}\x1b[0m"
+
+
+def _sources(seen: Seen, args: argparse.Namespace, prefix: _Prefix) -> Iterator[tuple[TimedLog, _Source]]:
     home = Home(seen.name, "")
-    name = f"{seen.name} | " if len(args.names) > 1 else ""
     if args.boot:
         if not os.path.exists(home.console_log):
             mode = f": mode {seen.instance.state.mode} boots no kernel" if seen.instance else ""
             raise NotFoundError(f"{seen.name} has no console{mode}")
-        yield TimedLog(home.console_log), _Source(1, name)
+        yield TimedLog(home.console_log), _Source(1, prefix.on(1))
         return
     for path, fd, stream in ((home.stdout_log, 1, "stdout "), (home.stderr_log, 2, "stderr ")):
-        yield TimedLog(path), _Source(fd, name + stream * args.streams)
+        yield TimedLog(path), _Source(fd, prefix.on(fd) + stream * args.streams)
 
 
 class _Printer:

@@ -16,14 +16,14 @@ DEFAULT = "container"
 _DEST = "option_"
 
 
-def add(parser: ArgumentParser) -> None:
-    """Add --mode and the flags of the given mode; --help shows the flags of all modes."""
-    parser.add_argument("--mode", default=DEFAULT, help=f"how to run it: vm, container or host (default: {DEFAULT})")
+def add(parser: ArgumentParser, default: str | None = DEFAULT) -> None:
+    """Add --mode and the flags of the given modes; --help shows the flags of all modes."""
+    parser.add_argument("--mode", default=default, help=f"how to run it: vm, container or host (default: {DEFAULT})")
     words: Sequence[str] = getattr(parser, "words", ())
     if {"-h", "--help"} & set(words):
         add_options(parser, sorted(backends.modes()))
     else:  # load only the backend that is needed anyway
-        add_options(parser, [_mode_in(words)])
+        add_options(parser, [_mode_in(words), *_modes_of_services(words)])
 
 
 def add_options(parser: ArgumentParser, modes: Iterable[str]) -> None:
@@ -65,6 +65,13 @@ def _mode_in(words: Sequence[str]) -> str:
         elif word == "--mode" and words[number + 1 : number + 2]:
             mode = words[number + 1]
     return mode
+
+
+def _modes_of_services(words: Sequence[str]) -> list[str]:
+    """Return the modes in `--mode-of SERVICE=MODE`, except those that do not exist."""
+    found = [word.rpartition("=")[2] for word in words if word.startswith("--mode-of=")]
+    found += [words[number + 1].partition("=")[2] for number, word in enumerate(words[:-1]) if word == "--mode-of"]
+    return found
 
 
 def _of_another_mode(text: str) -> str:

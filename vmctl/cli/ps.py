@@ -22,6 +22,7 @@ COLUMNS = ("name", "mode", "status", "image", "pid", "address", "ports", "create
 
 def arguments(parser: ArgumentParser) -> None:
     """Declare the arguments."""
+    parser.add_argument("stacks", metavar="STACK|FILE", nargs="*", help="list only the instances of these stacks")
     parser.add_argument("-a", "--all", action="store_true", help="list all instances (default: running ones)")
     parser.add_argument("-q", "--quiet", action="store_true", help="print names only")
     parser.add_argument(
@@ -39,9 +40,11 @@ def arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     """List the instances."""
     filters = list(map(_filter, args.filter))
-    everything = args.all or any(key in ("status", "exited") for key, _ in filters)
+    everything = args.all or args.stacks or any(key in ("status", "exited") for key, _ in filters)
     found = [seen for seen in survey() if everything or seen.status in ("running", "paused", UNKNOWN)]
     found = [seen for seen in found if all(_passes(seen, key, value) for key, value in filters)]
+    if args.stacks:
+        found = _of_stacks(found, args.stacks)
     if args.quiet:
         for seen in found:
             print(seen.name)
@@ -82,6 +85,14 @@ def _passes(seen: Seen, key: str, value: str) -> bool:
     if key == "publish":
         return value.partition("/")[0] in {str(port.host_port) for port in inst.work.ports}
     return value == (inst.state.mode if key == "mode" else inst.work.image)
+
+
+def _of_stacks(found: list[Seen], stacks: list[str]) -> list[Seen]:
+    """Return the instances of stacks in the order of their dependencies; a name may also be that of an instance."""
+    from vmctl.cli import selection
+
+    by_name = {seen.name: seen for seen in found}
+    return [by_name[name] for name in selection.names(stacks) if name in by_name]
 
 
 def _status(row: dict[str, Any]) -> str:

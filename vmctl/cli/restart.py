@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from vmctl import again
-from vmctl.cli import each, output, up
+from vmctl.cli import each, output, selection, up
 from vmctl.cli.stop import TIME
 
 EXAMPLE = "vmctl restart --time 30 web"
@@ -13,7 +13,7 @@ EXAMPLE = "vmctl restart --time 30 web"
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("names", metavar="NAME", nargs="+", help="instance")
+    parser.add_argument("names", metavar="NAME", nargs="*", help="instance; or stack, by name or file")
     parser.add_argument("-t", "--time", "--timeout", type=output.seconds, metavar="SECONDS", help=TIME)
     up.add_wait(parser)
     parser.add_argument("-q", "--quiet", action="store_true", help="print only the names")
@@ -30,4 +30,4 @@ def run(args: argparse.Namespace) -> int:
         else:
             up.report(inst, quiet=args.quiet)
 
-    return each(args.names, restart, echo=False)
+    return each(selection.names(args.names), restart, echo=False)

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import os
+
 from vmctl.errors import SpecError
+from vmctl.instances.folder import Home
 from vmctl.named import TYPE_CHECKING
+from vmctl.spec.rules import is_name
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from vmctl.survey import Seen
+
+
+NOTHING = "no instance was given"
 
 
 def add(parser: ArgumentParser, everything: str, *, names: str = "NAME", text: str = "instance") -> None:
@@ -18,8 +25,13 @@ def add(parser: ArgumentParser, everything: str, *, names: str = "NAME", text: s
     parser.add_argument("-a", "--all", action="store_true", help=everything)
 
 
-def running(args: Namespace) -> list[str]:
-    """Return the given names, or those of all running instances. Raises SpecError for both, and for neither."""
+def running(args: Namespace, *, here: bool = False) -> list[str]:
+    """Return the given names, or those of all running instances. Raises SpecError for both, and for neither.
+
+    With `here`, no name means the stack whose file is in this folder.
+    """
+    if here and not args.names and not args.all and (found := of_folder(last_first=True)):
+        return found
     return _chosen(args, lambda seen: seen.status in ("running", "paused"))
 
 
@@ -40,13 +52,38 @@ def every(args: Namespace) -> list[str]:
     return _chosen(args, lambda seen: True)
 
 
+def names(given: Sequence[str], *, last_first: bool = False) -> list[str]:
+    """Return the given names, and for a stack, by name or file, those of its instances in the order of a start.
+
+    With `last_first` those of a stack are in the order of a stop. Raises SpecError.
+    """
+    if not given:
+        if found := of_folder(last_first=last_first):
+            return found
+        raise SpecError(NOTHING, hint="`vmctl ps -a` lists them")
+    if all(os.path.isdir(Home(name, "").directory) for name in given if is_name(name)) and all(map(is_name, given)):
+        return list(given)
+    from vmctl.cli import stacknames
+
+    return stacknames.expanded(given, last_first=last_first)
+
+
+def of_folder(*, last_first: bool) -> list[str]:
+    """Return the instances of the stack whose file is in this folder, with a usual name; none if there is no file."""
+    if not any(name.endswith((".yaml", ".yml")) and "compose" in name for name in os.listdir(".")):
+        return []
+    from vmctl.cli import stacknames
+
+    return stacknames.of_folder(last_first=last_first)
+
+
 def _chosen(args: Namespace, wanted: Callable[[Seen], bool]) -> list[str]:
     if args.all and args.names:
         raise SpecError(f"--all is given, and {args.names[0]} too", hint="give names, or --all")
     if args.names:
-        return list(args.names)
+        return names(args.names, last_first=True)
     if not args.all:
-        raise SpecError("no instance was given", hint="`vmctl ps -a` lists them, --all means all of them")
+        raise SpecError(NOTHING, hint="`vmctl ps -a` lists them, --all means all of them")
     from vmctl.survey import survey
 
     return [seen.name for seen in survey() if wanted(seen)]

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from typing import Any
 
 from vmctl import backends, engine
 from vmctl.backend import Problem
 from vmctl.errors import EXIT_VMCTL, SpecError, VmctlError
-from vmctl.spec import workloadfile
+from vmctl.spec import textfile, workloadfile
 from vmctl.spec.workload import Workload
+from vmctl.stacks import yamltree
 
 EXAMPLE = "vmctl spec check web.yaml --mode all"
 
@@ -18,9 +20,9 @@ EXAMPLE = "vmctl spec check web.yaml --mode all"
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="check|schema")
-    check = actions.add_parser("check", help="validate workload files")
+    check = actions.add_parser("check", help="validate workload files and stacks")
     check.example = EXAMPLE  # type: ignore[attr-defined]
-    check.add_argument("files", metavar="SPEC", nargs="+", help="workload file")
+    check.add_argument("files", metavar="SPEC", nargs="+", help="workload file, or stack")
     check.add_argument(
         "--mode",
         metavar="MODE",
@@ -44,14 +46,33 @@ def run(args: argparse.Namespace) -> int:
         return 0
     fine = True
     for path in args.files:
-        work = workloadfile.load(path)
-        print(f"{path}: {work.name}, image {work.image}, {work.digest()}")
-        for mode in _modes(args.mode):
-            found = _problems(work, mode)
-            fine = fine and not found
-            for problem in found or [Problem("it can run")]:
-                print(f"{path}: mode {mode}: {problem.text}" + (f" (hint: {problem.hint})" if problem.hint else ""))
+        for work in _works(path):
+            print(f"{path}: {work.name}, image {work.image}, {work.digest()}")
+            for mode in _modes(args.mode):
+                found = _problems(work, mode)
+                fine = fine and not found
+                for problem in found or [Problem("it can run")]:
+                    hint = f" (hint: {problem.hint})" if problem.hint else ""
+                    print(f"{path}: mode {mode}: {problem.text}{hint}")
     return 0 if fine else EXIT_VMCTL
+
+
+def _works(path: str) -> list[Workload]:
+    """Return the workload of a file, or those of a stack after the check for clashes. Raises SpecError."""
+    raw = textfile.read(path, "workload file")
+    if not yamltree.is_stack(raw):
+        return [workloadfile.load(path, raw=raw)]
+    from vmctl.cli import output
+    from vmctl.stacks import clashes, graph, loading
+    from vmctl.stacks.stack import Source
+
+    stack = loading.load(Source((path,), environ=dict(os.environ)), {path: raw})
+    for text in stack.warnings:
+        output.note(f"warning: {text}")
+    services = graph.selected(stack)
+    instances = {name: service.instances() for name, service in services.items()}
+    clashes.check(services, instances, loading.used_networks(stack, services))
+    return [work for works in instances.values() for work in works]
 
 
 def _modes(mode: str | None) -> list[str]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 
 from vmctl import again
-from vmctl.cli import each, output, up
+from vmctl.cli import each, output, selection, up
 
 EXAMPLE = "vmctl start web"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("names", metavar="NAME", nargs="+", help="instance")
+    parser.add_argument("names", metavar="NAME", nargs="*", help="instance; or stack, by name or file")
     up.add_wait(parser)
     parser.add_argument("-q", "--quiet", action="store_true", help="print only the names")
 
@@ -30,4 +30,4 @@ def run(args: argparse.Namespace) -> int:
         if not args.quiet:
             output.note(f"{name} is running already")
 
-    return each(args.names, start, echo=False)
+    return each(selection.names(args.names), start, echo=False)

@@ -30,4 +30,4 @@ def arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     """Stop each and print its name."""
     number = None if args.signal is None else signals.parse(args.signal)
-    return each(selection.running(args), lambda name: engine.stop(instance.load(name), args.time, number))
+    return each(selection.running(args, here=True), lambda name: engine.stop(instance.load(name), args.time, number))

@@ -10,9 +10,10 @@ from contextlib import contextmanager, suppress
 
 from vmctl import backends, console, engine
 from vmctl.backend import Backend
-from vmctl.cli import modes, output
+from vmctl.cli import modes, output, stackflags
+from vmctl.errors import SpecError
 from vmctl.instances.instance import Instance
-from vmctl.spec import workloadfile
+from vmctl.spec import textfile, workloadfile
 from vmctl.spec.units import format_seconds
 from vmctl.spec.workload import Workload
 
@@ -22,9 +23,11 @@ SHOW_PERIOD_S = 0.1
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("spec", metavar="SPEC", help="workload file")
-    modes.add(parser)
-    parser.add_argument("--name", help="name of the instance (default: the workload's)")
+    parser.add_argument("spec", metavar="SPEC", nargs="*", help="workload file; or stack file, and services of it")
+    modes.add(parser, default=None)
+    parser.add_argument(
+        "-p", "--name", "--project-name", help="name of the instance or the stack (default: the file's)"
+    )
     add_wait(parser)
     parser.add_argument(
         "--explain", action="store_true", help="show each step on the host, with its raw command and the reason"
@@ -32,6 +35,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="like --explain, but start nothing")
     parser.add_argument("--keep", action="store_true", help="keep the instance if its start fails, to look into it")
     parser.add_argument("-q", "--quiet", action="store_true", help="print only the name")
+    stackflags.arguments(parser)
 
 
 def add_wait(parser: argparse.ArgumentParser) -> None:
@@ -44,18 +48,49 @@ def add_wait(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def before(args: argparse.Namespace) -> None:
+    """Read the file; of a stack, download images if that is asked for. Raises SpecError and errors of the registry."""
+    args.file, args.spec = stackflags.files(args)
+    args.contents = {}
+    args.stack = None
+    path = args.file[0]
+    if path != stackflags.STDIN:
+        args.contents[path] = textfile.read(path, "workload file")
+    if len(args.file) == 1 and args.contents and not _is_stack(args.contents[path]):
+        if args.spec:
+            raise SpecError(f"{path} is one workload, it has no service {args.spec[0]}", hint=f"vmctl up {path}")
+        return
+    from vmctl.cli import stackup
+
+    args.stack = stackup.loaded(args, args.file, args.contents)
+    stackup.pull(args, args.stack, args.spec)
+
+
+def _is_stack(raw: bytes) -> bool:
+    if b"services" not in raw and b"include" not in raw:  # nearly every workload
+        return False
+    from vmctl.stacks import yamltree
+
+    return yamltree.is_stack(raw)
+
+
 def run(args: argparse.Namespace) -> int:
-    """Start the workload."""
+    """Start the workload, or the stack."""
+    if args.stack is not None:
+        from vmctl.cli import stackup
+
+        return stackup.up(args, args.stack, args.spec)
+    path, mode = args.file[0], args.mode or modes.DEFAULT
     options = modes.chosen(args)
-    work = workloadfile.load(args.spec, name=args.name)
+    work = workloadfile.load(path, name=args.name, raw=args.contents[path])
     if args.explain or args.dry_run:
-        backend = backends.load(args.mode, options)
+        backend = backends.load(mode, options)
         explain(work, backend)
         if args.dry_run:
             engine.check(work, backend)
             return 0
     with shown() as progress:
-        inst = engine.up(work, args.mode, options=options, wait=args.wait, progress=progress, keep=args.keep)
+        inst = engine.up(work, mode, options=options, wait=args.wait, progress=progress, keep=args.keep)
     report(inst, quiet=args.quiet)
     return 0
 

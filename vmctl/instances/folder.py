@@ -77,7 +77,7 @@ class Folder(Home):
         """
         fd, self.held = self.held if self.held is not None else self.open_lock(), None
         try:
-            _flock(fd, self.name, timeout_s)
+            take_lock(fd, self.name, timeout_s)
             self._refuse_removed(fd)
             yield
         finally:
@@ -158,7 +158,8 @@ def removal_hint(name: str) -> str:
     return f"`vmctl rm -f {name}` removes what its journal lists"
 
 
-def _flock(fd: int, name: str, timeout_s: float) -> None:
+def take_lock(fd: int, name: str, timeout_s: float) -> None:
+    """Lock an open folder (flock(2)). Raises ConflictError after `timeout_s`; `name` is what the folder belongs to."""
     deadline = time.monotonic() + timeout_s
     while True:
         try:

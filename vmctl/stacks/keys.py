@@ -1,6 +1,6 @@
 """Which keys a stack file can have: those that are honoured, refused with a reason, and without effect with a warning.
 
-The names are those of the Compose Specification; beside them a service can have the keys of a workload file.
+The names are those of the Compose Specification; a service can also have the keys of a workload file.
 """
 
 from __future__ import annotations
@@ -213,7 +213,7 @@ SECRET = Keys(
         "driver": _SWARM,
         "template_driver": _SWARM,
     },
-    idle={"labels": "a secret is no object of vmctl"},
+    idle={"labels": "secrets are not objects of vmctl"},
 )
 CONFIG = Keys(
     known=("file", "environment", "content", "name"),
@@ -221,7 +221,7 @@ CONFIG = Keys(
         "external": "configurations are files or texts of this stack: `file:`, `content:` or `environment:`",
         "template_driver": _SWARM,
     },
-    idle={"labels": "a configuration is no object of vmctl"},
+    idle={"labels": "configurations are not objects of vmctl"},
 )
 INCLUDE = Keys(known=("path", "project_directory", "env_file"))
 TOP = Keys(

@@ -1,4 +1,4 @@
-"""Read a stack from its files: everything that can be said without looking at this host, except for its files."""
+"""Read a stack from its files: everything that does not depend on the state of this host."""
 
 from __future__ import annotations
 

@@ -7,13 +7,14 @@ import platform
 from collections.abc import Callable
 
 from vmctl.errors import SpecError
+from vmctl.net import SERVICE, STACK
 from vmctl.spec import workloadfile
 from vmctl.spec.workload import Workload
 from vmctl.stacks import allowed, forms, inputs, joining, keys, shared
 from vmctl.stacks.draft import Draft
 from vmctl.stacks.item import Place, near
 from vmctl.stacks.parts import Context, Parts
-from vmctl.stacks.stack import SERVICE, STACK, Build, Dependency, Service
+from vmctl.stacks.stack import Build, Dependency, Service
 
 _CONDITIONS = {
     "service_started": "started",

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from vmctl.errors import SpecError
+from vmctl.net import STACK
 from vmctl.spec import textfile
 from vmctl.stacks import keys
 from vmctl.stacks.item import Place
 from vmctl.stacks.keys import Warn
-from vmctl.stacks.stack import STACK, Network, Volume
+from vmctl.stacks.stack import Network, Volume
 
 DEFAULT = "default"  # the network of services that name none
 _BRIDGES = ("bridge", "default")

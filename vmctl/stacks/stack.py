@@ -9,8 +9,6 @@ from vmctl.errors import SpecError
 from vmctl.spec.workload import Workload
 from vmctl.stacks.item import Place
 
-STACK, SERVICE = "vmctl.stack", "vmctl.service"  # labels of instances, networks and volumes of a stack
-
 Condition = Literal["started", "ready", "healthy", "completed"]
 
 

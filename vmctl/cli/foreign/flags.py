@@ -139,16 +139,17 @@ FLAGS = {
         "--since": "not yet: events are printed from now on; `vmctl ps -a` shows how each instance is",
         "--until": "not yet: events are printed from now on; `vmctl ps -a` shows how each instance is",
     },
+    "down": {"--rmi": "`vmctl image rm NAME` after it"},
     "inspect": {
         "-s": "`vmctl df --verbose` shows the size of each instance",
         "--size": "`vmctl df --verbose` shows the size of each instance",
         "--type": "`vmctl inspect NAME` is for instances, `vmctl image inspect NAME` for images",
     },
     "up": {
-        "-d": "leave it out: `vmctl up` always returns when the workload is ready",
-        "--detach": "leave it out: `vmctl up` always returns when the workload is ready",
-        "--build": "`vmctl image build FOLDER` before it",
-        "-f": "`vmctl up FILE`, without the flag",
+        "--attach": "`vmctl logs -f STACK` after it",
+        "--abort-on-container-exit": "`vmctl wait NAME` after it, then `vmctl down STACK`",
+        "--no-deps": "what a service depends on is left as it is, if nothing has changed",
+        "--no-recreate": "an instance is replaced only if something has changed",
     },
     "image build": {
         "--add-host": "not yet: /etc/hosts of a build step cannot be changed",

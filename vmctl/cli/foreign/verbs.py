@@ -21,7 +21,8 @@ VERBS = {
     "builder": "`vmctl image build FOLDER` builds, `vmctl image prune` removes the build cache",
     "buildx": "`vmctl image build FOLDER` builds, `vmctl image prune` removes the build cache",
     "checkpoint": _SNAPSHOT,
-    "compose": "`vmctl up FILE` starts one workload, `vmctl down FILE` removes it; there are no files with several yet",
+    "compose": "`vmctl up`, `down`, `ps`, `logs`, `stop`, `restart` and `scale` take a Compose file; "
+    "`vmctl spec check FILE` checks it",
     "config": f"`vmctl spec schema` lists the keys of a workload file; {INSPECT}",
     "container": "`vmctl --help` lists the verbs, without the word container",
     "context": "not yet: vmctl acts on this host only",
@@ -32,7 +33,7 @@ VERBS = {
     "search": "not yet: vmctl cannot search a registry; `vmctl image pull NAME` downloads an image by its name",
     "secret": "not yet: `vmctl run -v ./secret:/run/secret:ro IMAGE` mounts a file of the host",
     "service": _SWARM,
-    "stack": _SWARM,
+    "stack": "`vmctl up FILE` starts the services of a Compose file, `vmctl down STACK` removes them",
     "swarm": _SWARM,
     "system": "`vmctl df` shows disk usage, `vmctl prune` removes unused data, `vmctl doctor` describes the host",
     "trust": "not yet: images are checked by their digest only; `vmctl image inspect NAME` shows it",

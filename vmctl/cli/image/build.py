@@ -55,11 +55,12 @@ def run(args: argparse.Namespace) -> int:
     """Build an image and print its digest."""
     from images.recipes import tiny
 
-    print((tiny.build() if args.what == tiny.NAME and not args.file else _build(args)).digest)
+    print((tiny.build() if args.what == tiny.NAME and not args.file else build_image(args)).digest)
     return 0
 
 
-def _build(args: argparse.Namespace) -> Image:
+def build_image(args: argparse.Namespace) -> Image:
+    """Build an image and return it."""
     from images.recipes import builder, choice
     from images.recipes.options import Options
     from images.store import reference

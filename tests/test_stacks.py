@@ -1,0 +1,215 @@
+"""Stacks on this host: started in order, changed, moved between modes, scaled, logged, and removed without a trace."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+from support.commands import VMCTL, Terminal, ok, refused, vmctl, wait_for
+
+from vmctl.instances import instance
+from vmctl.stacks import record
+
+pytestmark = pytest.mark.timeout(600)
+
+STACK = """
+services:
+  once:
+    image: tiny
+    command: [sh, -c, "echo prepared"]
+  db:
+    image: tiny
+    command: [sh, -c, "mkdir /srv/d; echo records >/srv/d/index.html; exec httpd -f -p 7000 -h /srv/d"]
+    ready: {tcp: 7000}
+    depends_on: {once: completed}
+  web:
+    image: tiny
+    command: [sh, -c, "wget -qO- http://db:7000/; echo asked; exec sleep 3600"]
+    depends_on: {db: ready}
+    environment: {A: "1"}
+"""
+
+
+@pytest.fixture
+def folder(own_root, tmp_path, monkeypatch):
+    """A folder for files, which is the current one; what a test starts is removed."""
+    place = tmp_path / "files"
+    place.mkdir()
+    monkeypatch.chdir(place)
+    yield place
+    vmctl("down", "--all")
+
+
+def write(folder, text, name="shop.yaml"):
+    (folder / name).write_text(text)
+    return name
+
+
+def rows(*words):
+    return {row["name"]: row for row in json.loads(ok("ps", "--format", "json", *words))}
+
+
+def ids():
+    return {name: instance.load(name).id for name in instance.names()}
+
+
+def test_a_stack_comes_up_in_order_changes_and_goes(folder):
+    path = write(folder, STACK)
+    assert ok("up", path).split() == ["shop-once", "shop-db", "shop-web"]
+    assert {name: row["status"] for name, row in rows("shop").items()} == {
+        "shop-once": "exited",
+        "shop-db": "running",
+        "shop-web": "running",
+    }
+    wait_for(lambda: "records\nasked" in ok("logs", "shop-web"))
+    assert "shop-once | prepared\n" in ok("logs", path)
+    before = ids()
+    ok("up", path, "db")
+    assert {name: ids()[name] for name in ("shop-db", "shop-web")} == {
+        name: before[name] for name in ("shop-db", "shop-web")
+    }
+    write(folder, STACK.replace('A: "1"', 'A: "2"'))
+    dry = ok("up", path, "--dry-run")
+    assert "shop-web: replaced: env" in dry
+    assert ids() == before
+    result = vmctl("up", path)
+    assert "shop-web: replaced: env" in result.err
+    assert "shop-db is unchanged" in result.err
+    after = ids()
+    assert after["shop-db"] == before["shop-db"]
+    assert after["shop-web"] != before["shop-web"]
+    ok("stop", "shop")
+    assert {row["status"] for row in rows("shop").values()} == {"exited"}
+    ok("start", path)
+    assert rows("shop")["shop-db"]["status"] == "running"
+    ok("down", "shop")
+    assert instance.names() == []
+    assert record.names() == []
+    assert ok("down", path) == ""
+
+
+def test_scale_and_orphans(folder):
+    path = write(folder, "services: {web: {image: tiny, command: sleep 3600}, old: {image: tiny, command: sleep 3600}}")
+    ok("up", path)
+    ok("scale", "shop", "web=3")
+    assert sorted(rows("shop")) == ["shop-old", "shop-web", "shop-web-2", "shop-web-3"]
+    write(folder, "services: {web: {image: tiny, command: sleep 3600}}")
+    result = vmctl("up", path)
+    assert "shop-old: the file has no such service any more" in result.err
+    assert sorted(rows("shop")) == ["shop-old", "shop-web"]
+    ok("up", path, "--remove-orphans")
+    assert sorted(rows("shop")) == ["shop-web"]
+
+
+FAILING = """
+services:
+  bad: {image: tiny, command: [sh, -c, "echo the reason; exit 3"]}
+  good: {image: tiny, command: sleep 3600}
+  web: {image: tiny, command: sleep 3600, depends_on: {bad: completed}}
+"""
+
+
+def test_a_service_that_fails_is_named_with_its_last_lines(folder):
+    path = write(folder, FAILING)
+    err = vmctl("up", path).err
+    assert "vmctl: shop-bad ended with 3, and others wait until it ends with 0" in err
+    assert "shop-bad | the reason" in err
+    assert "shop-web: not started" in err
+    assert instance.names() == []
+    assert record.names() == []
+    assert vmctl("up", path, "--keep").code == 125
+    assert {name: row["status"] for name, row in rows("shop").items()} == {"shop-bad": "exited", "shop-good": "running"}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("{a: {image: tiny, depends_on: [b]}, b: {image: tiny, depends_on: [a]}}", "wait for each other: "),
+        ("{a: {image: tiny, volumes: ['./none:/x']}}", "shop.yaml:1: service a: volumes[0]: "),
+        ("{a: {image: none}}", "there is no image none"),
+        ("{a: {image: tiny, imgae: x}}", "shop.yaml:1: service a: imgae: the key is unknown"),
+    ],
+)
+def test_mistakes_are_found_before_anything_starts(folder, text, expected):
+    path = write(folder, f"services: {text}")
+    assert expected in refused("up", path)
+    assert instance.names() == []
+    assert record.names() == []
+
+
+def test_the_name_of_another_instance_is_not_taken(folder):
+    ok("run", "-d", "--name", "shop-web", "tiny", "--", "sleep", "3600")
+    path = write(folder, "services: {web: {image: tiny}}")
+    assert "the name shop-web is taken by another instance" in refused("up", path)
+    ok("down", path)
+    assert rows()["shop-web"]["status"] == "running"
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize("pause_s", [0.15, 0.4, 0.8])
+def test_down_removes_what_a_killed_up_has_left(folder, pause_s):
+    services = "".join(f"  s{n}: {{image: tiny, command: sleep 3600, depends_on: [s{n - 1}]}}\n" for n in range(1, 6))
+    path = write(folder, f"services:\n  s0: {{image: tiny, command: sleep 3600}}\n{services}")
+    process = subprocess.Popen([VMCTL, "up", path], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    time.sleep(pause_s)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    ok("down", "shop") if "shop" in record.names() else None
+    assert instance.names() == []
+    assert record.names() == []
+
+
+def test_the_stack_of_a_folder_needs_no_name(folder):
+    write(
+        folder,
+        "name: mine\nservices: {web: {image: tiny, command: [sh, -c, 'echo hello; sleep 3600']}}",
+        "compose.yaml",
+    )
+    write(folder, "services: {web: {environment: {A: b}}}", "compose.override.yaml")
+    assert ok("up") == "mine-web\n"
+    assert ok("exec", "mine-web", "--", "sh", "-c", "echo $A") == "b\n"
+    wait_for(lambda: "hello" in ok("compose", "logs", "web"))
+    assert ok("compose", "ps", "-q") == "mine-web\n"
+    assert ok("stop") == "mine-web\n"
+    assert ok("compose", "-f", "compose.yaml", "up", "-d") == "mine-web\n"
+    assert ok("down") == "mine-web\n"
+
+
+def test_a_workload_file_is_still_one(folder):
+    path = write(folder, "image: tiny\ncommand: [sleep, '3600']\n")
+    assert ok("up", path) == "shop\n"
+    assert "it has no service web" in refused("up", path, "web")
+    assert ok("down", path) == "shop\n"
+    assert "required: SPEC" in refused("up")
+
+
+def test_logs_of_a_stack_have_colours_on_a_terminal_only(folder):
+    path = write(folder, "services: {a: {image: tiny, command: echo one}, bb: {image: tiny, command: echo two}}")
+    ok("up", path)
+    assert sorted(ok("logs", "shop").splitlines()) == ["shop-a  | one", "shop-bb | two"]
+    _, shown = Terminal("logs", "shop").end()
+    assert "\x1b[36mshop-a  | \x1b[0mone" in shown
+    assert "\x1b[33mshop-bb | \x1b[0mtwo" in shown
+
+
+def test_settings_of_the_kernel_and_hosts(folder):
+    text = "services: {a: {image: tiny, sysctls: {net.core.somaxconn: 512}, extra_hosts: ['out.test:192.0.2.7'], "
+    path = write(folder, text + "command: [sh, -c, 'cat /proc/sys/net/core/somaxconn; grep out.test /etc/hosts']}}")
+    ok("up", path)
+    wait_for(lambda: ok("logs", "shop-a") == "512\n192.0.2.7\tout.test\n")
+    assert os.path.exists(path)
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ("kernel.panic: 1", "kernel.panic belongs to the whole host"),
+        ("net.x/../../../kernel.panic: 1", "expected a name such as net.core.somaxconn"),
+        ("net..x: 1", "expected a name such as net.core.somaxconn"),
+    ],
+)
+def test_settings_of_the_host_cannot_be_changed(folder, setting, expected):
+    path = write(folder, f"services: {{a: {{image: tiny, sysctls: {{'{setting.partition(':')[0]}': 1}}}}}}")
+    assert expected in refused("up", path)
