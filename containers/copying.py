@@ -1,8 +1,8 @@
 """Copy files out of a container and into it, from inside of its root and with no more rights than its own root.
 
-The process that does it is a copy of vmctl that has entered the container's mount namespace and user namespace. All paths
-are resolved there, so a link leads to nothing but files of the container, also if it was exchanged just now. It does not
-enter the PID namespace: no process inside sees it, can signal it or look into it (its memory is vmctl's).
+The process that does it is a copy of vmctl that has entered the mount namespace and the user namespace of it. All paths
+are resolved there, so a link leads to nothing but files of the container, even if it was exchanged just now. It does
+not enter the PID namespace: no process inside sees it, can signal it or look into it (its memory is vmctl's).
 
 A container that does not run has no namespaces. Its root is then mounted in a mount namespace of this process, which
 ends with it, and entered in the same way.

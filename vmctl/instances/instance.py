@@ -44,7 +44,6 @@ STATE = "state.jsonl"  # a line per change; the last whole line counts
 STATE_BYTES = 1 << 16  # how much of its end is read
 WORKLOAD = "workload.json"
 
-
 # keys of vmctl 0.1 -> keys now
 _OLD_KEYS = {"keeper_pid": "supervisor_pid", "extra": "own"}
 _OLD_START = "keeper_start"  # in `extra`
