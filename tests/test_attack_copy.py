@@ -61,7 +61,7 @@ def test_exchanged_links_inside(caller, cell, folder, canary):
         file.write("overwritten")
     subprocess.run(["chown", "-R", f"{caller.uid}:{caller.uid}", put], check=True)
     copied = 0
-    for number in range(12):
+    for number in range(6):
         copied += caller.vmctl("cp", f"{cell.name}:/srv", os.path.join(folder, f"out{number}")).code == 0
         caller.vmctl("cp", f"{cell.name}:/srv/d/.", os.path.join(folder, f"in{number}"))
         caller.vmctl("cp", os.path.join(put, "."), f"{cell.name}:/srv/d")
