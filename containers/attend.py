@@ -25,15 +25,14 @@ class Connection:
     """The streams of one attached process. `streams` are those that it gets; a context manager that closes ours.
 
     The caller's own streams are handed over only if they give nothing but their bytes; pipes of ours replace the
-    others. With `tty` a terminal replaces all of them, once it is known.
+    others.
     """
 
-    def __init__(self, caller: Streams, *, tty: bool) -> None:
+    def __init__(self, caller: Streams) -> None:
         self.streams = caller
         self._relay: Relay | None = None
         self._handed_over: set[int] = set()
-        self._master: int | None = None
-        if not tty and not all(map(only_bytes, caller)):
+        if not all(map(only_bytes, caller)):
             self._replace(caller)
 
     def _replace(self, caller: Streams) -> None:
@@ -64,14 +63,10 @@ class Connection:
         self._handed_over.add(write)
         return write
 
-    def started(self, master: int | None) -> None:
-        """Close what only the workload has to have; with the master of its terminal, that replaces the streams."""
-        self._close_handed_over()
-        if master is not None:
-            from vmctl.linux.relay import Feed, Relay
-
-            self._relay = Relay({master: 1}, Feed(0, master, end=b"\x04"))  # Ctrl-D: the line discipline's end of file
-            self._master = master
+    def started(self) -> None:
+        """Close what only the workload has to have."""
+        while self._handed_over:
+            os.close(self._handed_over.pop())
 
     def attend(self, pid: int, send: Callable[[int], object] | None) -> int:
         """Wait for the end of the workload, our child, and return its wait status.
@@ -80,13 +75,7 @@ class Connection:
         """
         with ExitStack() as stack:
             if send is not None:
-                stack.enter_context(signals_to(partial(_pass_on, pid, send)))
-            if self._master is not None:
-                from vmctl.linux import terminal
-
-                stack.enter_context(terminal.raw(0))
-                stack.enter_context(terminal.resized(partial(terminal.copy_size, self._master)))
-                terminal.copy_size(self._master)
+                stack.enter_context(signals_to(partial(pass_on, pid, send)))
             if self._relay is not None:
                 self._relay.run(pid)
             os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # until the handlers are gone nobody else gets its pid
@@ -94,13 +83,9 @@ class Connection:
 
     def close(self) -> None:
         """Close the descriptors; repeatable."""
-        self._close_handed_over()
+        self.started()
         if self._relay is not None:
             self._relay.close()
-
-    def _close_handed_over(self) -> None:
-        while self._handed_over:
-            os.close(self._handed_over.pop())
 
     def __enter__(self) -> Connection:
         return self
@@ -109,7 +94,7 @@ class Connection:
         self.close()
 
 
-def _pass_on(pid: int, send: Callable[[int], object], signum: int) -> None:
+def pass_on(pid: int, send: Callable[[int], object], signum: int) -> None:
     """Pass a signal on to a child, which leads a process group."""
     # a process of another user, which a set-uid program of the workload has become, may refuse our signals
     with suppress(ProcessLookupError, PermissionError):

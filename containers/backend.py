@@ -72,14 +72,15 @@ class ContainerBackend(HasFootprint, HasWritable, HasReads, HasOomKills, HasPaus
         from containers import preparation
         from containers.start import ContainerStart
 
-        if attachment is None:
+        if attachment is None or attachment.tty:
             from containers import supervisor  # noqa: F401
             from vmctl.linux import events  # noqa: F401
 
             make_room(inst)
-        elif attachment.tty:
+        tty = inst.work.tty and (attachment is None or attachment.tty)
+        if tty:
             from containers import terminals  # noqa: F401
-        launch = preparation.prepare(inst, namespaced=self.namespaced, tty=attachment is not None and attachment.tty)
+        launch = preparation.prepare(inst, namespaced=self.namespaced, tty=tty)
         return ContainerStart(inst, launch, attachment)
 
     def watch(self, inst: Instance) -> ContainerWatch:
@@ -179,5 +180,5 @@ class HostBackend(ContainerBackend):
     """A plain process of the host in the image's root directory, without namespaces: the baseline."""
 
     mode = "host"
-    features = Features(volumes=True)
+    features = Features(volumes=True, tty=True)
     namespaced = False

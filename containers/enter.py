@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack
 from functools import partial
 
 from containers import identity, imagepath
@@ -25,16 +24,14 @@ if TYPE_CHECKING:
 
 def run(inst: Instance, launch: Launch, command: Command) -> int:
     """Run the command on this process's streams, or on a terminal of the container, and return its exit code."""
-    stdin = 0 if command.stdin else os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-    with ExitStack() as stack:
-        connection = stack.enter_context(Connection(Streams(stdin, 1, 2), tty=command.tty))
-        channel = None
-        if command.tty:
-            from containers.terminals import Channel
+    if command.tty:
+        from containers import parent
 
-            channel = stack.enter_context(Channel())
-        pid, master = spawn(inst, launch, command, connection.streams, channel)
-        connection.started(master)
+        return parent.run(inst, launch, command)
+    stdin = 0 if command.stdin else os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+    with Connection(Streams(stdin, 1, 2)) as connection:
+        pid, _ = spawn(inst, launch, command, connection.streams)
+        connection.started()
         return processes.exit_code(connection.attend(pid, partial(os.kill, pid)))
 
 

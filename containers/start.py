@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import ExitStack, suppress
+from contextlib import nullcontext, suppress
 from time import monotonic_ns
 
 from containers.launch import Launch, Streams, clone
@@ -21,6 +21,8 @@ from vmctl.named import TYPE_CHECKING, NamedTuple
 from vmctl.net import Link
 
 if TYPE_CHECKING:
+    import socket
+    from contextlib import AbstractContextManager
     from typing import Any, NoReturn
 
     from containers.attend import Connection
@@ -35,6 +37,14 @@ class Pipe(NamedTuple):
 
     read: int
     write: int
+
+
+class Ends(NamedTuple):
+    """The supervisor's ends of a workload's streams; -1: it is missing."""
+
+    stdout: int
+    stderr: int
+    stdin: int
 
 
 class Pipes:
@@ -84,22 +94,43 @@ class ContainerStart:
         self.watch: Watch = ContainerWatch(inst)
         self._launch = launch
         self._attachment = attachment
-        self._connection = _connection(launch, attachment) if attachment is not None else None
+        self._connection = None if attachment is None or attachment.tty else _connection(attachment)
+        self._caller: socket.socket | None = None  # of an attached workload with a terminal
         self._open: list[int] = [*launch.volume_trees, *([] if launch.tree is None else [launch.tree])]
 
     def begin(self) -> None:
         """See Start."""
         if self._connection is not None:
-            self._connection.started(_start_attached(self.inst, self._launch, self._connection.streams))
+            _start_attached(self.inst, self._launch, self._connection.streams)
+            self._connection.started()
         else:
-            outputs = _start_detached(self.inst, self._launch)
+            hub = self._listen()
+            outputs = _start_detached(self.inst, self._launch, hub, owned=self._caller is not None)
             self._open += [*outputs.streams, outputs.written]
             self.watch = ContainerWatch(self.inst, outputs)
-        self.inst.state.limits = _limits(self.inst, self._launch.cgroup, kept=self._attachment is None)
+        self.inst.state.limits = _limits(self.inst, self._launch.cgroup, kept=self._connection is None)
+
+    def _listen(self) -> int:
+        """Return a socket for callers, or -1; an owner is connected with it from now on."""
+        if not (self._launch.tty or self.inst.work.stdin_open):
+            return -1
+        from vmctl.attach import hub
+
+        listener = hub.listen(self.inst.run_dir, hub.SOCKET)
+        self._open.append(listener)
+        if self._attachment is not None:
+            from vmctl.attach import front
+
+            self._caller = front.connect(self.inst.run_dir)
+        return listener
 
     def attend(self) -> Exit:
         """See Start."""
         assert self._attachment is not None
+        if self._caller is not None:
+            from vmctl.attach import front
+
+            return front.own(self.watch, self._caller, self._attachment, self._pass_on)
         assert self._connection is not None
         assert self.inst.state.pid is not None
         # with other streams than those of this process, its signals are its own
@@ -116,6 +147,8 @@ class ContainerStart:
         """See Start."""
         if self._connection is not None:
             self._connection.close()
+        if self._caller is not None:
+            self._caller.close()
         while self._open:
             os.close(self._open.pop())
 
@@ -126,10 +159,10 @@ class ContainerStart:
         self.close()
 
 
-def _connection(launch: Launch, attachment: Attachment) -> Connection:
+def _connection(attachment: Attachment) -> Connection:
     from containers.attend import Connection
 
-    return Connection(Streams(*(attachment.streams or (0, 1, 2))), tty=launch.tty)
+    return Connection(Streams(*(attachment.streams or (0, 1, 2))))
 
 
 def _limits(inst: Instance, cgroup: Cgroup, *, kept: bool) -> dict[str, Any]:
@@ -152,15 +185,16 @@ def _limits(inst: Instance, cgroup: Cgroup, *, kept: bool) -> dict[str, Any]:
     return {**cgroup.granted()._asdict(), "disk_bytes": disk_bytes, "log_bytes": log_bytes}
 
 
-def _start_detached(inst: Instance, launch: Launch) -> Outputs:
+def _start_detached(inst: Instance, launch: Launch, listener: int, *, owned: bool) -> Outputs:
     """Start the container below a supervisor and return the descriptors of its output; the caller closes them.
 
+    The supervisor serves callers at the socket `listener`; `owned`: the first is the owner (vmctl/attach/hub.py).
     Marks T1 and T4 and sets `inst.state.pid`. Raises the error that prevented the start.
     """
     with Pipes() as pipes:
         supervisor = os.fork()
         if supervisor == 0:
-            _supervise(inst, launch, pipes)
+            _supervise(inst, launch, pipes, listener, owned=owned)
         if trace.on:
             trace.comment(f"fork: process {supervisor} becomes the supervisor")
         inst.state.supervisor_pid, inst.state.supervisor_start = supervisor, processes.start_time(supervisor)
@@ -171,10 +205,11 @@ def _start_detached(inst: Instance, launch: Launch) -> Outputs:
         if not created:
             raise revive(_read_all(pipes.report.read).partition(b"\n")[2], inst.name)
         _await_exec(inst, launch, int(created[0]), int(created[1]), pipes)
-        return Outputs((os.dup(pipes.stdout.read), os.dup(pipes.stderr.read)), os.dup(pipes.written))
+        streams = () if launch.tty else (os.dup(pipes.stdout.read), os.dup(pipes.stderr.read))
+        return Outputs(streams, os.dup(pipes.written))
 
 
-def _supervise(inst: Instance, launch: Launch, pipes: Pipes) -> NoReturn:
+def _supervise(inst: Instance, launch: Launch, pipes: Pipes, listener: int, *, owned: bool) -> NoReturn:
     """Create the container and become its supervisor."""
     try:
         pipes.close(pipes.recorded.write, pipes.plugged.write, pipes.report.read, pipes.created.read)
@@ -182,67 +217,83 @@ def _supervise(inst: Instance, launch: Launch, pipes: Pipes) -> NoReturn:
             os._exit(0)
         os.setsid()
         os.chdir("/")
-        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-        for pipe in (pipes.stdout, pipes.stderr):
-            os.fchmod(pipe.write, 0o622)  # a workload of any user can open /dev/stdout
-        streams = Streams(null, pipes.stdout.write, pipes.stderr.write)
-        pid = clone(launch, streams, pipes.report.write, pipes.plugged.read)
-        os.write(pipes.created.write, f"{pid} {monotonic_ns()}".encode())
-        pipes.close(pipes.report.write, pipes.stdout.write, pipes.stderr.write)
-        ends = pipes.stdout.read, pipes.stderr.read
+        streams, ends = _streams(launch, pipes, takes_input=listener >= 0)
+        with _channel(launch) as channel:
+            pid = clone(launch, streams, pipes.report.write, pipes.plugged.read, channel)
+            os.write(pipes.created.write, f"{pid} {monotonic_ns()}".encode())
+            pipes.close(pipes.report.write, pipes.stdout.write, pipes.stderr.write)
+            if channel is not None:
+                ends = _ends(channel.receive())
         os.read(pipes.recorded.read, 1)  # wait until vmctl closes it, so that exec below does not delay the container
         from containers.supervisor import become_supervisor  # `prepare` has imported it
 
-        logs = inst.stdout_log, inst.stderr_log
-        become_supervisor(pid, pipes.written, *ends, *logs, inst.path(EXIT_FILE), inst.work.logs.size_bytes)
+        logs, log_bytes = (inst.stdout_log, inst.stderr_log), inst.work.logs.size_bytes
+        served = None if listener < 0 else (listener, ends.stdin, launch.tty, owned)
+        become_supervisor(pid, pipes.written, *ends[:2], *logs, inst.path(EXIT_FILE), log_bytes, served)
     except BaseException as error:
         os.write(pipes.report.write, b"0\n" + describe(error))
     finally:
         os._exit(125)
 
 
-def _start_attached(inst: Instance, launch: Launch, streams: Streams) -> int | None:
-    """Start the container as a child of this process and return its terminal's master, if it has one.
+def _streams(launch: Launch, pipes: Pipes, *, takes_input: bool) -> tuple[Streams, Ends]:
+    """Return the streams of a workload, and the supervisor's ends of them, which a terminal replaces."""
+    stdin, target = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC), -1
+    if takes_input and not launch.tty:
+        stdin, target = os.pipe()
+        os.fchmod(stdin, 0o644)  # a workload of any user can open /dev/stdin
+    for pipe in (pipes.stdout, pipes.stderr):
+        os.fchmod(pipe.write, 0o622)  # and /dev/stdout
+    ends = Ends(pipes.stdout.read, pipes.stderr.read, target)
+    return Streams(stdin, pipes.stdout.write, pipes.stderr.write), ends
+
+
+def _ends(master: int | None) -> Ends:
+    if master is None:  # the workload was not started, and vmctl reads why
+        os._exit(125)
+    return Ends(master, -1, os.dup(master))
+
+
+def _channel(launch: Launch) -> AbstractContextManager[Channel | None]:
+    """Return the way of a terminal from the container, if it gets one."""
+    if not launch.tty:
+        return nullcontext()
+    from containers.terminals import Channel
+
+    return Channel()
+
+
+def _start_attached(inst: Instance, launch: Launch, streams: Streams) -> None:
+    """Start the container as a child of this process.
 
     Marks T1 and T4. Raises the error that prevented the start.
     """
-    with ExitStack() as stack:
-        channel, pipes = None, stack.enter_context(Pipes())
-        if launch.tty:
-            from containers.terminals import Channel
-
-            channel = stack.enter_context(Channel())
-        pid = clone(launch, streams, pipes.report.write, pipes.plugged.read, channel)
+    with Pipes() as pipes:
+        pid = clone(launch, streams, pipes.report.write, pipes.plugged.read)
         created_ns = monotonic_ns()
         pipes.close(pipes.report.write)
         try:
-            return _await_exec(inst, launch, pid, created_ns, pipes, channel)
+            _await_exec(inst, launch, pid, created_ns, pipes)
         except BaseException:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
             raise
 
 
-def _await_exec(
-    inst: Instance, launch: Launch, pid: int, created_ns: int, pipes: Pipes, channel: Channel | None = None
-) -> int | None:
+def _await_exec(inst: Instance, launch: Launch, pid: int, created_ns: int, pipes: Pipes) -> None:
     inst.state.pid, inst.state.pid_start = pid, processes.start_time(pid)
     if launch.links:
         for link in launch.links:
             _plug(inst, link, pid, pipes)
         with suppress(BrokenPipeError):  # the container has exited meanwhile: the reason is read below
             os.write(pipes.plugged.write, b"p")
-    master = channel.receive() if channel is not None else None
     mark, _, error = _read_all(pipes.report.read).partition(b"\n")
     # after clone3 parent and child race: the earlier of them shows that the process exists
     inst.timeline.mark("T1", min(created_ns, int(mark)) if mark else created_ns)
     if error:
-        if master is not None:
-            os.close(master)
         raise revive(error, inst.name)
     if mark:
         inst.timeline.mark("T4", int(mark))
-    return master
 
 
 def _plug(inst: Instance, link: Link, pid: int, pipes: Pipes) -> None:

@@ -15,7 +15,12 @@ from vmctl.logs.logwriter import Log
 
 TYPE_CHECKING = False  # `typing` would be 1 MB more
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import NoReturn
+
+    from vmctl.attach.hub import Hub
+
+    Served = tuple[int, int, bool, bool]
 
 _LAST_READS = 1024
 
@@ -29,8 +34,12 @@ def become_supervisor(
     stderr_log: str,
     exit_file: str,
     log_bytes: int,
+    served: Served | None = None,
 ) -> NoReturn:
     """Turn this process, the parent of `child`, into its supervisor; `stdout` and `stderr` are the child's pipes.
+
+    With a terminal, `stdout` is its master and `stderr` is -1. `served` is, if there can be callers: their socket, our
+    end of the child's input, whether the child has a terminal, and whether the first caller is its owner.
 
     `written` is an eventfd(2); the supervisor writes to it after each write to a log. `log_bytes` is how much of each
     stream is kept.
@@ -38,8 +47,9 @@ def become_supervisor(
     from vmctl.linux.interpreter import become  # the supervisor itself does not need it
 
     numbers = map(str, (child, written, stdout, stderr))
-    arguments = (*numbers, stdout_log, stderr_log, exit_file, str(log_bytes))
-    become("containers.supervisor", (written, stdout, stderr), arguments)
+    arguments = (*numbers, stdout_log, stderr_log, exit_file, str(log_bytes), *(str(int(one)) for one in served or ()))
+    fds = [fd for fd in (written, stdout, stderr, *(served or ())[:2]) if fd >= 0]
+    become("containers.supervisor", fds, arguments)
 
 
 def main(
@@ -51,44 +61,71 @@ def main(
     stderr_log: str,
     exit_file: str,
     log_bytes: str,
+    *served: str,
 ) -> None:
     """Copy both streams to their logs until the child exits, then write `CODE SOURCE` to the exit file."""
     for signum in (_signal.SIGINT, _signal.SIGHUP, _signal.SIGTERM):  # it exits only after its child
         _signal.signal(signum, _signal.SIG_IGN)
     limit = int(log_bytes) // 2  # there are two parts
-    logs = {int(stdout): Log(stdout_log, limit), int(stderr): Log(stderr_log, limit)}
+    logs = {int(stdout): Log(stdout_log, limit)}
+    if int(stderr) >= 0:
+        logs[int(stderr)] = Log(stderr_log, limit)
     pidfd = os.pidfd_open(int(child))
     poller = select.poll()
     for fd in (pidfd, *logs):
         poller.register(fd, select.POLLIN)
+    hub = _hub(poller, int(child), logs, *map(int, served)) if served else None
     madvise.drop_clean_pages()
     while True:
-        ready = [fd for fd, _ in poller.poll()]
-        for fd in logs.keys() & set(ready):
-            if _copy(fd, logs[fd]):
+        ready = dict(poller.poll(None if hub is None else hub.wait_ms()))
+        for fd in logs.keys() & ready.keys():
+            if _copy(fd, logs[fd], hub):
                 os.eventfd_write(int(written), 1)
             else:
                 poller.unregister(fd)
                 del logs[fd]
+        if hub is not None:
+            hub.handle(ready)
         if pidfd in ready:
             break
     for fd, log in logs.items():  # output written just before the end; other processes may keep the pipe open
         os.set_blocking(fd, False)
         for _ in range(_LAST_READS):  # and may write to it without end
-            if not _copy(fd, log):
+            if not _copy(fd, log, hub) or (hub is not None and not hub.room()):
                 break
         log.finish()
     _write_exit(exit_file, os.waitstatus_to_exitcode(os.waitpid(int(child), 0)[1]))
+    if hub is not None:
+        hub.finish()
 
 
-def _copy(source: int, log: Log) -> bool:
+def _hub(
+    poller: select.poll, child: int, outputs: Iterable[int], listener: int, stdin: int, terminal: int, owned: int
+) -> Hub:
+    """Return what serves the callers of the child."""
+    from vmctl.attach import hub, size
+
+    return hub.Hub(
+        poller,
+        listener,
+        stdin,
+        outputs,
+        resize=(lambda *values: size.set_size(stdin, *values)) if terminal else None,
+        hang_up=lambda: os.kill(child, _signal.SIGKILL),
+        owned=bool(owned),
+    )
+
+
+def _copy(source: int, log: Log, hub: Hub | None) -> bool:
     """Copy the available bytes; return False at the end of the stream."""
     try:
         data = os.read(source, 65536)
-    except BlockingIOError:
+    except OSError:  # EAGAIN; EIO: no process has the terminal open any more
         return False
     if data:
         log.write(data)
+        if hub is not None:
+            hub.show(source, data)
     return bool(data)
 
 

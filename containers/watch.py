@@ -27,7 +27,7 @@ _HARMLESS |= {signal.SIGURG, signal.SIGWINCH}
 class Outputs(NamedTuple):
     """The descriptors through which the starting process notices output of a container."""
 
-    streams: tuple[int, int]  # copies of the reading ends of both pipes; polled, never read
+    streams: tuple[int, ...]  # copies of the reading ends of both pipes; polled, never read
     written: int  # eventfd(2) to which the supervisor writes after each write to a log
 
 

@@ -5,7 +5,8 @@ import socket
 
 import pytest
 
-from vmm import frames, recorder
+from vmctl.attach import frames
+from vmm import recorder
 
 MIB = 1 << 20
 

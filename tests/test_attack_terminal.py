@@ -2,9 +2,14 @@
 
 import json
 import os
+import time
 
 import pytest
+from support.as_nobody import as_nobody
 from support.commands import Terminal, ok, refused, vmctl, wait_for
+
+from vmctl.attach import frames, front
+from vmctl.instances import instance
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("own_store")]
 
@@ -100,3 +105,43 @@ def test_terminal_that_is_none(command, tmp_path):
         assert ok("exec", "-T", "fake", "--", "echo", "still") == "still\n"
     finally:
         vmctl("rm", "-f", "fake")
+
+
+def _memory_bytes(pid):
+    with open(f"/proc/{pid}/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.attack(
+    "writes to its terminal without end while a caller of `attach` does not read, so that the host's memory fills",
+    mode="container, vm",
+    who="root",
+)
+@pytest.mark.parametrize("kind", ["container", "vm"])
+def test_output_that_a_caller_does_not_take(kind, tmp_path):
+    path = tmp_path / f"flood-{kind}.yaml"
+    path.write_text(json.dumps({"image": "tiny", "command": ["sh", "-c", "read x; yes"], "tty": True}))
+    ok("up", "-q", "--mode", kind, str(path))
+    try:
+        inst = instance.load(path.stem)
+        with front.connect(inst.run_dir), front.connect(inst.run_dir) as typist:
+            typist.sendall(frames.frame(0, frames.INPUT, b"\n"))
+            wait_for(lambda: os.path.getsize(inst.stdout_log) > 100_000)
+            for _ in range(30):
+                time.sleep(0.1)
+                assert _memory_bytes(inst.state.supervisor_pid) < 40 << 20
+    finally:
+        vmctl("rm", "-f", path.stem)
+
+
+@pytest.mark.attack("as another user of the host, types into the terminal of an instance", mode="container", who="root")
+def test_terminal_of_another_user(own_store, tmp_path):
+    path = tmp_path / "theirs.yaml"
+    path.write_text(json.dumps({"image": "tiny", "network": "none", "command": ["sh"], "tty": True}))
+    os.chmod(own_store, 0o755)
+    ok("up", "-q", str(path))
+    try:
+        folder = instance.load("theirs").run_dir
+        assert as_nobody(lambda: front.connect(folder).fileno()).startswith("PermissionError")
+    finally:
+        vmctl("rm", "-f", "theirs")

@@ -64,7 +64,7 @@ def test_what_is_refused_before_anything_starts(caller, mode):
     assert "--restart: expected no, always" in refused("--restart", "unless-stopped", "tiny", "true")
     assert "cannot run linux/s390x" in refused("--platform", "linux/s390x", "tiny", "true")
     assert "-d and --rm" in refused("-d", "--rm", "tiny", "true")
-    assert "-d and --tty" in refused("-dt", "tiny", "true")
+    assert "-d and --rm" in refused("-dt", "--rm", "tiny", "true")
     assert caller.ok("ps", "-aq") == ""
 
 

@@ -75,7 +75,9 @@ def test_a_large_paste_into_a_workload_that_writes_first():
     """Neither side may wait for the other."""
     script = "stty raw -echo; head -c 300000 /dev/zero | tr '\\0' x; echo ready; head -c 100000 | wc -c"
     terminal = Terminal("run", "-t", "--network", "none", "tiny", "--", "sh", "-c", script)
-    time.sleep(0.5)
+    terminal.read_until(
+        "xxx"
+    )  # before, the terminal is not in raw mode, and a line has at most 4095 bytes (termios(3))
     Thread(target=lambda: [terminal.type("y" * 1000) for _ in range(100)], daemon=True).start()
     code, output = terminal.end()
     assert code == 0

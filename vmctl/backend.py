@@ -9,9 +9,8 @@ A backend records an object in `inst.journal` *before* it makes it. It keeps no 
 start is in the `Start`. It never prints, never exits, and never asks which other backends exist.
 
 Abilities that only some modes have are separate classes (`HasFootprint`, `HasWritable`, `HasReads`, `HasOwnSize`,
-`HasCauses`, `HasOomKills`, `HasPause`, `HasCopy`,
-`HasUsage`, `HasUpdate`);
-`backends.ability` looks for them by type.
+`HasCauses`, `HasConsole`, `HasOomKills`, `HasPause`, `HasCopy`, `HasUsage`, `HasUpdate`); `backends.ability` looks for
+them by type.
 """
 
 from __future__ import annotations
@@ -42,6 +41,12 @@ class Features(NamedTuple):
     own_network: bool = False
     volumes: bool = False
     tty: bool = False
+
+    def problems(self, work: Workload) -> list[Problem]:
+        """Return the problems of a workload that asks for a feature that the mode lacks."""
+        if self.tty or not (work.tty or work.stdin_open):
+            return []
+        return [Problem("tty, stdin_open: this mode has no terminals", "leave them out; `vmctl shell` opens one later")]
 
 
 class Option(NamedTuple):
@@ -76,6 +81,7 @@ class Attachment(NamedTuple):
 
     streams: tuple[int, int, int] | None = None
     tty: bool = False  # the workload gets a new terminal, connected to this process's terminal
+    detach_keys: bytes = b""  # if these are typed, `Start.attend` returns, and the workload runs on
 
 
 class Command(NamedTuple):
@@ -87,6 +93,7 @@ class Command(NamedTuple):
     user: str | None = None
     tty: bool = False
     stdin: bool = True
+    detach_keys: bytes = b""  # if these are typed at its terminal, it runs on (vmctl.attach.session.DetachedError)
 
 
 class Step(NamedTuple):
@@ -144,7 +151,10 @@ class Start(Protocol):
         """Start the workload, mark T1, set `inst.state.pid`, and `inst.state.limits` to the limits in effect."""
 
     def attend(self) -> Exit:
-        """Wait for the end of an attached workload and return how it ended; signals to this process are passed on."""
+        """Wait for the end of an attached workload and return how it ended; signals to this process are passed on.
+
+        If the caller detaches from its terminal, `inst.left` is set, and it runs on.
+        """
 
     def close(self) -> None:
         """Close the descriptors and helpers; repeatable."""
@@ -242,6 +252,16 @@ class HasOwnSize:
 
     def own_size(self, work: Workload) -> Resources:
         """Return the processors and memory that an instance of `work` has, by its own limits or by default."""
+        raise NotImplementedError
+
+
+class HasConsole:
+    """The ability to connect the caller's terminal with the console of an instance."""
+
+    ability = "connect with a console: an instance without a kernel has none"
+
+    def console(self, inst: Instance, keys: bytes) -> bool:
+        """Connect until the instance ends, which returns True, or until the keys are typed, which returns False."""
         raise NotImplementedError
 
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 
 from vmctl import backends, limits, removal
 from vmctl.backend import Attachment, Backend, Command, Exit, HasCauses, ReportedExit, Start
-from vmctl.errors import NotFoundError, StateError, UnavailableError, VmctlError
+from vmctl.errors import NotFoundError, StateError, VmctlError
 from vmctl.instances import instance
 from vmctl.instances.folder import Home, absent, removal_hint
 from vmctl.instances.instance import Instance
@@ -115,19 +115,23 @@ def run(
     mode: str,
     *,
     options: Mapping[str, str] | None = None,
-    tty: bool = False,
+    detach_keys: bytes = b"",
     on_weakened: Callable[[str], None] | None = None,
     keep: bool = False,
-) -> Exit:
+) -> Exit | None:
     """Run a workload on this process's streams, remove it unless `keep` is set, and return how it ended.
 
+    Returns None if the caller has detached from its terminal by these keys, and it runs on.
     `on_weakened` is called with each text about what makes the isolation weaker, and about limits that are too high.
     """
-    with running(work, backends.load(mode, options), Attachment(tty=tty), keep=keep, options=options) as start:
+    attachment = Attachment(tty=work.tty, detach_keys=detach_keys)
+    with running(work, backends.load(mode, options), attachment, keep=keep, options=options) as start:
         if on_weakened:
             for text in (*start.inst.state.weakened, *limits.beyond_host(work)):
                 on_weakened(text)
         result = start.attend()
+        if start.inst.left:
+            return None
         if keep:
             from vmctl import again
 
@@ -149,15 +153,13 @@ def running(
 
     The instance is removed at the end of the block, also after an error, unless `keep` is set.
     """
-    if attachment and attachment.tty and not backend.features.tty:
-        hint = "start the workload with `vmctl up`, then open a terminal with `vmctl shell`"
-        raise UnavailableError(f"--tty is not available in mode {backend.mode}", hint=hint)
     inst = create(work, backend, held=True, options=options)
     try:
         with inst.locked():
             try:
                 with bring_up(inst, backend, attachment, wait=wait) as start:
                     yield start
+                    keep = keep or inst.left
             except BaseException as error:
                 removal.end_failed(inst, backend, error, keep=keep)
                 raise

@@ -13,7 +13,8 @@ LEAST_FILES = 64  # descriptors of a start: twice what a container needs (setrli
 
 def problems(work: Workload, backend: Backend) -> list[Problem]:
     """Return all problems of running `work` in this mode; changes nothing."""
-    return [*_limit_problems(), *backend.check(work), *_network_problems(work, backend), *_port_problems(work, backend)]
+    of_mode = (*backend.features.problems(work), *backend.check(work))
+    return [*_limit_problems(), *of_mode, *_network_problems(work, backend), *_port_problems(work, backend)]
 
 
 def check(work: Workload, backend: Backend) -> None:

@@ -13,6 +13,7 @@ from vmctl.backend import (
     Features,
     Footprint,
     HasCauses,
+    HasConsole,
     HasCopy,
     HasFootprint,
     HasOomKills,
@@ -54,6 +55,7 @@ class VmBackend(
     HasReads,
     HasOwnSize,
     HasCauses,
+    HasConsole,
     HasOomKills,
     HasPause,
     HasCopy,
@@ -63,7 +65,7 @@ class VmBackend(
     """The backend of mode `vm`."""
 
     mode = "vm"
-    features = Features(own_kernel=True, own_network=True, volumes=True)
+    features = Features(own_kernel=True, own_network=True, volumes=True, tty=True)
     options = OPTIONS
 
     def __init__(self, **options: str) -> None:
@@ -92,7 +94,8 @@ class VmBackend(
         from vmm import preparation
         from vmm.start import GuestStart
 
-        return GuestStart(inst, *preparation.prepare(inst, self.choices), attachment)
+        owned = attachment is not None and attachment.tty
+        return GuestStart(inst, *preparation.prepare(inst, self.choices, owned=owned), attachment)
 
     def watch(self, inst: Instance) -> GuestWatch:
         """See Backend."""
@@ -206,6 +209,12 @@ class VmBackend(
         from vmm import updating
 
         return updating.update(inst, wanted)
+
+    def console(self, inst: Instance, keys: bytes) -> bool:
+        """See HasConsole: the serial console."""
+        from vmm import console
+
+        return console.converse(inst, keys)
 
     def undo(self, inst: Instance, entry: dict[str, Any]) -> None:
         """See Backend. Kind `domain`: kills QEMU at any stage of its start and removes libvirt's files."""

@@ -1,7 +1,7 @@
 """The part of a guest's recorder that connects commands with the guest's agent.
 
 QEMU gives a port one connection, and `vmctl exec` runs many times: so the recorder has that connection, and each
-`vmctl exec` connects to the recorder. It gives each a channel and passes frames on, see vmm/frames.py.
+`vmctl exec` connects to the recorder. It gives each a channel and passes frames on, see vmctl/attach/frames.py.
 
 The guest is hostile: frames are checked, and what one of them sends to a command that does not read is limited by the
 window that both sides know. A guest that ignores it loses that command; so no guest can make the recorder grow.
@@ -13,7 +13,8 @@ import _socket  # `socket` would import `enum` and `selectors`, 1 MB
 import os
 import select
 
-from vmm.frames import (
+from vmctl.attach.frames import (
+    DETACH,
     HEADER_BYTES,
     HELLO,
     LEAVE,
@@ -36,6 +37,7 @@ class _Peer:
 
     def __init__(self, fd: int, channel: int) -> None:
         self.fd, self.channel = fd, channel
+        self.detached = False  # its command runs on without it
         self.arrived, self.waiting = bytearray(), bytearray()
         os.set_blocking(fd, False)
 
@@ -142,17 +144,28 @@ class Broker:
                 client.flush()
             if events & ~select.POLLOUT and not client.receive():
                 raise ConnectionResetError
-            if self._agent is not None and self._ready:
-                for _, kind, payload in take(client.arrived):
-                    self._agent.waiting += frame(client.channel, kind, payload)
-                self._agent.flush()
+            self._pass_on(client)
         except (OSError, ValueError):
             self._leave(client)
 
+    def _pass_on(self, client: _Peer) -> None:
+        """Pass the frames of a command on to the agent. Raises OSError, ValueError."""
+        if self._agent is None or not self._ready:
+            return
+        for _, kind, payload in take(client.arrived):
+            self._agent.waiting += frame(client.channel, kind, payload)
+            client.detached |= kind == DETACH
+        self._agent.flush()
+
     def _leave(self, client: _Peer) -> None:
-        """Forget a command that has gone, and let the agent end it."""
+        """Forget a caller that has gone, and let the agent end its command, unless it has detached."""
+        try:
+            if client.receive():  # it was noticed by what could not be sent
+                self._pass_on(client)
+        except (OSError, ValueError):
+            pass
         self._drop(client)
-        if self._agent is not None and self._ready:
+        if self._agent is not None and self._ready and not client.detached:
             self._agent.waiting += frame(client.channel, LEAVE)
 
     def _drop(self, client: _Peer) -> None:

@@ -135,6 +135,12 @@ def _system_keys(work: Workload, image: Image) -> Iterator[Problem]:
             )
     if work.sysctls:
         yield Problem("sysctls: a system that boots sets them itself", "write a file of /etc/sysctl.d by `files`")
+    for key, given in (("tty", work.tty), ("stdin_open", work.stdin_open)):
+        if given:
+            yield Problem(
+                f"{key}: a system that boots has its own terminals, and its command none",
+                "leave it out; `vmctl console NAME` is its console, `vmctl shell NAME` opens a terminal",
+            )
     if work.read_only:
         yield Problem(
             "read_only: a system that boots has to write to its root", "leave the key out, or set `vm: {boot: direct}`"

@@ -40,7 +40,7 @@ class Machine(NamedTuple):
     layers: tuple[str, ...]  # lowest first
     disk: str  # the writable disk: an ext4 file system, or for a disk image a qcow2 overlay over it
     seed: str
-    console: str
+    console: str  # path of its FIFOs, without .in and .out
     outputs: tuple[tuple[str, str], ...]  # (port name, file) for each stream from the guest
     control: tuple[str, str]  # (port name, FIFO)
     uid: int | None = 0  # QEMU runs as this user of the host; None: as the one who starts it
@@ -207,8 +207,9 @@ def _interface(nic: Nic) -> Element:
 
 
 def _console(path: str) -> Element:
-    element = _element("serial", type="file")
-    element.append(_element("source", path=path, append="off"))
+    """The serial console: QEMU opens both FIFOs, PATH.in and PATH.out, and keeps them open."""
+    element = _element("serial", type="pipe")
+    element.append(_element("source", path=path))
     target = _element("target", type="isa-serial", port="0")
     target.append(_element("model", name="isa-serial"))
     element.append(target)

@@ -8,6 +8,7 @@ import time
 
 from images.store import store
 from images.store.image import Process, process
+from vmctl.attach import session
 from vmctl.backend import Command
 from vmctl.errors import DeadlineError, StateError, VmctlError
 from vmctl.instances.instance import Instance
@@ -34,8 +35,9 @@ def _by_agent(inst: Instance, command: Command, *, tool: bool) -> int:
     flags = agent.flags(tty=command.tty, stdin=command.stdin) + agent.TOOL * tool
     request = agent.request(command.argv, main.env, main.workdir, main.user, flags, terminal.size(0))
     try:
-        return agent.execute(inst.name, files.agent(inst), request, flags, lambda: "network" not in watch.marks(inst))
-    except agent.GoneError as error:
+        boots, keys = (lambda: "network" not in watch.marks(inst)), command.detach_keys
+        return agent.execute(inst.name, files.agent(inst), request, flags, boots, keys)
+    except session.GoneError as error:
         raise _explained(inst, error) from None
 
 

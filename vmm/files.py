@@ -74,6 +74,11 @@ def fifo(home: Home, name: str) -> str:
     return os.path.join(home.run_dir, f"from-{name}")
 
 
+def console(home: Home) -> str:
+    """The FIFOs of the serial console: this path with `.in`, to the guest, and `.out`."""
+    return os.path.join(home.run_dir, "console")
+
+
 def stdin(home: Home) -> str:
     """The socket of an attached workload's standard input, in a folder in which libvirt can make it."""
     return os.path.join(libvirt_root(home), "stdin")

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
+from vmctl.attach import frames
 from vmctl.backend import Command
 from vmctl.console import visible
 from vmctl.copying.child import in_child
@@ -16,7 +17,7 @@ from vmctl.errors import StateError, VmctlError
 from vmctl.instances.instance import Instance
 from vmctl.linux import memory
 from vmctl.spec.units import format_size
-from vmm import boot, files, frames
+from vmm import boot, files
 
 _ANSWER_BYTES = 1 << 16
 _LISTING_BYTES = 1 << 20

@@ -15,7 +15,7 @@ from vmctl.errors import UnavailableError, VmctlError
 from vmctl.instances import places
 from vmctl.instances.folder import Home
 from vmctl.instances.instance import Instance
-from vmctl.linux import processes, usernamespace
+from vmctl.linux import processes, terminal, usernamespace
 from vmctl.linux.cgroups import Cgroup, Limits
 from vmctl.linux.filetree import write_atomic
 from vmctl.spec.workload import Workload
@@ -46,20 +46,20 @@ LOG_BYTES = 1 << 16  # of errors of the file servers, which a guest may cause at
 SYSTEM_STOP_S = 60.0  # services stop one after the other, which takes 5 s in an emulated guest
 
 
-def prepare(inst: Instance, choices: Choices) -> tuple[domain.Machine, Cell | None, Launcher]:
-    """Create disk, seed, tap and cgroup and open libvirt.
+def prepare(inst: Instance, choices: Choices, *, owned: bool = False) -> tuple[domain.Machine, Cell | None, Launcher]:
+    """Create disk, seed, tap and cgroup and open libvirt; `owned`: the first caller of its terminal is its owner.
 
     Return the machine, QEMU's confinement, and the child that can start it.
 
     Raises VmctlError; everything that was made is in the journal.
     """
     try:
-        return _prepare(inst, choices)
+        return _prepare(inst, choices, owned=owned)
     except OSError as error:  # most often a full disk
         raise VmctlError(f"the guest {inst.name} cannot be prepared: {error}") from error
 
 
-def _prepare(inst: Instance, choices: Choices) -> tuple[domain.Machine, Cell | None, Launcher]:
+def _prepare(inst: Instance, choices: Choices, *, owned: bool) -> tuple[domain.Machine, Cell | None, Launcher]:
     work = inst.work
     image = store.lease(inst.image, inst)
     inst.state.image_digest, inst.state.boot = image.digest, boot.kind(image, work)
@@ -84,7 +84,7 @@ def _prepare(inst: Instance, choices: Choices) -> tuple[domain.Machine, Cell | N
         nics = tuple(domain.Nic(link.network.make_tap(link), link.mac, link.mtu) for link in links)
         _make_disk(inst, image)
         seed.write_iso(files.seed(inst), configure.seed_of(work, inst, image, links, configure.keys_of(inst)))
-        _make_ports(inst)
+        _make_ports(inst, owned=owned)
         machine = machine_of(work, inst, image, chosen.name, kernel)._replace(nics=nics)
         if machine.volumes:
             _serve_volumes(inst)
@@ -125,7 +125,8 @@ def _confine(inst: Instance, image: Image, machine: domain.Machine) -> Cell:
     outputs = [path for _, path in machine.outputs]
     shared = [os.path.realpath(path) for path in shared_files(machine, image)]
     confinement.make_readable(shared)
-    own = (machine.disk, files.control(inst), *(path for _, path in machine.volumes))
+    fifos = files.control(inst), f"{machine.console}.in", f"{machine.console}.out"
+    own = (machine.disk, *fifos, *(path for _, path in machine.volumes))
     confinement.hand_over([machine.seed, *own], uid)
     os.makedirs(files.qemu_root(inst), mode=0o700, exist_ok=True)
     return Cell(
@@ -133,7 +134,7 @@ def _confine(inst: Instance, image: Image, machine: domain.Machine) -> Cell:
         root=files.qemu_root(inst),
         read_only=(machine.emulator, machine.seed, *shared_files(machine, image)),
         writable=own,
-        for_libvirt=(machine.console, *outputs, files.libvirt_root(inst), files.capabilities()),
+        for_libvirt=(*outputs, files.libvirt_root(inst), files.capabilities()),
         # shared memory is a file, too
         file_bytes=max(disk.file_bytes(machine.disk, raw=bool(machine.kernel)), shared_memory_bytes(machine)),
         threads=machine.vcpus + confinement.THREADS,
@@ -166,7 +167,7 @@ def machine_of(
         layers=tuple(layer.path for layer in image.stack),
         disk=files.disk(home),
         seed=files.seed(home),
-        console=files.fifo(home, "console"),
+        console=files.console(home),
         outputs=tuple((f"{port}{name}", files.fifo(home, name)) for name in ("marks", "stdout", "stderr")),
         control=(f"{port}control", files.control(home)),
         volumes=tuple((f"volume{number}", files.volume_socket(home, number)) for number in range(len(work.volumes))),
@@ -178,7 +179,10 @@ def machine_of(
     layers = len(machine.layers)
     if kind == boot.DIRECT:
         machine = machine._replace(agent=(f"{port}agent", files.agent_port(home)))
-        return machine._replace(cmdline=guest.kernel_args(layers, read_only=work.read_only))
+        if work.tty or work.stdin_open:
+            machine = machine._replace(stdin=(f"{port}stdin", files.stdin(home)))
+        size = terminal.size(0) if work.tty else None
+        return machine._replace(cmdline=guest.kernel_args(layers, read_only=work.read_only, terminal=size))
     cmdline = guest.system_args(layers, machine.uuid, volumes=bool(work.volumes))
     return machine._replace(cmdline=cmdline, modules=moduledisk.build(kernel))
 
@@ -234,17 +238,17 @@ def _make_cgroup(inst: Instance) -> None:
     Cgroup(inst.cgroup).create(Limits(cpus=inst.work.resources.cpus), inst.directory)
 
 
-def _make_ports(inst: Instance) -> None:
+def _make_ports(inst: Instance, *, owned: bool) -> None:
     """Create the FIFOs and the files of the guest's reports and logs, and start the recorder that fills the files."""
     size_bytes = inst.work.logs.size_bytes
     streams = (
-        (files.fifo(inst, "console"), inst.console_log, size_bytes, False),
+        (f"{files.console(inst)}.out", inst.console_log, size_bytes, False),
         (files.fifo(inst, "marks"), files.marks(inst), watch.MARKS_BYTES, True),
         (files.fifo(inst, "stdout"), inst.stdout_log, size_bytes, False),
         (files.fifo(inst, "stderr"), inst.stderr_log, size_bytes, False),
         *([(files.fifo(inst, "volumes"), files.volumes_log(inst), LOG_BYTES, True)] if inst.work.volumes else []),
     )
-    for path in (files.control(inst), *(fifo for fifo, *_ in streams)):
+    for path in (files.control(inst), f"{files.console(inst)}.in", *(fifo for fifo, *_ in streams)):
         with suppress(FileExistsError):
             os.mkfifo(path, 0o600)
     files.mark_killed(inst, killed=False)
@@ -258,7 +262,11 @@ def _make_ports(inst: Instance) -> None:
         with open(inst.console_log, "a", encoding="ascii") as file:
             file.write(f"\n{watch.AGAIN}\n")
     has_agent = inst.state.boot == boot.DIRECT
-    pid, go = recorder.start(streams, (files.agent(inst), files.agent_port(inst)) if has_agent else None)
+    agent = (files.agent(inst), files.agent_port(inst)) if has_agent else None
+    served, work = None, inst.work
+    if work.tty or work.stdin_open:
+        served = recorder.Served(inst.run_dir, files.stdin(inst), files.control(inst), work.tty, owned)
+    pid, go = recorder.start(streams, agent, served)
     try:
         inst.state.supervisor_pid, inst.state.supervisor_start = pid, processes.start_time(pid)
         inst.journal.record_process(pid, inst.state.supervisor_start, "recorder")

@@ -4,7 +4,8 @@ QEMU could write these files itself, but without a limit, and if it had a limit,
 QEMU writes to FIFOs, and the recorder reads them: of each stream the newest bytes are kept, and of the marks the first
 ones. On a full disk bytes are lost, but the guest runs on.
 
-It also has the connection to the guest's agent, which all commands share: see vmm/broker.py.
+It also has the connection to the guest's agent, which all commands share: see vmm/broker.py. And it serves those who
+are connected with a workload that has a terminal or an open input: see vmctl/attach/hub.py.
 
 It runs as long as QEMU, which it notices by the end of all FIFOs, and has to be small: a bare interpreter that imports
 very little.
@@ -18,6 +19,7 @@ import select
 
 from vmctl.linux import madvise
 from vmctl.logs.logwriter import FirstBytes, Log
+from vmctl.named import NamedTuple
 from vmm import broker
 
 TYPE_CHECKING = False  # `typing` would be 1 MB more
@@ -31,7 +33,19 @@ BLOCK_BYTES = 1 << 16
 Stream = tuple[str, str, int, bool]
 
 
-def start(streams: Sequence[Stream], agent: tuple[str, str] | None = None) -> tuple[int, int]:
+class Served(NamedTuple):
+    """What the recorder needs to serve callers of the workload: its output is that of the third and fourth stream."""
+
+    folder: str  # for the socket
+    stdin: str  # the socket of QEMU's port
+    control: str  # the FIFO to the guest's init
+    terminal: bool
+    owned: bool  # whether the first caller is the owner
+
+
+def start(
+    streams: Sequence[Stream], agent: tuple[str, str] | None = None, served: Served | None = None
+) -> tuple[int, int]:
     """Start a recorder; return its pid and a descriptor.
 
     `agent` is, if the guest has one: the path of a new socket for commands, and that of the socket of QEMU's port.
@@ -41,14 +55,24 @@ def start(streams: Sequence[Stream], agent: tuple[str, str] | None = None) -> tu
     """
     # QEMU can open a FIFO without waiting only if there is a reader; and a reader is one even before its process runs
     fds = [os.open(fifo, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC) for fifo, *_ in streams]
-    sockets = [broker.listen(agent[0])] if agent else []
+    arguments = ["", "", "", "", "", "", ""]
+    sockets = []
+    if agent:
+        sockets.append(broker.listen(agent[0]))
+        arguments[:2] = str(sockets[-1]), agent[1]
+    if served:
+        from vmctl.attach import hub
+
+        sockets.append(hub.listen(served.folder, hub.SOCKET))
+        ways = served.stdin, served.control, "t" * served.terminal, "o" * served.owned
+        arguments[2:] = str(sockets[-1]), *ways
     wait, go = os.pipe()
     pid = os.fork()
     if pid == 0:
         try:
             os.close(go)
             if os.read(wait, 1):
-                _become(fds, streams, [str(sockets[0]), agent[1]] if agent else ["", ""], sockets)
+                _become(fds, streams, arguments, sockets)
         finally:
             os._exit(125)
     for fd in (wait, *fds, *sockets):
@@ -66,8 +90,13 @@ def _become(fds: Sequence[int], streams: Sequence[Stream], arguments: list[str],
     become("vmm.recorder", (*fds, *sockets), arguments)
 
 
-def main(listener: str, port: str, *arguments: str) -> None:
-    """Copy each stream to its file until QEMU has closed all of them, and serve commands at the socket `listener`."""
+def main(
+    listener: str, port: str, callers: str, stdin: str, control: str, terminal: str, owned: str, *arguments: str
+) -> None:
+    """Copy each stream to its file until QEMU has closed all of them, and serve commands at the socket `listener`.
+
+    Serve callers of the workload at the socket `callers`, if there is one.
+    """
     os.umask(0o077)
     for signum in (_signal.SIGINT, _signal.SIGHUP, _signal.SIGTERM):  # it exits only after QEMU
         _signal.signal(signum, _signal.SIG_IGN)
@@ -77,16 +106,28 @@ def main(listener: str, port: str, *arguments: str) -> None:
         logs[int(number)] = FirstBytes(path, int(limit)) if kept == "first" else Log(path, int(limit) // 2)
         poller.register(int(number), select.POLLIN)
     agent = broker.Broker(poller, int(listener), port) if listener else None
+    shown = None
+    if callers:
+        from vmm.shown import Shown
+
+        shown = Shown(poller, int(callers), list(logs)[2:4], stdin, control, terminal=bool(terminal), owned=bool(owned))
     madvise.drop_clean_pages()
     while logs:
-        for fd, events in poller.poll():
+        ready = dict(poller.poll(shown.hub.wait_ms() if shown else None))
+        for fd, events in ready.items():
             if fd not in logs:
-                assert agent is not None
-                agent.handle(fd, events)
+                if agent is not None:
+                    agent.handle(fd, events)  # it ignores those of others
             elif data := os.read(fd, BLOCK_BYTES):
                 logs[fd].write(data)
                 if agent is not None:
                     agent.connect()
+                if shown is not None:
+                    shown.show(fd, data)
             else:  # QEMU, the only writer, has exited
                 poller.unregister(fd)
                 logs.pop(fd).finish()
+        if shown is not None:
+            shown.handle(ready)
+    if shown is not None:
+        shown.hub.finish()

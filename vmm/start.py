@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
+import time
 from contextlib import ExitStack
 
 from vmctl import trace
@@ -23,6 +24,8 @@ from vmm.launcher import Launcher, StartRequest
 if TYPE_CHECKING:
     from typing import Any
 
+_LOOK_S = 0.005  # between two looks whether the workload runs
+
 
 class GuestStart:
     """See vmctl.backend.Start: a prepared guest, and the child process that can start it."""
@@ -37,6 +40,7 @@ class GuestStart:
         self._attachment = attachment
         self._passes = False  # whether signals to this process are passed on
         self._stdin: socket.socket | None = None  # the host's end of the workload's standard input
+        self._caller: socket.socket | None = None  # of an attached workload with a terminal
         if attachment is not None:
             machine = machine._replace(stdin=(f"{files.PORT_PREFIX}stdin", files.stdin(inst)))
         self._machine = machine
@@ -57,15 +61,30 @@ class GuestStart:
         _remember_process(inst, machine.uuid)
         _check_limits(machine, actual)
         inst.state.limits = _limits(inst, actual)
-        if self._attachment is not None:
+        if inst.work.tty or inst.work.stdin_open:
+            self._connect_recorder()
+        elif self._attachment is not None:
             self._stdin = _connect(files.stdin(inst))
         self._launcher.close()
+
+    def _connect_recorder(self) -> None:
+        """Wait until the recorder has the workload's input, as its owner if it is attached with its terminal."""
+        from vmctl.attach import front
+
+        caller = front.connect(self.inst.run_dir)
+        caller.recv(1, socket.MSG_PEEK)  # it greets when it has the input
+        if self._attachment is not None and self._attachment.tty:
+            self._caller = caller
+        else:
+            caller.close()
 
     def attend(self) -> Exit:
         """See Start: copies the workload's output until the guest has powered off; raises if the start fails."""
         from vmm import attend
 
         assert self._attachment is not None
+        if self._caller is not None:
+            return self._converse(self._caller)
         inst, streams = self.inst, self._attachment.streams
         with ExitStack() as passing:
 
@@ -81,6 +100,15 @@ class GuestStart:
             attend.stay((inst.stdout_log, inst.stderr_log), streams or (0, 1, 2), self._stdin, more)
         return self.watch.result() or Exit(EXIT_VMCTL, "vmctl")
 
+    def _converse(self, caller: socket.socket) -> Exit:
+        """Connect the workload's terminal with ours when the workload runs: until then Ctrl-C ends this command."""
+        from vmctl.attach import front
+
+        assert self._attachment is not None
+        while self._is_running() and not watch.takes_signals(self.inst):
+            time.sleep(_LOOK_S)
+        return front.own(self.watch, caller, self._attachment, self._pass_on)
+
     def _pass_on(self, signum: int) -> None:
         """Send a signal that this process has got to the workload; SIGTERM is the request to stop."""
         control.send(self.inst, self.inst.state.stop_signal if signum == signal.SIGTERM else signum)
@@ -93,8 +121,8 @@ class GuestStart:
     def close(self) -> None:
         """See Start."""
         self._launcher.close()
-        if self._stdin is not None:
-            self._stdin.close()
+        for connection in filter(None, (self._stdin, self._caller)):
+            connection.close()
 
     def __enter__(self) -> GuestStart:
         return self

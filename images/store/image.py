@@ -124,7 +124,7 @@ def process(image: Image, work: Workload) -> Process:
         )
     user = work.user or config.user
     userid.check(user)
-    env = {"PATH": DEFAULT_PATH}
+    env = {"PATH": DEFAULT_PATH, **({"TERM": "xterm"} if work.tty else {})}
     env.update(_pair(line) for line in config.env if "=" in line)  # a name alone is not set (environ(7))
     env.update(work.env)
     workdir = posixpath.normpath("/" + (work.workdir or config.workdir).lstrip("/"))

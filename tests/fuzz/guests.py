@@ -1,4 +1,4 @@
-"""What a hostile guest sends to the commands that run in it: frames of its agent (vmm/frames.py)."""
+"""What a hostile guest sends to the commands that run in it: frames of its agent (vmctl/attach/frames.py)."""
 
 import os
 import select
@@ -8,8 +8,9 @@ from types import SimpleNamespace
 
 from fuzz import place
 from fuzz.check import target
+from vmctl.attach import frames, session
 from vmctl.errors import VmctlError
-from vmm import agent, broker, frames
+from vmm import agent, broker
 
 FRAMES = (
     frames.frame(0, frames.HELLO, bytes(frames.NONCE_BYTES)),
@@ -33,13 +34,13 @@ def answers(data):
         theirs.sendall(data)
         theirs.close()
         ours.setblocking(False)
-        session = agent._Session("web", ours, SimpleNamespace(started=False), "if", lambda: False)
-        session._outputs = {kind: agent._Output(null) for kind in session._outputs}
+        command = agent.Session("web", ours, SimpleNamespace(fd=-1), "if", lambda: False)
+        command._outputs = {kind: session.Output(null) for kind in command._outputs}
         with suppress(VmctlError):  # at the latest at the end of the bytes
-            while True:
-                session._receive()
-        assert session._code in (None, *range(256))
-        assert 0 <= session._unread <= session._passed_on <= session._sent
+            while not command._gone:
+                command._receive()
+        assert command._code in (None, *range(256))
+        assert 0 <= command._unread <= command._passed_on <= command._sent
     finally:
         ours.close()
         theirs.close()

@@ -14,7 +14,7 @@ import tempfile
 import textwrap
 
 from support.archives import Layout, blob_name
-from support.commands import VMCTL, Checked, wait_for
+from support.commands import VMCTL, Checked, start, wait_for
 from support.tars import tar_of
 
 from vmctl import paths
@@ -57,6 +57,10 @@ class Caller(Checked):
         """The state root."""
         return paths.state_root()
 
+    def start(self, *words):
+        """Start vmctl with pipes and return the process."""
+        return start(*words)
+
     def stored_bytes(self):
         """Return what is allocated for all that vmctl keeps for this caller."""
         return filetree.allocated_bytes(self.state)
@@ -90,6 +94,9 @@ class UserCaller(Caller):
 
     def vmctl(self, *words, **options):
         return self.user.vmctl(*words, **options)
+
+    def start(self, *words):
+        return self.user.start(*words)
 
 
 def image(caller, name, *entries, without=(), config=None):

@@ -84,13 +84,17 @@ def wait_for(condition, timeout_s=TIMEOUT_S):
 
 
 class Terminal:
-    """The command, or another program, on a pseudo-terminal of 100 columns and 30 lines."""
+    """The command, or another program, on a pseudo-terminal of 100 columns and 30 lines; as root or as a user."""
 
-    def __init__(self, *words, env=None, program=VMCTL):
+    def __init__(self, *words, env=None, program=VMCTL, user=None):
+        words, options = user.command(program, *words) if user else ([program, *words], {"env": os.environ})
+        env = {**options["env"], "TERM": "xterm", **(env or {})}
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
             time.sleep(0.05)  # the size first
-            os.execve(program, [program, *words], {**os.environ, "TERM": "xterm", **(env or {})})
+            for fd in options.get("pass_fds", ()):
+                os.set_inheritable(fd, True)
+            os.execvpe(words[0], words, env)
         self.resize(30, 100)
         self.output = ""
 
@@ -99,6 +103,20 @@ class Terminal:
 
     def type(self, text):
         os.write(self.fd, text.encode())
+
+    def paste(self, data):
+        """Type bytes of any number while output is read."""
+        while data:
+            readable, writable, _ = select.select([self.fd], [self.fd], [], TIMEOUT_S)
+            if readable:
+                self.output += os.read(self.fd, 65536).decode(errors="replace")
+            if writable:
+                data = data[os.write(self.fd, data[:1024]) :]
+
+    def wait_for(self, text, timeout_s=TIMEOUT_S):
+        """Read until `text` appears after what was read before; return the output up to here."""
+        self.output = ""
+        return self.read_until(text, timeout_s)
 
     def read_until(self, text, timeout_s=TIMEOUT_S):
         """Read until `text` appears, or to the end; return all output so far."""

@@ -33,6 +33,8 @@ VERBS = {
     "exec": "run another command in a running instance",
     "shell": "open a shell in a running instance",
     "cp": "copy files between an instance and the host, or a tar from or to a pipe",
+    "attach": "connect with the terminal, or the input and output, of a running workload",
+    "console": "connect with the console of a guest; ctrl-] leaves",
     "logs": "show the output of a workload, or the console of a guest",
     "stop": "stop instances: send SIGTERM, and SIGKILL after a timeout",
     "start": "start instances again that have ended, with their files, and wait until they are ready",
@@ -66,8 +68,8 @@ VERBS = {
 
 # verbs that make, enter or remove namespaces, cgroups and mounts: an ordinary user has these in namespaces of vmctl
 _IN_NAMESPACES = frozenset(
-    "up scale run create exec shell cp start restart stop kill pause unpause rename update stats top rm down inspect "
-    "diff commit prune df bench volume".split()
+    "up scale run create exec shell attach console cp start restart stop kill pause unpause rename update stats top rm "
+    "down inspect diff commit prune df bench volume".split()
 )
 _IMAGES_IN_NAMESPACES = frozenset("build rm prune".split())
 _NETWORKS_IN_NAMESPACES = frozenset("rm prune".split())

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 
 from vmctl import engine
 from vmctl.backend import Command
 from vmctl.cli.run import FLAGS, add_process_flags
+from vmctl.cli.terminals import add_detach_keys, of_terminal
 from vmctl.cli.usual import REST
 from vmctl.errors import SpecError
 from vmctl.instances import instance
@@ -34,6 +36,7 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("-i", "--interactive", action="store_true", help="no effect: stdin is connected anyway")
     parser.add_argument("-T", "--no-tty", action="store_false", dest="tty", help="give the command no terminal")
     parser.add_argument("--no-stdin", action="store_true", help="do not connect stdin with the command")
+    add_detach_keys(parser)
 
 
 def run(args: Namespace) -> int:
@@ -51,7 +54,21 @@ def execute(args: Namespace, words: tuple[str, ...]) -> int:
     work = flags.workload({"name": "exec", "image": "", **document}, FLAGS)  # of these only its rules matter
     given = [*work.env.items()]
     tty = args.tty if args.tty is not None else os.isatty(0) and os.isatty(1)
-    if tty and "TERM" in os.environ:
-        given.insert(0, ("TERM", os.environ["TERM"]))
-    command = Command(words, tuple(given), args.workdir, args.user, tty and not args.no_stdin, not args.no_stdin)
-    return engine.exec_command(instance.load(args.name), command)
+    if tty:
+        given[:0] = of_terminal().items()
+    command = Command(words, tuple(given), args.workdir, args.user, stdin=not args.no_stdin)
+    inst = instance.load(args.name)
+    if not tty or args.no_stdin:
+        return engine.exec_command(inst, command)
+    return _on_terminal(inst, command._replace(tty=True), args.detach_keys)
+
+
+def _on_terminal(inst: instance.Instance, command: Command, pressed: str | None) -> int:
+    from vmctl.attach import keys
+    from vmctl.attach.session import DetachedError
+
+    try:
+        return engine.exec_command(inst, command._replace(detach_keys=keys.parse(pressed)))
+    except DetachedError:
+        print(f"\r\nvmctl: {command.argv[0]} runs on in {inst.name}", file=sys.stderr)
+        return 0

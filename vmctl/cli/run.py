@@ -7,7 +7,7 @@ import sys
 from contextlib import suppress
 
 from vmctl import engine
-from vmctl.cli import modes
+from vmctl.cli import modes, terminals
 from vmctl.cli.usual import REST
 from vmctl.errors import NotFoundError, SpecError
 from vmctl.named import TYPE_CHECKING
@@ -58,8 +58,7 @@ def arguments(parser: ArgumentParser) -> None:
         help="no effect: an instance in the foreground is removed at its end",
     )
     parser.add_argument("--keep", action="store_true", help="keep the instance when it has ended")
-    parser.add_argument("-t", "--tty", action="store_true", help="give the command a terminal")
-    parser.add_argument("-i", "--interactive", action="store_true", help="no effect: stdin is always connected")
+    terminals.add_detach_keys(parser)
 
 
 def add_instance(parser: ArgumentParser, image: str) -> None:
@@ -118,6 +117,13 @@ def _add_process(parser: ArgumentParser) -> None:
         "--read-only", action="store_true", help="read-only root; /run, /tmp and /var/tmp are in memory"
     )
     parser.add_argument("--init", action="store_true", help="run an init as PID 1, which reaps zombies")
+    parser.add_argument("-t", "--tty", action="store_true", help="give the command a terminal")
+    parser.add_argument(
+        "-i",
+        "--interactive",
+        action="store_true",
+        help="keep stdin open for `vmctl attach`; in the foreground it is always connected",
+    )
 
 
 def _add_stop(parser: ArgumentParser) -> None:
@@ -203,7 +209,15 @@ def run(args: Namespace) -> int:
     work = workload(args)
     if args.detach:
         return _detached(args, work)
-    result = engine.run(work, args.mode, options=modes.chosen(args), tty=args.tty, on_weakened=_warn, keep=args.keep)
+    pressed = b""
+    if args.tty:
+        from vmctl.attach import keys
+
+        pressed = keys.parse(args.detach_keys)
+    options = modes.chosen(args)
+    result = engine.run(work, args.mode, options=options, detach_keys=pressed, on_weakened=_warn, keep=args.keep)
+    if result is None:
+        return terminals.left(work.name)
     if result.source == "oom":
         print("vmctl: the workload ran out of memory and was killed by the kernel (OOM)", file=sys.stderr)
     return result.code
@@ -239,11 +253,9 @@ def before(args: Namespace) -> None:
 
 def _detached(args: Namespace, work: Workload) -> int:
     """Start the command in the background and print the name of the instance. Raises SpecError."""
-    if args.tty or args.rm:
-        flag = "--tty" if args.tty else "--rm"
+    if args.rm:
         raise SpecError(
-            f"-d and {flag} cannot be combined yet",
-            hint="leave it out; `vmctl shell NAME` opens a terminal, `vmctl down NAME` removes the instance",
+            "-d and --rm cannot be combined yet", hint="leave it out; `vmctl down NAME` removes the instance"
         )
     inst = engine.up(work, args.mode, options=modes.chosen(args))
     print(inst.name)
@@ -289,7 +301,7 @@ def workload(args: Namespace) -> Workload:
         "image": args.image,
         "command": command or None,
         "entrypoint": None if args.entrypoint is None else list(filter(None, [args.entrypoint])),
-        "env": flags.variables(args.env, args.env_file),
+        "env": {**(terminals.of_terminal() if args.tty else {}), **flags.variables(args.env, args.env_file)},
         "workdir": args.workdir,
         "user": args.user,
         "ports": args.publish,
@@ -299,6 +311,8 @@ def workload(args: Namespace) -> Workload:
         "init": args.init,
         "read_only": args.read_only,
         "restart": args.restart,
+        "tty": args.tty,
+        "stdin_open": args.interactive and getattr(args, "detach", True),
         "hostname": args.hostname,
         "tmpfs": tmpfs,
         "shm_size": args.shm_size,

@@ -6,6 +6,7 @@ import argparse
 
 from vmctl.cli import exec as exec_verb
 from vmctl.cli.run import add_process_flags
+from vmctl.cli.terminals import add_detach_keys
 
 EXAMPLE = "vmctl shell --user root web"
 # bash if the image has it, else sh, which every image with a shell has
@@ -19,6 +20,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "command", nargs=argparse.REMAINDER, metavar="-- CMD", help="command to run (default: a login shell)"
     )
     add_process_flags(parser, "workload")
+    add_detach_keys(parser)
     parser.set_defaults(tty=None, no_stdin=False)
 
 

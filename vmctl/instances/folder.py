@@ -68,6 +68,7 @@ class Folder(Home):
     """
 
     held: int | None = None  # a descriptor with the lock that `locked` takes over
+    left = False  # the command that has started it has detached from it, and it runs on
 
     @contextmanager
     def locked(self, timeout_s: float = LOCK_S) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""Copy bytes between the caller's streams and those of a workload while it runs. See poll(2), pipe(7), pty(7)."""
+"""Copy bytes between the caller's streams and those of a workload while it runs. See poll(2), pipe(7)."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def in_background(source: int) -> bool:
 class Feed:
     """The way of the caller's input to a workload: from `source` to `target`, without ever blocking."""
 
-    def __init__(self, source: int, target: int, *, end: bytes = b"", unread: int | None = None) -> None:
-        """Write `end` to `target` at the end of the input; `target` becomes non-blocking, so it must be ours alone.
+    def __init__(self, source: int, target: int, *, unread: int | None = None) -> None:
+        """`target`, a pipe, becomes non-blocking, so it must be ours alone.
 
         `unread` is the reading end of that pipe, if `source` is a file.
         """
         self.source, self.target, self.unread = source, target, unread
-        self._end, self._rest, self._ended = end, b"", False
+        self._rest, self._ended = b"", False
         self._tty = os.isatty(source)
         os.set_blocking(target, False)
 
@@ -73,7 +73,7 @@ class Feed:
                 return b""
             data = b""  # EIO: the terminal was closed
         self._ended = not data
-        return data or self._end
+        return data
 
     def give_back(self) -> None:
         """Seek a file back to the first byte that the workload has not read: the next program continues there."""
@@ -138,12 +138,9 @@ class Relay:
             with suppress(BlockingIOError):
                 if not self._copy_part(source):
                     self._copied.discard(source)
-        if self._feed is not None and self._feed.target not in self._open:  # closed with the output of its terminal
-            self._feed = None
         if self._feed is not None and not self._feed.copy(events):
             self._feed.give_back()
-            if self._feed.target not in self._targets:  # a terminal has one descriptor for both directions
-                self.close(self._feed.target, self._feed.unread)
+            self.close(self._feed.target, self._feed.unread)
             self._feed = None
 
     def _copy_rest(self) -> None:
@@ -157,19 +154,14 @@ class Relay:
 
     def _copy_part(self, source: int) -> int:
         """Copy the available bytes and return their number, 0 if there will be no more."""
-        try:
-            data = os.read(source, _PART_BYTES)
-        except BlockingIOError:
-            raise
-        except OSError:  # EIO: no process has the terminal open any more
-            return 0
+        data = os.read(source, _PART_BYTES)
         try:
             write_all(self._targets[source], data)
         except OSError as error:
             if error.errno not in NO_READER:
                 what = f"the output could not be written: {error.strerror}"
                 self._error = self._error or OSError(error.errno, what)
-            self.close(source)  # the workload gets SIGPIPE, or SIGHUP from its terminal
+            self.close(source)  # the workload gets SIGPIPE
             return 0
         return len(data)
 

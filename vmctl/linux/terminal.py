@@ -10,10 +10,14 @@ import struct
 import termios
 import tty
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from vmctl.light import signal
 from vmctl.linux import syscalls
+from vmctl.named import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Any
 
 _TIOCSPTLCK, _TIOCGPTPEER = 0x40045431, 0x5441  # asm-generic/ioctls.h; the module termios lacks them
 _DEVPTS_SUPER_MAGIC = 0x1CD1  # linux/magic.h
@@ -30,16 +34,40 @@ def size(fd: int) -> tuple[int, int]:
 
 @contextmanager
 def raw(fd: int) -> Iterator[None]:
-    """Put the terminal into raw mode: every key, also Ctrl-C, is sent to the command in the instance."""
+    """Put the terminal into raw mode: every key, also Ctrl-C, is sent to the command in the instance.
+
+    It is as it was before at the end, and while this process is stopped by SIGTSTP.
+    """
     if not os.isatty(fd):
         yield
         return
     before = termios.tcgetattr(fd)
+
+    def stop(*_: object) -> None:
+        _set(fd, before)
+        signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTSTP)  # returns when this process goes on
+        signal.signal(signal.SIGTSTP, stop)
+
+    def go_on(*_: object) -> None:  # a shell sets modes when it takes the terminal
+        if os.tcgetpgrp(fd) == os.getpgrp():
+            tty.setraw(fd, termios.TCSADRAIN)
+
+    handlers = [
+        (number, signal.signal(number, act)) for number, act in ((signal.SIGTSTP, stop), (signal.SIGCONT, go_on))
+    ]
     try:
-        tty.setraw(fd)
+        tty.setraw(fd, termios.TCSADRAIN)  # what is typed meanwhile is kept
         yield
     finally:
-        termios.tcsetattr(fd, termios.TCSADRAIN, before)
+        for number, handler in handlers:
+            signal.signal(number, handler)
+        _set(fd, before)
+
+
+def _set(fd: int, modes: list[Any]) -> None:
+    with suppress(termios.error):  # it was closed
+        termios.tcsetattr(fd, termios.TCSADRAIN, modes)
 
 
 @contextmanager

@@ -40,6 +40,8 @@ WORKLOAD = {
         "extra_hosts": "more entries of /etc/hosts: `NAME:ADDRESS`",
         "labels": "texts by name, no effect on the workload; `vmctl ps --filter label=NAME=VALUE` finds them",
         "read_only": "true: only volumes, /dev/shm, /run, /tmp and /var/tmp can be written, the last three in memory",
+        "tty": "true: the command gets a terminal, which `vmctl attach` connects with yours",
+        "stdin_open": "true: the input of a command without a terminal stays open, for `vmctl attach`",
         "stop_signal": "signal by which `stop` asks the command to end (default: the image's, or SIGTERM)",
         "stop_timeout": "time before `stop` sends SIGKILL (default: the image's, or 10s; 60s if a system boots)",
     },

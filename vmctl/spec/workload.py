@@ -218,6 +218,8 @@ class Workload(NamedTuple):
     ulimits: tuple[Ulimit, ...] = ()
     sysctls: Mapping[str, str] = {}
     extra_hosts: tuple[str, ...] = ()  # NAME:ADDRESS
+    tty: bool = False
+    stdin_open: bool = False
 
     def joined(self) -> tuple[Joined, ...]:
         """Return the networks of the instance with all aliases, in their order; none if it is `none` or `host`."""

@@ -4,12 +4,14 @@ The interface between host and guest:
 - virtio disks, identified by serial: `layer0` (lowest), `layer1`, ... are the image's EROFS files; `disk` is ext4, for
   the files that the workload writes; `seed` is the NoCloud ISO of vmm/seed.py, the guest's only configuration.
 - virtio-serial ports with the prefix `org.vmctl.`: `marks`, `stdout`, `stderr` from the guest, `control` to the guest,
-  and in an attached run `stdin` to the guest; `agent` in both directions.
+  and `stdin` to the guest in an attached run and for a workload with a terminal or an open input; `agent` in both
+  directions.
 - marks, one per line: `init`, `mounts`, `seed`, `network`, `exec` (the command is executed), `ssh`, and at the end
   `exit CODE workload|signal|oom` or `error CODE TEXT` (nothing was started; CODE is 125, 126 or 127).
-- control, one request per line: `signal NUMBER` for the workload's process, `freeze TOKEN`, `thaw`, `poweroff`.
-- agent: commands that are executed in the workload's root, see vmm/frames.py. The agent (program/agent.c) runs outside
-  of that root, as root.
+- control, one request per line: `signal NUMBER` for the workload's process, `resize COLUMNS LINES` for its terminal,
+  `freeze TOKEN`, `thaw`, `poweroff`.
+- agent: commands that are executed in the workload's root, see vmctl/attach/frames.py. The agent (program/agent.c) runs
+  outside of that root, as root.
 - SSH to root on port 22: the command is a line with the arguments of `launch`, quoted for a shell.
 """
 
@@ -49,9 +51,13 @@ _FILES = {
 }
 
 
-def kernel_args(layers: int, *, read_only: bool = False) -> str:
-    """Return the kernel's command line for a guest with this number of layers; init fails if it finds fewer."""
-    return f"{KERNEL_ARGS} vmctl.layers={layers}{' vmctl.read_only' if read_only else ''}"
+def kernel_args(layers: int, *, read_only: bool = False, terminal: tuple[int, int] | None = None) -> str:
+    """Return the kernel's command line for a guest with this number of layers; init fails if it finds fewer.
+
+    `terminal` has the columns and lines of the workload's terminal, if it gets one.
+    """
+    size = f" vmctl.tty={terminal[0]}:{terminal[1]}" if terminal else ""
+    return f"{KERNEL_ARGS} vmctl.layers={layers}{' vmctl.read_only' if read_only else ''}{size}"
 
 
 def system_args(layers: int, uuid: str, *, volumes: bool = False) -> str:

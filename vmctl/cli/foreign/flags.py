@@ -9,7 +9,6 @@ _LOG = "not yet: `logs: {size: 64M}` in a workload file bounds the log; `vmctl l
 _DNS = "not yet: `files: [{path: /etc/resolv.conf, content: ...}]` in a workload file writes the file"
 _ADDRESS = "not yet: addresses are given automatically; `vmctl ps` shows them"
 _CONTAINER = "`container: {cap_add: [NAME]}` in a workload file; `vmctl spec schema` lists the keys"
-_DETACH_KEYS = "not yet: there is no key to detach; `vmctl run -d IMAGE` starts an instance in the background"
 _FILTER_IMAGES = "`vmctl image ls 'NAME*'` lists images by name"
 
 HEALTH = "not yet: `ready: {http: 8000/}` in a workload file waits for a service; `vmctl spec schema` lists the keys"
@@ -38,7 +37,6 @@ FLAGS = {
         "--cpu-shares": _CPU,
         "--cpuset-cpus": _CPU,
         "--cpuset-mems": _CPU,
-        "--detach-keys": _DETACH_KEYS,
         "--device": "not yet: devices of the host cannot be given to an instance",
         "--device-cgroup-rule": "not yet: devices of the host cannot be given to an instance",
         "--device-read-bps": _IO,
@@ -101,14 +99,13 @@ FLAGS = {
     "exec": {
         "-d": "not yet: `vmctl exec NAME -- sh -c 'COMMAND >/dev/null 2>&1 &'` leaves it in the background",
         "--detach": "not yet: `vmctl exec NAME -- sh -c 'COMMAND >/dev/null 2>&1 &'` leaves it in the background",
-        "--detach-keys": _DETACH_KEYS,
         "--privileged": f"not yet, and it would be no boundary; one capability: {_CONTAINER}",
     },
     "commit": {"--pause": "`--no-pause` lets the workload go on meanwhile"},
     "start": {
-        "-a": "not yet: `vmctl logs -f NAME` follows its output",
-        "--attach": "not yet: `vmctl logs -f NAME` follows its output",
-        "-i": "not yet: `vmctl shell NAME` opens a shell",
+        "-a": "`vmctl attach NAME` after it",
+        "--attach": "`vmctl attach NAME` after it",
+        "-i": "`vmctl attach NAME` after it",
     },
     "logs": {"--details": INSPECT},
     "rm": {
@@ -116,12 +113,8 @@ FLAGS = {
         "--link": "not yet: there are no links between instances",
     },
     "create": {
-        "-a": "`vmctl start NAME` starts it in the background",
-        "--attach": "`vmctl start NAME` starts it in the background",
-        "-i": "leave it out: `vmctl start NAME` starts it in the background",
-        "--interactive": "leave it out: `vmctl start NAME` starts it in the background",
-        "-t": "leave it out: `vmctl shell NAME` opens a terminal",
-        "--tty": "leave it out: `vmctl shell NAME` opens a terminal",
+        "-a": "`vmctl start NAME`, then `vmctl attach NAME`",
+        "--attach": "`vmctl start NAME`, then `vmctl attach NAME`",
         "--rm": "`vmctl down NAME` stops and removes it",
     },
     "update": {

@@ -16,7 +16,6 @@ _PULL = "`vmctl image pull NAME` downloads an image"
 # word or words that come first -> what to type; `net-*` is any word with this beginning
 VERBS = {
     # docker
-    "attach": "`vmctl logs -f NAME` follows its output, `vmctl shell NAME` opens a shell",
     "bake": "`vmctl image build FOLDER` builds one Dockerfile",
     "builder": "`vmctl image build FOLDER` builds, `vmctl image prune` removes the build cache",
     "buildx": "`vmctl image build FOLDER` builds, `vmctl image prune` removes the build cache",
@@ -43,7 +42,6 @@ VERBS = {
     "authenticate": _USERS,
     "clone": "`vmctl commit NAME IMAGE`, then `vmctl run -d --name OTHER IMAGE`",
     "cluster": _SWARM,
-    "console": "`vmctl logs --boot -f NAME` shows the console of a guest, `vmctl shell NAME` opens a shell",
     "copy": f"`vmctl commit NAME IMAGE`, then `vmctl run -d --name OTHER IMAGE`; files: {_COPY}",
     "delete": "`vmctl rm NAME` removes an instance, `vmctl down NAME` also one that runs",
     "disk": "`resources: {disk: 10G}` in a workload file, or `vmctl run --disk 10G IMAGE`",
@@ -139,7 +137,7 @@ VERBS = {
     "shutdown": "`vmctl stop NAME` shuts an instance down",
     "snapshot-*": _SNAPSHOT,
     "sysinfo": "`vmctl doctor` describes the host",
-    "ttyconsole": "`vmctl logs --boot -f NAME` shows the console of a guest",
+    "ttyconsole": "`vmctl console NAME` connects with the console of a guest",
     "undefine": "`vmctl rm NAME` removes an instance",
     "update-device": _DEVICES,
     "uri": "`vmctl doctor` describes the host",

@@ -1,4 +1,5 @@
-/* agent PORT ROOT CGROUP: executes commands for the host inside the workload's root, see vmm/guest/__init__.py.
+/* agent unlock: unlocks the other side of the terminal whose master is standard input, and prints its number.
+ * agent PORT ROOT CGROUP: executes commands for the host inside the workload's root, see vmm/guest/__init__.py.
  *
  * It runs outside that root and waits for frames on a virtio-serial port. One command is one session (sessions.c); all
  * share the port. A frame is written by one write(2), which the kernel's driver takes as a whole or refuses.
@@ -13,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
@@ -134,7 +136,16 @@ static void serve(const struct place *place) {
     }
 }
 
+static int unlock(void) {
+    int zero = 0, number;
+    if (ioctl(0, TIOCSPTLCK, &zero) || ioctl(0, TIOCGPTN, &number))
+        return 1;
+    return printf("%d\n", number) < 0;
+}
+
 int main(int count, char **arguments) {
+    if (count == 2 && !strcmp(arguments[1], "unlock"))
+        return unlock();
     if (count != 4)
         return 2;
     int adjust;

@@ -1,4 +1,4 @@
-/* The frames between the agent and the host, see vmm/frames.py. Numbers are little-endian. */
+/* The frames between the agent and the host, see vmctl/attach/frames.py. Numbers are little-endian. */
 #ifndef FRAMES_H
 #define FRAMES_H
 
@@ -8,7 +8,7 @@
 enum { HEADER_BYTES = 8, PAYLOAD_BYTES = 16384, WINDOW_BYTES = 1 << 18, REQUEST_BYTES = 8 << 20, NONCE_BYTES = 16 };
 
 enum kind { /* from the host */
-    SYNC = 1, REQUEST, START, INPUT, INPUT_END, CREDIT, SIGNAL, RESIZE, STOP_OUTPUT, LEAVE, PING,
+    SYNC = 1, REQUEST, START, INPUT, INPUT_END, CREDIT, SIGNAL, RESIZE, STOP_OUTPUT, LEAVE, PING, DETACH,
     /* to the host */
     HELLO = 32, STARTED, OUTPUT, ERROR_OUTPUT, INPUT_CREDIT, INPUT_GONE, EXIT, FAILURE, PONG
 };

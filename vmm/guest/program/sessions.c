@@ -142,8 +142,10 @@ static void take_output(struct session *session, int stream) {
             shut(fd);
         return;
     }
-    session->credit[stream] -= HEADER_BYTES + bytes; /* so many small frames are not more than a few large ones */
-    send_frame(session->channel, stream ? ERROR_OUTPUT : OUTPUT, part, bytes);
+    if (!session->detached) {
+        session->credit[stream] -= HEADER_BYTES + bytes; /* so many small frames are not more than a few large ones */
+        send_frame(session->channel, stream ? ERROR_OUTPUT : OUTPUT, part, bytes);
+    }
     if (session->ended && (session->drained[stream] += bytes) > REST_BYTES)
         shut(fd);
 }
@@ -243,6 +245,10 @@ void session_frame(const struct place *place, const struct frame *frame) {
             shut(&session->input);
         break;
     case LEAVE: leave(session); break;
+    case DETACH:
+        session->detached = 1;
+        session->credit[0] = session->credit[1] = WINDOW_BYTES; /* what is on the way will not be acknowledged */
+        break;
     case PING: send_frame(session->channel, PONG, NULL, 0); break;
     case RESIZE: {
         struct winsize size = {.ws_col = number, .ws_row = number_in(frame, 1)};

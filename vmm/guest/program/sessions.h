@@ -19,6 +19,7 @@ struct session {
     uint32_t credit[2];   /* bytes that the host can take */
     uint32_t drained[2];  /* bytes read after the end of the command */
     int terminal, gone;   /* gone: the host has left */
+    int detached;         /* the caller has left, and the command runs on: its output is dropped */
     int input_ended;
     int polled;           /* index of its first entry in what is waited for, or -1 */
     uint8_t *pending;     /* input that the command has not taken, a ring */

@@ -1,4 +1,7 @@
-"""The frames that carry commands into a guest: from `vmctl exec` through the recorder and QEMU to the guest's agent.
+"""The frames between a caller and what has the streams of its command: the agent of a guest, or a hub on the host.
+
+To the agent they go from `vmctl exec` through the recorder and QEMU (vmm/broker.py), to a hub through one socket
+(vmctl/attach/hub.py), which knows those of streams, RESIZE, SIGNAL, DETACH and EXIT.
 
 A frame is a header of 8 bytes, little-endian, and a payload: channel (4), kind (1), zero (1), bytes of the payload (2).
 A channel is one command; channel 0 is the connection itself. See vmm/guest/program/frames.h for the other side.
@@ -8,9 +11,10 @@ A channel is one command; channel 0 is the connection itself. See vmm/guest/prog
 - REQUEST frames contain the command (see `vmm.agent.request`), START ends them. The answer is STARTED or FAILURE.
 - INPUT, OUTPUT and ERROR_OUTPUT carry the streams. Of each stream at most WINDOW_BYTES are on the way: the receiver
   returns CREDIT or INPUT_CREDIT for what it has passed on. So a stream that nobody reads stops only itself.
+- DETACH: the caller goes, and what it is connected with runs on. LEAVE: it ends.
 - EXIT has the exit code, and how many bytes of the input were not read.
 
-It has no imports: the recorder is small.
+It has no imports: recorder and supervisor are small.
 """
 
 from __future__ import annotations
@@ -21,7 +25,7 @@ if TYPE_CHECKING:
 
 HEADER_BYTES, PAYLOAD_BYTES, WINDOW_BYTES, NONCE_BYTES = 8, 16384, 1 << 18, 16
 
-SYNC, REQUEST, START, INPUT, INPUT_END, CREDIT, SIGNAL, RESIZE, STOP_OUTPUT, LEAVE, PING = range(1, 12)
+SYNC, REQUEST, START, INPUT, INPUT_END, CREDIT, SIGNAL, RESIZE, STOP_OUTPUT, LEAVE, PING, DETACH = range(1, 13)
 HELLO, STARTED, OUTPUT, ERROR_OUTPUT, INPUT_CREDIT, INPUT_GONE, EXIT, FAILURE, PONG = range(32, 41)
 
 

@@ -1,0 +1,101 @@
+"""A caller at the hub of an instance: its owner, which has started it, or one of those that come later."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable
+from functools import partial
+
+from vmctl.attach import session
+from vmctl.attach.hub import SOCKET
+from vmctl.attach.session import DetachedError, GoneError, LeaveError, Session, Signals
+from vmctl.backend import Attachment, Exit, Watch
+from vmctl.errors import EXIT_VMCTL, StateError
+from vmctl.instances.instance import Instance
+from vmctl.light import signal
+
+END_S = 10.0  # from the end of the connection until the end of the workload is recorded
+
+
+class Caller(Session):
+    """A connection with a hub."""
+
+    def _stop_output(self, stream: int) -> None:
+        self._signals.send(signal.SIGHUP)  # as from a terminal that is closed
+
+
+def connect(folder: str, name: str = SOCKET) -> socket.socket:
+    """Return a connection with the hub at a socket in this folder. Raises OSError."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    place = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        connection.connect(f"/proc/self/fd/{place}/{name}")  # see hub.listen
+    except BaseException:
+        connection.close()
+        raise
+    finally:
+        os.close(place)
+    return connection
+
+
+def own(watch: Watch, connection: socket.socket, attachment: Attachment, send: Callable[[int], object]) -> Exit:
+    """Converse as the owner until the workload has ended, and return how; signals go to `send`.
+
+    If the keys to detach are typed, `inst.left` is set.
+    """
+    inst, signals = watch.inst, Signals(send)
+    caller = Caller(inst.name, connection, signals, "t", attachment.detach_keys)
+    try:
+        return Exit(session.converse(caller, signals, redraw=False), "signal")
+    except DetachedError:
+        inst.left = True
+        return Exit(0, "vmctl")
+    except GoneError:
+        return _ended(watch) or Exit(EXIT_VMCTL, "vmctl")
+
+
+def _ended(watch: Watch) -> Exit | None:
+    deadline_s = time.monotonic() + END_S
+    while watch.alive() and time.monotonic() < deadline_s:
+        time.sleep(0.001)
+    if watch.alive():
+        raise StateError(
+            f"the connection with {watch.inst.name} has ended, but it runs on",
+            hint=f"`vmctl attach {watch.inst.name}` connects again",
+        )
+    watch.observe()
+    return watch.result()
+
+
+def attach(inst: Instance, keys: bytes, send: Callable[[int], object] | None, name: str = SOCKET) -> bool:
+    """Converse with a running instance; return False if the keys to detach were typed, True at its end.
+
+    Signals go to `send`; without it, and SIGHUP in any case, they end this command only, by LeaveError. Raises
+    StateError if there is no hub.
+    """
+    try:
+        connection = connect(inst.run_dir, name)
+    except OSError as error:
+        raise StateError(
+            f"{inst.name} has nothing to connect to: {error.strerror}",
+            hint=f"an earlier vmctl has started it, or its supervisor was killed: `vmctl restart {inst.name}`",
+        ) from None
+    terminal = inst.work.tty or name != SOCKET
+    with connection:
+        signals = Signals(partial(pass_on, send))
+        caller = Caller(inst.name, connection, signals, "t" if terminal else "i", keys)
+        try:
+            raise LeaveError(session.converse(caller, signals, redraw=True))
+        except DetachedError:
+            return False
+        except GoneError:
+            return True
+
+
+def pass_on(send: Callable[[int], object] | None, number: int) -> None:
+    """Pass a signal on, or raise LeaveError."""
+    if send is None or number == signal.SIGHUP:
+        raise LeaveError(128 + number)
+    send(number)

@@ -1,0 +1,31 @@
+"""What verbs have in common that connect the caller's terminal."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from vmctl.named import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser
+
+
+def add_detach_keys(parser: ArgumentParser) -> None:
+    """Add --detach-keys."""
+    parser.add_argument(
+        "--detach-keys",
+        metavar="KEYS",
+        help="keys that leave the terminal and let the command run on (default: ctrl-p,ctrl-q; none: no keys)",
+    )
+
+
+def of_terminal() -> dict[str, str]:
+    """Return the variables that describe the caller's terminal to a command on a terminal."""
+    return {name: os.environ[name] for name in ("TERM", "COLORTERM") if os.environ.get(name)}
+
+
+def left(name: str) -> int:
+    """Say that an instance runs on without its caller, and return the exit code."""
+    print(f"\r\nvmctl: {name} runs on; `vmctl attach {name}` connects again", file=sys.stderr)
+    return 0
