@@ -1,6 +1,7 @@
 """Containers and guests of root and of an ordinary user find each other by name, in networks that the user has made."""
 
 import json
+import pathlib
 from contextlib import ExitStack
 
 import pytest
@@ -28,7 +29,7 @@ class Service(Cell):
 @pytest.fixture(scope="module")
 def shop(caller):
     """A container in one network, a guest in two, and a container in the other one, in a state root of the caller."""
-    view = host_view(caller.state)
+    view = host_view(pathlib.Path(caller.state))
     with ExitStack() as stack:
         for name in ("shop", "stock"):
             stack.callback(caller.vmctl, "network", "rm", name)
@@ -45,7 +46,7 @@ def shop(caller):
         cellar = start("container", "cellar", network="stock")
         yield db, web, cellar
     assert caller.ok("network", "ls", "-q").split() == ["bridge"]
-    assert host_view(caller.state) == view
+    assert host_view(pathlib.Path(caller.state)) == view
 
 
 def test_each_finds_the_others_by_name_and_alias(shop):
