@@ -28,7 +28,7 @@ STACK = """
 services:
   web:
     image: python
-    depends_on: {{db: {{condition: service_healthy}}}}
+    depends_on: {{db: ready}}
     environment: {{DB_HOST: db, DB_PORT: 5432, GREETING: database, PYTHONUNBUFFERED: "1"}}
     ports: ["127.0.0.1:{port}:8000"]
     ready: {{tcp: 8000, timeout: 300s}}
@@ -42,7 +42,7 @@ services:
     resources: {{memory: 512M}}
     expose: ["5432"]
     volumes: ["records:/var/lib/postgresql/15/main"]
-    healthcheck: {{test: [CMD, pg_isready, --quiet], interval: 2s, timeout: 60s, retries: 100, start_period: 1s}}
+    ready: {{tcp: 5432, timeout: 300s}}
 volumes: {{records: }}
 """
 

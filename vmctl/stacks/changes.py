@@ -12,6 +12,9 @@ from vmctl.spec.workload import Workload
 Kind = Literal["create", "replace", "start", "keep", "remove"]
 
 
+RUNNING = ("running", "restarting", "paused")
+
+
 class Wanted(NamedTuple):
     """An instance that a stack should have."""
 
@@ -70,11 +73,11 @@ def _change(wanted: Wanted, there: Present | None, digest_of: Callable[[str], st
     if there is None:
         return Change(name, "create", wanted.service, (), wanted)
     reasons = tuple(differences(wanted, there, digest_of)) or (("as asked",) if replace else ())
-    if there.status not in ("running", "exited") and not reasons:
+    if there.status not in (*RUNNING, "exited") and not reasons:
         reasons = (f"its last start has {'failed' if there.status == 'failed' else 'not been finished'}",)
     if reasons:
         return Change(name, "replace", wanted.service, reasons, wanted)
-    done = there.status == "running" or (wanted.once and there.inst.state.exit_code == 0)
+    done = there.status in RUNNING or (wanted.once and there.inst.state.exit_code == 0)
     return Change(name, "keep" if done else "start", wanted.service, (), wanted)
 
 
