@@ -8,6 +8,7 @@ import time
 
 import pytest
 from support.commands import VMCTL, Terminal, ok, refused, vmctl, wait_for
+from support.ordinary_user import OrdinaryUser
 
 from vmctl.instances import instance
 from vmctl.stacks import record
@@ -213,3 +214,58 @@ def test_settings_of_the_kernel_and_hosts(folder):
 def test_settings_of_the_host_cannot_be_changed(folder, setting, expected):
     path = write(folder, f"services: {{a: {{image: tiny, sysctls: {{'{setting.partition(':')[0]}': 1}}}}}}")
     assert expected in refused("up", path)
+
+
+def test_an_ordinary_user_has_stacks():
+    with OrdinaryUser() as user:
+        user.give_image()
+        path = user.write("shop.yaml", STACK)
+        assert user.ok("up", path).split() == ["shop-once", "shop-db", "shop-web"]
+        wait_for(lambda: "records\nasked" in user.ok("logs", "shop-web"))
+        user.write("shop.yaml", STACK.replace('A: "1"', 'A: "2"'))
+        result = user.vmctl("up", path)
+        assert "shop-web: replaced: env" in result.err
+        assert "shop-db is unchanged" in result.err
+        assert user.ok("scale", "shop", "web=2").split()[-2:] == ["shop-web", "shop-web-2"]
+        user.ok("down", "shop")
+        assert user.ok("ps", "-aq") == ""
+        assert user.ok("network", "ls", "-q") == "bridge\n"
+
+
+NETWORKS = """
+services:
+  edge:
+    image: tiny
+    container_name: my-edge
+    command: sleep 3600
+    networks: [front]
+    depends_on: {app: ready}
+  app:
+    image: tiny
+    command: [sh, -c, "echo app >/srv/index.html; exec httpd -f -p 8000 -h /srv"]
+    ready: {tcp: 8000}
+    networks: {front: {aliases: [app.lan], ipv4_address: 10.88.97.10}, back: }
+  store:
+    image: tiny
+    command: [sh, -c, "echo store >/srv/index.html; exec httpd -f -p 8000 -h /srv"]
+    ready: {tcp: 8000}
+    networks: {back: {aliases: [records]}}
+  alone: {image: tiny, command: sleep 3600, network_mode: none}
+networks:
+  front: {ipam: {config: [{subnet: 10.88.97.0/24}]}}
+  back: {internal: true}
+"""
+
+
+def test_services_reach_only_those_of_their_networks(folder):
+    ok("up", write(folder, NETWORKS))
+    for name in ("app", "app.lan", "10.88.97.10"):
+        assert ok("exec", "my-edge", "--", "wget", "-qO-", f"http://{name}:8000/") == "app\n"
+    for name in ("store", "records"):
+        assert ok("exec", "shop-app", "--", "wget", "-qO-", f"http://{name}:8000/") == "store\n"
+    assert "bad address" in vmctl("exec", "my-edge", "--", "wget", "-qO-", "http://store:8000/").err
+    address = instance.load("shop-store").state.address
+    assert vmctl("exec", "my-edge", "--", "nc", "-w", "2", address, "8000").code != 0
+    assert ok("exec", "shop-alone", "--", "ls", "/sys/class/net") == "lo\n"
+    ok("down", "shop")
+    assert ok("network", "ls", "-q") == "bridge\n"
