@@ -97,7 +97,7 @@ def test_what_is_left_switched_on(output, undone, part_bytes):
 def test_attach(seat):
     """Size, colours, UTF-8, signals and jobs; the state of the shell stays when its caller leaves."""
     terminal = seat.attach()
-    assert "30 100" in seat.say(terminal, "stty size")
+    wait_for(lambda: "30 100" in seat.say(terminal, "stty size"))  # the size of a guest takes another way than keys
     terminal.resize(44, 133)
     wait_for(lambda: "44 133" in seat.say(terminal, "stty size"))
     assert "xterm" in seat.say(terminal, "kept=42; echo $TERM; tty")
@@ -245,16 +245,23 @@ def test_tmux(seat, tmp_path):
     def shows(text):
         wait_for(lambda: text in run("capture-pane", "-p"))
 
+    def has_size(text):
+        def asked():
+            run("send-keys", "stty size", "Enter")
+            time.sleep(0.2)
+            return text in run("capture-pane", "-p")
+
+        wait_for(asked)
+
     run(
         "new-session", "-d", "-x", "90", "-y", "20", " ".join([*words, "attach", seat.name]) + "; echo left; sleep 1000"
     )
     try:
-        run("send-keys", "clear; stty size; printf '\\303\\274\\342\\202\\254\\n'", "Enter")
-        shows("20 90")
+        run("send-keys", "clear; printf '\\303\\274\\342\\202\\254\\n'", "Enter")
         shows("ü€")
+        has_size("20 90")
         run("resize-window", "-x", "101", "-y", "33")
-        run("send-keys", "sleep 1; stty size", "Enter")
-        shows("33 101")
+        has_size("33 101")
         run("send-keys", "printf '\\033[?1049h\\033[?25l'; echo inside", "Enter")
         wait_for(lambda: run("display", "-p", "#{alternate_on}#{cursor_flag}") == "10\n")
         run("send-keys", "C-p", "C-q")
