@@ -37,6 +37,8 @@ def test_python_runs(python):
     assert said == "3\n"
     assert ok("run", "python", stdin="print(6 * 7)") == "42\n"
     assert sum(os.stat(layer.path).st_size for layer in python.layers) < 120 << 20
+    script = "python --version && pip --version && python -m venv /v && /v/bin/pip --version"
+    assert "/v/lib/python3" in ok("run", "python", "--", "sh", "-c", script)
 
 
 def test_nothing_of_the_build_or_the_host_is_in_it(view):
