@@ -297,7 +297,7 @@ def test_console(seat):
 def test_the_end_of_the_workload(seat):
     """The last test with this instance: each caller gets its exit code."""
     one, other = seat.attach(), seat.attach()
-    one.type("exit 7\n")
+    one.type("echo $((6*7)); exit 7\n")
     assert one.end()[0] == 7
     assert other.end()[0] == 7
     assert "is not running" in seat.caller.refused("attach", seat.name)
