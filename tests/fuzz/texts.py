@@ -214,7 +214,7 @@ def _apply(variables, state, action):
 )
 def run_mount(data):
     mount = runmounts.read(data.decode(errors="surrogateescape"))
-    Mounting([mount], "/w", {})
+    Mounting([mount], "/w", {"x": b""})
 
 
 @target("onbuild", "RUN make\nCOPY a /b", "ENV A=b", words=DOCKER_WORDS, allowed=(ValueError,))
