@@ -80,7 +80,7 @@ class ContainerBackend(HasFootprint, HasWritable, HasReads, HasOomKills, HasPaus
         tty = inst.work.tty and (attachment is None or attachment.tty)
         if tty:
             from containers import terminals  # noqa: F401
-        launch = preparation.prepare(inst, namespaced=self.namespaced, tty=tty)
+        launch = preparation.prepare(inst, namespaced=self.namespaced, tty=tty, attached=attachment is not None)
         return ContainerStart(inst, launch, attachment)
 
     def watch(self, inst: Instance) -> ContainerWatch:

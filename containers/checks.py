@@ -31,8 +31,6 @@ def problems(work: Workload, *, namespaced: bool) -> Iterator[Problem]:
         yield from _host_keys(work)
     if not namespaced or work.network == "host":
         yield from _taken_ready_port(work)
-    if work.restart.policy != "no":
-        yield Problem(f"restart: {work.restart.policy} is not supported in this mode yet", hint="leave the key out")
     if work.resources.disk_bytes is not None:
         from containers import disk
 

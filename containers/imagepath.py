@@ -119,6 +119,13 @@ def _special(path: str) -> SpecError:
     return SpecError(f"{path} in the image is not an ordinary file")
 
 
+def make_read_only(workdir: str) -> None:
+    """Make the root read-only, but for what is mounted in it; the working directory is created before."""
+    os.close(folder(workdir))
+    flags = syscalls.MS_BIND | syscalls.MS_REMOUNT | syscalls.MS_RDONLY | syscalls.MS_NOSUID | syscalls.MS_NODEV
+    syscalls.mount(None, "/", None, flags)
+
+
 def mount_point(path: str, *, is_folder: bool) -> int:
     """Return a descriptor of a mount point: the existing file or folder, else a new one. Raises SpecError."""
     try:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from containers.terminals import Channel
+    from vmctl.keeping.runs import Keep
     from vmctl.userns import MappingBarrier
 
 NAMESPACES = (
@@ -70,6 +71,8 @@ class Launch(NamedTuple):
     first_id: int | None  # id of the host that is 0 inside; None: no user namespace
     tree: int | None  # descriptor of the root as a detached mount; None: `root` is mounted on the host
     volume_trees: tuple[int, ...]  # the same for the volumes
+    secrets: tuple[Written, ...]  # the path is only the name
+    keep: Keep | None  # what the process that stays with the workload inherits
     tmpfs: tuple[Tmpfs, ...]
     read_only: bool  # the root, once all is in it
     capabilities: int | None  # None: keep all
@@ -142,6 +145,10 @@ def _child(
             barrier.wait()
         enter_root(launch)
         user = identity.find_user(launch.process.user)
+        if launch.secrets:
+            from containers import secretfiles
+
+            secretfiles.attach(launch.secrets, user)
         for file in launch.files:
             _write_file(file)
         if launch.namespaces & syscalls.CLONE_NEWUTS:
@@ -153,7 +160,7 @@ def _child(
         elif launch.namespaces & syscalls.CLONE_NEWNET:
             netlink.apply(netlink.set_up("lo"))
         if launch.read_only:
-            _make_read_only(launch.process.workdir)
+            imagepath.make_read_only(launch.process.workdir)
         argv = (_INIT, "-s", "--", *launch.process.argv) if launch.init else launch.process.argv
         redirect(channel.own_terminal(user.uid) if channel is not None else streams)
         enter_folder(imagepath.folder(launch.process.workdir))
@@ -226,13 +233,6 @@ def enter_root(launch: Launch) -> None:
         _attach(init, _INIT)
         syscalls.mount(None, _INIT, None, syscalls.MS_BIND | syscalls.MS_REMOUNT | syscalls.MS_RDONLY)
     os.umask(0o022)
-
-
-def _make_read_only(workdir: str) -> None:
-    """Make the root read-only, but for what is mounted in it; the working directory is created before."""
-    os.close(imagepath.folder(workdir))
-    flags = syscalls.MS_BIND | syscalls.MS_REMOUNT | syscalls.MS_RDONLY | syscalls.MS_NOSUID | syscalls.MS_NODEV
-    syscalls.mount(None, "/", None, flags)
 
 
 def _attach_root(launch: Launch) -> None:

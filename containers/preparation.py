@@ -16,13 +16,18 @@ from vmctl import net, trace
 from vmctl.errors import UnavailableError
 from vmctl.instances import places
 from vmctl.instances.instance import Instance
+from vmctl.limits import UNLIMITED
 from vmctl.linux import devices, syscalls, usernamespace
 from vmctl.linux.cgroups import Cgroup, Limits
+from vmctl.named import TYPE_CHECKING
 from vmctl.net import Link
 from vmctl.spec.workload import DEFAULT_PIDS, File, Volume, Workload
 
+if TYPE_CHECKING:
+    from vmctl.keeping.runs import Keep
 
-def prepare(inst: Instance, *, namespaced: bool, tty: bool) -> Launch:
+
+def prepare(inst: Instance, *, namespaced: bool, tty: bool, attached: bool) -> Launch:
     """Mount the layers, create the writable layer and the cgroup, reserve the address; return the launch.
 
     Raises errors of vmctl.errors, or OSError. Everything it makes is in the journal.
@@ -34,6 +39,11 @@ def prepare(inst: Instance, *, namespaced: bool, tty: bool) -> Launch:
         from images.layer import volumes
 
         volumes.prepare(inst.work, image, inst, first=not inst.state.starts)
+    inst.state.health = {}
+    if inst.work.health or image.config.healthcheck:
+        from vmctl.keeping import health
+
+        health.record(inst, image.config.healthcheck, attached=attached)
     flags = namespaces(inst.work) if namespaced else 0
     layers = [mounts.mount_layer(layer, inst) for layer in image.stack]
     make_folders(inst, layers[-1])
@@ -45,9 +55,38 @@ def prepare(inst: Instance, *, namespaced: bool, tty: bool) -> Launch:
     cgroup = Cgroup(inst.cgroup)
     inst.journal.record("cgroup", name=inst.cgroup)  # after the objects its processes use: undone before them
     cgroup.create(_enforceable(inst, cgroup), inst.directory)
-    ready = launch(inst.work, image, layers, inst.directory, cgroup, links, flags)._replace(tty=tty)
-    ready = ready._replace(provided=_provided(inst, links, flags))
+    work, secrets = _with_held(inst.work)
+    ready = launch(work, image, layers, inst.directory, cgroup, links, flags)._replace(tty=tty, secrets=secrets)
+    ready = _hiding(ready, inst.work, work)
+    ready = ready._replace(provided=_provided(inst, links, flags), keep=_keep(inst))
     return _with_mounts(inst, ready) if namespaced or ready.volumes else ready
+
+
+def _with_held(work: Workload) -> tuple[Workload, tuple[Written, ...]]:
+    """Return a workload with the variables of its files, and its secrets."""
+    if not (work.secrets or work.env_file):
+        return work, ()
+    from vmctl.keeping import held
+
+    values = held.read(work)
+    secrets = tuple(Written(one.name, values.files[one.name], one.mode) for one in work.secrets)
+    return held.with_variables(work, values), secrets
+
+
+def _hiding(launch: Launch, recorded: Workload, work: Workload) -> Launch:
+    """Return a launch that shows no value of a variable that is not in the record of the workload."""
+    if work is recorded:
+        return launch
+    return launch._replace(process=launch.process._replace(hidden=frozenset(work.env.keys() - recorded.env.keys())))
+
+
+def _keep(inst: Instance) -> Keep | None:
+    work = inst.work
+    if not (work.secrets or work.env_file or inst.state.health or work.restart.policy != "no"):
+        return None
+    from vmctl.keeping import runs
+
+    return runs.keep(inst)
 
 
 def _provided(inst: Instance, links: tuple[Link, ...], flags: int) -> tuple[File, ...]:
@@ -109,7 +148,13 @@ def resume(inst: Instance, *, namespaced: bool) -> Launch:
     first_id = userns.first_id(inst)
     if first_id is None:  # its workload may be of a vmctl in which `host` was the default
         flags &= ~syscalls.CLONE_NEWUSER
-    return launch(inst.work, image, [], inst.directory, Cgroup(inst.cgroup), (), flags)._replace(first_id=first_id)
+    work = inst.work
+    if work.env_file:
+        from vmctl.keeping import held
+
+        work = held.with_variables(work, held.of(inst))
+    ready = launch(work, image, [], inst.directory, Cgroup(inst.cgroup), (), flags)._replace(first_id=first_id)
+    return _hiding(ready, inst.work, work)
 
 
 def launch(
@@ -145,6 +190,8 @@ def launch(
         tmpfs=work.tmpfs,
         read_only=work.read_only,
         volume_trees=(),
+        secrets=(),
+        keep=None,
         seccomp=seccomp.default_filter(capabilities) if filtered and capabilities is not None else b"",
     )
 
@@ -155,6 +202,8 @@ def _load_for_inside(work: Workload) -> None:
         import containers.memory
     if work.ulimits:
         import containers.ulimits
+    if work.secrets:
+        import containers.secretfiles
     if trace.on:
         import containers.traced  # noqa: F401
 
@@ -188,7 +237,7 @@ def _enforceable(inst: Instance, cgroup: Cgroup) -> Limits:
     """Return the limits of an instance without a default that cannot be enforced, which is noted."""
     wanted = limits(inst.work)
     if inst.work.resources.pids is None and "pids" not in cgroup.folders:
-        inst.state.weakened.append("the number of its processes is not limited: this user has no control group for it")
+        inst.state.weakened.append(UNLIMITED)
         return wanted._replace(pids=None)
     return wanted
 

@@ -96,7 +96,9 @@ class ContainerStart:
         self._attachment = attachment
         self._connection = None if attachment is None or attachment.tty else _connection(attachment)
         self._caller: socket.socket | None = None  # of an attached workload with a terminal
-        self._open: list[int] = [*launch.volume_trees, *([] if launch.tree is None else [launch.tree])]
+        held = launch.keep.held if launch.keep is not None else -1
+        mounts = (*launch.volume_trees, -1 if launch.tree is None else launch.tree)
+        self._open: list[int] = [fd for fd in (*mounts, held) if fd >= 0]
 
     def begin(self) -> None:
         """See Start."""
@@ -108,6 +110,10 @@ class ContainerStart:
             outputs = _start_detached(self.inst, self._launch, hub, owned=self._caller is not None)
             self._open += [*outputs.streams, outputs.written]
             self.watch = ContainerWatch(self.inst, outputs)
+        if self._launch.keep is not None and self._launch.keep.held >= 0:
+            from vmctl.keeping import held
+
+            held.record(self.inst, self.inst.state.supervisor_pid or os.getpid(), self._launch.keep.held)
         self.inst.state.limits = _limits(self.inst, self._launch.cgroup, kept=self._connection is None)
 
     def _listen(self) -> int:
@@ -224,12 +230,16 @@ def _supervise(inst: Instance, launch: Launch, pipes: Pipes, listener: int, *, o
             pipes.close(pipes.report.write, pipes.stdout.write, pipes.stderr.write)
             if channel is not None:
                 ends = _ends(channel.receive())
+        if launch.keep is not None:
+            from vmctl.keeping import runs
+
+            runs.hold_back()
         os.read(pipes.recorded.read, 1)  # wait until vmctl closes it, so that exec below does not delay the container
         from containers.supervisor import become_supervisor  # `prepare` has imported it
 
         logs, log_bytes = (inst.stdout_log, inst.stderr_log), inst.work.logs.size_bytes
         served = None if listener < 0 else (listener, ends.stdin, launch.tty, owned)
-        become_supervisor(pid, pipes.written, *ends[:2], *logs, inst.path(EXIT_FILE), log_bytes, served)
+        become_supervisor(pid, pipes.written, *ends[:2], *logs, inst.path(EXIT_FILE), log_bytes, served, launch.keep)
     except BaseException as error:
         os.write(pipes.report.write, b"0\n" + describe(error))
     finally:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from vmctl.attach.hub import Hub
+    from vmctl.keeping.keeper import Keeper
+    from vmctl.keeping.runs import Keep
 
     Served = tuple[int, int, bool, bool]
 
@@ -35,6 +37,7 @@ def become_supervisor(
     exit_file: str,
     log_bytes: int,
     served: Served | None = None,
+    keep: Keep | None = None,
 ) -> NoReturn:
     """Turn this process, the parent of `child`, into its supervisor; `stdout` and `stderr` are the child's pipes.
 
@@ -42,14 +45,15 @@ def become_supervisor(
     end of the child's input, whether the child has a terminal, and whether the first caller is its owner.
 
     `written` is an eventfd(2); the supervisor writes to it after each write to a log. `log_bytes` is how much of each
-    stream is kept.
+    stream is kept. `keep` is what else it inherits: see vmctl/keeping/runs.py.
     """
     from vmctl.linux.interpreter import become  # the supervisor itself does not need it
 
     numbers = map(str, (child, written, stdout, stderr))
     arguments = (*numbers, stdout_log, stderr_log, exit_file, str(log_bytes), *(str(int(one)) for one in served or ()))
     fds = [fd for fd in (written, stdout, stderr, *(served or ())[:2]) if fd >= 0]
-    become("containers.supervisor", fds, arguments)
+    held = [keep.held] if keep is not None and keep.held >= 0 else []
+    become("containers.supervisor", [*fds, *held], arguments, keep.environment if keep is not None else {})
 
 
 def main(
@@ -75,9 +79,12 @@ def main(
     for fd in (pidfd, *logs):
         poller.register(fd, select.POLLIN)
     hub = _hub(poller, int(child), logs, *map(int, served)) if served else None
+    keeper = _keeper(poller)
     madvise.drop_clean_pages()
     while True:
-        ready = dict(poller.poll(None if hub is None else hub.wait_ms()))
+        ready = dict(poller.poll(_wait_ms(hub, keeper)))
+        if keeper is not None:
+            keeper.handle(ready)
         for fd in logs.keys() & ready.keys():
             if _copy(fd, logs[fd], hub):
                 os.eventfd_write(int(written), 1)
@@ -97,6 +104,23 @@ def main(
     _write_exit(exit_file, os.waitstatus_to_exitcode(os.waitpid(int(child), 0)[1]))
     if hub is not None:
         hub.finish()
+    if keeper is not None:
+        keeper.ended()
+
+
+def _keeper(poller: select.poll) -> Keeper | None:
+    """Return what checks and restarts the workload; None if it needs neither."""
+    if "VMCTL_KEEP" not in os.environ:
+        return None
+    from vmctl.keeping.keeper import Keeper
+
+    return Keeper(poller)
+
+
+def _wait_ms(*parts: Hub | Keeper | None) -> float | None:
+    """Return how long to wait for descriptors: as long as each of the parts may wait, None without limit."""
+    limits = [limit for part in parts if part is not None and (limit := part.wait_ms()) is not None]
+    return min(limits) if limits else None
 
 
 def _hub(

@@ -23,6 +23,7 @@ def clone(launch: Launch) -> None:
 def execute(process: Process, user: identity.User, capabilities: int | None, seccomp: bytes) -> None:
     """Trace the execution of a workload."""
     words = ["setpriv", *identity.options(user, capabilities), "env", "-i"]
-    words += [*(f"{name}={value}" for name, value in process.env.items()), *process.argv]
+    words += [f"{name}={'...' if name in process.hidden else value}" for name, value in process.env.items()]
+    words += process.argv
     note = f"the workload, below a seccomp filter of {len(seccomp) // 8} instructions" if seccomp else "the workload"
     trace.step(f"cd {commands.quote(process.workdir)} && exec {commands.join(words)}", note)

@@ -7,6 +7,7 @@ import select
 from contextlib import suppress
 
 from vmctl.backend import Exit
+from vmctl.ends import is_supervised
 from vmctl.instances.instance import Instance
 from vmctl.light import re, signal
 from vmctl.linux import processes
@@ -85,9 +86,7 @@ class ContainerWatch:
         """See Watch."""
         state = self.inst.state
         # the supervisor runs a moment longer, until it has written how the workload ended
-        return processes.alive(state.pid, state.pid_start) or processes.alive(
-            state.supervisor_pid, state.supervisor_start
-        )
+        return processes.alive(state.pid, state.pid_start) or is_supervised(self.inst)
 
     def result(self) -> Exit | None:
         """See Watch."""

@@ -25,19 +25,47 @@ def start(name: str, *, wait: bool = True, progress: engine.Progress | None = No
     except VmctlError as error:
         raise UnreadableError(f"{name}: {error}", hint=removal_hint(name)) from error
     with inst.locked():
-        if engine.status(inst, backend) == "running":
+        if engine.status(inst, backend) in engine.ALIVE:
             return None
-        removal.end_run(inst, backend)  # first: its forwarder has its ports
-        engine.check(inst.work._replace(image=inst.image), backend)
-        inst.forget_run()
-        pausing.forget(inst)
-        inst.save()
+        clear(inst, backend)
         try:
-            engine.bring_up(inst, backend, wait=wait, progress=progress).close()
+            begin(inst, backend, wait=wait, progress=progress)
         except BaseException as error:
             keep(inst, backend, error)
             raise
     return inst
+
+
+def stays_stopped(name: str) -> bool:
+    """Return whether a start at boot leaves an instance out: its user has stopped it, and its policy minds that."""
+    inst = instance.load(name)
+    return inst.work.restart.policy == "unless-stopped" and inst.state.stopped
+
+
+def clear(inst: Instance, backend: Backend) -> None:
+    """Prepare a new run of an instance that has ended. Raises UnavailableError, VmctlError."""
+    removal.end_run(inst, backend)  # first: its forwarder has its ports
+    engine.check(inst.work._replace(image=inst.image), backend)
+
+
+def begin(
+    inst: Instance,
+    backend: Backend,
+    *,
+    wait: bool = False,
+    progress: engine.Progress | None = None,
+    restarts: int = 0,
+    short_runs: int = 0,
+) -> None:
+    """Begin a new run after `clear`; the caller has the lock, and ends a run that fails.
+
+    `restarts` and `short_runs` are those of the state.
+    """
+    inst.forget_run()
+    pausing.forget(inst)
+    inst.state.restarts, inst.state.short_runs = restarts, short_runs
+    inst.save()
+    engine.bring_up(inst, backend, wait=wait, progress=progress).close()
 
 
 def restart(

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 from vmctl import backends, limits, removal
-from vmctl.backend import Attachment, Backend, Command, Exit, HasCauses, ReportedExit, Start
-from vmctl.errors import NotFoundError, StateError, VmctlError
+from vmctl.backend import Attachment, Backend, Command, Exit, Start
+from vmctl.ends import ALIVE as ALIVE
+from vmctl.ends import UNKNOWN as UNKNOWN
+from vmctl.ends import backend_of, ends, save
+from vmctl.ends import record_end as record_end
+from vmctl.ends import status as status
+from vmctl.ends import wait as wait
+from vmctl.errors import NotFoundError, StateError, UnavailableError, VmctlError
 from vmctl.instances import instance
-from vmctl.instances.folder import Home, absent, removal_hint
+from vmctl.instances.folder import Home, removal_hint
 from vmctl.instances.instance import Instance
 from vmctl.light import import_module, signal
 from vmctl.problems import check as check
 from vmctl.problems import problems as problems
 from vmctl.records import UnreadableError
 from vmctl.spec.workload import Workload
-
-UNKNOWN = "unknown"  # the exit source if it is not known how a workload ended
 
 STARTED = "started"  # a phase: the workload runs, and is not waited for so far
 
@@ -139,6 +142,14 @@ def run(
         return result
 
 
+def _refuse_attached(work: Workload) -> None:
+    """Raise UnavailableError for what needs a supervisor, which a workload in the foreground has not."""
+    policy, check = work.restart.policy, work.health
+    if policy != "no" or (check and not check.disable):
+        what = f"restart: {policy}" if policy != "no" else "health"
+        raise UnavailableError(f"{what} is for instances in the background", hint="use -d, or `vmctl up`")
+
+
 @contextmanager
 def running(
     work: Workload,
@@ -153,6 +164,8 @@ def running(
 
     The instance is removed at the end of the block, also after an error, unless `keep` is set.
     """
+    if attachment:
+        _refuse_attached(work)
     inst = create(work, backend, held=True, options=options)
     try:
         with inst.locked():
@@ -170,93 +183,47 @@ def running(
             removal.remove_unlocked(inst, backend)
 
 
-def status(inst: Instance, backend: Backend | None = None) -> str:
-    """Return created, running, exited or failed as the kernel reports it; the exit is recorded when first seen."""
-    backend = backend or _backend(inst)
-    if inst.state.status == "running":
-        watch = backend.watch(inst)
-        if inst.is_of_this_boot() and watch.alive():
-            return "running"
-        result = watch.result() or _oom_killed(inst)
-        inst.state.exit_code = result.code if result else None
-        inst.state.exit_source = result.source if result else UNKNOWN
-        inst.state.exit_reporter = "guest" if isinstance(result, ReportedExit) else "host"
-        inst.state.status = "exited"
-        if result is None and inst.is_of_this_boot() and isinstance(backend, HasCauses):
-            inst.state.status, inst.state.reason = backend.cause(inst)
-        _save(inst)
-    elif inst.state.status == "created" and not (inst.state.waiting or inst.busy()):
-        inst.recall()  # the command that was starting it has finished or was killed
-        return "failed" if inst.state.status == "created" else status(inst, backend)
-    return inst.state.status
-
-
-def _oom_killed(inst: Instance) -> Exit | None:
-    """Return the end of an instance whose own process, such as QEMU, the kernel's OOM killer has ended."""
-    from vmctl.linux.cgroups import Cgroup
-
-    return Exit(128 + signal.SIGKILL, "oom") if Cgroup(inst.cgroup).oom_kills() else None
-
-
-def _save(inst: Instance) -> None:
-    """Record how an instance ended, unless the disk is full: a record that cannot be written stops no ending.
-
-    Raises NotFoundError if the instance has been removed: a new one of its name must not get this state.
-    """
-    with suppress(OSError):
-        if instance.state_of(inst.name).id != inst.id:
-            raise absent(inst.name)
-        inst.save()
-
-
-def wait(inst: Instance, timeout_s: float | None = None) -> Exit | None:
-    """Return how the workload ended, or None if it is still running after `timeout_s`. Raises StateError."""
-    if not _ends(inst, _backend(inst), timeout_s):
-        return None
-    if inst.state.exit_source is None:
-        raise StateError(f"{inst.name} never ran", hint=f"`vmctl rm {inst.name}` removes it")
-    if inst.state.exit_code is None:
-        raise StateError(
-            f"the exit code of {inst.name} is unknown: the process that reports it was killed",
-            hint=f"`vmctl logs {inst.name}` shows its last output",
-        )
-    return Exit(inst.state.exit_code, inst.state.exit_source)
-
-
-def _ends(inst: Instance, backend: Backend, timeout_s: float | None) -> bool:
-    """Wait until the workload has ended; return False if it is still running after `timeout_s`."""
-    deadline = None if timeout_s is None else time.monotonic() + timeout_s
-    while status(inst, backend) in ("running", "created"):
-        if deadline is not None and time.monotonic() > deadline:
-            return False
-        time.sleep(0.005)
-    return True
-
-
 def stop(inst: Instance, timeout_s: float | None = None, signum: int | None = None) -> None:
     """Send a signal to the workload, and SIGKILL after `timeout_s`; the defaults are the instance's."""
-    backend = _backend(inst)
+    backend = backend_of(inst)
     with inst.locked():
-        if status(inst, backend) == "running":
+        found = status(inst, backend)
+        _forbid_restart(inst)
+        if found in ALIVE:
             _stop(inst, backend, timeout_s, signum)
         removal.close_ports(inst)
         removal.forget_names(inst)
+
+
+def _forbid_restart(inst: Instance) -> None:
+    """End the restarts of an instance and save that its user wants it to end; the caller has the lock."""
+    if inst.work.restart.policy != "no":
+        from vmctl.keeping import runs
+
+        runs.forbid(inst)
+        save(inst)
 
 
 def _stop(inst: Instance, backend: Backend, timeout_s: float | None, signum: int | None) -> None:
     inst.timeline.mark("T7")
     _unpause(inst, backend)
     backend.signal(inst, inst.state.stop_signal if signum is None else signum)
-    if not _ends(inst, backend, inst.state.stop_s if timeout_s is None else timeout_s):
+    if not ends(inst, backend, inst.state.stop_s if timeout_s is None else timeout_s):
         backend.signal(inst, signal.SIGKILL)
-        if not _ends(inst, backend, 30.0):
+        if not ends(inst, backend, 30.0):
             raise VmctlError(f"{inst.name} is still running after SIGKILL", hint="`dmesg` may show why")
     inst.timeline.mark("T8")
-    _save(inst)
+    save(inst)
 
 
 def kill(inst: Instance, signum: int) -> None:
     """Send a signal to the workload. Raises StateError if it is not running, or is paused, except for SIGKILL."""
+    if inst.work.restart.policy != "no" and signum in (signal.SIGKILL, inst.state.stop_signal):
+        with inst.locked():
+            found = status(inst)
+            _forbid_restart(inst)
+        if found == "restarting":
+            return
     backend = _running(inst, "`vmctl ps` lists running instances", paused=signum == signal.SIGKILL)
     backend.signal(inst, signum)
     _unpause(inst, backend)
@@ -269,7 +236,7 @@ def exec_command(inst: Instance, command: Command) -> int:
 
 def _running(inst: Instance, hint: str, *, paused: bool = False) -> Backend:
     """Return the backend of an instance that runs. Raises StateError if it does not, or is paused unless `paused`."""
-    backend = _backend(inst)
+    backend = backend_of(inst)
     if status(inst, backend) != "running":
         raise StateError(f"{inst.name} is not running", hint=hint)
     if inst.is_paused() and not paused:
@@ -291,7 +258,7 @@ def rm(name: str, *, force: bool = False) -> list[str]:
     """
     try:
         inst = instance.load(name)
-        backend = _backend(inst)
+        backend = backend_of(inst)
     except UnreadableError as error:
         if force or isinstance(error, instance.LostError):
             return removal.remove_unreadable(name)
@@ -306,8 +273,8 @@ def rm(name: str, *, force: bool = False) -> list[str]:
 
 
 def _refuse_running(inst: Instance, backend: Backend) -> None:
-    if status(inst, backend) == "running":
-        raise StateError(f"{inst.name} is running", hint=f"`vmctl stop {inst.name}`, or `vmctl rm -f {inst.name}`")
+    if (found := status(inst, backend)) in ALIVE:
+        raise StateError(f"{inst.name} is {found}", hint=f"`vmctl stop {inst.name}`, or `vmctl rm -f {inst.name}`")
 
 
 def down(name: str, timeout_s: float | None = None) -> bool:
@@ -317,7 +284,7 @@ def down(name: str, timeout_s: float | None = None) -> bool:
         inst = instance.load(name)
         stop(inst, timeout_s)
         with inst.locked():
-            removal.remove(inst, _backend(inst))
+            removal.remove(inst, backend_of(inst))
     except NotFoundError:
         return False
     except instance.LostError:
@@ -326,11 +293,3 @@ def down(name: str, timeout_s: float | None = None) -> bool:
         error.hint = removal_hint(name)
         raise
     return True
-
-
-def _backend(inst: Instance) -> Backend:
-    """Return the backend of an instance. Raises UnreadableError if its mode is not installed."""
-    try:
-        return backends.load(inst.state.mode)
-    except VmctlError as error:
-        raise UnreadableError(f"{inst.name}: {error}", hint=removal_hint(inst.name)) from error

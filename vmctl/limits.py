@@ -18,6 +18,7 @@ from vmctl.spec.workload import Workload
 if TYPE_CHECKING:
     from typing import Any
 
+UNLIMITED = "the number of its processes is not limited: this user has no control group for it"
 _CPUS = 0.011  # the kernel's smallest quota
 
 

@@ -14,7 +14,8 @@ LEAST_FILES = 64  # descriptors of a start: twice what a container needs (setrli
 def problems(work: Workload, backend: Backend) -> list[Problem]:
     """Return all problems of running `work` in this mode; changes nothing."""
     of_mode = (*backend.features.problems(work), *backend.check(work))
-    return [*_limit_problems(), *of_mode, *_network_problems(work, backend), *_port_problems(work, backend)]
+    others = (*_network_problems(work, backend), *_port_problems(work, backend), *_source_problems(work))
+    return [*_limit_problems(), *of_mode, *others]
 
 
 def check(work: Workload, backend: Backend) -> None:
@@ -35,6 +36,15 @@ def _limit_problems() -> list[Problem]:
             Problem(f"only {limit} files may be open at a time, {LEAST_FILES} are needed", f"ulimit -n {LEAST_FILES}")
         ]
     return []
+
+
+def _source_problems(work: Workload) -> list[Problem]:
+    """Return why secrets and files of variables cannot be read, if so."""
+    if not (work.secrets or work.env_file):
+        return []
+    from vmctl.keeping import held
+
+    return held.problems(work)
 
 
 def _network_problems(work: Workload, backend: Backend) -> list[Problem]:

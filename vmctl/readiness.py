@@ -249,7 +249,7 @@ class _HttpProbe(_TcpProbe):
         connection.settimeout(ANSWER_S)
         try:
             connection.sendall(self.request)
-            status = http_status(_first_line(connection))
+            status = http_status(first_line(connection))
             self.answer = "something else than HTTP" if status is None else f"with status {status}"
         except OSError:
             self.answer = "too late or not at all"
@@ -257,7 +257,7 @@ class _HttpProbe(_TcpProbe):
         return status is not None and status < 400
 
 
-def _first_line(connection: socket) -> bytes:
+def first_line(connection: socket) -> bytes:
     """Return the first bytes of an answer; all of them must arrive within ANSWER_S. Raises OSError."""
     answer, end_s = b"", time.monotonic() + ANSWER_S
     while b"\n" not in answer and len(answer) < 64:

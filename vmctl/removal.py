@@ -49,7 +49,7 @@ def remove(inst: Instance, backend: Backend, *, force: bool = False) -> list[str
     return left
 
 
-KEPT = ("lease", "ids", "link", "layer")  # kinds that a stopped instance needs for its next start
+KEPT = ("lease", "ids", "link", "layer", "unit")  # kinds that a stopped instance needs for its next start
 
 
 def end_run(inst: Instance, backend: Backend) -> None:
@@ -63,7 +63,8 @@ def end_run(inst: Instance, backend: Backend) -> None:
             f"the last run of {inst.name} could not be cleared away: {[*failures, *left][0]}",
             hint=f"`vmctl rm -f {inst.name}` removes the instance",
         )
-    inst.journal.replace([entry for entry in inst.journal.entries() if entry["kind"] in KEPT])
+    own = os.getpid()  # of the process that starts it again: see vmctl/keeping/restart.py
+    inst.journal.replace([one for one in inst.journal.entries() if one["kind"] in KEPT or one.get("pid") == own])
 
 
 def close_ports(inst: Instance) -> None:

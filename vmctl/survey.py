@@ -10,6 +10,7 @@ from vmctl.named import NamedTuple
 
 UNKNOWN, PAUSED = "unknown", "paused"
 ENDED = ("exited", "failed")
+RUNNING = ("running", "restarting", "paused")
 
 
 class Seen(NamedTuple):
@@ -20,7 +21,7 @@ class Seen(NamedTuple):
 
     name: str
     instance: Instance | None
-    status: str  # created | running | paused | exited | failed | unknown
+    status: str  # created | running | restarting | paused | exited | failed | unknown
     reason: str = ""
 
 

@@ -94,8 +94,9 @@ class VmBackend(
         from vmm import preparation
         from vmm.start import GuestStart
 
-        owned = attachment is not None and attachment.tty
-        return GuestStart(inst, *preparation.prepare(inst, self.choices, owned=owned), attachment)
+        attached, owned = attachment is not None, attachment is not None and attachment.tty
+        made = preparation.prepare(inst, self.choices, owned=owned, attached=attached)
+        return GuestStart(inst, *made, attachment)
 
     def watch(self, inst: Instance) -> GuestWatch:
         """See Backend."""

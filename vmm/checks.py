@@ -168,6 +168,9 @@ def _disk(work: Workload, image: Image) -> Iterator[Problem]:
             f"the image {work.image} is a disk with its own kernel, so vm.kernel has no effect",
             "leave the key `vm.kernel` out",
         )
+    for key, value in (("secrets", work.secrets), ("env_file", work.env_file)):
+        if value:
+            yield Problem(f"{key}: the init of a disk that boots takes no secrets", "write them over SSH")
     if work.read_only:
         yield Problem("read_only: a disk that boots has to be written", "leave the key out")
     if work.volumes:
@@ -180,8 +183,6 @@ def _disk(work: Workload, image: Image) -> Iterator[Problem]:
 
 def _keys(work: Workload) -> Iterator[Problem]:
     """Yield the keys of the workload file that this mode does not support."""
-    if work.restart.policy != "no":
-        yield Problem(f"vm mode cannot restart a workload ({work.restart.policy}) yet", "leave the key `restart` out")
     if work.logs != Logs():
         yield Problem("vm mode cannot limit logs yet: QEMU writes them", "leave the key `logs` out")
     if work.ulimits:

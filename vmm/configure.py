@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from images.store.image import Image, data_folders, provided
 from vmctl.instances.folder import Home
 from vmctl.net import Link, hosts, name_servers
-from vmctl.spec.workload import DEFAULT_PIDS, File, Tmpfs, Workload, depth
+from vmctl.spec.workload import DEFAULT_PIDS, SECRETS, File, FileMode, Tmpfs, Workload, depth
 from vmm import boot, files, keys, seed, system, userdata
 
 
@@ -38,6 +38,8 @@ def seed_of(work: Workload, home: Home, image: Image, links: Sequence[Link], ide
 def _mounts(work: Workload, home: Home) -> list[Tmpfs | seed.Share]:
     """Return volumes and folders in memory in the order of their mounts."""
     found: list[Tmpfs | seed.Share] = [*work.tmpfs]
+    if work.secrets:
+        found.append(Tmpfs(SECRETS, mode=FileMode(0o755), noexec=True))
     if work.volumes:
         from vmm import volumes
 
@@ -59,7 +61,24 @@ def _direct(work: Workload, image: Image, identity: seed.Identity, given: Sequen
     found = [*given, *_files(work)]
     if (number := pids(work, image)) is not None:
         found.append(seed.limits_file(number))
-    return seed.user_data(identity, [*found, seed.workload_script(_words(work, image) or "", data_folders(image))])
+    if not work.env_file:
+        found.append(seed.workload_script(_words(work, image) or "", data_folders(image)))
+    return seed.user_data(identity, found)
+
+
+def secrets(work: Workload, image: Image) -> bytes:
+    """Return the secret files of a guest for its init, in the form of user-data: they are not in the seed.
+
+    With variables from files, the script with the command and its environment is one of them. Raises SpecError.
+    """
+    from vmctl.keeping import held
+
+    values, main = held.read(work), boot.main_process(image, work)
+    owner = (main and main.user) or "root:root"
+    found = [seed.SeedFile(f"{SECRETS}/{one.name}", values.files[one.name], one.mode, owner) for one in work.secrets]
+    if words := work.env_file and _words(held.with_variables(work, values), image):
+        found.append(seed.workload_script(words, data_folders(image)))
+    return seed.write_files(found).encode()
 
 
 def _system(work: Workload, image: Image, identity: seed.Identity, given: Sequence[seed.SeedFile]) -> str:
@@ -67,7 +86,8 @@ def _system(work: Workload, image: Image, identity: seed.Identity, given: Sequen
     hosts = [file for file in given if file.path.endswith("/hosts")]
     added = userdata.load(work.vm.cloud_init) if work.vm.cloud_init else ""
     words = _words(work, image)
-    command = system.Command(words, pids(work, image), data_folders(image)) if words else None
+    written = words if words and not work.env_file else ""
+    command = system.Command(written, pids(work, image), data_folders(image)) if words else None
     return system.user_data(identity, [*hosts, *_files(work)], command, added)
 
 

@@ -80,6 +80,10 @@ def _by_ssh(inst: Instance, command: Command) -> int:
 def _settings(inst: Instance, command: Command) -> Process:
     """Return the command with its settings; empty fields are taken from the workload."""
     image, work = store.find(inst.image), inst.work._replace(command=command.argv)
+    if work.env_file:
+        from vmctl.keeping import held
+
+        work = held.with_variables(work, held.of(inst))
     main = process(image, work)
     env = {**main.env, **dict(command.env)}
     if command.tty:

@@ -15,6 +15,7 @@ from vmctl.errors import UnavailableError, VmctlError
 from vmctl.instances import places
 from vmctl.instances.folder import Home
 from vmctl.instances.instance import Instance
+from vmctl.keeping import health, held, runs
 from vmctl.linux import processes, terminal, usernamespace
 from vmctl.linux.cgroups import Cgroup, Limits
 from vmctl.linux.filetree import write_atomic
@@ -46,7 +47,9 @@ LOG_BYTES = 1 << 16  # of errors of the file servers, which a guest may cause at
 SYSTEM_STOP_S = 60.0  # services stop one after the other, which takes 5 s in an emulated guest
 
 
-def prepare(inst: Instance, choices: Choices, *, owned: bool = False) -> tuple[domain.Machine, Cell | None, Launcher]:
+def prepare(
+    inst: Instance, choices: Choices, *, owned: bool = False, attached: bool = False
+) -> tuple[domain.Machine, Cell | None, Launcher]:
     """Create disk, seed, tap and cgroup and open libvirt; `owned`: the first caller of its terminal is its owner.
 
     Return the machine, QEMU's confinement, and the child that can start it.
@@ -54,12 +57,14 @@ def prepare(inst: Instance, choices: Choices, *, owned: bool = False) -> tuple[d
     Raises VmctlError; everything that was made is in the journal.
     """
     try:
-        return _prepare(inst, choices, owned=owned)
+        return _prepare(inst, choices, owned=owned, attached=attached)
     except OSError as error:  # most often a full disk
         raise VmctlError(f"the guest {inst.name} cannot be prepared: {error}") from error
 
 
-def _prepare(inst: Instance, choices: Choices, *, owned: bool) -> tuple[domain.Machine, Cell | None, Launcher]:
+def _prepare(
+    inst: Instance, choices: Choices, *, owned: bool, attached: bool
+) -> tuple[domain.Machine, Cell | None, Launcher]:
     work = inst.work
     image = store.lease(inst.image, inst)
     inst.state.image_digest, inst.state.boot = image.digest, boot.kind(image, work)
@@ -74,6 +79,7 @@ def _prepare(inst: Instance, choices: Choices, *, owned: bool) -> tuple[domain.M
         from images.layer import volumes
 
         volumes.prepare(work, image, inst, first=not inst.state.starts)
+    health.record(inst, image.config.healthcheck, attached=attached)
     if inst.state.boot != boot.DIRECT:
         inst.state.own[wayin.SSH_PORT] = wayin.PORT
     with ExitStack() as stack:
@@ -84,7 +90,7 @@ def _prepare(inst: Instance, choices: Choices, *, owned: bool) -> tuple[domain.M
         nics = tuple(domain.Nic(link.network.make_tap(link), link.mac, link.mtu) for link in links)
         _make_disk(inst, image)
         seed.write_iso(files.seed(inst), configure.seed_of(work, inst, image, links, configure.keys_of(inst)))
-        _make_ports(inst, owned=owned)
+        _make_ports(inst, image, owned=owned)
         machine = machine_of(work, inst, image, chosen.name, kernel)._replace(nics=nics)
         if machine.volumes:
             _serve_volumes(inst)
@@ -176,14 +182,15 @@ def machine_of(
         return machine
     kernel = kernel or kernels.find(work.vm.kernel)
     machine = machine._replace(kernel=kernel.vmlinuz, initrd=guest.initrd(kernel, volumes=bool(work.volumes)))
-    layers = len(machine.layers)
+    layers, secrets = len(machine.layers), held.needed(work)
     if kind == boot.DIRECT:
         machine = machine._replace(agent=(f"{port}agent", files.agent_port(home)))
         if work.tty or work.stdin_open:
             machine = machine._replace(stdin=(f"{port}stdin", files.stdin(home)))
         size = terminal.size(0) if work.tty else None
-        return machine._replace(cmdline=guest.kernel_args(layers, read_only=work.read_only, terminal=size))
-    cmdline = guest.system_args(layers, machine.uuid, volumes=bool(work.volumes))
+        cmdline = guest.kernel_args(layers, read_only=work.read_only, terminal=size, secrets=secrets)
+        return machine._replace(cmdline=cmdline)
+    cmdline = guest.system_args(layers, machine.uuid, volumes=bool(work.volumes), secrets=secrets)
     return machine._replace(cmdline=cmdline, modules=moduledisk.build(kernel))
 
 
@@ -238,7 +245,7 @@ def _make_cgroup(inst: Instance) -> None:
     Cgroup(inst.cgroup).create(Limits(cpus=inst.work.resources.cpus), inst.directory)
 
 
-def _make_ports(inst: Instance, *, owned: bool) -> None:
+def _make_ports(inst: Instance, image: Image, *, owned: bool) -> None:
     """Create the FIFOs and the files of the guest's reports and logs, and start the recorder that fills the files."""
     size_bytes = inst.work.logs.size_bytes
     streams = (
@@ -266,8 +273,17 @@ def _make_ports(inst: Instance, *, owned: bool) -> None:
     served, work = None, inst.work
     if work.tty or work.stdin_open:
         served = recorder.Served(inst.run_dir, files.stdin(inst), files.control(inst), work.tty, owned)
-    pid, go = recorder.start(streams, agent, served)
+    keep = runs.keep(inst)
+    secret = held.in_memory(configure.secrets(inst.work, image)) if held.needed(inst.work) else -1
     try:
+        pid, go = recorder.start(streams, agent, served, keep, (secret, files.control(inst)) if secret >= 0 else None)
+    finally:
+        for fd in (keep.held, secret):
+            if fd >= 0:
+                os.close(fd)
+    try:
+        if keep.held >= 0:
+            held.record(inst, pid, keep.held)
         inst.state.supervisor_pid, inst.state.supervisor_start = pid, processes.start_time(pid)
         inst.journal.record_process(pid, inst.state.supervisor_start, "recorder")
         os.write(go, b"g")

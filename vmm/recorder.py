@@ -24,8 +24,13 @@ from vmm import broker
 
 TYPE_CHECKING = False  # `typing` would be 1 MB more
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from typing import NoReturn
+
+    from vmctl.attach.hub import Hub
+    from vmctl.keeping.keeper import Keeper
+    from vmctl.keeping.runs import Keep
+    from vmm.sender import Sender
 
 BLOCK_BYTES = 1 << 16
 
@@ -44,18 +49,23 @@ class Served(NamedTuple):
 
 
 def start(
-    streams: Sequence[Stream], agent: tuple[str, str] | None = None, served: Served | None = None
+    streams: Sequence[Stream],
+    agent: tuple[str, str] | None = None,
+    served: Served | None = None,
+    keep: Keep | None = None,
+    secrets: tuple[int, str] | None = None,
 ) -> tuple[int, int]:
     """Start a recorder; return its pid and a descriptor.
 
     `agent` is, if the guest has one: the path of a new socket for commands, and that of the socket of QEMU's port.
+    `keep` is what else it inherits (vmctl/keeping/runs.py), `secrets` a file for the guest's init and the FIFO to it.
 
     The recorder waits until a byte is written to the descriptor, and exits if it is closed before: so it can be
     recorded first. It has opened the FIFOs when this returns.
     """
     # QEMU can open a FIFO without waiting only if there is a reader; and a reader is one even before its process runs
     fds = [os.open(fifo, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC) for fifo, *_ in streams]
-    arguments = ["", "", "", "", "", "", ""]
+    arguments = ["", "", "", "", "", "", "", ""]
     sockets = []
     if agent:
         sockets.append(broker.listen(agent[0]))
@@ -65,14 +75,16 @@ def start(
 
         sockets.append(hub.listen(served.folder, hub.SOCKET))
         ways = served.stdin, served.control, "t" * served.terminal, "o" * served.owned
-        arguments[2:] = str(sockets[-1]), *ways
+        arguments[2:7] = str(sockets[-1]), *ways
+    if secrets:
+        arguments[4], arguments[7] = secrets[1], str(secrets[0])
     wait, go = os.pipe()
     pid = os.fork()
     if pid == 0:
         try:
             os.close(go)
             if os.read(wait, 1):
-                _become(fds, streams, arguments, sockets)
+                _become(fds, streams, arguments, [*sockets, *(secrets[:1] if secrets else ())], keep)
         finally:
             os._exit(125)
     for fd in (wait, *fds, *sockets):
@@ -80,22 +92,39 @@ def start(
     return pid, go
 
 
-def _become(fds: Sequence[int], streams: Sequence[Stream], arguments: list[str], sockets: Sequence[int]) -> NoReturn:
+def _become(
+    fds: Sequence[int], streams: Sequence[Stream], arguments: list[str], more: Sequence[int], keep: Keep | None
+) -> NoReturn:
     os.setsid()
     os.chdir("/")
     from vmctl.linux.interpreter import become  # the recorder itself does not need it
 
     for fd, (_, path, limit, first) in zip(fds, streams, strict=True):
         arguments += [str(fd), path, str(limit), "first" if first else "last"]
-    become("vmm.recorder", (*fds, *sockets), arguments)
+    environment: Mapping[str, str] = {}
+    if keep is not None:
+        from vmctl.keeping import runs
+
+        runs.hold_back()
+        environment, more = keep.environment, [*more, *([keep.held] if keep.held >= 0 else [])]
+    become("vmm.recorder", (*fds, *more), arguments, environment)
 
 
 def main(
-    listener: str, port: str, callers: str, stdin: str, control: str, terminal: str, owned: str, *arguments: str
+    listener: str,
+    port: str,
+    callers: str,
+    stdin: str,
+    control: str,
+    terminal: str,
+    owned: str,
+    secrets: str,
+    *arguments: str,
 ) -> None:
     """Copy each stream to its file until QEMU has closed all of them, and serve commands at the socket `listener`.
 
-    Serve callers of the workload at the socket `callers`, if there is one.
+    Serve callers of the workload at the socket `callers`, if there is one. `secrets` is a descriptor with the text for
+    the guest's init, which gets it at the FIFO `control`.
     """
     os.umask(0o077)
     for signum in (_signal.SIGINT, _signal.SIGHUP, _signal.SIGTERM):  # it exits only after QEMU
@@ -111,11 +140,16 @@ def main(
         from vmm.shown import Shown
 
         shown = Shown(poller, int(callers), list(logs)[2:4], stdin, control, terminal=bool(terminal), owned=bool(owned))
+    keeper, sender = _keeper(poller), _sender(poller, secrets, control)
     madvise.drop_clean_pages()
     while logs:
-        ready = dict(poller.poll(shown.hub.wait_ms() if shown else None))
+        ready = dict(poller.poll(_wait_ms(shown.hub if shown else None, keeper)))
+        if keeper is not None:
+            keeper.handle(ready)
         for fd, events in ready.items():
-            if fd not in logs:
+            if sender is not None and fd == sender.fd:
+                sender.send()
+            elif fd not in logs:
                 if agent is not None:
                     agent.handle(fd, events)  # it ignores those of others
             elif data := os.read(fd, BLOCK_BYTES):
@@ -124,6 +158,8 @@ def main(
                     agent.connect()
                 if shown is not None:
                     shown.show(fd, data)
+                if sender is not None and isinstance(logs[fd], FirstBytes):
+                    sender.look(data)
             else:  # QEMU, the only writer, has exited
                 poller.unregister(fd)
                 logs.pop(fd).finish()
@@ -131,3 +167,28 @@ def main(
             shown.handle(ready)
     if shown is not None:
         shown.hub.finish()
+    if keeper is not None:
+        keeper.ended()
+
+
+def _keeper(poller: select.poll) -> Keeper | None:
+    """Return what checks and restarts the workload; None if it needs neither."""
+    if "VMCTL_KEEP" not in os.environ:
+        return None
+    from vmctl.keeping.keeper import Keeper
+
+    return Keeper(poller)
+
+
+def _sender(poller: select.poll, secrets: str, control: str) -> Sender | None:
+    if not secrets:
+        return None
+    from vmm.sender import Sender
+
+    return Sender(poller, int(secrets), control)
+
+
+def _wait_ms(*parts: Hub | Keeper | None) -> float | None:
+    """Return how long to wait for descriptors: as long as each of the parts may wait, None without limit."""
+    limits = [limit for part in parts if part is not None and (limit := part.wait_ms()) is not None]
+    return min(limits) if limits else None

@@ -34,6 +34,7 @@ class SeedFile(NamedTuple):
     path: str
     content: bytes
     mode: int = 0o644
+    owner: str = "root:root"
 
 
 class Address(NamedTuple):
@@ -127,8 +128,13 @@ def user_data(identity: Identity, files: Sequence[SeedFile]) -> str:
     """Return the user-data for our init: the key that may log in, the host key, files to write, the command to run."""
     return (
         f"#cloud-config\ndisable_root: false\nusers:\n{_root_user(identity)}{_host_keys(identity)}"
-        f"write_files:\n{''.join(map(_write_file, files))}runcmd:\n- [{_quoted(WORKLOAD_SCRIPT)}]\n"
+        f"{write_files(files)}runcmd:\n- [{_quoted(WORKLOAD_SCRIPT)}]\n"
     )
+
+
+def write_files(files: Sequence[SeedFile]) -> str:
+    """Return the section of user-data that writes files."""
+    return f"write_files:\n{''.join(map(_write_file, files))}"
 
 
 def _root_user(identity: Identity) -> str:
@@ -194,7 +200,7 @@ def _write_file(file: SeedFile) -> str:
     return f"""\
 - path: {_quoted(file.path)}
   permissions: "{file.mode:04o}"
-  owner: "root:root"
+  owner: {_quoted(file.owner)}
   encoding: b64
   content: {_quoted(base64.b64encode(file.content).decode())}
 """

@@ -37,7 +37,7 @@ _UNITS = ("vmctl.service", "vmctl-ready.service", "vmctl-ssh.socket", "vmctl-ssh
 class Command(NamedTuple):
     """The workload, if it is a command and not the system itself."""
 
-    words: str  # the arguments of `launch`
+    words: str  # the arguments of `launch`; empty if they come with the secrets
     pids: int | None = None  # limit for the number of tasks
     folders: tuple[str, ...] = ()  # created if they are missing
 
@@ -66,8 +66,9 @@ def _boothook(identity: Identity, files: Sequence[SeedFile], command: Command | 
         *files,
     ]
     if command:
-        written.append(seed.workload_script(command.words, command.folders))
         written.append(SeedFile(f"{UNITS}/vmctl-workload.service", _unit(command)))
+    if command and command.words:
+        written.append(seed.workload_script(command.words, command.folders))
     body = [_source("system/write").decode(), *map(_writing, written), _source("system/start").decode()]
     return "#cloud-boothook\n" + "".join(body)
 

@@ -10,6 +10,7 @@ from typing import Literal
 
 from vmctl import console
 from vmctl.backend import Exit, ReportedExit
+from vmctl.ends import is_supervised
 from vmctl.errors import (
     EXIT_NOT_EXECUTABLE,
     EXIT_NOT_FOUND,
@@ -66,9 +67,7 @@ class GuestWatch:
     def alive(self) -> bool:
         """See Watch: whether QEMU runs, or the recorder, which ends when it has copied QEMU's last words."""
         state = self.inst.state
-        return processes.alive(state.pid, state.pid_start) or processes.alive(
-            state.supervisor_pid, state.supervisor_start
-        )
+        return processes.alive(state.pid, state.pid_start) or is_supervised(self.inst)
 
     def result(self) -> Exit | None:
         """See Watch: as the guest has reported it, else that it was killed by vmctl; None if QEMU just vanished."""

@@ -33,7 +33,6 @@ from vmctl.spec import signals, units
 
 # keys of the configuration that are stored for other tools: the warning for the user
 UNHEEDED = {
-    "Healthcheck": "is stored in the image; vmctl's own probe is `ready` of the workload file",
     "Maintainer": "is stored as the author; a LABEL org.opencontainers.image.authors is what others read",
 }
 

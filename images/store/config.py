@@ -33,6 +33,7 @@ def config_document(
         "ExposedPorts": {port: {} for port in config.exposed_ports},
         "Volumes": {volume: {} for volume in config.volumes},
         "Labels": dict(config.labels),
+        "Healthcheck": dict(config.healthcheck),
     }
     return {
         "created": created,
@@ -58,6 +59,7 @@ def read_config(document: Mapping[str, Any]) -> ImageConfig:
         exposed_ports=tuple(settings.get("ExposedPorts") or ()),
         volumes=tuple(settings.get("Volumes") or ()),
         labels=settings.get("Labels") or {},
+        healthcheck=check if isinstance(check := settings.get("Healthcheck"), dict) else {},
     )
 
 

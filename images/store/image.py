@@ -14,7 +14,7 @@ from vmctl.spec import rules, userid
 from vmctl.spec.workload import File, Ulimit, Workload
 
 if TYPE_CHECKING:
-    from typing import Protocol
+    from typing import Any, Protocol
 
     class Stoppable(Protocol):
         """The part of an instance's state about its end."""
@@ -60,6 +60,7 @@ class ImageConfig(NamedTuple):
     exposed_ports: tuple[str, ...] = ()  # "80/tcp"
     volumes: tuple[str, ...] = ()
     labels: Mapping[str, str] = {}
+    healthcheck: Mapping[str, Any] = {}  # as in the image: see vmctl/keeping/health.py
 
 
 class Image(NamedTuple):
@@ -107,6 +108,7 @@ class Process(NamedTuple):
     workdir: str
     user: str
     ulimits: tuple[Ulimit, ...] = ()
+    hidden: frozenset[str] = frozenset()  # variables whose values are not shown: those of `env_file`
 
 
 def process(image: Image, work: Workload) -> Process:

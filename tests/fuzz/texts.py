@@ -16,7 +16,7 @@ from images.store import platforms, reference
 from vmctl import cli, records
 from vmctl.cli import run as run_verb
 from vmctl.errors import SpecError, VmctlError
-from vmctl.spec import mountflag, units, workloadfile, yamlfile
+from vmctl.spec import envfile, mountflag, units, workloadfile, yamlfile
 from vmctl.spec import scalars as scalars_of
 from vmctl.spec.rules import check_name
 from vmctl.spec.workload import Workload
@@ -38,13 +38,17 @@ ports: ["127.0.0.1:8080:8000", "53:53/udp", "[::1]:1:1"]
 volumes: ["./data:/data:ro", "~/x:/y"]
 resources: {cpus: 1.5, memory: 256M, pids: 64, disk: 1.5GiB}
 ready: {http: 8000/health, timeout: 60s}
+health: {exec: [a, b], interval: 1s, retries: 2, start_period: 1m}
+secrets: [{name: a, file: ./a}, {name: b, env: B, mode: "0440"}]
+env_file: [a.env, {path: b.env, required: false, format: raw}]
 restart: on-failure:3
 network: bridge
 init: true
 vm: {boot: auto, kernel: debian, cloud_init: user-data}
 container: {cap_add: [NET_ADMIN], cap_drop: [ALL], seccomp: default, userns: auto}
 """
-READY = "image: tiny\nready: {log: '^now (a|b)+$', timeout: 500ms}\nrestart: always\nnetwork: none\n"
+ENV_FILE = '# x\nA=1\nexport B = \'x\ny\' # c\nC="a\\n\\"q"\nD=p # c\nE\n'
+READY = "image: tiny\nhealth: none\nready: {log: '^now (a|b)+$', timeout: 500ms}\nrestart: always\nnetwork: none\n"
 YAML_WORDS = (
     *("!!timestamp 2001-01-01", "!!binary aGk=", "!!set {a, b}", "!!python/object:os.system x", "!!omap [a: b]"),
     *("!!float", "!!int", "!!null", "!!bool", "&a", "*a", "<<: *a", "2001-01-01", "? ", "---\n", "...", "0o7", "0x"),
@@ -55,6 +59,12 @@ YAML_WORDS = (
 @target("workload", WORKLOAD, READY, words=YAML_WORDS, cost=6)
 def workload(data):
     _kept(workloadfile.load(place.file("web.yaml", data)))
+
+
+@target("env-file", ENV_FILE)
+def env_file(data):
+    for raw in (False, True):
+        envfile.read(place.file("a.env", data), raw=raw)
 
 
 def _kept(work):

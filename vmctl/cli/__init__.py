@@ -52,6 +52,8 @@ VERBS = {
     "rm": "remove instances",
     "down": "stop and remove instances and stacks, by name or file",
     "scale": "change the number of instances of services of a stack",
+    "enable": "start instances at boot, by a unit of systemd",
+    "disable": "do not start instances at boot any more",
     "inspect": "show details of instances as JSON",
     "diff": "list the files that an instance has added, changed or deleted",
     "commit": "create an image from an instance and its changes",

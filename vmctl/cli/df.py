@@ -80,9 +80,10 @@ def _of_volumes() -> Total:
 
 def _of_instances(uses: list[InstanceUse]) -> Total:
     from images.upkeep.totals import Total
+    from vmctl.survey import RUNNING
     from vmctl.usage import STOPPED
 
-    running = sum(1 for use in uses if use.seen.status in ("running", "paused"))
+    running = sum(1 for use in uses if use.seen.status in RUNNING)
     stopped_bytes = sum(use.size_bytes for use in uses if use.seen.status in STOPPED)
     return Total("instances", len(uses), running, sum(use.size_bytes for use in uses), 0, stopped_bytes)
 

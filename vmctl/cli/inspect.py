@@ -72,6 +72,7 @@ def _document(seen: Seen) -> dict[str, Any]:
         boot=inst.state.boot,
         starts=inst.state.starts,
         reboots=_reboots(inst),
+        health_check=_check(inst),
         warnings=inst.state.warnings,
         weakened=inst.state.weakened,
         limits={"asked": limits.asked(inst.work), "granted": inst.state.limits},
@@ -86,6 +87,16 @@ def _document(seen: Seen) -> dict[str, Any]:
         with suppress(Exception):  # not every mode can measure its instances, and it may have just ended
             document["footprint"] = footprint(inst)._asdict()
     return document
+
+
+def _check(inst: Instance) -> dict[str, Any] | None:
+    """Return the check of the last start and what it has found last; None without one."""
+    if not inst.state.health:
+        return None
+    from vmctl.keeping import health
+
+    seen = health.seen(inst)
+    return {**inst.state.health, "last": seen._asdict() if seen else None}
 
 
 def _reboots(inst: Instance) -> int | None:

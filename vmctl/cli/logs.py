@@ -15,7 +15,7 @@ from vmctl.linux.stdio import write_all
 from vmctl.logs import timed
 from vmctl.logs.timed import Piece, TimedLog
 from vmctl.named import TYPE_CHECKING
-from vmctl.survey import look
+from vmctl.survey import RUNNING, look
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -184,4 +184,4 @@ def _moment(text: str) -> int:
 
 def _runs(name: str) -> bool:
     seen = look(name)
-    return seen is not None and seen.status in ("running", "paused", "created")
+    return seen is not None and seen.status in (*RUNNING, "created")

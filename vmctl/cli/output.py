@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 
 from vmctl.console import visible
 from vmctl.instances.folder import removal_hint
@@ -163,6 +164,21 @@ def age(created: str) -> str:
     except ValueError:
         return "-"
     return f"{format_age(max(0.0, seconds))} ago"
+
+
+def is_known(warning: str) -> bool:
+    """Return whether a warning is about this user and not about the instance, and was shown to this user before."""
+    from vmctl import limits, paths
+
+    if warning != limits.UNLIMITED:
+        return False
+    path = os.path.join(paths.cache_root(), "shown-unlimited")
+    if os.path.exists(path):
+        return True
+    with suppress(OSError):
+        os.makedirs(paths.cache_root(), mode=0o700, exist_ok=True)
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    return False
 
 
 def note_unknown(found: Iterable[Seen]) -> None:

@@ -10,7 +10,7 @@ from vmctl.errors import SpecError
 from vmctl.instances.instance import Instance
 from vmctl.named import TYPE_CHECKING
 from vmctl.spec.units import format_seconds
-from vmctl.survey import UNKNOWN, Seen, survey
+from vmctl.survey import RUNNING, UNKNOWN, Seen, survey
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -41,7 +41,7 @@ def run(args: Namespace) -> int:
     """List the instances."""
     filters = list(map(_filter, args.filter))
     everything = args.all or args.stacks or any(key in ("status", "exited") for key, _ in filters)
-    found = [seen for seen in survey() if everything or seen.status in ("running", "paused", UNKNOWN)]
+    found = [seen for seen in survey() if everything or seen.status in (*RUNNING, UNKNOWN)]
     found = [seen for seen in found if all(_passes(seen, key, value) for key, value in filters)]
     if args.stacks:
         found = _of_stacks(found, args.stacks)
@@ -96,13 +96,15 @@ def _of_stacks(found: list[Seen], stacks: list[str]) -> list[Seen]:
 
 
 def _status(row: dict[str, Any]) -> str:
-    """Return the status for a table: also the exit code, and how many processes were killed because memory ran out."""
-    if row["exit_source"] == "oom":
+    """Return the status for a table: also the exit code, health, restarts, and how many processes ran out of memory."""
+    if row["exit_source"] == "oom" and row["status"] != "restarting":
         return "oom"
-    if row["status"] == "exited":
-        kills = f", oom {row['oom_kills']}" if row["oom_kills"] else ""
-        return f"exited ({'unknown' if row['exit_code'] is None else row['exit_code']}{kills})"
-    return f"{row['status']} (oom {row['oom_kills']})" if row["oom_kills"] else str(row["status"])
+    details = []
+    if row["status"] in ("exited", "restarting"):
+        details.append("unknown" if row["exit_code"] is None else str(row["exit_code"]))
+    details += filter(None, [row["health"]])
+    details += [f"{text} {row[key]}" for key, text in (("restarts", "restarts"), ("oom_kills", "oom")) if row[key]]
+    return f"{row['status']} ({', '.join(details)})" if details else str(row["status"])
 
 
 def row(seen: Seen) -> dict[str, Any]:
@@ -118,6 +120,8 @@ _NO_EXIT: dict[str, Any] = {
     "exit_source": None,
     "exit_reporter": None,
     "oom_kills": None,
+    "health": None,
+    "restarts": None,
 }
 
 
@@ -137,7 +141,19 @@ def _described(inst: Instance, status: str) -> dict[str, Any]:
         "exit_source": state.exit_source,
         "exit_reporter": state.exit_reporter,
         "oom_kills": limits.oom_kills(inst),
+        "health": _health(inst, status),
+        "restarts": state.restarts,
     }
+
+
+def _health(inst: Instance, status: str) -> str | None:
+    """Return starting, healthy or unhealthy; None for an instance that does not run, or has no check."""
+    if status != "running" or not inst.state.health:
+        return None
+    from vmctl.keeping import health
+
+    seen = health.seen(inst)
+    return seen.status if seen else None
 
 
 def _cell(name: str, value: Any) -> str:

@@ -7,7 +7,7 @@ import sys
 from contextlib import suppress
 
 from vmctl import engine
-from vmctl.cli import modes, terminals
+from vmctl.cli import keepingflags, modes, terminals
 from vmctl.cli.usual import REST
 from vmctl.errors import NotFoundError, SpecError
 from vmctl.named import TYPE_CHECKING
@@ -43,6 +43,15 @@ FLAGS = {
     "labels": "--label",
     "stop_signal": "--stop-signal",
     "stop_timeout": "--stop-timeout",
+    "secrets": "--secret",
+    "env_file": "--env-file",
+    "health": "--health-cmd",
+    "health.exec": "--health-cmd",
+    "health.interval": "--health-interval",
+    "health.timeout": "--health-timeout",
+    "health.retries": "--health-retries",
+    "health.start_period": "--health-start-period",
+    "health.start_interval": "--health-start-interval",
 }
 
 
@@ -72,6 +81,7 @@ def add_instance(parser: ArgumentParser, image: str) -> None:
     _add_stop(parser)
     _add_limits(parser)
     _add_environment(parser)
+    keepingflags.add(parser)
 
 
 def _add_image(parser: ArgumentParser) -> None:
@@ -85,7 +95,6 @@ def _add_image(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--platform", metavar="OS/ARCH", help="platform of the image, which has to be that of this host"
     )
-    parser.add_argument("--restart", metavar="POLICY", help="no, on-failure[:N] or always; only no is supported so far")
     parser.add_argument(
         "-l", "--label", action="append", default=[], metavar="NAME[=VALUE]", help="label, for `vmctl ps --filter`"
     )
@@ -267,7 +276,8 @@ def _detached(args: Namespace, work: Workload) -> int:
 def _warn(text: str) -> None:
     from vmctl.cli import output
 
-    output.note(f"vmctl: warning: {text}")
+    if not output.is_known(text):
+        output.note(f"vmctl: warning: {text}")
 
 
 def _separated(command: list[str]) -> bool:
@@ -301,7 +311,10 @@ def workload(args: Namespace) -> Workload:
         "image": args.image,
         "command": command or None,
         "entrypoint": None if args.entrypoint is None else list(filter(None, [args.entrypoint])),
-        "env": {**(terminals.of_terminal() if args.tty else {}), **flags.variables(args.env, args.env_file)},
+        "env": {**(terminals.of_terminal() if args.tty else {}), **flags.variables(args.env)},
+        "env_file": args.env_file,
+        "secrets": args.secret,
+        "health": keepingflags.health(args),
         "workdir": args.workdir,
         "user": args.user,
         "ports": args.publish,

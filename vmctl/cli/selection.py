@@ -32,7 +32,9 @@ def running(args: Namespace, *, here: bool = False) -> list[str]:
     """
     if here and not args.names and not args.all and (found := of_folder(last_first=True)):
         return found
-    return _chosen(args, lambda seen: seen.status in ("running", "paused"))
+    from vmctl.survey import RUNNING
+
+    return _chosen(args, lambda seen: seen.status in RUNNING)
 
 
 def with_status(args: Namespace, status: str) -> list[str]:

@@ -15,14 +15,21 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("names", metavar="NAME", nargs="*", help="instance; or stack, by name or file")
     up.add_wait(parser)
     parser.add_argument("-q", "--quiet", action="store_true", help="print only the names")
+    parser.add_argument(
+        "--at-boot",
+        action="store_true",
+        help="for units: do not wait until it is ready; leave out one with restart: unless-stopped that was stopped",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Start each and print its name; one that runs already is not an error."""
 
     def start(name: str) -> None:
+        if args.at_boot and again.stays_stopped(name):
+            return
         with up.shown() as progress:
-            inst = again.start(name, wait=args.wait, progress=progress)
+            inst = again.start(name, wait=args.wait and not args.at_boot, progress=progress)
         if inst is not None:
             up.report(inst, quiet=args.quiet)
             return

@@ -109,7 +109,8 @@ def report(inst: Instance, *, quiet: bool) -> None:
     """Print the name of an instance that was started, and the rest to stderr."""
     print(inst.name)
     for warning in (*inst.state.weakened, *inst.state.warnings):
-        output.note(f"warning: {warning}")
+        if not output.is_known(warning):
+            output.note(f"warning: {warning}")
     if not quiet:
         output.note(_summary(inst))
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from vmctl import paths
+from vmctl import paths, records
 from vmctl.errors import ConflictError, NotFoundError, VmctlError
 from vmctl.linux import filetree
 
@@ -152,6 +152,19 @@ class Folder(Home):
 def absent(name: str) -> NotFoundError:
     """Return the error for a name that no instance has."""
     return NotFoundError(f"there is no instance {name}", hint="`vmctl ps -a` lists them")
+
+
+def is_lost(directory: str) -> bool:
+    """Return whether a record is blank since before the host was started: nothing of it can run any more.
+
+    The names of new files can be on the disk before their content, and an instance is not synced, see durable.py.
+    """
+    booted_s = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+    for path in (os.path.join(directory, name) for name in _LAST):
+        with suppress(OSError, records.UnreadableError):
+            if os.lstat(path).st_mtime < booted_s and not records.content(path, path).strip(b"\0"):
+                return True
+    return False
 
 
 def removal_hint(name: str) -> str:

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 
 from vmctl import paths, records
 from vmctl.errors import ConflictError, NotFoundError
-from vmctl.instances.folder import LOCK_S, Folder, absent, removal_hint
+from vmctl.instances.folder import LOCK_S, Folder, absent, is_lost, removal_hint
 from vmctl.instances.timeline import Timeline
 from vmctl.journal import Journal
 from vmctl.light import signal
@@ -23,20 +23,7 @@ from vmctl.spec.workload import Workload
 if TYPE_CHECKING:
     from typing import Any, Literal
 
-_OF_ALL_RUNS = (
-    "id",
-    "mode",
-    "created",
-    "image_digest",
-    "address",
-    "mac",
-    "links",
-    "boot",
-    "stop_s",
-    "stop_signal",
-    "options",
-    "own",
-)
+_OF_ALL_RUNS = "id mode created image_digest address mac links boot stop_s stop_signal options own".split()
 _NOTHING = (0, 0)  # the inode and the size of a log without content
 _HEX_DIGITS = set("0123456789abcdef")
 
@@ -75,6 +62,10 @@ class State:
     boot_id: str = ""  # of the kernel that ran at its last start; "" before this was recorded
     starts: int = 0  # how many times the workload was started
     waiting: bool = False  # made by `create`, and not started so far
+    restarts: int = 0  # how many times vmctl has started it again since its user has
+    short_runs: int = 0  # how many of the last runs were short
+    stopped: bool = False  # its user has ended it, so it is not started again by itself
+    health: dict[str, Any]  # the check of the last start, see vmctl/keeping/health.py; {} for none
     options: dict[str, Any]  # of its mode, as given at the first start
     warnings: list[str]  # of the last start, for the user
     weakened: list[str]  # what the workload asked for that makes the isolation of the last start weaker
@@ -83,6 +74,7 @@ class State:
 
     def __init__(self, **values: Any) -> None:
         self.warnings, self.weakened, self.options, self.limits, self.own = [], [], {}, {}, {}
+        self.health = {}
         self.links = {}
         vars(self).update(values)
 
@@ -258,23 +250,10 @@ def load(name: str) -> Instance:
     try:
         return _read(name, os.path.join(paths.instances_root(), name))
     except records.UnreadableError as error:
-        if _is_lost(os.path.join(paths.instances_root(), name)):
+        if is_lost(os.path.join(paths.instances_root(), name)):
             raise LostError(f"{name} was lost when the host went down: its files are empty") from None
         error.hint = error.hint or removal_hint(name)
         raise
-
-
-def _is_lost(directory: str) -> bool:
-    """Return whether a record is blank since before the host was started: nothing of it can run any more.
-
-    The names of new files can be on the disk before their content, and an instance is not synced, see durable.py.
-    """
-    booted_s = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
-    for path in (os.path.join(directory, name) for name in (STATE, WORKLOAD)):
-        with suppress(OSError, records.UnreadableError):
-            if os.lstat(path).st_mtime < booted_s and not records.content(path, path).strip(b"\0"):
-                return True
-    return False
 
 
 def _read(name: str, directory: str) -> Instance:

@@ -25,6 +25,8 @@ def _process(_: Home, entry: dict[str, Any]) -> None:
         raise ValueError(pid)
     if entry.get("boot_id", "") not in ("", processes.boot_id()):
         return  # it ended with the host, and the pid is another process's now
+    if pid == os.getpid():
+        return  # it was the supervisor, and starts the instance again
     if not processes.end(pid, start):
         raise VmctlError(f"process {pid} is still running after SIGKILL")
 
@@ -79,7 +81,14 @@ def _link(home: Home, entry: dict[str, Any]) -> None:
     bridge.undo(home.directory, entry)
 
 
+def _unit(home: Home, entry: dict[str, Any]) -> None:
+    from vmctl.linux import systemd
+
+    systemd.remove(home.name, entry["path"])
+
+
 UNDO = {
+    "unit": _unit,
     "process": _process,
     "cgroup": _cgroup,
     "frozen": _frozen,

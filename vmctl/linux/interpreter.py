@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from vmctl.named import TYPE_CHECKING
 
@@ -17,10 +17,13 @@ if TYPE_CHECKING:
 _ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
-def become(module: str, fds: Sequence[int], arguments: Sequence[str]) -> NoReturn:
+def become(
+    module: str, fds: Sequence[int], arguments: Sequence[str], environment: Mapping[str, str] | None = None
+) -> NoReturn:
     """Execute `main(*arguments)` of a module in a bare interpreter, which inherits `fds`; its streams are /dev/null.
 
-    Its children stay its children: exec replaces the program, not the process. Raises OSError.
+    It has no environment variables but those given. Its children stay its children: exec replaces the program, not the
+    process. Raises OSError.
     """
     null = os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1, 2):
@@ -30,4 +33,8 @@ def become(module: str, fds: Sequence[int], arguments: Sequence[str]) -> NoRetur
     code = f"import sys; sys.path.append(sys.argv[1]); from {module} import main; main(*sys.argv[2:])"
     # LC_ALL=C: the tables of a locale take 130 KiB and are not needed there
     python = sys.executable
-    os.execve(python, (python, "-I", "-S", "-X", "utf8", "-c", code, _ROOT, *arguments), {"LC_ALL": "C"})
+    os.execve(
+        python,
+        (python, "-I", "-S", "-X", "utf8", "-c", code, _ROOT, *arguments),
+        {"LC_ALL": "C", **(environment or {})},
+    )

@@ -76,23 +76,15 @@ def variables(texts: Iterable[str], files: Iterable[str] = ()) -> dict[str, str]
 
     `files` contain one on each line that is neither empty nor a comment; `texts` replace those of the same name.
     """
-    found = {}
-    for text in (*(line for path in files for line in _lines(path)), *texts):
+    found: dict[str, str] = {}
+    for path in files:
+        from vmctl.spec import envfile
+
+        found.update(envfile.read(path, raw=True))
+    for text in texts:
         name, equals, value = text.partition("=")
         if equals or name in os.environ:
             found[name] = value if equals else os.environ[name]
         elif not rules.is_variable(name):
             raise SpecError(f"--env: {name!r} cannot be the name of a variable")
     return found
-
-
-def _lines(path: str) -> list[str]:
-    """Return the lines of a file of variables as docker reads it: values are not quoted, `#` begins a comment line."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            lines = [line.rstrip("\r\n").lstrip() for line in file]
-    except OSError as error:
-        raise SpecError(f"--env-file: {path} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise SpecError(f"--env-file: {path} is not a text in UTF-8: {error.reason}") from None
-    return [line for line in lines if line and not line.startswith("#")]

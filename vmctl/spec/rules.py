@@ -72,6 +72,11 @@ def check(work: Workload, called: Callable[[str], str] = key) -> None:
     ):
         for path, text, hint in rule(work):
             raise SpecError(f"{called(path)}: {text}", hint=hint)
+    if work.health or work.secrets or work.env_file:
+        from vmctl.spec import keeping
+
+        for path, text, hint in keeping.wrong(work):
+            raise SpecError(f"{called(path)}: {text}", hint=hint)
     if work.sysctls or work.extra_hosts:
         from vmctl.spec import inside
 

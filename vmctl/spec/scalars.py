@@ -10,7 +10,20 @@ import os
 from vmctl.light import re
 from vmctl.named import TYPE_CHECKING
 from vmctl.spec import signals, units
-from vmctl.spec.workload import Bytes, FileMode, HttpProbe, Port, Restart, Seconds, Signal, Tmpfs, Ulimit, Volume
+from vmctl.spec.workload import (
+    Bytes,
+    EnvFile,
+    FileMode,
+    HttpProbe,
+    Port,
+    Restart,
+    Seconds,
+    Secret,
+    Signal,
+    Tmpfs,
+    Ulimit,
+    Volume,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -119,10 +132,29 @@ def _parse_http(text: str) -> HttpProbe:
 
 
 def _parse_restart(text: str) -> Restart:
-    match = re.fullmatch(r"(no|always|on-failure)(?::([0-9]{1,9}))?", text)
+    match = re.fullmatch(r"(no|always|unless-stopped|on-failure)(?::([0-9]{1,9}))?", text)
     if not match or (match[2] and match[1] != "on-failure"):
-        raise ValueError(f"no, always, on-failure or on-failure:3, not {text!r}")
+        raise ValueError(f"no, always, unless-stopped, on-failure or on-failure:3, not {text!r}")
     return Restart(match[1], int(match[2]) if match[2] else None)  # type: ignore[arg-type]
+
+
+def _parse_secret(text: str) -> Secret:
+    given: dict[str, str] = {}
+    for part in text.split(","):
+        name, equals, value = part.partition("=")
+        name = {"source": "src", "file": "src", "name": "id"}.get(name, name)
+        if not equals or name not in ("id", "src", "env", "mode") or name in given:
+            raise ValueError(f"a secret such as id=db,src=./db.txt or id=db,env=DB_PASSWORD, not {text!r}")
+        given[name] = value
+    if not given.get("id"):
+        raise ValueError(f"a secret with id=NAME, not {text!r}")
+    source = os.path.abspath(os.path.expanduser(given["src"])) if given.get("src") else None
+    mode = _parse_mode(given["mode"]) if "mode" in given else FileMode(0o400)
+    return Secret(given["id"], source, given.get("env"), mode)
+
+
+def _parse_env_file(text: str) -> EnvFile:
+    return EnvFile(os.path.abspath(os.path.expanduser(text)) if text else "", format="raw")
 
 
 def _parse_mode(text: str) -> FileMode:
@@ -176,4 +208,6 @@ PARSERS: Mapping[str, Callable[[str], Any]] = {
     "Ulimit": parse_ulimit,
     "HttpProbe": _parse_http,
     "Restart": _parse_restart,
+    "Secret": _parse_secret,
+    "EnvFile": _parse_env_file,
 }

@@ -25,7 +25,8 @@ WORKLOAD = {
         "resources": "limits",
         "logs": "the workload's output that is kept",
         "ready": "probe that decides when the workload is ready: one of http, tcp, log, exec; or only a timeout",
-        "restart": "what happens when the command ends; only `no` is supported so far",
+        "restart": "when the command is started again after its end, with a pause that grows to a minute: no, always, "
+        "unless-stopped, on-failure (an exit code other than 0) or on-failure:N (at most N times)",
         "network": "bridge: the default network; none: only loopback; host: the host's network; or the name of a "
         "network of `vmctl network create`; or a mapping",
         "init": "true: an init is PID 1 and reaps zombies; false: the command is PID 1",
@@ -43,6 +44,11 @@ WORKLOAD = {
         "tty": "true: the command gets a terminal, which `vmctl attach` connects with yours",
         "stdin_open": "true: the input of a command without a terminal stays open, for `vmctl attach`",
         "stop_signal": "signal by which `stop` asks the command to end (default: the image's, or SIGTERM)",
+        "health": "check that decides whether it is healthy: one of exec, http, tcp; or only times for the check of "
+        "the image; `none`: no check (default: HEALTHCHECK of the image)",
+        "secrets": "files in /run/secrets, in memory only; their content is in no record, log or image",
+        "env_file": "files with variables, one NAME=VALUE on each line, read at each start; `env` replaces those of "
+        "the same name; their content is in no record, log or image",
         "stop_timeout": "time before `stop` sends SIGKILL (default: the image's, or 10s; 60s if a system boots)",
     },
     "NetworkOptions": {
@@ -80,6 +86,28 @@ WORKLOAD = {
         "timeout": "time after which the start has failed, counted from when the command runs. Without a probe: time "
         "in which the command has to run and the system around it to be up, from the start (without `ready`: no "
         "limit in modes container and host; in mode vm 15 minutes until the command runs, 30 for cloud-init)",
+    },
+    "Health": {
+        "exec": "command in the instance that must exit with 0",
+        "http": "port and path of a GET request that must be answered with a status below 400",
+        "tcp": "port that must accept a connection",
+        "interval": "time between two checks (default: the image's, or 30s)",
+        "timeout": "time after which a check has failed (default: the image's, or 30s)",
+        "retries": "failures in a row after which it is unhealthy (default: the image's, or 3)",
+        "start_period": "time after the start in which failures do not count (default: the image's, or 0s)",
+        "start_interval": "time between two checks until the first that succeeds (default: the image's, or 1s)",
+        "disable": "true: no check, also not that of the image",
+    },
+    "Secret": {
+        "name": "name of the file in /run/secrets",
+        "file": "file of the host with the content, at most 512 KiB; a relative path is next to this file",
+        "env": "variable of the calling process with the content, instead of `file`",
+        "mode": "permission bits, octal and in quotes; the owner is the user of the command",
+    },
+    "EnvFile": {
+        "path": "file of the host; a relative path is next to this file",
+        "required": "false: the file may be missing",
+        "format": "quoted: values can be in quotes, as in Compose; raw: quotes are part of the value",
     },
     "VmOptions": {
         "boot": "direct: vmctl's init runs the command; system: the init of the image boots; auto: the image decides",

@@ -40,7 +40,7 @@ _SCALARS: dict[Any, dict[str, Any]] = {
     Ulimit: {"examples": ["nofile=1024:2048", "core=0"]},
     HttpProbe: {**_NUMBER_TOO, "examples": ["8000/"]},
     Signal: {**_NUMBER_TOO, "examples": ["SIGQUIT", "RTMIN+3"]},
-    Restart: {"examples": ["no", "on-failure:3", "always"]},
+    Restart: {"examples": ["no", "on-failure:3", "unless-stopped"]},
 }
 
 _BY_NAME = (Joined,)  # may also be a text, which is the first key

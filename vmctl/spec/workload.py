@@ -148,10 +148,31 @@ class Ready(NamedTuple):
         return [name for name in ("http", "tcp", "log", "exec") if getattr(self, name) is not None]
 
 
-class Restart(NamedTuple):
-    """Whether to restart the command when it ends; in the workload file `no`, `on-failure[:n]` or `always`."""
+class Health(NamedTuple):
+    """The check that decides whether a running workload is healthy: at most one of exec, http, tcp.
 
-    policy: Literal["no", "on-failure", "always"] = "no"
+    Without one it is the image's, with these times. What is None is as in the image, or the default of `vmctl.health`.
+    """
+
+    exec: tuple[str, ...] | None = None
+    http: HttpProbe | None = None
+    tcp: int | None = None
+    interval_s: Seconds | None = None
+    timeout_s: Seconds | None = None
+    retries: int | None = None
+    start_period_s: Seconds | None = None
+    start_interval_s: Seconds | None = None
+    disable: bool = False
+
+    def probes(self) -> list[str]:
+        """Return the keys of the probes that are set."""
+        return [name for name in ("exec", "http", "tcp") if getattr(self, name) is not None]
+
+
+class Restart(NamedTuple):
+    """Whether to start the workload again when it ends; in the file `on-failure[:n]` or only the policy."""
+
+    policy: Literal["no", "on-failure", "always", "unless-stopped"] = "no"
     max_retries: int | None = None
 
 
@@ -168,6 +189,29 @@ class NetworkOptions(NamedTuple):
 
     networks: tuple[Joined, ...] = (Joined("bridge"),)
     aliases: tuple[str, ...] = ()  # in each of the networks
+
+
+SECRETS = "/run/secrets"
+
+
+class Secret(NamedTuple):
+    """A file in /run/secrets that is only in memory. The record has its source, not its content.
+
+    As a flag: `id=NAME,src=FILE` or `id=NAME,env=VARIABLE`, and `,mode=0440`.
+    """
+
+    name: str
+    file: str | None = None  # of the host
+    env: str | None = None  # variable of the process that starts the workload
+    mode: FileMode = FileMode(0o400)
+
+
+class EnvFile(NamedTuple):
+    """A file with variables, read at each start. The record has its path, not its content."""
+
+    path: str
+    required: bool = True
+    format: Literal["quoted", "raw"] = "quoted"  # raw: as docker-run(1) --env-file, quotes are part of the value
 
 
 class VmOptions(NamedTuple):
@@ -220,6 +264,9 @@ class Workload(NamedTuple):
     extra_hosts: tuple[str, ...] = ()  # NAME:ADDRESS
     tty: bool = False
     stdin_open: bool = False
+    health: Health | None = None
+    secrets: tuple[Secret, ...] = ()
+    env_file: tuple[EnvFile, ...] = ()
 
     def joined(self) -> tuple[Joined, ...]:
         """Return the networks of the instance with all aliases, in their order; none if it is `none` or `host`."""
@@ -267,14 +314,16 @@ class Workload(NamedTuple):
 
 
 # the keys whose value is a mapping with keys
-SECTIONS: dict[str, Any] = {kind.__name__: kind for kind in (Resources, Logs, Ready, VmOptions, ContainerOptions)}
+SECTIONS: dict[str, Any] = {
+    kind.__name__: kind for kind in (Resources, Logs, Ready, Health, VmOptions, ContainerOptions)
+}
 _RECORDS: dict[str, Any] = {
     **SECTIONS,
     **{
         kind.__name__: kind
         for kind in (
             *(Bytes, Seconds, Signal, FileMode, File, Port, Volume, Tmpfs, Ulimit, HttpProbe, Restart),
-            *(Joined, NetworkOptions),
+            *(Joined, NetworkOptions, Secret, EnvFile),
         )
     },
 }

@@ -39,10 +39,18 @@ def completed(work: Workload, folder: str) -> Workload:
 
     Raises SpecError.
     """
-    work = work._replace(files=tuple(_with_content(file, i, folder) for i, file in enumerate(work.files)))
+    work = work._replace(
+        files=tuple(_with_content(file, i, folder) for i, file in enumerate(work.files)),
+        secrets=tuple(one._replace(file=one.file and _path(folder, one.file)) for one in work.secrets),
+        env_file=tuple(one._replace(path=_path(folder, one.path)) for one in work.env_file),
+    )
     if work.vm.cloud_init:
         work = work._replace(vm=work.vm._replace(cloud_init=os.path.join(folder, work.vm.cloud_init)))
     return work._replace(volumes=tuple(volume.beside(folder) for volume in work.volumes))
+
+
+def _path(folder: str, path: str) -> str:
+    return os.path.join(folder, os.path.expanduser(path))
 
 
 def _with_content(file: File, number: int, folder: str) -> File:
@@ -73,7 +81,7 @@ def convert(document: Any) -> Workload:
             hint="`ready: {timeout: 30s}` alone is the time within which the workload must have started",
         )
     try:
-        struct = msgspec.convert(document, specfields.STRUCTS[Workload], dec_hook=specfields.parse_scalar)
+        struct = msgspec.convert(_in_full(document), specfields.STRUCTS[Workload], dec_hook=specfields.parse_scalar)
     except msgspec.ValidationError as error:
         struct_type, missing = specfields.STRUCTS[Workload], "for instance image: tiny"
         raise specerrors.explained(str(error), struct_type, _HINTS, missing) from None
@@ -84,12 +92,34 @@ def convert(document: Any) -> Workload:
     return work
 
 
+def _in_full(document: Any) -> Any:
+    """Return a document whose keys with a short form have the long one: `health: none`, `env_file: FILE`."""
+    if not isinstance(document, dict):
+        return document
+    found = dict(document)
+    if found.get("health") == "none":
+        found["health"] = {"disable": True}
+    if isinstance(files := found.get("env_file"), str | list):
+        files = [files] if isinstance(files, str) else files
+        found["env_file"] = [{"path": file} if isinstance(file, str) else file for file in files]
+    return found
+
+
+def _with_short_forms(properties: dict[str, Any]) -> None:
+    """Add to a JSON Schema what `_in_full` understands."""
+    properties["health"]["anyOf"].append({"const": "none"})
+    mapping = properties["env_file"].pop("items")
+    either = [{"type": "string"}, {"type": "array", "items": {"anyOf": [mapping, {"type": "string"}]}}]
+    properties["env_file"] = {"anyOf": either}
+
+
 def schema() -> dict[str, Any]:
     """Return the JSON Schema of the workload file."""
     result = msgspec.json.schema(specfields.STRUCTS[Workload], schema_hook=specfields.scalar_schema)
     workload = result["$defs"]["Workload"]
     workload["required"].remove("name")  # the default is the name of the file
     workload["properties"]["format"] = {"const": FORMAT}
+    _with_short_forms(workload["properties"])
     schemadocs.describe(result, schemadocs.WORKLOAD)
     schemadocs.add_defaults(result, specfields.defaults())
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "vmctl workload", **result}

@@ -6,10 +6,12 @@ The interface between host and guest:
 - virtio-serial ports with the prefix `org.vmctl.`: `marks`, `stdout`, `stderr` from the guest, `control` to the guest,
   and `stdin` to the guest in an attached run and for a workload with a terminal or an open input; `agent` in both
   directions.
-- marks, one per line: `init`, `mounts`, `seed`, `network`, `exec` (the command is executed), `ssh`, and at the end
-  `exit CODE workload|signal|oom` or `error CODE TEXT` (nothing was started; CODE is 125, 126 or 127).
+- marks, one per line: `init`, `mounts`, `secrets` (if the workload has some: init waits for them), `seed`, `network`,
+  `exec` (the command is executed), `ssh`, and at the end `exit CODE workload|signal|oom` or `error CODE TEXT` (nothing
+  was started; CODE is 125, 126 or 127).
 - control, one request per line: `signal NUMBER` for the workload's process, `resize COLUMNS LINES` for its terminal,
-  `freeze TOKEN`, `thaw`, `poweroff`.
+  `freeze TOKEN`, `thaw`, `poweroff`; `secrets BYTES`, and then so many bytes in the form of `write_files` of user-data,
+  see vmm/sender.py.
 - agent: commands that are executed in the workload's root, see vmctl/attach/frames.py. The agent (program/agent.c) runs
   outside of that root, as root.
 - SSH to root on port 22: the command is a line with the arguments of `launch`, quoted for a shell.
@@ -51,19 +53,23 @@ _FILES = {
 }
 
 
-def kernel_args(layers: int, *, read_only: bool = False, terminal: tuple[int, int] | None = None) -> str:
+def kernel_args(
+    layers: int, *, read_only: bool = False, terminal: tuple[int, int] | None = None, secrets: bool = False
+) -> str:
     """Return the kernel's command line for a guest with this number of layers; init fails if it finds fewer.
 
-    `terminal` has the columns and lines of the workload's terminal, if it gets one.
+    `terminal` has the columns and lines of the workload's terminal, if it gets one. `secrets`: the guest has to ask for
+    secrets.
     """
-    size = f" vmctl.tty={terminal[0]}:{terminal[1]}" if terminal else ""
-    return f"{KERNEL_ARGS} vmctl.layers={layers}{' vmctl.read_only' if read_only else ''}{size}"
+    size = f"vmctl.tty={terminal[0]}:{terminal[1]}" if terminal else ""
+    words = ("vmctl.read_only" if read_only else "", size, "vmctl.secrets" if secrets else "")
+    return " ".join((KERNEL_ARGS, f"vmctl.layers={layers}", *filter(None, words)))
 
 
-def system_args(layers: int, uuid: str, *, volumes: bool = False) -> str:
+def system_args(layers: int, uuid: str, *, volumes: bool = False, secrets: bool = False) -> str:
     """Return the kernel's command line for a guest that boots a system; `uuid` becomes its machine-id."""
     own = f"{SYSTEM_ARGS}{' vmctl.volumes' if volumes else ''}"
-    return f"{kernel_args(layers)} {own} systemd.machine_id={uuid.replace('-', '')}"
+    return f"{kernel_args(layers, secrets=secrets)} {own} systemd.machine_id={uuid.replace('-', '')}"
 
 
 def initrd(kernel: Kernel, *, volumes: bool = False) -> str:

@@ -16,5 +16,5 @@ function quoted(word) { # return that text without JSON's escapes, quoted for th
 
 /^- path: / { path = quoted() }
 /^  permissions: / { mode = text() }
-/^  owner: / { owner = text() }
+/^  owner: / { owner = quoted() }
 /^  content: / { printf "write_file %s %s %s <<END\n%s\nEND\n", path, mode, owner, text() }

@@ -11,8 +11,6 @@ _ADDRESS = "not yet: addresses are given automatically; `vmctl ps` shows them"
 _CONTAINER = "`container: {cap_add: [NAME]}` in a workload file; `vmctl spec schema` lists the keys"
 _FILTER_IMAGES = "`vmctl image ls 'NAME*'` lists images by name"
 
-HEALTH = "not yet: `ready: {http: 8000/}` in a workload file waits for a service; `vmctl spec schema` lists the keys"
-
 # verb (or action) -> flag -> what to type
 FLAGS = {
     "run": {
@@ -51,13 +49,6 @@ FLAGS = {
         "--expose": "`-p HOST:GUEST` publishes a port; instances reach all ports of each other",
         "--gpus": "not yet: devices of the host cannot be given to an instance",
         "--group-add": "not yet: `-u USER:GROUP` sets the group; further groups come from /etc/group of the image",
-        "--health-cmd": HEALTH,
-        "--health-interval": HEALTH,
-        "--health-retries": HEALTH,
-        "--health-start-interval": HEALTH,
-        "--health-start-period": HEALTH,
-        "--health-timeout": HEALTH,
-        "--no-healthcheck": "leave it out: health checks of images are not run",
         "--ip6": _ADDRESS,
         "--ipc": "not yet: each container has a separate IPC namespace",
         "--isolation": "`--mode vm` isolates an instance by a virtual machine",

@@ -30,7 +30,7 @@ VERBS = {
     "plugin": "not yet: a backend is a Python package, as docs/architecture.md describes",
     "remove": "`vmctl rm NAME` removes an instance, `vmctl image rm NAME` an image",
     "search": "not yet: vmctl cannot search a registry; `vmctl image pull NAME` downloads an image by its name",
-    "secret": "not yet: `vmctl run -v ./secret:/run/secret:ro IMAGE` mounts a file of the host",
+    "secret": "`vmctl run --secret id=NAME,src=FILE IMAGE` makes the file /run/secrets/NAME, in memory only",
     "service": _SWARM,
     "stack": "`vmctl up FILE` starts the services of a Compose file, `vmctl down STACK` removes them",
     "swarm": _SWARM,

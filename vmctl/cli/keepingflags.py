@@ -1,0 +1,51 @@
+"""The flags of `run` about health, restarts and secrets."""
+
+from __future__ import annotations
+
+from vmctl.errors import SpecError
+from vmctl.named import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+    from typing import Any
+
+
+def add(parser: ArgumentParser) -> None:
+    """Add the flags."""
+    parser.add_argument(
+        "--restart",
+        metavar="POLICY",
+        help="with -d, when to start the command again: no (default), on-failure[:N], always or unless-stopped",
+    )
+    parser.add_argument(
+        "--secret",
+        action="append",
+        default=[],
+        metavar="id=NAME,src=FILE",
+        help="file /run/secrets/NAME, in memory only; env=VARIABLE in place of src=FILE takes a variable",
+    )
+    parser.add_argument("--health-cmd", metavar="COMMAND", help="with -d, command of a shell that checks the health")
+    for name, text in (
+        ("interval", "time between two checks, such as 30s"),
+        ("timeout", "time after which a check has failed"),
+        ("retries", "failures in a row until it is unhealthy"),
+        ("start-period", "time after the start in which failures do not count"),
+        ("start-interval", "time between two checks until the first that succeeds"),
+    ):
+        parser.add_argument(f"--health-{name}", metavar="N" if name == "retries" else "TIME", help=text)
+    parser.add_argument("--no-healthcheck", action="store_true", help="no check, also not that of the image")
+
+
+def health(args: Namespace) -> dict[str, Any] | None:
+    """Return the section `health` of the flags, None without them. Raises SpecError."""
+    given = {
+        "exec": args.health_cmd and ["/bin/sh", "-c", args.health_cmd],
+        "interval": args.health_interval,
+        "timeout": args.health_timeout,
+        "retries": args.health_retries,
+        "start_period": args.health_start_period,
+        "start_interval": args.health_start_interval,
+    }
+    if args.no_healthcheck and any(given.values()):
+        raise SpecError("--no-healthcheck and flags of a check cannot be combined", hint="leave one of them out")
+    return {"disable": True} if args.no_healthcheck else given if any(given.values()) else None
