@@ -13,8 +13,10 @@ from vmctl.spec import specfields, textfile, workloadfile, yamlfile
 from vmctl.spec.workload import (
     Bytes,
     ContainerOptions,
+    EnvFile,
     File,
     FileMode,
+    Health,
     HttpProbe,
     Logs,
     Port,
@@ -22,6 +24,7 @@ from vmctl.spec.workload import (
     Resources,
     Restart,
     Seconds,
+    Secret,
     Signal,
     Tmpfs,
     Ulimit,
@@ -62,6 +65,9 @@ shm_size: 32M
 ulimits: ["nofile=1024:2048"]
 sysctls: {net.core.somaxconn: 512}
 extra_hosts: ["db.test:192.0.2.7"]
+health: {exec: [test, -e, /ok], interval: 5s, timeout: 2s, retries: 4, start_period: 1m, start_interval: 500ms}
+secrets: [{name: db, file: ./db.txt}, {name: token, env: TOKEN, mode: "0440"}]
+env_file: [a.env, {path: /b.env, required: false, format: raw}]
 vm: {boot: direct, kernel: host, cloud_init: extra.yaml}
 container: {cap_add: [NET_ADMIN], cap_drop: [ALL], seccomp: unconfined}
 """
@@ -111,6 +117,16 @@ def test_every_key(load, tmp_path):
         ulimits=(Ulimit("nofile", 1024, 2048),),
         sysctls={"net.core.somaxconn": "512"},
         extra_hosts=("db.test:192.0.2.7",),
+        health=Health(
+            exec=("test", "-e", "/ok"),
+            interval_s=Seconds(5),
+            timeout_s=Seconds(2),
+            retries=4,
+            start_period_s=Seconds(60),
+            start_interval_s=Seconds(0.5),
+        ),
+        secrets=(Secret("db", f"{tmp_path}/./db.txt"), Secret("token", env="TOKEN", mode=FileMode(0o440))),
+        env_file=(EnvFile(f"{tmp_path}/a.env"), EnvFile("/b.env", False, "raw")),
         vm=VmOptions("direct", "host", f"{tmp_path}/extra.yaml"),
         container=ContainerOptions(("NET_ADMIN",), ("ALL",), "unconfined"),
     )
@@ -211,7 +227,16 @@ WRONG = [
     ("volumes: ['./a:/b:rx']", r"the key volumes\[0\]: expected a volume such as", ""),
     ("volumes: ['~nobody-of-that-name/a:/b']", r"volumes\[0\]: expected .* there is no user nobody-of-that-name", ""),
     ("volumes: ['.hidden:/b']", r"volumes\[0\]: expected .* \./\.hidden for the file or folder", ""),
-    ("restart: sometimes", "the key restart: expected no, always, on-failure or on-failure:3", ""),
+    ("health: {exec: [a], tcp: 3}", "the key health: expected one of exec, http, tcp, got exec, tcp", ""),
+    ("health: {exec: []}", "the key health.exec: expected a program, got an empty list", ""),
+    ("health: {interval: 0s}", "the key health.interval: expected 0.1s to 365 days, got 0s", ""),
+    ("health: {retries: 0}", "the key health.retries: expected at least 1", ""),
+    ("health: {disable: true, retries: 2}", "the key health: with disable: true", "`health: none` alone"),
+    ("secrets: [{name: a}]", r"the key secrets\[0\]: expected one of file, env, got none", ""),
+    ("secrets: [{name: a, env: A-B}]", r"the key secrets\[0\].env: 'A-B' cannot be the name", ""),
+    ("secrets: [{name: a, env: A, mode: '0000'}]", r"the key secrets\[0\].mode: expected permission bits", ""),
+    ("env_file: ['']", r"the key env_file\[0\]: expected a path, got ''", ""),
+    ("restart: sometimes", "the key restart: expected no, always, unless-stopped, on-failure or on-failure:3", ""),
     ("restart: always:3", "the key restart: expected no, always", ""),
     ("files: [{path: /a, mode: rwx}]", r"the key files\[0\]\.mode: expected an octal mode", ""),
     # one of several
