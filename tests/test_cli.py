@@ -43,6 +43,8 @@ PS_KEYS = [
     "exit_source",
     "exit_reporter",
     "oom_kills",
+    "health",
+    "restarts",
     "reason",
 ]
 
