@@ -28,7 +28,7 @@ HOSTILE = {
 
 
 class Victim:
-    """An instance with a hostile check and with secrets of its own: it is started once for all tests of a mode."""
+    """An instance with a hostile check and with secrets: it is started once for all tests of a mode."""
 
     def __init__(self, caller, mode):
         self.caller, self.mode = caller, mode

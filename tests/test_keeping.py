@@ -220,7 +220,7 @@ def test_the_check_of_an_image(root, tmp_path):
     built = vmctl("image", "build", "-t", "checked", str(tmp_path))
     assert built.code == 0
     try:
-        assert "is stored in the image" not in built.err  # as a warning said before
+        assert "is stored in the image" not in built.err  # there is no such warning
         for name, flags, wanted in (
             ("mine", ("--health-interval", "300ms"), 0.3),
             ("plain", (), 1.0),

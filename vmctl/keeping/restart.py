@@ -51,7 +51,7 @@ def main(action: str, name: str, identity: str, held: int, failures: int) -> Non
 def _act(
     action: str, inst: Instance, backend: Backend, identity: str, held: int, failures: int
 ) -> tuple[float | None, int]:
-    """Do the action; return the seconds until the next start, None if there is none, and the short runs so far."""
+    """Do the action; return the seconds until the next start, None for no start, and the short runs so far."""
     with inst.locked():
         if inst.id != identity or inst.state.supervisor_pid != os.getpid():
             return None, 0  # a user has started it meanwhile
