@@ -74,7 +74,7 @@ def _command(test: Any) -> tuple[list[str], str]:
 
 
 def _time(key: str, given: Any, default: float) -> float:
-    """Return a time or number of an image, with the default in place of 0 and of another value than a number, within limits."""
+    """Return a time or number of an image within limits; the default in place of 0 and of other values."""
     if type(given) is not int or given <= 0:
         return float(default)
     if key == "retries":
