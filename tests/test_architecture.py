@@ -285,7 +285,7 @@ def test_nothing_binary_or_large_is_tracked():
         with open(os.path.join(ROOT, name), "rb") as file:
             content = file.read()
         assert b"\0" not in content, name
-        assert len(content) < 200_000, name
+        assert len(content) < 300_000, name  # a reference result with every sample has 260 KB
 
 
 @pytest.mark.parametrize("room", ROOMS)
