@@ -32,5 +32,21 @@ def exchanged_when_opened(folder, other, after_s=0.0):
             _exchange(names)
 
 
+@contextmanager
+def exchanged_all_the_time(folder, other):
+    """Exchange two paths again and again, in another process, as long as the block runs."""
+    names = os.fsencode(folder), os.fsencode(other)
+    pid = os.fork()
+    if pid == 0:
+        while True:
+            _exchange(names)
+            time.sleep(0.0002)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
 def _exchange(names):
     _libc.renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE)
