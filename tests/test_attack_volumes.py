@@ -167,7 +167,7 @@ def place(tmp_path):
     return str(tmp_path / "served")
 
 
-@pytest.mark.attack("makes device nodes and files of the host's users by FUSE requests of its own", **IN_GUEST)
+@pytest.mark.attack("makes device nodes and files of the host's users by its own FUSE requests", **IN_GUEST)
 def test_requests_that_make_nodes(guest_root, place):
     device = os.stat("/").st_dev
     with by_hand(place) as path, Driver(path) as driver:  # what this defends against
@@ -183,7 +183,7 @@ def test_requests_that_make_nodes(guest_root, place):
     assert sorted(os.listdir(place)) == ["by-hand", "file", "mine"]
 
 
-@pytest.mark.attack("asks its file server for files beside the volume, by names, links and numbers", **IN_GUEST)
+@pytest.mark.attack("asks its file server for files next to the volume, by names, links and numbers", **IN_GUEST)
 def test_requests_for_other_files(guest_root, place):
     secret = os.path.join(os.path.dirname(place), "beside")
     names = (b"..", b"../beside", b"../../../../../../etc/shadow", b"/etc/shadow", b"a/../../beside", b"file/..", b"")
@@ -218,7 +218,7 @@ def _chmod(mode):
     return struct.pack("<IIQQQQQQIIIIIIII", 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, mode, 0, 0, 0, 0)
 
 
-@pytest.mark.attack("writes to a read-only volume by FUSE requests of its own", **IN_GUEST)
+@pytest.mark.attack("writes to a read-only volume by its own FUSE requests", **IN_GUEST)
 def test_requests_that_write(guest_root, place):
     with served(guest_root, place, read_only=True) as path, Driver(path) as driver:
         code, node, _ = driver.lookup(ROOT, b"file")
@@ -232,7 +232,7 @@ def test_requests_that_write(guest_root, place):
     assert content(f"{place}/file") == "inside"
 
 
-@pytest.mark.attack("ends the file servers of others, or its guest, by requests that are no requests", **IN_GUEST)
+@pytest.mark.attack("ends the file servers of others, or its guest, by requests that are not valid", **IN_GUEST)
 def test_requests_that_are_none(guest_root, place):
     with served(guest_root, place) as other, Driver(other) as neighbour:
         with served(guest_root, place) as path, Driver(path) as driver, suppress(EndedError):  # only its own one

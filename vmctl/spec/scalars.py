@@ -52,7 +52,7 @@ def parse_port(text: str) -> Port:
     return Port(address, int(match[2]), int(match[3]), match[4] or "tcp")  # type: ignore[arg-type]
 
 
-# of docker: shared labels of a security module, and hints for macOS; without effect, as in docker where there is none
+# of docker: shared labels of a security module, and hints for macOS; without effect, as in docker if the host has neither
 _WITHOUT_EFFECT = ("rw", "z", "Z", "cached", "consistent", "delegated")
 _VOLUME = "a volume such as ./data:/data, data:/data, /data, or ./data:/data:ro"
 

@@ -20,7 +20,7 @@ WORKLOAD = {
         "user": "user, or user and group, by name or number (default: the image's)",
         "files": "files that are written before the command starts",
         "ports": "published ports: `[address:]host:guest[/udp]` (default address: 127.0.0.1)",
-        "volumes": "files or folders of the host, `./source:target[:ro]`, beside this file; volumes by name, "
+        "volumes": "files or folders of the host, `./source:target[:ro]`, next to this file; volumes by name, "
         "`name:target`; or `target` alone: a volume that is removed with the instance",
         "resources": "limits",
         "logs": "the workload's output that is kept",
