@@ -45,6 +45,13 @@ def value(work, path):
         ("restart: on-failure:2", "restart.max_retries", "2"),
         ("deploy: {restart_policy: {condition: on-failure, max_attempts: 4}}", "restart.max_retries", "4"),
         ("restart: always\ndeploy: {restart_policy: {condition: none}}", "restart.policy", "always"),
+        ("restart: unless-stopped", "restart.policy", "unless-stopped"),
+        ("healthcheck: {test: [CMD, pg_isready], interval: 2s, timeout: 1m}", "health.exec", "('pg_isready',)"),
+        ("healthcheck: {test: 'curl x', interval: 1m30s}", "health.exec", "('/bin/sh', '-c', 'curl x')"),
+        ("healthcheck: {test: [CMD-SHELL, 'a b'], start_period: 1s}", "health.interval_s", "None"),
+        ("healthcheck: {test: [NONE]}", "health.disable", "True"),
+        ("healthcheck: {disable: true}", "health.disable", "True"),
+        ("health: {tcp: 80}", "health.tcp", "80"),
         ("stop_signal: SIGINT", "stop_signal", "2"),
         ("stop_grace_period: 1m30s", "stop_timeout_s", "90.0"),
         ("stop_grace_period: 1.5s", "stop_timeout_s", "1.5"),
@@ -126,6 +133,38 @@ volumes:
     ]
 
 
+def test_secrets_and_configs(tmp_path):
+    (tmp_path / "word").write_text("w")
+    text = """
+image: tiny
+secrets: [word, {source: word, target: other, mode: 0440}, {source: var, target: /run/secrets/var}]
+configs: [{source: app, target: /etc/app.conf, mode: 0440}, app]
+"""
+    top = "secrets: {word: {file: ./word}, var: {environment: V}}\nconfigs: {app: {content: 'level = ${L:-info}'}}\n"
+    found = service(tmp_path, text, top=top, environ={"V": "v"})
+    assert [(one.name, one.file, one.env, one.mode) for one in found.work.secrets] == [
+        ("word", f"{tmp_path}/word", None, 0o400),
+        ("other", f"{tmp_path}/word", None, 0o440),
+        ("var", None, "V", 0o400),
+    ]
+    assert [(one.path, one.content, one.mode) for one in found.work.files] == [
+        ("/etc/app.conf", "level = info", 0o440),
+        ("/app", "level = info", 0o444),
+    ]
+    assert found.secret_env == ("V",)
+
+
+def test_files_of_variables(tmp_path):
+    (tmp_path / "a.env").write_text("")
+    text = "image: tiny\nenv_file: [a.env, {path: b.env, required: false, format: raw}]"
+    found = service(tmp_path, text)
+    assert [(one.path, one.required, one.format) for one in found.work.env_file] == [
+        (f"{tmp_path}/a.env", True, "quoted"),
+        (f"{tmp_path}/b.env", False, "raw"),
+    ]
+    assert found.missing == ()
+
+
 def test_networks(tmp_path):
     text = """
 image: tiny
@@ -186,6 +225,7 @@ def test_scale(tmp_path):
         ("healthcheck: {tset: x}", "healthcheck.tset: the key is unknown", "did you mean test?"),
         ("healthcheck: {test: [RUN, x]}", "healthcheck.test: expected", ""),
         ("healthcheck: {interval: 5}", "healthcheck.interval: expected a duration such as 10s", ""),
+        ("healthcheck: {test: x, retries: 0}", "healthcheck.retries: expected at least 1", ""),
         ("mem_limit: lots", "6: service web: mem_limit: expected a size such as 256M", ""),
         ("deploy: {resources: {limits: {cpus: x}}}", "deploy.resources.limits.cpus: expected a number", ""),
         ("deploy: {resources: {reservations: {devices: [{}]}}}", "reservations.devices: instances get no devices", ""),
@@ -308,6 +348,7 @@ CLASHES = [
         "the subnet 10.9.0.0/16 overlaps with 10.9.0.0/24",
     ),
     ("{a: {image: t, volumes: ['./none:/x']}}", "none does not exist"),
+    ("{a: {image: t, env_file: none}}", "none does not exist"),
 ]
 
 

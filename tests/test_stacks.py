@@ -269,3 +269,40 @@ def test_services_reach_only_those_of_their_networks(folder):
     assert ok("exec", "shop-alone", "--", "ls", "/sys/class/net") == "lo\n"
     ok("down", "shop")
     assert ok("network", "ls", "-q") == "bridge\n"
+
+
+HEALTH = """
+services:
+  db:
+    image: tiny
+    command: [sh, -c, "sleep 1; touch /well; exec sleep 3600"]
+    healthcheck: {test: [CMD, test, -e, /well], interval: 1s, start_period: 30s}
+    env_file: it.env
+    secrets: [word]
+  web: {image: tiny, command: sleep 3600, depends_on: {db: {condition: service_healthy}}}
+  sick:
+    image: tiny
+    profiles: [sick]
+    command: sleep 3600
+    healthcheck: {test: "echo not well; exit 1", interval: 1s, retries: 2}
+  never: {image: tiny, profiles: [sick], command: sleep 3600, depends_on: {sick: {condition: service_healthy}}}
+secrets: {word: {file: ./word}}
+"""
+
+
+def test_health_secrets_and_files_of_variables(folder):
+    write(folder, "not a real secret", "word")
+    write(folder, 'QUOTED="two words"\n', "it.env")
+    path = write(folder, HEALTH)
+    assert ok("up", path).split() == ["shop-db", "shop-web"]
+    assert (
+        ok("exec", "shop-db", "--", "sh", "-c", "echo $QUOTED; cat /run/secrets/word") == "two words\nnot a real secret"
+    )
+    write(folder, "QUOTED=other\n", "it.env")
+    result = vmctl("up", path)
+    assert "shop-db: replaced: content of env_file or secrets" in result.err
+    assert "shop-web is unchanged" in result.err
+    err = vmctl("up", path, "--profile", "sick").err
+    assert "shop-sick is unhealthy: its check has failed" in err
+    assert "not well" in err
+    assert sorted(rows("shop")) == ["shop-db", "shop-web"]

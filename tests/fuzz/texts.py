@@ -376,6 +376,7 @@ services:
     environment: {A: "1", B: }
     ports: ["127.0.0.1:8080:80/udp", {target: 80, published: "81"}]
     volumes: ["data:/data:ro", /anonymous, {type: tmpfs, target: /t, tmpfs: {size: 4096}}]
+    healthcheck: {test: [CMD, x], interval: 1m30s, retries: 3}
     networks: {front: {aliases: [w], ipv4_address: 10.9.0.2}}
     deploy: {resources: {limits: {cpus: "0.5", memory: 64M}}, replicas: 2}
     ulimits: {nofile: {soft: 1, hard: 2}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -16,6 +17,7 @@ from vmctl.stacks.workers import Send
 STARTED, READY, HEALTHY, COMPLETED = "started", "ready", "healthy", "completed"
 PHASE = "phase"
 _TAIL_BYTES, _TAIL_LINES = 4096, 10
+_LOOK_S = 0.05
 
 
 def bring(change: Change, options: Mapping[str, str], wanted: Collection[str], send: Send, *, wait: bool) -> None:
@@ -72,7 +74,24 @@ def _summary(inst: Instance, change: Change) -> dict[str, Any]:
 
 
 def _wait_healthy(inst: Instance) -> None:
-    raise VmctlError(f"{inst.name} has no health check that could succeed", hint="wait for `started` or `ready`")
+    """Wait until a health check has succeeded. Raises VmctlError if it does not, or if there is no check."""
+    from vmctl.keeping import health
+
+    inst.recall()
+    if not inst.state.health:
+        raise VmctlError(f"{inst.name} has no health check, and others wait for it", hint="`depends_on: {NAME: ready}`")
+    while True:
+        seen = health.seen(inst)
+        if seen is not None and seen.status == "healthy":
+            return
+        if seen is not None and seen.status == "unhealthy":
+            text = (
+                f"{inst.name} is unhealthy: its check has failed {seen.failures} times, the last time with {seen.code}"
+            )
+            raise VmctlError(text, detail=seen.output)
+        if engine.status(inst) in ("exited", "failed"):
+            raise VmctlError(f"{inst.name} has ended before it was healthy")
+        time.sleep(_LOOK_S)
 
 
 def _wait_completed(inst: Instance) -> None:
