@@ -57,6 +57,8 @@ init: true
 read_only: true
 entrypoint: [/init, --]
 stop_signal: SIGRTMIN+3
+tty: true
+stdin_open: true
 stop_timeout: 30s
 labels: {team: web}
 hostname: shop
@@ -109,6 +111,8 @@ def test_every_key(load, tmp_path):
         read_only=True,
         entrypoint=("/init", "--"),
         stop_signal=Signal(37),
+        tty=True,
+        stdin_open=True,
         stop_timeout_s=Seconds(30),
         labels={"team": "web"},
         hostname="shop",
