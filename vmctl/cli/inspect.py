@@ -75,6 +75,7 @@ def _document(seen: Seen) -> dict[str, Any]:
         health_check=_check(inst),
         warnings=inst.state.warnings,
         weakened=inst.state.weakened,
+        egress=inst.work.egress() if inst.work.joined() else None,
         limits={"asked": limits.asked(inst.work), "granted": inst.state.limits},
         resources=limits.effective(inst),
         directory=inst.directory,

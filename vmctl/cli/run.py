@@ -35,6 +35,7 @@ FLAGS = {
     "network.networks.address": "--ip",
     "network.networks.aliases": "--network",
     "network.aliases": "--network-alias",
+    "network.egress": "--egress",
     "restart": "--restart",
     "hostname": "--hostname",
     "tmpfs": "--tmpfs",
@@ -203,6 +204,14 @@ def _add_environment(parser: ArgumentParser) -> None:
         help="one more name by which the other instances of its networks find it",
     )
     parser.add_argument(
+        "--egress",
+        action="append",
+        default=[],
+        metavar="DEST",
+        help="only destination that it may reach outside of its networks, such as 203.0.113.0/24, example.org:443 or "
+        ":53/udp; several of them are possible; or none, or all (default: all)",
+    )
+    parser.add_argument(
         "--ip", metavar="ADDRESS", help="its address in the first network (default: the first free one)"
     )
     parser.add_argument(
@@ -320,7 +329,7 @@ def workload(args: Namespace) -> Workload:
         "ports": args.publish,
         "volumes": volumes,
         "resources": {"cpus": args.cpus, "memory": args.memory, "pids": args.pids, "disk": args.disk},
-        "network": flags.networks(args.network, args.network_alias, args.ip),
+        "network": flags.networks(args.network, args.network_alias, args.ip, args.egress),
         "init": args.init,
         "read_only": args.read_only,
         "restart": args.restart,

@@ -9,14 +9,20 @@ from __future__ import annotations
 
 import os
 import struct
-from _socket import AF_INET, AF_NETLINK, SOCK_CLOEXEC, SOCK_RAW, inet_aton, socket
+from _socket import AF_INET, AF_NETLINK, SOCK_CLOEXEC, SOCK_RAW, inet_aton, inet_ntoa, socket
 
 from vmctl import trace
+from vmctl.named import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 RTM_NEWLINK, RTM_DELLINK, RTM_SETLINK = 16, 17, 19
-RTM_NEWADDR, RTM_DELADDR, RTM_NEWROUTE, RTM_NEWNEIGH, RTM_DELNEIGH = 20, 21, 24, 28, 29
+RTM_NEWADDR, RTM_DELADDR, RTM_NEWROUTE, RTM_NEWNEIGH, RTM_DELNEIGH, RTM_SETNEIGHTBL = 20, 21, 24, 28, 29, 67
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE = 0x1, 0x4, 0x100, 0x200, 0x400
-NLMSG_ERROR = 2
+NLMSG_ERROR, NLMSG_DONE, NLM_F_DUMP = 2, 3, 0x300
+RTM_GETROUTE, RT_TABLE_LOCAL, RTN_LOCAL, RTA_DST, SOL_NETLINK, NETLINK_GET_STRICT_CHK = 26, 255, 2, 1, 270, 12
+_RTMSG_BYTES = 12
 NETLINK_ROUTE, NETLINK_NETFILTER = 0, 12
 NFNL_SUBSYS_NFTABLES, _NFNL_BATCH = 10, (0x10, 0x11)  # NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_LINKINFO, IFLA_NET_NS_PID = 1, 3, 4, 10, 18, 19
@@ -26,6 +32,8 @@ IFA_ADDRESS, IFA_LOCAL, NDA_DST, NDA_LLADDR, RTA_GATEWAY, RTA_OIF = 1, 2, 1, 2, 
 IFLA_PROTINFO, IFLA_BRPORT_LEARNING, IFLA_BRPORT_UNICAST_FLOOD = 12, 8, 9
 AF_BRIDGE, NTF_MASTER, NUD_NOARP, NLA_F_NESTED = 7, 0x04, 0x40, 0x8000
 NUD_PERMANENT, RT_TABLE_MAIN, RTPROT_BOOT, RTN_UNICAST, IFF_UP = 0x80, 254, 3, 1, 0x1
+NDTA_NAME, NDTA_PARMS = 1, 6
+NDTPA_IFINDEX, NDTPA_RETRANS_TIME, NDTPA_MCAST_PROBES = 1, 5, 11
 
 _NLMSGHDR = struct.Struct("=IHHII")
 _NFGENMSG = struct.Struct(">BBH")
@@ -134,6 +142,28 @@ def set_up(name: str, master: int | None = None, mtu: int | None = None) -> Requ
     return Request(RTM_NEWLINK, 0, body, f"ip link set {name} up{added}")
 
 
+def new_pair(name: str, index: int, peer: str, peer_index: int, peer_pid: int, mtu: int) -> Request:
+    """Create a veth pair: one end here, up, the other in the namespace of a process; both with this MTU."""
+    other = _ifinfomsg(peer_index) + _name(peer) + _mtu(mtu) + attribute(IFLA_NET_NS_PID, struct.pack("=I", peer_pid))
+    body = _ifinfomsg(index, IFF_UP) + _name(name) + _mtu(mtu) + _info("veth", attribute(VETH_INFO_PEER, other))
+    cable = f"type veth peer name {peer} index {peer_index} mtu {mtu} netns {peer_pid}"
+    command = f"ip link add {name} index {index} mtu {mtu} up {cable}"
+    return Request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, command)
+
+
+def ask_often(index: int, every_ms: int, times: int) -> Request:
+    """Have ARP repeat a request on a link in this interval, so many times, before a neighbour counts as unreachable.
+
+    Packets to the neighbour wait meanwhile (arp(7)).
+    """
+    interval = attribute(NDTPA_RETRANS_TIME, struct.pack("=Q", every_ms))
+    link = attribute(NDTPA_IFINDEX, struct.pack("=I", index))
+    parameters = link + interval + attribute(NDTPA_MCAST_PROBES, struct.pack("=I", times))
+    table = struct.pack("=BBH", AF_INET, 0, 0) + attribute(NDTA_NAME, b"arp_cache\0")
+    command = f"ip ntable change name arp_cache dev if{index} retrans {every_ms} mcast_probes {times}"
+    return Request(RTM_SETNEIGHTBL, 0, table + attribute(NDTA_PARMS | NLA_F_NESTED, parameters), command)
+
+
 def tie_port(name: str, index: int, mac: str) -> tuple[Request, Request]:
     """Have a bridge know the one MAC behind a port, learn none from its frames, and send it no frame of others.
 
@@ -190,6 +220,59 @@ def delete_neighbour(index: int, address: str) -> Request:
     """Remove a permanent neighbour entry."""
     body = _ndmsg(index) + attribute(NDA_DST, inet_aton(address))
     return Request(RTM_DELNEIGH, 0, body, f"ip neigh del {address} dev if{index}")
+
+
+def own_ranges() -> list[tuple[int, int]]:
+    """Return the ranges of IPv4 addresses that are this host's, in the network namespace of this thread.
+
+    Each is the first address and the one after the last, as numbers. They are the routes of type `local`
+    (rtnetlink(7)); the loopback network is one of them. Raises OSError.
+    """
+    filters = struct.pack("=BBBBBBBBI", AF_INET, 0, 0, 0, RT_TABLE_LOCAL, 0, 0, RTN_LOCAL, 0)
+    header = _NLMSGHDR.pack(_NLMSGHDR.size + len(filters), RTM_GETROUTE, NLM_F_REQUEST | NLM_F_DUMP, 0, 0)
+    routes = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE)
+    try:
+        routes.setsockopt(SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1)  # the kernel applies the filters
+        routes.send(header + filters)
+        return list(_destinations(routes))
+    finally:
+        routes.close()
+
+
+def _destinations(routes: socket) -> Iterator[tuple[int, int]]:
+    """Yield the range of addresses of each route that a socket answers with."""
+    while True:
+        answer = routes.recv(1 << 16)
+        offset = 0
+        while offset < len(answer):
+            size, kind, *_ = _NLMSGHDR.unpack_from(answer, offset)
+            if kind in (NLMSG_DONE, NLMSG_ERROR):
+                return
+            yield _destination(answer[offset + _NLMSGHDR.size : offset + size])
+            offset += size + -size % 4
+
+
+def _destination(route: bytes) -> tuple[int, int]:
+    """Return the range of addresses of a route: struct rtmsg, then attributes, one of which is the destination."""
+    offset, address = _RTMSG_BYTES, bytes(4)
+    while offset < len(route):
+        size, kind = _RTATTR.unpack_from(route, offset)
+        if kind == RTA_DST:
+            address = route[offset + _RTATTR.size : offset + size]
+        offset += size + -size % 4
+    return range_of(address, route[1])
+
+
+def range_of(address: bytes, prefix: int) -> tuple[int, int]:
+    """Return the first address of a network and the one after its last, as numbers; the very last is left out."""
+    size = 1 << (32 - prefix)
+    first = int.from_bytes(address, "big") & -size
+    return first, min(first + size, 0xFFFFFFFF)
+
+
+def text_of(number: int) -> str:
+    """Return an IPv4 address as a text."""
+    return inet_ntoa(number.to_bytes(4, "big"))
 
 
 def _message(number: int, request: Request) -> bytes:

@@ -12,19 +12,23 @@ import struct
 
 from vmctl.linux.netlink import NLA_F_NESTED, NLM_F_CREATE, NLM_F_EXCL, Filter, Request, attribute
 
-NFT_MSG_NEWTABLE, NFT_MSG_NEWCHAIN, NFT_MSG_NEWRULE = 0, 3, 6
+NFT_MSG_NEWTABLE, NFT_MSG_NEWCHAIN, NFT_MSG_NEWRULE, NFT_MSG_DELRULE = 0, 3, 6, 8
 NFT_MSG_NEWSET, NFT_MSG_NEWSETELEM, NFT_MSG_DELSETELEM = 9, 12, 14
-FIRST = -300
+FIRST, DESTINATION, FILTER, SOURCE = -300, -100, 0, 100  # priorities: NF_IP_PRI_NAT_DST, ..., NF_IP_PRI_NAT_SRC
 # Of a bridge: frames that enter it by a port, before it learns their source, and this namespace's own frames. Of ip:
 # packets for this namespace, and those that it passes on from one of its interfaces to another.
-_HOOKS = {"prerouting": 0, "input": 1, "forward": 2, "output": 3}  # NF_BR_PRE_ROUTING, ..., NF_INET_LOCAL_IN, ...
+_HOOKS = {"prerouting": 0, "input": 1, "forward": 2, "output": 3, "postrouting": 4}  # NF_BR_..., NF_INET_...
 _VERDICTS = {"drop": 0, "accept": 1}
 LINK, NETWORK, TRANSPORT = 0, 1, 2  # the headers to which offsets are relative
 EQUAL, UNEQUAL, AT_MOST, AT_LEAST = 0, 1, 3, 5
-_NFT_META_IIFNAME, _NFT_META_OIFNAME, _NFT_META_SKUID, _NFT_REG32_00 = 6, 7, 10, 8
+_NFT_META_IIFNAME, _NFT_META_OIFNAME, _NFT_META_SKUID, _NFT_META_L4PROTO, _NFT_REG32_00 = 6, 7, 10, 16, 8
+_NFT_REG_VERDICT, _NFT_CT_STATE, _NFT_JUMP, _NFT_DATA_VERDICT = 0, 0, -3, 0xFFFFFF00
+_NFT_SET_INTERVAL, _NFT_SET_MAP, _NFT_SET_ELEM_INTERVAL_END = 0x4, 0x8, 0x1
+_ESTABLISHED, _RELATED = 0x2, 0x4  # NF_CT_STATE_BIT
+_ICMP_UNREACHABLE, _ICMP_FILTERED = 0, 13  # NFT_REJECT_ICMP_UNREACH, ICMP_PKT_FILTERED
 _NLM_F_APPEND = 0x800
 # Types of keys: the number by which nft(8) knows them, which the kernel only keeps, and their size in bytes.
-_TYPES = {"ifname": (41, 16), "ether_addr": (9, 6), "ipv4_addr": (7, 4)}
+_TYPES = {"ifname": (41, 16), "ether_addr": (9, 6), "ipv4_addr": (7, 4), "uid": (24, 4)}
 _HOST_ORDER = struct.pack("=BBI", 0, 4, 1)  # nft(8) would show the names in a set of nothing else backwards
 _FAMILIES = {"bridge": 7, "ip": 2}  # NFPROTO_BRIDGE, NFPROTO_IPV4
 
@@ -47,11 +51,20 @@ def new_set(table: str, name: str, *types: str, family: str = "bridge") -> Reque
     return _request(NFT_MSG_NEWSET, NLM_F_CREATE | NLM_F_EXCL, body + _number(10, 1), "add set", family, words)
 
 
-def new_chain(table: str, name: str, hook: str, policy: str, family: str = "bridge") -> Request:
+def new_chain(
+    table: str,
+    name: str,
+    hook: str,
+    policy: str,
+    family: str = "bridge",
+    *,
+    kind: str = "filter",
+    priority: int = FIRST,
+) -> Request:
     """Create the chain that frames pass at a hook; `policy` is the verdict for those for which no rule has one."""
-    place = _nested(4, _number(1, _HOOKS[hook]) + _number(2, FIRST))
-    body = _text(1, table) + _text(3, name) + place + _number(5, _VERDICTS[policy]) + _text(7, "filter")
-    words = f"{table} {name} '{{ type filter hook {hook} priority {FIRST}; policy {policy}; }}'"
+    place = _nested(4, _number(1, _HOOKS[hook]) + _number(2, priority))
+    body = _text(1, table) + _text(3, name) + place + _number(5, _VERDICTS[policy]) + _text(7, kind)
+    words = f"{table} {name} '{{ type {kind} hook {hook} priority {priority}; policy {policy}; }}'"
     return _request(NFT_MSG_NEWCHAIN, NLM_F_CREATE | NLM_F_EXCL, body, "add chain", family, words)
 
 
@@ -59,6 +72,34 @@ def new_rule(table: str, chain: str, expressions: list[bytes], words: str, famil
     """Append a rule; `words` are the same rule for nft(8)."""
     body = _text(1, table) + _text(2, chain) + _nested(4, b"".join(expressions))
     return _request(NFT_MSG_NEWRULE, NLM_F_CREATE | _NLM_F_APPEND, body, "add rule", family, f"{table} {chain} {words}")
+
+
+def new_ranges(table: str, name: str, family: str) -> Request:
+    """Create a set of ranges of IPv4 addresses."""
+    kind, size_bytes = _TYPES["ipv4_addr"]
+    body = _text(1, table) + _text(2, name) + _number(3, _NFT_SET_INTERVAL) + _number(4, kind) + _number(5, size_bytes)
+    words = f"{table} {name} '{{ type ipv4_addr; flags interval; }}'"
+    return _request(NFT_MSG_NEWSET, NLM_F_CREATE | NLM_F_EXCL, body + _number(10, 1), "add set", family, words)
+
+
+def new_jumps(table: str, name: str, family: str) -> Request:
+    """Create a map from IPv4 addresses to chains."""
+    kind, size_bytes = _TYPES["ipv4_addr"]
+    body = _text(1, table) + _text(2, name) + _number(3, _NFT_SET_MAP) + _number(4, kind) + _number(5, size_bytes)
+    body += _number(6, _NFT_DATA_VERDICT) + _number(10, 1)
+    words = f"{table} {name} '{{ type ipv4_addr : verdict; }}'"
+    return _request(NFT_MSG_NEWSET, NLM_F_CREATE | NLM_F_EXCL, body, "add map", family, words)
+
+
+def new_target(table: str, name: str, family: str) -> Request:
+    """Create a chain to which a map leads, unless it exists."""
+    body = _text(1, table) + _text(3, name)
+    return _request(NFT_MSG_NEWCHAIN, NLM_F_CREATE, body, "add chain", family, f"{table} {name}")
+
+
+def empty_chain(table: str, name: str, family: str) -> Request:
+    """Remove all rules of a chain."""
+    return _request(NFT_MSG_DELRULE, 0, _text(1, table) + _text(2, name), "flush chain", family, f"{table} {name}")
 
 
 def new_element(table: str, name: str, key: bytes, words: str, family: str = "bridge") -> Request:
@@ -71,6 +112,27 @@ def delete_element(table: str, name: str, key: bytes, words: str, family: str = 
     """Remove a key from a set."""
     body = _element(table, name, key)
     return _request(NFT_MSG_DELSETELEM, 0, body, "delete element", family, f"{table} {name} {words}")
+
+
+def new_range(table: str, name: str, first: bytes, after: bytes, words: str, family: str) -> Request:
+    """Add the keys from `first` to below `after` to a set of ranges."""
+    end = _nested(1, _nested(1, attribute(1, after)) + _number(3, _NFT_SET_ELEM_INTERVAL_END))
+    elements = _nested(1, _nested(1, attribute(1, first))) + end
+    body = _text(1, table) + _text(2, name) + _nested(3, elements)
+    return _request(NFT_MSG_NEWSETELEM, NLM_F_CREATE, body, "add element", family, f"{table} {name} '{{ {words} }}'")
+
+
+def new_jump(table: str, name: str, key: bytes, chain: str, words: str, family: str) -> Request:
+    """Have a map lead from a key to a chain, unless it does."""
+    target = _nested(2, _nested(2, _number(1, _NFT_JUMP) + _text(2, chain)))
+    body = _text(1, table) + _text(2, name) + _nested(3, _nested(1, _nested(1, attribute(1, key)) + target))
+    words = f"{table} {name} '{{ {words} : jump {chain} }}'"
+    return _request(NFT_MSG_NEWSETELEM, NLM_F_CREATE, body, "add element", family, words)
+
+
+def empty_set(table: str, name: str, family: str) -> Request:
+    """Remove all keys of a set."""
+    return _request(NFT_MSG_DELSETELEM, 0, _text(1, table) + _text(2, name), "flush set", family, f"{table} {name}")
 
 
 def load(header: int, offset: int, size_bytes: int, word: int = 0) -> bytes:
@@ -94,6 +156,20 @@ def load_user(word: int = 0) -> bytes:
     return _expression("meta", _number(1, _NFT_REG32_00 + word) + _number(2, _NFT_META_SKUID))
 
 
+def load_protocol() -> bytes:
+    """Load the number of the transport protocol, one byte."""
+    return _expression("meta", _number(1, _NFT_REG32_00) + _number(2, _NFT_META_L4PROTO))
+
+
+def belongs() -> list[bytes]:
+    """Go on if the packet belongs to a connection with packets in both directions, or is about one."""
+    mask, zero = struct.pack("=I", _ESTABLISHED | _RELATED), bytes(4)
+    registers = _number(1, _NFT_REG32_00) + _number(2, _NFT_REG32_00) + _number(3, 4)
+    only = registers + _nested(4, attribute(1, mask)) + _nested(5, attribute(1, zero))
+    state = _expression("ct", _number(1, _NFT_REG32_00) + _number(2, _NFT_CT_STATE))
+    return [state, _expression("bitwise", only), compare(zero, UNEQUAL)]
+
+
 def compare(value: bytes, how: int = EQUAL) -> bytes:
     """Go on if the first register compares with a value in this way."""
     return _expression("cmp", _number(1, _NFT_REG32_00) + _number(2, how) + _nested(3, attribute(1, value)))
@@ -107,6 +183,34 @@ def in_set(name: str) -> bytes:
 def verdict(name: str) -> bytes:
     """End with this verdict: `accept` or `drop`."""
     return _expression("immediate", _number(1, 0) + _nested(2, _nested(2, _number(1, _VERDICTS[name]))))
+
+
+def jump_by(name: str) -> bytes:
+    """Jump to the chain to which a map leads from the bytes in the first register, if they are in it."""
+    return _expression("lookup", _text(1, name) + _number(2, _NFT_REG32_00) + _number(3, _NFT_REG_VERDICT))
+
+
+def reject() -> bytes:
+    """Drop the packet, and report to its sender that this is forbidden."""
+    return _expression("reject", _number(1, _ICMP_UNREACHABLE) + attribute(2, bytes([_ICMP_FILTERED])))
+
+
+def masquerade() -> bytes:
+    """Replace the source of the packet by the address of the link by which it leaves."""
+    return _expression("masq", b"")
+
+
+def new_target_address(address: bytes) -> list[bytes]:
+    """Replace the destination of the packet by an IPv4 address."""
+    load_address = _expression("immediate", _number(1, _NFT_REG32_00) + _nested(2, attribute(1, address)))
+    return [load_address, _expression("nat", _number(1, 1) + _number(2, _FAMILIES["ip"]) + _number(3, _NFT_REG32_00))]
+
+
+def redirect(port: int) -> list[bytes]:
+    """Deliver the packet to a port of this network namespace."""
+    value = _nested(2, attribute(1, port.to_bytes(2, "big")))
+    to = _expression("immediate", _number(1, _NFT_REG32_00) + value)
+    return [to, _expression("redir", _number(1, _NFT_REG32_00))]
 
 
 def _element(table: str, name: str, key: bytes) -> bytes:

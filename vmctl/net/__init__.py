@@ -92,6 +92,7 @@ class Link(NamedTuple):
     inside: str = "eth0"  # its interface in the instance
     mtu: int = 1500
     names: tuple[str, ...] = ()  # by which the others in this network find it
+    outside: tuple[tuple[str, str], ...] = ()  # address and name of what its egress rules name
     resolver: str = ""  # address of the name server that knows these names; empty: it does not exist
 
 
@@ -115,10 +116,15 @@ def attach(work: Workload, owner: Owner, journal: Journal, held: Mapping[str, st
     server, if it is in several networks.
     """
     links = _each(work, owner, lambda network, name, wish: network.attach(owner, journal, held.get(name), wish))
-    if len(links) < 2:
+    if not links:
         return links
-    address = links[0].network.serve(owner, journal, links, held.get(""))
-    return tuple(link._replace(resolver="" if number else address) for number, link in enumerate(links))
+    if len(links) > 1:
+        address = links[0].network.serve(owner, journal, links, held.get(""))
+        links = tuple(link._replace(resolver="" if number else address) for number, link in enumerate(links))
+    from vmctl.net import leaving
+
+    outside = leaving.apply(work, links)
+    return (links[0]._replace(outside=outside), *links[1:])
 
 
 def refusals(work: Workload) -> list[VmctlError]:
@@ -131,6 +137,10 @@ def refusals(work: Workload) -> list[VmctlError]:
                 network.check_address(one.address)
         except VmctlError as error:
             errors.append(error)
+    if work.egress() != "all":
+        from vmctl.net import leaving
+
+        errors += leaving.refusals(work)
     return errors
 
 
@@ -143,7 +153,8 @@ def warnings(work: Workload, links: tuple[Link, ...]) -> list[str]:
 
 def hosts(links: Sequence[Link]) -> tuple[tuple[str, str], ...]:
     """Return the lines of /etc/hosts for places: address and names."""
-    return tuple((link.address, " ".join(link.names)) for link in links if link.names)
+    own = tuple((link.address, " ".join(link.names)) for link in links if link.names)
+    return own + tuple(line for link in links for line in link.outside)
 
 
 def name_servers(links: Sequence[Link]) -> str:

@@ -16,8 +16,9 @@ from vmctl.net import switch
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from vmctl.net import Wish
+    from vmctl.net import Link, Wish
 
+_CLOSED = ".closed"  # ending of the folder of a name server without a way out
 _HOST_NAME = "(host name)"  # in place of a group: such a name gives way to one that was asked for
 
 
@@ -75,6 +76,26 @@ def remove(bridge: str, address: str) -> None:
         _write(bridge, [])
 
 
+def is_alone(link: Link) -> bool:
+    """Return whether the name server of a network does not run yet; the caller has the lock."""
+    from vmctl.net import resolver
+
+    return not resolver.runs(folder(link.network.name))
+
+
+def serve_closed(bridge: str, address: str, port: int) -> None:
+    """Have a second name server run, which asks nobody else, for instances that may not reach everything.
+
+    The caller has the lock. Raises OSError.
+    """
+    from vmctl.net import resolver
+
+    place = folder(f"{bridge}{_CLOSED}")
+    os.makedirs(place, mode=0o755, exist_ok=True)
+    os.chmod(place, 0o755)
+    resolver.serve(place, [known(bridge)], address, port)
+
+
 def serve(bridge: str, address: str) -> bool:
     """Have the name server of a network run at its address of the switch; return whether there can be one.
 
@@ -130,6 +151,7 @@ def clear(bridge: str) -> None:
     """End the name server of a network and forget all names; the caller has the lock."""
     if not os.path.isdir(folder(bridge)):
         return
+    clear(f"{bridge}{_CLOSED}")
     from vmctl.linux import filetree
     from vmctl.net import resolver
 

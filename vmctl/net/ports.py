@@ -17,46 +17,71 @@ from vmctl.named import TYPE_CHECKING
 from vmctl.net import forwarder
 from vmctl.net.connect import near
 from vmctl.net.holders import holder_of
+from vmctl.spec.workload import Port
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from socket import socket
 
     from vmctl.journal import Journal
-    from vmctl.spec.workload import Port
 
 BACKLOG = 1024
+MOST_EXPOSED = 256  # ports of an image that are published because it exposes them
 
 
 def refusals(ports: Sequence[Port]) -> list[VmctlError]:
     """Return an error for each port that cannot be opened now, with the name of its user. All are closed again."""
     errors = []
     with ExitStack() as stack:
-        for port in ports:
+        for port in each(ports):
             try:
-                stack.enter_context(_listen(port))
+                stack.enter_context(_listen(port)[0])
             except VmctlError as error:
                 errors.append(error)
     return errors
 
 
-def publish(name: str, ports: Sequence[Port], target: str, journal: Journal, log: str) -> None:
+def each(ports: Sequence[Port]) -> list[Port]:
+    """Return the ports one by one, those of a certain number first: a free one that is chosen is none of them."""
+    return sorted((one for port in ports for one in port.each()), key=lambda one: (not one.host_port, one.spare))
+
+
+def exposed(ports: Sequence[str], published: Sequence[Port]) -> list[Port]:
+    """Return the ports of an image, such as `80/tcp`, that are not published yet, each to a free port of the host."""
+    known = {(one.port, one.protocol) for one in each(published)}
+    found = []
+    for text in ports:
+        number, _, protocol = text.partition("/")
+        first, _, last = number.partition("-")
+        if protocol in ("", "tcp", "udp") and first.isdigit() and (last or first).isdigit():
+            numbers = range(max(1, int(first)), min(65535, int(last or first)) + 1)
+            found += [Port("127.0.0.1", 0, one, protocol or "tcp") for one in numbers]  # type: ignore[arg-type]
+    return [one for one in dict.fromkeys(found) if (one.port, one.protocol) not in known][:MOST_EXPOSED]
+
+
+def publish(name: str, ports: Sequence[Port], target: str, journal: Journal, log: str) -> list[Port]:
     """Start the forwarder from ports of the host to the address `target` of the instance `name`, if it is needed.
 
-    A loopback `target` is a workload in the host's network: it opens a port with the same number on both sides itself.
-    `log` is the file for the forwarder's errors. Raises ConflictError if a port is in use, UnavailableError if it is
-    refused.
+    Return the ports one by one, with the numbers that they got. A loopback `target` is a workload in the host's
+    network: it opens a port with the same number on both sides itself. `log` is the file for the forwarder's errors.
+    Raises ConflictError if a port is in use, UnavailableError if it is refused.
     """
-    ports = [port for port in ports if not (target.startswith("127.") and port.host_port == port.port)]
-    if not ports:
-        return
+    wanted = each(ports)
+    own = [port for port in wanted if target.startswith("127.") and port.host_port == port.port]
+    wanted = [port for port in wanted if port not in own]
+    if not wanted:
+        return own
     with ExitStack() as stack:
-        listeners = [stack.enter_context(_listen(port)) for port in ports]
+        listeners, opened = [], []
+        for port in wanted:
+            listener, number = _listen(port)
+            listeners.append(stack.enter_context(listener))
+            opened.append(port._replace(host_port=number, spare=0))
         wait_fd, go_fd = os.pipe()
         stack.callback(os.close, wait_fd)
         stack.callback(os.close, go_fd)
         inherited = [
-            f"{port.protocol}:{sock.fileno()}:{port.port}" for port, sock in zip(ports, listeners, strict=True)
+            f"{port.protocol}:{sock.fileno()}:{port.port}" for port, sock in zip(opened, listeners, strict=True)
         ]
         for fd in (wait_fd, *(sock.fileno() for sock in listeners)):
             os.set_inheritable(fd, True)
@@ -65,10 +90,23 @@ def publish(name: str, ports: Sequence[Port], target: str, journal: Journal, log
         # It waits for the go: if this process is killed before it has written the next line, the forwarder ends too.
         journal.record_process(pid, start_time(pid), "forwarder")
         os.write(go_fd, b"\n")
+    return [*own, *opened]
 
 
-def _listen(port: Port) -> socket:
-    """Return a socket that listens on the host's side of a port."""
+def _listen(port: Port) -> tuple[socket, int]:
+    """Return a socket that listens on the host's side of a port, and its number."""
+    for host_port in range(port.host_port, port.host_port + port.spare + 1):
+        try:
+            listener = _listener(port, host_port)
+            return listener, listener.getsockname()[1]
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE and host_port < port.host_port + port.spare:
+                continue
+            raise _explain(port, error) from error
+    raise ValueError(port)
+
+
+def _listener(port: Port, host_port: int) -> socket:
     import socket
 
     family = socket.AF_INET6 if ":" in port.address else socket.AF_INET
@@ -78,17 +116,20 @@ def _listen(port: Port) -> socket:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         if port.protocol == "tcp":  # else the last connections of the instance before block the port for a minute
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((port.address, port.host_port))
+        listener.bind((port.address, host_port))
         if port.protocol == "tcp":
             listener.listen(BACKLOG)
-    except OSError as error:
+    except OSError:
         listener.close()
-        raise _explain(port, error) from error
+        raise
     return listener
 
 
 def _explain(port: Port, error: OSError) -> VmctlError:
-    what = f"{port.address}:{port.host_port}/{port.protocol}"
+    what = f"{port.shown_address()}:{port.host_port}/{port.protocol}"
+    if error.errno == errno.EADDRINUSE and port.spare:
+        last = port.host_port + port.spare
+        return ConflictError(f"each of the ports {port.address}:{port.host_port}-{last}/{port.protocol} is taken")
     if error.errno == errno.EADDRINUSE:
         return ConflictError(
             f"the port {what} is taken by {holder_of(port)}", hint="stop that first, or publish another port"

@@ -23,6 +23,7 @@ from vmctl.net import switch
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+UPSTREAM = "169.254.77.3"  # on the way out: the name servers of the host; see uplink.py
 PROGRAMS = ("dnsmasq", "setpriv")
 _RECORD = "server"  # in the folder of the network
 _MARK = "VMCTL_NAMES"  # in the environment of the process: the folder of the network
@@ -56,9 +57,10 @@ def missing() -> list[str]:
     return [program for program in PROGRAMS if which(program) is None]
 
 
-def serve(folder: str, known: Sequence[str], address: str) -> bool:
+def serve(folder: str, known: Sequence[str], address: str, closed_port: int | None = None) -> bool:
     """Have a name server run at an address of the switch, for the files in the folders `known`; the lock is held.
 
+    With `closed_port` it listens there, and knows no names but those.
     Returns whether there is one. Raises OSError if it cannot be started.
     """
     last = _read(folder)
@@ -71,11 +73,25 @@ def serve(folder: str, known: Sequence[str], address: str) -> bool:
     _write(folder, server)
     log = os.open(os.path.join(folder, "log"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        pid = in_thread(lambda: _spawn(folder, known, _command(address, len(known), server.uid), log))
+        command = _command(address, len(known), server.uid, closed_port)
+        pid = in_thread(lambda: _spawn(folder, known, command, log))
     finally:
         os.close(log)
     _write(folder, server._replace(pid=pid, start=processes.start_time(pid)))
     return True
+
+
+def runs(folder: str) -> bool:
+    """Return whether the name server of a folder runs."""
+    server = _read(folder)
+    return server is not None and processes.alive(server.pid, server.start)
+
+
+def uids() -> list[int]:
+    """Return the users of all name servers of this switch, without those that have the user of vmctl."""
+    place = os.path.join(switch.folder(), "names")
+    servers = [_read(os.path.join(place, name)) for name in (os.listdir(place) if os.path.isdir(place) else ())]
+    return [server.uid for server in servers if server and server.uid is not None]
 
 
 def end(folder: str) -> None:
@@ -120,7 +136,7 @@ def _find(folder: str) -> int | None:
     return None
 
 
-def _command(address: str, folders: int, uid: int | None) -> list[str]:
+def _command(address: str, folders: int, uid: int | None, closed_port: int | None) -> list[str]:
     from vmctl.run import which
 
     user = [] if uid is None else [f"--reuid={uid}", f"--regid={uid}", "--clear-groups"]
@@ -130,6 +146,7 @@ def _command(address: str, folders: int, uid: int | None) -> list[str]:
         *("--conf-file=/dev/null", "--keep-in-foreground", "--user=", "--group=", "--pid-file="),
         *("--log-facility=/dev/null", "--no-resolv", "--no-poll", "--no-ident"),
         *("--no-hosts", *(f"--hostsdir=/known{number}" for number in range(folders))),
+        f"--port={closed_port}" if closed_port else f"--server={UPSTREAM}",
         *(
             "--domain-needed",
             "--bogus-priv",

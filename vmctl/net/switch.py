@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 _THIS_NAMESPACE = "/proc/thread-self/ns/net"
 _NO_IPV6 = ("/proc/sys/net/ipv6/conf/all/disable_ipv6", "/proc/sys/net/ipv6/conf/default/disable_ipv6")
-_FORWARDING = "/proc/sys/net/ipv4/ip_forward"
 _BRIDGED = "/proc/sys/net/bridge/bridge-nf-call-iptables"
+FORWARDING = "/proc/sys/net/ipv4/ip_forward"
 _SOURCE_CHECK = "/proc/sys/net/ipv4/conf/all/rp_filter"
 
 
@@ -65,11 +65,15 @@ def make(*furnishings: netlink.Request) -> None:
 
 
 def remove() -> None:
-    """Remove the namespace and its file, if they exist, with the name servers in it; the caller has the lock."""
+    """Remove the namespace and its file, if they exist, with name servers and the way out; the caller has the lock."""
     if os.path.isdir(os.path.join(folder(), "names")):
         from vmctl.net import names
 
         names.clear_all()
+    from vmctl.net import uplink
+
+    if uplink.exists():
+        uplink.end()
     _drop()
     with suppress(OSError):  # not mounted, or no such file
         umount2(path(), MNT_DETACH)
@@ -251,6 +255,13 @@ def _make(furnishings: Sequence[netlink.Request]) -> None:
     _keep(connections, _inode())
 
 
+def disable_ipv6() -> None:
+    """Disable IPv6 in the network namespace of this thread, or bridges send router solicitations and the like."""
+    for setting in _NO_IPV6:
+        with suppress(OSError):  # a kernel without IPv6
+            kernelfile.write(setting, "1")
+
+
 @contextmanager
 def _traced() -> Iterator[None]:
     before = trace.prefix
@@ -267,15 +278,11 @@ def _prefix() -> str:
 
 
 def _configure() -> None:
-    for setting in _NO_IPV6:  # else bridges send router solicitations and the like to guests
-        with suppress(OSError):  # a kernel without IPv6
-            kernelfile.write(setting, "1")
-    with suppress(
-        OSError
-    ):  # only where br_netfilter is loaded: frames within a bridge would pass the filter of packets
+    disable_ipv6()
+    with suppress(OSError):  # only if br_netfilter is loaded: frames within a bridge would pass the filter of packets
         kernelfile.write(_BRIDGED, "0")
     # Inherited from the host; the switch would route between its bridges.
-    kernelfile.write(_FORWARDING, "0")
+    kernelfile.write(FORWARDING, "0")
     # A bridge passes frames to some MACs (IEEE 802.1Q, 8.6.3) to the port itself, without its guard. The way back to an
     # instance is the bridge, so no packet with the address of one as its source is taken from a port.
     kernelfile.write(_SOURCE_CHECK, "1")

@@ -57,13 +57,13 @@ def _value(declared: str, given: Any, path: str, called: Called) -> Any:
         raise SpecError(f"{called(path)}: expected {error}") from None
 
 
-def networks(names: list[str], aliases: list[str], address: str | None) -> str | NetworkOptions:
-    """Return the key `network` from --network, --network-alias and --ip. Raises SpecError."""
-    if len(names) < 2 and not aliases and address is None and all(map(rules.is_name, names)):  # nearly always
+def networks(names: list[str], aliases: list[str], address: str | None, egress: list[str]) -> str | NetworkOptions:
+    """Return the key `network` from --network, --network-alias, --ip and --egress. Raises SpecError."""
+    if len(names) < 2 and not (aliases or address or egress) and all(map(rules.is_name, names)):  # nearly always
         return "".join(names) or "bridge"
     from vmctl.spec import networking
 
-    return networking.of_flags(names, aliases, address)
+    return networking.of_flags(names, aliases, address, egress)
 
 
 def pairs(texts: Iterable[str]) -> dict[str, str]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from vmctl.errors import SpecError
 from vmctl.named import TYPE_CHECKING
-from vmctl.spec import rules
+from vmctl.spec import egress, rules
+from vmctl.spec.egress import ALL, NONE
 from vmctl.spec.workload import Joined, NetworkOptions
 
 if TYPE_CHECKING:
@@ -24,17 +25,20 @@ def normalized(options: NetworkOptions) -> str | NetworkOptions:
     return options._replace(networks=networks)
 
 
-def of_flags(names: Sequence[str], aliases: Sequence[str], address: str | None) -> str | NetworkOptions:
+def of_flags(
+    names: Sequence[str], aliases: Sequence[str], address: str | None, reachable: Sequence[str] = ()
+) -> str | NetworkOptions:
     """Return the key from the texts of flags: `NAME`, `NAME:alias=A,ip=B` or `name=NAME,alias=A,ip=B`.
 
-    `address` is the one in the first network. Raises SpecError.
+    `address` is the one in the first network, `reachable` the key `egress`. Raises SpecError.
     """
-    if len(names) == 1 and names[0] in ALONE and not aliases and address is None:
+    if len(names) == 1 and names[0] in ALONE and not (aliases or address or reachable):
         return names[0]
     networks = [_of_flag(text) for text in names or ["bridge"]]
     if address is not None:
         networks[0] = networks[0]._replace(address=address)
-    return normalized(NetworkOptions(tuple(networks), tuple(aliases)))
+    only = reachable[0] if len(reachable) == 1 and reachable[0] in (ALL, NONE) else tuple(reachable) or ALL
+    return normalized(NetworkOptions(tuple(networks), tuple(aliases), only))
 
 
 def _of_flag(text: str) -> Joined:
@@ -72,6 +76,7 @@ def wrong(options: NetworkOptions) -> Iterator[rules.Wrong]:
             yield f"{where}.address", f"expected an IPv4 address, got {one.address[:80]!r}", ""
         yield from _aliases(f"{where}.aliases", one.aliases)
     yield from _aliases("network.aliases", options.aliases)
+    yield from egress.wrong(options.egress)
 
 
 def _aliases(where: str, aliases: Sequence[str]) -> Iterator[rules.Wrong]:

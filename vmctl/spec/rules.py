@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _LEAST_LOG_BYTES = 128 << 10  # each part is larger than one write of the supervisor
 _MOST_BYTES = 1 << 62
+_MOST_PORTS = 1024  # each takes two sockets and a place in the descriptors of the forwarder
 _OF_KERNEL = ("proc", "sys", "dev")  # folders of the root that vmctl sets up
 _MOST_SECONDS = 10 * 365 * 86400  # as in a duration
 
@@ -273,11 +274,14 @@ def _network(work: Workload) -> Iterator[Wrong]:
 def _ports(work: Workload) -> Iterator[Wrong]:
     if work.network == "none" and (work.ports or (work.ready and (work.ready.http or work.ready.tcp))):
         yield "network", "with none, ports and probes by http or tcp are not possible", ""
+    if (count := sum(port.width for port in work.ports)) > _MOST_PORTS:
+        yield "ports", f"expected at most {_MOST_PORTS} ports, got {count}", ""
+        return
     taken: dict[tuple[int, str], list[str]] = {}
-    for port in work.ports:
+    for port in (one for ports in work.ports for one in ports.each() if one.host_port):
         others = taken.setdefault((port.host_port, port.protocol), [])
-        if port.address in others:
+        if port.address in others and not port.spare:
             yield "ports", f"{port.address}:{port.host_port}/{port.protocol} is given twice", ""
         others.append(port.address)
-        if "0.0.0.0" in others and len([address for address in others if "." in address]) > 1:
+        if "0.0.0.0" in others and len([address for address in others if "." in address]) > 1 and not port.spare:
             yield "ports", f"the port {port.host_port}/{port.protocol} is given twice", "0.0.0.0 is every IPv4 address"

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+_PORTS = "a port such as 8080:8000, 8000-8010:8000-8010, 80 (a free port of the host) or 0.0.0.0:53:53/udp"
+
 # names of docker-run(1) -> RLIMIT_...; the values are those of setrlimit(2)
 ULIMITS = ("core", "cpu", "data", "fsize", "memlock", "nofile", "nproc", "stack")
 
@@ -38,18 +40,38 @@ VOLUME_NAME_MAX = 128  # with the name of an instance it is the name of a lease,
 
 
 def parse_port(text: str) -> Port:
-    """Return the port of `[address:]host:guest[/udp]`."""
-    match = re.fullmatch(r"(?:(\[[0-9a-fA-F:]+\]|[0-9.]+):)?([0-9]{1,5}):([0-9]{1,5})(?:/(tcp|udp))?", text)
-    if not match or not all(0 < int(number) < 65536 for number in match.group(2, 3)):
-        raise ValueError(f"a port such as 8080:8000, 0.0.0.0:53:53/udp, not {text!r}")
-    address = (match[1] or "127.0.0.1").strip("[]")
+    """Return the port, or ports, of `[[address:]host:]guest[/udp]`; each of both can be a range, host can be empty."""
+    match = re.fullmatch(r"(?:(\[[^]]+\]|[0-9]+\.[0-9.]*):)?(?:([0-9-]*):)?([0-9-]+)(?:/(tcp|udp))?", text)
+    if not match:
+        raise ValueError(f"{_PORTS}, not {text!r}")
+    address, protocol = (match[1] or "127.0.0.1").strip("[]"), match[4] or "tcp"
+    _check_address(address)
+    first, last = _range(match[3], text)
+    count = last - first + 1
+    if match[2] in (None, "", "0"):
+        return Port(address, 0, first, protocol, count)  # type: ignore[arg-type]
+    host_first, host_last = _range(match[2], text)
+    more = host_last - host_first + 1 - count
+    if more and count > 1:
+        raise ValueError(f"ranges of the same length, not {text!r}")
+    return Port(address, host_first, first, protocol, count, max(0, more))  # type: ignore[arg-type]
+
+
+def _range(text: str, whole: str) -> tuple[int, int]:
+    first, dash, last = text.partition("-")
+    numbers = [int(part) if part.isdigit() and len(part) < 6 else 0 for part in (first, last if dash else first)]
+    if not 0 < numbers[0] <= numbers[1] < 65536:
+        raise ValueError(f"{_PORTS}, not {whole!r}")
+    return numbers[0], numbers[1]
+
+
+def _check_address(address: str) -> None:
     from socket import AF_INET, AF_INET6, inet_pton  # 3 ms
 
     try:
         inet_pton(AF_INET6 if ":" in address else AF_INET, address)
     except OSError:
         raise ValueError(f"an IP address before the ports, not {address!r}") from None
-    return Port(address, int(match[2]), int(match[3]), match[4] or "tcp")  # type: ignore[arg-type]
 
 
 # of docker: shared labels of a security module, and hints for macOS; without effect, as in docker if the host has neither

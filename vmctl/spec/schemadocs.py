@@ -54,6 +54,8 @@ WORKLOAD = {
     "NetworkOptions": {
         "networks": "networks of the instance, each a name or a mapping; the first is the way out (default: bridge)",
         "aliases": "more names by which the other instances of these networks find it",
+        "egress": "what it may reach outside of its networks: all, none, or a list of addresses, networks and names, "
+        "each with ports or without, such as 203.0.113.0/24, example.org:443, :53/udp",
     },
     "Joined": {
         "name": "name of the network",

@@ -15,6 +15,7 @@ from vmctl.light import json
 from vmctl.named import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any, Literal
 
 
@@ -53,15 +54,32 @@ class File(NamedTuple):
 
 
 class Port(NamedTuple):
-    """A port of the instance, published on the host; in the workload file `[address:]host:guest[/udp]`."""
+    """Ports of the instance, published on the host; in the workload file `[[address:]host:]guest[/udp]`."""
 
     address: str
-    host_port: int
+    host_port: int  # 0: a free one
     port: int
     protocol: Literal["tcp", "udp"] = "tcp"
+    width: int = 1  # so many ports from both numbers on
+    spare: int = 0  # if the port of the host is taken, so many after it may be used instead
 
     def __str__(self) -> str:
-        return f"{self.address}:{self.host_port}->{self.port}/{self.protocol}"
+        host = _ports(self.host_port, self.width + self.spare) if self.host_port else ""
+        return f"{self.shown_address()}:{host}->{_ports(self.port, self.width)}/{self.protocol}"
+
+    def shown_address(self) -> str:
+        """Return the address as it is before a colon and a port (RFC 3986)."""
+        return f"[{self.address}]" if ":" in self.address else self.address
+
+    def each(self) -> Iterator[Port]:
+        """Yield each of the ports."""
+        for more in range(self.width):
+            host_port = self.host_port + more if self.host_port else 0
+            yield self._replace(host_port=host_port, port=self.port + more, width=1)
+
+
+def _ports(first: int, count: int) -> str:
+    return f"{first}-{first + count - 1}" if count > 1 else f"{first}"
 
 
 class Volume(NamedTuple):
@@ -189,6 +207,7 @@ class NetworkOptions(NamedTuple):
 
     networks: tuple[Joined, ...] = (Joined("bridge"),)
     aliases: tuple[str, ...] = ()  # in each of the networks
+    egress: str | tuple[str, ...] = "all"  # or `none`, or destinations outside: see egress.py
 
 
 SECRETS = "/run/secrets"
@@ -278,6 +297,10 @@ class Workload(NamedTuple):
     def has_own_volumes(self) -> bool:
         """Return whether it has volumes that vmctl keeps, by name or with the instance."""
         return any(not volume.is_path for volume in self.volumes)
+
+    def egress(self) -> str | tuple[str, ...]:
+        """Return what the instance may reach outside of its networks: `all`, `none` or destinations."""
+        return "all" if isinstance(self.network, str) else self.network.egress
 
     def to_json(self) -> str:
         """Return the workload as JSON with named keys, for the instance directory and for other processes."""

@@ -1,0 +1,269 @@
+"""An instance tries to reach more outside than its egress rules allow: other addresses, DNS, IPv6, forged packets, the
+gateway, and services of the host."""
+
+import os
+import subprocess
+from contextlib import ExitStack
+
+import pytest
+from support import frames
+from support.attack_table import callers
+from support.attacks import Caller, Cell, UserCaller
+from support.commands import Result, wait_for
+from support.frames import udp
+from support.internet import FAR, HOST, HOST_TOO, NEAR, OTHER, PORT, PORT_TOO, Internet, UserThere
+from support.qemu_probe import as_qemu
+
+from vmctl.net import uplink
+
+pytestmark = pytest.mark.timeout(900)
+
+BRIDGE = "52:54:00:4d:00:01"
+MARK = b"forged by mallory"
+
+
+class RootThere(Caller):
+    """Runs vmctl as root on a host of the tests."""
+
+    def __init__(self, folder, internet):
+        super().__init__(folder)
+        self.internet = internet
+
+    def vmctl(self, *words, stdin="", timeout_s=240, **options):
+        command = self.internet.command(*words)
+        done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=timeout_s, **options)
+        return Result(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture(scope="module")
+def internet():
+    with Internet() as internet:
+        yield internet
+
+
+@pytest.fixture(scope="module")
+def caller(who, guest_root, internet, tmp_path_factory):
+    with ExitStack() as stack:
+        if who == "root":
+            yield RootThere(str(tmp_path_factory.mktemp("caller")), internet)
+        else:
+            yield UserCaller(stack.enter_context(UserThere(internet)))
+
+
+class Inside(Cell):
+    """An instance with egress rules."""
+
+    def __init__(self, caller, mode, egress, **keys):
+        network = {"egress": egress}
+        super().__init__(caller, mode, network=network, container={"cap_add": ["NET_RAW", "NET_ADMIN"]}, **keys)
+        document = caller.inspect(self.name)
+        self.address, self.mac = document["address"], self.shell("cat /sys/class/net/eth0/address").out.strip()
+
+    def get(self, where):
+        return self.shell(f"timeout 20 wget -q -O - http://{where}/ 2>&1").out
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory):
+    return frames.build(tmp_path_factory.mktemp("frames"))
+
+
+@pytest.fixture(scope="module")
+def make(caller, mode):
+    with ExitStack() as stack:
+
+        def make(egress):
+            cell = Inside(caller, mode, egress)
+            stack.callback(cell.end)
+            return cell
+
+        yield make
+
+
+@pytest.fixture(scope="module")
+def free(make):
+    """A neighbour that may leave: so the way out and the name servers of the host are there."""
+    return make("all")
+
+
+@pytest.fixture(scope="module")
+def only(make, free, program):
+    """The attacker, who may reach one address at one port, and a name."""
+    cell = make([f"{FAR}:{PORT}", f"example.org:{PORT}", f"{OTHER}:53/udp"])
+    frames.install(cell, program)
+    return cell
+
+
+def test_the_way_out_and_its_rules(free, only, internet):
+    """What is allowed works, by address and by name: else every attempt below would fail, too."""
+    assert free.get(f"{OTHER}:{PORT}") == f"from {OTHER}\n"
+    assert free.get(f"other.example.net:{PORT_TOO}") == f"from {OTHER}\n"
+    assert only.get(f"{FAR}:{PORT}") == f"from {FAR}\n"
+    assert only.get(f"example.org:{PORT}") == f"from {FAR}\n"
+
+
+@pytest.mark.attack("connects to addresses and ports that its egress rules do not name, by TCP and UDP")
+def test_other_addresses(only, internet):
+    before = len(internet.reached)
+    for where in (f"{FAR}:{PORT_TOO}", f"{OTHER}:{PORT}", f"{NEAR}:{PORT}", f"other.example.net:{PORT}"):
+        assert "from" not in only.get(where)
+    for address, port in ((FAR, PORT), (OTHER, PORT)):  # the rule for FAR is about both protocols
+        only.shell(f"echo x | timeout 3 nc -u -w 1 {address} {port}")
+    only.shell(
+        f"ip route add {OTHER}/32 via 10.77.0.1; ip addr add 10.77.9.9/16 dev eth0; "
+        f"timeout 5 wget -q -O - http://{OTHER}:{PORT}/; ip addr del 10.77.9.9/16 dev eth0"
+    )
+    assert (OTHER, PORT) not in internet.reached[before:]
+    assert (FAR, PORT_TOO) not in internet.reached[before:]
+
+
+@pytest.mark.attack("sends a secret as part of a name to look up, to each name server in reach")
+def test_names_as_messages(free, only, internet):
+    servers = ("10.77.0.1", uplink.UPSTREAM, FAR, "127.0.0.1")
+    for server in servers:
+        only.shell(f"timeout 20 nslookup secret-{server}.example.org {server}")
+    assert not [name for name in internet.asked if "secret" in name]
+    assert free.name in only.shell(f"nslookup {free.name} 10.77.0.1").out  # neighbours are known
+    free.shell("nslookup open.example.org")
+    assert "open.example.org" in internet.asked
+
+
+@pytest.mark.attack("sends packets with the address of a neighbour that may leave, and with options and fragments")
+def test_forged_packets(free, only, internet):
+    before = len(internet.reached)
+    packets = [
+        udp((only.mac, free.address), (BRIDGE, OTHER), (4009, PORT), MARK),
+        udp((free.mac, free.address), (BRIDGE, OTHER), (4009, PORT), MARK),
+        udp((only.mac, only.address), (BRIDGE, OTHER), (5353, PORT), MARK),
+        udp((only.mac, "10.77.0.1"), (BRIDGE, OTHER), (4009, PORT), MARK),
+        udp((only.mac, only.address), (BRIDGE, "255.255.255.255"), (4009, PORT), MARK),
+    ]
+    frames.send(only, *packets * 3, udp((only.mac, only.address), (BRIDGE, FAR), (4009, PORT), MARK))
+    wait_for(lambda: (FAR, PORT) in internet.reached[before:], 20)  # the last one is allowed
+    assert set(internet.reached[before:]) == {(FAR, PORT)}
+
+
+@pytest.mark.attack("reaches services of the host by its addresses, the gateway, loopback and 0.0.0.0 on the way out")
+def test_services_of_the_host(free, internet, program):
+    frames.install(free, program)
+    with internet.listen_on_host() as server:
+        server.setblocking(False)
+        port = server.getsockname()[1]
+        gateways = ("10.77.0.1", uplink.GATEWAY, uplink.OWN, uplink.UPSTREAM, "169.254.169.254")
+        for address in (HOST, HOST_TOO, "127.0.0.1", "0.0.0.0", *gateways):
+            free.shell(f"echo | timeout 4 nc -w 2 {address} {port}")
+        for address in ("127.0.0.1", "127.0.0.53", "0.0.0.0", HOST_TOO):
+            frames.send(free, udp((free.mac, free.address), (BRIDGE, address), (port, port), MARK))
+        with pytest.raises(BlockingIOError):
+            server.accept()
+
+
+@pytest.mark.attack("leaves by IPv6, through the switch as a router")
+def test_ipv6(only, internet):
+    seen = only.shell(
+        "ip -6 addr add 2001:db8::7/64 dev eth0; ip -6 route add default via fe80::5054:ff:fe4d:1 dev eth0;"
+        " timeout 5 nc -w 3 2001:db8:1::1 8000 </dev/null"
+    )
+    assert seen.code != 0
+
+
+@pytest.mark.attack("gets the address of an instance that had more rights, with its open connections", mode="container")
+def test_address_used_again(caller, mode, free, internet):
+    if mode != "container":
+        return
+    before = Inside(caller, mode, "all")
+    assert before.get(f"{OTHER}:{PORT}")
+    before.end()
+    cell = Inside(caller, mode, "none")
+    try:
+        assert cell.address == before.address
+        assert "from" not in cell.get(f"{OTHER}:{PORT}")
+    finally:
+        cell.end()
+
+
+@callers("root")
+@pytest.mark.attack("leaves from a QEMU that its guest has taken over, which is in the switch", mode="vm")
+def test_a_qemu(caller, mode, only, internet):
+    import socket
+
+    if mode != "vm":
+        return
+
+    def connect():
+        return socket.create_connection((FAR, PORT), timeout=3)
+
+    def ask():
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.sendto(b"secret", (uplink.UPSTREAM, 53))
+
+    answers = as_qemu(caller.inspect(only.name)["pid"], {"connect": connect, "ask": ask})
+    assert {name: answer[0] for name, answer in answers.items()} == {"connect": "refused", "ask": "refused"}
+
+
+def test_rules_that_cannot_be_enforced_are_refused(caller, internet):
+    for rule, reason in (
+        ("nosuch.example.org", "its address is not known"),
+        (HOST_TOO, "leads nowhere"),
+        ("127.0.0.0/8", "leads nowhere"),
+        ("169.254.169.254:80", "leads nowhere"),
+    ):
+        assert reason in caller.refused("run", "--egress", rule, "tiny", "--", "true")
+    for rule in ("[2001:db8::1]:80", "10.0.0.1/24", "example.org:0", "x y"):
+        assert "expected" in caller.refused("run", "--egress", rule, "tiny", "--", "true")
+    for words in (("--mode", "host"), ("--network", "host")):
+        caller.refused("run", *words, "--egress", "none", "tiny", "--", "true")
+    assert "default route" in _without_route(caller, internet)
+
+
+def _without_route(caller, internet):
+    internet.host.run("ip", "route", "del", "default")
+    try:
+        assert caller.vmctl("run", "tiny", "--", "true").code == 0
+        return caller.refused("run", "--egress", FAR, "tiny", "--", "true")
+    finally:
+        internet.host.run("ip", "route", "add", "default", "via", NEAR)
+
+
+def test_nothing_of_the_host_changes_and_nothing_is_left(internet, who, guest_root, tmp_path):
+    """Also if everything but pasta is killed: the next command ends it."""
+
+    def state():
+        commands = ("ip -o link", "ip -o address", "ip rule", "ip route show table all", "nft list ruleset")
+        return [internet.host.run(*command.split()) for command in commands]
+
+    def pastas():
+        found = []
+        for name in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                with open(f"/proc/{name}/cmdline", "rb") as file:
+                    words = file.read()
+                if words.startswith(b"pasta\0") and state_root.encode() in words:
+                    found.append(int(name))
+            except OSError:
+                continue
+        return found
+
+    before = state()
+    with ExitStack() as stack:
+        caller = RootThere(str(tmp_path), internet)
+        state_root = guest_root
+        if who == "user":
+            caller = UserCaller(stack.enter_context(UserThere(internet)))
+            state_root = caller.user.home
+        others = pastas()
+        one = Inside(caller, "container", "all")
+        assert one.get(f"{FAR}:{PORT}") == f"from {FAR}\n"
+        assert len(pastas()) >= 1
+        assert state() == before
+        if who == "user":
+            running = set(caller.user.processes()) - set(pastas())
+            for pid in running:
+                subprocess.run(["kill", "-9", str(pid)], check=False)
+        one.end()
+        caller.vmctl("rm", "-f", one.name)
+        two = Inside(caller, "container", "all")
+        assert two.get(f"{FAR}:{PORT}") == f"from {FAR}\n"
+        two.end()
+        wait_for(lambda: pastas() == [] or pastas() == others)
+    assert state() == before

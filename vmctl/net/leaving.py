@@ -1,0 +1,74 @@
+"""What an instance may reach outside of its networks: the choice between uplink.py and egress.py."""
+
+from __future__ import annotations
+
+from vmctl.errors import UnavailableError, VmctlError
+from vmctl.named import TYPE_CHECKING
+from vmctl.net import switch, uplink
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from vmctl.net import Link
+    from vmctl.spec.workload import Workload
+
+
+def apply(work: Workload, links: Sequence[Link]) -> tuple[tuple[str, str], ...]:
+    """Allow the instance what its workload asks for, from each of its addresses.
+
+    Only the place with a gateway is its way out; from the others nothing leaves. Return lines of hosts(5), address and
+    name, for the names among its egress rules. Raises UnavailableError.
+    """
+    from vmctl.net import names
+
+    asked = work.egress()
+    try:
+        with switch.locked():
+            if asked == "all":
+                for link in links:
+                    if link.gateway:
+                        uplink.allow(link.address, link.resolver, alone=len(links) == 1 and names.is_alone(link))
+            if others := [link for link in links if asked != "all" or not link.gateway]:
+                return _restrict(asked, others)
+            return ()
+    except OSError as error:
+        raise UnavailableError(
+            f"the way out of {work.name} cannot be made: {error.strerror or error}",
+            hint="`vmctl doctor` shows what is missing; `egress: none` needs no way out",
+        ) from error
+
+
+def _restrict(asked: str | tuple[str, ...], links: Sequence[Link]) -> tuple[tuple[str, str], ...]:
+    from vmctl.net import egress, names
+    from vmctl.spec.egress import parse
+
+    rules, hosts = egress.resolve(map(parse, () if isinstance(asked, str) else asked))
+    if rules:
+        uplink.ensure()
+    for link in links:
+        egress.restrict(link.address, rules if link.gateway else ())
+        if link.resolver:
+            switch.apply(*uplink.name_servers(link.resolver, alone=names.is_alone(link)))
+            names.serve_closed(link.network.name, link.gateway or link.resolver, uplink.CLOSED)
+    return hosts
+
+
+def refusals(work: Workload) -> list[VmctlError]:
+    """Return an error for each egress rule that cannot be enforced here."""
+    from vmctl.net import egress
+    from vmctl.spec.egress import parse
+
+    asked = work.egress()
+    if isinstance(asked, str):
+        return []
+    errors: list[VmctlError] = []
+    if why := uplink.missing():
+        errors.append(
+            UnavailableError(f"the egress rules cannot be enforced: {why}", hint="`egress: none` needs nothing")
+        )
+    for text in asked:
+        try:
+            egress.resolve([parse(text)])
+        except VmctlError as error:
+            errors.append(error)
+    return errors
