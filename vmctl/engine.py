@@ -103,10 +103,14 @@ def bring_up(
             readiness.wait_until_ready(start.watch, progress)
             inst.save()
         if inst.work.ports:  # only now: the forwarder's own start must not slow down the workload's
+            from vmctl.instances import published
             from vmctl.net import ports
 
             target = inst.state.address or "127.0.0.1"
-            ports.publish(inst.name, inst.work.ports, target, inst.journal, inst.path("forwarder.log"))
+            opened = ports.publish(inst.name, inst.work.ports, target, inst.journal, inst.path("forwarder.log"))
+            if opened != list(inst.work.ports):
+                published.record(inst, opened)
+                inst.save()
     except BaseException:
         start.close()
         raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 from vmctl import engine
 from vmctl.cli import output
 from vmctl.errors import NotFoundError, SpecError, StateError
-from vmctl.instances import instance
+from vmctl.instances import instance, published
 from vmctl.named import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def run(args: Namespace) -> int:
     if engine.status(inst) != "running":
         raise StateError(f"{name} is not running, so none of its ports is published", hint=f"vmctl start {name}")
     wanted = _port(asked[0]) if asked else None
-    found = [port for port in inst.work.ports if wanted in (None, (port.port, port.protocol))]
+    found = [port for port in published.of(inst) if wanted in (None, (port.port, port.protocol))]
     if wanted and not found:
         raise NotFoundError(
             f"{name} does not publish its port {wanted[0]}/{wanted[1]}", hint=f"`vmctl port {name}` lists those it does"
@@ -41,7 +41,7 @@ def run(args: Namespace) -> int:
         output.show(list(map(_row, found)), (), args.format)
         return 0
     for port in found:
-        place = f"{port.address}:{port.host_port}"
+        place = f"{port.shown_address()}:{port.host_port}"
         print(place if wanted else f"{port.port}/{port.protocol} -> {place}")
     return 0
 

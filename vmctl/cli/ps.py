@@ -7,6 +7,7 @@ import time
 from vmctl import limits
 from vmctl.cli import output
 from vmctl.errors import SpecError
+from vmctl.instances import published
 from vmctl.instances.instance import Instance
 from vmctl.named import TYPE_CHECKING
 from vmctl.spec.units import format_seconds
@@ -83,7 +84,7 @@ def _passes(seen: Seen, key: str, value: str) -> bool:
     if key == "exited":
         return seen.status not in ("running", "paused") and value == str(inst.state.exit_code)
     if key == "publish":
-        return value.partition("/")[0] in {str(port.host_port) for port in inst.work.ports}
+        return value.partition("/")[0] in {str(port.host_port) for port in published.of(inst)}
     return value == (inst.state.mode if key == "mode" else inst.work.image)
 
 
@@ -134,7 +135,7 @@ def _described(inst: Instance, status: str) -> dict[str, Any]:
         "image": inst.work.image,
         "pid": state.pid if status in ("running", "paused") else None,
         "address": state.address,
-        "ports": [str(port) for port in inst.work.ports],
+        "ports": [str(port) for port in published.of(inst)],
         "created": state.created,
         "ready_s": line.between_s("T0", "T6"),
         "exit_code": state.exit_code,

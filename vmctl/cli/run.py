@@ -188,6 +188,16 @@ def _add_environment(parser: ArgumentParser) -> None:
         metavar="type=TYPE,...",
         help="the same in docker's long form: type=bind|volume|tmpfs,source=...,target=...,readonly",
     )
+    _add_network(parser)
+    parser.add_argument(
+        "--userns",
+        choices=("auto", "host"),
+        default="auto",
+        help="container: user namespace with a separate range of ids (auto, the default), or the ids of the host",
+    )
+
+
+def _add_network(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--network",
         "--net",
@@ -197,29 +207,16 @@ def _add_environment(parser: ArgumentParser) -> None:
         help="network: none, host or a name of `vmctl network ls`; several of them are possible (default: bridge)",
     )
     parser.add_argument(
-        "--network-alias",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="one more name by which the other instances of its networks find it",
+        "--network-alias", action="append", default=[], metavar="NAME", help="one more name for others of its networks"
     )
     parser.add_argument(
         "--egress",
         action="append",
         default=[],
         metavar="DEST",
-        help="only destination that it may reach outside of its networks, such as 203.0.113.0/24, example.org:443 or "
-        ":53/udp; several of them are possible; or none, or all (default: all)",
+        help="destination outside of its networks, such as 203.0.113.0/24:443 or example.org; or none (default: all)",
     )
-    parser.add_argument(
-        "--ip", metavar="ADDRESS", help="its address in the first network (default: the first free one)"
-    )
-    parser.add_argument(
-        "--userns",
-        choices=("auto", "host"),
-        default="auto",
-        help="container: user namespace with a separate range of ids (auto, the default), or the ids of the host",
-    )
+    parser.add_argument("--ip", metavar="ADDRESS", help="its address in the first network (default: a free one)")
 
 
 def run(args: Namespace) -> int:

@@ -12,6 +12,7 @@ from vmctl import backends, console, engine
 from vmctl.backend import Backend
 from vmctl.cli import modes, output, stackflags
 from vmctl.errors import SpecError
+from vmctl.instances import published
 from vmctl.instances.instance import Instance
 from vmctl.spec import textfile, workloadfile
 from vmctl.spec.units import format_seconds
@@ -153,5 +154,5 @@ def _summary(inst: Instance) -> str:
     what = "ready" if took is not None else "started"
     took = took if took is not None else line.between_s("T0", "T1")
     text = f"{inst.name} is {what} in mode {how}" + (f" after {format_seconds(took)}" if took is not None else "")
-    places = [f"{port.address}:{port.host_port}" for port in inst.work.ports] or [inst.state.address or ""]
+    places = [f"{port.shown_address()}:{port.host_port}" for port in published.of(inst)] or [inst.state.address or ""]
     return text + (f", at {', '.join(places)}" if places[0] else "")

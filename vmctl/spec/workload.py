@@ -8,14 +8,13 @@ them.
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from vmctl import records
 from vmctl.light import json
 from vmctl.named import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from typing import Any, Literal
 
 
@@ -64,22 +63,21 @@ class Port(NamedTuple):
     spare: int = 0  # if the port of the host is taken, so many after it may be used instead
 
     def __str__(self) -> str:
-        host = _ports(self.host_port, self.width + self.spare) if self.host_port else ""
-        return f"{self.shown_address()}:{host}->{_ports(self.port, self.width)}/{self.protocol}"
+        host, own = _ports(self.host_port, self.width + self.spare), _ports(self.port, self.width)
+        return f"{self.shown_address()}:{host}->{own}/{self.protocol}"
 
     def shown_address(self) -> str:
         """Return the address as it is before a colon and a port (RFC 3986)."""
         return f"[{self.address}]" if ":" in self.address else self.address
 
     def each(self) -> Iterator[Port]:
-        """Yield each of the ports."""
-        for more in range(self.width):
-            host_port = self.host_port + more if self.host_port else 0
-            yield self._replace(host_port=host_port, port=self.port + more, width=1)
+        """Return each of the ports."""
+        host, own = self.host_port, self.port
+        return (self._replace(host_port=host and host + n, port=own + n, width=1) for n in range(self.width))
 
 
 def _ports(first: int, count: int) -> str:
-    return f"{first}-{first + count - 1}" if count > 1 else f"{first}"
+    return f"{first}-{first + count - 1}" if first and count > 1 else str(first or "")
 
 
 class Volume(NamedTuple):

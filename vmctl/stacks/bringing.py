@@ -8,7 +8,7 @@ from typing import Any
 
 from vmctl import again, engine
 from vmctl.errors import VmctlError
-from vmctl.instances import instance
+from vmctl.instances import instance, published
 from vmctl.instances.instance import Instance
 from vmctl.logs.logfile import last_bytes
 from vmctl.stacks.changes import Change
@@ -67,7 +67,7 @@ def _summary(inst: Instance, change: Change) -> dict[str, Any]:
         "mode": state.mode,
         "accelerator": state.accelerator,
         "address": state.address,
-        "ports": [f"{port.address}:{port.host_port}" for port in inst.work.ports],
+        "ports": [f"{port.shown_address()}:{port.host_port}" for port in published.of(inst)],
         "took_s": (line.between_s("T0", "T6") or line.between_s("T0", "T1")) if change.kind != "keep" else None,
         "warnings": [*state.weakened, *state.warnings] if change.kind != "keep" else [],
     }
