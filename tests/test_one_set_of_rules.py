@@ -13,6 +13,7 @@ from vmctl.errors import SpecError
 from vmctl.spec import flags, rules, units, workloadfile
 from vmctl.spec.workload import Resources, Volume, Workload
 
+A_PORT = "expected a port such as 8080:8000, 8000-8010:8000-8010, 80 (a free port of the host) or 0.0.0.0:53:53/udp"
 # flags of `run`, the same in a workload file, and the error of both after the name of the flag or the key
 WRONG = [
     (["--cpus", "0"], "resources: {cpus: 0}", "expected at least 0.01, got 0"),
@@ -37,8 +38,8 @@ WRONG = [
     (["-e", "A-B=1"], "env: {A-B: 1}", "'A-B' cannot be the name of a variable"),
     (["-e", "=1"], "env: {'': 1}", "'' cannot be the name of a variable"),
     (["-l", "=1"], "labels: {'': x}", "expected a name, got ''"),
-    (["-p", "80"], "ports: ['80']", "expected a port such as 8080:8000, 0.0.0.0:53:53/udp, not '80'"),
-    (["-p", "1:0"], "ports: ['1:0']", "expected a port such as 8080:8000, 0.0.0.0:53:53/udp, not '1:0'"),
+    (["-p", "80:"], "ports: ['80:']", f"{A_PORT}, not '80:'"),
+    (["-p", "1:0"], "ports: ['1:0']", f"{A_PORT}, not '1:0'"),
     (["-p", "1:1", "-p", "1:2"], "ports: ['1:1', '1:2']", "127.0.0.1:1/tcp is given twice"),
     (["-p", "0.0.0.0:1:1", "-p", "1:2"], "ports: ['0.0.0.0:1:1', '1:2']", "the port 1/tcp is given twice"),
     (["-v", "a/b:/data"], "volumes: ['a/b:/data']", "expected the name of a volume before the first colon, or ./a/b"),

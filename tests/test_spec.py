@@ -223,7 +223,7 @@ WRONG = [
     ("ready: {log: '('}", r"the key ready\.log: '\(' is not a regular expression", ""),
     ("ready: {tcp: 70000}", r"the key ready\.tcp: expected a port, got 70000", ""),
     ("ports: ['99999:1']", r"the key ports\[0\]: expected a port such as", ""),
-    ("ports: ['80']", r"the key ports\[0\]: expected a port such as", ""),
+    ("ports: ['80:']", r"the key ports\[0\]: expected a port such as", ""),
     ("ports: ['300.1.1.1:80:1']", r"the key ports\[0\]: expected an IP address", ""),
     ("volumes: ['a:b']", r"the key volumes\[0\]: expected a volume such as", ""),
     ("volumes: ['da ta:/data']", r"volumes\[0\]: expected the name of a volume .* or \./da ta for the file", ""),

@@ -74,7 +74,7 @@ def _check_address(address: str) -> None:
         raise ValueError(f"an IP address before the ports, not {address!r}") from None
 
 
-# of docker: shared labels of a security module, and hints for macOS; without effect, as in docker if the host has neither
+# of docker: shared labels of a security module, and hints for macOS; without effect, as in docker if there is neither
 _WITHOUT_EFFECT = ("rw", "z", "Z", "cached", "consistent", "delegated")
 _VOLUME = "a volume such as ./data:/data, data:/data, /data, or ./data:/data:ro"
 
