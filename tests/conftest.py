@@ -10,6 +10,7 @@ from support.ordinary_user import OrdinaryUser
 
 from images.store import store
 from vmctl import paths
+from vmctl.net import uplink
 
 pytest_plugins = ["support.attack_table"]
 
@@ -40,7 +41,9 @@ def _time_limit_s(module):
 def empty_root(tmp_path, monkeypatch):
     """A separate VMCTL_ROOT for one test, without images and instances."""
     monkeypatch.setenv("VMCTL_ROOT", str(tmp_path / "root"))
-    return tmp_path / "root"
+    yield tmp_path / "root"
+    if uplink.exists():  # tests of places in a network leave the switch, and with it the process of the way out
+        uplink.end()
 
 
 @pytest.fixture
