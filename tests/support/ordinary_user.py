@@ -124,11 +124,12 @@ class OrdinaryUser(Checked):
         os.unlink(archive)
 
     def give_kernel(self):
-        """Copy root's kernels into the store of this user."""
-        kernels = os.path.join(self.state, "images/kernels")
-        self.run("mkdir", "-p", kernels)
-        subprocess.run(["cp", "-rT", "--no-preserve=mode", paths.images_root() + "/kernels/", kernels], check=True)
-        subprocess.run(["chown", "-R", f"{self.uid}:{self.uid}", kernels], check=True)
+        """Copy root's kernels, and the packages that an initrd is made of, into the store of this user."""
+        for name in ("kernels", "packages"):
+            target = os.path.join(self.state, "images", name)
+            self.run("mkdir", "-p", target)
+            subprocess.run(["cp", "-rT", "--no-preserve=mode", f"{paths.images_root()}/{name}/", target], check=True)
+            subprocess.run(["chown", "-R", f"{self.uid}:{self.uid}", target], check=True)
 
     def delegate_cgroups(self):
         """Give this user a group of each controller, as the hint of vmctl describes; they are removed with the user."""
