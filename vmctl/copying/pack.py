@@ -21,6 +21,7 @@ ONE = b"file"  # the name of anything else
 FOLDERS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _FILES = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _OF_KERNEL = "is made by the kernel when it is read: `vmctl exec NAME -- cat FILE` prints it"
+_EXCHANGED = "was exchanged meanwhile"
 _SPECIAL = {stat.S_IFCHR: "3", stat.S_IFBLK: "4", stat.S_IFIFO: "6"}
 
 
@@ -55,7 +56,7 @@ class Packer:
             finally:
                 os.close(fd)
             return
-        self._add(parent, name, ONE)
+        self._add_if_same(parent, name, ONE)
         if self.left_out:
             raise VmctlError(f"{name} {self.left_out.pop().partition(' ')[2]}")
         self._write(END)
@@ -96,7 +97,7 @@ class Packer:
             if error.errno not in (errno.ENOTDIR, errno.ELOOP):
                 raise
             with suppress(FileNotFoundError):
-                self._add(parent, name, shown)
+                self._add_if_same(parent, name, shown)
             return None
         try:
             if self._refuses(fd):
@@ -108,6 +109,14 @@ class Packer:
         except BaseException:
             os.close(fd)
             raise
+
+    def _add_if_same(self, parent: int, name: str, shown: bytes) -> None:
+        try:
+            self._add(parent, name, shown)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ELOOP):  # readlink(2), open(2): of another kind by now
+                raise
+            self._leave_out(shown, _EXCHANGED)
 
     def _add(self, parent: int, name: str, shown: bytes) -> None:
         """Write the entry of what is not a folder."""
@@ -125,12 +134,12 @@ class Packer:
         elif kind in _SPECIAL and self._rules.special:
             self._write(header(self._rules.entry(shown, _SPECIAL[kind], status)))
         else:
-            self._leave_out(shown, "is not a file, a folder or a link")
+            self._leave_out(shown, _EXCHANGED if kind == stat.S_IFDIR else "is not a file, a folder or a link")
 
     def _file(self, fd: int, shown: bytes) -> None:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):  # exchanged since the look
-            self._leave_out(shown, "was exchanged meanwhile")
+            self._leave_out(shown, _EXCHANGED)
             return
         if self._refuses(fd):
             self._leave_out(shown, _OF_KERNEL)
