@@ -398,7 +398,7 @@ def test_bench(user, mode):
 
 def test_a_terminal(user):
     words = ["script", "-qec", f"{VMCTL} run -t --network none tiny -- tty", "/dev/null"]
-    assert user.run(*words).out.splitlines()[-1] == "/dev/pts/0"  # after a warning about the number of processes
+    assert "/dev/pts/0" in user.run(*words).out.splitlines()  # also a warning, and what script(1) types at its end
 
 
 def test_namespaces_are_made_once(user):
