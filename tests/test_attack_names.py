@@ -44,9 +44,14 @@ def start(caller, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def vault(start):
+def clerk(start):
+    """A neighbour of the victim: with two instances, the other network has a name server."""
+    return start("container", "back")
+
+
+@pytest.fixture(scope="module")
+def vault(start, clerk):
     """The victim: a container in the other network, with a web server."""
-    start("container", "back")  # a second one: the network has a name server
     serve = "mkdir /w; echo vault >/w/index.html; exec httpd -f -p 8000 -h /w"
     return start("container", {"networks": ["back"], "aliases": ["safe"]}, command=["sh", "-c", serve])
 
@@ -76,14 +81,14 @@ def forwarding(caller):
 
 
 @pytest.mark.attack("reaches an instance of another network by a route through the switch, which forwards")
-def test_route_to_another_network(mallory, vault, forwarding):
+def test_route_to_another_network(mallory, vault, clerk, forwarding):
     assert "vault" in vault.shell(f"wget -qO- http://{vault.address}:8000/").out
     mallory.shell(f"ip route replace {BACK} via {GATEWAY[1]}")
     with Watch(vault) as watch:
         through = udp(mallory.place, (GATEWAY[0], vault.address), (9, 9), b"through the switch")
         frames.send(mallory, *[through] * 5)
         assert mallory.shell(f"timeout 4 wget -T 3 -qO- http://{vault.address}:8000/").out == ""
-        in_switch(vault.caller, "bash", "-c", f"echo {LAST.decode()} >/dev/udp/{vault.address}/9")
+        frames.send(clerk, udp(clerk.place, vault.place, (9, 9), LAST))
     assert not any(b"through the switch" in frame for frame in watch.frames())
     mallory.shell(f"ping -c 1 -W 5 {GATEWAY[1]}")
     assert GATEWAY[0] in mallory.shell("cat /proc/net/arp").out  # the frames were for the switch
