@@ -109,7 +109,7 @@ def test_stats(talker):
     rows = json.loads(talker.caller.ok("stats", "--no-stream", "--format", "json", talker.name))
     [row] = rows
     assert (row["name"], row["mode"]) == (talker.name, talker.mode)
-    assert row["cpu_s"] > 0
+    assert 0 <= row["cpu_s"] < 600
     assert row["cpu_percent"] >= 0
     assert row["memory_bytes"] > 1 << 16
     assert row["pids"] >= 1
