@@ -107,15 +107,22 @@ def find(name: str) -> NamedVolume:
     """Return a volume. Raises NotFoundError, UnreadableError."""
     if not is_volume_name(name):
         raise absent(name)
+    with suppress(FileNotFoundError):
+        return _read(name)
+    if not os.path.isdir(folder(name)):
+        raise absent(name)
+    try:
+        return _read(name)  # a volume appears whole, but may have appeared since the first look
+    except FileNotFoundError:
+        raise records.UnreadableError(f"the volume {name} is damaged: {RECORD} is missing", hint=_kept(name)) from None
+
+
+def _read(name: str) -> NamedVolume:
     what = f"the volume {name}"
     try:
         values = records.checked_format(records.read(os.path.join(folder(name), RECORD), what), what)
         found: NamedVolume = records.build(NamedVolume, {**values, "name": name}, what, {})
         return found
-    except FileNotFoundError:
-        if os.path.isdir(folder(name)):
-            raise records.UnreadableError(f"{what} is damaged: {RECORD} is missing", hint=_kept(name)) from None
-        raise absent(name) from None
     except records.UnreadableError as error:
         error.hint = error.hint or _kept(name)
         raise
