@@ -168,6 +168,28 @@ def test_an_instance_in_several_networks_knows_the_names_of_each(new):
     assert stranger.link.network is bridge.DEFAULT
 
 
+def test_the_first_instance_of_a_network_knows_one_that_is_in_others_too(new):
+    web = new("web", "front")
+    proxy = new("proxy", both("front", "back"))
+    assert known(web, "proxy") == (NO_ERROR, [proxy.links[0].address])
+
+
+@pytest.mark.parametrize("networks_of_it", [("front", "back"), ("back", "front")])
+def test_an_instance_that_may_not_leave_knows_the_names_of_each_of_its_networks(new, networks_of_it):
+    proxy = new("proxy", both(*networks_of_it, egress="none"))
+    web, db = new("web", "front"), new("db", "back")
+    for name, owner in (("web", web), ("db", db)):
+        assert known(proxy, name) == (NO_ERROR, [owner.link.address])
+    assert known(proxy, "example")[0] == NO_NAME
+    with open(f"/proc/{server_pid(proxy.link.resolver)}/cmdline", encoding="utf-8") as file:
+        assert "--server" not in file.read()
+
+
+def server_pid(place):
+    with open(os.path.join(names.folder(place), "server"), encoding="ascii") as file:
+        return file.read().split()[0]
+
+
 def test_a_place_that_is_asked_for(new):
     asked = NetworkOptions((Joined("front", (), "10.201.0.9"),))
     one = new("one", asked)
@@ -227,7 +249,7 @@ def test_another_networks_name_server_and_gateway_are_out_of_reach(new):
             return type(error).__name__
 
     for server in (db.links[0].resolver, proxy.link.resolver):
-        assert inside(web, lambda server=server: asks(server)) == "TimeoutError"
+        assert inside(web, lambda server=server: asks(server)) in ("TimeoutError", (NO_NAME, []))
     assert known(web, "web")[0] == NO_ERROR
 
 

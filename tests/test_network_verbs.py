@@ -88,7 +88,7 @@ def test_a_file_is_refused_with_the_key(written, error):
     ],
 )
 def test_flags_say_the_same_as_a_file(names, aliases, address, read):
-    assert flags.networks(names, aliases, address) == read
+    assert flags.networks(names, aliases, address, []) == read
 
 
 def test_networks_are_made_listed_and_removed(empty_root):

@@ -35,8 +35,13 @@ if TYPE_CHECKING:
         def attach(self, owner: Owner, journal: Journal, held: str | None = None, wish: Wish = ...) -> Link:
             """Reserve an address and return the place; `held` is the address that an earlier call has returned."""
 
-        def serve(self, owner: Owner, journal: Journal, links: tuple[Link, ...], held: str | None) -> str:
-            """Return the address of a name server for an owner with these places, the first of which is here."""
+        def serve(
+            self, owner: Owner, journal: Journal, links: tuple[Link, ...], held: str | None, is_free: bool
+        ) -> str:
+            """Return the address of a name server for an owner with these places, the first of which is here.
+
+            It asks others only if the owner `is_free` to reach everything.
+            """
 
         def check_address(self, address: str) -> None:
             """Raise SpecError if no instance of this network can have the address."""
@@ -119,7 +124,8 @@ def attach(work: Workload, owner: Owner, journal: Journal, held: Mapping[str, st
     if not links:
         return links
     if len(links) > 1:
-        address = links[0].network.serve(owner, journal, links, held.get(""))
+        is_free = work.egress() == "all" and any(link.gateway for link in links)
+        address = links[0].network.serve(owner, journal, links, held.get(""), is_free)
         links = tuple(link._replace(resolver="" if number else address) for number, link in enumerate(links))
     from vmctl.net import leaving
 

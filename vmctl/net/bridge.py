@@ -101,11 +101,11 @@ class BridgeNetwork:
             )
         return self.subnet.first_free(used)
 
-    def serve(self, owner: Owner, journal: Journal, links: tuple[Link, ...], held: str | None) -> str:
+    def serve(self, owner: Owner, journal: Journal, links: tuple[Link, ...], held: str | None, is_free: bool) -> str:
         """Return the address of a name server for an instance in several networks; see joint.py."""
         from vmctl.net import joint
 
-        return joint.serve(self, owner, journal, links, held)
+        return joint.serve(self, owner, journal, links, held, is_free)
 
     def check_address(self, address: str) -> None:
         """Raise SpecError if no instance of this network can have the address."""

@@ -14,6 +14,7 @@ from vmctl.errors import UnavailableError
 from vmctl.linux import netlink
 from vmctl.named import TYPE_CHECKING
 from vmctl.net import apart, names, resolver, switch
+from vmctl.net.guard import DNS
 
 if TYPE_CHECKING:
     from vmctl.journal import Journal
@@ -23,11 +24,19 @@ if TYPE_CHECKING:
 _CLIENT = "client"  # file in the server's folder: the address of its instance
 
 
-def serve(network: BridgeNetwork, owner: Owner, journal: Journal, links: tuple[Link, ...], held: str | None) -> str:
+def serve(
+    network: BridgeNetwork,
+    owner: Owner,
+    journal: Journal,
+    links: tuple[Link, ...],
+    held: str | None,
+    is_free: bool,
+) -> str:
     """Have a name server for the places of an instance, whose first network is `network`, and return its address.
 
-    `held` is the address that an earlier call has returned. Empty if no name server is installed. Raises ConflictError
-    if every address is in use, UnavailableError.
+    `held` is the address that an earlier call has returned. Unless the instance `is_free` to reach everything, the
+    server knows no names but those. Empty if no name server is installed. Raises ConflictError if every address is in
+    use, UnavailableError.
     """
     if resolver.missing():
         return ""
@@ -37,7 +46,7 @@ def serve(network: BridgeNetwork, owner: Owner, journal: Journal, links: tuple[L
         if not is_held:
             journal.record("link", address=address, device=f"vm{owner.id}n", **network.entry())
         try:
-            _open(network, address, links)
+            _open(network, address, links, None if is_free else DNS)
         except OSError as error:
             raise UnavailableError(f"the name server of {owner.name} cannot be started: {error}") from error
         if not is_held:
@@ -45,7 +54,7 @@ def serve(network: BridgeNetwork, owner: Owner, journal: Journal, links: tuple[L
     return address
 
 
-def _open(network: BridgeNetwork, address: str, links: tuple[Link, ...]) -> None:
+def _open(network: BridgeNetwork, address: str, links: tuple[Link, ...], closed_port: int | None) -> None:
     place, client = names.folder(address), links[0].address
     os.makedirs(place, mode=0o700, exist_ok=True)
     with open(os.path.join(place, _CLIENT), "w", encoding="ascii") as file:
@@ -53,7 +62,7 @@ def _open(network: BridgeNetwork, address: str, links: tuple[Link, ...]) -> None
     with suppress(FileExistsError):
         switch.apply(netlink.new_address(network.index, address, 32))
     switch.apply(apart.let_ask(client, address))
-    resolver.serve(place, [names.known(link.network.name) for link in links], address)
+    resolver.serve(place, [names.known(link.network.name) for link in links], address, closed_port)
 
 
 def end(network: BridgeNetwork, address: str) -> None:

@@ -29,7 +29,7 @@ def apply(work: Workload, links: Sequence[Link]) -> tuple[tuple[str, str], ...]:
                     if link.gateway:
                         uplink.allow(link.address, link.resolver, alone=len(links) == 1 and names.is_alone(link))
             if others := [link for link in links if asked != "all" or not link.gateway]:
-                return _restrict(asked, others)
+                return _restrict(asked, others, is_joint=len(links) > 1)
             return ()
     except OSError as error:
         raise UnavailableError(
@@ -38,7 +38,8 @@ def apply(work: Workload, links: Sequence[Link]) -> tuple[tuple[str, str], ...]:
         ) from error
 
 
-def _restrict(asked: str | tuple[str, ...], links: Sequence[Link]) -> tuple[tuple[str, str], ...]:
+def _restrict(asked: str | tuple[str, ...], links: Sequence[Link], *, is_joint: bool) -> tuple[tuple[str, str], ...]:
+    """Restrict places; the name server of an instance in several networks, which is only its own, is closed already."""
     from vmctl.net import egress, names
     from vmctl.spec.egress import parse
 
@@ -47,7 +48,7 @@ def _restrict(asked: str | tuple[str, ...], links: Sequence[Link]) -> tuple[tupl
         uplink.ensure()
     for link in links:
         egress.restrict(link.address, rules if link.gateway else ())
-        if link.resolver:
+        if link.resolver and not is_joint:
             switch.apply(*uplink.name_servers(link.resolver, alone=names.is_alone(link)))
             names.serve_closed(link.network.name, link.gateway or link.resolver, uplink.CLOSED)
     return hosts

@@ -107,7 +107,12 @@ def serve(bridge: str, address: str) -> bool:
     if len({line.address for line in _read(bridge)}) < 2:
         return not resolver.missing()
     try:
-        return resolver.serve(folder(bridge), [known(bridge)], address)
+        is_there = resolver.serve(folder(bridge), [known(bridge)], address)
+        if is_there:
+            from vmctl.net import uplink
+
+            uplink.has_server(address)
+        return is_there
     except OSError as error:
         raise UnavailableError(f"the name server of the network {bridge} cannot be started: {error}") from error
 

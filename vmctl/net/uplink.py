@@ -82,6 +82,11 @@ def name_servers(resolver: str, *, alone: bool) -> list[netlink.Request]:
     return found
 
 
+def has_server(address: str) -> None:
+    """Note that the name server with this address runs: an instance that was `alone` asks it from now on."""
+    switch.delete(nft.delete_element(TABLE, ALONE, inet_aton(address), f"'{{ {address} }}'", IP))
+
+
 def missing() -> str:
     """Return what this host lacks for a way out, "" if nothing."""
     if not any(_is_default(line.split()) for line in kernelfile.read("/proc/thread-self/net/route").splitlines()):
