@@ -106,13 +106,15 @@ def serve(bridge: str, address: str) -> bool:
 
     if len({line.address for line in _read(bridge)}) < 2:
         return not resolver.missing()
+    if resolver.runs(folder(bridge)):
+        return True
     try:
-        is_there = resolver.serve(folder(bridge), [known(bridge)], address)
-        if is_there:
-            from vmctl.net import uplink
+        if not resolver.serve(folder(bridge), [known(bridge)], address):
+            return False
+        from vmctl.net import uplink
 
-            uplink.has_server(address)
-        return is_there
+        uplink.has_server(address)  # a request that the kernel refuses takes it 10 ms: only once per network
+        return True
     except OSError as error:
         raise UnavailableError(f"the name server of the network {bridge} cannot be started: {error}") from error
 
