@@ -6,6 +6,7 @@ from vmctl import paths
 from vmctl.instances import instance
 from vmctl.linux import mountinfo, processes
 from vmctl.linux.cgroups import Cgroup
+from vmctl.net import names
 
 OTHER_BOOT = "00000000-0000-4000-8000-000000000000"
 
@@ -16,6 +17,7 @@ def restart_host(name="web"):
     for entry in inst.journal.entries():
         if entry["kind"] == "process":
             processes.end(entry["pid"], entry["start"])
+    names.clear_all()  # its processes
     Cgroup(inst.cgroup).remove()
     mountinfo.unmount_all(paths.state_root())
     mountinfo.unmount_all(paths.run_root())
