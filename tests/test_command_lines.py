@@ -102,7 +102,7 @@ def test_command_lines_are_found_in_hints_pages_and_scripts():
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("pause web", "there is no verb pause"),
+        ("paws web", "there is no verb paws"),
         ("image lst", "vmctl image has no action lst"),
         ("image kernel get", "vmctl image kernel has no action get"),
         ("rm --every web", "vmctl rm has no flag --every"),

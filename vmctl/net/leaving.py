@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vmctl.errors import UnavailableError, VmctlError
+from vmctl.errors import UnavailableError, VmctlError, advice
 from vmctl.named import TYPE_CHECKING
 from vmctl.net import switch, uplink
 
@@ -34,7 +34,7 @@ def apply(work: Workload, links: Sequence[Link]) -> tuple[tuple[str, str], ...]:
     except OSError as error:
         raise UnavailableError(
             f"the way out of {work.name} cannot be made: {error.strerror or error}",
-            hint="`vmctl doctor` shows what is missing; `egress: none` needs no way out",
+            hint=advice(error) or "`vmctl doctor` shows what is missing; `egress: none` needs no way out",
         ) from error
 
 

@@ -6,6 +6,7 @@ case (RFC 4343), so all names are in lower case.
 
 from __future__ import annotations
 
+import errno
 import os
 from contextlib import suppress
 
@@ -147,11 +148,27 @@ def _write(bridge: str, lines: Iterable[Known]) -> None:
         os.makedirs(place, mode=0o700)
         for path in (folder(bridge), place):
             os.chmod(path, 0o755)  # the name server is another user; nobody else can reach the folders above
-    temporary = os.path.join(place, ".hosts")
-    with open(temporary, "w", encoding="ascii") as file:
-        file.write("".join(str(line) for line in lines if line.names))
-    os.chmod(temporary, 0o644)
-    os.rename(temporary, os.path.join(place, "hosts"))
+    temporary, path = os.path.join(place, ".hosts"), os.path.join(place, "hosts")
+    text = "".join(str(line) for line in lines if line.names)
+    try:
+        with open(temporary, "w", encoding="ascii") as file:
+            file.write(text)
+        os.chmod(temporary, 0o644)
+        os.rename(temporary, path)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not _shortened(path, text):
+            raise
+
+
+def _shortened(path: str, text: str) -> bool:
+    """Write a text over a longer one, which takes no space; return False if that one is not longer."""
+    with suppress(FileNotFoundError), open(path, "r+", encoding="ascii") as file:
+        if os.fstat(file.fileno()).st_size < len(text):
+            return False
+        file.write(text)
+        file.truncate()
+        return True
+    return not text
 
 
 def clear(bridge: str) -> None:
