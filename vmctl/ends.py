@@ -28,7 +28,8 @@ def status(inst: Instance, backend: Backend | None = None) -> str:
         if _is_started_again(inst):
             return status(inst, backend)
         record_end(inst, backend)
-        save(inst)
+        if inst.state.exit_source != UNKNOWN or not _another_records(inst):
+            save(inst)
     elif inst.state.status == "created" and not (inst.state.waiting or inst.busy()):
         inst.recall()  # the command that was starting it has finished or was killed
         return "failed" if inst.state.status == "created" else status(inst, backend)
@@ -53,6 +54,19 @@ def _is_started_again(inst: Instance) -> bool:
     before = inst.state.supervisor_pid
     inst.recall()
     return inst.state.supervisor_pid != before or inst.state.status != "running"
+
+
+def _another_records(inst: Instance) -> bool:
+    """Return whether the command that has run an instance in the foreground records its end, or has just done so.
+
+    It alone knows the exit code; the record of this process would replace it.
+    """
+    if inst.busy():
+        return True
+    if instance.state_of(inst.name).status == "running":
+        return False
+    inst.recall()
+    return True
 
 
 def is_supervised(inst: Instance) -> bool:

@@ -88,8 +88,10 @@ def _look(name: str) -> Seen | None:
         if seen is None or seen.status not in ENDED or seen.instance is None or time.monotonic() > end_s:
             return seen
         try:
-            if seen.instance.state.exit_code is not None or not seen.instance.busy():
+            if seen.instance.state.exit_code is not None:
                 return seen
+            if not seen.instance.busy():
+                return survey.look(name)  # it may have been recorded since the look
         except NotFoundError:
             return None
         time.sleep(_SETTLE_S)
