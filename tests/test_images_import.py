@@ -186,7 +186,7 @@ def test_a_platform_that_is_not_there_is_refused_with_those_that_are(tmp_path, w
     ) as info:
         take(multi_arch(tmp_path), platform=words)
     assert "--platform" in info.value.hint
-    with pytest.raises(ImageError, match="is not a valid platform"):
+    with pytest.raises(SpecError, match="is not a valid platform"):
         take(multi_arch(tmp_path), platform="a/b/c/d")
 
 
