@@ -94,7 +94,7 @@ def test_an_address_that_is_not_ours(guest_root, tmp_path):
 @EACH_MODE
 def test_everything_wrong_is_said_at_once(guest_root, tmp_path, mode):
     path = tmp_path / "leak.yaml"
-    path.write_text(f"image: tinny\nrestart: always\nports: ['203.0.113.7:{free_port()}:80']\n")
+    path.write_text(f"image: tinny\nvolumes: ['{tmp_path}/absent:/data']\nports: ['203.0.113.7:{free_port()}:80']\n")
     output = refused("up", "--mode", mode, str(path))
     assert "there is no image tinny" in output
     assert output.count("also: ") >= 2

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from vmctl import paths
-from vmctl.spec.workload import File, Resources, Restart, VmOptions, Volume, Workload
+from vmctl.spec.workload import File, Resources, VmOptions, Volume, Workload
 from vmm.backend import VmBackend
 
 WORK = Workload("web", "tiny", ("true",))
@@ -27,7 +27,6 @@ def test_a_good_workload_has_no_problems(guest_root):
         ({"vm": VmOptions(boot="system")}, "it has no systemd"),
         ({"vm": VmOptions(cloud_init="extra.yaml")}, "cloud_init"),
         ({"volumes": (Volume("/no/such/data", "/data"),)}, "/no/such/data does not exist"),
-        ({"restart": Restart("always")}, "restart"),
         ({"network": "host"}, "host's network"),
         ({"resources": Resources(memory_bytes=1024**2)}, "memory"),
         ({"env": {"not a name": "x"}}, "not a name"),
@@ -42,7 +41,7 @@ def test_a_problem_names_its_key(guest_root, changes, text):
 
 
 def test_everything_is_reported_at_once(guest_root):
-    assert len(problems(network="host", restart=Restart("always"), volumes=(Volume("/no/such", "/a"),))) == 3
+    assert len(problems(network="host", image="tinny", volumes=(Volume("/no/such", "/a"),))) == 3
 
 
 def test_state_directory_with_a_long_path(guest_root, monkeypatch):
