@@ -199,5 +199,5 @@ def test_the_seed_of_a_disk_is_that_of_a_system():
 
     whole = Image("cloud", "sha256:0", "amd64", (), ImageConfig(), "", disk="/cloud.qcow2")
     work = Workload("c", "cloud", ("serve",))
-    written = configure.seed_of(work, Home("c", "0" * 8), whole, None, IDENTITY)
+    written = configure.seed_of(work, Home("c", "0" * 8), whole, (), IDENTITY)
     assert "vmctl-workload.service" in written.user_data
