@@ -27,8 +27,15 @@ def pytest_configure(config):
         config.add_cleanup(lambda: shutil.rmtree(os.environ[SHARED], ignore_errors=True))
 
 
+# what an ordinary user's guests show has been shown by root's guests and by this user's containers
+_REPEATED = ("test_terminal.py", "test_verbs.py", "test_attack_keeping.py")
+
+
 def pytest_collection_modifyitems(items):
     """Begin with the files that take longest, or one worker is still at them when the others have nothing to do."""
+    for item in items:
+        if item.path.name in _REPEATED and "[user-vm" in item.name:
+            item.add_marker("long")
     items.sort(key=lambda item: -_time_limit_s(item.getparent(pytest.Module)))
 
 

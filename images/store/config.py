@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 # settings of a configuration that have an effect here; Labels are only for people, and nobody expects more of them
 _USED = (
     *("Entrypoint", "Cmd", "Env", "WorkingDir", "User", "StopSignal", "StopTimeout", "ExposedPorts", "Volumes"),
-    *("Labels", "Shell", "OnBuild", "ArgsEscaped"),
+    *("Labels", "Shell", "OnBuild", "ArgsEscaped", "Healthcheck"),
 )
 
 
