@@ -47,7 +47,7 @@ SLEEP = "command: [sleep, '1000']"
         ("comand: [sh]", "the key comand is unknown"),
         ("command: sh", "the key command: expected a list, got a text"),
         ("image: other", "the key image is given twice"),
-        ("ports: ['80']", "the key ports[0]: expected a port"),
+        ("ports: ['80:']", "the key ports[0]: expected a port"),
     ],
 )
 def test_wrong_workload_file(guest_root, tmp_path, mode, text, message):

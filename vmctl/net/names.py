@@ -190,3 +190,4 @@ def clear_all() -> None:
     with suppress(FileNotFoundError):
         for bridge in os.listdir(os.path.dirname(folder(""))):
             clear(bridge)
+        os.rmdir(os.path.dirname(folder("")))  # a full disk may have room for this folder only
