@@ -118,7 +118,7 @@ def end() -> None:
 
 def exists() -> bool:
     """Return whether there is something to end."""
-    return os.path.lexists(_record()) or os.path.lexists(_path("lobby"))
+    return any(os.path.lexists(path) for path in (_record(), *map(_path, _NAMESPACES)))
 
 
 def recorded() -> tuple[int, int] | None:
