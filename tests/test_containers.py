@@ -272,12 +272,13 @@ def test_filter_opens_with_the_capability():
 @pytest.mark.skipif(os.uname().machine != "x86_64", reason="the numbers are those of x86_64")
 def test_filter_refuses_by_argument():
     bits = 1 << 40  # the kernel does not read them
+    closed = 999_999  # a descriptor that no process has
     calls = {
-        "TIOCSTI": (16, (99, 0x5412, 0)),
-        "TIOCSTI and more bits": (16, (99, 0x5412 | bits, 0)),
-        "TIOCLINUX": (16, (99, 0x541C, 0)),
-        "TIOCGWINSZ": (16, (99, 0x5413, 0)),
-        "getpid": (39, (99, 0x5412, 0)),
+        "TIOCSTI": (16, (closed, 0x5412, 0)),
+        "TIOCSTI and more bits": (16, (closed, 0x5412 | bits, 0)),
+        "TIOCLINUX": (16, (closed, 0x541C, 0)),
+        "TIOCGWINSZ": (16, (closed, 0x5413, 0)),
+        "getpid": (39, (closed, 0x5412, 0)),
         "mount": CALLS["mount"],
     }
     found = outcomes(seccomp.default_filter(identity.capability_mask((), ())), calls)
