@@ -20,7 +20,7 @@ from vmctl.linux.cgroups import Cgroup
 from vmctl.named import NamedTuple
 from vmctl.survey import Seen
 
-SAMPLE_S = 0.2  # between the two looks at the processor time
+SAMPLE_S, LEAST_S = 0.2, 0.05  # between the two looks at the processor time, and after the first look at the last one
 ANSWER_S, PATIENT_S = 0.15, 5.0  # for what guests report: of all, and of those that were asked for by name
 
 
@@ -65,12 +65,19 @@ class Sampler:
             for row in rows
         ]
 
-    def begin(self, found: Iterable[Seen]) -> None:
-        """Look at the processor times only, for the first shares."""
+    def begin(self, found: Iterable[Seen]) -> list[Seen]:
+        """Look at the processor times only, for the first shares, wait a moment, and return the instances.
+
+        `found` can be a generator: to find the next instance is then a part of the wait for those before.
+        """
+        begun_s, kept = time.monotonic(), []
         for seen in found:
+            kept.append(seen)
             if seen.status == "running" and seen.instance is not None:
                 with suppress(VmctlError, OSError):
                     self._share(seen.instance, _processor_s(seen.instance, _able(seen.instance).processes))
+        time.sleep(max(LEAST_S, begun_s + SAMPLE_S - time.monotonic()))
+        return kept
 
     def _usage(self, seen: Seen, inst: Instance, traffic: Mapping[str, tuple[int, int]]) -> Usage:
         able, cgroup = _able(inst), Cgroup(inst.cgroup)

@@ -7,12 +7,14 @@ import time
 
 from vmctl import stats, survey
 from vmctl.cli import output
+from vmctl.instances import instance
 from vmctl.instances.folder import absent
 from vmctl.named import TYPE_CHECKING
 from vmctl.spec.units import format_size
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
+    from collections.abc import Iterator
     from typing import Any
 
     from vmctl.stats import Usage
@@ -39,29 +41,24 @@ def arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     """Print what instances use: once, or again every second until Ctrl-C."""
     sampler = stats.Sampler()
-    found = chosen(args.names)
-    sampler.begin(found)
-    time.sleep(stats.SAMPLE_S)
+    found = sampler.begin(chosen(args.names))
     while True:
         rows = sampler.look(found, stats.PATIENT_S if args.names else stats.ANSWER_S)
         show(rows, args.format, live=not args.no_stream)
         if args.no_stream:
             return 0
         time.sleep(PERIOD_S)
-        found = [seen for name in args.names if (seen := survey.look(name))] if args.names else survey.survey()
+        found = [seen for name in args.names or instance.names() if (seen := survey.look(name))]
 
 
-def chosen(names: list[str]) -> list[Seen]:
-    """Return the given instances, or all. Raises NotFoundError."""
-    if not names:
-        return survey.survey()
-    found = []
-    for name in names:
+def chosen(names: list[str]) -> Iterator[Seen]:
+    """Yield the given instances, or all. Raises NotFoundError."""
+    for name in names or instance.names():
         seen = survey.look(name)
-        if seen is None:
+        if seen is not None:
+            yield seen
+        elif names:
             raise absent(name)
-        found.append(seen)
-    return found
 
 
 def show(rows: list[Usage], form: str, *, live: bool) -> None:

@@ -43,9 +43,8 @@ def run(args: Namespace) -> int:
         _show_processes(name, args.format)
     if args.names:
         return 0
-    sampler, found = stats.Sampler(), table.chosen([])
-    sampler.begin(found)
-    time.sleep(stats.SAMPLE_S)
+    sampler = stats.Sampler()
+    found = sampler.begin(table.chosen([]))
     if args.no_stream or args.format != "table" or not (sys.stdout.isatty() and os.isatty(0)):
         table.show(_sorted(sampler.look(found)), args.format, live=False)
         return 0
