@@ -88,6 +88,20 @@ def test_wait_for_ready(talker):
     assert "is still running" in talker.caller.refused("wait", "--timeout", "0.1", talker.name, code=124)
 
 
+def test_wait_for_healthy(talker):
+    caller, name = talker.caller, f"checked-{talker.mode}-{talker.caller.name}"
+    assert "has no health check" in caller.refused("wait", "--for", "healthy", talker.name)
+    if not talker.guest:  # the wait reads a record that is the same in each mode
+        check = "health: {exec: [test, -e, /ok], interval: 200ms, retries: 1000}\n"
+        spec = caller.write(f"{name}.yaml", f"image: tiny\ncommand: [sh, -c, 'sleep 1000']\n{check}")
+        caller.ok("up", "-q", "--mode", talker.mode, "--name", name, spec)
+        waited = caller.refused("wait", "--for", "healthy", "--timeout", "0.5", name, code=124)
+        assert f"{name} is" in waited
+        caller.ok("exec", name, "--", "touch", "/ok")
+        assert caller.ok("wait", "--for", "healthy", "--timeout", "100", name) == f"{name}\n"
+        caller.ok("rm", "-f", name)
+
+
 def test_a_paused_instance_does_nothing(talker):
     caller, name = talker.caller, talker.name
     assert caller.ok("pause", name) == f"{name}\n"

@@ -1,4 +1,4 @@
-"""Wait for what another command has started: until it has begun, or is ready."""
+"""Wait for what another command has started: until it has begun, is ready, or is healthy."""
 
 from __future__ import annotations
 
@@ -35,6 +35,28 @@ def begun(inst: Instance, limit: Limit) -> None:
         limit.check(inst, "was not started")
         time.sleep(_PERIOD_S)
         inst.recall()
+
+
+def healthy(inst: Instance, limit: Limit) -> None:
+    """Wait until the health check of an instance succeeds; one that fails may succeed later.
+
+    Raises StateError if it has no check or has ended, DeadlineError, NotFoundError.
+    """
+    from vmctl.keeping import health
+
+    backend = backends.load(inst.state.mode, inst.state.options)
+    while True:
+        inst.recall()
+        status = engine.status(inst, backend)
+        if status in ("exited", "failed"):
+            raise StateError(f"{inst.name} has ended and is not healthy", hint=f"`vmctl logs {inst.name}` shows why")
+        if status == "running" and not inst.state.health and not inst.busy():
+            raise StateError(f"{inst.name} has no health check", hint="the key `health`, or `--for ready`")
+        found = health.seen(inst) if status == "running" else None
+        if found is not None and found.status == "healthy":
+            return
+        limit.check(inst, f"is {found.status}" if found else "is not healthy")
+        time.sleep(_PERIOD_S)
 
 
 def ready(inst: Instance, limit: Limit) -> None:

@@ -24,9 +24,9 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--for",
         dest="until",
-        choices=("exit", "ready"),
+        choices=("exit", "ready", "healthy"),
         default="exit",
-        help="what to wait for: its end, or that it is ready (default: exit)",
+        help="what to wait for: its end, that it is ready, or that its check succeeds (default: exit)",
     )
     parser.add_argument(
         "--timeout", type=output.seconds, metavar="SECONDS", help="give up after this time, with exit code 124"
@@ -34,7 +34,7 @@ def arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
-    """Print the exit code of each and return that of the last; with --for ready print each name and return 0."""
+    """Print the exit code of each and return that of the last; else print each name and return 0."""
     code = 0
     for inst in [instance.load(name) for name in args.names]:
         limit = waiting.Limit(args.timeout)
@@ -43,7 +43,7 @@ def run(args: Namespace) -> int:
             code = _ended(inst, limit).code
             print(code)
         else:
-            waiting.ready(inst, limit)
+            (waiting.ready if args.until == "ready" else waiting.healthy)(inst, limit)
             print(inst.name)
     return code
 
