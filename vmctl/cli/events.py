@@ -7,9 +7,9 @@ import sys
 from datetime import UTC, datetime
 
 from vmctl import happenings
-from vmctl.cli import output
+from vmctl.cli import filters, output
 from vmctl.console import visible
-from vmctl.errors import SpecError, VmctlError
+from vmctl.errors import VmctlError
 from vmctl.instances import instance
 from vmctl.named import TYPE_CHECKING
 
@@ -24,32 +24,18 @@ FILTERS = ("event", "name", "container", "mode", "image", "label")
 
 def arguments(parser: ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument(
-        "-f",
-        "--filter",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="only events of this kind (event), name, mode, image or label; can be repeated",
-    )
+    filters.add(parser, "only events of this kind (event), name, mode, image or label; can be repeated")
     output.add_format(parser)
 
 
 def run(args: Namespace) -> int:
     """Print each event in one line until Ctrl-C."""
-    filters = list(map(_filter, args.filter))
+    asked = filters.parse(args.filter, FILTERS)
     for event in happenings.events():
-        if all(_passes(event, key, value) for key, value in filters):
+        if all(_passes(event, key, value) for key, value in asked):
             _show(event, args.format)
             sys.stdout.flush()
     return 0
-
-
-def _filter(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if key not in FILTERS or not equals:
-        raise SpecError(f"--filter: expected KEY=VALUE, got {text}", hint=f"the keys are {', '.join(FILTERS)}")
-    return key, value
 
 
 def _passes(event: Event, key: str, value: str) -> bool:
@@ -58,8 +44,7 @@ def _passes(event: Event, key: str, value: str) -> bool:
             labels = instance.load(event.name).work.labels
         except VmctlError:  # it is gone, or cannot be read
             return False
-        name, equals, text = value.partition("=")
-        return name in labels and (not equals or labels[name] == text)
+        return filters.has_label(labels, value)
     return value == {"event": event.action, "container": event.name}.get(key, getattr(event, key, ""))
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 
 from vmctl import limits
-from vmctl.cli import output
-from vmctl.errors import SpecError
+from vmctl.cli import filters, output
 from vmctl.instances import published
 from vmctl.instances.instance import Instance
 from vmctl.named import TYPE_CHECKING
@@ -26,13 +25,9 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("stacks", metavar="STACK|FILE", nargs="*", help="list only the instances of these stacks")
     parser.add_argument("-a", "--all", action="store_true", help="list all instances (default: running ones)")
     parser.add_argument("-q", "--quiet", action="store_true", help="print names only")
-    parser.add_argument(
-        "-f",
-        "--filter",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="list only instances with this name (or a part of it), status, mode, image, label, exit code (exited) or "
+    filters.add(
+        parser,
+        "list only instances with this name (or a part of it), status, mode, image, label, exit code (exited) or "
         "published port (publish); can be repeated",
     )
     output.add_format(parser)
@@ -40,10 +35,10 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """List the instances."""
-    filters = list(map(_filter, args.filter))
-    everything = args.all or args.stacks or any(key in ("status", "exited") for key, _ in filters)
+    asked = filters.parse(args.filter, FILTERS)
+    everything = args.all or args.stacks or any(key in ("status", "exited") for key, _ in asked)
     found = [seen for seen in survey() if everything or seen.status in (*RUNNING, UNKNOWN)]
-    found = [seen for seen in found if all(_passes(seen, key, value) for key, value in filters)]
+    found = [seen for seen in found if all(_passes(seen, key, value) for key, value in asked)]
     if args.stacks:
         found = _of_stacks(found, args.stacks)
     if args.quiet:
@@ -62,14 +57,6 @@ def run(args: Namespace) -> int:
 FILTERS = ("name", "status", "mode", "image", "ancestor", "label", "exited", "publish")
 
 
-def _filter(text: str) -> tuple[str, str]:
-    """Return key and value of a filter. Raises SpecError."""
-    key, equals, value = text.partition("=")
-    if key not in FILTERS or not equals:
-        raise SpecError(f"--filter: expected KEY=VALUE, got {text}", hint=f"the keys are {', '.join(FILTERS)}")
-    return key, value
-
-
 def _passes(seen: Seen, key: str, value: str) -> bool:
     if key == "name":
         return value in seen.name
@@ -77,8 +64,7 @@ def _passes(seen: Seen, key: str, value: str) -> bool:
         return value == seen.status
     inst = seen.instance
     if key == "label":
-        name, equals, text = value.partition("=")
-        return inst is not None and name in inst.work.labels and (not equals or inst.work.labels[name] == text)
+        return inst is not None and filters.has_label(inst.work.labels, value)
     if inst is None:
         return False
     if key == "exited":

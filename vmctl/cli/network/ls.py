@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 
 from vmctl import networks
-from vmctl.cli import output
-from vmctl.errors import SpecError
+from vmctl.cli import filters, output
 from vmctl.named import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,21 +19,14 @@ FILTERS = ("name", "label")
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("-q", "--quiet", action="store_true", help="print names only")
-    parser.add_argument(
-        "-f",
-        "--filter",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="list only networks with this name (or a part of it) or label; can be repeated",
-    )
+    filters.add(parser, "list only networks with this name (or a part of it) or label; can be repeated")
     output.add_format(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """List the networks."""
-    filters = list(map(_filter, args.filter))
-    found = [seen for seen in networks.survey() if all(_passes(seen, *one) for one in filters)]
+    asked = filters.parse(args.filter, FILTERS)
+    found = [seen for seen in networks.survey() if all(_passes(seen, *one) for one in asked)]
     if args.quiet:
         for seen in found:
             print(seen.name)
@@ -46,19 +38,10 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _filter(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if key not in FILTERS or not equals:
-        raise SpecError(f"--filter: expected KEY=VALUE, got {text}", hint=f"the keys are {', '.join(FILTERS)}")
-    return key, value
-
-
 def _passes(seen: networks.Seen, key: str, value: str) -> bool:
     if key == "name":
         return value in seen.name
-    name, equals, text = value.partition("=")
-    labels = seen.record.labels if seen.record else {}
-    return name in labels and (not equals or labels[name] == text)
+    return filters.has_label(seen.record.labels if seen.record else {}, value)
 
 
 def row(seen: networks.Seen) -> dict[str, Any]:

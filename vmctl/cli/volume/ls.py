@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Iterator
 from contextlib import suppress
 
-from vmctl.cli import output
+from vmctl.cli import filters, output
 from vmctl.errors import NotFoundError
 from vmctl.named import TYPE_CHECKING
 from vmctl.records import UnreadableError
@@ -83,8 +83,7 @@ def _fulfils(volume: NamedVolume, key: str, value: str) -> bool:
         return value in volume.name
     if key == "dangling":
         return _TRUTH[value] != bool(store.users(volume.name))
-    name, equals, text = value.partition("=")
-    return name in volume.labels and (not equals or volume.labels[name] == text)
+    return filters.has_label(volume.labels, value)
 
 
 def row(volume: NamedVolume) -> dict[str, Any]:
