@@ -14,7 +14,7 @@ import os
 import stat
 from contextlib import ExitStack
 
-from containers import identity, imagepath, preparation, trees
+from containers import enter, identity, imagepath, preparation, trees
 from containers.launch import Launch
 from containers.watch import ContainerWatch
 from images.layer import mounts, volumes
@@ -102,12 +102,7 @@ def _enter_running(inst: Instance, launch: Launch) -> None:
     assert inst.state.pid is not None
     container = os.pidfd_open(inst.state.pid)
     _close_up()
-    if others := launch.namespaces & (syscalls.CLONE_NEWNS | syscalls.CLONE_NEWUSER):
-        syscalls.setns(container, others)
-    if launch.first_id is not None:
-        identity.become_root()
-    if not launch.namespaces & syscalls.CLONE_NEWNS:
-        os.chroot(launch.root.target)
+    enter.join(launch, container, launch.namespaces & (syscalls.CLONE_NEWNS | syscalls.CLONE_NEWUSER))
     os.chdir("/")
 
 

@@ -83,6 +83,17 @@ def spawn(
     return pid, master
 
 
+def join(launch: Launch, container: int, namespaces: int) -> None:
+    """Enter namespaces of a running container by its pidfd, and its root: of its user namespace, or its root folder."""
+    if namespaces:
+        syscalls.setns(container, namespaces)
+    if launch.first_id is not None:
+        identity.become_root()
+    if not launch.namespaces & syscalls.CLONE_NEWNS:
+        os.chroot(launch.root.target)
+        os.chdir("/")
+
+
 def _child(
     launch: Launch,
     command: Command,
@@ -95,14 +106,7 @@ def _child(
     try:
         os.setsid()  # see launch
         imagepath.import_nothing()
-        others = launch.namespaces & ~syscalls.CLONE_NEWPID
-        if others:
-            syscalls.setns(container, others)
-        if launch.first_id is not None:
-            identity.become_root()
-        if not launch.namespaces & syscalls.CLONE_NEWNS:
-            os.chroot(launch.root.target)
-            os.chdir("/")
+        join(launch, container, launch.namespaces & ~syscalls.CLONE_NEWPID)
         os.umask(0o022)
         process = launch.process._replace(
             argv=command.argv,

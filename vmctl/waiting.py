@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from vmctl import backends, engine
+from vmctl.backend import Backend
 from vmctl.errors import DeadlineError, StateError
 from vmctl.instances.instance import Instance
 from vmctl.spec.units import format_seconds
@@ -37,6 +38,15 @@ def begun(inst: Instance, limit: Limit) -> None:
         inst.recall()
 
 
+def _status(inst: Instance, backend: Backend, awaited: str) -> str:
+    """Return the status by now. Raises StateError if the instance has ended, NotFoundError."""
+    inst.recall()
+    status = engine.status(inst, backend)
+    if status in ("exited", "failed"):
+        raise StateError(f"{inst.name} has ended and is not {awaited}", hint=f"`vmctl logs {inst.name}` shows why")
+    return status
+
+
 def healthy(inst: Instance, limit: Limit) -> None:
     """Wait until the health check of an instance succeeds; one that fails may succeed later.
 
@@ -46,10 +56,7 @@ def healthy(inst: Instance, limit: Limit) -> None:
 
     backend = backends.load(inst.state.mode, inst.state.options)
     while True:
-        inst.recall()
-        status = engine.status(inst, backend)
-        if status in ("exited", "failed"):
-            raise StateError(f"{inst.name} has ended and is not healthy", hint=f"`vmctl logs {inst.name}` shows why")
+        status = _status(inst, backend, "healthy")
         if status == "running" and not inst.state.health and not inst.busy():
             raise StateError(f"{inst.name} has no health check", hint="the key `health`, or `--for ready`")
         found = health.seen(inst) if status == "running" else None
@@ -66,10 +73,7 @@ def ready(inst: Instance, limit: Limit) -> None:
     """
     backend = backends.load(inst.state.mode, inst.state.options)
     while True:
-        inst.recall()
-        status = engine.status(inst, backend)
-        if status in ("exited", "failed"):
-            raise StateError(f"{inst.name} has ended and is not ready", hint=f"`vmctl logs {inst.name}` shows why")
+        status = _status(inst, backend, "ready")
         if status == "running" and "T6" in inst.timeline.marks_ns:
             return
         if status == "running" and not (inst.work.ready and inst.busy()):
