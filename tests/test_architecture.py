@@ -56,7 +56,7 @@ DOORS = {  # module -> the only files that may import it, at any depth
 # what takes longer to import than a container takes to start, or is the first step there
 HEAVY = (
     "asyncio concurrent.futures dataclasses email http importlib.metadata inspect libvirt logging msgspec "
-    "multiprocessing paramiko pathlib pycdlib rich subprocess tempfile unittest urllib.request yaml"
+    "multiprocessing paramiko pathlib pycdlib subprocess tempfile unittest urllib.request yaml"
 ).split()
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 350, 60
 

@@ -290,3 +290,21 @@ def test_a_start_waits_unless_told_otherwise(root):
     ok("start", "--no-wait", "web")
     assert time.monotonic() - began_s < 20
     assert again.start("web") is None
+
+
+@EACH_QUICK_MODE
+def test_limits_change_while_the_port_of_the_probe_is_in_use(root, tmp_path, mode):
+    """In mode host it is a port of the host, which the instance itself has taken."""
+    inner = free_port()
+    ok(
+        "up",
+        "--mode",
+        mode,
+        write(
+            tmp_path,
+            "limited",
+            SERVE.format(inner=inner, outer=free_port()).replace("log: '^7[15][15] '", f"tcp: {inner}"),
+        ),
+    )
+    assert ok("update", "--pids", "60", "limited") == "limited\n"
+    assert inspect("limited")["workload"]["resources"]["pids"] == 60

@@ -258,7 +258,7 @@ class HasOwnSize:
 class HasConsole:
     """The ability to connect the caller's terminal with the console of an instance."""
 
-    ability = "connect with a console: an instance without a kernel has none"
+    ability = "connect with a console"
 
     def console(self, inst: Instance, keys: bytes) -> bool:
         """Connect until the instance ends, which returns True, or until the keys are typed, which returns False."""

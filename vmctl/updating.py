@@ -16,7 +16,8 @@ def update(inst: Instance, wanted: Resources) -> None:
     with inst.locked():
         given = {name: value for name, value in wanted._asdict().items() if value is not None}
         work = inst.work._replace(resources=inst.work.resources._replace(**given))
-        if problems := backend.check(work._replace(image=inst.image)):
+        # without its ports and its probe, whose port it may have taken itself
+        if problems := backend.check(work._replace(image=inst.image, ports=(), ready=None)):
             raise UnavailableError(f"{inst.name} cannot have these limits: {problems[0].text}", hint=problems[0].hint)
         inst.work = work
         if engine.status(inst, backend) == "running":

@@ -10,7 +10,7 @@ from vmctl.attach import keys
 from vmctl.attach.session import LeaveError
 from vmctl.backend import HasConsole
 from vmctl.cli import attach
-from vmctl.errors import StateError
+from vmctl.errors import StateError, UnavailableError
 from vmctl.instances import instance
 
 EXAMPLE = "vmctl console web"
@@ -32,12 +32,17 @@ def run(args: argparse.Namespace) -> int:
     if engine.status(inst, backend) != "running":
         raise StateError(f"{inst.name} is not running", hint=f"`vmctl start {inst.name}` starts it again")
     pressed = keys.parse(args.detach_keys)
+    if not isinstance(backend, HasConsole) and not inst.work.tty:
+        raise UnavailableError(
+            f"{inst.name} has no console: mode {inst.state.mode} boots no kernel",
+            hint=f"`vmctl shell {inst.name}` opens a shell",
+        )
     print(f"vmctl: the console of {inst.name}; {args.detach_keys} leaves", file=sys.stderr)
-    if not isinstance(backend, HasConsole) and inst.work.tty:  # its only terminal
+    if not isinstance(backend, HasConsole):  # its terminal
         try:
             return attach.converse(inst, args, None)
         except LeaveError as left:
             return left.code
-    ended = backends.ability(backend, HasConsole).console(inst, pressed)
+    ended = backend.console(inst, pressed)
     print(f"\r\nvmctl: {inst.name} has ended" if ended else "\r", file=sys.stderr)
     return 0

@@ -83,13 +83,21 @@ def _wrong(error: ValueError) -> Exception:
     return ArgumentTypeError(f"expected {error}")
 
 
-def show(rows: Sequence[Row], columns: Sequence[str], form: str, cell: Callable[[str, Any], str] | None = None) -> None:
+def show(
+    rows: Sequence[Row],
+    columns: Sequence[str],
+    form: str,
+    cell: Callable[[str, Any], str] | None = None,
+    less: Sequence[str] = (),
+) -> None:
     """Print rows: as JSON with all keys and typed values, as a table of `columns` with the texts of `cell`, or by a
-    template, see template.py.
+    template, see template.py. A table for a narrow terminal is without columns of `less`, see tables.py.
     """
     if form == "table":
+        from vmctl.cli import tables
+
         texts = [[(cell or _cell)(name, row[name]) for name in columns] for row in rows]
-        _table([_title(name) for name in columns], texts)
+        tables.show(list(map(_title, columns)), texts, list(map(_title, less)))
         return
     if form not in FORMS:
         _by_template(rows, form, cell or _cell)
@@ -118,41 +126,19 @@ def _by_template(rows: Sequence[Row], form: str, cell: Callable[[str, Any], str]
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table of texts; flush stdout before and after, so that stdout and stderr keep their order."""
+    from vmctl.cli import tables
+
     sys.stdout.flush()
-    _table([_title(name) for name in columns], [list(row) for row in rows])
+    tables.show(list(map(_title, columns)), rows)
     sys.stdout.flush()
 
 
 def _title(name: str) -> str:
-    return name.removesuffix("_bytes").removesuffix("_s").replace("_", " ").upper()
+    return name.removesuffix("_bytes").removesuffix("_s").replace("_percent", "_%").replace("_", " ").upper()
 
 
 def _cell(_: str, value: Any) -> str:
     return "-" if value is None else str(value)
-
-
-def _table(titles: list[str], rows: list[list[str]]) -> None:
-    rows = [[visible(text) for text in row] for row in rows]
-    if sys.stdout.isatty():
-        _rich_table(titles, rows)
-        return
-    widths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
-    for row in (titles, *rows):
-        print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
-
-
-def _rich_table(titles: list[str], rows: list[list[str]]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(
-        *titles, box=box.SIMPLE_HEAD, header_style="bold", padding=(0, 1, 0, 0), show_edge=False, pad_edge=False
-    )
-    for row in rows:
-        table.add_row(*map(Text, row))
-    Console(highlight=False).print(table)
 
 
 def age(created: str) -> str:

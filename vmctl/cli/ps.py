@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 EXAMPLE = "vmctl ps --all --format json"
 COLUMNS = ("name", "mode", "status", "image", "pid", "address", "ports", "created", "ready_s")
+LESS = ("ready_s", "pid", "address", "created", "image")  # the first ones to go on a narrow terminal
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -48,7 +49,7 @@ def run(args: Namespace) -> int:
     rows = list(map(row, found))
     if args.format not in ("json", "jsonl"):
         rows = [{**one, "state": one["status"], "status": _status(one)} for one in rows]
-    output.show(rows, COLUMNS, args.format, _cell)
+    output.show(rows, COLUMNS, args.format, _cell, LESS)
     if args.format == "table":
         output.note_unknown(found)
     return 0

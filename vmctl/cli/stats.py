@@ -25,6 +25,7 @@ COLUMNS = (
     *("name", "mode", "cpu_percent", "memory_bytes", "memory_limit_bytes", "memory_percent"),
     *("received_bytes", "sent_bytes", "read_bytes", "written_bytes", "pids"),
 )
+LESS = ("mode", "pids", "written_bytes", "read_bytes", "sent_bytes", "received_bytes", "memory_limit_bytes")
 PERIOD_S = 1.0
 _HOME_AND_CLEAR = "\x1b[H\x1b[2J"
 
@@ -68,7 +69,7 @@ def show(rows: list[Usage], form: str, *, live: bool) -> None:
     texts = [row._asdict() for row in rows]
     if form not in output.FORMS:
         texts = [{**row, **_pairs(row)} for row in texts]
-    output.show(texts, COLUMNS, "jsonl" if live and form == "json" else form, cell)
+    output.show(texts, COLUMNS, "jsonl" if live and form == "json" else form, cell, LESS)
     sys.stdout.flush()
 
 

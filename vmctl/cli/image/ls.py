@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 EXAMPLE = "vmctl image ls --all --format json"
 COLUMNS = ("name", "tag", "id", "kind", "size_bytes", "created")
+LESS = ("kind", "created", "id")  # the first ones to go on a narrow terminal
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     uses = (use for use in usage.images(hidden=args.all) if use.image.name or args.all)
     rows = [row(use) for use in uses if _wanted(use.image.name, args.name)]
     columns = [("digest" if name == "id" and args.digests else name) for name in COLUMNS]
-    output.show(rows, columns, args.format, cell)
+    output.show(rows, columns, args.format, cell, LESS)
     return 0
 
 

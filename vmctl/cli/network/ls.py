@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
         for seen in found:
             print(seen.name)
         return 0
-    output.show(list(map(row, found)), COLUMNS, args.format, _cell)
+    output.show(list(map(row, found)), COLUMNS, args.format, _cell, ("mtu", "internal"))
     for seen in found:
         if seen.reason and args.format == "table":
             output.note(seen.reason)
