@@ -8,10 +8,10 @@ from contextlib import ExitStack
 import pytest
 from support import frames
 from support.attack_table import callers
-from support.attacks import Caller, Cell, UserCaller
-from support.commands import Result, wait_for
+from support.attacks import Cell, UserCaller
+from support.commands import wait_for
 from support.frames import udp
-from support.internet import FAR, HOST, HOST_TOO, NEAR, OTHER, PORT, PORT_TOO, Internet, UserThere
+from support.internet import FAR, HOST, HOST_TOO, NEAR, OTHER, PORT, PORT_TOO, Internet, RootThere, UserThere
 from support.qemu_probe import as_qemu
 
 from vmctl.net import uplink
@@ -20,19 +20,6 @@ pytestmark = pytest.mark.timeout(900)
 
 BRIDGE = "52:54:00:4d:00:01"
 MARK = b"forged by mallory"
-
-
-class RootThere(Caller):
-    """Runs vmctl as root on a host of the tests."""
-
-    def __init__(self, folder, internet):
-        super().__init__(folder)
-        self.internet = internet
-
-    def vmctl(self, *words, stdin="", timeout_s=240, **options):
-        command = self.internet.command(*words)
-        done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=timeout_s, **options)
-        return Result(done.returncode, done.stdout, done.stderr)
 
 
 @pytest.fixture(scope="module")

@@ -398,6 +398,7 @@ def test_refused_steps_leave_nothing(context, text, message):
         ("FROM tiny\n", ("-t", "Upper/Case"), "Upper/Case", ""),
         ("FROM tiny\n", ("--set", "a=b"), "is a Dockerfile", "--build-arg"),
         ("FROM tiny\n", ("--build-arg", "NO_SUCH_VARIABLE"), "--build-arg NO_SUCH_VARIABLE: it has no value", ""),
+        ("FROM tiny\nEXPOSE 80 # web\n", (), "expected a port such as", "# begins a comment only at the beginning"),
         ("FROM tiny\nFRUM x\n", (), "Dockerfile:2: there is no instruction FRUM", "FROM"),
     ],
 )

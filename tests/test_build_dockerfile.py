@@ -142,6 +142,7 @@ def test_stages(load):
         ("FROM tiny\nENV A", ":2: ENV: expected NAME=VALUE, got A", ""),
         ("FROM tiny\nENV A=b C", ":2: ENV: expected NAME=VALUE, got C", ""),
         ("FROM tiny\nARG a-b", ":2: ARG: 'a-b' cannot be the name of a variable", ""),
+        ("FROM tiny\nARG A=1 # text", ":2: ARG: '#' cannot be the name", "# begins a comment only at the beginning"),
         ("FROM tiny\nUSER a b", ":2: USER: expected USER or USER:GROUP, got a b", ""),
         ("FROM tiny\nSHELL sh", ":2: SHELL: expected a list", ""),
         ("FROM tiny\nHEALTHCHECK curl x", ":2: HEALTHCHECK: expected CMD and a command, or NONE", ""),

@@ -180,6 +180,19 @@ def test_a_failure_that_passes_is_waited_for(failing, monkeypatch):
         assert re.search(expected, str(info.value))
 
 
+def test_a_token_server_that_refuses_wants_a_login_or_another_one(tmp_path):
+    env = {**os.environ, "HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path)}
+    with failing_registry(token=True) as address:
+        words = ("image", "pull", "--tls-verify=false", f"{address}/web:1")
+        said = refused(*words, env=env)
+        assert said == (
+            f"vmctl: {address} refuses access to web:1 without a login\nhint: `vmctl image login {address}`\n"
+        )
+        (tmp_path / "auth.json").write_text(json.dumps({"auths": {address: {"auth": "YTpi"}}}))
+        said = refused(*words, "--authfile", str(tmp_path / "auth.json"), env=env)
+        assert f"{address} rejected the user name or password" in said
+
+
 def test_a_broken_configuration_of_skopeo_is_named(tmp_path, monkeypatch):
     path = tmp_path / ".config/containers/registries.conf"
     path.parent.mkdir(parents=True)
@@ -209,8 +222,8 @@ def test_an_interrupted_pull_leaves_nothing_in_the_way(plain, proxy, number):
     process.send_signal(number)
     process.communicate()
     assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}[number]
+    wait_for(lambda: skopeos_of(proxy) == [])
     if number != signal.SIGKILL:
-        assert skopeos_of(proxy) == []
         assert os.listdir(store.path("stages")) == []
     assert names() == []
     proxy.stop_after_bytes = None

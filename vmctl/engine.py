@@ -161,12 +161,13 @@ def running(
     attachment: Attachment | None = None,
     *,
     wait: bool = True,
-    keep: bool = False,
+    keep: bool | None = None,
     options: Mapping[str, str] | None = None,
 ) -> Iterator[Start]:
     """Yield the start of a running instance.
 
-    The instance is removed at the end of the block, also after an error, unless `keep` is set.
+    The instance is removed at the end of the block, also after an error, unless `keep` is set. It is None if the
+    caller's command has no --keep, so that no hint names it.
     """
     if attachment:
         _refuse_attached(work)

@@ -88,8 +88,11 @@ def forget_names(inst: Instance) -> None:
                 bridge.forget_names(entry)
 
 
-def end_failed(inst: Instance, backend: Backend, error: BaseException, *, keep: bool) -> None:
-    """Remove an instance whose start has failed, or end and keep it; an error whose hint names it gets another hint."""
+def end_failed(inst: Instance, backend: Backend, error: BaseException, *, keep: bool | None) -> None:
+    """Remove an instance whose start has failed, or end and keep it; an error whose hint names it gets another hint.
+
+    `keep` is None if the caller's command has no --keep.
+    """
     if keep:
         from vmctl import again
 
@@ -97,8 +100,8 @@ def end_failed(inst: Instance, backend: Backend, error: BaseException, *, keep: 
         return
     _remove_failed(inst, backend, error)
     if isinstance(error, VmctlError) and inst.name in error.hint:  # it is gone
-        error.hint = f"repeat it with --keep; then {error.hint.replace(inst.name, 'NAME')}"
-    elif isinstance(error, VmctlError) and error.detail:
+        error.hint = "" if keep is None else f"repeat it with --keep; then {error.hint.replace(inst.name, 'NAME')}"
+    elif isinstance(error, VmctlError) and error.detail and keep is not None:
         error.hint = f"{error.hint}{'; ' if error.hint else ''}with --keep the instance is not removed"
 
 

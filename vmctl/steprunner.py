@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from vmctl import backends, engine, paths
-from vmctl.backend import Attachment, HasWritable
+from vmctl.backend import Attachment, Exit, HasWritable
 from vmctl.errors import NotFoundError, VmctlError
 from vmctl.instances import instance
 from vmctl.linux.locks import folder_locked, remove_unheld
@@ -41,8 +41,7 @@ class StepRunner:
             result = start.attend()
             output.finish()
             if result.code != 0:
-                why = ": it ran out of memory and was killed by the kernel (OOM)" if result.source == "oom" else ""
-                raise StepFailedError(f"ended with code {result.code}{why}", detail=output.tail())
+                raise _failed(work, result, output.tail())
             with backends.ability(backend, HasWritable).writable(start.inst, pause=False) as writable:
                 yield writable
 
@@ -66,6 +65,13 @@ class StepRunner:
             with suppress(NotFoundError):
                 if not inst.busy() and time.time() - inst.state.created > _YOUNG_S:
                     engine.rm(seen.name, force=True)
+
+
+def _failed(work: Workload, result: Exit, tail: str) -> StepFailedError:
+    from vmctl import stepnetwork
+
+    why = ": it ran out of memory and was killed by the kernel (OOM)" if result.source == "oom" else ""
+    return StepFailedError(f"ended with code {result.code}{why}", hint=stepnetwork.hint(work, tail), detail=tail)
 
 
 class _Output:

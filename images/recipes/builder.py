@@ -12,7 +12,7 @@ import json
 from contextlib import ExitStack, suppress
 
 from images.layer import layers, lookup
-from images.recipes import debian, dockerfile, ignore, instructions, runstep, settings
+from images.recipes import debian, dockerfile, ignore, instructions, lines, runstep, settings
 from images.recipes.copystep import Addition
 from images.recipes.files import Context, Fetched, Files, Layers, Nothing
 from images.recipes.mounting import Mounting
@@ -85,7 +85,8 @@ class _Build:
             try:
                 self._reporter.done(self._step(state, step, index))
             except ValueError as error:
-                raise SpecError(f"{step.where}: {_short(step.text)}: {error}") from None
+                hint = lines.comment_hint(step.text)
+                raise SpecError(f"{step.where}: {_short(step.text)}: {error}", hint=hint) from None
             except VmctlError as error:
                 raise self._failed(error, step) from error
         return state

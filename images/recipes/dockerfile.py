@@ -78,7 +78,7 @@ class _Reader:
                 return
             action = self.action(line)
         except ValueError as error:
-            raise SpecError(f"{where}: {line.word}: {error}") from None
+            raise SpecError(f"{where}: {line.word}: {error}", hint=lines.comment_hint(line.rest)) from None
         if self._stages:
             stage = self._stages[-1]
             self._stages[-1] = stage._replace(steps=(*stage.steps, Instruction(action, shown(line), where)))

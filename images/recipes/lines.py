@@ -59,6 +59,11 @@ def parse(text: str, path: str) -> Source:
     return Source(tuple(_Reader(physical, path, escape).lines()), escape)
 
 
+def comment_hint(text: str) -> str:
+    """Return a hint for an instruction that is refused, if it seems to end with a comment, else ""."""
+    return "# begins a comment only at the beginning of a line" if re.search(r"\s#", text) else ""
+
+
 def words(text: str, escape: str = "\\") -> list[str]:
     """Return the words of a text. White space in quotes or behind `escape` belongs to a word; quotes stay."""
     found: list[str] = []

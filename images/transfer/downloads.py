@@ -50,12 +50,12 @@ class Download:
     def downloaded_bytes(self) -> int:
         """Return how many bytes have been downloaded, incomplete blobs included."""
         total = 0
-        for folder in (self.folder, os.path.join(self.folder, _BLOBS)):
-            for entry in os.scandir(folder):
-                with suppress(FileNotFoundError):  # renamed meanwhile
-                    status = entry.stat(follow_symlinks=False)
-                    if stat.S_ISREG(status.st_mode) and not entry.name.endswith(_PLACEHOLDER):
-                        total += status.st_size
+        paths = [self.folder, os.path.join(self.folder, _BLOBS)]
+        for entry in (entry for path in paths if os.path.isdir(path) for entry in os.scandir(path)):
+            with suppress(FileNotFoundError):  # renamed meanwhile
+                status = entry.stat(follow_symlinks=False)
+                if stat.S_ISREG(status.st_mode) and not entry.name.endswith(_PLACEHOLDER):
+                    total += status.st_size
         return total
 
     def discard(self) -> None:

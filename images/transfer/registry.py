@@ -32,6 +32,10 @@ class TransientError(VmctlError):
     """The registry failed in a way that often passes by itself."""
 
 
+class RejectedError(VmctlError):
+    """The registry rejected the user name or the password."""
+
+
 class DiskFullError(VmctlError):
     """The disk has no room for the download."""
 
@@ -152,10 +156,22 @@ def _skopeo(
             return run(["skopeo", *words], stdin=stdin, timeout_s=timeout_s, cwd=cwd, tick=tick)[1]
         except CommandError as failure:
             error = translate(ref, failure)
+        if isinstance(error, RejectedError) and words[0] != "login" and not _has_login(ref.registry, words):
+            raise VmctlError(
+                f"{ref.registry} refuses access to {ref.there} without a login",
+                hint=f"`vmctl image login {ref.registry}`",
+            )
         pause_s = next(pauses_s, None) if isinstance(error, TransientError) else None
         if pause_s is None:
             raise error
         time.sleep(pause_s)
+
+
+def _has_login(registry: str, words: list[str]) -> bool:
+    """Return whether the request had a login: the error of skopeo is the same without one."""
+    authfile = [word for word in words if word.startswith("--authfile=")]
+    code, _, _ = run(["skopeo", "login", "--get-login", *authfile, registry], timeout_s=ANSWER_S, check=False)
+    return code == 0
 
 
 def translate(ref: Reference, error: CommandError) -> VmctlError:
@@ -199,7 +215,7 @@ _ERRORS: tuple[tuple[str, type[VmctlError], str, str], ...] = (
         "HTTPS_PROXY, HTTP_PROXY and NO_PROXY of the environment name it",
     ),
     (r"not logged into", NotFoundError, "not logged in to {host}", ""),
-    (r"invalid username/password", VmctlError, "{host} rejected the user name or password", ""),
+    (r"invalid username/password", RejectedError, "{host} rejected the user name or password", ""),
     (
         r"blob sha256:[0-9a-f]{12}.* 404",
         ImageError,

@@ -9,11 +9,13 @@ import os
 import signal
 import socket
 import struct
+import subprocess
 import tempfile
 import threading
 from contextlib import ExitStack, suppress
 
-from support.commands import VMCTL
+from support.attacks import Caller
+from support.commands import VMCTL, Result
 from support.ordinary_user import OrdinaryUser
 
 from vmctl.linux import syscalls
@@ -182,6 +184,26 @@ class Internet:
     def command(self, *words):
         """Return the words that execute vmctl as root on that host."""
         return self.host.enter(VMCTL, *words)
+
+
+class RootThere(Caller):
+    """Runs vmctl as root on that host."""
+
+    def __init__(self, folder, internet):
+        super().__init__(folder)
+        self.internet = internet
+
+    def vmctl(self, *words, stdin="", timeout_s=240, env=None, **options):
+        done = subprocess.run(
+            self.internet.command(*words),
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            env={**os.environ, **(env or {})},
+            **options,
+        )
+        return Result(done.returncode, done.stdout, done.stderr)
 
 
 class UserThere(OrdinaryUser):

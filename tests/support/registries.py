@@ -86,22 +86,31 @@ def certificates(folder):
     return (f"{folder}/own.crt", f"{folder}/own.key"), f"{folder}/ca.crt"
 
 
+class _Failing(BaseHTTPRequestHandler):
+    """Answers 503 to the first requests for a manifest, then 404; or wants a token, which it gives to nobody."""
+
+    def do_GET(self):
+        server = self.server
+        if server.token:
+            self.send_response(401)
+            realm = f"http://localhost:{server.server_port}/token"
+            if not self.path.startswith("/token"):
+                self.send_header("WWW-Authenticate", f'Bearer realm="{realm}",service="x"')
+        else:
+            server.asked += self.path != "/v2/"
+            self.send_response(200 if self.path == "/v2/" else 503 if server.asked <= server.times else 404)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
 @contextmanager
-def failing_registry(times):
-    """Run a registry that answers 503 to the first requests for a manifest, then 404, and lend HOST:PORT."""
-
-    class Handler(BaseHTTPRequestHandler):
-        asked = 0
-
-        def do_GET(self):
-            Handler.asked += self.path != "/v2/"
-            self.send_response(200 if self.path == "/v2/" else 503 if Handler.asked <= times else 404)
-            self.end_headers()
-
-        def log_message(self, *_):
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+def failing_registry(times=0, *, token=False):
+    """Run a registry that fails `times` times, or gives nobody a token, and lend HOST:PORT."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Failing) as server:
+        server.times, server.token, server.asked = times, token, 0
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"localhost:{server.server_port}"
         server.shutdown()
