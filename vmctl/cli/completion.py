@@ -27,6 +27,8 @@ _BASH = """_vmctl() {{
         *:up:*|*:"bench "*|*:spec:*|*:"image build":*|*:"image import":*) COMPREPLY=($(compgen -f -- "$word")) ;;
         *:cp:*) COMPREPLY=($(compgen -f -- "$word")
             $(compgen -S : -W "$(vmctl ps -aq 2>/dev/null)" -- "$word")) ;;
+        *:compare:*) COMPREPLY=($(compgen -f -- "$word")
+            $(compgen -W "$(vmctl image ls -q 2>/dev/null)" -- "$word")) ;;
         *:run:*|*:create:*|*:"image "*:*) COMPREPLY=($(compgen -W "$(vmctl image ls -q 2>/dev/null)" -- "$word")) ;;
         *) COMPREPLY=($(compgen -W "$(vmctl ps -aq 2>/dev/null)" -- "$word")) ;;
     esac
@@ -40,10 +42,10 @@ complete -c vmctl -n "__fish_seen_subcommand_from image" -a "{actions} (vmctl im
 complete -c vmctl -n "__fish_seen_subcommand_from network" -a "{networks} (vmctl network ls -q)"
 complete -c vmctl -n "__fish_seen_subcommand_from bench" -a "{measures}"
 complete -c vmctl -n "__fish_seen_subcommand_from volume" -a "{of_volumes} (vmctl volume ls -q)"
-complete -c vmctl -n "__fish_seen_subcommand_from run create" -a "(vmctl image ls -q)"
+complete -c vmctl -n "__fish_seen_subcommand_from run create compare" -a "(vmctl image ls -q)"
 complete -c vmctl -n "not __fish_use_subcommand" \\
-    -n "not __fish_seen_subcommand_from up bench spec image run create volume network" -a "(vmctl ps -aq)"
-complete -c vmctl -n "__fish_seen_subcommand_from up bench spec import build create cp" -F
+    -n "not __fish_seen_subcommand_from up bench spec image run create compare volume network" -a "(vmctl ps -aq)"
+complete -c vmctl -n "__fish_seen_subcommand_from up bench spec import build create compare cp" -F
 """
 
 

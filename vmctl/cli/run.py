@@ -286,7 +286,7 @@ def _warn(text: str) -> None:
         output.note(f"vmctl: warning: {text}")
 
 
-def _separated(command: list[str]) -> bool:
+def separated(command: list[str]) -> bool:
     """Return whether `--` is before the command; argparse has dropped it."""
     return sys.argv[-len(command) - 1 :][:1] == ["--"]
 
@@ -310,7 +310,7 @@ def workload(args: Namespace) -> Workload:
         volumes, tmpfs = [*volumes, *more.volumes], [*tmpfs, *more.tmpfs]
     if command[:1] == ["--"]:
         command = command[1:]
-    elif command and command[0].startswith("-") and not _separated(command) and args.entrypoint is None:
+    elif command and command[0].startswith("-") and not separated(command) and args.entrypoint is None:
         _refuse_misplaced(args.image, command[0])
     document = {
         "name": args.name or f"run-{os.urandom(4).hex()}",
