@@ -6,6 +6,7 @@ A cycle depends on the seed and its number only, so `--first N --cycles 1` repea
 import argparse
 import os
 import random
+import shutil
 import socket
 import sys
 import tempfile
@@ -104,8 +105,11 @@ def _report(args, cycle, number, wrong):
 
 def _forget(root):
     for name in os.listdir(root):
-        if name == "output" or name.startswith(left.PREFIX):
-            os.unlink(os.path.join(root, name))
+        path = os.path.join(root, name)
+        if os.path.isdir(path) and name.startswith(left.PREFIX):
+            shutil.rmtree(path)
+        elif name == "output" or name.startswith(left.PREFIX):
+            os.unlink(path)
 
 
 def _free_port(chance):

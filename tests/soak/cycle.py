@@ -1,6 +1,7 @@
 """One cycle: a start, some verbs, and an end, each of which may be killed at any moment."""
 
 import os
+import re
 import signal
 import statistics
 import sys
@@ -20,6 +21,17 @@ COMMANDS = (
     "[sh, -c, 'yes | head -c 300000; mkdir -p /a/b/c; echo x > /a/b/c/d; sleep 1000']",
     "[nowhere]",
 )
+# of a workload file that may go on after its end, that looks at itself, and that is given files
+KEYS = (
+    "restart: always",
+    "restart: on-failure:2",
+    "health: {exec: ['true'], interval: 50ms}",
+    "volumes: ['NAME:/data', '/kept']",
+    "tty: true",
+    "stdin_open: true",
+    "secrets: [{name: word, file: FILE}]",
+    "init: true",
+)
 VERBS = (
     ("exec", "NAME", "--", "sh", "-c", "echo x > /made; sleep 0.05"),
     ("stop", "-t", "0.2", "NAME"),
@@ -31,6 +43,17 @@ VERBS = (
     ("logs", "NAME"),
     ("diff", "NAME"),
     ("df",),
+    ("pause", "NAME"),
+    ("unpause", "NAME"),
+    ("restart", "-t", "0.1", "NAME"),
+    ("start", "NAME"),
+    ("cp", "NAME:/etc", "FOLDER"),
+    ("cp", "FILE", "NAME:/etc/"),
+    ("update", "-m", "96M", "--pids", "32", "NAME"),
+    ("stats", "--no-stream"),
+    ("top", "NAME"),
+    ("prune", "-f"),
+    ("rename", "NAME", "NAME-too"),
     ("rm", "NAME"),
     ("rm", "-f", "NAME"),
     ("down", "-t", "0.1", "NAME"),
@@ -63,8 +86,13 @@ class Cycle:
                 self._maybe_killed(*self._named(self.chance.choice(VERBS)))
         if self.chance.random() < 0.5:
             self._maybe_killed(*self._named(self.chance.choice(VERBS[-3:])), chance=0.8)
-        done = self._command(("down", "-t", "0", self.name))
-        wrong = [] if done.code == 0 else [f"the last down ended with {done.code}"]
+        last = [
+            ("down", "-t", "0", self.name),
+            ("down", "-t", "0", f"{self.name}-too"),
+            ("volume", "prune", "-a", "-f"),
+        ]
+        codes = [self._command(words).code for words in last]
+        wrong = [f"{' '.join(words)} ended with {code}" for words, code in zip(last, codes, strict=True) if code]
         return wrong + left.left(self.root)
 
     def _start(self):
@@ -88,12 +116,17 @@ class Cycle:
             text += "ready: {log: begun, timeout: 60s}\n"
         if self.chance.random() < 0.3:
             text += "resources: {memory: 128M, pids: 64}\n"
+        for key in self.chance.sample(KEYS, self.chance.choice((0, 0, 1, 2))):
+            text += " ".join(self._named([key])) + "\n"
         with open(path, "w", encoding="utf-8") as file:
             file.write(text)
         return path
 
     def _named(self, words):
-        return [self.name if word == "NAME" else word for word in words]
+        """Return the words with the name of the instance, a file and a folder in it, each of this cycle only."""
+        file, folder = (os.path.join(self.root, f"{self.name}{end}") for end in (".yaml", ".copy"))
+        values = {"NAME": self.name, "FILE": file, "FOLDER": folder}
+        return [re.sub("NAME|FILE|FOLDER", lambda found: values[found[0]], word) for word in words]
 
     def _maybe_killed(self, *words, chance=0.5):
         """Run a command; with this probability kill it at a moment of its usual duration, or just after."""

@@ -63,7 +63,7 @@ def _cgroups():
 def _files():
     run, state = paths.run_root(), paths.state_root()
     permanent = {os.path.join(run, "layers"), os.path.join(run, "net")}
-    for top in (paths.instances_root(), leases.folder(), run):
+    for top in (paths.instances_root(), paths.volumes_root(), leases.folder(), run):
         for folder, folders, names in os.walk(top):
             found = {os.path.join(folder, name) for name in (*folders, *names)}
             yield from (f"file {path.removeprefix(state)}" for path in found - permanent)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _LEAST_LOG_BYTES = 128 << 10  # each part is larger than one write of the supervisor
 _MOST_BYTES = 1 << 62
-_MOST_PORTS = 1024  # each takes two sockets and a place in the descriptors of the forwarder
+MOST_PORTS = 1024  # each takes two sockets and a place in the descriptors of the forwarder
 _OF_KERNEL = ("proc", "sys", "dev")  # folders of the root that vmctl sets up
 _MOST_SECONDS = 10 * 365 * 86400  # as in a duration
 
@@ -274,8 +274,8 @@ def _network(work: Workload) -> Iterator[Wrong]:
 def _ports(work: Workload) -> Iterator[Wrong]:
     if work.network == "none" and (work.ports or (work.ready and (work.ready.http or work.ready.tcp))):
         yield "network", "with none, ports and probes by http or tcp are not possible", ""
-    if (count := sum(port.width for port in work.ports)) > _MOST_PORTS:
-        yield "ports", f"expected at most {_MOST_PORTS} ports, got {count}", ""
+    if (count := sum(port.width for port in work.ports)) > MOST_PORTS:
+        yield "ports", f"expected at most {MOST_PORTS} ports, got {count}", ""
         return
     taken: dict[tuple[int, str], list[str]] = {}
     for port in (one for ports in work.ports for one in ports.each() if one.host_port):

@@ -21,6 +21,7 @@ OVERRIDES = (
     "docker-compose.override.yml",
 )
 _MAX_FILES = 100
+_MAX_EXTENDED = 20  # services, one over the other: each merge takes the longer, the more there is below
 _SECTIONS = ("services", "networks", "volumes", "secrets", "configs")
 STDIN = "-"
 
@@ -198,6 +199,8 @@ class _Reader:
         here = (place.item.origin.file, place.key)
         if here in chain:
             raise extends.error(f"the service extends itself, through {' and '.join(name for _, name in chain)}")
+        if len(chain) > _MAX_EXTENDED:
+            raise extends.error(f"more than {_MAX_EXTENDED} services extend one another")
         wanted, others = self._base(extends, services, values)
         base = others.entries().get(wanted)
         if base is None:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 from vmctl import backends, engine
 from vmctl.errors import ConflictError, SpecError, VmctlError
 from vmctl.instances import instance
+from vmctl.spec import textfile
 from vmctl.stacks import belongings, bringing, changes, clashes, ending, graph, loading, record, workers
 from vmctl.stacks.changes import Change, Present, Wanted
 from vmctl.stacks.stack import Service, Stack
@@ -159,8 +160,8 @@ def _inputs(service: Service, values: Mapping[str, str]) -> str:
     ]
     parts = []
     for path in paths:
-        with suppress(OSError), open(path, "rb") as file:
-            parts.append(file.read(1 << 20))
+        with suppress(OSError):
+            parts.append(textfile.content(path, textfile.MAX_BYTES))
     parts += [values.get(name, "").encode() for name in service.secret_env]
     digests = b"".join(sha256(part).digest() for part in parts)
     return sha256(digests).hexdigest() if parts else ""

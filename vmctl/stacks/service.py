@@ -9,6 +9,7 @@ from collections.abc import Callable
 from vmctl.errors import SpecError
 from vmctl.net import SERVICE, STACK
 from vmctl.spec import workloadfile
+from vmctl.spec.rules import MOST_PORTS
 from vmctl.spec.workload import Workload
 from vmctl.stacks import allowed, forms, inputs, joining, keys, shared
 from vmctl.stacks.draft import Draft
@@ -132,6 +133,8 @@ def _ports(parts: Parts, place: Place) -> None:
     for one in place.each():
         for text in forms.ports(one, parts.context.warn):
             parts.draft.add("ports", text, one)
+        if len(parts.draft.document.get("ports", ())) > MOST_PORTS:  # refused by the rules
+            return
 
 
 def _volumes(parts: Parts, place: Place) -> None:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from vmctl.errors import SpecError
 from vmctl.net import STACK
 from vmctl.spec import textfile
+from vmctl.spec.scalars import is_volume_name
 from vmctl.stacks import keys
 from vmctl.stacks.item import Place
 from vmctl.stacks.keys import Warn
@@ -123,6 +124,8 @@ def volumes(tree: Place, stack: str, warn: Warn) -> dict[str, Volume]:
 def _volume(place: Place, stack: str, warn: Warn) -> Volume:
     found = keys.check(place, keys.VOLUME, warn)
     name, external = _name(place, found, stack)
+    if not is_volume_name(name):  # as the source of a mount it would be a path
+        raise place.error(f"the name {name[:80]!r} cannot be that of a volume", "letters, digits, '-', '_' and '.'")
     if "driver" in found and found["driver"].value is not None and found["driver"].text() not in ("local", "default"):
         raise found["driver"].error(f"the driver {found['driver'].kind()} is not available", "leave it out: local")
     if "driver_opts" in found and found["driver_opts"].entries():
