@@ -34,7 +34,13 @@ def _row(pid: int) -> tuple[str, str, str, str, str]:
 
 
 def _uid_inside(pid: int, uid: int) -> str:
-    """Return the id that a user of the host has in the user namespace of a process (user_namespaces(7), uid_map)."""
+    """Return the id that a user has in the user namespace of a process (user_namespaces(7), uid_map).
+
+    In our own namespace it is that id already, and uid_map refers to the namespace above it.
+    """
+    with suppress(OSError):
+        if os.path.samefile(f"/proc/{pid}/ns/user", "/proc/self/ns/user"):
+            return str(uid)
     for line in kernelfile.read(f"/proc/{pid}/uid_map").splitlines():
         first, outside, count = map(int, line.split())
         if outside <= uid < outside + count:

@@ -11,6 +11,9 @@ from support.commands import refused, wait_for
 from support.registries import registry
 from support.tars import folder, tar_of
 
+from vmctl.cli.run import FLAGS
+from vmctl.spec import flagwords
+
 ENTRYPOINT = """FROM tiny
 ENTRYPOINT ["/bin/echo", "got"]
 """
@@ -65,6 +68,10 @@ def test_what_is_refused_before_anything_starts(caller, mode):
     assert "cannot run linux/s390x" in refused("--platform", "linux/s390x", "tiny", "true")
     assert "-d and --rm" in refused("-d", "--rm", "tiny", "true")
     assert "-d and --rm" in refused("-dt", "--rm", "tiny", "true")
+    assert f"mode {mode}: --env-file: /no/such cannot be read" in refused("--env-file", "/no/such", "tiny", "true")
+    assert "hint: `vmctl run tiny -- COMMAND`" in refused("--entrypoint", "", "tiny")
+    if mode == "vm":
+        assert "hint: use `--network bridge`" in refused("--network", "host", "tiny", "true")
     assert caller.ok("ps", "-aq") == ""
 
 
@@ -85,6 +92,21 @@ def test_pull(caller, tmp_path_factory):
             assert (result.code, result.err.count("/x is not in the image")) == (127, 1), result
     assert name in caller.ok("image", "ls", "-q").split()
     assert caller.ok("image", "rm", name) == f"{name}\n"
+
+
+def test_errors_name_flags():
+    def said(text):
+        return flagwords.in_flags(text, FLAGS)
+
+    assert said("raise `resources.memory`") == "raise `--memory`"
+    assert said("resources.disk: the file system is full") == "--disk: the file system is full"
+    assert (
+        said("web cannot run here: env_file: /e cannot be read") == "web cannot run here: --env-file: /e cannot be read"
+    )
+    assert said("its user has no network, use `network: bridge`") == "its user has no network, use `--network bridge`"
+    assert (
+        said("leave the key `restart` out, or `vm: {kernel: host}`") == "leave `--restart` out, or `vm: {kernel: host}`"
+    )
 
 
 MEMORY = (

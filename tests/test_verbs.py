@@ -138,6 +138,7 @@ def test_processes(talker):
     listing = talker.caller.ok("top", talker.name)
     assert listing.split()[:5] == ["PID", "USER", "TIME", "MEMORY", "COMMAND"]
     assert "while :" in listing
+    assert {line.split()[1] for line in listing.splitlines()[1:]} == {"0"}  # the id that it has inside
 
 
 def test_update(talker):

@@ -121,8 +121,8 @@ def process(image: Image, work: Workload) -> Process:
     argv = _argv(config, work)
     if not argv:
         raise SpecError(
-            f"the image {image.name} names no command, and neither does the workload {work.name}",
-            hint="add a line `command: [program, argument]`",
+            f"the image {image.name} names no command, and none was given for {work.name}",
+            hint=f"`vmctl run {image.name} -- COMMAND`, or `command: [program, argument]` in a workload file",
         )
     user = work.user or config.user
     userid.check(user)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 from vmctl import creation
 from vmctl.cli import modes, usual
 from vmctl.cli import run as run_verb
 from vmctl.errors import SpecError
 from vmctl.named import TYPE_CHECKING
+from vmctl.spec import flags
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -29,8 +32,12 @@ def run(args: Namespace) -> int:
     """Create an instance that `start` starts, and print its name."""
     from images.store import store
 
-    work = _of_file(args) if args.image.endswith((".yaml", ".yml")) else run_verb.workload(args)
-    with creation.created(work, args.mode, options=modes.chosen(args)) as inst:
+    from_file = args.image.endswith((".yaml", ".yml"))
+    work = _of_file(args) if from_file else run_verb.workload(args)
+    with (
+        nullcontext() if from_file else flags.named(run_verb.FLAGS),
+        creation.created(work, args.mode, options=modes.chosen(args)) as inst,
+    ):
         inst.state.image_digest = store.lease(work.image, inst).digest  # its name may belong to another one later
     print(inst.name)
     return 0

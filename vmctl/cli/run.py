@@ -62,11 +62,7 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "-d", "--detach", action="store_true", help="leave it in the background, print its name, and do not remove it"
     )
-    parser.add_argument(
-        "--rm",
-        action="store_true",
-        help="no effect: an instance in the foreground is removed at its end",
-    )
+    parser.add_argument("--rm", action="store_true", help="no effect: in the foreground it is removed at its end")
     parser.add_argument("--keep", action="store_true", help="keep the instance when it has ended")
     terminals.add_detach_keys(parser)
 
@@ -222,8 +218,11 @@ def _add_network(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     """Run the command and return its exit code."""
     work = workload(args)
-    if args.detach:
-        return _detached(args, work)
+    with flags.named(FLAGS):
+        return _detached(args, work) if args.detach else _attached(args, work)
+
+
+def _attached(args: Namespace, work: Workload) -> int:
     pressed = b""
     if args.tty:
         from vmctl.attach import keys
@@ -269,9 +268,7 @@ def before(args: Namespace) -> None:
 def _detached(args: Namespace, work: Workload) -> int:
     """Start the command in the background and print the name of the instance. Raises SpecError."""
     if args.rm:
-        raise SpecError(
-            "-d and --rm cannot be combined yet", hint="leave it out; `vmctl down NAME` removes the instance"
-        )
+        raise SpecError("-d and --rm cannot be combined yet", hint="without --rm, `vmctl down NAME` removes it")
     inst = engine.up(work, args.mode, options=modes.chosen(args))
     print(inst.name)
     for text in (*inst.state.weakened, *inst.state.warnings):

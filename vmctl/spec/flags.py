@@ -7,8 +7,9 @@ container takes to start, so the declarations of `workload.py` are read here dir
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 
-from vmctl.errors import SpecError
+from vmctl.errors import SpecError, VmctlError
 from vmctl.light import re
 from vmctl.named import TYPE_CHECKING
 from vmctl.spec import rules
@@ -16,7 +17,7 @@ from vmctl.spec.scalars import PARSERS, key_of
 from vmctl.spec.workload import SECTIONS, NetworkOptions, Workload
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from typing import Any
 
     Called = Callable[[str], str]
@@ -34,6 +35,18 @@ def workload(document: Mapping[str, Any], flags: Mapping[str, str]) -> Workload:
     work: Workload = _record(Workload, document, "", called)
     rules.check(work, called)
     return work
+
+
+@contextmanager
+def named(flags: Mapping[str, str]) -> Iterator[None]:
+    """Let errors of a start name flags in place of the keys of a workload file."""
+    try:
+        yield
+    except VmctlError as error:
+        from vmctl.spec import flagwords
+
+        flagwords.translate(error, flags)
+        raise
 
 
 def _record(kind: type[Any], document: Mapping[str, Any], path: str, called: Called) -> Any:
