@@ -170,12 +170,38 @@ def test_the_stack_of_a_folder_needs_no_name(folder):
     )
     write(folder, "services: {web: {environment: {A: b}}}", "compose.override.yaml")
     assert ok("up") == "mine-web\n"
-    assert ok("exec", "mine-web", "--", "sh", "-c", "echo $A") == "b\n"
+    assert ok("exec", "web", "--", "sh", "-c", "echo $A") == "b\n"
     wait_for(lambda: "hello" in ok("compose", "logs", "web"))
     assert ok("compose", "ps", "-q") == "mine-web\n"
     assert ok("stop") == "mine-web\n"
     assert ok("compose", "-f", "compose.yaml", "up", "-d") == "mine-web\n"
-    assert ok("down") == "mine-web\n"
+    assert ok("down", "web") == "mine-web\n"
+    assert ok("down") == ""
+
+
+def test_services_are_named_in_every_verb_in_the_folder_and_from_outside(folder, tmp_path, monkeypatch):
+    (folder / "web").mkdir()  # a folder with the name of a service is not a file of services
+    write(folder, "services: {web: {image: tiny, command: sleep 3600, scale: 2}, db: {image: tiny}}", "compose.yaml")
+    ok("run", "-d", "--name", "other", "tiny", "--", "sleep", "3600")
+    assert sorted(ok("up", "web").split()) == ["files-web", "files-web-2"]
+    write(folder, "content", "file")
+    ok("cp", "file", "web:/srv")
+    for words in (["exec", "web", "--"], ["shell", "web", "--"]):
+        assert ok(*words, "cat", "/srv/file") == "content"
+    assert [one["name"] for one in json.loads(ok("inspect", "web"))] == ["files-web", "files-web-2"]
+    assert "A /srv/file" in ok("diff", "web")
+    assert ok("update", "--pids", "77", "web").split() == ["files-web", "files-web-2"]
+    assert len(ok("stats", "--no-stream", "web").splitlines()) == 3
+    assert "sleep 3600" in ok("top", "web")
+    assert "there is no instance none" in refused("exec", "none", "--", "true")
+    monkeypatch.chdir(tmp_path)
+    compose = ("compose", "-f", str(folder / "compose.yaml"))
+    assert sorted(ok(*compose, "ps", "-q").split()) == ["files-web", "files-web-2"]
+    assert ok(*compose, "exec", "-T", "web", "cat", "/srv/file") == "content"
+    assert sorted(ok(*compose, "kill", "web").split()) == ["files-web", "files-web-2"]
+    assert vmctl(*compose, "wait", "web").out.split() == ["137", "137"]
+    assert sorted(ok(*compose, "down").split()) == ["files-web", "files-web-2"]
+    assert ok("ps", "-q") == "other\n"
 
 
 def test_a_workload_file_is_still_one(folder):

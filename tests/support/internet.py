@@ -15,7 +15,7 @@ import threading
 from contextlib import ExitStack, suppress
 
 from support.attacks import Caller
-from support.commands import VMCTL, Result
+from support.commands import TIMEOUT_S, VMCTL, Result
 from support.ordinary_user import OrdinaryUser
 
 from vmctl.linux import syscalls
@@ -187,23 +187,26 @@ class Internet:
 
 
 class RootThere(Caller):
-    """Runs vmctl as root on that host."""
+    """Runs vmctl as root on that host; other commands are given as to an ordinary user."""
 
     def __init__(self, folder, internet):
         super().__init__(folder)
         self.internet = internet
 
-    def vmctl(self, *words, stdin="", timeout_s=240, env=None, **options):
-        done = subprocess.run(
-            self.internet.command(*words),
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=timeout_s,
-            env={**os.environ, **(env or {})},
-            **options,
-        )
+    def command(self, *words, folder=None):
+        """Return (words, options) that execute a command there, for subprocess."""
+        moved = ["env", "-C", folder or self.folder, *words]
+        return self.internet.host.enter(*moved), {"env": dict(os.environ)}
+
+    def run(self, *words, stdin="", timeout_s=TIMEOUT_S, folder=None, env=None, **options):
+        """Run a command to its end with pipes as its streams."""
+        words, others = self.command(*words, folder=folder)
+        options = {"env": {**others["env"], **(env or {})}, "timeout": timeout_s, **options}
+        done = subprocess.run(words, input=stdin, capture_output=True, text=True, errors="replace", **options)
         return Result(done.returncode, done.stdout, done.stderr)
+
+    def vmctl(self, *words, **options):
+        return self.run(VMCTL, *words, **options)
 
 
 class UserThere(OrdinaryUser):

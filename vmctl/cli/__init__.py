@@ -124,6 +124,10 @@ def main(arguments: list[str] | None = None) -> int:
     words, debug, traced = _global_flags(words)
     if not words or words[0] in ("-h", "--help", "help"):
         return _help(sys.stdout if words else sys.stderr, 0 if words else EXIT_VMCTL)
+    if words[0] == "compose":
+        from vmctl.cli import aliases
+
+        os.environ.update(aliases.of_flags(words))
     words = resolved(words)
     if words[0] == "--version":
         print(f"vmctl {__version__}")

@@ -10,9 +10,8 @@ from functools import partial
 from vmctl import engine
 from vmctl.attach import front, keys
 from vmctl.attach.session import LeaveError
-from vmctl.cli import terminals
+from vmctl.cli import selection, terminals
 from vmctl.errors import SpecError, StateError
-from vmctl.instances import instance
 from vmctl.light import signal
 from vmctl.linux.stdio import signals_to
 from vmctl.named import TYPE_CHECKING
@@ -40,7 +39,7 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Connect with the workload until it ends, and return its exit code."""
-    inst = instance.load(args.name)
+    inst = selection.one(args.name)
     if engine.status(inst) != "running":
         raise StateError(f"{inst.name} is not running", hint=f"`vmctl start {inst.name}` starts it again")
     send = partial(engine.kill, inst) if args.sig_proxy == "true" else None

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 
 from vmctl import lending
-from vmctl.cli import leasing, output
-from vmctl.instances import instance
+from vmctl.cli import leasing, output, selection
 
 EXAMPLE = """vmctl commit --change 'CMD ["httpd", "-f"]' web web:changed"""
 
@@ -36,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     from images.store import store
 
     leasing.complete()
-    inst = instance.load(args.name)
+    inst = selection.one(args.name)
     progress = output.Progress()
     try:
         image = commit.commit(

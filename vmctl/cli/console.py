@@ -9,9 +9,8 @@ from vmctl import backends, engine
 from vmctl.attach import keys
 from vmctl.attach.session import LeaveError
 from vmctl.backend import HasConsole
-from vmctl.cli import attach
+from vmctl.cli import attach, selection
 from vmctl.errors import StateError, UnavailableError
-from vmctl.instances import instance
 
 EXAMPLE = "vmctl console web"
 KEYS = "ctrl-]"
@@ -27,7 +26,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Connect with the console until the keys are typed, or until the instance ends."""
-    inst = instance.load(args.name)
+    inst = selection.one(args.name)
     backend = backends.load(inst.state.mode)
     if engine.status(inst, backend) != "running":
         raise StateError(f"{inst.name} is not running", hint=f"`vmctl start {inst.name}` starts it again")

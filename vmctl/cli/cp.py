@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 
-from vmctl.cli import output
+from vmctl.cli import output, selection
 from vmctl.copying import transfer
 from vmctl.copying.pack import Rules
 from vmctl.copying.place import Target
 from vmctl.errors import SpecError, UnavailableError
-from vmctl.instances import instance
 from vmctl.linux import usernamespace
 from vmctl.named import TYPE_CHECKING, NamedTuple
 from vmctl.spec.rules import is_name
@@ -50,7 +49,7 @@ def run(args: Namespace) -> int:
 
 
 def _out(args: Namespace, source: _Place, target: _Place) -> list[str]:
-    inst = instance.load(source.name)
+    inst = selection.one(source.name)
     path, name, contents = _named(_inside(source.path))
     if target.path == _TAR:
         if os.isatty(1):
@@ -63,7 +62,7 @@ def _out(args: Namespace, source: _Place, target: _Place) -> list[str]:
 
 
 def _into(args: Namespace, source: _Place, target: _Place) -> list[str]:
-    inst = instance.load(target.name)
+    inst = selection.one(target.name)
     rules = Rules(owners=args.archive, setuid=args.archive)
     if source.path == _TAR:
         rules = Rules(owners=True, setuid=True)  # the tar of the user counts, inside

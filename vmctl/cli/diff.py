@@ -7,9 +7,8 @@ import os
 import sys
 
 from vmctl import lending
-from vmctl.cli import output
+from vmctl.cli import output, selection
 from vmctl.console import visible
-from vmctl.instances import instance
 
 EXAMPLE = "vmctl diff web"
 
@@ -26,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
     from images.recipes import commit
     from images.store import store
 
-    inst = instance.load(args.name)
+    inst = selection.one(args.name)
     image = store.find(inst.image)
     commit.require_layers(image, inst.name)
     with lending.writable(inst, pause=False) as writable:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 from vmctl import engine
 from vmctl.cli import each, output, selection, stacknames, withvolumes
 from vmctl.cli.stop import TIME
@@ -30,25 +28,15 @@ def run(args: Namespace) -> int:
         if stack is not None:
             _stack_down(stack, args)
             return
-        name = stacknames.of_file(text)[0] if stacknames.is_file(text) else text
-        volumes = withvolumes.names(name) if args.volumes else []
-        if engine.down(name, args.time):
-            print(name)
-        withvolumes.remove(volumes)
+        for name in selection.names([text], last_first=True):
+            volumes = withvolumes.names(name) if args.volumes else []
+            if engine.down(name, args.time):
+                print(name)
+            withvolumes.remove(volumes)
 
-    return each(_names(args), down, echo=False)
-
-
-def _names(args: Namespace) -> list[str]:
-    """Return what is to be removed: the words, or the stack of this folder."""
-    if args.all:
-        return selection.every(args)
-    if args.names:
-        return list(args.names)
-    from vmctl.stacks import reading
-
-    files = reading.usual_files(".")
-    return [f"./{os.path.basename(files[0])}"] if files else selection.every(args)
+    if not args.names and not args.all and (stack := stacknames.here()):
+        return each([stack], lambda name: _stack_down(name, args), echo=False)
+    return each(args.names if args.names and not args.all else selection.every(args), down, echo=False)
 
 
 def _stack_down(name: str, args: Namespace) -> None:

@@ -7,16 +7,18 @@ import sys
 
 from vmctl import engine
 from vmctl.backend import Command
+from vmctl.cli import selection
 from vmctl.cli.run import FLAGS, add_process_flags
 from vmctl.cli.terminals import add_detach_keys, of_terminal
 from vmctl.cli.usual import REST
 from vmctl.errors import SpecError
-from vmctl.instances import instance
 from vmctl.named import TYPE_CHECKING
 from vmctl.spec import flags
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
+
+    from vmctl.instances.instance import Instance
 
 EXAMPLE = "vmctl exec web -- ps -o pid,args"
 
@@ -57,13 +59,13 @@ def execute(args: Namespace, words: tuple[str, ...]) -> int:
     if tty:
         given[:0] = of_terminal().items()
     command = Command(words, tuple(given), args.workdir, args.user, stdin=not args.no_stdin)
-    inst = instance.load(args.name)
+    inst = selection.one(args.name)
     if not tty or args.no_stdin:
         return engine.exec_command(inst, command)
     return _on_terminal(inst, command._replace(tty=True), args.detach_keys)
 
 
-def _on_terminal(inst: instance.Instance, command: Command, pressed: str | None) -> int:
+def _on_terminal(inst: Instance, command: Command, pressed: str | None) -> int:
     from vmctl.attach import keys
     from vmctl.attach.session import DetachedError
 

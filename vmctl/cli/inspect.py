@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 from vmctl import backends, limits, records
 from vmctl.backend import HasCauses
-from vmctl.cli import output
+from vmctl.cli import output, selection
 from vmctl.cli.ps import row
 from vmctl.errors import VmctlError
 from vmctl.footprint import footprint
@@ -39,7 +39,7 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Print a JSON array, or the text of a template for each."""
-    seen = [look(name) or _refuse(name) for name in args.names]
+    seen = [look(name) or _refuse(name) for name in selection.names(args.names)]
     documents = list(map(_document, seen))
     if args.format in ("json", "table"):
         print(json.dumps(documents, indent=2))

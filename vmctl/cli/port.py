@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from vmctl import engine
-from vmctl.cli import output
+from vmctl.cli import output, selection
 from vmctl.errors import NotFoundError, SpecError, StateError
-from vmctl.instances import instance, published
+from vmctl.instances import published
 from vmctl.named import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def run(args: Namespace) -> int:
     name, *asked = args.names
     if len(asked) > 1:
         raise SpecError(f"port: expected NAME [PORT], got {' '.join(args.names)}", hint=EXAMPLE)
-    inst = instance.load(name)
+    inst = selection.one(name)
     if engine.status(inst) != "running":
         raise StateError(f"{name} is not running, so none of its ports is published", hint=f"vmctl start {name}")
     wanted = _port(asked[0]) if asked else None

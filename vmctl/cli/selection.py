@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from vmctl.errors import SpecError
+from vmctl.errors import NotFoundError, SpecError
 from vmctl.instances.folder import Home
 from vmctl.named import TYPE_CHECKING
 from vmctl.spec.rules import is_name
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
     from collections.abc import Callable, Sequence
 
+    from vmctl.instances.instance import Instance
     from vmctl.survey import Seen
 
 
@@ -23,6 +24,26 @@ def add(parser: ArgumentParser, everything: str, *, names: str = "NAME", text: s
     """Add the names and --all, which does what `everything` describes."""
     parser.add_argument("names", metavar=names, nargs="*", help=text)
     parser.add_argument("-a", "--all", action="store_true", help=everything)
+
+
+def one(name: str) -> Instance:
+    """Return the instance of a name, or else the first one of the service of that name in the stack of this folder.
+
+    Raises the error of an unknown name, SpecError and UnreadableError.
+    """
+    from vmctl.instances import instance
+
+    try:
+        return instance.load(name)
+    except NotFoundError:
+        if not _has_stack():
+            raise
+        from vmctl.cli import stacknames
+
+        found = stacknames.of_service(name)
+        if not found:
+            raise
+        return instance.load(found[0])
 
 
 def running(args: Namespace, *, here: bool = False) -> list[str]:
@@ -72,11 +93,17 @@ def names(given: Sequence[str], *, last_first: bool = False) -> list[str]:
 
 def of_folder(*, last_first: bool) -> list[str]:
     """Return the instances of the stack whose file is in this folder, with a usual name; none if there is no file."""
-    if not any(name.endswith((".yaml", ".yml")) and "compose" in name for name in os.listdir(".")):
+    if not _has_stack():
         return []
     from vmctl.cli import stacknames
 
     return stacknames.of_folder(last_first=last_first)
+
+
+def _has_stack() -> bool:
+    """Return whether this folder may have a stack, without the modules that know for sure."""
+    there = (name for name in os.listdir(".") if name.endswith((".yaml", ".yml")))
+    return bool(os.environ.get("COMPOSE_FILE")) or any("compose" in name for name in there)
 
 
 def _chosen(args: Namespace, wanted: Callable[[Seen], bool]) -> list[str]:

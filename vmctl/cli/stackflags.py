@@ -60,7 +60,7 @@ def files(args: Namespace) -> tuple[tuple[str, ...], tuple[str, ...]]:
     words = tuple(args.spec)
     if args.file:
         return tuple(args.file), words
-    if words and (is_file(words[0]) or words[0] == STDIN or os.path.exists(words[0])):
+    if words and (is_file(words[0]) or words[0] == STDIN or os.path.isfile(words[0])):
         return words[:1], words[1:]
     from vmctl.stacks import reading
 

@@ -44,27 +44,37 @@ def stack_of(text: str) -> str | None:
     return text if text in record.names() else None
 
 
+def here() -> str | None:
+    """Return the name of the stack of this folder, or of COMPOSE_FILE; None if there is no file. Raises SpecError."""
+    from vmctl.stacks import reading
+    from vmctl.stacks.stack import Source
+
+    files = reading.usual_files(".")
+    return reading.name_of(Source(files, environ=dict(os.environ))) if files else None
+
+
 def of_folder(*, last_first: bool) -> list[str]:
     """Return the instances of the stack of this folder; none if it has no file with a usual name. Raises SpecError."""
-    from vmctl.stacks import reading
-
-    files = reading.usual_files(".")
-    return expanded([os.path.join(".", files[0])], last_first=last_first) if files else []
+    stack = here()
+    return _in_order(stack, last_first=last_first) if stack else []
 
 
-def _service_here(text: str) -> list[str]:
-    """Return the instances of a service of the stack of this folder; none if there is no such service."""
-    from vmctl.instances import instance
-
-    if text in instance.names():
+def of_service(text: str) -> list[str]:
+    """Return the instances of a service of the stack of this folder, the first one first; [] for no such service."""
+    stack = here()
+    if not stack:
         return []
-    from vmctl.stacks import reading, record
+    from vmctl.stacks import record
 
-    files = reading.usual_files(".")
-    if not files:
-        return []
-    name, _ = of_file(os.path.join(".", files[0]))
-    return [one for one, service in record.instances(name).items() if service == text]
+    found = [one for one, service in record.instances(stack).items() if service == text]
+    return sorted(found, key=lambda one: (len(one), one))  # shop-web, shop-web-2, ..., shop-web-10
+
+
+def _in_order(stack: str, *, last_first: bool) -> list[str]:
+    from vmctl.stacks import ending
+
+    names = ending.in_order(stack)
+    return names[::-1] if last_first else names
 
 
 def expanded(texts: Iterable[str], *, last_first: bool = False) -> list[str]:
@@ -74,16 +84,15 @@ def expanded(texts: Iterable[str], *, last_first: bool = False) -> list[str]:
 
     A name that nothing has stays, so that the verb reports it. Raises SpecError.
     """
+    from vmctl.instances import instance
+
     found: list[str] = []
     for text in texts:
         stack = stack_of(text)
         if stack is not None:
-            from vmctl.stacks import ending
-
-            names = ending.in_order(stack)
-            found += reversed(names) if last_first else names
+            found += _in_order(stack, last_first=last_first)
         elif is_file(text) and os.path.isfile(text):
             found.append(of_file(text)[0])
         else:
-            found += _service_here(text) or [text]
+            found += [text] if text in instance.names() else of_service(text) or [text]
     return list(dict.fromkeys(found))

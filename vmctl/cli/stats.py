@@ -6,7 +6,7 @@ import sys
 import time
 
 from vmctl import stats, survey
-from vmctl.cli import output
+from vmctl.cli import output, selection
 from vmctl.instances import instance
 from vmctl.instances.folder import absent
 from vmctl.named import TYPE_CHECKING
@@ -41,6 +41,7 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Print what instances use: once, or again every second until Ctrl-C."""
+    args.names = selection.names(args.names) if args.names else []
     sampler = stats.Sampler()
     found = sampler.begin(chosen(args.names))
     while True:

@@ -11,10 +11,9 @@ from contextlib import contextmanager
 
 from vmctl import backends, engine, stats
 from vmctl.backend import HasUsage
-from vmctl.cli import output
+from vmctl.cli import output, selection
 from vmctl.cli import stats as table
 from vmctl.errors import StateError
-from vmctl.instances import instance
 from vmctl.named import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -61,7 +60,7 @@ def _sorted(rows: list[Usage]) -> list[Usage]:
 
 
 def _show_processes(name: str, form: str) -> None:
-    inst = instance.load(name)
+    inst = selection.one(name)
     if engine.status(inst) != "running":
         raise StateError(f"{name} is not running", hint="`vmctl ps` lists running instances")
     able = backends.ability(backends.load(inst.state.mode, inst.state.options), HasUsage)

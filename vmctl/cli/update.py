@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vmctl import updating
-from vmctl.cli import each
+from vmctl.cli import each, selection
 from vmctl.cli.run import FLAGS
 from vmctl.errors import SpecError
 from vmctl.instances import instance
@@ -32,4 +32,4 @@ def run(args: Namespace) -> int:
     if not any(value is not None for value in document.values()):
         raise SpecError("no limit was given", hint=EXAMPLE)
     wanted = flags.workload({"name": "update", "image": "", "resources": document}, FLAGS).resources
-    return each(args.names, lambda name: updating.update(instance.load(name), wanted))
+    return each(selection.names(args.names), lambda name: updating.update(instance.load(name), wanted))

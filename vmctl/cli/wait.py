@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vmctl import engine, waiting
-from vmctl.cli import output
+from vmctl.cli import output, selection
 from vmctl.errors import DeadlineError
 from vmctl.instances import instance
 from vmctl.named import TYPE_CHECKING
@@ -36,7 +36,7 @@ def arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     """Print the exit code of each and return that of the last; else print each name and return 0."""
     code = 0
-    for inst in [instance.load(name) for name in args.names]:
+    for inst in [instance.load(name) for name in selection.names(args.names)]:
         limit = waiting.Limit(args.timeout)
         if args.until == "exit":
             waiting.begun(inst, limit)

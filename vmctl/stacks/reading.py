@@ -37,7 +37,12 @@ class Document(NamedTuple):
 
 
 def usual_files(folder: str) -> tuple[str, ...]:
-    """Return the file of a stack in a folder, and its override file; none if there is no file with a usual name."""
+    """Return the file of a stack in a folder, and its override file; none if there is no file with a usual name.
+
+    The variable COMPOSE_FILE names others, with the separator of COMPOSE_PATH_SEPARATOR, as in Compose.
+    """
+    if given := os.environ.get("COMPOSE_FILE"):
+        return tuple(filter(None, given.split(os.environ.get("COMPOSE_PATH_SEPARATOR") or os.pathsep)))
     found = [name for name in USUAL if os.path.isfile(os.path.join(folder, name))]
     more = [name for name in OVERRIDES if os.path.isfile(os.path.join(folder, name))]
     return tuple(os.path.join(folder, name) for name in (*found[:1], *more[:1])) if found else ()

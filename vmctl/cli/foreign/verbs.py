@@ -20,8 +20,12 @@ VERBS = {
     "builder": "`vmctl image build FOLDER` builds, `vmctl image prune` removes the build cache",
     "buildx": "`vmctl image build FOLDER` builds, `vmctl image prune` removes the build cache",
     "checkpoint": _SNAPSHOT,
-    "compose": "`vmctl up`, `down`, `ps`, `logs`, `stop`, `restart` and `scale` take a Compose file; "
-    "`vmctl spec check FILE` checks it",
+    "compose": "`vmctl up`, `down`, `ps`, `logs`, `exec`, `stop`, `restart` and `scale` take a Compose file or its "
+    "services; `vmctl spec check FILE` checks it",
+    "compose build": "`vmctl up --build` builds the images of a Compose file",
+    "compose config": "`vmctl spec check FILE` checks a Compose file",
+    "compose pull": "`vmctl up --pull always` downloads the images of a Compose file",
+    "compose run": "`vmctl run IMAGE` runs a command in a new instance, `vmctl exec SERVICE` in one that runs",
     "config": f"`vmctl spec schema` lists the keys of a workload file; {INSPECT}",
     "container": "`vmctl --help` lists the verbs, without the word container",
     "context": "not yet: vmctl acts on this host only",
