@@ -16,8 +16,8 @@ from support.commands import VMCTL, Terminal, free_port, get, ok, refused, start
 from support.host_state import host_state, left_behind
 
 from vmctl import __version__, backends, paths
-from vmctl.cli import VERBS, bench, image, output, parse
-from vmctl.cli.commands import commands
+from vmctl.cli import VERBS, aliases, bench, completing, image, output, parse
+from vmctl.cli.commands import commands, flags
 from vmctl.instances import instance
 from vmctl.run import which
 
@@ -558,6 +558,31 @@ def test_completion_completes(web):
     assert complete("commit we", 2) == "web\n"
     assert complete("logs we", 2) == "web\n"
     assert "--tail" in complete("logs --t", 2)
+    assert complete("cp we", 2).split()[0] == "web:"
+    assert complete("cp web:", 2) == "\n"
+    assert complete("rmi ti", 2) == "tiny\n"
+    assert complete("container ren", 2) == "rename\n"
+    assert complete("compose sc", 2) == "scale\n"
+    assert complete("image kernel fe", 3) == "fetch\n"
+    assert complete("run --mode ''", 3) == f"{' '.join(sorted(backends.modes()))}\n"
+    assert complete("run --mode=v", 2) == "vm\n"
+    assert complete("run --network no", 3) == "none\n"
+    assert complete("--debug wait --for he", 4) == "healthy\n"
+    assert complete("wait --for healthy we", 4) == "web\n"
+    assert complete("run tiny -- we", 4) == "\n"
+    assert complete("frobnicate we", 2) == "\n"
+
+
+def test_every_verb_and_action_can_be_completed(own_root):
+    """Nothing that is declared makes the search for candidates fail."""
+    for command in commands():
+        for last in ("", "-", "x"):
+            assert isinstance(completing.candidates([*command.words, last]), list)
+        for flag in flags(command.parser):
+            completing.candidates([*command.words, flag.option_strings[-1], ""])
+    for name in aliases.ALIASES:
+        assert name.split()[-1] in completing.candidates(name.split()) or " " not in name, name
+        completing.candidates([*name.split(), ""])
 
 
 def test_a_flag_after_the_image_is_refused():
