@@ -95,6 +95,11 @@ def test_arguments_count_once_they_are_declared(context):
     assert content("/x") == "from the environment\n"
 
 
+def test_labels_of_the_command_line_win(context):
+    context("FROM tiny\nLABEL a=file b=file\n", "--label", "a=flag", "--label", "c", run=ok)
+    assert store.document(store.find("built"))["config"]["Labels"] == {"a": "flag", "b": "file", "c": ""}
+
+
 def forget_steps():
     for image in store.ls(hidden=True):
         if image.name.startswith("."):

@@ -19,7 +19,7 @@ from images.recipes.mounting import Mounting
 from images.recipes.options import PROXIES, Options, Reporter
 from images.recipes.stages import Bases, platform
 from images.recipes.state import State
-from images.recipes.steps import SCRATCH, Arg, Copy, Instruction, Packages, Plan, Run, Workdir
+from images.recipes.steps import SCRATCH, Arg, Copy, Instruction, Label, Packages, Plan, Run, Workdir
 from images.recipes.variables import Variables
 from images.store import store
 from images.store.image import Image, Layer, architecture
@@ -68,6 +68,8 @@ class _Build:
         for name in sorted(set(self._options.arguments) - self._declared - PROXIES):
             self._reporter.warn(f"--build-arg {name}: {self._plan.file} has no ARG {name}")
         state = self._states[target]
+        if self._options.labels:
+            state.apply(Label(tuple(self._options.labels.items())))
         return store.add(self._folder, self._options.name, state.layers, state.document())
 
     def _stage(self, index: int) -> State:

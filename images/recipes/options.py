@@ -21,6 +21,7 @@ class Options(NamedTuple):
     network: str = "bridge"
     epoch_s: int | None = None  # SOURCE_DATE_EPOCH
     secrets: Mapping[str, bytes] = {}  # for `RUN --mount=type=secret`
+    labels: Mapping[str, str] = {}  # of the image, in addition to those of the build file
 
     @property
     def proxies(self) -> dict[str, str]:

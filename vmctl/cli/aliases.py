@@ -36,8 +36,10 @@ ALIASES = {
     "image load": "image import",
     "image remove": "image rm",
     "image save": "image export",
+    "network delete": "network rm",
     "network list": "network ls",
     "network remove": "network rm",
+    "network show": "network inspect",
     "system df": "df",
     "system events": "events",
     "system info": "doctor",
@@ -63,6 +65,8 @@ def resolved(words: list[str], verbs: Container[str]) -> list[str]:
     """Return the words of a command line with the names of this program in place of an alias."""
     if words[0] == "compose":
         return _of_compose(words)
+    if words[0] == "info" and words[1:] and not words[1].startswith("-"):  # of an instance, as in incus
+        return ["inspect", *words[1:]]
     for count in (2, 1):
         if command := ALIASES.get(" ".join(words[:count])):
             return [*command.split(), *words[count:]]

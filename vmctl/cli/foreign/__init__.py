@@ -22,7 +22,7 @@ _FINAL = frozenset("rm rmi down prune kill stop".split())
 
 def of_verb(words: Sequence[str], known: Iterable[str]) -> str:
     """Return the hint for words that begin with an unknown verb (or action); `known` are the verbs that exist."""
-    if words[0] == "container" and words[1:]:
+    if words[0] == "container" and words[1:] and " ".join(words[:2]) not in VERBS:
         words = words[1:]
     for count in (2, 1):
         key = " ".join(words[:count])

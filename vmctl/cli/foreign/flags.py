@@ -5,23 +5,27 @@ from vmctl.cli.foreign.verbs import FOLDER, INSPECT
 _CPU = "not yet: `--cpus N` limits the processors, the weight and the choice of processors cannot be set"
 _MEMORY = "not yet: `--memory SIZE` is the limit, and it includes swap"
 _IO = "not yet: the speed of disks cannot be limited; `--disk SIZE` limits the size"
-_LOG = "not yet: `logs: {size: 64M}` in a workload file bounds the log; `vmctl logs NAME` reads it"
+_LOG_SIZE = "`logs: {size: 64M}` in a workload file limits the log; `vmctl logs NAME` reads it"
+_LOG = f"not yet: vmctl keeps the log itself; {_LOG_SIZE}"
 _DNS = "not yet: `files: [{path: /etc/resolv.conf, content: ...}]` in a workload file writes the file"
 _ADDRESS = "not yet: addresses are given automatically; `vmctl ps` shows them"
 _CONTAINER = "`container: {cap_add: [NAME]}` in a workload file; `vmctl spec schema` lists the keys"
+_LATEST = "`vmctl ps -aq` lists the names; there is no short form for the latest one"
+_EACH = "`vmctl ps -aq` lists the names of all instances, as arguments"
+_ATTEST = "leave it out: images have no attestations"
 _FILTER_IMAGES = "`vmctl image ls 'NAME*'` lists images by name"
 
 # verb (or action) -> flag -> what to type
 FLAGS = {
     "run": {
-        "--add-host": "not yet: `files: [{path: /etc/hosts, content: ...}]` in a workload file writes the file",
+        "--add-host": "`extra_hosts: [NAME:ADDRESS]` in a workload file",
         "--annotation": "`--label NAME=VALUE`",
         "-a": "not yet: all three streams are connected; `vmctl run -d IMAGE` connects none",
         "--attach": "not yet: all three streams are connected; `vmctl run -d IMAGE` connects none",
         "--blkio-weight": _IO,
         "--blkio-weight-device": _IO,
-        "--cap-add": f"not yet: {_CONTAINER}",
-        "--cap-drop": f"not yet: {_CONTAINER}",
+        "--cap-add": _CONTAINER,
+        "--cap-drop": "`container: {cap_drop: [NAME]}` in a workload file; `vmctl spec schema` lists the keys",
         "--cgroup-parent": "not yet: the control groups of instances belong to vmctl",
         "--cgroupns": "not yet: each container has a separate cgroup namespace",
         "--cidfile": "`--name NAME`: the name is the only id of an instance",
@@ -53,10 +57,10 @@ FLAGS = {
         "--ipc": "not yet: each container has a separate IPC namespace",
         "--isolation": "`--mode vm` isolates an instance by a virtual machine",
         "--label-file": "`--label NAME=VALUE`",
-        "--link": "not yet: `vmctl ps` shows the address of an instance, which others reach",
+        "--link": "leave it out: instances of a network know each other by name; `--network-alias NAME` adds one",
         "--link-local-ip": _ADDRESS,
         "--log-driver": _LOG,
-        "--log-opt": _LOG,
+        "--log-opt": _LOG_SIZE,
         "--mac-address": _ADDRESS,
         "--memory-reservation": _MEMORY,
         "--memory-swap": _MEMORY,
@@ -68,14 +72,15 @@ FLAGS = {
         "-P": "not yet: `-p HOST:GUEST` publishes each port by number",
         "--publish-all": "not yet: `-p HOST:GUEST` publishes each port by number",
         "--runtime": "`--mode vm`, `--mode container` and `--mode host` choose how to run it",
-        "--security-opt": "not yet: `container: {seccomp: unconfined}` in a workload file",
+        "--security-opt": "`container: {seccomp: FILE}` in a workload file, or `unconfined`",
         "--sig-proxy": "leave it out: signals are always passed on",
         "--storage-opt": "`--disk SIZE` limits the writable layer",
-        "--sysctl": "not yet: `vmctl run --mode vm IMAGE -- sysctl -w NAME=VALUE` sets it in a guest",
+        "--replace": "`vmctl rm -f NAME` before it",
+        "--sysctl": "`sysctls: {NAME: VALUE}` in a workload file",
         "--use-api-socket": "not yet: there is no daemon and no socket",
         "--uts": "not yet: each container has a separate host name, `--hostname NAME` sets it",
         "--volume-driver": FOLDER,
-        "--volumes-from": "not yet: give the same `-v SOURCE:TARGET` to both instances",
+        "--volumes-from": "give the same `-v NAME:TARGET` to both instances",
     },
     "ps": {
         "--name": "`vmctl ps -q` prints names only",
@@ -86,19 +91,39 @@ FLAGS = {
         "-s": "`vmctl df --verbose` shows the size of each instance",
         "--size": "`vmctl df --verbose` shows the size of each instance",
         "--no-trunc": "leave it out: nothing is shortened",
+        "--services": "`vmctl ps STACK` lists the services",
+        "-c": "`vmctl ps --format '{{.Name}} {{.Status}}'` chooses columns",
+        "--inactive": "`vmctl ps -a --filter status=exited`",
+        "--state-running": "leave it out: only running instances are listed",
     },
     "exec": {
+        "-l": _LATEST,
+        "--latest": _LATEST,
         "-d": "not yet: `vmctl exec NAME -- sh -c 'COMMAND >/dev/null 2>&1 &'` leaves it in the background",
         "--detach": "not yet: `vmctl exec NAME -- sh -c 'COMMAND >/dev/null 2>&1 &'` leaves it in the background",
         "--privileged": f"not yet, and it would be no boundary; one capability: {_CONTAINER}",
     },
     "commit": {"--pause": "`--no-pause` lets the workload go on meanwhile"},
     "start": {
+        "--all": _EACH,
+        "--console": "`vmctl console NAME` after it, `vmctl attach NAME` for the command's terminal",
         "-a": "`vmctl attach NAME` after it",
         "--attach": "`vmctl attach NAME` after it",
         "-i": "`vmctl attach NAME` after it",
     },
-    "logs": {"--details": INSPECT},
+    "logs": {"--details": INSPECT, "-l": _LATEST, "--latest": _LATEST},
+    "stop": {
+        "-f": "`vmctl kill NAME` ends it at once",
+        "--force": "`vmctl kill NAME` ends it at once",
+    },
+    "restart": {"-f": "`vmctl restart -t 0 NAME`", "--force": "`vmctl restart -t 0 NAME`", "--all": _EACH},
+    "console": {
+        "--show-log": "`vmctl logs --boot NAME`",
+        "--force": "leave it out: several callers can be connected",
+        "--type": "not yet: guests have no display",
+    },
+    "doctor": {"--all": "`vmctl ps -a` lists all instances", "--resources": "leave it out"},
+    "top": {"-o": "leave it out: the columns are fixed"},
     "rm": {
         "-l": "not yet: there are no links between instances",
         "--link": "not yet: there are no links between instances",
@@ -123,7 +148,10 @@ FLAGS = {
         "--since": "not yet: events are printed from now on; `vmctl ps -a` shows how each instance is",
         "--until": "not yet: events are printed from now on; `vmctl ps -a` shows how each instance is",
     },
-    "down": {"--rmi": "`vmctl image rm NAME` after it"},
+    "down": {
+        "--rmi": "`vmctl image rm NAME` after it",
+        "--remove-orphans": "leave it out: all instances of the stack are removed",
+    },
     "inspect": {
         "-s": "`vmctl df --verbose` shows the size of each instance",
         "--size": "`vmctl df --verbose` shows the size of each instance",
@@ -137,12 +165,17 @@ FLAGS = {
     },
     "image build": {
         "--add-host": "not yet: /etc/hosts of a build step cannot be changed",
+        "--annotation": "`--label NAME=VALUE`",
+        "--attest": _ATTEST,
+        "--provenance": _ATTEST,
+        "--sbom": _ATTEST,
+        "--build-context": "not yet: `COPY --from=IMAGE` and `FROM IMAGE AS NAME` take files from elsewhere",
+        "--check": "not yet: a wrong Dockerfile is refused before its first step",
         "--cache-from": "not yet: the cache is the store of this host",
         "--cache-to": "not yet: the cache is the store of this host",
         "--compress": "leave it out: the context is a folder of this host",
         "--force-rm": "leave it out: build steps are always removed",
         "--iidfile": "`--quiet` prints only the digest",
-        "--label": "not yet: LABEL in the Dockerfile",
         "--load": "leave it out: the image is stored on this host",
         "-m": "not yet: build steps have no limits",
         "--memory": "not yet: build steps have no limits",
@@ -153,6 +186,10 @@ FLAGS = {
         "--pull": "`vmctl image pull NAME` before it",
         "--push": "`vmctl image push NAME` after it",
         "--rm": "leave it out: build steps are always removed",
+        "--shm-size": "not yet: build steps have no limits",
+        "--ulimit": "not yet: build steps have no limits",
+        "-v": "`--secret id=NAME,src=FILE`, or RUN --mount=type=bind in the Dockerfile",
+        "--volume": "`--secret id=NAME,src=FILE`, or RUN --mount=type=bind in the Dockerfile",
         "--squash": "not yet: `vmctl image export NAME` writes the layers as they are",
         "--ssh": "not yet: `--secret id=NAME,src=FILE` gives RUN a key",
     },
@@ -177,7 +214,12 @@ FLAGS = {
         "-p": "`--password-stdin` reads it from standard input, where other users cannot see it",
         "--password": "`--password-stdin` reads it from standard input, where other users cannot see it",
     },
-    "image rm": {"--no-prune": "not yet: layers that no image uses are always removed"},
+    "image rm": {
+        "--no-prune": "not yet: layers that no image uses are always removed",
+        "-a": "`vmctl image prune -a` removes all images that no instance uses",
+        "--all": "`vmctl image prune -a` removes all images that no instance uses",
+    },
+    "image prune": {"--filter": "not yet: `vmctl image rm NAME` removes one"},
     "volume create": {
         "-d": "leave it out: volumes are folders of this host",
         "--driver": "leave it out: volumes are folders of this host",

@@ -13,6 +13,10 @@ _ENTER = "`vmctl exec NAME -- COMMAND` runs a command in it, `vmctl shell NAME` 
 _COPY = "`vmctl cp NAME:FILE .` copies files out of an instance, `vmctl cp FILE NAME:/` into it"
 _PULL = "`vmctl image pull NAME` downloads an image"
 
+_AT_BOOT = "`vmctl enable NAME` starts an instance at boot"
+_KUBE = "not yet: `vmctl up FILE` takes workload files and Compose files, not those of Kubernetes"
+_PORT = "`vmctl run -p HOST:GUEST IMAGE` publishes a port on the host"
+
 # word or words that come first -> what to type; `net-*` is any word with this beginning
 VERBS = {
     # docker
@@ -26,6 +30,8 @@ VERBS = {
     "compose config": "`vmctl spec check FILE` checks a Compose file",
     "compose pull": "`vmctl up --pull always` downloads the images of a Compose file",
     "compose run": "`vmctl run IMAGE` runs a command in a new instance, `vmctl exec SERVICE` in one that runs",
+    "compose images": "`vmctl ps STACK` shows the image of each service",
+    "compose ls": "`vmctl ps` lists the instances, STACK-SERVICE",
     "config": f"`vmctl spec schema` lists the keys of a workload file; {INSPECT}",
     "container": "`vmctl --help` lists the verbs, without the word container",
     "context": "not yet: vmctl acts on this host only",
@@ -39,6 +45,21 @@ VERBS = {
     "stack": "`vmctl up FILE` starts the services of a Compose file, `vmctl down STACK` removes them",
     "swarm": _SWARM,
     "system": "`vmctl df` shows disk usage, `vmctl prune` removes unused data, `vmctl doctor` describes the host",
+    "container export": "`vmctl cp NAME:/ - >FILE` writes the files of an instance as a tar",
+    "debug": _ENTER,
+    "scout": "not yet: `vmctl image history NAME` lists the steps of an image",
+    # podman
+    "auto-update": "`vmctl image pull NAME`, then `vmctl up FILE` replaces what has changed",
+    "container exists": INSPECT,
+    "generate": _AT_BOOT,
+    "healthcheck": "`vmctl wait --for healthy NAME` waits for the health check, `vmctl inspect NAME` shows its result",
+    "kube": _KUBE,
+    "machine": "leave it out: vmctl runs on this host, without another machine",
+    "play": _KUBE,
+    "pod": "`vmctl up FILE` starts the services of a Compose file together",
+    "quadlet": _AT_BOOT,
+    "unshare": _ENTER,
+    "untag": "`vmctl image rm NAME` removes a name, and the image with its last name",
     "trust": "not yet: images are checked by their digest only; `vmctl image inspect NAME` shows it",
     # incus, multipass, lima
     "alias": "not yet: an alias of the shell does it",
@@ -82,6 +103,12 @@ VERBS = {
     "template": "`vmctl spec schema` lists the keys of a workload file, `vmctl spec check FILE` checks it",
     "transfer": _COPY,
     "umount": "not yet: volumes are fixed at the start; leave it out of `volumes`, then `vmctl up FILE`",
+    "aliases": "not yet: an alias of the shell does it",
+    "hostagent": "leave it out: there is no daemon",
+    "start-at-login": _AT_BOOT,
+    "tunnel": _PORT,
+    "usernet": _NETWORK,
+    "watch": "`vmctl events` prints what happens to instances",
     "unalias": "not yet: an alias of the shell does it",
     "unprotect": "not yet: instances that run are removed only with `vmctl rm -f NAME` or `vmctl down NAME`",
     "validate": "`vmctl spec check FILE` checks a workload file",
@@ -89,9 +116,9 @@ VERBS = {
     "warning": "`vmctl inspect NAME` lists the warnings of an instance",
     # virsh
     "attach-*": _DEVICES,
-    "autostart": "not yet: a unit of systemd with `vmctl up FILE` starts it at boot",
-    "start-at-login": "not yet: a unit of systemd with `vmctl up FILE` starts it at boot",
+    "autostart": _AT_BOOT,
     "backup-*": _SNAPSHOT,
+    "blkiotune": "not yet: the speed of disks cannot be limited; `resources: {disk: 10G}` limits the size",
     "block*": _DEVICES,
     "capabilities": "`vmctl doctor` describes the host",
     "change-media": _DEVICES,
@@ -115,15 +142,22 @@ VERBS = {
     "dumpxml": "`vmctl up --mode vm --dry-run FILE` shows the XML of libvirt",
     "emulatorpin": _RESOURCES,
     "event": "`vmctl events` prints what happens to instances",
+    "freecell": "`vmctl doctor` describes the host",
+    "guest-agent-*": "leave it out: `vmctl exec NAME -- COMMAND` waits for the agent",
     "guestinfo": INSPECT,
     "hostname": "`vmctl doctor` describes the host",
     "iface-*": _NETWORK,
+    "inject-nmi": "not yet: `vmctl exec NAME -- sh -c 'echo c >/proc/sysrq-trigger'` makes a guest's kernel panic",
+    "lxc-*": _ENTER,
     "managedsave*": "not yet: the memory of a guest cannot be kept; `vmctl stop NAME` shuts it down",
+    "maxvcpus": "`vmctl doctor` describes the host",
+    "memtune": _RESOURCES,
     "migrate*": _MIGRATE,
     "net-*": _NETWORK,
     "nodedev-*": "not yet: devices of the host cannot be given to an instance",
     "node*": "`vmctl doctor` describes the host",
     "nwfilter-*": "not yet: each instance can send with its own address only; there are no other filters",
+    "numatune": "not yet: `--cpus N` limits the processors, the choice of them cannot be set",
     "pool-*": "`vmctl df` shows where the disk space is; there is one store, and VMCTL_ROOT=FOLDER moves it",
     "qemu-agent-command": _ENTER,
     "qemu-monitor-*": "not yet: the monitor of QEMU belongs to vmctl; `vmctl inspect NAME` shows what it reports",
@@ -132,6 +166,7 @@ VERBS = {
     "resume": "`vmctl unpause NAME` lets a paused instance go on",
     "schedinfo": INSPECT,
     "screenshot": "not yet: guests have no display; `vmctl logs --boot NAME` shows the console",
+    "secret-*": "`vmctl run --secret id=NAME,src=FILE IMAGE` makes the file /run/secrets/NAME, in memory only",
     "send-key": _ENTER,
     "send-process-signal": "`vmctl kill -s SIGNAL NAME` sends a signal",
     "setmaxmem": _RESOURCES,
@@ -148,7 +183,11 @@ VERBS = {
     "vcpu*": INSPECT,
     "vncdisplay": "not yet: guests have no display; `vmctl logs --boot NAME` shows the console",
     "vol-*": FOLDER,
-    # actions of `image`
+    # actions of `image`, `network` and `volume`
+    "image exists": "`vmctl image inspect NAME` shows an image as JSON",
+    "network acl": "`vmctl run --egress DEST IMAGE` limits what an instance reaches",
+    "network forward": _PORT,
+    "volume update": "not yet: volumes are folders of this host, without settings",
     "image copy": "`vmctl image push NAME REGISTRY/NAME` uploads an image",
     "image edit": "not yet: images do not change; `vmctl commit -c 'ENV A=1' NAME IMAGE` makes a new one",
     "image info": "`vmctl image inspect NAME` shows an image as JSON",

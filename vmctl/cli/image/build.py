@@ -10,7 +10,7 @@ from vmctl.cli import output
 from vmctl.console import Filter
 from vmctl.errors import SpecError
 from vmctl.named import TYPE_CHECKING
-from vmctl.spec import textfile
+from vmctl.spec import flags, textfile
 
 if TYPE_CHECKING:
     from images.store.image import Image
@@ -32,6 +32,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "-f", "--file", default="", help="Dockerfile or recipe, if it is not in the folder; - is standard input"
     )
     parser.add_argument("--build-arg", action="append", default=[], metavar="NAME[=VALUE]", help="value for an ARG")
+    parser.add_argument(
+        "--label", action="append", default=[], metavar="NAME[=VALUE]", help="label of the image, as by LABEL"
+    )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="set a key of a recipe")
     parser.add_argument("--target", default="", metavar="STAGE", help="last stage to build")
     parser.add_argument(
@@ -78,6 +81,7 @@ def build_image(args: argparse.Namespace) -> Image:
         network=args.network,
         epoch_s=_epoch(),
         secrets=dict(map(_secret, args.secret)),
+        labels=flags.pairs(args.label),
     )
     report = _Report(quiet=args.quiet)
     try:

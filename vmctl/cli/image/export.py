@@ -9,8 +9,12 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
 from vmctl.cli import output
-from vmctl.errors import SpecError, VmctlError
+from vmctl.errors import NotFoundError, SpecError, VmctlError
 from vmctl.linux.filetree import replacing
+from vmctl.named import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from images.store.image import Image
 
 EXAMPLE = "vmctl image export --format docker --output web.tar web"
 
@@ -29,13 +33,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write an archive, whole or not at all."""
-    from images.store import store
     from images.store.staging import staging
     from images.transfer import exporting
 
     if args.output == "-" and sys.stdout.isatty():
         raise SpecError("refusing to write an archive to a terminal", hint="use --output FILE, or a pipe")
-    image = store.find(args.name)
+    image = _find(args.name)
     exporting.check(image)
     progress = output.Progress()
     try:
@@ -48,6 +51,21 @@ def run(args: argparse.Namespace) -> int:
     finally:
         progress.clear()
     return 0
+
+
+def _find(name: str) -> Image:
+    from images.store import store
+    from vmctl.instances import instance
+
+    try:
+        return store.find(name)
+    except NotFoundError as error:
+        if name in instance.names():  # `docker export` is for containers
+            raise NotFoundError(
+                f"{name} is an instance, and there is no image of this name",
+                hint=f"`vmctl cp {name}:/ - >{name}.tar` writes its files, `vmctl commit {name} IMAGE` makes an image",
+            ) from error
+        raise
 
 
 class _OutputError(VmctlError):
