@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 def run(inst: Instance, launch: Launch, command: Command) -> int:
     """Run the command on this process's streams, or on a terminal of the container, and return its exit code."""
-    if command.tty:
+    if command.tty or command.detach:
         from containers import parent
 
-        return parent.run(inst, launch, command)
+        return (parent.leave if command.detach else parent.run)(inst, launch, command)
     stdin = 0 if command.stdin else os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
     with Connection(Streams(stdin, 1, 2)) as connection:
         pid, _ = spawn(inst, launch, command, connection.streams)

@@ -1,6 +1,6 @@
-"""The parent of a command with a terminal: the process between the caller and the command.
+"""The parent of a command that the caller can leave: one with a terminal, or one in the background.
 
-The kernel kills the command when its parent ends. So the caller can leave and let the command run on.
+The kernel kills the command when its parent ends, so a process between the two stays.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 _LAST_READS = 64
+_DESCRIPTORS = 1 << 20
 
 
 class _Command(Caller):
@@ -61,6 +62,38 @@ def run(inst: Instance, launch: Launch, command: Command) -> int:
         raise
     os.waitpid(pid, 0)
     return code
+
+
+def leave(inst: Instance, launch: Launch, command: Command) -> int:
+    """Start a command without streams that runs on, and return 0. Raises the error that prevented its start."""
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(read)
+        _stay(inst, launch, command, write)
+    os.close(write)
+    with os.fdopen(read, "rb") as file:
+        error = file.read()
+    if error:
+        os.waitpid(pid, 0)
+        raise revive(error, inst.name, "could not run the command")
+    return 0
+
+
+def _stay(inst: Instance, launch: Launch, command: Command, report: int) -> NoReturn:
+    """Start the command, close `report`, to which an error is written, and wait for the command's end."""
+    try:
+        os.setsid()
+        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        pid, _ = spawn(inst, launch, command, Streams(null, null, null))
+        _let_go()
+        os.closerange(3, _DESCRIPTORS)
+        os.waitpid(pid, 0)
+    except BaseException as error:
+        with suppress(OSError):
+            os.write(report, describe(error))
+    finally:
+        os._exit(0)
 
 
 def _be_parent(inst: Instance, launch: Launch, command: Command, connection: socket.socket) -> NoReturn:

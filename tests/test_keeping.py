@@ -6,7 +6,7 @@ import signal
 import time
 
 import pytest
-from support.commands import free_port, get, inspect, ok, refused, vmctl, wait_for
+from support.commands import free_port, get, inspect, ok, refused, start, vmctl, wait_for
 from support.full_disk import full_disk
 from support.ordinary_user import OrdinaryUser
 
@@ -119,6 +119,22 @@ def _answer(port):
         return get(port, "/runs")
     except OSError:
         return None
+
+
+@EACH_QUICK_MODE
+@pytest.mark.parametrize("flags", [(), ("-i",)], ids=["output only", "input too"])
+def test_attach_goes_on_through_restarts(root, mode, flags):
+    """And `start -a` shows a run from its first line."""
+    run(mode, *flags, "--restart", "on-failure:1", script="echo run; while [ ! -e /end ]; do sleep 0.1; done; exit 7")
+    with start("attach", "web") as attached:
+        time.sleep(1.0)  # it has connected
+        ok("exec", "web", "--", "touch", "/end")
+        output, errors = attached.communicate(timeout=120)
+    assert (output, attached.returncode) == (b"run\n", 7)
+    assert (b"started again" in errors) == bool(flags)
+    wait_for(lambda: nothing_waits(instance.load("web")))
+    again = vmctl("start", "-a", "web")
+    assert (again.code, again.out) == (7, "run\nrun\n")
 
 
 @EACH_QUICK_MODE

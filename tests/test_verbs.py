@@ -141,6 +141,18 @@ def test_processes(talker):
     assert {line.split()[1] for line in listing.splitlines()[1:]} == {"0"}  # the id that it has inside
 
 
+def test_a_command_in_the_background(talker):
+    caller, name = talker.caller, talker.name
+    script = "echo lost; test -t 0; cat; until [ -e /go ]; do usleep 20000; done; echo went >/gone"
+    assert caller.ok("exec", "-d", "-e", "A=b", name, "--", "sh", "-c", script, stdin="typed") == ""
+    assert "/gone" in caller.ok("top", name)
+    talker.shell("touch /go")
+    wait_for(lambda: talker.shell("cat /gone || :") == "went\n")
+    assert "no-such" in caller.refused("exec", "-d", name, "--", "no-such", code=127)
+    assert caller.vmctl("exec", "-d", name, "--", "/etc").code == 126
+    assert "cannot be combined" in caller.refused("exec", "-dt", name, "--", "true")
+
+
 def test_update(talker):
     caller, name = talker.caller, talker.name
     assert "no limit was given" in caller.refused("update", name)
@@ -324,5 +336,6 @@ def test_created_stopped_renamed(talker, caller):
         assert caller.ok("exec", new, "--", "stat", "-c", "%u", "/put") == "0\n"
         caller.ok("start", "-q", created)
         assert caller.ok("exec", created, "--", "echo", "in") == "in\n"
+        assert "one instance" in caller.refused("start", "-a", new, created)
     assert caller.inspect(new)["address"] == address
     caller.ok("rm", "-f", new, created)

@@ -27,11 +27,12 @@ command:
 - sh
 - -c
 - cat of-the-user; id -un; echo err >&2; trap 'echo bye; exit 9' TERM; while :; do sleep 0.1; done
-env: {GREETING: "it's hello"}
+env_file: vars.env
+secrets: [{name: key, file: key.txt}]
 workdir: /srv
 user: nobody
 files: [{path: /srv/of-the-workload, content: "workload\\n"}]
-resources: {pids: 50}
+resources: {pids: 50, memory: 512M}
 vm: {cloud_init: extra.yaml}
 volumes: ["found:/etc/apt", "./extra.yaml:/opt/a b/one:ro", "found:/var/tmp/second"]
 """
@@ -69,6 +70,8 @@ def started(own_store, shipped, tmp_path_factory):
     for name, text in (("layers", LAYERS), ("disk", DISK), ("failing", FAILING)):
         (folder / f"{name}.yaml").write_text(text)
     (folder / "extra.yaml").write_text(EXTRA)
+    (folder / "vars.env").write_text('GREETING="it\'s hello"\n')
+    (folder / "key.txt").write_text("only for the workload")
     (folder / "broken.yaml").write_text(BROKEN)
 
     def up(name):
@@ -134,6 +137,36 @@ def test_exec_is_as_the_workload_unless_told(layers):
     assert ok("exec", "--user", "1000:0", "layers", "--", "id", "-u").strip() == "1000"
     for command, code in ((["sh", "-c", "exit 41"], 41), (["/srv"], 126), (["no-such"], 127)):
         assert vmctl("exec", "layers", "--", *command).code == code
+
+
+def test_secrets_are_in_memory_only(layers):
+    script = "cat /run/secrets/key; stat -c '%a %U' /run/secrets/key; findmnt -no FSTYPE -T /run/secrets/key"
+    assert ok("exec", "layers", "--", "sh", "-c", script).split() == "only for the workload 400 nobody tmpfs".split()
+    found = subprocess.run(["grep", "-rlE", "only for the workload|it's hello", layers.directory], capture_output=True)
+    assert found.stdout == b""
+
+
+def test_verbs_are_those_of_a_guest_with_an_agent(layers, tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/file").write_text("there\n")
+    ok("cp", f"{tmp_path}/in", "layers:/opt/")
+    ok("cp", "layers:/opt/in", f"{tmp_path}/back")
+    assert (tmp_path / "back/file").read_text() == "there\n"
+    script = "cat; cat /opt/in/file >/tmp/made; sleep 1000"
+    ok("exec", "-d", "layers", "--", "sh", "-c", script, stdin="typed")
+    assert wait_for(lambda: vmctl("exec", "layers", "--", "cat", "/tmp/made").out) == "there\n"
+    assert "sleep 1000" in ok("top", "layers")
+    assert vmctl("exec", "-d", "layers", "--", "no-such").code == 127
+    ok("pause", "layers")
+    assert "is paused" in vmctl("exec", "layers", "--", "true").err
+    ok("unpause", "layers")
+    ok("update", "--memory", "400M", "--pids", "60", "layers")
+    assert "would leave nothing free" in vmctl("update", "--memory", "64M", "layers").err
+    script = (
+        "awk '/MemTotal/ { print $2 }' /proc/meminfo; cat /sys/fs/cgroup/system.slice/vmctl-workload.service/pids.max"
+    )
+    total, pids = map(int, ok("exec", "layers", "--", "sh", "-c", script).split())
+    assert (total < 400 << 10, pids) == (True, 60)
 
 
 def test_exec_ends_and_fails_as_in_a_guest_with_an_agent(layers):

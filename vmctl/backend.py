@@ -93,6 +93,7 @@ class Command(NamedTuple):
     user: str | None = None
     tty: bool = False
     stdin: bool = True
+    detach: bool = False  # it runs on without streams; the call returns 0 as soon as it runs
     detach_keys: bytes = b""  # if these are typed at its terminal, it runs on (vmctl.attach.session.DetachedError)
 
 

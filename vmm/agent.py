@@ -8,15 +8,15 @@ import socket
 import stat
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 
-from vmctl.attach import session
-from vmctl.attach.session import Signals
+from vmctl.attach import frames, session
+from vmctl.attach.session import DetachedError, Signals
 from vmctl.errors import CommandNotExecutableError, CommandNotFoundError, DeadlineError, StateError, VmctlError
 from vmctl.linux.stdio import is_null
 
 ANSWER_S = 60.0  # for the first answer of a guest that has booted
 BOOT_S = 600.0  # 4 s in an emulated guest, many times that if others boot too
-
 
 TOOL = "b"  # a flag of `request`
 
@@ -57,6 +57,15 @@ def execute(name: str, path: str, command: bytes, streams: str, boots: Callable[
     with _connect(name, path) as connection:
         signals = Signals()
         return session.converse(Session(name, connection, signals, streams, boots, keys), signals, command)
+
+
+def begin(name: str, path: str, command: bytes, boots: Callable[[], bool]) -> int:
+    """Begin a command that runs on without streams, and return 0; see `execute`."""
+    with _connect(name, path) as connection:
+        signals = Signals()
+        with suppress(DetachedError):
+            session.converse(_Background(name, connection, signals, "", boots), signals, command)
+    return 0
 
 
 def _connect(name: str, path: str) -> socket.socket:
@@ -109,3 +118,15 @@ class Session(session.Session):
         if kind == b"x":
             return CommandNotExecutableError(text)
         return VmctlError(f"{self._name} could not run the command: {text}", hint=hint)
+
+
+class _Background(Session):
+    """A command that this process leaves as soon as it runs; what it has written by then is dropped."""
+
+    def _take(self, kind: int, payload: bytes) -> None:
+        super()._take(kind, payload)
+        if kind == frames.STARTED:
+            self._detach()
+
+    def _take_output(self, kind: int, payload: bytes) -> None:
+        """Drop it."""

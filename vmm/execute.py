@@ -5,17 +5,21 @@ from __future__ import annotations
 import os
 import shlex
 import time
+from collections.abc import Callable
 
 from images.store import store
 from images.store.image import Process, process
 from vmctl.attach import session
 from vmctl.backend import Command
-from vmctl.errors import DeadlineError, StateError, VmctlError
+from vmctl.console import visible
+from vmctl.copying.child import in_child
+from vmctl.errors import CommandNotExecutableError, CommandNotFoundError, DeadlineError, StateError, VmctlError
 from vmctl.instances.instance import Instance
 from vmctl.linux import processes, terminal
 from vmm import agent, boot, files, keys, seed, watch, wayin
 
 QEMU_END_S = 2.0
+_BACKGROUND = " 3>&1 4>&1 </dev/null >/dev/null 2>&1"  # `launch` reports through 3 and 4, and the command has neither
 LINE_BYTES = 32_000  # a longer command goes through its input: sshd and the kernel limit the length of a line
 SYSTEM_TIMEOUT_S = 900.0
 
@@ -32,10 +36,12 @@ def execute(inst: Instance, command: Command, *, tool: bool = False) -> int:
 
 def _by_agent(inst: Instance, command: Command, *, tool: bool) -> int:
     main = _settings(inst, command)
-    flags = agent.flags(tty=command.tty, stdin=command.stdin) + agent.TOOL * tool
+    flags = agent.flags(tty=command.tty, stdin=command.stdin and not command.detach) + agent.TOOL * tool
     request = agent.request(command.argv, main.env, main.workdir, main.user, flags, terminal.size(0))
     try:
         boots, keys = (lambda: "network" not in watch.marks(inst)), command.detach_keys
+        if command.detach:
+            return agent.begin(inst.name, files.agent(inst), request, boots)
         return agent.execute(inst.name, files.agent(inst), request, flags, boots, keys)
     except session.GoneError as error:
         raise _explained(inst, error) from None
@@ -67,14 +73,40 @@ def _by_ssh(inst: Instance, command: Command) -> int:
     )
     main = _settings(inst, command)
     words = seed.workload_words(command.argv, main.env, main.workdir, main.user)
-    line, first = f"exec env -i {seed.LAUNCH} {words}", b""  # the login shell is the image's
-    if len(line) > LINE_BYTES and not command.tty:
-        first = words.encode()
-        # dd reads no further, which head(1) of busybox does
-        read = f"dd bs={len(first)} count=1 iflag=fullblock 2>/dev/null"
-        script = f'words=$({read}) && eval "exec {seed.LAUNCH} $words"'
-        line = f"exec env -i {seed.HERE}/sh -c {shlex.quote(script)}"
+    line, first = _line(words, command)
+    if command.detach:
+        return _begin(inst, lambda: ssh.execute(guest, line, tty=False, stdin=False, first=first))
     return ssh.execute(guest, line, tty=command.tty, stdin=command.stdin, first=first)
+
+
+def _line(words: str, command: Command) -> tuple[str, bytes]:
+    """Return the line for the login shell, which is the image's, and what is to be sent to its input first."""
+    begin, end = ("setsid -f ", _BACKGROUND) if command.detach else ("", "")
+    if len(words) < LINE_BYTES or command.tty:
+        return f"exec {begin}env -i {seed.LAUNCH} {words}{end}", b""
+    first = words.encode()
+    # dd reads no further, which head(1) of busybox does
+    read = f"dd bs={len(first)} count=1 iflag=fullblock 2>/dev/null"
+    begin = "$0 -f " if command.detach else ""  # that of busybox has no -f
+    script = f'words=$({read}) && eval "exec {begin}{seed.LAUNCH} $words{end}"'
+    return f'exec env -i {seed.HERE}/sh -c {shlex.quote(script)} "$(command -v setsid)"', first
+
+
+def _begin(inst: Instance, run: Callable[[], int]) -> int:
+    """Run what begins a command in the background, and return 0. Raises the error that `launch` reports."""
+
+    def quietly(fd: int) -> list[str]:
+        os.dup2(fd, 1)
+        run()
+        return []
+
+    with in_child(quietly, reads=False) as (fd, _):
+        answer = os.read(fd, 2048).decode(errors="replace").strip()
+    if answer == "exec":
+        return 0
+    code, _, text = answer.partition(" ")
+    kinds = {"126": CommandNotExecutableError, "127": CommandNotFoundError}
+    raise kinds.get(code, VmctlError)(visible(text) or f"{inst.name} did not begin the command")
 
 
 def _settings(inst: Instance, command: Command) -> Process:

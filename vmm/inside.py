@@ -37,6 +37,7 @@ for folder in /proc/[0-9]*; do
 done 2>/dev/null
 exit 0
 """
+_SERVICE = "vmctl-workload.service"
 _PIDS_MAX = "/sys/fs/cgroup/workload/pids.max"
 
 
@@ -54,11 +55,21 @@ def asked(inst: Instance) -> Callable[[float], Mapping[str, int]]:
     return lambda timeout_s: _answer(connection, timeout_s)
 
 
+def memory_now(inst: Instance, timeout_s: float) -> Mapping[str, int]:
+    """Return what `asked` does, also of a system, which has no agent. Raises VmctlError."""
+    if inst.state.boot == boot.DIRECT:
+        return asked(inst)(timeout_s)
+    return _sizes(_output(inst, "cat", "/proc/meminfo"))
+
+
 def _answer(connection: socket.socket, timeout_s: float) -> Mapping[str, int]:
     with connection:
-        text = _text(connection, timeout_s)
+        return _sizes(_text(connection, timeout_s).decode(errors="replace"))
+
+
+def _sizes(text: str) -> Mapping[str, int]:
     try:
-        sizes = memory.meminfo(text.decode("ascii"))
+        sizes = memory.meminfo(text)
         used, available = sizes["MemTotal"] - sizes["MemAvailable"], sizes["MemAvailable"]
     except (ValueError, KeyError, IndexError):
         return {}
@@ -105,9 +116,13 @@ def listing(inst: Instance) -> list[tuple[str, str, str, str, str]]:
 def limit_pids(inst: Instance, pids: int) -> int:
     """Set the limit of processes of the workload's group in a guest, and return what the guest then has.
 
-    Raises VmctlError.
+    In a system that is the group of the workload's service. Raises VmctlError.
     """
-    text = _output(inst, "sh", "-c", f"echo {pids} >{_PIDS_MAX} && cat {_PIDS_MAX}").strip()
+    script = f"echo {pids} >{_PIDS_MAX} && cat {_PIDS_MAX}"
+    if inst.state.boot != boot.DIRECT:
+        change = f"systemctl set-property --runtime {_SERVICE} TasksMax={pids}"
+        script = f"{change} && systemctl show --property TasksMax --value {_SERVICE}"
+    text = _output(inst, "sh", "-c", script).strip()
     if text != str(pids):
         raise VmctlError(f"the guest {inst.name} did not take the limit of {pids} processes: it has {text[:20]!r}")
     return pids

@@ -10,7 +10,7 @@ from vmctl.linux.cgroups import Cgroup, Limits
 from vmctl.named import TYPE_CHECKING
 from vmctl.spec.units import format_size
 from vmctl.spec.workload import Resources
-from vmm import boot, domain, inside, monitor, preparation
+from vmm import domain, inside, monitor, preparation
 
 if TYPE_CHECKING:
     from typing import Any
@@ -30,8 +30,8 @@ def update(inst: Instance, wanted: Resources) -> dict[str, Any]:
         _check_cpus(inst, wanted.cpus, hint)
     if wanted.memory_bytes is not None:
         _check_memory(inst, wanted.memory_bytes, hint)
-    if wanted.pids is not None and inst.state.boot != boot.DIRECT:
-        raise UnavailableError(f"the processes of {inst.name} are counted by its own systemd", hint=hint)
+    if wanted.pids is not None and inst.state.limits.get("pids") is None:
+        raise UnavailableError(f"{inst.name} has no command whose processes could be counted", hint="leave out --pids")
     granted: dict[str, Any] = {}
     if wanted.cpus is not None:
         Cgroup(inst.cgroup).set(Limits(cpus=wanted.cpus))
@@ -59,7 +59,7 @@ def _check_memory(inst: Instance, memory_bytes: int, hint: str) -> None:
             f"{inst.name} was booted with {format_size(booted)} of memory, less than {format_size(memory_bytes)}",
             hint=hint,
         )
-    inside_now = inside.asked(inst)(BALLOON_S)
+    inside_now = inside.memory_now(inst, BALLOON_S)
     taken = int(monitor.ask(inst, "query-balloon")["actual"]) - memory_bytes
     if taken > 0 and inside_now and inside_now["available_bytes"] - taken < LEFT_BYTES:
         raise StateError(

@@ -6,8 +6,10 @@ import os
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 
+from vmctl import ends
 from vmctl.attach import session
 from vmctl.attach.hub import SOCKET
 from vmctl.attach.session import DetachedError, GoneError, LeaveError, Session, Signals
@@ -16,6 +18,7 @@ from vmctl.errors import EXIT_VMCTL, StateError
 from vmctl.instances.instance import Instance
 from vmctl.light import signal
 
+_LOOK_S = 0.02
 END_S = 10.0  # from the end of the connection until the end of the workload is recorded
 
 
@@ -69,9 +72,16 @@ def _ended(watch: Watch) -> Exit | None:
     return watch.result()
 
 
-def attach(inst: Instance, keys: bytes, send: Callable[[int], object] | None, name: str = SOCKET) -> bool:
+def attach(
+    inst: Instance,
+    keys: bytes,
+    send: Callable[[int], object] | None,
+    name: str = SOCKET,
+    before: Callable[[], object] = lambda: None,
+) -> bool:
     """Converse with a running instance; return False if the keys to detach were typed, True at its end.
 
+    `before` is called as soon as output goes to this connection: what was written before is in the log.
     Signals go to `send`; without it, and SIGHUP in any case, they end this command only, by LeaveError. Raises
     StateError if there is no hub.
     """
@@ -84,6 +94,9 @@ def attach(inst: Instance, keys: bytes, send: Callable[[int], object] | None, na
         ) from None
     terminal = inst.work.tty or name != SOCKET
     with connection:
+        with suppress(ConnectionResetError):  # the workload has ended meanwhile
+            connection.recv(1, socket.MSG_PEEK)  # the greeting of the hub
+        before()
         signals = Signals(partial(pass_on, send))
         caller = Caller(inst.name, connection, signals, "t" if terminal else "i", keys)
         try:
@@ -92,6 +105,34 @@ def attach(inst: Instance, keys: bytes, send: Callable[[int], object] | None, na
             return False
         except GoneError:
             return True
+
+
+def comes_again(inst: Instance) -> bool:
+    """Wait until a workload whose connection has ended runs again, by its restart policy; return False if it does not.
+
+    Raises NotFoundError if it was removed.
+    """
+    if inst.work.restart.policy == "no":
+        return False
+    deadline_s = time.monotonic() + END_S
+    while True:
+        inst.recall()
+        found = ends.status(inst)
+        if found == "restarting":  # its pause may be long
+            deadline_s = time.monotonic() + END_S
+        elif found == "running" and _listens(inst):
+            return True
+        elif (found != "running" and not ends.is_supervised(inst)) or time.monotonic() > deadline_s:
+            return False
+        time.sleep(_LOOK_S)
+
+
+def _listens(inst: Instance) -> bool:
+    try:
+        connect(inst.run_dir).close()
+    except OSError:
+        return False
+    return True
 
 
 def pass_on(send: Callable[[int], object] | None, number: int) -> None:

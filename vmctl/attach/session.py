@@ -128,6 +128,7 @@ class Session:
         self.tty, self._file = "t" in streams, "f" in streams
         self._reads = "i" in streams or "t" in streams
         self._keys, self._modes = Keys(keys), Modes()
+        self._leaves = False  # the caller goes as soon as what is waiting is sent
         self._size = terminal.size(0)
         self._sent = self._passed_on = 0  # bytes of the input: read by us, and written to the command's pipe
         self._code: int | None = None
@@ -199,11 +200,11 @@ class Session:
             if output.waiting and output.fd in events:
                 self._write(kind, output)
         self._flush()
-        if self._keys.complete and not self._outgoing:
+        if self._leaves and not self._outgoing:
             raise DetachedError
 
     def _wants_input(self) -> bool:
-        started = self._signals.started and not self._over() and not self._keys.complete
+        started = self._signals.started and not self._over() and not self._leaves
         room = self._sent - self._passed_on < WINDOW_BYTES and len(self._outgoing) < _READ_BYTES
         return self._reads and started and room
 
@@ -220,9 +221,14 @@ class Session:
         self._reads = bool(data)
         self._send_input(self._keys.feed(data) if data else self._keys.release())
         if self._keys.complete:
-            self._send(frames.DETACH)
+            self._detach()
         elif not data:
             self._send(frames.INPUT_END)
+
+    def _detach(self) -> None:
+        """Leave, and let what this session is connected with run on."""
+        self._leaves = True
+        self._send(frames.DETACH)
 
     def _send_input(self, data: bytes) -> None:
         self._sent += len(data)

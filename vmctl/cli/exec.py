@@ -37,12 +37,18 @@ def arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("-i", "--interactive", action="store_true", help="no effect: stdin is connected anyway")
     parser.add_argument("-T", "--no-tty", action="store_false", dest="tty", help="give the command no terminal")
+    parser.add_argument(
+        "-d",
+        "--detach",
+        action="store_true",
+        help="return as soon as it runs, without its streams",
+    )
     parser.add_argument("--no-stdin", action="store_true", help="do not connect stdin with the command")
     add_detach_keys(parser)
 
 
 def run(args: Namespace) -> int:
-    """Run the command and return its exit code."""
+    """Run the command and return its exit code; 0 if it is in the background."""
     words = args.command[1:] if args.command[:1] == ["--"] else args.command
     if not words:
         raise SpecError("no command was given", hint=f"vmctl exec {args.name} -- ls /")
@@ -55,10 +61,13 @@ def execute(args: Namespace, words: tuple[str, ...]) -> int:
     document = {"command": words, "env": env, "workdir": args.workdir, "user": args.user}
     work = flags.workload({"name": "exec", "image": "", **document}, FLAGS)  # of these only its rules matter
     given = [*work.env.items()]
-    tty = args.tty if args.tty is not None else os.isatty(0) and os.isatty(1)
+    detach = getattr(args, "detach", False)  # `shell` has no such flag
+    tty = args.tty if args.tty is not None else os.isatty(0) and os.isatty(1) and not detach
+    if tty and detach:
+        raise SpecError("-d and -t cannot be combined: nobody has the other side of that terminal", hint="leave out -t")
     if tty:
         given[:0] = of_terminal().items()
-    command = Command(words, tuple(given), args.workdir, args.user, stdin=not args.no_stdin)
+    command = Command(words, tuple(given), args.workdir, args.user, stdin=not args.no_stdin, detach=detach)
     inst = selection.one(args.name)
     if not tty or args.no_stdin:
         return engine.exec_command(inst, command)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import time
 
 from vmctl import again
-from vmctl.cli import each, output, selection, up
+from vmctl.cli import attach, each, output, selection, up
+from vmctl.errors import SpecError
 
 EXAMPLE = "vmctl start web"
 
@@ -15,6 +17,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("names", metavar="NAME", nargs="*", help="instance; or stack, by name or file")
     up.add_wait(parser)
     parser.add_argument("-q", "--quiet", action="store_true", help="print only the names")
+    parser.add_argument("-a", "--attach", action="store_true", help="connect with it, as `vmctl attach` does")
+    parser.add_argument("-i", "--interactive", action="store_true", help="no effect: -a connects an open stdin")
+    parser.set_defaults(no_stdin=False)
+    attach.add_connection(parser)
     parser.add_argument(
         "--at-boot",
         action="store_true",
@@ -23,7 +29,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Start each and print its name; one that runs already is not an error."""
+    """Start each and print its name; one that runs already is not an error. With -a return the exit code of the one."""
+    if args.attach:
+        return _attached(args)
 
     def start(name: str) -> None:
         if args.at_boot and again.stays_stopped(name):
@@ -38,3 +46,12 @@ def run(args: argparse.Namespace) -> int:
             output.note(f"{name} is running already")
 
     return each(selection.names(args.names), start, echo=False)
+
+
+def _attached(args: argparse.Namespace) -> int:
+    if len(args.names) != 1:
+        raise SpecError("-a is for one instance", hint="`vmctl logs --follow` shows the output of many")
+    since_ns = time.time_ns()
+    inst = selection.one(args.names[0])
+    inst = again.start(inst.name, wait=False) or inst
+    return attach.connect(inst, args, since_ns)

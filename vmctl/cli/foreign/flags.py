@@ -99,17 +99,12 @@ FLAGS = {
     "exec": {
         "-l": _LATEST,
         "--latest": _LATEST,
-        "-d": "not yet: `vmctl exec NAME -- sh -c 'COMMAND >/dev/null 2>&1 &'` leaves it in the background",
-        "--detach": "not yet: `vmctl exec NAME -- sh -c 'COMMAND >/dev/null 2>&1 &'` leaves it in the background",
         "--privileged": f"not yet, and it would be no boundary; one capability: {_CONTAINER}",
     },
     "commit": {"--pause": "`--no-pause` lets the workload go on meanwhile"},
     "start": {
         "--all": _EACH,
         "--console": "`vmctl console NAME` after it, `vmctl attach NAME` for the command's terminal",
-        "-a": "`vmctl attach NAME` after it",
-        "--attach": "`vmctl attach NAME` after it",
-        "-i": "`vmctl attach NAME` after it",
     },
     "logs": {"--details": INSPECT, "-l": _LATEST, "--latest": _LATEST},
     "stop": {
@@ -129,8 +124,8 @@ FLAGS = {
         "--link": "not yet: there are no links between instances",
     },
     "create": {
-        "-a": "`vmctl start NAME`, then `vmctl attach NAME`",
-        "--attach": "`vmctl start NAME`, then `vmctl attach NAME`",
+        "-a": "`vmctl start -a NAME` after it",
+        "--attach": "`vmctl start -a NAME` after it",
         "--rm": "`vmctl down NAME` stops and removes it",
     },
     "update": {
