@@ -244,7 +244,7 @@ def _enforceable(inst: Instance, cgroup: Cgroup) -> Limits:
 
 def reaper() -> str:
     """Return the path of a static init that reaps zombies. Raises UnavailableError if it is not installed."""
-    from vmctl.run import which
+    from vmctl.which import which
 
     path = which("tini-static")
     if path is None:

@@ -253,7 +253,13 @@ def test_nothing_heavy_is_imported_on_the_fast_path(own_root, words):
 
 
 @pytest.mark.parametrize(
-    "words", [("run", "--network", "none", "-e", "A=b", "tiny", "--", "true"), ("ps",)], ids=" ".join
+    "words",
+    [
+        ("run", "--network", "none", "-e", "A=b", "tiny", "--", "true"),
+        ("run", "-p", "127.0.0.1::8000", "tiny", "--", "true"),
+        ("ps",),
+    ],
+    ids=" ".join,
 )
 def test_usual_commands_need_no_argparse_and_no_regular_expression(own_root, words):
     """These five take 9 ms: see vmctl/light.py and vmctl/cli/usual.py."""

@@ -1,10 +1,15 @@
 """Who calls vmctl as root does so in a folder of somebody else, with files in it that have names vmctl uses."""
 
+import json
 import os
+import secrets
 import stat
+import subprocess
+from contextlib import suppress
 
 import pytest
 from support.attack_table import callers, modes
+from support.commands import VMCTL
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -71,3 +76,62 @@ def test_workload_file_of_another_kind(caller, tmp_path, kind):
     verbs = (("spec", "check"), ("up",), ("bench",), ("image", "build"), ("bench", "verify"), ("bench", "report"))
     for words in ((*verb, str(path)) for verb in verbs):
         caller.refused(*words, timeout_s=60)
+
+
+@pytest.mark.attack("reads the variables and open files of its caller in a process that outlives the command")
+@modes("container", "vm", "host")
+def test_what_outlives_the_command_has_nothing_of_the_caller(guest_root, caller, mode, tmp_path):
+    """Each such process is in reach of somebody: of the instance, of its network, or of a user with the same id."""
+    token, network = f"vmctl-test-{secrets.token_hex(8)}", f"net-{secrets.token_hex(4)}"
+    file = tmp_path / token
+    file.write_text(token)
+    path = caller.write("outlives.yaml", OUTLIVES + f"network: {network}\n" * (mode != "host"))
+    caller.ok("network", "create", network)
+    try:
+        for name, where in (("outlives", mode), ("neighbour", "container")):
+            _with_open_file(caller, str(file), token, "up", "--mode", where, "--name", name, path)
+        kept = [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if pid != os.getpid()]
+        assert [words for words in map(_command_with(token), kept) if words] == []
+        assert len(json.loads(caller.ok("ps", "--format", "json"))) == 2
+    finally:
+        caller.vmctl("rm", "-f", "outlives", "neighbour")
+        caller.vmctl("network", "rm", network)
+
+
+OUTLIVES = """
+image: tiny
+command: [sleep, '100000']
+restart: always
+health: {exec: ['true']}
+ready: {exec: ['true'], timeout: 240s}
+ports: ['8000', '8000/udp']
+"""
+
+
+def _with_open_file(caller, file, token, *words):
+    """Run vmctl with a variable, and a file that each program it starts would inherit."""
+    fd = os.open(file, os.O_RDONLY)
+    command, options = caller.user.command(VMCTL, *words) if caller.uid else ((VMCTL, *words), {"env": {**os.environ}})
+    options["pass_fds"] = (*options.get("pass_fds", ()), fd)
+    options["env"]["CALLERS_SECRET"] = token
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, **options)
+    finally:
+        os.close(fd)
+    assert done.returncode == 0, done.stderr
+
+
+def _command_with(token):
+    """Return a function that returns the command of a process that has the variable or the file, else nothing."""
+
+    def command(pid):
+        with suppress(FileNotFoundError, ProcessLookupError, PermissionError):
+            with open(f"/proc/{pid}/environ", "rb") as file:
+                has_variable = token.encode() in file.read()
+            files = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+            if has_variable or any(token in path for path in files):
+                with open(f"/proc/{pid}/cmdline", "rb") as file:
+                    return file.read().replace(b"\0", b" ").decode()
+        return ""
+
+    return command

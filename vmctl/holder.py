@@ -317,7 +317,7 @@ def _map(pid: int) -> None:
 
 def subordinate_ids() -> tuple[list[Range], list[Range]] | None:
     """Return the subordinate uids and gids of this user (subuid(5)), None unless both exist and can be mapped."""
-    from vmctl.run import which
+    from vmctl.which import which
 
     found = _ranges("/etc/subuid"), _ranges("/etc/subgid")
     return found if all(found) and which("newuidmap") and which("newgidmap") else None

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from vmctl import trace
 from vmctl.errors import UnavailableError, VmctlError
+from vmctl.which import which as which
 
 _TICK_S = 0.2
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -29,22 +30,6 @@ class CommandError(VmctlError):
         self.argv = argv
         self.returncode = returncode
         self.output = output
-
-
-def which(program: str) -> str | None:
-    """Return the path of `program` from PATH or the sbin directories, or None if it is not installed."""
-    if "/" in program:
-        return program if os.access(program, os.X_OK) else None
-    folders = [*os.environ.get("PATH", os.defpath).split(os.pathsep), "/usr/local/sbin", "/usr/sbin", "/sbin"]
-    for folder in folders:
-        path = os.path.join(folder, program)
-        if not folder.startswith(
-            "/"
-        ):  # "" or "." in PATH: any user's program, if vmctl is called in that user's folder
-            continue
-        if os.access(path, os.X_OK) and not os.path.isdir(path):
-            return path
-    return None
 
 
 def run(

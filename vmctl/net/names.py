@@ -129,7 +129,7 @@ def _without(line: Known, names: Iterable[str]) -> Known:
 
 def _read(bridge: str) -> list[Known]:
     try:
-        with open(os.path.join(known(bridge), "hosts"), encoding="ascii") as file:
+        with open(os.path.join(known(bridge), "hosts"), encoding="utf-8") as file:
             text = file.read()
     except FileNotFoundError:
         return []
@@ -151,7 +151,7 @@ def _write(bridge: str, lines: Iterable[Known]) -> None:
     temporary, path = os.path.join(place, ".hosts"), os.path.join(place, "hosts")
     text = "".join(str(line) for line in lines if line.names)
     try:
-        with open(temporary, "w", encoding="ascii") as file:
+        with open(temporary, "w", encoding="utf-8") as file:
             file.write(text)
         os.chmod(temporary, 0o644)
         os.rename(temporary, path)
@@ -162,7 +162,7 @@ def _write(bridge: str, lines: Iterable[Known]) -> None:
 
 def _shortened(path: str, text: str) -> bool:
     """Write a text over a longer one, which takes no space; return False if that one is not longer."""
-    with suppress(FileNotFoundError), open(path, "r+", encoding="ascii") as file:
+    with suppress(FileNotFoundError), open(path, "r+", encoding="utf-8") as file:
         if os.fstat(file.fileno()).st_size < len(text):
             return False
         file.write(text)

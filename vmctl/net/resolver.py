@@ -52,7 +52,7 @@ class _Server(NamedTuple):
 
 def missing() -> list[str]:
     """Return the programs that are not installed."""
-    from vmctl.run import which
+    from vmctl.which import which
 
     return [program for program in PROGRAMS if which(program) is None]
 
@@ -115,7 +115,7 @@ def end(folder: str) -> None:
 
 def _read(folder: str) -> _Server | None:
     try:
-        with open(os.path.join(folder, _RECORD), encoding="ascii") as file:
+        with open(os.path.join(folder, _RECORD), encoding="utf-8") as file:
             parts = file.read().split()
     except FileNotFoundError:
         return None
@@ -137,7 +137,7 @@ def _find(folder: str) -> int | None:
 
 
 def _command(address: str, folders: int, uid: int | None, closed_port: int | None) -> list[str]:
-    from vmctl.run import which
+    from vmctl.which import which
 
     user = [] if uid is None else [f"--reuid={uid}", f"--regid={uid}", "--clear-groups"]
     only = [f"--{kind}=-all,+net_bind_service" for kind in ("inh-caps", "ambient-caps", "bounding-set")]

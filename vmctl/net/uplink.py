@@ -91,7 +91,7 @@ def missing() -> str:
     """Return what this host lacks for a way out, "" if nothing."""
     if not any(_is_default(line.split()) for line in kernelfile.read("/proc/thread-self/net/route").splitlines()):
         return "this host has no default route"
-    from vmctl.run import which
+    from vmctl.which import which
 
     return "" if which(PROGRAM) else f"{PROGRAM} is not installed (package {PACKAGE})"
 
@@ -219,7 +219,7 @@ def _furnish(lobby_fd: int) -> None:
 
 def _start() -> None:
     """Start pasta and record it. It also ends by itself when the file of the lobby is removed."""
-    from vmctl.run import which
+    from vmctl.which import which
 
     program = which(PROGRAM)
     if program is None:
