@@ -23,7 +23,7 @@ ALLOWED = {
 BELOW = {
     "vmctl/linux": "vmctl.errors vmctl.light vmctl.named vmctl.trace",
     "vmctl/net": "vmctl.errors vmctl.ids vmctl.journal vmctl.light vmctl.linux vmctl.named vmctl.paths vmctl.records "
-    "vmctl.run vmctl.spec vmctl.trace",
+    "vmctl.spec vmctl.trace vmctl.which",
     "vmctl/logs": "",
     "vmctl/spec": "vmctl.errors vmctl.light vmctl.named vmctl.oldforms vmctl.records",
     "vmctl/instances": "vmctl.errors vmctl.ids vmctl.journal vmctl.leases vmctl.light vmctl.linux vmctl.named "
