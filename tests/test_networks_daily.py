@@ -2,10 +2,11 @@
 
 import json
 import pathlib
-from contextlib import ExitStack
+import urllib.request
+from contextlib import ExitStack, suppress
 
 import pytest
-from support.attacks import Cell
+from support.attacks import Cell, image
 from support.commands import wait_for
 from support.networks import host_view
 
@@ -106,3 +107,25 @@ def test_a_container_started_again_is_known_again_by_its_name(caller, shop):
     caller.ok("restart", cellar.name)
     caller.ok("run", "--network", "stock", "tiny", "--", "wget", "-qO-", f"http://{cellar.name}:8000/")
     assert web.alive()
+
+
+def test_every_port_that_the_image_exposes_is_published(caller):
+    """By -P, at free ports of the host, besides those that -p gives."""
+    image(caller, "exposing", config={"ExposedPorts": {"8000/tcp": {}, "8001-8002/udp": {}, "9000/tcp": {}}})
+    serve = ("sh", "-c", SERVE.format("exposed"))
+    try:
+        assert "--publish-all" in caller.refused("run", "-P", "--network", "none", "exposing", "--", "true")
+        caller.ok("run", "-d", "--name", "open", "-P", "-p", "127.0.0.2::9000", "exposing", "--", *serve)
+        shown = dict(line.split(" -> ") for line in caller.ok("port", "open").splitlines())
+        assert sorted(shown) == ["8000/tcp", "8001/udp", "8002/udp", "9000/tcp"]
+        assert shown["9000/tcp"].startswith("127.0.0.2:")
+        page = wait_for(lambda: caller_gets(f"http://{shown['8000/tcp']}/"), 120)
+        assert page == b"exposed\n"
+    finally:
+        caller.vmctl("rm", "-f", "open")
+
+
+def caller_gets(url):
+    with suppress(OSError), urllib.request.urlopen(url, timeout=30) as answer:
+        return answer.read()
+    return b""

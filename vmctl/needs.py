@@ -66,10 +66,12 @@ def root_first(error: OSError, hint: str) -> str:
     return f"{hint}, or run vmctl as root" if refused and os.geteuid() != 0 else hint
 
 
+PASTA = Package(("pasta",), "passt", "passt", "passt")
 DNSMASQ = Package(("dnsmasq",), "dnsmasq-base", "dnsmasq", "dnsmasq")
 
 
-def network() -> tuple[Need, Need]:
-    """Return the needs for the bridge to which containers and guests are connected, and for names in their networks."""
+def network() -> tuple[Need, ...]:
+    """Return the needs of networks: the bridge, names of instances, and the way out."""
     bridge = tried("bridge, veth", abilities.build_switch, "network", "modprobe -a bridge veth nf_tables")
-    return bridge, program("dnsmasq", DNSMASQ, "names of other instances", required=False)
+    names = program("dnsmasq", DNSMASQ, "names of other instances", required=False)
+    return bridge, names, program("pasta", PASTA, "the way out of networks", required=False)

@@ -170,6 +170,12 @@ def _add_environment(parser: ArgumentParser) -> None:
         help="publish a port of the instance on the host (default address: 127.0.0.1)",
     )
     parser.add_argument(
+        "-P",
+        "--publish-all",
+        action="store_true",
+        help="publish each port that the image exposes, at a free port of 127.0.0.1: see `vmctl port`",
+    )
+    parser.add_argument(
         "-v",
         "--volume",
         action="append",
@@ -217,7 +223,7 @@ def _add_network(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Run the command and return its exit code."""
-    work = workload(args)
+    work = with_exposed(workload(args), args)
     with flags.named(FLAGS):
         return _detached(args, work) if args.detach else _attached(args, work)
 
@@ -281,6 +287,19 @@ def _warn(text: str) -> None:
 
     if not output.is_known(text):
         output.note(f"vmctl: warning: {text}")
+
+
+def with_exposed(work: Workload, args: Namespace) -> Workload:
+    """Return a workload with the ports of its image, if the flags ask for them. Raises NotFoundError, SpecError."""
+    if not args.publish_all:
+        return work
+    from images.store import store
+    from vmctl.net import ports
+
+    found = ports.exposed(store.find(work.image).config.exposed_ports, work.ports)
+    if found and work.network == "none":
+        raise SpecError("--publish-all: with --network none there are no ports to publish")
+    return work._replace(ports=(*work.ports, *found))
 
 
 def separated(command: list[str]) -> bool:

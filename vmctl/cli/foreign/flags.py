@@ -69,8 +69,6 @@ FLAGS = {
         "--oom-score-adj": "not yet: a workload that runs out of memory is killed",
         "--pid": "not yet: each container has a separate PID namespace",
         "--privileged": f"not yet, and it would be no boundary; one capability: {_CONTAINER}",
-        "-P": "not yet: `-p HOST:GUEST` publishes each port by number",
-        "--publish-all": "not yet: `-p HOST:GUEST` publishes each port by number",
         "--runtime": "`--mode vm`, `--mode container` and `--mode host` choose how to run it",
         "--security-opt": "`container: {seccomp: FILE}` in a workload file, or `unconfined`",
         "--sig-proxy": "leave it out: signals are always passed on",
