@@ -42,7 +42,7 @@ soak:                   ## 2,000 cycles of containers and 60 of guests with SIGK
 	cd tests && $(as_root) ../$(bin)/python -m soak --cycles 500 --mode container --mode host --user $(SEED)
 	cd tests && $(as_root) ../$(bin)/python -m soak --cycles 20 --mode vm --user $(SEED)
 
-crowd:                  ## 300 containers at once: the last start compared with the first, `ps`, and nothing left; other numbers: COUNT=1000
+crowd:                  ## 300 containers at once: the last start compared with the first, `ps`, `stats`, supervisors' memory, nothing left; other numbers: COUNT=1000
 	.ci/setup --tests
 	cd tests && $(as_root) ../$(bin)/python -m soak.crowd --count $(or $(COUNT),300)
 
