@@ -16,6 +16,7 @@ them by type.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import nullcontext
 
 from vmctl.instances.instance import Instance
 from vmctl.named import TYPE_CHECKING, NamedTuple
@@ -293,10 +294,14 @@ class HasPause:
 class HasCopy:
     """The ability to copy files out of an instance and into it, also one that does not run.
 
-    Both are called in a child process that ends afterwards, so they may enter the instance.
+    `copy_out` and `copy_in` are called in a child process that ends afterwards, so they may enter the instance.
     """
 
     ability = "copy files"
+
+    def reached(self, inst: Instance) -> AbstractContextManager[Instance]:
+        """Yield the instance through which files are copied: itself, unless the mode needs another one for it."""
+        return nullcontext(inst)
 
     def copy_out(self, inst: Instance, path: str, fd: int, rules: Rules, *, follow: bool) -> list[str]:
         """Write the tar of a path inside to a descriptor, as vmctl.copying.pack makes it; return what is left out."""

@@ -7,7 +7,7 @@ import os
 from vmctl.backend import Option
 from vmctl.named import NamedTuple
 
-OPTIONS = (
+OPTIONS: tuple[Option, ...] = (
     Option("accel", "vm: accelerator; tcg is emulation (default: auto)", choices=("auto", "kvm", "tcg")),
     Option("connect", "vm: use a running libvirtd, not the embedded driver", metavar="URI"),
 )

@@ -1,8 +1,8 @@
 """Copy files out of a guest and into it, by a shell script and tar(1) inside the guest.
 
 The guest is hostile: what it sends is only a tar, which the host reads as such (vmctl/copying). In a guest with our
-agent, shell and tar are those of its initramfs, in a booted system its own ones. The disk of a guest that does not
-run is not read: its file system is written by the guest, and the host's kernel would have to trust it.
+agent, shell and tar are those of its initramfs, in a booted system its own ones. For a guest that does not run, another
+one is started on its disk (vmm/idle.py).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from vmctl.copying.pack import Rules
 from vmctl.copying.place import Target
 from vmctl.errors import ConflictError, NotFoundError, StateError, VmctlError
 from vmctl.instances.instance import Instance
-from vmctl.linux import processes
+from vmm import idle
 
 _ABSENT, _CONFLICT, _OF_KERNEL = 44, 45, 46  # exit codes of the scripts
 _ERROR_BYTES = 1 << 16
@@ -78,7 +78,7 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 def out(inst: Instance, path: str, fd: int, rules: Rules, *, follow: bool) -> list[str]:
     """See HasCopy. What is left out, the reader of the tar finds."""
-    what = f"there is no file or folder {path} in {inst.name}"
+    what = f"there is no file or folder {path} in {_name(inst)}"
     _run(inst, _OUT, (path, "yes" if follow else "no"), (os.open(os.devnull, os.O_RDONLY), fd), what, what)
     return []
 
@@ -86,8 +86,8 @@ def out(inst: Instance, path: str, fd: int, rules: Rules, *, follow: bool) -> li
 def into(inst: Instance, target: Target, fd: int) -> list[str]:
     """See HasCopy."""
     kind = "tar" if target.tar else _first_kind(target)
-    absent = f"there is no folder for {target.path} in {inst.name}"
-    conflict = f"{target.path} in {inst.name} is in the way: a folder replaces no file, and a file no folder"
+    absent = f"there is no folder for {target.path} in {_name(inst)}"
+    conflict = f"{target.path} in {_name(inst)} is in the way: a folder replaces no file, and a file no folder"
     words = (target.path, target.name, kind)
     _run(inst, _IN, words, (fd, os.open(os.devnull, os.O_WRONLY)), absent, conflict)
     return []
@@ -119,18 +119,19 @@ def _run(
         raise ConflictError(conflict)
     if code == _OF_KERNEL:
         raise VmctlError(
-            f"{words[0]} is made by the kernel when it is read", hint=f"vmctl exec {inst.name} -- cat {words[0]}"
+            f"{words[0]} is made by the kernel when it is read", hint=f"vmctl exec {_name(inst)} -- cat {words[0]}"
         )
     if code != 0:
         text = os.pread(errors, 1000, 0).rstrip(b"\0").decode(errors="replace").strip()
-        raise VmctlError(f"the guest {inst.name} could not copy: {text or f'exit code {code}'}")
+        raise VmctlError(f"the guest {_name(inst)} could not copy: {text or f'exit code {code}'}")
 
 
 def _refuse(inst: Instance) -> None:
-    if not processes.alive(inst.state.pid, inst.state.pid_start):
-        raise StateError(
-            f"{inst.name} is not running, and the host does not mount a disk that its guest has written",
-            hint=f"`vmctl start {inst.name}` first",
-        )
     if inst.is_paused():
         raise StateError(f"{inst.name} is paused", hint=f"`vmctl unpause {inst.name}` lets it go on")
+
+
+def _name(inst: Instance) -> str:
+    """Return the instance whose files they are, which may be reached through another one."""
+    name: str = inst.state.own.get(idle.OF, inst.name)
+    return name

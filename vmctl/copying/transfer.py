@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from vmctl import backends
 from vmctl.backend import HasCopy
@@ -25,7 +25,7 @@ def out(inst: Instance, path: str, target: Target, *, follow: bool) -> list[str]
     """
     able = _able(inst)
     rules = target.rules
-    with in_child(lambda fd: able.copy_out(inst, path, fd, rules, follow=follow), reads=False) as (fd, left_out):
+    with able.reached(inst) as there, _leaving(able, there, path, rules, follow=follow) as (fd, left_out):
         left_out += receive(lambda count: os.read(fd, count), target, _open_folder)
     return left_out
 
@@ -34,7 +34,7 @@ def out_as_tar(inst: Instance, path: str, name: str, output: int, *, follow: boo
     """Write the tar of a file or folder of an instance to a descriptor; see `out`."""
     able = _able(inst)
     rules = Rules(owners=True, setuid=True, special=True)
-    with in_child(lambda fd: able.copy_out(inst, path, fd, rules, follow=follow), reads=False) as (fd, left_out):
+    with able.reached(inst) as there, _leaving(able, there, path, rules, follow=follow) as (fd, left_out):
         renamed(lambda count: os.read(fd, count), lambda data: write_all(output, data), name)
     return left_out
 
@@ -45,7 +45,7 @@ def into(inst: Instance, path: str, target: Target, *, follow: bool) -> list[str
     with _source(path, follow=follow) as (parent, name):
         is_folder = not name or stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode)
         target = target._replace(is_folder=is_folder)
-        with in_child(lambda fd: able.copy_in(inst, target, fd), reads=True) as (fd, left_out):
+        with able.reached(inst) as there, _entering(able, there, target) as (fd, left_out):
             packer = Packer(lambda data: write_all(fd, data), target.rules)
             if name:
                 packer.one(parent, name)
@@ -58,10 +58,20 @@ def into(inst: Instance, path: str, target: Target, *, follow: bool) -> list[str
 def into_from_tar(inst: Instance, source: int, target: Target) -> list[str]:
     """Write the entries of a tar, which is read from a descriptor, into a folder of an instance; see `out`."""
     able = _able(inst)
-    with in_child(lambda fd: able.copy_in(inst, target, fd), reads=True) as (fd, left_out):
+    with able.reached(inst) as there, _entering(able, there, target) as (fd, left_out):
         while data := os.read(source, PART):
             write_all(fd, data)
     return left_out
+
+
+def _leaving(
+    able: HasCopy, inst: Instance, path: str, rules: Rules, *, follow: bool
+) -> AbstractContextManager[tuple[int, list[str]]]:
+    return in_child(lambda fd: able.copy_out(inst, path, fd, rules, follow=follow), reads=False)
+
+
+def _entering(able: HasCopy, inst: Instance, target: Target) -> AbstractContextManager[tuple[int, list[str]]]:
+    return in_child(lambda fd: able.copy_in(inst, target, fd), reads=True)
 
 
 def _able(inst: Instance) -> HasCopy:
