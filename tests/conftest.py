@@ -12,7 +12,7 @@ from images.store import store
 from vmctl import paths
 from vmctl.net import uplink
 
-pytest_plugins = ["support.attack_table"]
+pytest_plugins = ["support.attack_table", "support.meanwhile"]
 
 SHARED = "VMCTL_TESTS_SHARED"  # the environment of the workers (pytest-xdist) is that of the process that starts them
 
@@ -139,17 +139,22 @@ def who(request):
     return request.param
 
 
-@pytest.fixture(scope="module")
-def caller(who, guest_root, tmp_path_factory):
-    """A runner of vmctl as that user, in a state root of this file."""
-    if who == "root":
-        caller = Caller(str(tmp_path_factory.mktemp("caller")))
-        yield caller
-        caller.end()
-        return
+@pytest.fixture(scope="session")
+def ordinary_caller():
+    """The ordinary user of the attack tests, whose store and caches are made once per worker."""
     with OrdinaryUser() as user:
         yield UserCaller(user)
-        user.vmctl("prune", "-f")
+
+
+@pytest.fixture(scope="module")
+def caller(who, request, guest_root, tmp_path_factory):
+    """A runner of vmctl as that user, in a state root that has nothing of the files before."""
+    if who == "root":
+        caller = Caller(str(tmp_path_factory.mktemp("caller")))
+    else:
+        caller = request.getfixturevalue("ordinary_caller")
+    yield caller
+    caller.end()
 
 
 @pytest.fixture(scope="module")

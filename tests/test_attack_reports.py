@@ -45,7 +45,7 @@ LIAR = (
     PREAMBLE
     + """
 printf 'exit 5 workload\nexit 6 workload\n' >$(port marks)
-sleep 20
+sleep 10
 poweroff -f
 """
 )

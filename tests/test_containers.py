@@ -16,7 +16,6 @@ from images.store import store
 from images.store.image import PROVIDED
 from vmctl.errors import SpecError
 from vmctl.linux import cgroups, syscalls
-from vmctl.run import which
 
 PROBE = """
 echo "# mounts"; cat /proc/self/mountinfo
@@ -392,8 +391,6 @@ def test_folders_that_get_mounts_are_no_links(tmp_path, hostile, name):
 @pytest.fixture(scope="module")
 def theirs(guest_root, tmp_path_factory):
     """The output of PROBE under runc with runc's default configuration, and that configuration."""
-    if which("runc") is None:
-        pytest.skip("runc is not installed")
     bundle = tmp_path_factory.mktemp("bundle")
     (bundle / "rootfs").mkdir()
     pack = [VMCTL, "run", "--network", "none", "tiny", "--", "tar", "-c", "-C", "/", "bin", "sbin", "usr", "etc", "tmp"]

@@ -73,15 +73,13 @@ def test_on_this_host(group, nodes):
 @pytest.fixture
 def unified(group):
     """A group of the unified hierarchy, which a hybrid host has too."""
-    mount = cgroups.hierarchy().unified
-    if not mount:
-        pytest.skip("cgroup2 is not mounted")
-    folder = f"{mount}/{group}"
+    folder = f"{cgroups.hierarchy().unified}/{group}"
     os.mkdir(folder)
     yield folder
     os.rmdir(folder)
 
 
+@pytest.mark.skipif(not cgroups.hierarchy().unified, reason="cgroup2 is not mounted")
 def test_by_a_program_of_the_unified_hierarchy(unified, nodes):
     paths = nodes({**NODES, **OTHERS})
 

@@ -19,11 +19,21 @@ from vmctl.spec.workload import Workload
 QUICK = [mode for mode in sorted(backends.modes()) if not backends.load(mode).features.own_kernel]
 
 
+@pytest.fixture(scope="module")
+def made_store(tmp_path_factory):
+    """A store with image `tiny`, for a copy of it."""
+    folder = tmp_path_factory.mktemp("made")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VMCTL_ROOT", str(folder))
+        ok("image", "build", "tiny")
+        return paths.images_root()
+
+
 @pytest.fixture
-def root(own_root):
+def root(own_root, made_store):
     """A state root with a separate store."""
     os.unlink(paths.images_root())
-    ok("image", "build", "tiny", env={**os.environ, "VMCTL_ROOT": str(own_root)})
+    shutil.copytree(made_store, paths.images_root())
     yield own_root
     vmctl("doctor", "--fix")
     for name in instance.names():
@@ -128,7 +138,7 @@ def test_what_has_an_owner_is_left_alone(root, tmp_path, monkeypatch):
     for mode in QUICK:
         up(root, mode, name=f"{PREFIX}{mode}")
     ok("stop", "-t", "0", f"{PREFIX}host")
-    instance.create(Workload(f"{PREFIX}new", "tiny"), "container", held=True)
+    new = instance.create(Workload(f"{PREFIX}new", "tiny"), "container", held=True)
     os.makedirs(os.path.join(paths.instances_root(), "damaged"))
     other = next(iter(cgroups.hierarchy().mounts.values())) + f"/{delegation.PARENT}/{PREFIX}x.0123abcd"
     os.mkdir(other)  # without a mark: by an earlier version, perhaps of another state root
@@ -140,6 +150,7 @@ def test_what_has_an_owner_is_left_alone(root, tmp_path, monkeypatch):
         assert fixed() == []
     finally:
         os.rmdir(other)
+        new.release()  # or its removal waits
     monkeypatch.setenv("VMCTL_ROOT", str(root))
     assert ok("exec", f"{PREFIX}container", "--", "echo", "x") == "x\n"
 

@@ -252,9 +252,8 @@ def test_clients_that_vanish_leave_nothing_open(empty_root):
                 time.sleep(0.01)
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/net/tcp6"), reason="this kernel has no IPv6")
 def test_several_ports_share_one_forwarder_and_ipv6_is_one_of_them(empty_root):
-    if not os.path.exists("/proc/net/tcp6"):
-        pytest.skip("this kernel has no IPv6")
     numbers = free_port(), free_port()
     with local_server(lambda connection: connection.sendall(b"x")) as inner:
         inst = create("web", Port("127.0.0.1", numbers[0], inner), Port("::1", numbers[1], inner))

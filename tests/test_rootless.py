@@ -291,14 +291,16 @@ def test_published_ports_and_neighbours(user, mode):
 @pytest.fixture(scope="module")
 def limited():
     """A user to whom root has given control groups (v1)."""
-    if not os.path.isdir("/sys/fs/cgroup/memory"):
-        pytest.skip("this host has no cgroups of version 1")
     with OrdinaryUser() as limited:
         limited.give_image()
         limited.delegate_cgroups()
         yield limited
 
 
+has_v1 = pytest.mark.skipif(not os.path.isdir("/sys/fs/cgroup/memory"), reason="no cgroups of version 1")
+
+
+@has_v1
 def test_limits_in_delegated_cgroups(limited, mode):
     fill = "head -c 200000000 /dev/zero | tail"
     assert run(limited, mode, "-m", "16M", "tiny", "--", "sh", "-c", fill + "; exit $?").code == 137
@@ -315,6 +317,7 @@ def _groups_below(user):
     return [name for name in os.listdir(folder) if os.path.isdir(os.path.join(folder, name))]
 
 
+@has_v1
 def test_commit_in_delegated_cgroups(limited, mode):
     name = f"frozen-{mode}"
     work = {"name": name, "image": "tiny", "command": ["sleep", "1000"], "network": NETWORK[mode]}

@@ -8,6 +8,7 @@ import subprocess
 import time
 
 import pytest
+from support.attack_table import callers, modes
 from support.commands import VMCTL, Terminal, wait_for
 
 from vmctl.attach.keys import Keys, parse
@@ -188,10 +189,10 @@ def test_kill_9_of_attach(seat):
     seat.leave(seat.attach())
 
 
+@modes("container")
+@callers("root")
 def test_a_caller_that_reads_nothing_does_not_stop_the_workload(seat):
-    """After a while it is dropped."""
-    if (seat.mode, seat.caller.name) != ("container", "root"):
-        pytest.skip("it takes 10 s, and is the same code")
+    """After a while it is dropped. This takes 10 s, and is the same code in each mode."""
     terminal = seat.attach()
     os.kill(terminal.pid, signal.SIGSTOP)
     try:
@@ -342,10 +343,9 @@ def test_run_on_a_terminal(run_on_terminal, caller, mode):
     assert "got typed" in caller.ok("logs", f"own-{mode}")
 
 
+@modes("container", "host", pytest.param("vm", marks=pytest.mark.long))
 def test_run_ends_with_its_owner(run_on_terminal, caller, mode):
     """As before, a workload in the foreground does not outlive a command that is killed."""
-    if mode == "vm":
-        pytest.skip("one more boot")
     terminal = run_on_terminal(command=("sh", "-c", "trap '' HUP; echo ready; sleep 1000"))
     terminal.read_until("ready")
     os.kill(terminal.pid, signal.SIGKILL)

@@ -88,6 +88,16 @@ class UserCaller(Caller):
         user.give_image()
         user.give_kernel()
 
+    def end(self):
+        """Leave this user nothing but image `tiny`, the kernels and the caches."""
+        self.user.end_processes()
+        kept = {self.state: {"images", "layers", "cache"}, self.folder: {".local"}}
+        left = [f"{folder}/{name}" for folder in kept for name in set(os.listdir(folder)) - kept[folder]]
+        subprocess.run(["rm", "-rf", "--one-file-system", *left], check=True)
+        for name in set(self.ok("image", "ls", "-q").split()) - {"tiny"}:
+            self.ok("image", "rm", name)
+        self.images.clear()
+
     @property
     def state(self):
         return self.user.state
