@@ -16,9 +16,9 @@ uninstall:              ## remove the link, .venv and leftovers; with DATA=1 als
 demo: setup             ## one web workload as host process, container and VM, compared
 	$(as_root) $(bin)/vmctl bench configs/workloads/web.yaml --modes host,container,vm --runs 3 --quick
 
-test:                   ## every test but the long ones: two at a time, then those that look at the whole host
+test:                   ## every test but the long ones: three at a time (a fifth of the time is waiting), then those that look at the whole host
 	.ci/setup --tests
-	$(as_root) $(bin)/python -m pytest -m 'not long and not alone' -n 2 --dist loadfile --no-loadscope-reorder
+	$(as_root) $(bin)/python -m pytest -m 'not long and not alone' -n 3 --dist loadfile --no-loadscope-reorder
 	$(as_root) $(bin)/python -m pytest -m 'not long and alone'
 
 test-long:              ## those that repeat in a guest, or whole, what a shorter one shows
@@ -27,7 +27,7 @@ test-long:              ## those that repeat in a guest, or whole, what a shorte
 
 attacks:                ## every attempt to get out, and the table of their results in SECURITY.md
 	.ci/setup --tests
-	$(as_root) $(bin)/python -m pytest -m attack -n 2 --dist loadfile --attack-table
+	$(as_root) $(bin)/python -m pytest -m attack -n 3 --dist loadfile --attack-table
 
 fuzz:                   ## 100,000 hostile inputs for each parser, guided by the code that they reach; a part of it: ONLY="workload marks"
 	.ci/setup --tests

@@ -28,7 +28,7 @@ def pytest_configure(config):
 
 
 # what an ordinary user's guests show has been shown by root's guests and by this user's containers
-_REPEATED = ("test_terminal.py", "test_verbs.py", "test_attack_keeping.py")
+_REPEATED = {f"test_{name}.py" for name in ("terminal", "verbs", "attack_keeping", "run_flags", "logs_order")}
 
 
 def pytest_collection_modifyitems(items):
@@ -127,7 +127,7 @@ def tree(tmp_path):
 # For attack tests
 
 
-@pytest.fixture(scope="module", params=["container", "vm"])
+@pytest.fixture(scope="module", params=["container", "vm", "host"])
 def mode(request):
     """Each mode that isolates; `support.attack_table.modes` chooses others."""
     return request.param

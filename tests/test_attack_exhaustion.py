@@ -3,6 +3,7 @@
 import time
 
 import pytest
+from support.attack_table import callers, modes
 from support.attacks import Cell
 
 pytestmark = pytest.mark.timeout(600)
@@ -18,8 +19,8 @@ def cell(caller, mode):
 
 
 @pytest.mark.attack("makes processes without end, with no limit in its workload file")
-@pytest.mark.parametrize("mode", ["container"], indirect=True)  # a guest of 256 MiB is full before
-@pytest.mark.parametrize("who", ["root"], indirect=True)  # a user without control groups is warned: no limit
+@modes("container")  # a guest of 256 MiB is full before
+@callers("root")  # a user without control groups is warned: no limit
 def test_fork_bomb(cell):
     before = _processes()
     cell.shell(BOMB, timeout_s=300)
@@ -33,7 +34,7 @@ def _processes():
 
 
 @pytest.mark.attack("fills the disk of the host through its writable layer, which has a size in its workload file")
-@pytest.mark.parametrize("mode", ["container", "host"])
+@modes("container", "host")
 def test_full_writable_layer(caller, guest_root, mode):
     script = "dd if=/dev/zero of=/fill bs=1M count=100; cp /fill /more; du -m / -x -d 0"
     words = ("run", "--mode", mode, "--disk", "64M", "tiny", "--", "sh", "-c", f"{script}")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.as_nobody import NOBODY, as_nobody, output_of, reached_below
+from support.attack_table import modes
 from support.attacks import Cell
 from support.commands import VMCTL, ok, wait_for
 
@@ -55,7 +56,7 @@ def test_files_of_an_instance(cell, open_root):
 
 
 @pytest.mark.attack("as another user of the host, runs a setuid program that a workload has made in its writable layer")
-@pytest.mark.parametrize("mode", ["container", "host"], indirect=True)  # that of a guest is a disk image
+@modes("container", "host")  # that of a guest is a disk image
 def test_setuid_program_of_a_workload(cell):
     found = [os.path.join(cell.caller.inspect(cell.name)["directory"], name) for name in ("upper/evil", "rootfs/evil")]
     assert os.stat(found[0]).st_mode & stat.S_ISUID

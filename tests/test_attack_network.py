@@ -272,8 +272,8 @@ def test_services_of_the_host(caller, mallory):
     with socket.create_server(("0.0.0.0", 0)) as server:
         server.setblocking(False)
         port = server.getsockname()[1]
-        for address in (GATEWAY[1], "10.77.255.255", "127.0.0.1"):
-            mallory.shell(f"echo | timeout 4 nc -w 2 {address} {port}")
+        addresses = (GATEWAY[1], "10.77.255.255", "127.0.0.1")
+        mallory.shell_at_once(*(f"echo | timeout 4 nc -w 2 {address} {port}" for address in addresses))
         to_loopback = udp(mallory.place, (GATEWAY[0], "127.0.0.1"), (port, port), MARK)
         frames.send(mallory, to_loopback)
         with pytest.raises(BlockingIOError):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -89,6 +90,42 @@ def test_mixed(mode):
     if mode == "container":
         pytest.skip("why")
 """
+
+
+MARKS = """
+import pytest
+from support.attack_table import callers, modes
+
+@pytest.fixture(scope="module", params=["container", "vm", "host"])
+def mode(request):
+    return request.param
+
+@pytest.fixture(scope="module", params=["root", "user"])
+def who(request):
+    return request.param
+
+@pytest.fixture(scope="module")
+def cell(mode, who):
+    return mode, who
+
+def test_all(cell, mode, who):
+    assert cell == (mode, who)
+
+@callers("user")
+@modes("host", "vm")
+def test_some(cell, mode, who):
+    assert cell == (mode, who)
+    assert who == "user" and mode != "container"
+"""
+
+
+def test_an_instance_of_a_test_has_the_mode_and_the_caller_of_the_test(tmp_path):
+    (tmp_path / "test_marks.py").write_text(MARKS)
+    (tmp_path / "conftest.py").write_text("pytest_plugins = ['support.attack_table']\n")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--strict-markers", "test_marks.py"]
+    environment = {**os.environ, "PYTHONPATH": TESTS}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True)
+    assert re.search(r"^8 passed", done.stdout, re.MULTILINE), done.stdout
 
 
 @pytest.fixture

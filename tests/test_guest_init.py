@@ -67,11 +67,13 @@ def test_a_code_above_128_is_the_workloads_own(machine):
     assert machine.boot().end == "exit 137 workload"
 
 
+@pytest.mark.long  # test_contract.py: test_memory_has_a_limit
 def test_a_workload_that_the_kernel_killed_for_memory(machine):
     machine.seed("awk", 'BEGIN { x = "0123456789abcdef"; while (1) x = x x }')
     assert machine.boot().end == "exit 137 oom"
 
 
+@pytest.mark.long  # test_contract.py: test_run_gives_the_commands_code
 def test_a_command_that_is_not_in_the_image(machine):
     machine.seed("httpdd", "-f")
     assert machine.boot().end == "error 127 command not found: httpdd"

@@ -78,7 +78,7 @@ def test_a_user_inside_has_a_subordinate_id(user, mode):
 
 def test_ps_logs_inspect(user, mode, web):
     assert web in user.ok("ps", "-q").split()
-    assert user.ok("logs", web) == "begun\n"
+    wait_for(lambda: user.ok("logs", web) == "begun\n")
     seen = json.loads(user.ok("inspect", web))[0]
     assert (seen["mode"], seen["status"]) == (mode, "running")
     assert set(seen["footprint"]["pss_by_role"]) == {"workload", "supervisor"}
@@ -173,7 +173,7 @@ def test_a_guest_is_reached_from_the_host_and_from_a_container(user, guest):
 def test_exec_logs_and_footprint_of_a_guest(user, guest):
     assert user.ok("exec", "guest", "--", "hostname") == "guest\n"
     assert user.vmctl("exec", "guest", "--", "sh", "-c", "exit 9").code == 9
-    assert user.ok("logs", "guest") == "begun\n"
+    wait_for(lambda: user.ok("logs", "guest") == "begun\n")
     assert json.loads(user.ok("inspect", "guest"))[0]["footprint"]["pss_bytes"] > 1 << 26
 
 
@@ -213,7 +213,7 @@ def test_a_guest_is_started_again_with_its_disk(user, guest):
     user.ok("restart", "guest")
     assert get(guest) == (200, "from a guest\n")
     assert user.ok("exec", "guest", "--", "cat", "/kept") == "kept\n"
-    assert user.ok("logs", "guest") == "begun\nbegun\n"
+    wait_for(lambda: user.ok("logs", "guest") == "begun\nbegun\n")
     assert os.stat(f"/proc/{json.loads(user.ok('inspect', 'guest'))[0]['pid']}").st_uid == uid
 
 

@@ -215,7 +215,7 @@ def test_a_workload_file_is_still_one(folder):
 def test_logs_of_a_stack_have_colours_on_a_terminal_only(folder):
     path = write(folder, "services: {a: {image: tiny, command: echo one}, bb: {image: tiny, command: echo two}}")
     ok("up", path)
-    assert sorted(ok("logs", "shop").splitlines()) == ["shop-a  | one", "shop-bb | two"]
+    wait_for(lambda: sorted(ok("logs", "shop").splitlines()) == ["shop-a  | one", "shop-bb | two"])
     _, shown = Terminal("logs", "shop").end()
     assert "\x1b[36mshop-a  | \x1b[0mone" in shown
     assert "\x1b[33mshop-bb | \x1b[0mtwo" in shown

@@ -302,7 +302,7 @@ def test_the_end_of_the_workload(seat):
     assert one.end()[0] == 7
     assert other.end()[0] == 7
     assert "is not running" in seat.caller.refused("attach", seat.name)
-    assert "42" in seat.caller.ok("logs", seat.name)  # what was shown is logged
+    wait_for(lambda: "42" in seat.caller.ok("logs", seat.name))  # what was shown is logged
 
 
 @pytest.fixture
@@ -340,10 +340,10 @@ def test_run_on_a_terminal(run_on_terminal, caller, mode):
     terminal.type("end\n")
     assert terminal.end()[0] == 6
     assert caller.inspect(f"own-{mode}")["exit_code"] == 6
-    assert "got typed" in caller.ok("logs", f"own-{mode}")
+    wait_for(lambda: "got typed" in caller.ok("logs", f"own-{mode}"))
 
 
-@modes("container", "host", pytest.param("vm", marks=pytest.mark.long))
+@modes("container", "host")  # of a guest: test_leaks.py
 def test_run_ends_with_its_owner(run_on_terminal, caller, mode):
     """As before, a workload in the foreground does not outlive a command that is killed."""
     terminal = run_on_terminal(command=("sh", "-c", "trap '' HUP; echo ready; sleep 1000"))
@@ -365,7 +365,7 @@ def test_an_open_input(caller, mode):
             assert process.stdout.readline() == text
             process.send_signal(signal.SIGHUP)
             assert process.wait(60) == 128 + signal.SIGHUP
-        assert caller.ok("logs", f"open-{mode}") == "first\nsecond\n"
+        wait_for(lambda: caller.ok("logs", f"open-{mode}") == "first\nsecond\n")
         process = caller.start("attach", "--no-stdin", f"open-{mode}")
         time.sleep(1.0)
         process.send_signal(signal.SIGTERM)

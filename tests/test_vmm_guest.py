@@ -222,6 +222,7 @@ def test_attended_run_has_our_streams(guest_root):
     assert "attended" not in instance.names()
 
 
+@pytest.mark.long  # test_contract.py: test_run_gives_the_commands_code
 def test_attended_run_of_a_command_that_is_not_there(guest_root):
     code, out, err = attended(Workload("missing", "tiny", ("no-such-command",), network="none"))
     assert (code, out) == (CommandNotFoundError.exit_code, "")
@@ -242,6 +243,7 @@ def test_guest_that_ends_itself(guest_root, script, why):
     assert why in err
 
 
+@pytest.mark.long  # test_contract.py: test_more_processors_than_the_host_has_are_said
 def test_no_guest_has_more_processors_than_its_host(guest_root):
     code, out, _ = attended(Workload("many", "tiny", ("nproc",), network="none", resources=Resources(cpus=64.0)))
     assert (code, out) == (0, f"{preparation.host_cpus()}\n")

@@ -53,8 +53,14 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    config.addinivalue_line("markers", "modes(name, ...): run it in these modes only (attack_table.py)")
+    config.addinivalue_line("markers", "callers(name, ...): run it for these callers only (attack_table.py)")
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(_Table(config), "attack-table")
+
+
+def pytest_collection_modifyitems(items):
+    items[:] = filter(_is_chosen, items)
 
 
 def pytest_itemcollected(item):
@@ -153,9 +159,29 @@ def _exists(row):
 
 def callers(*names):
     """Return the mark that runs a test for these callers only."""
-    return pytest.mark.parametrize("who", names, scope="module")
+    return pytest.mark.callers(*names)
 
 
 def modes(*names):
-    """Return the mark that runs a test in these modes instead of in those that isolate."""
-    return pytest.mark.parametrize("mode", names, scope="module")
+    """Return the mark that runs a test in these modes instead of in those that isolate.
+
+    It is not a `parametrize`: that would hide the fixture `mode` from the test, but not from an instance that another
+    test has started in its own mode, which pytest would then give to this test, too.
+    """
+    return pytest.mark.modes(*names)
+
+
+def _is_chosen(item):
+    """Return whether a test is for its mode and its caller."""
+    params = item.callspec.params if hasattr(item, "callspec") else {}
+    isolating = () if _has_own_modes(item) else ("container", "vm")
+    for key, name, usual in (("mode", "modes", isolating), ("who", "callers", ())):
+        mark = item.get_closest_marker(name)
+        chosen = mark.args if mark else usual
+        if chosen and params.get(key, chosen[0]) not in chosen:
+            return False
+    return True
+
+
+def _has_own_modes(item):
+    return hasattr(item.module, "mode") or any("mode" in mark.args[0] for mark in item.iter_markers("parametrize"))

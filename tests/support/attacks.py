@@ -166,6 +166,10 @@ class Cell:
         """Run a script inside."""
         return self.exec("sh", "-c", textwrap.dedent(script), **options)
 
+    def shell_at_once(self, *scripts):
+        """Run scripts inside at the same time, each of which waits for what may never come; return the last result."""
+        return self.shell("".join(f"({script}) &\n" for script in scripts) + "wait")
+
     def compiled(self, source):
         """Compile a C program without libraries, put it inside, and return its path there."""
         with tempfile.TemporaryDirectory() as folder:

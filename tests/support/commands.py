@@ -17,7 +17,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 VMCTL = os.path.join(os.path.dirname(sys.executable), "vmctl")
-TIMEOUT_S = 240.0
+TIMEOUT_S = 150.0
 
 
 class Result(NamedTuple):
@@ -137,9 +137,9 @@ class Terminal:
     def end(self):
         """Read to the end and return (exit code, all output)."""
         self.read_until(None)
-        code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        _, status = wait_for(lambda: (ended := os.waitpid(self.pid, os.WNOHANG))[0] and ended)
         os.close(self.fd)
-        return code, self.output
+        return os.waitstatus_to_exitcode(status), self.output
 
 
 def free_port():
