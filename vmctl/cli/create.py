@@ -33,7 +33,7 @@ def run(args: Namespace) -> int:
     from images.store import store
 
     from_file = args.image.endswith((".yaml", ".yml"))
-    work = _of_file(args) if from_file else run_verb.with_exposed(run_verb.workload(args), args)
+    work = _of_file(args) if from_file else run_verb.exposed(args)
     with (
         nullcontext() if from_file else flags.named(run_verb.FLAGS),
         creation.created(work, args.mode, options=modes.chosen(args)) as inst,

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import suppress
 
 from vmctl import engine
 from vmctl.cli import keepingflags, modes, terminals
 from vmctl.cli.usual import REST
-from vmctl.errors import NotFoundError, SpecError
+from vmctl.errors import SpecError
 from vmctl.named import TYPE_CHECKING
 from vmctl.spec import flags
 from vmctl.spec.workload import Workload
@@ -223,7 +222,7 @@ def _add_network(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Run the command and return its exit code."""
-    work = with_exposed(workload(args), args)
+    work = exposed(args)
     with flags.named(FLAGS):
         return _detached(args, work) if args.detach else _attached(args, work)
 
@@ -248,27 +247,17 @@ def before(args: Namespace) -> None:
     if not args.platform and args.pull == "never":
         return
     workload(args)  # a wrong flag is found before the download
-    from images.store import platforms, store
+    from images.store import platforms
 
     if args.platform and not platforms.parse(args.platform).is_host():
         host = platforms.parse("")
         raise SpecError(
             f"--platform: this host, {host}, cannot run {args.platform}", hint=f"leave it out, or --platform {host}"
         )
-    if args.pull == "missing":
-        with suppress(NotFoundError):
-            store.find(args.image)
-            return
     if args.pull != "never":
-        from images.transfer import pulling
-        from images.transfer.registry import Access
-        from vmctl.cli import output
+        from vmctl.cli import ofimage
 
-        progress = output.Progress(quiet=args.quiet)
-        try:
-            pulling.pull(args.image, Access(None, ""), progress)
-        finally:
-            progress.clear()
+        ofimage.pull(args.image, is_kept=args.pull == "missing", quiet=args.quiet)
 
 
 def _detached(args: Namespace, work: Workload) -> int:
@@ -289,30 +278,9 @@ def _warn(text: str) -> None:
         output.note(f"vmctl: warning: {text}")
 
 
-def with_exposed(work: Workload, args: Namespace) -> Workload:
-    """Return a workload with the ports of its image, if the flags ask for them. Raises NotFoundError, SpecError."""
-    if not args.publish_all:
-        return work
-    from images.store import store
-    from vmctl.net import ports
-
-    found = ports.exposed(store.find(work.image).config.exposed_ports, work.ports)
-    if found and work.network == "none":
-        raise SpecError("--publish-all: with --network none there are no ports to publish")
-    return work._replace(ports=(*work.ports, *found))
-
-
 def separated(command: list[str]) -> bool:
     """Return whether `--` is before the command; argparse has dropped it."""
     return sys.argv[-len(command) - 1 :][:1] == ["--"]
-
-
-def _refuse_misplaced(image: str, flag: str) -> None:
-    """Raise SpecError for a flag after the image, unless an entrypoint of the image gets it as its argument."""
-    from images.store import store
-
-    if not store.find(image).config.entrypoint:
-        raise SpecError(f"{flag} comes after IMAGE, so it would be the command", hint="vmctl run FLAGS IMAGE -- CMD")
 
 
 def workload(args: Namespace) -> Workload:
@@ -327,7 +295,9 @@ def workload(args: Namespace) -> Workload:
     if command[:1] == ["--"]:
         command = command[1:]
     elif command and command[0].startswith("-") and not separated(command) and args.entrypoint is None:
-        _refuse_misplaced(args.image, command[0])
+        from vmctl.cli import ofimage
+
+        ofimage.refuse_misplaced(args.image, command[0])
     document = {
         "name": args.name or f"run-{os.urandom(4).hex()}",
         "image": args.image,
@@ -362,3 +332,12 @@ def workload(args: Namespace) -> Workload:
         return work
     here = os.getcwd()  # a later start may be in another folder
     return work._replace(volumes=tuple(volume.beside(here) for volume in work.volumes))
+
+
+def exposed(args: Namespace) -> Workload:
+    """Return the same with the ports of the image, if they are to be published. Raises NotFoundError, SpecError."""
+    if not args.publish_all:
+        return workload(args)
+    from vmctl.cli import ofimage
+
+    return ofimage.with_exposed(workload(args))
