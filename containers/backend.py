@@ -15,6 +15,7 @@ from vmctl.backend import (
     HasOomKills,
     HasPause,
     HasReads,
+    HasReceipt,
     HasUpdate,
     HasUsage,
     HasWritable,
@@ -40,7 +41,9 @@ if TYPE_CHECKING:
     from vmctl.writable import Writable
 
 
-class ContainerBackend(HasFootprint, HasWritable, HasReads, HasOomKills, HasPause, HasCopy, HasUsage, HasUpdate):
+class ContainerBackend(
+    HasFootprint, HasWritable, HasReads, HasOomKills, HasPause, HasCopy, HasUsage, HasReceipt, HasUpdate
+):
     """A process in namespaces, on the image's layers, in a cgroup."""
 
     mode = "container"
@@ -159,6 +162,10 @@ class ContainerBackend(HasFootprint, HasWritable, HasReads, HasOomKills, HasPaus
         from containers import listing
 
         return listing.listing(self.processes(inst))
+
+    def receipt(self, inst: Instance) -> dict[str, Any]:
+        """See HasReceipt: recorded when it was started."""
+        return {**inst.state.receipt, "boot_id": inst.state.boot_id} if inst.state.receipt else {}
 
     def update(self, inst: Instance, wanted: Resources) -> dict[str, Any]:
         """See HasUpdate: the limits of its control group."""

@@ -8,7 +8,7 @@ from functools import partial
 from containers import identity, imagepath
 from containers.attend import Connection
 from containers.launch import Launch, Streams, enter_folder, execute, redirect
-from containers.reports import describe, revive
+from containers.reports import check_joined, describe, namespaces, own_namespaces, revive
 from vmctl import trace
 from vmctl.backend import Command
 from vmctl.instances.instance import Instance
@@ -17,6 +17,7 @@ from vmctl.linux import processes, syscalls
 from vmctl.named import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import NoReturn
 
     from containers.terminals import Channel
@@ -66,7 +67,8 @@ def spawn(
         if pid == 0:
             if cgroup_fd is None:
                 launch.cgroup.join()
-            _child(launch, command, streams, channel, container, parent, report_write)
+            recorded = inst.state.receipt.get("namespaces", {})
+            _child(launch, command, streams, channel, container, parent, report_write, recorded)
         os.close(report_write)
         master = channel.receive() if channel is not None else None
         with os.fdopen(report_read, "rb") as file:
@@ -102,11 +104,14 @@ def _child(
     container: int,
     parent: int,
     report: int,
+    recorded: Mapping[str, int],
 ) -> NoReturn:
     try:
+        own = own_namespaces()
         os.setsid()  # see launch
         imagepath.import_nothing()
         join(launch, container, launch.namespaces & ~syscalls.CLONE_NEWPID)
+        check_joined(namespaces(own), recorded, launch.namespaces)
         os.umask(0o022)
         process = launch.process._replace(
             argv=command.argv,

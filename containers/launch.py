@@ -15,7 +15,7 @@ from time import monotonic_ns
 
 from containers import identity, imagepath
 from containers.mountplan import Overlay, Step
-from containers.reports import describe
+from containers.reports import describe, own_namespaces, receipt
 from images.store.image import Process
 from vmctl import trace
 from vmctl.errors import CommandNotExecutableError, CommandNotFoundError, SpecError
@@ -90,9 +90,9 @@ class Streams(NamedTuple):
 def clone(launch: Launch, streams: Streams, report: int, plugged: int, channel: Channel | None = None) -> int:
     """Create the container's first process and return its pid.
 
-    The process writes to `report` the time at which it began (T4, nanoseconds) and a newline, then the error if exec
-    fails. It reads a byte from `plugged` before it configures its network. With `channel` it gets a terminal instead of
-    the streams. Raises OSError if clone3 fails.
+    The process writes to `report` the time at which it began (T4, nanoseconds) and a newline, then its namespaces (see
+    containers/reports.py), then the error if exec fails. It reads a byte from `plugged` before it configures its
+    network. With `channel` it gets a terminal instead of the streams. Raises OSError if clone3 fails.
     """
     cgroup_fd = launch.cgroup.open_for_clone()
     # v1 has no CLONE_INTO_CGROUP: the child joins first, because its cgroup becomes the root of the cgroup namespace
@@ -137,6 +137,7 @@ def _child(
 ) -> NoReturn:
     try:
         os.write(report, b"%d\n" % monotonic_ns())  # T4
+        own = own_namespaces()
         os.setsid()  # /dev/tty is no longer the caller's terminal, and its process groups cannot be joined
         if join_cgroup:
             launch.cgroup.join()
@@ -164,6 +165,7 @@ def _child(
         argv = (_INIT, "-s", "--", *launch.process.argv) if launch.init else launch.process.argv
         redirect(channel.own_terminal(user.uid) if channel is not None else streams)
         enter_folder(imagepath.folder(launch.process.workdir))
+        os.write(report, receipt(own))
         execute(launch.process._replace(argv=argv), user, launch.capabilities, launch.seccomp, parent)
     except BaseException as error:  # report any error to the parent; this copy of vmctl must not continue
         os.write(report, describe(error))

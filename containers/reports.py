@@ -1,10 +1,80 @@
-"""An error of a new process before exec, on its way through a pipe to the parent."""
+"""What a new process reports before exec, through a pipe to the parent: its namespaces, and an error."""
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
+
 from vmctl.errors import CommandNotExecutableError, CommandNotFoundError, VmctlError, advice
+from vmctl.linux import syscalls
+from vmctl.named import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _KINDS = {kind.__name__: kind for kind in (CommandNotFoundError, CommandNotExecutableError)}
+
+_RECEIPT = b"namespaces "
+_FLAGS = {  # name in /proc/PID/ns -> flag of clone3(2)
+    "cgroup": syscalls.CLONE_NEWCGROUP,
+    "ipc": syscalls.CLONE_NEWIPC,
+    "mnt": syscalls.CLONE_NEWNS,
+    "net": syscalls.CLONE_NEWNET,
+    "pid": syscalls.CLONE_NEWPID,
+    "user": syscalls.CLONE_NEWUSER,
+    "uts": syscalls.CLONE_NEWUTS,
+}
+
+
+def own_namespaces() -> int:
+    """Return a descriptor of /proc/self/ns of this process: it shows its namespaces also after it has changed them.
+
+    Opened before anything of the image is mounted, so the image cannot put another folder there.
+    """
+    return os.open("/proc/self/ns", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def namespaces(folder: int) -> dict[str, int]:
+    """Return the inode of each namespace (namespaces(7)) by its name, as this process has them now."""
+    found = {}
+    for name in _FLAGS:
+        with suppress(FileNotFoundError):  # a kernel without it
+            found[name] = os.stat(name, dir_fd=folder).st_ino
+    return found
+
+
+def receipt(folder: int) -> bytes:
+    """Return the line by which a process reports its namespaces just before exec."""
+    return _RECEIPT + b" ".join(b"%s=%d" % (name.encode(), inode) for name, inode in namespaces(folder).items()) + b"\n"
+
+
+def take_receipt(raw: bytes) -> tuple[dict[str, int], bytes]:
+    """Return the namespaces in what a process has reported, {} if it did not come to that, and the rest: its error."""
+    if not raw.startswith(_RECEIPT):
+        return {}, raw
+    line, _, rest = raw.removeprefix(_RECEIPT).partition(b"\n")
+    pairs = (word.split("=") for word in line.decode("ascii").split())
+    return {name: int(inode) for name, inode in pairs}, rest
+
+
+def check_start(name: str, found: Mapping[str, int], wanted: int) -> None:
+    """Raise VmctlError if a workload is not in new namespaces for the flags `wanted`, and in ours for the others."""
+    folder = own_namespaces()
+    try:
+        ours = namespaces(folder)
+    finally:
+        os.close(folder)
+    for kind, inode in found.items():
+        if (inode != ours[kind]) != bool(wanted & _FLAGS[kind]):
+            where = "a namespace of the host" if wanted & _FLAGS[kind] else "another namespace than asked for"
+            raise VmctlError(f"{name} would run in {where}: {kind}", hint="`vmctl doctor` checks this host")
+
+
+def check_joined(found: Mapping[str, int], recorded: Mapping[str, int], joined: int) -> None:
+    """Raise VmctlError if a command is not in the namespaces of its instance that it was to join."""
+    for kind, inode in recorded.items():
+        if joined & _FLAGS.get(kind, 0) and found.get(kind) != inode:
+            raise VmctlError(f"it would run outside of the instance, in another namespace: {kind}")
 
 
 def describe(error: BaseException) -> bytes:

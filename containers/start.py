@@ -8,7 +8,7 @@ from contextlib import nullcontext, suppress
 from time import monotonic_ns
 
 from containers.launch import Launch, Streams, clone
-from containers.reports import describe, revive
+from containers.reports import check_start, describe, revive, take_receipt
 from containers.watch import EXIT_FILE, ContainerWatch, Outputs, deliver, explained
 from vmctl import trace
 from vmctl.backend import Attachment, Exit, Watch
@@ -59,7 +59,9 @@ class Pipes:
             raise
 
     def _make(self) -> None:
-        self.report = self._pipe()  # the child's T4, then its error, or end of file once exec has succeeded
+        self.report = (
+            self._pipe()
+        )  # the child's T4, its namespaces, then its error, or end of file once exec has succeeded
         self.plugged = self._pipe()  # a byte when the network is connected
         self.recorded = self._pipe()  # a byte when the supervisor is in the journal
         self.created = self._pipe()  # the child's pid and its time of creation
@@ -297,13 +299,16 @@ def _await_exec(inst: Instance, launch: Launch, pid: int, created_ns: int, pipes
             _plug(inst, link, pid, pipes)
         with suppress(BrokenPipeError):  # the container has exited meanwhile: the reason is read below
             os.write(pipes.plugged.write, b"p")
-    mark, _, error = _read_all(pipes.report.read).partition(b"\n")
+    mark, _, rest = _read_all(pipes.report.read).partition(b"\n")
+    found, error = take_receipt(rest)
     # after clone3 parent and child race: the earlier of them shows that the process exists
     inst.timeline.mark("T1", min(created_ns, int(mark)) if mark else created_ns)
     if error:
         raise revive(error, inst.name)
     if mark:
         inst.timeline.mark("T4", int(mark))
+    check_start(inst.name, found, launch.namespaces)
+    inst.state.receipt = {"kernel": os.uname().release, "namespaces": found}
 
 
 def _plug(inst: Instance, link: Link, pid: int, pipes: Pipes) -> None:

@@ -9,8 +9,7 @@ A backend records an object in `inst.journal` *before* it makes it. It keeps no 
 start is in the `Start`. It never prints, never exits, and never asks which other backends exist.
 
 Abilities that only some modes have are separate classes (`HasFootprint`, `HasWritable`, `HasReads`, `HasOwnSize`,
-`HasCauses`, `HasConsole`, `HasOomKills`, `HasPause`, `HasCopy`, `HasUsage`, `HasUpdate`); `backends.ability` looks for
-them by type.
+`HasCauses`, `HasConsole`, `HasOomKills`, `HasPause`, `HasCopy`, ...); `backends.ability` looks for them by type.
 """
 
 from __future__ import annotations
@@ -141,10 +140,7 @@ class Watch(Protocol):
 
 
 class Start(Protocol):
-    """A prepared start: a context manager with the descriptors and helpers that this process needs for it.
-
-    Leaving the context closes them; the instance keeps running.
-    """
+    """A prepared start: a context manager with this process's descriptors and helpers for it; the instance stays."""
 
     inst: Instance
     watch: Watch
@@ -292,10 +288,7 @@ class HasPause:
 
 
 class HasCopy:
-    """The ability to copy files out of an instance and into it, also one that does not run.
-
-    `copy_out` and `copy_in` are called in a child process that ends afterwards, so they may enter the instance.
-    """
+    """The ability to copy files, also with an instance that does not run: in a child process, which may enter it."""
 
     ability = "copy files"
 
@@ -330,6 +323,16 @@ class HasUsage:
 
     def listing(self, inst: Instance) -> list[tuple[str, str, str, str, str]]:
         """Return pid, user, processor time, resident memory and command of each process, as seen inside."""
+        raise NotImplementedError
+
+
+class HasReceipt:
+    """The ability to prove where an instance runs."""
+
+    ability = "prove where an instance runs"
+
+    def receipt(self, inst: Instance) -> dict[str, Any]:
+        """Return kernel, and boot id or namespaces, of the last start as reported from inside; {} before that."""
         raise NotImplementedError
 
 

@@ -18,9 +18,21 @@ from vmctl.named import TYPE_CHECKING
 if TYPE_CHECKING:
     from typing import TypeVar
 
-    from vmctl.backend import HasConsole, HasCopy, HasFootprint, HasPause, HasReads, HasUpdate, HasUsage, HasWritable
+    from vmctl.backend import (
+        HasConsole,
+        HasCopy,
+        HasFootprint,
+        HasPause,
+        HasReads,
+        HasReceipt,
+        HasUpdate,
+        HasUsage,
+        HasWritable,
+    )
 
-    Able = TypeVar("Able", HasFootprint, HasWritable, HasReads, HasPause, HasCopy, HasUsage, HasUpdate, HasConsole)
+    Able = TypeVar(
+        "Able", HasFootprint, HasWritable, HasReads, HasPause, HasCopy, HasUsage, HasReceipt, HasUpdate, HasConsole
+    )
 
 GROUP = "[vmctl.backends]"
 

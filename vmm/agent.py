@@ -14,6 +14,7 @@ from vmctl.attach import frames, session
 from vmctl.attach.session import DetachedError, Signals
 from vmctl.errors import CommandNotExecutableError, CommandNotFoundError, DeadlineError, StateError, VmctlError
 from vmctl.linux.stdio import is_null
+from vmctl.named import NamedTuple
 
 ANSWER_S = 60.0  # for the first answer of a guest that has booted
 BOOT_S = 600.0  # 4 s in an emulated guest, many times that if others boot too
@@ -47,24 +48,32 @@ def flags(*, tty: bool, stdin: bool) -> str:
     return wanted + ("m" if os.path.sameopenfile(1, 2) else "")
 
 
-def execute(name: str, path: str, command: bytes, streams: str, boots: Callable[[], bool], keys: bytes = b"") -> int:
+class Guest(NamedTuple):
+    """The guest of a command: its name, the socket of its recorder, and what is asked about it."""
+
+    name: str
+    path: str
+    boots: Callable[[], bool]  # whether it still boots
+    place: Callable[[bytes], None]  # gets the boot id that the agent reports; raises VmctlError if that is wrong
+
+
+def execute(guest: Guest, command: bytes, streams: str, keys: bytes = b"") -> int:
     """Run a command (see `request`) with these `flags` on this process's streams; return its exit code.
 
-    `path` is the socket of the guest's recorder; `boots` returns whether the guest still boots; `keys` are those to
-    detach. Raises VmctlError for a command that was not started, GoneError, DetachedError, and OSError if output could
-    not be written.
+    `keys` are those to detach. Raises VmctlError for a command that was not started or is in another place, GoneError,
+    DetachedError, and OSError if output could not be written.
     """
-    with _connect(name, path) as connection:
+    with _connect(guest.name, guest.path) as connection:
         signals = Signals()
-        return session.converse(Session(name, connection, signals, streams, boots, keys), signals, command)
+        return session.converse(Session(guest, connection, signals, streams, keys), signals, command)
 
 
-def begin(name: str, path: str, command: bytes, boots: Callable[[], bool]) -> int:
+def begin(guest: Guest, command: bytes) -> int:
     """Begin a command that runs on without streams, and return 0; see `execute`."""
-    with _connect(name, path) as connection:
+    with _connect(guest.name, guest.path) as connection:
         signals = Signals()
         with suppress(DetachedError):
-            session.converse(_Background(name, connection, signals, "", boots), signals, command)
+            session.converse(_Background(guest, connection, signals, ""), signals, command)
     return 0
 
 
@@ -85,16 +94,10 @@ class Session(session.Session):
     """A command in the guest."""
 
     def __init__(
-        self,
-        name: str,
-        connection: socket.socket,
-        signals: Signals,
-        streams: str,
-        boots: Callable[[], bool],
-        keys: bytes = b"",
+        self, guest: Guest, connection: socket.socket, signals: Signals, streams: str, keys: bytes = b""
     ) -> None:
-        super().__init__(f"the agent of the guest {name}", connection, signals, streams, keys)
-        self._name, self._boots = name, boots
+        super().__init__(f"the agent of the guest {guest.name}", connection, signals, streams, keys)
+        self._name, self._boots, self._place = guest.name, guest.boots, guest.place
         now = time.monotonic()
         self._answer_by, self._booted_by = now + ANSWER_S, now + BOOT_S
 
@@ -109,6 +112,9 @@ class Session(session.Session):
                 hint=f"`vmctl logs --boot {self._name}` shows whether the guest still boots",
             )
         super()._check_silence()
+
+    def _started(self, payload: bytes) -> None:
+        self._place(payload)
 
     def _failure(self, payload: bytes) -> VmctlError:
         """Return the error of a command that was not started; the words are those of mode `container`."""

@@ -20,6 +20,7 @@ from vmctl.backend import (
     HasOwnSize,
     HasPause,
     HasReads,
+    HasReceipt,
     HasUpdate,
     HasUsage,
     HasWritable,
@@ -60,6 +61,7 @@ class VmBackend(
     HasPause,
     HasCopy,
     HasUsage,
+    HasReceipt,
     HasUpdate,
 ):
     """The backend of mode `vm`."""
@@ -210,6 +212,12 @@ class VmBackend(
         from vmm import inside
 
         return inside.listing(inst)
+
+    def receipt(self, inst: Instance) -> dict[str, Any]:
+        """See HasReceipt: the marks of the guest's init."""
+        from vmm import receipt
+
+        return receipt.of(inst)
 
     def update(self, inst: Instance, wanted: Resources) -> dict[str, Any]:
         """See HasUpdate: the balloon of the guest, the quota of QEMU, and the group of the workload in the guest."""

@@ -6,6 +6,7 @@ import os
 import shlex
 import time
 from collections.abc import Callable
+from functools import partial
 
 from images.store import store
 from images.store.image import Process, process
@@ -16,7 +17,7 @@ from vmctl.copying.child import in_child
 from vmctl.errors import CommandNotExecutableError, CommandNotFoundError, DeadlineError, StateError, VmctlError
 from vmctl.instances.instance import Instance
 from vmctl.linux import processes, terminal
-from vmm import agent, boot, files, keys, seed, watch, wayin
+from vmm import agent, boot, files, keys, receipt, seed, watch, wayin
 
 QEMU_END_S = 2.0
 _BACKGROUND = " 3>&1 4>&1 </dev/null >/dev/null 2>&1"  # `launch` reports through 3 and 4, and the command has neither
@@ -39,10 +40,15 @@ def _by_agent(inst: Instance, command: Command, *, tool: bool) -> int:
     flags = agent.flags(tty=command.tty, stdin=command.stdin and not command.detach) + agent.TOOL * tool
     request = agent.request(command.argv, main.env, main.workdir, main.user, flags, terminal.size(0))
     try:
-        boots, keys = (lambda: "network" not in watch.marks(inst)), command.detach_keys
+        guest = agent.Guest(
+            name=inst.name,
+            path=files.agent(inst),
+            boots=lambda: "network" not in watch.marks(inst),
+            place=partial(receipt.check_command, inst),
+        )
         if command.detach:
-            return agent.begin(inst.name, files.agent(inst), request, boots)
-        return agent.execute(inst.name, files.agent(inst), request, flags, boots, keys)
+            return agent.begin(guest, request)
+        return agent.execute(guest, request, flags, command.detach_keys)
     except session.GoneError as error:
         raise _explained(inst, error) from None
 

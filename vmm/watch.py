@@ -27,7 +27,7 @@ from vmctl.linux.events import Events
 from vmctl.linux.filetree import size_bytes
 from vmctl.logs.logfile import last_bytes
 from vmctl.spec.units import format_seconds
-from vmm import boot, files
+from vmm import boot, files, receipt
 
 CONSOLE_TAIL_LINES = 15
 TAIL_BYTES = 1 << 16
@@ -118,6 +118,8 @@ class GuestWatch:
             self.phase = line.split(" ", 1)[0]
             if self.phase == "error":
                 raise _error(inst, line)
+            if self.phase == "init":
+                receipt.check(inst, line)
             if self.phase == SETTLED and "TS" not in inst.timeline.marks_ns:
                 inst.timeline.mark("TS")
                 _refuse_errors(inst, line)

@@ -22,6 +22,7 @@ FRAMES = (
     frames.frame(1, frames.FAILURE, b"nit is not there\na hint"),
     frames.frame(1, frames.PONG) + frames.frame(1, frames.INPUT_GONE),
 )
+GUEST = agent.Guest("web", "", lambda: False, lambda place: None)
 SEEDS = (b"".join(FRAMES[:6]), b"".join(FRAMES), FRAMES[0] + FRAMES[6], FRAMES[0] * 3)
 
 
@@ -34,7 +35,7 @@ def answers(data):
         theirs.sendall(data)
         theirs.close()
         ours.setblocking(False)
-        command = agent.Session("web", ours, SimpleNamespace(fd=-1), "if", lambda: False)
+        command = agent.Session(GUEST, ours, SimpleNamespace(fd=-1), "if")
         command._outputs = {kind: session.Output(null) for kind in command._outputs}
         with suppress(VmctlError):  # at the latest at the end of the bytes
             while not command._gone:

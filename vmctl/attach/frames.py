@@ -8,7 +8,8 @@ A channel is one command; channel 0 is the connection itself. See vmm/guest/prog
 
 - The agent begins with HELLO and a nonce; the host answers with SYNC and the same nonce, and its frames follow. So both
   sides begin at a frame, also if the agent was started again.
-- REQUEST frames contain the command (see `vmm.agent.request`), START ends them. The answer is STARTED or FAILURE.
+- REQUEST frames contain the command (see `vmm.agent.request`), START ends them. The answer is STARTED, with
+  the boot id of the agent's kernel, or FAILURE.
 - INPUT, OUTPUT and ERROR_OUTPUT carry the streams. Of each stream at most WINDOW_BYTES are on the way: the receiver
   returns CREDIT or INPUT_CREDIT for what it has passed on. So a stream that nobody reads stops only itself.
 - DETACH: the caller goes, and what it is connected with runs on. LEAVE: it ends.

@@ -282,6 +282,7 @@ class Session:
         if kind in self._outputs:
             self._take_output(kind, payload)
         elif kind == frames.STARTED:
+            self._started(payload)
             self._signals.started = True
         elif kind == frames.INPUT_CREDIT:
             self._passed_on = min(self._sent, self._passed_on + frames.number(payload))
@@ -292,6 +293,9 @@ class Session:
             self._unread = min(frames.number(payload, 1), self._passed_on)
         elif kind == frames.FAILURE:
             raise self._failure(payload)
+
+    def _started(self, payload: bytes) -> None:
+        """Check what the other side reports about the place of the command. Raises VmctlError."""
 
     def _take_output(self, kind: int, payload: bytes) -> None:
         output = self._outputs[kind]

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any, NoReturn
 
 from vmctl import backends, limits, records
-from vmctl.backend import HasCauses
+from vmctl.backend import HasCauses, HasReceipt
 from vmctl.cli import output, selection
 from vmctl.cli.ps import row
 from vmctl.errors import VmctlError
@@ -72,6 +72,7 @@ def _document(seen: Seen) -> dict[str, Any]:
         boot=inst.state.boot,
         starts=inst.state.starts,
         reboots=_reboots(inst),
+        receipt=_receipt(inst),
         health_check=_check(inst),
         warnings=inst.state.warnings,
         weakened=inst.state.weakened,
@@ -98,6 +99,13 @@ def _check(inst: Instance) -> dict[str, Any] | None:
 
     seen = health.seen(inst)
     return {**inst.state.health, "last": seen._asdict() if seen else None}
+
+
+def _receipt(inst: Instance) -> dict[str, Any] | None:
+    """Return where its workload runs, as reported from inside; None if that is not known."""
+    with suppress(VmctlError):
+        return backends.ability(backends.load(inst.state.mode), HasReceipt).receipt(inst) or None
+    return None
 
 
 def _reboots(inst: Instance) -> int | None:

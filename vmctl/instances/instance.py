@@ -70,12 +70,13 @@ class State:
     warnings: list[str]  # of the last start, for the user
     weakened: list[str]  # what the workload asked for that makes the isolation of the last start weaker
     limits: dict[str, Any]  # in effect since the last start, see vmctl/limits.py
+    receipt: dict[str, Any]  # kernel and namespaces of the last start, as the new process has reported them
     own: dict[str, Any]  # values that only the backend reads
 
     def __init__(self, **values: Any) -> None:
         self.warnings, self.weakened, self.options, self.limits, self.own = [], [], {}, {}, {}
         self.health = {}
-        self.links = {}
+        self.links, self.receipt = {}, {}
         vars(self).update(values)
 
     @classmethod

@@ -24,6 +24,7 @@ enum { PAUSE_MS = 100 }; /* between two looks whether the host has connected: a 
 
 static int port;
 static uint8_t nonce[NONCE_BYTES];
+char boot_id[BOOT_ID_BYTES]; /* of this kernel, without a final zero; random(4) */
 static size_t have; /* bytes of the host that are not handled yet */
 static int synchronous; /* the host has answered our HELLO: frames follow */
 
@@ -148,7 +149,10 @@ int main(int count, char **arguments) {
         return unlock();
     if (count != 4)
         return 2;
-    int adjust;
+    int adjust, identity = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+    if (identity < 0 || read(identity, boot_id, BOOT_ID_BYTES) < BOOT_ID_BYTES)
+        return 1;
+    close(identity);
     setpriority(PRIO_PROCESS, 0, 0); /* of its commands; it was started with less than the workload's */
     port = open(arguments[1], O_RDWR | O_NONBLOCK | O_CLOEXEC);
     struct place place = {open(arguments[2], O_PATH | O_DIRECTORY | O_CLOEXEC), arguments[3]};

@@ -172,7 +172,7 @@ static void read_report(struct session *session) {
         send_frame(session->channel, FAILURE, text, bytes);
         leave(session);
     } else
-        send_frame(session->channel, STARTED, NULL, 0);
+        send_frame(session->channel, STARTED, boot_id, BOOT_ID_BYTES);
 }
 
 void session_reap(void) {

@@ -28,6 +28,8 @@ struct session {
     size_t request_bytes;
 };
 
+extern char boot_id[BOOT_ID_BYTES];
+
 /* Put a frame into the queue to the host. */
 void send_frame(uint32_t channel, enum kind kind, const void *payload, size_t bytes);
 
