@@ -16,7 +16,7 @@ from support.commands import VMCTL, Terminal, free_port, get, ok, refused, start
 from support.host_state import host_state, left_behind
 
 from vmctl import __version__, backends, paths
-from vmctl.cli import VERBS, aliases, bench, completing, image, output, parse
+from vmctl.cli import VERBS, aliases, bench, completing, image, output, parse, resolved
 from vmctl.cli.commands import commands, flags
 from vmctl.instances import instance
 from vmctl.run import which
@@ -584,6 +584,19 @@ def test_every_verb_and_action_can_be_completed(own_root):
         first, *action = name.split()
         assert first in VERBS or not action or action[0] in completing.candidates([first, ""]), name
         completing.candidates([*name.split(), ""])
+
+
+@pytest.mark.parametrize("name", aliases.ALIASES)
+def test_every_alias_leads_to_its_verb(name):
+    ours = aliases.ALIASES[name].split()
+    assert resolved([*name.split(), "-x"]) == [*ours, "-x"]
+    assert ours[0] in (*VERBS, "--version")
+
+
+def test_help_of_a_verb_has_two_forms():
+    assert ok("help", "volume", "rm") == ok("volume", "rm", "--help")
+    assert ok("help") == ok("--help")
+    assert ok("-v") == ok("--version")
 
 
 def test_a_flag_after_the_image_is_refused():

@@ -122,6 +122,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one verb and return the exit code."""
     words = sys.argv[1:] if arguments is None else arguments
     words, debug, traced = _global_flags(words)
+    if words[:1] == ["help"] and words[1:]:
+        words = [*words[1:], "--help"]
     if not words or words[0] in ("-h", "--help", "help"):
         return _help(sys.stdout if words else sys.stderr, 0 if words else EXIT_VMCTL)
     if words[0] == "compose":
@@ -129,7 +131,7 @@ def main(arguments: list[str] | None = None) -> int:
 
         os.environ.update(aliases.of_flags(words))
     words = resolved(words)
-    if words[0] == "--version":
+    if words[0] in ("--version", "-v", "-V"):
         print(f"vmctl {__version__}")
         return 0
     if words[0] not in VERBS:
@@ -168,7 +170,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def resolved(words: list[str]) -> list[str]:
     """Return the words of a command line with the names of this program in place of those of another one."""
-    if words[0] in VERBS and words[0] not in ("image", "network"):
+    if words[0] in VERBS and words[0] not in ("image", "network", "volume"):
         return words
     from vmctl.cli import aliases
 
@@ -300,6 +302,10 @@ def _help(stream: TextIO, code: int) -> int:
 
 
 def _unknown(words: list[str]) -> int:
-    from vmctl.cli import foreign
+    if words[0].startswith("-"):
+        hint = "flags come after the verb: vmctl VERB FLAGS; `vmctl --help` lists the verbs"
+    else:
+        from vmctl.cli import foreign
 
-    return _report(VmctlError(f"there is no verb {words[0]}", hint=foreign.of_verb(words, VERBS)))
+        hint = foreign.of_verb(words, VERBS)
+    return _report(VmctlError(f"there is no verb {words[0]}", hint=hint))

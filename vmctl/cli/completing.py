@@ -44,7 +44,7 @@ def _first(word: str) -> Iterable[str]:
 def _of_verb(before: Sequence[str], word: str) -> Iterable[str]:
     names = [name.partition(" ")[2] for name in aliases.ALIASES if name.startswith(f"{before[0]} ")]
     if before in (["container"], ["compose"]):
-        return [*names, *(aliases.COMPOSE if before == ["compose"] else VERBS)]
+        return [*names, *(sorted(aliases.COMPOSE) if before == ["compose"] else VERBS)]
     verb, *rest = resolved(list(before))
     if verb not in VERBS:
         return names
