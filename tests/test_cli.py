@@ -593,6 +593,19 @@ def test_every_alias_leads_to_its_verb(name):
     assert ours[0] in (*VERBS, "--version")
 
 
+def test_details_have_every_format(own_root):
+    ok("volume", "create", "data")
+    ok("network", "create", "back")
+    image = "{{.Name}} {{index .RepoTags 0}} {{json .Config.Cmd}}"
+    assert ok("image", "inspect", "-f", image, "tiny") == 'tiny tiny ["/bin/sh"]\n'
+    assert ok("volume", "inspect", "--format", "{{.Name}} {{.Mountpoint}}", "data").endswith("volumes/data/data\n")
+    assert ok("network", "inspect", "--format", "{{.Name}} {{.Internal}}", "back", "back") == "back false\n" * 2
+    for verb, name in (("image", "tiny"), ("volume", "data"), ("network", "back")):
+        (document,) = json.loads(ok(verb, "inspect", name))
+        assert document.keys() == json.loads(ok(verb, "inspect", "--format", "jsonl", name)).keys()
+        assert "there is no field" in refused(verb, "inspect", "--format", "{{.Nope}}", name)
+
+
 def test_help_of_a_verb_has_two_forms():
     assert ok("help", "volume", "rm") == ok("volume", "rm", "--help")
     assert ok("help") == ok("--help")

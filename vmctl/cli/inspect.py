@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import suppress
 from typing import Any, NoReturn
 
@@ -27,29 +26,21 @@ EXAMPLE = "vmctl inspect web"
 def arguments(parser: ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("names", metavar="NAME", nargs="+", help="instance")
-    parser.add_argument(
-        "-f",
-        "--format",
-        type=output.form,
-        default="json",
-        metavar="FORMAT",
-        help="json (the default), jsonl, or a template such as '{{.State.Status}}', with the fields of docker too",
-    )
+    output.add_format_of_documents(parser, "State.Status")
 
 
 def run(args: Namespace) -> int:
     """Print a JSON array, or the text of a template for each."""
     seen = [look(name) or _refuse(name) for name in selection.names(args.names)]
     documents = list(map(_document, seen))
-    if args.format in ("json", "table"):
-        print(json.dumps(documents, indent=2))
-        return 0
-    if args.format != "jsonl":
-        from vmctl.cli import dockerlike
-
-        documents = [{**dockerlike.view(one), **one} for one in documents]
-    output.show(documents, (), args.format)
+    output.show_documents(documents, args.format, _like_docker)
     return 0
+
+
+def _like_docker(document: dict[str, Any]) -> dict[str, Any]:
+    from vmctl.cli import dockerlike
+
+    return dockerlike.view(document)
 
 
 def _refuse(name: str) -> NoReturn:

@@ -39,6 +39,25 @@ def add_format(parser: ArgumentParser) -> None:
     )
 
 
+def add_format_of_documents(parser: ArgumentParser, example: str) -> None:
+    """Add --format of a verb that prints details; `example` is a field."""
+    parser.add_argument(
+        "-f",
+        "--format",
+        type=form,
+        default="json",
+        metavar="FORMAT",
+        help=f"json (the default), jsonl, or a template such as '{{{{.{example}}}}}', with the fields of docker too",
+    )
+
+
+def show_documents(documents: Sequence[Row], form: str, like_docker: Callable[[Row], Row] = dict) -> None:
+    """Print details: as a JSON array, a line each, or by a template, which has the fields of `like_docker` too."""
+    if form not in FORMS:
+        documents = [{**like_docker(one), **one} for one in documents]
+    show(documents, (), "json" if form == "table" else form)
+
+
 def form(text: str) -> str:
     """Return a --format: one of FORMS, or a template. Raises argparse.ArgumentTypeError, SpecError for a template."""
     if "{{" in text:

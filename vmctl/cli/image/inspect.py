@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import json
 
+from vmctl.cli import output
 from vmctl.cli.image import ls
 from vmctl.named import TYPE_CHECKING
 
@@ -19,14 +19,19 @@ EXAMPLE = "vmctl image inspect tiny"
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("names", metavar="NAME", nargs="+", help="name of an image, or beginning of its digest")
+    output.add_format_of_documents(parser, "Config.Env")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print a JSON array."""
+    """Print a JSON array, or the text of a template for each."""
     from images.store import store
 
-    print(json.dumps([_document(store.find(name)) for name in args.names], indent=2))
+    output.show_documents([_document(store.find(name)) for name in args.names], args.format, _like_docker)
     return 0
+
+
+def _like_docker(image: output.Row) -> output.Row:
+    return {"Id": image["digest"], "RepoTags": image["names"], "Config": image["config"].get("config") or {}}
 
 
 def _document(image: Image) -> dict[str, Any]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 
 from vmctl import networks
+from vmctl.cli import output
 from vmctl.cli.network import ls
 from vmctl.named import TYPE_CHECKING
 
@@ -18,11 +18,12 @@ EXAMPLE = "vmctl network inspect bridge"
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("names", metavar="NAME", nargs="+", help="network")
+    output.add_format_of_documents(parser, "Subnet")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print a JSON array."""
-    print(json.dumps([_document(networks.find(name)) for name in args.names], indent=2))
+    """Print a JSON array, or the text of a template for each."""
+    output.show_documents([_document(networks.find(name)) for name in args.names], args.format)
     return 0
 
 
