@@ -49,7 +49,7 @@ crowd:                  ## 300 containers at once: the last start compared with 
 volumes:                ## the speed of a guest's volume compared with the same virtiofsd started by hand, in the same guest
 	cd tests && $(as_root) ../$(bin)/python -m soak.volumes --rounds $(or $(ROUNDS),10)
 
-networks:               ## what a network costs: a start with name and port, throughput between containers, names
+networks:               ## what a network costs: a start with name and port, throughput, published ports, the way out, names
 	.ci/setup --tests
 	cd tests && $(as_root) ../$(bin)/python -m soak.networks
 

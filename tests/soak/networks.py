@@ -1,7 +1,9 @@
 """`python -m soak.networks`: what a network costs: the start of a container, the throughput, and names.
 
 Prints the time that a network with a name and a published port adds to a start, the throughput from container to
-container and that of a bridge and cables made by hand, in the same rounds, and how long after `up` a name is known.
+container and that of a bridge and cables made by hand, throughput and round trip of a published port and of
+docker-proxy in front of the same bridge by hand (if it is given or installed), all in the same rounds, the throughput
+of the way out, and how long after `up` a name is known.
 Exit code 1 if one of them is beyond its limit. On a busy host read the ratios.
 """
 
@@ -17,22 +19,25 @@ import tempfile
 import time
 
 from support.commands import VMCTL, free_port, inspect
+from support.internet import FAR, Internet
 from support.names import NO_ERROR, ask
 
 from soak import left
 from vmctl import paths
 from vmctl.linux import syscalls
 from vmctl.run import run
+from vmctl.which import which
 
 ADDED_S, RATIO, KNOWN_S = 0.008, 0.9, 0.1
 NETWORK = f"{left.PREFIX}net"
-CHUNK, SEND_S = 1 << 20, 1.0
+CHUNK, SEND_S, ECHOES, SERVER_PORT = 1 << 20, 1.0, 500, 5201
 BY_HAND = ("192.0.2.1", "192.0.2.2")
 
 
 def main():
     parser = argparse.ArgumentParser(prog="networks")
     parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--docker-proxy", default=which("docker-proxy"), metavar="FILE", help="to compare with")
     args = parser.parse_args()
     images = os.path.realpath(paths.images_root())
     with tempfile.TemporaryDirectory(prefix="vmctl-networks-") as root:
@@ -41,7 +46,9 @@ def main():
         os.symlink(images, paths.images_root())
         try:
             _vmctl("network", "create", NETWORK)
-            results = [_starts(args.rounds), _throughput(max(3, args.rounds // 5)), _names(args.rounds)]
+            few = max(3, args.rounds // 5)
+            results = [_starts(args.rounds), _throughput(few), _published(few, args.docker_proxy), _names(args.rounds)]
+            _way_out(few)
         finally:
             for name in os.listdir(paths.instances_root()):
                 subprocess.run([VMCTL, "rm", "-f", name], capture_output=True)
@@ -96,14 +103,79 @@ def _throughput(rounds):
     return ours / hand >= RATIO
 
 
-def _rate(near, far, address):
-    """Return the bits per second from one network namespace to another."""
+def _published(rounds, proxy):
+    """Compare throughput and round trip of a published port with those of docker-proxy, alternately."""
+    port, here = free_port(), "/proc/self/ns/net"
+    _up("published", "--network", NETWORK, "-p", f"{port}:{SERVER_PORT}")
+    inside = f"/proc/{inspect(f'{left.PREFIX}published')['pid']}/ns/net"
+    with _by_hand() as (_, far), _docker_proxy(proxy) as place:
+        ways = {"vmctl": (here, inside, "127.0.0.1", port)}
+        if place:
+            ways["docker-proxy"] = (place, far, "127.0.0.1", SERVER_PORT)
+        rates, trips = ({kind: [] for kind in ways} for _ in range(2))
+        for _ in range(rounds):
+            for kind, way in ways.items():
+                rates[kind].append(_rate(*way))
+                trips[kind].append(_rate(*way, send=_echoes, receive=_answer))
+    found = {kind: (statistics.median(rates[kind]), statistics.median(trips[kind])) for kind in ways}
+    for kind, (rate, trip_s) in found.items():
+        print(f"published port, {kind}: {rate / 1e9:.1f} Gbit/s, round trip {trip_s * 1e6:.0f} us")
+    ours, theirs = found["vmctl"], found.get("docker-proxy", (0, float("inf")))
+    return ours[0] >= theirs[0] and ours[1] <= theirs[1]
+
+
+@contextlib.contextmanager
+def _docker_proxy(program):
+    """Yield the network namespace in which docker-proxy listens, the one with the bridge by hand; None without it."""
+    if not program:
+        print("published port: docker-proxy is not installed (package docker.io), so nothing is compared")
+        yield None
+        return
+    switch = f"{left.PREFIX}switch-{os.getpid()}"
+    run(["ip", "-n", switch, "link", "set", "lo", "up"])
+    run(["ip", "-n", switch, "address", "add", "192.0.2.254/24", "dev", "br0"])
+    words = ["-proto", "tcp", "-host-ip", "127.0.0.1", "-host-port", str(SERVER_PORT)]
+    words += ["-container-ip", BY_HAND[1], "-container-port", str(SERVER_PORT)]
+    # it reports on descriptor 3
+    command = ["sh", "-c", 'exec 3>/dev/null; exec "$@"', "sh", "ip", "netns", "exec", switch, program, *words]
+    process = subprocess.Popen(command)
+    try:
+        time.sleep(1)
+        assert process.poll() is None, "docker-proxy has ended"
+        yield f"/run/netns/{switch}"
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _way_out(rounds):
+    """Measure the throughput to a host outside, which is a network namespace here."""
+    name = f"{left.PREFIX}out"
+    with Internet() as internet, tempfile.TemporaryDirectory(prefix="vmctl-networks-") as root:
+        images, before = os.path.realpath(paths.images_root()), os.environ["VMCTL_ROOT"]
+        os.environ["VMCTL_ROOT"] = root
+        try:
+            os.makedirs(paths.state_root(), mode=0o700)
+            os.symlink(images, paths.images_root())
+            words = [VMCTL, "run", "-d", "--name", name, "tiny", "--", "sleep", "100000"]
+            subprocess.run(internet.host.enter(*words), check=True, capture_output=True)
+            near = f"/proc/{inspect(name)['pid']}/ns/net"
+            rates = [_rate(near, f"/proc/{internet.far.pid}/ns/net", FAR) for _ in range(rounds)]
+            print(f"way out: {statistics.median(rates) / 1e9:.1f} Gbit/s")
+        finally:
+            subprocess.run([VMCTL, "rm", "-f", name], capture_output=True)
+            os.environ["VMCTL_ROOT"] = before
+
+
+def _rate(near, far, address, port=SERVER_PORT, send=None, receive=None):
+    """Return what `send` in one network namespace measures with `receive` in another: bits per second by default."""
+    send, receive = send or _send, receive or _receive
     ready, wait = os.pipe()[::-1], os.pipe()
-    receiver = _in_namespace(far, lambda: _receive(ready[0]))
+    receiver = _in_namespace(far, lambda: receive(ready[0]))
     os.close(ready[0])
     try:
         assert os.read(ready[1], 1)
-        sender = _in_namespace(near, lambda: _send(address, wait[1]))
+        sender = _in_namespace(near, lambda: send(address, port, wait[1]))
         os.close(wait[1])
         with os.fdopen(wait[0], encoding="ascii") as answer:
             rate = float(answer.read())
@@ -127,7 +199,7 @@ def _in_namespace(path, work):
 
 
 def _receive(ready):
-    with socket.create_server(("0.0.0.0", 5201)) as server:
+    with socket.create_server(("0.0.0.0", SERVER_PORT)) as server:
         os.write(ready, b"r")
         connection, _ = server.accept()
         buffer = bytearray(CHUNK)
@@ -136,8 +208,30 @@ def _receive(ready):
         connection.close()
 
 
-def _send(address, answer):
-    with socket.create_connection((address, 5201), timeout=60) as connection:
+def _answer(ready):
+    with socket.create_server(("0.0.0.0", SERVER_PORT)) as server:
+        os.write(ready, b"r")
+        connection, _ = server.accept()
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        while data := connection.recv(1):
+            connection.send(data)
+        connection.close()
+
+
+def _echoes(address, port, answer):
+    with socket.create_connection((address, port), timeout=60) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        times_s = []
+        for _ in range(ECHOES):
+            begin_s = time.monotonic()
+            connection.send(b"x")
+            assert connection.recv(1)
+            times_s.append(time.monotonic() - begin_s)
+        os.write(answer, f"{statistics.median(times_s)}".encode())
+
+
+def _send(address, port, answer):
+    with socket.create_connection((address, port), timeout=60) as connection:
         chunk, sent, begin_s = bytes(CHUNK), 0, time.monotonic()
         while (passed_s := time.monotonic() - begin_s) < SEND_S:
             sent += connection.send(chunk)
