@@ -11,6 +11,8 @@ import pytest
 from support.commands import VMCTL, free_port, wait_for
 
 from vmctl import backends
+from vmctl.copying.place import Target, receive
+from vmctl.copying.tar import TarError
 
 pytestmark = pytest.mark.timeout(900)
 MODES = sorted(backends.modes())
@@ -281,6 +283,23 @@ def test_a_tar_through_a_pipe(talker, caller):
         done = subprocess.run([*words, "cp", "-", f"{name}:/srv/u"], input=data, capture_output=True, **options)
         assert done.returncode == 125, done
         assert text.encode() in done.stderr
+
+
+@pytest.mark.parametrize("form", ["gnu", "posix"])
+def test_a_sparse_file_of_another_tar_is_refused(tmp_path, form):
+    """Its entry has a map of the holes in front of the data: as a file it would have the wrong content."""
+    source, target = tmp_path / "holes", tmp_path / "target"
+    source.touch()
+    os.truncate(source, 5_000_000)
+    source.open("r+b").write(b"begin")
+    target.mkdir()
+    tar = subprocess.run(
+        ["tar", f"--format={form}", "-Sc", "-C", str(tmp_path), "holes"], capture_output=True, check=True
+    )
+    read = io.BytesIO(tar.stdout).read
+    with pytest.raises(TarError, match="sparse"):
+        receive(read, Target(str(target), "", tar=True), lambda path: os.open(path, os.O_RDONLY | os.O_DIRECTORY))
+    assert os.listdir(target) == []
 
 
 def test_events(talker, caller):

@@ -11,12 +11,14 @@ from vmctl.errors import VmctlError
 from vmctl.named import NamedTuple
 
 FILE, HARD_LINK, SYMLINK, FOLDER = "0", "1", "2", "5"
+LABEL = "V"  # GNU's name of the volume: an entry without a file
 SPECIAL = {"3": "character device", "4": "block device", "6": "FIFO"}
 BLOCK = 512
 PART = 1 << 18
 END = bytes(2 * BLOCK)
 _EXTENDED_BYTES = 1 << 20  # of the names and records of one entry; a path of Linux has at most 4096
 _OCTAL_SIZE, _OCTAL_ID = 8**11, 8**7
+_SPARSE, _SPARSE_RECORDS = "S", "GNU.sparse."  # their content is a map and data, which would be taken for the file
 _GNU = {"L": "path", "K": "linkpath"}
 
 
@@ -112,6 +114,8 @@ class Reader:
                 elif kind in _GNU:
                     described[_GNU[kind]] = data.partition(b"\0")[0]
                 continue
+            if kind == _SPARSE or any(key.startswith(_SPARSE_RECORDS) for key in described):
+                raise TarError("the tar has a sparse file in a form of GNU tar", hint="make it without `tar --sparse`")
             entry = _entry(block, kind, size, described)
             described = {}
             self.size, self._left = entry.size, entry.size + -entry.size % BLOCK

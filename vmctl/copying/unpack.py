@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from vmctl.copying.pack import FOLDERS, Rules
-from vmctl.copying.tar import FILE, FOLDER, HARD_LINK, SPECIAL, SYMLINK, Entry, Reader, TarError
+from vmctl.copying.tar import FILE, FOLDER, HARD_LINK, LABEL, SPECIAL, SYMLINK, Entry, Reader, TarError
 from vmctl.errors import ConflictError
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -65,7 +65,7 @@ class Unpacker:
             self._own(parent, name, entry)
         elif entry.kind == HARD_LINK:
             self._hard_link(parent, name, entry)
-        elif not entry.kind.isupper():  # a vendor's extension
+        elif entry.kind != LABEL:
             self._leave_out(entry.name, f"is a {SPECIAL.get(entry.kind, 'file of unknown kind')}")
 
     def _parent(self, parts: list[bytes]) -> int:
