@@ -13,8 +13,10 @@ from images.store import staging, store
 from vmctl import backends, ids, needs, paths
 from vmctl.instances import instance, orphans
 from vmctl.linux import cgroups, delegation, mountinfo, processes
-from vmctl.net import switch
+from vmctl.net import catalog, switch
 from vmctl.spec.workload import Workload
+from vmctl.stacks import record
+from vmctl.volumes import store as volumes
 
 QUICK = [mode for mode in sorted(backends.modes()) if not backends.load(mode).features.own_kernel]
 
@@ -119,7 +121,14 @@ def test_unfinished_folders_stages_and_half_written_files(root):
     os.makedirs(os.path.join(paths.instances_root(), ".web.4194305", "upper"))
     os.makedirs(os.path.join(paths.run_root(), "0123abcd", "libvirt"))
     os.makedirs(paths.cache_root())
-    for folder in (paths.cache_root(), store.path(), store.path("blobs", "sha256")):
+    volumes.create("data")
+    os.makedirs(os.path.join(paths.volumes_root(), ".new.0123abcd.4194305", "data"))
+    os.makedirs(os.path.join(paths.volumes_root(), f".new.0123abcd.{os.getpid()}", "data"))  # is being made
+    records = [record.folder("shop"), catalog.folder()]
+    for folder in records:
+        os.makedirs(folder)
+    records += [paths.cache_root(), store.path(), store.path("blobs", "sha256"), volumes.folder("data")]
+    for folder in records:
         open(os.path.join(folder, "x.4194305.new"), "w").close()
         open(os.path.join(folder, f"y.{os.getpid()}.new"), "w").close()  # is being written
     os.makedirs(store.path("stages", "0123456789ab"))
@@ -129,7 +138,7 @@ def test_unfinished_folders_stages_and_half_written_files(root):
         os.rename(store.path("kept"), store.path("stages"))
         found = sorted(row["kind"] for row in fixed())
         assert os.path.exists(stage.folder)
-    assert found == ["half-written file"] * 3 + ["run folder", "stage", "unfinished folder"]
+    assert found == ["half-written file"] * 6 + ["run folder", "stage", "unfinished folder", "unfinished volume"]
     assert fixed() == []
 
 

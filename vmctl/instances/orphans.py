@@ -22,6 +22,7 @@ from vmctl.linux import cgroups, filetree, locks, mountinfo, processes, username
 from vmctl.named import NamedTuple
 from vmctl.needs import Orphan
 from vmctl.net import catalog, switch
+from vmctl.volumes import store as volumes
 
 _ID = re.compile(r"[0-9a-f]{8}")
 
@@ -220,21 +221,31 @@ def _leases() -> Found:
 
 
 def _unfinished() -> Found:
-    """Look for folders of instances that killed commands were making or removing, and for half-written files."""
+    """Look for instances and volumes that killed commands were making or removing, and for half-written files."""
     root = paths.instances_root()
+    of_volumes = volumes.unfinished()
     seen = [name for name in _listing(root) if name.startswith(".") and not _is_held(os.path.join(root, name))]
     files = [
         os.path.join(folder, name)
-        for folder in (paths.state_root(), paths.cache_root(), *(Home(name, "").directory for name in instance.names()))
+        for folder in _folders_of_records()
         for name in _listing(folder)
         if filetree.is_abandoned(name)
     ]
 
     def found(known: Known) -> list[Orphan]:
         folders = [Orphan("unfinished folder", name, instance.remove_unfinished) for name in seen]
+        folders += [Orphan("unfinished volume", path, volumes.remove_unfinished) for path in of_volumes]
         return folders + [Orphan("half-written file", path, partial(_unlink, path)) for path in files]
 
     return found
+
+
+def _folders_of_records() -> Iterator[str]:
+    yield from (paths.state_root(), paths.cache_root(), catalog.folder())
+    yield from (Home(name, "").directory for name in instance.names())
+    yield from map(volumes.folder, volumes.names())
+    stacks = os.path.join(paths.state_root(), "stacks")
+    yield from (os.path.join(stacks, name) for name in _listing(stacks))
 
 
 def _if_gone(owner: str, remove: Callable[[], object]) -> None:

@@ -67,16 +67,16 @@ def create(name: str, labels: Mapping[str, str] = {}) -> NamedVolume:
     made = NamedVolume(name, time.time(), labels)
     root = paths.volumes_root()
     os.makedirs(root, mode=0o700, exist_ok=True)
-    _remove_unfinished(root)
-    unfinished = _unfinished(name)
-    os.mkdir(unfinished, 0o700)
+    remove_unfinished()
+    part = _unfinished(name)
+    os.mkdir(part, 0o700)
     try:
-        os.mkdir(os.path.join(unfinished, "data"))
-        os.chmod(os.path.join(unfinished, "data"), 0o755)  # independent of the umask: any user inside may enter it
-        durable.write(os.path.join(unfinished, RECORD), _line(made))
-        os.rename(unfinished, folder(name))
+        os.mkdir(os.path.join(part, "data"))
+        os.chmod(os.path.join(part, "data"), 0o755)  # independent of the umask: any user inside may enter it
+        durable.write(os.path.join(part, RECORD), _line(made))
+        os.rename(part, folder(name))
     except OSError as error:
-        filetree.remove_tree(unfinished)
+        filetree.remove_tree(part)
         if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
             raise
         return find(name)  # another command was quicker
@@ -94,13 +94,23 @@ def _line(volume: NamedVolume) -> bytes:
     return json.dumps(records.versioned(values)).encode() + b"\n"
 
 
-def _remove_unfinished(root: str) -> None:
-    """Remove what killed commands were creating or removing."""
-    for name in os.listdir(root):
-        pid = name.rpartition(".")[2]
-        if name.startswith(".") and not (pid.isdigit() and os.path.exists(f"/proc/{pid}")):
-            with suppress(OSError):
-                filetree.remove_tree(os.path.join(root, name))
+def unfinished() -> list[str]:
+    """Return the paths of what killed commands were creating or removing."""
+    root = paths.volumes_root()
+    listed = os.listdir(root) if os.path.isdir(root) else []
+    return [os.path.join(root, name) for name in sorted(listed) if name.startswith(".") and not _is_at_work(name)]
+
+
+def _is_at_work(name: str) -> bool:
+    pid = name.rpartition(".")[2]
+    return pid.isdigit() and os.path.exists(f"/proc/{pid}")
+
+
+def remove_unfinished() -> None:
+    """Remove what killed commands were creating or removing; what cannot be removed is left."""
+    for path in unfinished():
+        with suppress(OSError):
+            filetree.remove_tree(path)
 
 
 def find(name: str) -> NamedVolume:
@@ -207,6 +217,6 @@ def _remove(name: str) -> None:
                 f"the volume {name} is used by {', '.join(found)}",
                 hint=f"`vmctl rm {found[0]}` removes the instance; instances that have ended use it too",
             )
-        unfinished = _unfinished(name)
-        os.rename(folder(name), unfinished)
-    filetree.remove_tree(unfinished)
+        part = _unfinished(name)
+        os.rename(folder(name), part)
+    filetree.remove_tree(part)

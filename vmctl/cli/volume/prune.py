@@ -22,10 +22,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Remove the volumes that no instance uses, also no stopped one, and print what was removed."""
+    from vmctl.volumes import store
+
     if not args.all:  # as in docker: without it only volumes without a name, and here these end with their instance
         raise SpecError(
             "every volume has a name, and is kept", hint="with --all those are removed that no instance uses"
         )
+    store.remove_unfinished()
     rows = [ls.row(volume) for volume in ls.chosen([*args.filter, ("dangling", "true")])]
     if rows and not args.force and not _agreed(rows):
         output.note("nothing was removed")
