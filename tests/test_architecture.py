@@ -27,7 +27,7 @@ BELOW = {
     "vmctl/logs": "",
     "vmctl/spec": "vmctl.errors vmctl.light vmctl.named vmctl.oldforms vmctl.records",
     "vmctl/instances": "vmctl.errors vmctl.ids vmctl.journal vmctl.leases vmctl.light vmctl.linux vmctl.named "
-    "vmctl.needs vmctl.net vmctl.paths vmctl.records vmctl.spec vmctl.trace",
+    "vmctl.needs vmctl.net vmctl.paths vmctl.records vmctl.spec vmctl.trace vmctl.volumes.store",
     "images/store": "vmctl.errors vmctl.leases vmctl.light vmctl.linux vmctl.named vmctl.paths vmctl.spec",
     "vmctl/volumes": "vmctl.errors vmctl.leases vmctl.light vmctl.linux vmctl.named vmctl.paths vmctl.records "
     "vmctl.spec vmctl.trace",

@@ -3,7 +3,6 @@
 import os
 import stat
 import subprocess
-import sys
 
 import pytest
 from support.commands import ok, refused, vmctl
@@ -165,56 +164,91 @@ def test_settings_of_the_kernel(box, userns):
         assert file.read() == before
 
 
+RELEASE_AGENT = """
+    mkdir -p /mnt/c
+    for kind in cpu memory pids devices rdma misc none,name=attack; do
+        mount -t cgroup -o $kind cgroup /mnt/c || continue
+        echo mounted $kind
+        [ -e /mnt/c/release_agent ] && echo /agent >/mnt/c/release_agent && echo wrote $kind
+        umount /mnt/c
+    done"""
+
+
+@pytest.mark.attack("mounts cgroups and sets a release_agent, which the kernel executes on the host", **IN_CONTAINER)
+@USERNS
+def test_release_agent(box, userns):
+    found = box(f"container: {{userns: {userns}, cap_add: [SYS_ADMIN], seccomp: unconfined}}")(RELEASE_AGENT)
+    if os.path.exists("/sys/fs/cgroup/pids"):  # version 1
+        assert "mounted pids" in found.out
+    assert "wrote" not in found.out
+
+
 @pytest.mark.attack(
     "with all capabilities in its namespaces: mounts cgroups and sets a release_agent, or core_pattern", **IN_CONTAINER
 )
 def test_release_agent_with_all_capabilities(box):
     shell = box("container: {cap_add: [ALL], seccomp: unconfined}")
-    found = shell("""
-        mkdir -p /mnt/c
-        for kind in cpu memory pids devices rdma misc none,name=attack; do
-            mount -t cgroup -o $kind cgroup /mnt/c || continue
-            echo /agent >/mnt/c/release_agent && echo wrote $kind
-            umount /mnt/c
-        done
+    found = shell(
+        RELEASE_AGENT
+        + """
         mount -t proc proc /mnt/c && echo '|/agent' >/mnt/c/sys/kernel/core_pattern && echo wrote core_pattern
         mount -o remount,rw /proc/sys; echo '|/agent' >/proc/sys/kernel/core_pattern && echo wrote core_pattern
         umount /proc/sys; echo '|/agent' >/proc/sys/kernel/core_pattern && echo wrote core_pattern
-        echo 'c' >/proc/sysrq-trigger && echo wrote sysrq""")
+        echo 'c' >/proc/sysrq-trigger && echo wrote sysrq"""
+    )
     assert "wrote" not in found.out
 
 
-PYTHON = [f"{path}:{path}:ro" for path in ("/usr/lib", "/lib", "/lib64", sys.base_prefix) if os.path.isdir(path)]
-SHOCKER = """
-import ctypes, os, struct
-libc = ctypes.CDLL(None, use_errno=True)
-class Handle(ctypes.Structure):
-    _fields_ = [("bytes", ctypes.c_uint), ("type", ctypes.c_int), ("handle", ctypes.c_ubyte * 128)]
-for place in ("/", "/etc/hosts", "/volume", "/tmp", "/dev/shm"):
-    try:
-        mount = os.open(place, os.O_RDONLY)
-    except OSError:
-        continue
-    for inode in (2, 1, 128, 256):
-        handle = Handle(8, 1)
-        handle.handle[0:4] = struct.pack("I", inode)
-        fd = libc.open_by_handle_at(mount, ctypes.byref(handle), os.O_RDONLY)
-        print("opened" if fd >= 0 else os.strerror(ctypes.get_errno()), place, inode)
-"""
+SHOCKER = r"""
+    #define _GNU_SOURCE
+    #include <errno.h>
+    #include <fcntl.h>
+    #include <stdio.h>
+    #include <string.h>
+    #include <unistd.h>
+    struct { struct file_handle head; unsigned char rest[128]; } handle = {{128}};
+    int main(int argc, char **argv) {
+        if (argc == 2) { /* PATH: prints its handle */
+            int mount;
+            if (name_to_handle_at(AT_FDCWD, argv[1], &handle.head, &mount, 0)) return 1;
+            for (int i = 0; i < 8 + handle.head.handle_bytes; i++) printf("%02x", ((unsigned char *)&handle)[i]);
+            return 0;
+        }
+        for (int i = 0; sscanf(argv[1] + 2 * i, "%2hhx", (unsigned char *)&handle + i) == 1; i++);
+        for (int n = 2; n < argc; n++) { /* HANDLE PLACE...: reads the file by a descriptor of its file system */
+            int fd = open_by_handle_at(open(argv[n], O_RDONLY), &handle.head, O_RDONLY);
+            char text[100] = "";
+            if (fd >= 0) read(fd, text, 99);
+            printf("%s: %s\n", argv[n], fd >= 0 ? text : strerror(errno));
+        }
+        return 0;
+    }"""
 
 
 @pytest.mark.attack(
     "opens files of the host by handles instead of paths (open_by_handle_at, `shocker`)", **IN_CONTAINER
 )
-@pytest.mark.parametrize("options", ["{}", "{cap_add: [DAC_READ_SEARCH], seccomp: unconfined}", "{userns: host}"])
-def test_files_by_handle(box, tmp_path, options):
+@pytest.mark.parametrize(
+    ("options", "opens"),
+    [
+        ("{}", False),
+        ("{cap_add: [DAC_READ_SEARCH], seccomp: unconfined}", False),
+        ("{userns: host}", False),
+        ("{userns: host, seccomp: unconfined}", False),
+        ("{userns: host, cap_add: [DAC_READ_SEARCH]}", True),  # so the attempt is one
+    ],
+)
+def test_files_by_handle(box, tmp_path, canary, options, opens):
     (tmp_path / "volume").mkdir()
-    (tmp_path / "volume/shocker.py").write_text(SHOCKER)
-    volumes = [f"{tmp_path}/volume:/volume", *PYTHON]
-    box(f"container: {options}\nvolumes: {volumes}")
-    found = vmctl("exec", "box", "--", os.path.realpath(sys.executable), "/volume/shocker.py")
-    assert "opened" not in found.out
-    assert found.out.count("Operation not permitted") >= 8, found
+    program = str(tmp_path / "volume/program")
+    subprocess.run(["gcc", "-static", "-w", "-x", "c", "-o", program, "-"], input=SHOCKER, text=True, check=True)
+    handle = subprocess.run([program, canary.path], capture_output=True, text=True, check=True).stdout
+    box(f"container: {options}\nvolumes: ['{tmp_path}/volume:/volume']")
+    found = vmctl("exec", "box", "--", "/volume/program", handle, "/volume", "/etc/hosts", "/", "/tmp")
+    assert (f"/volume: {canary.secret}" in found.out) is opens
+    if not opens:
+        canary.check(found.out)
+        assert found.out.count("Operation not permitted") == 4, found
 
 
 @pytest.mark.attack("becomes root of a new user namespace, to use more of the kernel", **IN_CONTAINER)
@@ -224,6 +258,11 @@ def test_new_user_namespace(box, userns):
     found = shell("unshare -U -r id; unshare -m true; nsenter -t 1 -m true; mount -t tmpfs x /tmp", user="1000")
     assert found.out == ""
     assert found.err.count("ermitted") + found.err.count("denied") >= 4
+
+
+def test_the_filter_is_what_refuses_user_namespaces(box):
+    """So the test above can fail: elsewhere the kernel itself, or a limit, may refuse them."""
+    assert "uid=0" in box("container: {seccomp: unconfined}")("unshare -U -r id", user="1000").out
 
 
 @pytest.mark.attack(

@@ -211,12 +211,10 @@ def _called(name: str, arguments: list[Any]) -> Any:
 
 
 def _operand(word: str, dot: Any, names: dict[str, Any], cell: Lookup) -> Any:
-    if word[0] == '"':
-        return json.loads(word)
     if word[0] == "`":
         return word[1:-1]
-    if word.lstrip("-").isdigit():
-        return int(word)
+    if word[0] == '"' or word.lstrip("-").isdigit():
+        return _literal(word)
     start, _, path = word.partition(".")
     if start and start not in names:
         raise SpecError(f"--format: there is no variable {start}", hint="{{json .}} shows all fields")
@@ -224,6 +222,15 @@ def _operand(word: str, dot: Any, names: dict[str, Any], cell: Lookup) -> Any:
     for name in filter(None, path.split(".")):
         value = _field(_raw(value), name, cell)
     return value
+
+
+def _literal(word: str) -> str | int:
+    try:
+        return str(json.loads(word, strict=False)) if word[0] == '"' else int(word)
+    except ValueError:  # an escape that there is not, more digits than int() takes
+        raise SpecError(
+            f"--format: {word[:40]} is not understood", hint='texts such as "\\t", numbers such as 5'
+        ) from None
 
 
 def _field(value: Any, name: str, cell: Lookup) -> Any:
