@@ -4,10 +4,10 @@ import json
 import os
 import signal
 import subprocess
-import time
 
 import pytest
 from support.commands import VMCTL, Terminal, ok, refused, vmctl, wait_for
+from support.host_state import PREFIX, host_state, left_behind
 from support.ordinary_user import OrdinaryUser
 
 from vmctl.instances import instance
@@ -148,18 +148,34 @@ def test_the_name_of_another_instance_is_not_taken(folder):
     assert rows()["shop-web"]["status"] == "running"
 
 
+def test_services_that_wait_for_nothing_start_at_the_same_time_as_a_chain(folder):
+    """So ten services take as long as their longest chain: its first one ends only when the other six run."""
+    chain = "".join(
+        f"  c{n}: {{<<: *it, command: touch /v/c{n}, depends_on: {{c{n - 1}: completed}}}}\n" for n in (2, 3, 4)
+    )
+    others = "".join(f"  o{n}: {{<<: *it, command: [sh, -c, touch /v/o{n}; sleep 3600]}}\n" for n in range(6))
+    first = "until [ $$(ls /v | grep -c o) = 6 ]; do sleep 0.05; done"
+    services = f"services:\n  c1: {{<<: *it, command: [sh, -c, '{first}']}}\n{chain}{others}"
+    path = write(folder, f"x-it: &it {{image: tiny, volumes: ['v:/v']}}\n{services}volumes: {{v: }}\n")
+    assert len(ok("up", path).split()) == 10
+    assert ok("exec", "shop-o0", "--", "ls", "/v").split() == ["c2", "c3", "c4", *(f"o{n}" for n in range(6))]
+    ok("down", "-v", path)
+
+
 @pytest.mark.alone
-@pytest.mark.parametrize("pause_s", [0.15, 0.4, 0.8])
-def test_down_removes_what_a_killed_up_has_left(folder, pause_s):
+@pytest.mark.parametrize("there", [0, 1, 3])
+def test_down_removes_what_a_killed_up_has_left(folder, there):
     services = "".join(f"  s{n}: {{image: tiny, command: sleep 3600, depends_on: [s{n - 1}]}}\n" for n in range(1, 6))
-    path = write(folder, f"services:\n  s0: {{image: tiny, command: sleep 3600}}\n{services}")
+    path = write(folder, f"name: {PREFIX}\nservices:\n  s0: {{image: tiny, command: sleep 3600}}\n{services}")
+    before = host_state()
     process = subprocess.Popen([VMCTL, "up", path], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    time.sleep(pause_s)
+    wait_for(lambda: record.names() and len(instance.names()) >= there)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    ok("down", "shop") if "shop" in record.names() else None
+    ok("down", PREFIX)
     assert instance.names() == []
     assert record.names() == []
+    assert left_behind(before) == {}
 
 
 def test_the_stack_of_a_folder_needs_no_name(folder):

@@ -12,6 +12,7 @@ from vmctl import leases, paths
 from vmctl.linux import cgroups, delegation
 from vmctl.net import switch
 from vmctl.run import run, which
+from vmctl.stacks import record
 
 PREFIX = f"leak{os.getpid()}"  # of the instances of this run: others may run tests at the same time
 
@@ -112,7 +113,7 @@ def files():
         found |= {os.path.join(folder, name) for name in (*folders, *names)}
     # permanent folders; that of the switch is its lock, which is removed with the next instance that had a link
     standing = {paths.run_root(), os.path.join(paths.run_root(), "layers"), paths.instances_root()}
-    standing |= {leases.folder(), switch.folder()}
+    standing |= {leases.folder(), switch.folder(), record.root()}
     return frozenset(found - kept - standing)
 
 
