@@ -42,7 +42,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Start the workload in each mode, print what differs and what is the same, and remove it."""
-    chosen = _modes(args.modes)
+    chosen = chosen_modes(args.modes)
     command = args.command[1:] if args.command[:1] == ["--"] else args.command
     if command == args.command and command and command[0].startswith("-") and not separated(command):
         raise SpecError(f"{command[0]} comes after {args.what}, so it would be the command", hint=EXAMPLE)
@@ -65,7 +65,8 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _modes(text: str) -> tuple[str, ...]:
+def chosen_modes(text: str) -> tuple[str, ...]:
+    """Return the modes in a flag --modes. Raises SpecError."""
     found = tuple(name.strip() for name in text.split(","))
     for name in found:
         backends.options(name)  # raises for a mode that does not exist

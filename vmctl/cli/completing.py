@@ -148,7 +148,8 @@ def _names(kind: str, path: Sequence[str]) -> list[str]:
         from images.kernels import inventory
 
         return [kept.kernel.name for kept in inventory.ls()]
-    return {"image": _images, "volume": _volumes, "network": _networks}.get(path[0], _instances)()
+    lists = {"image": _images, "volume": _volumes, "network": _networks, "lab": _labs}
+    return lists.get(path[0], _instances)()
 
 
 def _instances() -> list[str]:
@@ -167,6 +168,12 @@ def _volumes() -> list[str]:
     from vmctl.volumes import store
 
     return store.names()
+
+
+def _labs() -> list[str]:
+    from bench import labs
+
+    return [lab.name for lab in labs.labs()]
 
 
 def _networks() -> list[str]:

@@ -1,0 +1,30 @@
+"""Claims about containers and guests, each put to the test on this machine: one file per lab, found by its name.
+
+A file `labNN_NAME.py` has one object `LAB`. To add a lab, add its file.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from importlib import import_module
+
+from bench.labs.lab import Lab
+from vmctl.errors import NotFoundError
+
+_FILE = re.compile(r"lab([0-9]{2})_([a-z_]+)\.py", re.ASCII)
+
+
+def labs() -> list[Lab]:
+    """Return all labs, by number."""
+    names = sorted(filter(_FILE.fullmatch, os.listdir(os.path.dirname(__file__))))
+    found = [import_module(f"{__name__}.{name.removesuffix('.py')}").LAB for name in names]
+    return [lab for lab in found if isinstance(lab, Lab)]
+
+
+def find(text: str) -> Lab:
+    """Return the lab with a number or a name. Raises NotFoundError."""
+    for lab in labs():
+        if text in (str(lab.number), lab.name):
+            return lab
+    raise NotFoundError(f"there is no lab {text}", hint="`vmctl lab ls` lists them")

@@ -1,0 +1,22 @@
+"""vmctl lab: one file per action, imported when that action is used."""
+
+from __future__ import annotations
+
+import argparse
+
+from vmctl.cli.actions import Actions
+
+EXAMPLE = "vmctl lab run 1"
+# action -> text for `vmctl lab --help`, in this order; the file of an action has `arguments` and `run`, like a verb
+ACTIONS = {
+    "ls": "list the labs",
+    "show": "show a lab: its claim, its steps and the rule that decides",
+    "run": "put claims to the test on this machine",
+}
+_ACTIONS = Actions("lab", ACTIONS)
+arguments = _ACTIONS.arguments
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the action."""
+    return _ACTIONS.run(args)
