@@ -193,6 +193,8 @@ def _value(words: Sequence[str], dot: Any, names: dict[str, Any], cell: Lookup) 
     """Return the value of a pipeline: what is before a bar is the last argument of what is behind it."""
     last: list[Any] = []
     for part in _split(words, "|"):
+        if not part:
+            raise SpecError("--format: nothing is before a bar, or behind it", hint="{{.Name | upper}}")
         if part[0] in FUNCTIONS:
             arguments = [_operand(word, dot, names, cell) for word in part[1:]] + last
             last = [_called(part[0], arguments)]
@@ -270,6 +272,8 @@ def _text(value: Any) -> str:
 
 
 def _printf(form: str, *values: Any) -> str:
+    if re.search(r"%[^%a-z]*\d{4}", form):
+        raise ValueError("a width that no line has")
     return re.sub(r"%[vd]", "%s", form) % tuple(map(_text, values))
 
 
