@@ -141,16 +141,16 @@ def test_a_size_of_the_writable_layer_as_a_flag(guest_root):
     assert "20.0M" not in ok("run", "tiny", "--", "df", "-h", "/")
     size = ok("run", "--disk", "64M", "tiny", "--", "df", "-k", "/").splitlines()[-1].split()[1]
     assert 50 << 10 < int(size) <= 64 << 10
-    assert "resources.disk must be at least 4M" in refused("run", "--disk", "2M", "tiny", "--", "true")
+    assert "--disk must be at least 4M" in refused("run", "--disk", "2M", "tiny", "--", "true")
     assert "--disk: expected a size" in refused("run", "--disk", "x", "tiny", "--", "true")
 
 
 @pytest.mark.parametrize("mode", ["container", "host", "vm"])
 def test_a_size_that_no_writable_layer_can_have(guest_root, mode):
     for size, text in (
-        ("3M", "resources.disk must be at least 4M"),
-        ("1024T", "resources.disk: the file system of .* cannot have a file of 1024.0 TiB: File too large"),
-        ("4194304T", "resources.disk: the file system of "),
+        ("3M", "--disk must be at least 4M"),
+        ("1024T", "--disk: the file system of .* cannot have a file of 1024.0 TiB: File too large"),
+        ("4194304T", "--disk: the file system of "),
     ):
         said = refused("run", "--mode", mode, "--disk", size, "tiny", "--", "true")
         assert re.search(text, said), said
