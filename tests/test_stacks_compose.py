@@ -127,3 +127,52 @@ def test_who_reaches_whom(here):
     assert here.ok("exec", "wildnet-alone", "--", "ls", "/sys/class/net") == "lo\n"
     assert page(here, 18084) == (200, "edge\n")
     assert "192.0.2.7" in here.ok("exec", "wild-edge", "--", "grep", "outside.example.test", "/etc/hosts")
+
+
+@pytest.fixture
+def stand_ins(here):
+    """Images under the names that the files use."""
+    names = {"redis:alpine": "base", "postgres:9.4": "base", "postgres": "base", "nginx": "base"}
+    for name, stage in {**names, "mariadb:10.6.4-focal": "mariadb"}.items():
+        here.ok("image", "build", "-q", "--target", stage, "-t", name, "stand")
+    yield
+    here.vmctl("down", "--all")
+    for name in (*names, "mariadb:10.6.4-focal"):
+        here.ok("image", "rm", name)
+
+
+def asks(here, name, where):
+    """Return what an instance gets from another one, or why it gets nothing."""
+    return here.vmctl("exec", name, "--", "sh", "-c", f"timeout 5 wget -qO- http://{where}/ 2>&1").out
+
+
+def test_three_files_of_usual_shapes_with_images_that_stand_in(here, stand_ins):
+    result = here.vmctl("up", "voting.yaml")
+    assert result.code == 0, result
+    assert "version: it has no effect" in result.err
+    for port, name in ((5000, "ballot"), (5001, "tally")):
+        assert page(here, port) == (200, f"{name}\n")
+    for name in ("redis", "db"):
+        assert wait_for(lambda name=name: asks(here, "voting-worker", name) == "\n")
+    assert here.ok("exec", "voting-ballot", "--", "cat", "/app/secret.txt") == "not-a-real-secret\n"
+    assert here.ok("port", "redis", "6379").startswith("127.0.0.1:")
+    assert printed(here, "voting-tally", 1) == ["/bin/nodemon --debug server.js"]
+    here.ok("down", "-v", "voting")
+
+    here.ok("up", "proxy.yaml")
+    assert here.inspect("proxy-db")["health"] == "healthy"
+    for name in ("proxy-backend", "proxy-db"):
+        assert here.ok("exec", name, "--", "cat", "/run/secrets/db-password") == "not-a-real-secret\n"
+    assert here.ok("exec", "proxy-db", "--", "id", "-un") == "postgres\n"
+    assert here.vmctl("exec", "proxy-proxy", "--", "sh", "-c", "echo >>/etc/nginx/conf.d/default.conf").code != 0
+    assert page(here, 80) == (200, "proxy\n")
+    here.ok("down", "-v", "proxy")
+
+    here.ok("up", "frontend.yaml")
+    assert page(here, 80) == (200, "backend\n")
+    assert page(here, 3000) == (200, "frontend\n")
+    assert wait_for(lambda: asks(here, "frontend-backend", "db") == "db\n")
+    assert wait_for(lambda: asks(here, "frontend-frontend", "backend:8080") == "backend\n")
+    assert "bad address" in asks(here, "frontend-frontend", "db")
+    assert printed(here, "frontend-db", 1) == ["/bin/serve --default-authentication-plugin=mysql_native_password"]
+    here.ok("down", "-v", "frontend")
