@@ -129,3 +129,35 @@ def caller_gets(url):
     with suppress(OSError), urllib.request.urlopen(url, timeout=30) as answer:
         return answer.read()
     return b""
+
+
+def test_the_networks_of_an_instance_that_does_not_run_can_be_changed(caller):
+    names = ("first", "second")
+    for name in names:
+        caller.ok("network", "create", name)
+    try:
+        serve = ("sh", "-c", SERVE.format("changed"))
+        caller.ok("create", "--name", "moves", "--network", "first", "tiny", "--", *serve)
+        caller.ok("network", "connect", "--alias", "there", "second", "moves")
+        assert "in the network second already" in caller.refused("network", "connect", "second", "moves")
+        assert "there is no network third" in caller.refused("network", "connect", "third", "moves")
+        caller.ok("start", "moves")
+        caller.ok("run", "-d", "--name", "asks", "--network", "second", "tiny", "--", "sleep", "100000")
+        page = ("exec", "asks", "--", "timeout", "30", "wget", "-qO-", "http://there:8000/")
+        assert wait_for(lambda: caller.vmctl(*page).out, 300) == "changed\n"
+        both = caller.inspect("moves")["networks"]
+        for verb in ("connect", "disconnect"):
+            assert "`vmctl stop moves`" in caller.refused("network", verb, "first", "moves")
+        caller.ok("stop", "-t", "0", "moves")
+        caller.ok("network", "disconnect", "first", "moves")
+        assert "is not in the network first" in caller.refused("network", "disconnect", "first", "moves")
+        caller.ok("network", "rm", "first")
+        caller.ok("start", "moves")
+        assert caller.inspect("moves")["networks"] == {"second": both["second"]}
+        assert wait_for(lambda: caller.vmctl(*page).out, 300) == "changed\n"
+        shown = caller.ok("exec", "moves", "--", "ip", "-o", "-4", "addr")
+        assert f"eth0    inet {both['second']}/" in shown
+        assert "eth1" not in shown
+    finally:
+        caller.vmctl("rm", "-f", "moves", "asks")
+        caller.vmctl("network", "rm", *names)

@@ -76,7 +76,7 @@ _IN_NAMESPACES = frozenset(
     "down inspect diff commit prune df bench volume compare lab".split()
 )
 _IMAGES_IN_NAMESPACES = frozenset("build rm prune".split())
-_NETWORKS_IN_NAMESPACES = frozenset("rm prune".split())
+_NETWORKS_IN_NAMESPACES = frozenset("connect disconnect rm prune".split())
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _AGAIN_S = 0.005  # until a signal is tried again
