@@ -50,18 +50,6 @@ def parse(
     return found
 
 
-def raw(path: str, values: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables of a file in the form of `docker run --env-file`: each value as it is. Raises SpecError."""
-    found = {}
-    for line in textfile.decoded(textfile.read(path, _WHAT), path, _WHAT).splitlines():
-        name, equals, value = line.lstrip().partition("=")
-        if not name or name.startswith("#"):
-            continue
-        if equals or name in values:
-            found[name] = value if equals else values[name]
-    return found
-
-
 def _entry(text: str, at: int, values: Mapping[str, str], unset: Callable[[str], None]) -> tuple[str, str | None, int]:
     """Return name and value of the line at a position, and the position after it; None: the name has no value."""
     key = _KEY.match(text, at)

@@ -20,6 +20,9 @@ def network(parts: Parts) -> None:
         parts.draft.set("network", place.item.plain(), place)
     elif place.key == "network_mode":
         text = place.text()
+        kind, _, other = text.partition(":")
+        if kind in ("service", "container"):
+            raise place.error(f"{text[:60]!r} is not available: each instance has its own network", _reached(other))
         if text not in _ALONE:
             raise place.error(f"{text[:60]!r} is not available", "none, host or bridge; or `networks`")
         parts.draft.set("network", text, place)
@@ -29,6 +32,10 @@ def network(parts: Parts) -> None:
         if "container_name" in parts.found:
             options["aliases"] = [parts.place.key]
         parts.draft.set("network", options, place)
+
+
+def _reached(name: str) -> str:
+    return f"put both on one network, where {name[:40] or 'a service'} is reached by its name"
 
 
 def _joined(place: Place | None, parts: Parts) -> list[dict[str, object]]:
