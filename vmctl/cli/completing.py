@@ -142,12 +142,16 @@ def _names(kind: str, path: Sequence[str]) -> list[str]:
         return _images()
     if kind == "STACK":
         return _stacks()
+    if kind == "NETWORK":
+        return _networks()
     if kind != "NAME":
         return []
     if path[:2] == ["image", "kernel"]:
         from images.kernels import inventory
 
         return [kept.kernel.name for kept in inventory.ls()]
+    if path[0] == "network" and path[1:2] in (["connect"], ["disconnect"]):
+        return _instances()
     lists = {"image": _images, "volume": _volumes, "network": _networks, "lab": _labs}
     return lists.get(path[0], _instances)()
 
