@@ -275,6 +275,7 @@ def test_the_name_server_is_another_user_with_one_privilege_and_a_root_without_t
     assert int(status["CapBnd"], 16) == int(status["CapEff"], 16) == 1 << 10  # CAP_NET_BIND_SERVICE
     assert status["NoNewPrivs"] == "1"
     assert status["Groups"].strip() == ""
+    assert status["NSpid"].split() == [str(pid), "1"]  # it knows no process of the host by a number
     assert sorted(os.listdir(f"/proc/{pid}/root")) == sorted(
         {"usr", "dev", "known0", *(name for name in ("bin", "sbin", "lib", "lib64") if os.path.lexists(f"/{name}"))}
     )

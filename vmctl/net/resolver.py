@@ -165,7 +165,9 @@ def _spawn(folder: str, known: Sequence[str], command: list[str], log: int) -> i
     traced, trace.on = trace.on, False  # the root that it gets has no equal in a few commands
     try:
         switch.enter()
-        syscalls.unshare(syscalls.CLONE_NEWNS)  # with it the root and the umask become this thread's (unshare(2))
+        # with the first the root and the umask become this thread's (unshare(2)); with the second the child can signal
+        # and trace nobody, which counts if it has the user of vmctl
+        syscalls.unshare(syscalls.CLONE_NEWNS | syscalls.CLONE_NEWPID)
         _enter_root(folder, known)
         null = (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDWR, 0)
         actions = [null, (os.POSIX_SPAWN_DUP2, 0, 1), (os.POSIX_SPAWN_DUP2, log, 2)]

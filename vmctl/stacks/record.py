@@ -85,7 +85,11 @@ def load(name: str) -> Record:
     return Record(
         name,
         **found,
-        depends={key: tuple(map(str, part)) for key, part in depends.items()} if isinstance(depends, dict) else {},
+        depends=(
+            {key: tuple(map(str, part)) for key, part in depends.items() if isinstance(part, list)}
+            if isinstance(depends, dict)
+            else {}
+        ),
         inputs={key: str(part) for key, part in inputs.items()} if isinstance(inputs, dict) else {},
     )
 
