@@ -10,24 +10,14 @@ import os
 import stat
 import tarfile
 from collections.abc import Container, Iterator
-from decimal import Decimal
 from typing import BinaryIO
 
+from images.layer.headers import header
+from images.layer.lookup import Node
 from images.layer.readers import from_iterator
-from images.layer.tarball import XATTR
-from images.layer.tree import OPAQUE_MARKER, WHITEOUT_PREFIX, opaque_attribute
+from images.layer.tree import OPAQUE_MARKER, WHITEOUT_PREFIX, Attributes, opaque_attribute
 
 _PART = 1 << 20
-_TYPES = {
-    stat.S_IFREG: tarfile.REGTYPE,
-    stat.S_IFDIR: tarfile.DIRTYPE,
-    stat.S_IFLNK: tarfile.SYMTYPE,
-    stat.S_IFCHR: tarfile.CHRTYPE,
-    stat.S_IFBLK: tarfile.BLKTYPE,
-    stat.S_IFIFO: tarfile.FIFOTYPE,
-}
-# the marks of overlayfs, and the host's SELinux policy
-_LEFT_OUT = ("trusted.overlay.", "user.overlay.", "security.selinux")
 
 
 def open_folder(
@@ -46,18 +36,18 @@ def _tar(folder: str, overlay: bool, newest_ns: int | None, skip: Container[str]
         if stat.S_ISSOCK(status.st_mode):
             continue  # belongs to a running program, and tar has no entry type for it
         if overlay and stat.S_ISCHR(status.st_mode) and status.st_rdev == 0:
-            yield _header(_marker(os.path.dirname(name), WHITEOUT_PREFIX.decode() + os.path.basename(name)))
+            yield _marker(os.path.dirname(name), WHITEOUT_PREFIX.decode() + os.path.basename(name))
             continue
-        info = _info(path, name, status, newest_ns)
-        if info.isreg() and status.st_nlink > 1:
+        first = name
+        is_file = stat.S_ISREG(status.st_mode)
+        if is_file and status.st_nlink > 1:
             first = names.setdefault((status.st_dev, status.st_ino), name)
-            if first != name:
-                info.type, info.linkname, info.size = tarfile.LNKTYPE, first, 0
-        yield _header(info)
-        if info.isreg():
-            yield from _content(path, info.size)
-        if overlay and info.isdir() and _xattr(path, opaque) == b"y":
-            yield _header(_marker(name, OPAQUE_MARKER.decode()))
+        node = _node(path, status, newest_ns)
+        yield header(name, node, "" if first == name else first, is_time_first=True)
+        if is_file and first == name:
+            yield from _content(path, status.st_size)
+        if overlay and stat.S_ISDIR(status.st_mode) and node.attributes.xattrs.get(opaque) == b"y":
+            yield _marker(name, OPAQUE_MARKER.decode())
     yield bytes(2 * tarfile.BLOCKSIZE)
 
 
@@ -73,40 +63,18 @@ def _walk(folder: str, skip: Container[str]) -> Iterator[str]:
             waiting.extend(os.path.join(path, name) for name in sorted(os.listdir(path), key=os.fsencode, reverse=True))
 
 
-def _info(path: str, name: str, status: os.stat_result, newest_ns: int | None) -> tarfile.TarInfo:
-    """Return the header. Root keeps the owners; any other user owns every file anyway, so root becomes the owner."""
-    info = tarfile.TarInfo(name)
-    info.type = _TYPES[stat.S_IFMT(status.st_mode)]
-    info.mode = stat.S_IMODE(status.st_mode)
-    if os.geteuid() == 0:
-        info.uid, info.gid = status.st_uid, status.st_gid
+def _node(path: str, status: os.stat_result, newest_ns: int | None) -> Node:
+    """Return the file at a path. Root keeps the owners; any other user owns every file anyway, so root becomes it."""
     mtime_ns = status.st_mtime_ns if newest_ns is None else min(status.st_mtime_ns, newest_ns)
-    info.mtime = mtime_ns // 10**9
-    records: dict[str, str] = {}
-    if mtime_ns % 10**9:
-        records["mtime"] = format(Decimal(mtime_ns).scaleb(-9), "f")
-    if info.isreg():
-        info.size = status.st_size
-    elif info.issym():
-        info.linkname = os.readlink(path)
-    elif info.ischr() or info.isblk():
-        info.devmajor, info.devminor = os.major(status.st_rdev), os.minor(status.st_rdev)
-    for attribute in sorted(_listxattr(path)):
-        if not attribute.startswith(_LEFT_OUT):
-            value = _xattr(path, attribute) or b""
-            records[XATTR + attribute] = value.decode("utf-8", "surrogateescape")
-    info.pax_headers = records
-    return info
+    xattrs = {name: _xattr(path, name) or b"" for name in _listxattr(path)}
+    owners = (status.st_uid, status.st_gid) if os.geteuid() == 0 else (0, 0)
+    target = os.fsencode(os.readlink(path)) if stat.S_ISLNK(status.st_mode) else b""
+    attributes = Attributes(status.st_mode, *owners, mtime_ns, xattrs)
+    return Node(attributes, status.st_size, status.st_nlink, status.st_rdev, target)
 
 
-def _marker(folder: str, name: str) -> tarfile.TarInfo:
-    info = tarfile.TarInfo(os.path.join(folder, name))
-    info.mode = 0
-    return info
-
-
-def _header(info: tarfile.TarInfo) -> bytes:
-    return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+def _marker(folder: str, name: str) -> bytes:
+    return header(os.path.join(folder, name), Node(Attributes(stat.S_IFREG), 0, 1))
 
 
 def _content(path: str, size: int) -> Iterator[bytes]:

@@ -25,7 +25,8 @@ XATTR = "SCHILY.xattr."  # prefix of pax records, as GNU tar, Go and libarchive 
 _HOST_POLICY = "security.selinux"  # belongs to the host, not to the image
 _OVERLAY = ("trusted.overlay.", "user.overlay.")  # marks that would change what overlayfs shows
 _YEAR_10000_NS = 253_402_300_800 * 10**9
-_KINDS = {
+KINDS = {
+    tarfile.REGTYPE: stat.S_IFREG,
     tarfile.CHRTYPE: stat.S_IFCHR,
     tarfile.BLKTYPE: stat.S_IFBLK,
     tarfile.FIFOTYPE: stat.S_IFIFO,
@@ -94,7 +95,7 @@ def _store(info: tarfile.TarInfo, source: Recorder, tree: Tree, writer: Writer) 
         tree.add_folder(path, attributes_of(info, stat.S_IFDIR))
     elif info.isreg():
         tree.add_leaf(path, _regular(info, source, writer))
-    elif info.type in _KINDS:
+    elif info.type in KINDS:
         tree.add_leaf(path, _special(info, writer))
     elif info.type.isupper():  # a vendor's extension, such as GNU's volume label; POSIX treats other types as files
         return
@@ -119,7 +120,7 @@ def _regular(info: tarfile.TarInfo, source: Recorder, writer: Writer) -> Leaf:
 
 
 def _special(info: tarfile.TarInfo, writer: Writer) -> Leaf:
-    kind = _KINDS[info.type]
+    kind = KINDS[info.type]
     attributes, target = attributes_of(info, kind), _bytes(info.linkname)
     if kind == stat.S_IFLNK:
         attributes = attributes._replace(mode=stat.S_IFLNK | 0o777)  # a link's mode is always 0777: symlink(7)
