@@ -7,7 +7,7 @@ import jsonschema
 import pytest
 from support.commands import ok
 
-from images.recipes import choice, ignore, recipe
+from images.recipes import buildinput, ignore, recipe
 from images.recipes.steps import Cmd, Copy, Env, Expose, Inline, Packages, Run, Shell, User, Workdir
 from images.store import shipped
 from vmctl.errors import SpecError
@@ -196,17 +196,17 @@ def test_shipped_recipes_are_right(name):
 
 def test_what_to_build(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert choice.choose("python").plan.file == shipped.path("python")
+    assert buildinput.find("python").build_file.path == shipped.path("python")
     (tmp_path / "web").mkdir()
     (tmp_path / "web/Dockerfile").write_text("FROM tiny\n")
     (tmp_path / "web/other").write_text("FROM scratch\n")
     (tmp_path / "python").mkdir()
     shutil.copy(tmp_path / "web/Dockerfile", tmp_path / "python")
-    assert choice.choose("web")[1:] == ("web", "web")
-    assert choice.choose("web/other").plan.stages[0].base == "scratch"
-    assert choice.choose("web", "web/other").plan.file == "web/other"
-    assert choice.choose("./python").name == "python"
-    assert choice.choose(".", "web/other").context == "."
+    assert buildinput.find("web")[1:] == ("web", "web")
+    assert buildinput.find("web/other").build_file.stages[0].base == "scratch"
+    assert buildinput.find("web", "web/other").build_file.path == "web/other"
+    assert buildinput.find("./python").name == "python"
+    assert buildinput.find(".", "web/other").context == "."
     for given, message in (
         (("pyhton",), "there is no recipe, Dockerfile or folder pyhton"),
         ((".",), "has no Dockerfile or Containerfile"),
@@ -215,7 +215,7 @@ def test_what_to_build(tmp_path, monkeypatch):
         (("web", "", (("a", "b"),)), "is a Dockerfile"),
     ):
         with pytest.raises(SpecError, match=message):
-            choice.choose(*given)
+            buildinput.find(*given)
 
 
 @pytest.mark.parametrize(

@@ -170,19 +170,19 @@ def _is_empty(file: str, path: str, left_out: set[str]) -> bool:
 
 def _resolved(view: View, upper: str, path: str) -> str:
     """Return the path in the instance after following symbolic links, including those that the workload made."""
-    waiting, way = _pieces(path), list[str]()
+    waiting, reached = _pieces(path), list[str]()
     for _ in range(LINKS_MAX):
         while waiting:
             name = waiting.pop()
-            target = _link(view, upper, "/" + "/".join([*way, name]))
+            target = _link(view, upper, "/" + "/".join([*reached, name]))
             if target:
-                way = [] if target.startswith("/") else way
+                reached = [] if target.startswith("/") else reached
                 waiting += _pieces(target)
                 break
-            way = way[:-1] if name == ".." else [*way, name]
+            reached = reached[:-1] if name == ".." else [*reached, name]
         else:
             break
-    return "".join(f"/{name}" for name in way)
+    return "".join(f"/{name}" for name in reached)
 
 
 def _pieces(path: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Build an image from a plan, step by step.
+"""Build an image from a build file, step by step.
 
 The result of a step is stored as an image with a hidden name (`.build/...`). These images are the build cache, and the
 next step's container is started from them. The name is a hash of everything on which the step depends. A hidden image
@@ -19,7 +19,7 @@ from images.recipes.mounting import Mounting
 from images.recipes.options import PROXIES, Options, Reporter
 from images.recipes.stages import Bases, platform
 from images.recipes.state import State
-from images.recipes.steps import SCRATCH, Arg, Copy, Instruction, Label, Packages, Plan, Run, Workdir
+from images.recipes.steps import SCRATCH, Arg, BuildFile, Copy, Instruction, Label, Packages, Run, Workdir
 from images.recipes.variables import Variables
 from images.store import store
 from images.store.image import Image, Layer, architecture
@@ -33,47 +33,47 @@ _VERSION = 2  # version of the steps' implementation; part of every key
 _NANO = 10**9
 
 
-def build(plan: Plan, options: Options, reporter: Reporter, runner: runstep.Runner) -> Image:
+def build(build_file: BuildFile, options: Options, reporter: Reporter, runner: runstep.Runner) -> Image:
     """Build an image, store it under its name and return it. After a failure, only completed steps remain, as cache.
 
     Raises SpecError, and the errors of the steps, the runner and the store.
     """
-    for warning in plan.warnings:
+    for warning in build_file.warnings:
         reporter.warn(warning)
     runner.remove_abandoned()
     with staging() as folder:
-        return _Build(folder, plan, options, reporter, runner).image()
+        return _Build(folder, build_file, options, reporter, runner).image()
 
 
 class _Build:
     """One build."""
 
     def __init__(
-        self, folder: Folder, plan: Plan, options: Options, reporter: Reporter, runner: runstep.Runner
+        self, folder: Folder, build_file: BuildFile, options: Options, reporter: Reporter, runner: runstep.Runner
     ) -> None:
-        self._folder, self._plan, self._options, self._reporter = folder, plan, options, reporter
+        self._folder, self._build_file, self._options, self._reporter = folder, build_file, options, reporter
         self._runner = runner
-        self._variables = Variables(plan.escape, quotes=plan.quotes)
-        self._bases = Bases(plan, options.arguments, self._variables)
+        self._variables = Variables(build_file.escape, quotes=build_file.quotes)
+        self._bases = Bases(build_file, options.arguments, self._variables)
         self._states: dict[int, State] = {}
-        self._declared = set(plan.arguments)
+        self._declared = set(build_file.arguments)
         self._number = self._total = 0
 
     def image(self) -> Image:
         target = self._bases.target(self._options.target)
         needed = self._bases.needed(target)
-        self._total = sum(1 + len(self._plan.stages[index].steps) for index in needed)
+        self._total = sum(1 + len(self._build_file.stages[index].steps) for index in needed)
         for index in needed:
             self._states[index] = self._stage(index)
         for name in sorted(set(self._options.arguments) - self._declared - PROXIES):
-            self._reporter.warn(f"--build-arg {name}: {self._plan.file} has no ARG {name}")
+            self._reporter.warn(f"--build-arg {name}: {self._build_file.path} has no ARG {name}")
         state = self._states[target]
         if self._options.labels:
             state.apply(Label(tuple(self._options.labels.items())))
         return store.add(self._folder, self._options.name, state.layers, state.document())
 
     def _stage(self, index: int) -> State:
-        stage = self._plan.stages[index]
+        stage = self._build_file.stages[index]
         self._begin(stage.text)
         try:
             state = self._base(index)
@@ -255,7 +255,7 @@ class _Build:
             if not (folder := self._options.context):
                 return Nothing()
             view = stack.enter_context(views.without_links(folder))
-            return Context(folder, ignore.read(folder, self._plan.file), view)
+            return Context(folder, ignore.read(folder, self._build_file.path), view)
         before = self._bases.stage(origin, index)
         if before is not None:
             other = self._states[before]

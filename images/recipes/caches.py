@@ -25,14 +25,14 @@ _SHARED = {"shared": fcntl.LOCK_SH, "locked": fcntl.LOCK_EX, "private": fcntl.LO
 @contextmanager
 def lent(mount: RunMount) -> Iterator[str]:
     """Lend the folder of a cache, by its id; `locked` waits for other steps, `private` takes one that is free."""
-    fd, folder = _held(mount)
+    fd, folder = _locked(mount)
     try:
         yield _data(folder, mount)
     finally:
         os.close(fd)
 
 
-def _held(mount: RunMount) -> tuple[int, str]:
+def _locked(mount: RunMount) -> tuple[int, str]:
     for number in count():
         name = hashlib.sha256(f"{mount.id}\0{number}".encode("utf-8", "surrogateescape")).hexdigest()[:32]
         folder = os.path.join(store.path("caches"), name)

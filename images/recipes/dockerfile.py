@@ -1,4 +1,4 @@
-"""A Dockerfile as a plan: its instructions parsed, its mistakes reported with FILE:LINE.
+"""A Dockerfile as a build file: its instructions parsed, its mistakes reported with FILE:LINE.
 
 See docs.docker.com/reference/dockerfile.
 """
@@ -11,7 +11,7 @@ from difflib import get_close_matches
 
 from images.recipes import instructions, lines
 from images.recipes.lines import Line
-from images.recipes.steps import Action, Arg, Instruction, Plan, Stage, Stored
+from images.recipes.steps import Action, Arg, BuildFile, Instruction, Stage, Stored
 from images.store import platforms
 from vmctl.errors import SpecError
 
@@ -19,13 +19,13 @@ NAMES = ("Dockerfile", "Containerfile")
 _STAGE_NAME = r"[a-z][a-z0-9_.-]*"
 
 
-def load(path: str) -> Plan:
-    """Return the plan of a Dockerfile. Raises SpecError."""
+def load(path: str) -> BuildFile:
+    """Return the build file of a Dockerfile. Raises SpecError."""
     source = lines.read(path)
     reader = _Reader(path, source.escape)
     for line in source.lines:
         reader.take(line)
-    return reader.plan()
+    return reader.build_file()
 
 
 def triggered(texts: list[str], where: str) -> list[Instruction]:
@@ -65,10 +65,10 @@ class _Reader:
         self._stages: list[Stage] = []
         self._warnings: list[str] = []
 
-    def plan(self) -> Plan:
+    def build_file(self) -> BuildFile:
         if not self._stages:
             raise SpecError(f"{self._path}: no FROM: the base image is missing", hint="FROM tiny, or FROM scratch")
-        return Plan("", self._path, tuple(self._stages), self._arguments, tuple(self._warnings), self._escape)
+        return BuildFile("", self._path, tuple(self._stages), self._arguments, tuple(self._warnings), self._escape)
 
     def take(self, line: Line) -> None:
         where = f"{self._path}:{line.number}"

@@ -244,29 +244,29 @@ def resolve(files: Files, path: str) -> str | None:
     Raises SpecError if it leads out of the tree.
     """
     waiting = pieces(path)
-    way: list[str] = []
+    reached: list[str] = []
     followed = 0
     while waiting:
         name = waiting.pop()
         if name == "..":
-            if not way and files.has_outside:
+            if not reached and files.has_outside:
                 raise SpecError(f"{path} leads out of {files.what}", hint="copy the file into it")
-            way = way[:-1]
+            reached = reached[:-1]
             continue
-        node = files.node("/".join([*way, name]))
+        node = files.node("/".join([*reached, name]))
         if node is None:
             return None
         if not node.target:
-            way.append(name)
+            reached.append(name)
             continue
         followed += 1
         if followed > LINKS_MAX:
             return None
         target = os.fsdecode(node.target)
         if target.startswith("/"):
-            way, target = [], files.inside(target)
+            reached, target = [], files.inside(target)
         waiting += pieces(target)
-    return "/".join(way)
+    return "/".join(reached)
 
 
 def pieces(path: str) -> list[str]:

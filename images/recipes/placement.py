@@ -71,26 +71,26 @@ class Placement:
     def folder(self, path: str) -> str:
         """Make a folder unless it exists, with those above it, and return its path. Raises SpecError."""
         self._describe("", self.node("") or Node(_FOLDER, 0, 1))
-        way, waiting, followed = "", files.pieces(path), 0
+        reached, waiting, followed = "", files.pieces(path), 0
         while waiting:
             name = waiting.pop()
-            inner = posixpath.join(way, name)
+            inner = posixpath.join(reached, name)
             node = self.node(inner)
             if name == "..":
-                way = posixpath.dirname(way)
+                reached = posixpath.dirname(reached)
             elif node is None:
-                way = inner
-                self._entries[way] = Entry(way, Node(self._new_folder(), 0, 1))
+                reached = inner
+                self._entries[reached] = Entry(reached, Node(self._new_folder(), 0, 1))
             elif node.target and followed < LINKS_MAX:
                 followed += 1
-                way = "" if node.target.startswith(b"/") else way
+                reached = "" if node.target.startswith(b"/") else reached
                 waiting += files.pieces(os.fsdecode(node.target))
             elif not stat.S_ISDIR(node.attributes.mode):
                 raise SpecError(f"/{inner} is a file in the image and cannot contain others")
             else:
-                way = inner
-                self._describe(way, node)
-        return way
+                reached = inner
+                self._describe(reached, node)
+        return reached
 
     def _describe(self, path: str, node: Node) -> None:
         if path not in self._entries:

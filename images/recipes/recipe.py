@@ -1,4 +1,4 @@
-"""A recipe: an image described in YAML, as a plan. Every key is checked, as in a workload file."""
+"""A recipe: an image described in YAML, as a build file. Every key is checked, as in a workload file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import msgspec
 from msgspec import UNSET, UnsetType, field
 
 from images.recipes import recipekeys, runmounts, steps
-from images.recipes.steps import Instruction, Plan, Stage
+from images.recipes.steps import BuildFile, Instruction, Stage
 from images.store import reference
 from vmctl.errors import SpecError
 from vmctl.spec import schemadocs, specerrors, yamlfile
@@ -119,14 +119,14 @@ _HINTS = {
 }
 
 
-def load(path: str, changes: tuple[tuple[str, str], ...] = ()) -> Plan:
-    """Return the plan of a recipe; `changes` are keys (`from.packages.suite`) and YAML. Raises SpecError."""
+def load(path: str, changes: tuple[tuple[str, str], ...] = ()) -> BuildFile:
+    """Return the build file of a recipe; `changes` are keys (`from.packages.suite`) and YAML. Raises SpecError."""
     document = yamlfile.read_mapping(path, "recipe", "from: tiny")
     document = {"name": os.path.basename(path).rpartition(".")[0] or os.path.basename(path), **document}
     try:
         for key, text in changes:
             _change(document, key, yamlfile.value(text))
-        return _plan(_convert(document), path)
+        return _build_file(_convert(document), path)
     except SpecError as error:
         raise SpecError(f"{path}: {error}", hint=error.hint) from None
 
@@ -191,7 +191,7 @@ def _given(step: Step) -> list[str]:
     return [info.encode_name for info in msgspec.structs.fields(Step) if getattr(step, info.name) is not UNSET]
 
 
-def _plan(recipe: Recipe, path: str) -> Plan:
+def _build_file(recipe: Recipe, path: str) -> BuildFile:
     base: str | steps.Packages
     if isinstance(recipe.base, From):
         keys = recipe.base.packages
@@ -209,7 +209,7 @@ def _plan(recipe: Recipe, path: str) -> Plan:
     else:
         base, text = recipe.base, f"from {recipe.base}"
     found = [*_environment(recipe, path), *_steps(recipe, path), *_settings(recipe, path)]
-    return Plan(recipe.name, path, (Stage("", base, tuple(found), f"{path}: from", text),), quotes=False)
+    return BuildFile(recipe.name, path, (Stage("", base, tuple(found), f"{path}: from", text),), quotes=False)
 
 
 def _steps(recipe: Recipe, path: str) -> list[Instruction]:

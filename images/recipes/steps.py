@@ -169,11 +169,11 @@ class Stage(NamedTuple):
     text: str  # of the base, for people
 
 
-class Plan(NamedTuple):
+class BuildFile(NamedTuple):
     """A build file, read."""
 
     name: str  # of the image, if the file gives one
-    file: str
+    path: str
     stages: tuple[Stage, ...]
     arguments: Mapping[str, str | None] = {}  # declared before the first stage: name -> default
     warnings: tuple[str, ...] = ()

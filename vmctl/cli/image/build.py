@@ -64,17 +64,17 @@ def run(args: argparse.Namespace) -> int:
 
 def build_image(args: argparse.Namespace) -> Image:
     """Build an image and return it."""
-    from images.recipes import builder, choice
+    from images.recipes import builder, buildinput
     from images.recipes.options import Options
     from images.store import reference
     from vmctl.steprunner import StepRunner
 
-    chosen = choice.choose(args.what, args.file, [_pair(text, "--set") for text in args.set])
-    if not (name := args.tag or chosen.name):
+    found = buildinput.find(args.what, args.file, [_pair(text, "--set") for text in args.set])
+    if not (name := args.tag or found.name):
         raise SpecError("a Dockerfile on standard input gives the image no name", hint="--tag NAME")
     options = Options(
         name=reference.of_new_image(name),
-        context=chosen.context,
+        context=found.context,
         arguments=dict(map(_argument, args.build_arg)),
         target=args.target,
         cache=not args.no_cache,
@@ -85,7 +85,7 @@ def build_image(args: argparse.Namespace) -> Image:
     )
     report = _Report(quiet=args.quiet)
     try:
-        return builder.build(chosen.plan, options, report, StepRunner())
+        return builder.build(found.build_file, options, report, StepRunner())
     finally:
         report.end()
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from images.recipes import dockerfile, recipe
 from images.recipes.lines import STDIN
-from images.recipes.steps import Plan
+from images.recipes.steps import BuildFile
 from images.store import shipped
 from vmctl.errors import SpecError
 
@@ -16,15 +16,15 @@ _RECIPES = (".yaml", ".yml")
 TINY = "tiny"  # made by images/recipes/tiny.py
 
 
-class Choice(NamedTuple):
+class Input(NamedTuple):
     """What to build."""
 
-    plan: Plan
+    build_file: BuildFile
     context: str  # the folder that COPY reads; empty: none
     name: str  # of the image, unless --tag gives another one; can be empty
 
 
-def choose(what: str, file: str = "", changes: Sequence[tuple[str, str]] = ()) -> Choice:
+def find(what: str, file: str = "", changes: Sequence[tuple[str, str]] = ()) -> Input:
     """Return what to build. `file` is a build file for the folder `what`; `-` is standard input. Raises SpecError."""
     if what == STDIN:
         return _from_stdin(file)
@@ -42,17 +42,17 @@ def choose(what: str, file: str = "", changes: Sequence[tuple[str, str]] = ()) -
     if not os.path.isdir(context):
         raise SpecError(f"the context {context} is not a folder")
     if path.endswith(_RECIPES):
-        plan = recipe.load(path, tuple(changes))
-        return Choice(plan, context, plan.name)
+        build_file = recipe.load(path, tuple(changes))
+        return Input(build_file, context, build_file.name)
     if changes:
         raise SpecError(f"--set changes keys of a recipe, and {path} is a Dockerfile", hint="use --build-arg")
-    return Choice(dockerfile.load(path), context, _name(context))
+    return Input(dockerfile.load(path), context, _name(context))
 
 
-def _from_stdin(file: str) -> Choice:
+def _from_stdin(file: str) -> Input:
     if file not in ("", STDIN):
         raise SpecError("a context on standard input is not supported", hint="unpack it, and name the folder")
-    return Choice(dockerfile.load(STDIN), "", "")
+    return Input(dockerfile.load(STDIN), "", "")
 
 
 def _in_folder(folder: str) -> str:
