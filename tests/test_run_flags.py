@@ -184,7 +184,7 @@ def test_the_same_place_twice(own_root):
     ("mode", "flag", "message"),
     [
         ("host", "--tmpfs=/a", "tmpfs: mode host has no namespaces"),
-        ("host", "--shm-size=1m", "shm_size: mode host has no namespaces"),
+        ("host", "--shm-size=1m", "--shm-size: mode host has no namespaces"),
         ("host", "--hostname=x", "hostname: mode host has no namespaces"),
         ("vm", "--ulimit=core=0", "vm mode cannot set ulimits yet"),
     ],
