@@ -239,7 +239,12 @@ def _start() -> None:
     pid = in_thread(spawn)
     with suppress(FileNotFoundError):
         os.unlink(_record())
-    os.symlink(f"{pid} {processes.start_time(pid)} {processes.boot_id()}", _record())
+    try:
+        os.symlink(f"{pid} {processes.start_time(pid)} {processes.boot_id()}", _record())
+    except OSError:  # a full disk: nobody would know of it, and it looks for the file of the lobby only now and then
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise
 
 
 def _arguments() -> list[str]:
