@@ -341,6 +341,7 @@ def test_created_stopped_renamed(talker, caller):
     caller.ok("stop", "-t", "5", name)
     assert talker.inspect()["status"] == "exited"
     assert caller.ok("rename", name, new) == f"{new}\n"
+    assert f"{new} is not running\n" in caller.vmctl("stats", "--no-stream", new).err
     assert "there is no instance" in caller.refused("inspect", name)
     caller.ok("cp", f"{new}:/kept", f"{caller.folder}/kept-{new}")
     with open(f"{caller.folder}/kept-{new}", encoding="utf-8") as file:

@@ -58,6 +58,8 @@ def chosen(names: list[str]) -> Iterator[Seen]:
     for name in names or instance.names():
         seen = survey.look(name)
         if seen is not None:
+            if names and seen.status in survey.ENDED:
+                output.note(f"{name} is not running")
             yield seen
         elif names:
             raise absent(name)
