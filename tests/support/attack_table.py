@@ -59,7 +59,8 @@ def pytest_configure(config):
         config.pluginmanager.register(_Table(config), "attack-table")
 
 
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
+    config.hook.pytest_deselected(items=[item for item in items if not _is_chosen(item)])
     items[:] = filter(_is_chosen, items)
 
 
