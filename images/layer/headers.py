@@ -10,6 +10,7 @@ from decimal import Decimal
 from images.layer.lookup import Node
 from images.layer.tarball import KINDS, XATTR
 from images.layer.tree import Attributes
+from vmctl.errors import VmctlError
 
 _TYPES = {kind: letter for letter, kind in KINDS.items()}
 # the marks of overlayfs, and the host's SELinux policy
@@ -19,7 +20,8 @@ _LEFT_OUT = ("trusted.overlay.", "user.overlay.", "security.selinux")
 def header(name: str, node: Node, hard_link: str = "", *, is_time_first: bool = False) -> bytes:
     """Return the headers of a file; `hard_link` is the name of the entry whose other name it is.
 
-    The order of the records is a part of the digest: `is_time_first` puts the time in front of the attributes.
+    The order of the records is a part of the digest: `is_time_first` puts the time in front of the attributes. Raises
+    VmctlError for an extended attribute whose name is not UTF-8, which no pax record can have (pax(1)).
     """
     attributes = node.attributes
     info = tarfile.TarInfo(name)
@@ -37,7 +39,10 @@ def header(name: str, node: Node, hard_link: str = "", *, is_time_first: bool = 
         info.devmajor, info.devminor = os.major(node.device), os.minor(node.device)
     time, others = _time(attributes), _others(attributes)
     info.pax_headers = {**time, **others} if is_time_first else {**others, **time}
-    return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+    try:
+        return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        raise VmctlError(f"{name}: the name of an extended attribute is not UTF-8: {error.object!a}") from None
 
 
 def _time(attributes: Attributes) -> dict[str, str]:
