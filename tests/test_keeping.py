@@ -72,9 +72,8 @@ def test_a_policy_that_ends(root, mode, policy, code, wanted):
 )
 def test_a_loop_ends_at_once(root, mode, policy, end):
     run(mode, "--restart", policy, script="echo run; exit 0")
-    wait_for(lambda: runs("web") > 1 and row("web")["status"] == "restarting")
-    assert "restarting (0, restarts" in ok("ps")
-    assert refused("rm", "web").startswith("vmctl: web is restarting")
+    wait_for(lambda: runs("web") > 1 and "restarting (0, restarts" in ok("ps"))  # it also runs for moments
+    wait_for(lambda: refused("rm", "web").startswith("vmctl: web is restarting"))
     inst = instance.load("web")
     ok(*end.split(), "web")
     wait_for(lambda: nothing_waits(inst))
@@ -83,7 +82,8 @@ def test_a_loop_ends_at_once(root, mode, policy, end):
         return
     before = runs("web")
     time.sleep(restart.FIRST_S * 2**3)  # longer than the pause in which it was ended
-    assert (runs("web"), row("web")["status"], row("web")["exit_code"]) == (before, "exited", 0)
+    assert (runs("web"), row("web")["status"]) == (before, "exited")
+    assert row("web")["exit_code"] in (0, 128 + signal.SIGTERM)  # the end may have come in the middle of a run
     ok("start", "--at-boot", "web")
     assert (row("web")["status"] == "exited") == (policy == "unless-stopped")
 

@@ -88,7 +88,9 @@ def _status(row: dict[str, Any]) -> str:
     if row["exit_source"] == "oom" and row["status"] != "restarting":
         return "oom"
     details = []
-    if row["status"] in ("exited", "restarting"):
+    if row["exit_code"] is not None and row["status"] == "restarting":  # it is None while the next run is prepared
+        details.append(str(row["exit_code"]))
+    elif row["status"] == "exited":
         details.append("unknown" if row["exit_code"] is None else str(row["exit_code"]))
     details += filter(None, [row["health"]])
     details += [f"{text} {row[key]}" for key, text in (("restarts", "restarts"), ("oom_kills", "oom")) if row[key]]
