@@ -161,7 +161,7 @@ def test_verbs_are_those_of_a_guest_with_an_agent(layers, tmp_path):
     assert "is paused" in vmctl("exec", "layers", "--", "true").err
     ok("unpause", "layers")
     ok("update", "--memory", "400M", "--pids", "60", "layers")
-    assert "would leave nothing free" in vmctl("update", "--memory", "64M", "layers").err
+    assert "would leave nothing free" in vmctl("update", "--memory", "96M", "layers").err
     script = (
         "awk '/MemTotal/ { print $2 }' /proc/meminfo; cat /sys/fs/cgroup/system.slice/vmctl-workload.service/pids.max"
     )
