@@ -5,6 +5,7 @@ This file only implements the contract: each method calls a module of this folde
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from vmctl.backend import (
@@ -96,6 +97,10 @@ class VmBackend(
         from vmm import preparation
         from vmm.start import GuestStart
 
+        if os.path.exists(files.disk(inst)):
+            from vmm import idle
+
+            idle.end_left(inst)
         attached, owned = attachment is not None, attachment is not None and attachment.tty
         made = preparation.prepare(inst, self.choices, owned=owned, attached=attached)
         return GuestStart(inst, *made, attachment)

@@ -13,7 +13,8 @@ from images.store import store
 from images.store.image import Image
 from vmctl import ends, engine
 from vmctl.backend import Attachment, Start
-from vmctl.errors import StateError, UnavailableError
+from vmctl.errors import StateError, UnavailableError, VmctlError
+from vmctl.instances import instance
 from vmctl.instances.instance import Instance
 from vmctl.linux import processes
 from vmctl.spec.workload import VmOptions, Workload
@@ -58,6 +59,7 @@ def reached(inst: Instance) -> Iterator[Instance]:
         _refuse_disk(inst, image)
         if not os.path.exists(files.disk(inst)):  # it never ran
             disk.make(files.disk(inst), inst.work.resources.disk_bytes or disk.DEFAULT_SIZE_BYTES)
+        end_left(inst)
         backend = _Idle(files.disk(inst), inst.name, **inst.state.options)
         work = Workload(
             name=f"files-{os.urandom(4).hex()}",
@@ -71,6 +73,18 @@ def reached(inst: Instance) -> Iterator[Instance]:
             with suppress(OSError):  # it has ended already
                 control.request(start.inst, "poweroff")  # which writes what is in its memory to the disk
             ends.ends(start.inst, backend, STOP_S)
+
+
+def end_left(inst: Instance) -> None:
+    """Remove guests that a killed `cp` has left on the disk of this instance, whose lock the caller has."""
+    path = files.disk(inst)
+    if not os.path.exists(path) or os.stat(path).st_nlink == 1:
+        return
+    for name in instance.names():
+        with suppress(OSError, VmctlError):
+            other = instance.load(name)
+            if OF in other.state.own and os.path.samefile(files.disk(other), path):
+                engine.rm(name, force=True)
 
 
 def _refuse_disk(inst: Instance, image: Image) -> None:
