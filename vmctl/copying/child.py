@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from vmctl import errors
 from vmctl.copying.tar import PART, TarError
 from vmctl.errors import VmctlError
+from vmctl.linux import syscalls
 
 _DRAINED_PARTS = 64
 _REPORT_BYTES = 1 << 15  # less than a pipe holds (pipe(7)): the child ends without a reader
@@ -25,8 +26,12 @@ def in_child(act: Callable[[int], list[str]], *, reads: bool) -> Iterator[tuple[
     first, second = os.pipe()
     ours, theirs = (second, first) if reads else (first, second)
     report, write_report = os.pipe()
+    parent = os.getpid()
     pid = os.fork()
     if pid == 0:
+        syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)  # it has inherited locks of the parent
+        if os.getppid() != parent:
+            os._exit(1)
         for fd in (ours, report):
             os.close(fd)
         _act(act, theirs, write_report)
