@@ -107,7 +107,7 @@ def test_up_waits_for_cloud_init(layers):
     marks = layers.timeline.marks_ns
     assert marks["T1"] < marks["T4"] < marks["TS"] <= marks["T6"]
     words = [line.split(" ")[0] for line in watch.marks(layers)]
-    assert words[:4] == ["init", "mounts", "system", "cloud-init"]
+    assert words[:5] == ["init", "mounts", "secrets", "system", "cloud-init"]
     assert inspect("layers")["boot"] == "system"
 
 
@@ -146,29 +146,6 @@ def test_secrets_are_in_memory_only(layers):
     assert found.stdout == b""
 
 
-def test_verbs_are_those_of_a_guest_with_an_agent(layers, tmp_path):
-    (tmp_path / "in").mkdir()
-    (tmp_path / "in/file").write_text("there\n")
-    ok("cp", f"{tmp_path}/in", "layers:/opt/")
-    ok("cp", "layers:/opt/in", f"{tmp_path}/back")
-    assert (tmp_path / "back/file").read_text() == "there\n"
-    script = "cat; cat /opt/in/file >/tmp/made; sleep 1000"
-    ok("exec", "-d", "layers", "--", "sh", "-c", script, stdin="typed")
-    assert wait_for(lambda: vmctl("exec", "layers", "--", "cat", "/tmp/made").out) == "there\n"
-    assert "sleep 1000" in ok("top", "layers")
-    assert vmctl("exec", "-d", "layers", "--", "no-such").code == 127
-    ok("pause", "layers")
-    assert "is paused" in vmctl("exec", "layers", "--", "true").err
-    ok("unpause", "layers")
-    ok("update", "--memory", "400M", "--pids", "60", "layers")
-    assert "would leave nothing free" in vmctl("update", "--memory", "96M", "layers").err
-    script = (
-        "awk '/MemTotal/ { print $2 }' /proc/meminfo; cat /sys/fs/cgroup/system.slice/vmctl-workload.service/pids.max"
-    )
-    total, pids = map(int, ok("exec", "layers", "--", "sh", "-c", script).split())
-    assert (total < 400 << 10, pids) == (True, 60)
-
-
 def test_exec_ends_and_fails_as_in_a_guest_with_an_agent(layers):
     with start("exec", "layers", "--", "yes") as command:
         assert command.stdout.read(4) == b"y\ny\n"
@@ -204,6 +181,29 @@ def test_the_system_is_whole(layers):
     output = ok("exec", "--user", "0", "layers", "--", "sh", "-c", script).split()
     (domain,) = (entry["uuid"] for entry in inspect("layers")["journal"] if entry["kind"] == "domain")
     assert output == ["running", domain.replace("-", ""), "50", "1", "layers", "status:", "done", "overlay"]
+
+
+def test_verbs_are_those_of_a_guest_with_an_agent(layers, tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/file").write_text("there\n")
+    ok("cp", f"{tmp_path}/in", "layers:/opt/")
+    ok("cp", "layers:/opt/in", f"{tmp_path}/back")
+    assert (tmp_path / "back/file").read_text() == "there\n"
+    script = "cat; cat /opt/in/file >/tmp/made; sleep 1000"
+    ok("exec", "-d", "layers", "--", "sh", "-c", script, stdin="typed")
+    assert wait_for(lambda: vmctl("exec", "layers", "--", "cat", "/tmp/made").out) == "there\n"
+    assert "sleep 1000" in ok("top", "layers")
+    assert vmctl("exec", "-d", "layers", "--", "no-such").code == 127
+    ok("pause", "layers")
+    assert "is paused" in vmctl("exec", "layers", "--", "true").err
+    ok("unpause", "layers")
+    ok("update", "--memory", "400M", "--pids", "60", "layers")
+    assert "would leave nothing free" in vmctl("update", "--memory", "96M", "layers").err
+    script = (
+        "awk '/MemTotal/ { print $2 }' /proc/meminfo; cat /sys/fs/cgroup/system.slice/vmctl-workload.service/pids.max"
+    )
+    total, pids = map(int, ok("exec", "layers", "--", "sh", "-c", script).split())
+    assert (total < 400 << 10, pids) == (True, 60)
 
 
 def test_an_idle_instance_is_small_and_the_modules_are_shared(layers):
