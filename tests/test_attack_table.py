@@ -123,7 +123,7 @@ def test_an_instance_of_a_test_has_the_mode_and_the_caller_of_the_test(tmp_path)
     (tmp_path / "test_marks.py").write_text(MARKS)
     (tmp_path / "conftest.py").write_text("pytest_plugins = ['support.attack_table']\n")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--strict-markers", "test_marks.py"]
-    environment = {**os.environ, "PYTHONPATH": TESTS}
+    environment = {**os.environ, "PYTHONPATH": TESTS, "PYTEST_ADDOPTS": ""}
     done = subprocess.run(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True)
     assert re.search(r"^8 passed", done.stdout, re.MULTILINE), done.stdout
 

@@ -1,6 +1,7 @@
 """`bench --self-test` with few trials. Whether this machine meets the targets is not tested."""
 
 import json
+import math
 import re
 import signal
 import subprocess
@@ -41,8 +42,13 @@ def made(slower, runs=30, trials=40, noise=0.005):
 def test_more_work_takes_longer():
     work = selftest.calibrate()
     assert work.more_steps > work.steps > 0
-    least = [min(selftest.spin_s(work.program, steps) for _ in range(15)) for steps in (work.steps, 4 * work.steps)]
-    assert least[1] > 2 * least[0]
+    least = [math.inf, math.inf]
+    for _ in range(300):  # the least of many is without the load of others
+        for i, steps in enumerate((work.steps, 4 * work.steps)):
+            least[i] = min(least[i], selftest.spin_s(work.program, steps))
+        if least[1] > 2 * least[0]:
+            return
+    pytest.fail(f"four times the work: {least}")
 
 
 def test_a_trial_measures_each_contender_in_each_round():
