@@ -24,7 +24,9 @@ from vmctl.spec.workload import Health
 from vmctl.stacks import record
 
 
-@target("copied-tar", *TARS[:2], TARS[0] + bytes(BLOCK), words=(*TAR_WORDS, "../", "./", "/"), allowed=(OSError,), cost=15)
+@target(
+    "copied-tar", *TARS[:2], TARS[0] + bytes(BLOCK), words=(*TAR_WORDS, "../", "./", "/"), allowed=(OSError,), cost=15
+)
 def copied_tar(data):
     """Everything is written below the folder, without setuid bits and devices."""
     top = os.path.dirname(place.file("copy/canary", b"canary"))
