@@ -140,7 +140,7 @@ def test_exec_is_as_the_workload_unless_told(layers):
 
 
 def test_secrets_are_in_memory_only(layers):
-    script = "cat /run/secrets/key; stat -c '%a %U' /run/secrets/key; findmnt -no FSTYPE -T /run/secrets/key"
+    script = "cat /run/secrets/key; echo; stat -c '%a %U' /run/secrets/key; findmnt -no FSTYPE -T /run/secrets/key"
     assert ok("exec", "layers", "--", "sh", "-c", script).split() == "only for the workload 400 nobody tmpfs".split()
     found = subprocess.run(["grep", "-rlE", "only for the workload|it's hello", layers.directory], capture_output=True)
     assert found.stdout == b""
