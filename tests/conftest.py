@@ -28,7 +28,10 @@ def pytest_configure(config):
 
 
 # what an ordinary user's guests show has been shown by root's guests and by this user's containers
-_REPEATED = {f"test_{name}.py" for name in ("terminal", "verbs", "attack_keeping", "run_flags", "logs_order")}
+_REPEATED = {
+    f"test_{name}.py"
+    for name in ("terminal", "verbs", "daily", "attack_config", "attack_keeping", "run_flags", "logs_order")
+}
 
 
 def pytest_collection_modifyitems(items):
