@@ -6,6 +6,7 @@ compared. Links, routing rules and the firewall are compared completely: none of
 
 import os
 import socket
+from contextlib import suppress
 from typing import NamedTuple
 
 from vmctl import leases, paths
@@ -79,8 +80,11 @@ def _processes():
 
 def _cgroups():
     parents = {f"{mount}/{delegation.PARENT}" for mount in cgroups.hierarchy().mounts.values()}
-    found = {os.path.join(parent, name) for parent in parents if os.path.isdir(parent) for name in os.listdir(parent)}
-    return frozenset(path for path in found if os.path.basename(path).startswith(PREFIX))
+    found = set()
+    for parent in parents:
+        with suppress(FileNotFoundError):  # the last instance of another test may remove it at any moment
+            found |= {os.path.join(parent, name) for name in os.listdir(parent) if name.startswith(PREFIX)}
+    return frozenset(found)
 
 
 def _links():
