@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from vmctl import backends, engine
+from vmctl.backend import Start
 from vmctl.compare import inside, outside
 from vmctl.errors import CommandNotExecutableError, CommandNotFoundError, StateError, VmctlError
 from vmctl.instances.instance import Instance
@@ -73,14 +74,26 @@ def _look(work: Workload, mode: str, asked: Asked, send: workers.Send) -> None:
         inst = start.inst
         send("phase", phase="looking at it")
         try:
-            send(_FACTS, found={**outside.facts(inst), **_inside(inst), **_command(inst, asked.command)})
+            found = {**outside.facts(inst), **_inside(inst), **_command(inst, asked.command)}
         except (OSError, VmctlError) as error:
-            if start.watch.result() is None and processes.alive(inst.state.pid, inst.state.pid_start):
+            if not _ended(start):
                 raise
-            raise StateError(
-                f"the workload of {work.name} ended before it could be looked at",
-                hint="compare a workload that goes on, or an image: then a shell waits in it",
-            ) from error
+            raise _too_early(work) from error
+        if _ended(start):  # some of the facts may be about nothing
+            raise _too_early(work)
+        send(_FACTS, found=found)
+
+
+def _ended(start: Start) -> bool:
+    state = start.inst.state
+    return start.watch.result() is not None or not processes.alive(state.pid, state.pid_start)
+
+
+def _too_early(work: Workload) -> StateError:
+    return StateError(
+        f"the workload of {work.name} ended before it could be looked at",
+        hint="compare a workload that goes on, or an image: then a shell waits in it",
+    )
 
 
 def _inside(inst: Instance) -> dict[str, str]:
