@@ -59,9 +59,7 @@ class Pipes:
             raise
 
     def _make(self) -> None:
-        self.report = (
-            self._pipe()
-        )  # the child's T4, its namespaces, then its error, or end of file once exec has succeeded
+        self.report = self._pipe()  # the child's T4, its namespaces, its error; end of file once exec has succeeded
         self.plugged = self._pipe()  # a byte when the network is connected
         self.recorded = self._pipe()  # a byte when the supervisor is in the journal
         self.created = self._pipe()  # the child's pid and its time of creation

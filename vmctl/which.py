@@ -12,9 +12,7 @@ def which(program: str) -> str | None:
     folders = [*os.environ.get("PATH", os.defpath).split(os.pathsep), "/usr/local/sbin", "/usr/sbin", "/sbin"]
     for folder in folders:
         path = os.path.join(folder, program)
-        if not folder.startswith(
-            "/"
-        ):  # "" or "." in PATH: any user's program, if vmctl is called in that user's folder
+        if not folder.startswith("/"):  # "" or ".": any user's program, if vmctl is called in that user's folder
             continue
         if os.access(path, os.X_OK) and not os.path.isdir(path):
             return path

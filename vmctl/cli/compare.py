@@ -7,7 +7,7 @@ import os
 import textwrap
 
 from vmctl import backends
-from vmctl.cli import modes, output
+from vmctl.cli import modes, output, tables
 from vmctl.cli.run import separated
 from vmctl.cli.usual import REST
 from vmctl.compare import rows, running
@@ -105,7 +105,7 @@ def _show(found: list[rows.Row], chosen: tuple[str, ...], *, reasons: bool) -> N
         shown = [row for row in found if row.same == (title == "the same")]
         if not shown:
             continue
-        print(_line([title.upper(), *(chosen if title == "different" else ())], width))
+        print("\n".join(_wrapped(title.upper(), list(chosen if title == "different" else ()), width)))
         for row in shown:
             texts = [visible(value) if value is not None else "-" for value in row.values]
             if row.same:
@@ -119,15 +119,6 @@ def _show(found: list[rows.Row], chosen: tuple[str, ...], *, reasons: bool) -> N
 
 
 def _wrapped(title: str, texts: list[str], width: int) -> list[str]:
-    """Return the lines of a row whose cells are wrapped to a width."""
+    """Return the lines of a row whose cells are wrapped to a width; a word that is longer is broken."""
     cells = [textwrap.wrap(text, width) or [""] for text in texts]
-    height = max(map(len, cells))
-    padded = [[*cell, *[""] * (height - len(cell))] for cell in cells]
-    return [
-        _line([title if number == 0 else "", *line], width) for number, line in enumerate(zip(*padded, strict=True))
-    ]
-
-
-def _line(texts: list[str], width: int) -> str:
-    first, *others = texts
-    return "  ".join([first.ljust(_TITLE), *(text.ljust(width) for text in others)]).rstrip()
+    return tables.beside([[title], *cells], [_TITLE, *[width] * len(cells)])

@@ -59,7 +59,7 @@ def fitted(
     ]
     if _total(least) <= width:
         widths = _shared(least, _widths(cells), width)
-        title, *others = [list(_lines(_wrapped(row, widths), widths)) for row in cells]
+        title, *others = [_wrapped(row, widths) for row in cells]
         return [*map(head, title), *(line for lines in others for line in lines)]
     return list(_blocks(titles, rows, head))
 
@@ -105,11 +105,15 @@ def _parts(text: str) -> list[str]:
     return re.findall(r" *[^ /]*/?", text)[:-1] or [""]  # the last one found is the empty end
 
 
-def _wrapped(row: Sequence[str], widths: Sequence[int]) -> list[list[str]]:
-    """Return the lines of a row, each with a text for every column."""
-    cells = [_wrap(text, width) for text, width in zip(row, widths, strict=True)]
+def _wrapped(row: Sequence[str], widths: Sequence[int]) -> list[str]:
+    return beside([_wrap(text, width) for text, width in zip(row, widths, strict=True)], widths)
+
+
+def beside(cells: Sequence[Sequence[str]], widths: Sequence[int]) -> list[str]:
+    """Return the lines of a row, each with a text for every column; the cells have been wrapped to these widths."""
     height = max(map(len, cells))
-    return [[cell[number] if number < len(cell) else "" for cell in cells] for number in range(height)]
+    rows = [[cell[number] if number < len(cell) else "" for cell in cells] for number in range(height)]
+    return list(_lines(rows, widths))
 
 
 def _wrap(text: str, width: int) -> list[str]:
