@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from statistics import median
 from typing import NamedTuple, Protocol
+
+from bench.formatting import quantity
 
 HOLDS, REFUTED, UNDECIDABLE = "holds", "refuted", "undecidable here"
 CHOICES = (HOLDS, REFUTED, UNDECIDABLE)
 
-Evidence = Mapping[str, str]  # `container: kernel` -> value, in the order in which it was found
+
+class Samples(NamedTuple):
+    """Measured values, in the order in which they were measured."""
+
+    unit: str  # `s`, `bytes`, or `1` for a number of something
+    values: tuple[float, ...]
+
+    def __str__(self) -> str:
+        """Return the median, and from where to where the values go if there are several."""
+        middle, *ends = (quantity(one, self.unit) for one in (median(self.values), min(self.values), max(self.values)))
+        return middle if len(self.values) == 1 else f"{middle} ({' to '.join(ends)}, {len(self.values)} samples)"
+
+
+Evidence = Mapping[str, str | Samples]  # `container: kernel` -> value, in the order in which it was found
 
 
 class Verdict(NamedTuple):
@@ -47,6 +63,23 @@ class Lab(NamedTuple):
     gather: Callable[[Place], Evidence]
     decide: Callable[[Evidence], Verdict]
     next: tuple[str, str, str]  # three things to try
+
+
+def plain(seen: Evidence) -> dict[str, object]:
+    """Return the evidence as values of JSON: a text, or an object with unit and values."""
+    return {name: value if isinstance(value, str) else value._asdict() for name, value in seen.items()}
+
+
+def text(seen: Evidence, name: str) -> str:
+    """Return a piece of evidence that is a text, "" if it is missing."""
+    value = seen.get(name, "")
+    return value if isinstance(value, str) else ""
+
+
+def samples(seen: Evidence, name: str) -> tuple[float, ...]:
+    """Return the values of a piece of evidence that was measured, none if it is missing."""
+    value = seen.get(name, "")
+    return value.values if isinstance(value, Samples) else ()
 
 
 def missing(seen: Evidence, *names: str) -> Verdict | None:

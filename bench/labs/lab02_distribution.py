@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.labs.lab import HOLDS, REFUTED, UNDECIDABLE, Evidence, Lab, Place, Verdict, chosen, missing
+from bench.labs.lab import HOLDS, REFUTED, UNDECIDABLE, Evidence, Lab, Place, Verdict, chosen, missing, text
 from vmctl.errors import VmctlError
 
 _MODES = ("container", "vm")
@@ -20,7 +20,7 @@ def _gather(place: Place) -> Evidence:
 
 
 def _decide(seen: Evidence) -> Verdict:
-    if reason := seen.get("no second image"):
+    if reason := text(seen, "no second image"):
         return Verdict(UNDECIDABLE, reason)
     places = [f"{mode}{of}" for mode in _MODES for of in ("", f" of {_OTHER}")]
     names = [f"{place}: {fact}" for place in places for fact in ("distribution", "boot_id")]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.labs.lab import HOLDS, REFUTED, Evidence, Lab, Place, Verdict, chosen, missing
+from bench.labs.lab import HOLDS, REFUTED, Evidence, Lab, Place, Verdict, chosen, missing, text
 
 _MODES = ("container", "vm")
 _MEMORY_MIB, _CPUS = 128, 0.5
@@ -16,7 +16,7 @@ def _gather(place: Place) -> Evidence:
 def _decide(seen: Evidence) -> Verdict:
     if unknown := missing(seen, *(f"{place}: memory_kib" for place in ("this machine", *_MODES))):
         return unknown
-    here, container, guest = (int(seen[f"{place}: memory_kib"]) for place in ("this machine", *_MODES))
+    here, container, guest = (int(text(seen, f"{place}: memory_kib")) for place in ("this machine", *_MODES))
     limit = _MEMORY_MIB << 10
     blind = container > limit and abs(container - here) < here / 20
     if blind and guest <= limit:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.labs.lab import HOLDS, REFUTED, Evidence, Lab, Place, Verdict, missing
+from bench.labs.lab import HOLDS, REFUTED, Evidence, Lab, Place, Verdict, missing, text
 
 _MODES = ("container", "vm")
 _ATTEMPTS = {
@@ -31,7 +31,7 @@ def _gather(place: Place) -> Evidence:
 def _decide(seen: Evidence) -> Verdict:
     if unknown := missing(seen, *(f"{mode}: {name}" for mode in _MODES for name in ("map", *_ATTEMPTS))):
         return unknown
-    mapped = seen["container: map"].split()[1:2] != ["0"]
+    mapped = text(seen, "container: map").split()[1:2] != ["0"]
     done = [name for name in _ATTEMPTS if seen[f"container: {name}"] == "done"]
     refused = [name for name in _ATTEMPTS if seen[f"vm: {name}"] != "done"]
     if mapped and not done and not refused:

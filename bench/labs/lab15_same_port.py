@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 
-from bench.labs.lab import HOLDS, REFUTED, Evidence, Lab, Place, Verdict, missing
+from bench.labs.lab import HOLDS, REFUTED, Evidence, Lab, Place, Verdict, missing, text
 
 _MODES = ("host", "container", "vm")
 _PORT = 4000
@@ -16,15 +16,15 @@ def _gather(place: Place) -> Evidence:
     seen = {"port": str(port)}
     script = f"httpd -p {port} -h /tmp && echo listening"
     for mode in _MODES:
-        for name, text in zip(_NAMES, place.ask(mode, script, script), strict=True):
-            seen[f"{mode}: {name}"] = text.replace("\n", "; ")
+        for name, answer in zip(_NAMES, place.ask(mode, script, script), strict=True):
+            seen[f"{mode}: {name}"] = answer.replace("\n", "; ")
     return seen
 
 
 def _decide(seen: Evidence) -> Verdict:
     if unknown := missing(seen, *(f"{mode}: {name}" for mode in _MODES for name in _NAMES)):
         return unknown
-    heard = {mode: sum(seen[f"{mode}: {name}"].startswith("listening") for name in _NAMES) for mode in _MODES}
+    heard = {mode: sum(text(seen, f"{mode}: {name}").startswith("listening") for name in _NAMES) for mode in _MODES}
     if heard == {"host": 1, "container": 2, "vm": 2}:
         return Verdict(HOLDS, f"port {seen.get('port')}: both listen in containers and in guests, one only on the host")
     return Verdict(

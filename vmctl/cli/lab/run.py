@@ -48,7 +48,11 @@ def run(args: argparse.Namespace) -> int:
     if args.format == "json":
         import json
 
-        print(json.dumps([outcome._asdict() for outcome in outcomes], indent=2))
+        print(
+            json.dumps(
+                [{**outcome._asdict(), "evidence": lab.plain(outcome.evidence)} for outcome in outcomes], indent=2
+            )
+        )
     return 0
 
 
