@@ -63,7 +63,7 @@ def test_measured_evidence():
     assert lab.plain(seen) == {"container: start": {"unit": "s", "values": (0.5, 0.25, 1.0)}, "vm: start": "none"}
     assert lab.samples(seen, "container: start") == (0.5, 0.25, 1.0)
     assert (lab.samples(seen, "vm: start"), lab.text(seen, "container: start")) == ((), "")
-    assert str(seen["container: start"]) == "500 ms (250 ms to 1.00 s, 3 samples)"
+    assert str(seen["container: start"]) == "500.0 ms (250.0 ms to 1.00 s, 3 samples)"
 
 
 def test_each_lab_has_evidence_here():
