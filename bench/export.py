@@ -12,7 +12,7 @@ from typing import Any
 from bench import machine
 from bench.model import Result, Sample
 from bench.questions import Question
-from bench.report import tables, words
+from bench.report import conclusions, tables, words
 from vmctl.errors import SpecError
 
 COLUMNS = ("kind", "mode", "round", "counts", "name", "position", "value", "unit", "error")
@@ -70,6 +70,7 @@ def markdown(result: Result) -> str:
     """Return the figures, the ratios, and the notes needed to read them."""
     lines = [f"# {_inline(words.title(result))}", ""]
     lines += [part for sentence in machine.first(result) for part in (f"**{_inline(sentence)}**", "")]
+    lines += [_inline(conclusions.paragraph(result)), ""]
     for table in (tables.figures(result), tables.ratios(result), tables.troubles(result)):
         if table.rows:
             cells = [[_indented(cell) for cell in row] for row in table.rows]

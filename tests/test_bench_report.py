@@ -10,9 +10,10 @@ from support.bench_results import finished, make, replaced
 from support.browser import browse, chromium
 from support.commands import ok
 
+from bench import export
 from bench import result as results
 from bench.model import Refusal, Result
-from bench.report import tables, words
+from bench.report import conclusions, memory, tables, words
 from bench.report.page import embedded, page, sections
 
 needs_browser = pytest.mark.skipif(chromium() is None, reason="chromium is not installed")
@@ -171,7 +172,7 @@ def test_every_sample_is_drawn(seen, result):
 @needs_browser
 def test_charts_have_a_name_and_a_table(seen, result):
     for one in seen.values():
-        assert len(one["charts"]) == len(words.headlines(result)) + 1
+        assert len(one["charts"]) == len(words.headlines(result)) + 2  # where the time goes, and memory
         for chart in one["charts"]:
             assert chart["role"] == "img"
             assert all(len(text) > 5 for text in chart["said"]), chart
@@ -258,6 +259,76 @@ def test_a_verdict_decides_the_words(verdict):
     assert ("longer than a plain process" in text) == (verdict in ("more", "less"))
     assert ("neither a difference to a plain process nor equality is shown" in text) == (verdict == "undecided")
     assert ("not valid" in text) == (verdict == "invalid")
+
+
+@pytest.mark.parametrize(
+    ("verdict", "delta", "text"),
+    [
+        (
+            "more",
+            1.0,
+            "What differs between a VM (TCG, emulated) and a plain process: start to first answer (25.7 times",
+        ),
+        ("equal", 0.0, "Of a container and a plain process, start to first answer is equal within 3 %."),
+        ("small", 0.3, "Of a container and a plain process, start to first answer is less than 3 % apart."),
+        ("undecided", 0.1, "neither a difference nor equality of a container and a plain process is shown."),
+        ("few", 0.4, "neither a difference nor equality of a container and a plain process is shown."),
+        ("few", -1.0, "a plain process: start to first answer (less in every run)."),
+        ("invalid", 0.0, "for start to first answer is not valid: cache or durability differs."),
+    ],
+)
+def test_conclusions_follow_the_verdicts(verdict, delta, text):
+    result = make(metrics=("boot",))
+    changed = tuple(replaced(one, verdict=verdict, delta=delta) for one in result.ratios)
+    found = conclusions.paragraph(replaced(result, ratios=changed))
+    assert text in found
+    assert ("What differs" in found) == (verdict == "more" or abs(delta) == 1)
+
+
+def test_conclusions_include_what_is_not_known():
+    result = make(runs=3, metrics=("boot", "memory"))
+    lacking = tuple(
+        replaced(one, value=None, low=None, high=None, why="too many") if one.mode == "host" else one
+        for one in result.figures
+    )
+    found = conclusions.paragraph(replaced(result, figures=lacking, host={**result.host, "load_average": [22.0, 9, 9]}))
+    assert "nothing is known here of a VM on KVM" in found
+    assert "Fewer than 30 rounds have no interval" in found
+    assert "its load was 22.0 on 2 processors" in found
+    assert "there is no figure of a plain process" in found
+    assert "What differs between a VM (TCG, emulated) and a container: " in found  # the first mode with an answer
+    assert conclusions.paragraph(result) in html.unescape(page(result)).replace("\N{NO-BREAK SPACE}", " ")
+    assert conclusions.paragraph(result) in export.markdown(result)
+
+
+@pytest.mark.parametrize(
+    ("mode", "sizes", "parts"),
+    [
+        (
+            "vm",
+            {"pss": 272, "pss_qemu": 268, "vmm": 139},
+            {"QEMU itself": 139, "the guest's memory": 129, "other processes": 4},
+        ),
+        (
+            "vm",
+            {"pss": 272, "pss_qemu": 130, "vmm": 139},
+            {"other processes": 272},
+        ),  # a guest cannot have less than none
+        ("host", {"pss": 46, "pss_workload": 13, "pss_supervisor": 33}, {"the workload": 13, "the supervisor": 33}),
+        ("host", {"pss_workload": 13}, {}),
+    ],
+)
+def test_the_parts_of_memory(mode, sizes, parts):
+    result = make(metrics=("boot", "memory"))
+    given = {f"memory.{name}_bytes": value for name, value in sizes.items()}
+    known = [one for one in result.figures if not (one.mode == mode and one.key.startswith("memory."))]
+    figure = next(one for one in result.figures if one.unit == "bytes")
+    known += [replaced(figure, key=key, mode=mode, value=float(value)) for key, value in given.items()]
+    assert memory.parts(replaced(result, figures=tuple(known)), mode) == parts
+
+
+def test_no_memory_no_chart():
+    assert memory.chart(make(metrics=("boot",))) is None
 
 
 @pytest.mark.parametrize(

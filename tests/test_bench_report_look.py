@@ -7,7 +7,7 @@ import pytest
 from support.bench_results import finished, make, replaced
 from support.browser import Browser, chromium
 
-from bench.report import glance, words
+from bench.report import glance, memory, words
 from bench.report.page import page, sections
 
 needs_browser = pytest.mark.skipif(chromium() is None, reason="chromium is not installed")
@@ -155,7 +155,8 @@ def test_a_screen_reader_gets_the_page_in_its_order(show):
         seen = read(ask)
     headings = [name for role, name, _ in seen if role == "heading"]
     asked = [one.heading for one in sections(result)]
-    assert headings[:3] == [words.title(result), "At a glance", asked[0]]
+    first = [words.title(result), "At a glance", "In words", "Memory of one idle instance", asked[0]]
+    assert headings[:5] == first
     assert [one for one in headings if one in asked] == asked
     assert {"banner", "main", "contentinfo"} <= {role for role, _, _ in seen}
     tables = [name for role, name, _ in seen if role == "table"]
@@ -168,7 +169,7 @@ def test_a_chart_is_one_image_with_its_numbers_after_it(show):
     result = make(metrics=("boot", "memory"))
     with show(result) as ask:
         seen = read(ask)
-    drawn = [chart for section in sections(result) for chart in section.charts]
+    drawn = [memory.chart(result), *(chart for section in sections(result) for chart in section.charts)]
     images = [(number, name) for number, (role, name, _) in enumerate(seen) if role in ("image", "img")]
     assert [name for _, name in images] == [chart.title for chart in drawn]
     assert not [one for one in seen if set(one[2]) & {"image", "img"}]  # nothing inside is read separately
@@ -194,6 +195,17 @@ def test_on_paper_nothing_is_wider_than_the_sheet(show):
         assert max(worded(ask, wide)) <= 690
         heights = worded(ask, "[...document.querySelectorAll('.question')].map(e => e.offsetHeight)")
     assert max(heights) <= 1000  # a question and its chart are on one page
+
+
+@needs_browser
+def test_the_first_sheet_has_answers_conclusions_and_memory(show):
+    """It is the one that is handed in; each question follows on the next ones."""
+    with show(make(metrics=("boot", "memory", "disk", "teardown")), 690, 1000) as ask:
+        ask("Emulation.setEmulatedMedia", media="print")
+        bottom = worded(ask, "document.querySelector('.glance').getBoundingClientRect().bottom")
+        texts = worded(ask, "[...document.querySelectorAll('.glance :is(h2, h3)')].map(e => e.textContent)")
+    assert texts == ["At a glance", "In words", "Memory of one idle instance"]
+    assert bottom <= 1000
 
 
 def test_the_table_at_a_glance_has_the_figures():

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import ceil, log2
 from statistics import median
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from bench.formatting import quantity
 from bench.model import Result, Sample
 from bench.questions import Question
-from bench.report import drawing, tables, words
+from bench.report import drawing, lanes, tables, words
 from bench.report.tables import Table
 
 if TYPE_CHECKING:
@@ -21,7 +20,6 @@ _LOG_BEYOND = 20.0  # if the medians differ by a larger factor, a linear scale w
 _GOLDEN = 0.618034  # its multiples are spread evenly, and always in the same way
 _PHASES = (("T0", "T1"), ("T1", "T4"), ("T4", "T5"), ("T5", "T6"))
 _PHASE_NAMES = ("until the process exists", "until our init runs", "until the first output", "until the first answer")
-_HATCHES = ("", "///", "...", "xx")
 
 
 class Chart(NamedTuple):
@@ -71,7 +69,7 @@ def _strip(result: Result, kind: str, question: Question, name: str) -> Chart | 
         axes.set_yticks([])
         axes.set_ylim(len(rows) - 0.6, -0.7)
         axes.margins(x=0.04)
-        _scale(axes, "x", question.unit, log=log)
+        lanes.scale(axes, "x", question.unit, log=log)
         if not log:
             axes.set_xlim(left=min(0.0, *(value for row in rows for value in row.values)))
         axes.set_xlabel("logarithmic scale" if log else "")
@@ -97,15 +95,7 @@ def _row(axes: Axes, result: Result, question: Question, row: Row, height: int) 
         # below the points, so that it hides none, and longer than their spread, so that they do not hide it
         axes.plot([figure.value] * 2, [height - 0.31, height + 0.31], color=drawing.INK, linewidth=2.5, zorder=1.9)
         text = quantity(figure.value, figure.unit)
-    _name(axes, row.label, text, height - 0.34)
-
-
-def _name(axes: Axes, label: str, text: str, height: float) -> None:
-    """Write a mode's name and its figure above its row: to the left they would take the width of a phone."""
-    box = {"facecolor": drawing.PAPER, "edgecolor": "none", "pad": 1.0}  # hides the grid behind the figure
-    placed: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "va": "bottom", "bbox": box}
-    axes.text(0.0, height, label, ha="left", **placed)
-    axes.text(1.0, height, text, ha="right", fontsize=13, fontweight="bold", **placed)
+    lanes.name(axes, row.label, text, height - 0.34)
 
 
 def _ladder(result: Result, kind: str, question: Question, name: str) -> Chart | None:
@@ -137,7 +127,7 @@ def _ladder(result: Result, kind: str, question: Question, name: str) -> Chart |
         if not log:
             low, top = min(0.0, *(height for each in everything for height in each)), axes.get_ylim()[1]
             axes.set_ylim(low - 0.04 * (top - low), top)  # keeps the lowest points off the axis' numbers
-        _scale(axes, "y", question.unit, log=log)  # after the limits, which determine the distance of its lines
+        lanes.scale(axes, "y", question.unit, log=log)  # after the limits, which determine the distance of its lines
         _legend(figure, keys)
 
     columns = [
@@ -201,13 +191,12 @@ def phases(result: Result, kind: str, question: Question, name: str) -> Chart | 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         for height, (place, label, spans) in enumerate(rows):
-            _stack(axes, height, place, spans)
-            _name(axes, label, quantity(sum(spans), "s"), height - 0.3)
-        axes.set_yticks([])
-        axes.set_ylim(len(rows) - 0.6, -0.7)
+            whole = sum(spans) or 1.0
+            lanes.bar(axes, (height, place), [(100 * span / whole, quantity(span, "s")) for span in spans], 100)
+            lanes.name(axes, label, quantity(sum(spans), "s"), height - 0.3)
         axes.set_xlim(0, 100)
         axes.set_xticks([0, 25, 50, 75, 100], ["0 %", "25 %", "50 %", "75 %", "100 %"])
-        figure.legend(handles=_keys(used), loc="outside upper left", ncols=2, frameon=False, handlelength=2.4)
+        lanes.finish(figure, axes, len(rows), [(number, _PHASE_NAMES[number]) for number in used])
 
     text = (
         "The phases of a start as shares of its total time, which is written above the bar: bars of different modes "
@@ -240,55 +229,9 @@ def _spans(sample: Sample) -> list[float]:
     return spans
 
 
-def _stack(axes: Axes, height: int, place: int, spans: Sequence[float]) -> None:
-    whole, left = sum(spans) or 1.0, 0.0
-    for number, span_s in enumerate(spans):
-        share = 100 * span_s / whole
-        if share:
-            bar = axes.barh(height, share, 0.5, left=left, color=drawing.colour(place), edgecolor=drawing.PAPER)
-            bar[0].set(alpha=1 - 0.22 * number, hatch=_HATCHES[number], linewidth=1)
-        if share > 14:
-            box = {"facecolor": drawing.PAPER, "edgecolor": "none", "boxstyle": "round,pad=0.25"}
-            axes.text(left + share / 2, height, quantity(span_s, "s"), ha="center", va="center", fontsize=11, bbox=box)
-        left += share
-
-
-def _keys(used: Sequence[int]) -> list[object]:
-    from matplotlib.patches import Patch
-
-    return [
-        Patch(
-            facecolor=drawing.INK, alpha=1 - 0.22 * n, hatch=_HATCHES[n], edgecolor=drawing.PAPER, label=_PHASE_NAMES[n]
-        )
-        for n in used
-    ]
-
-
 def _logarithmic(groups: Sequence[Sequence[float]]) -> bool:
     middles = [median(values) for values in groups if values]
     return all(value > 0 for values in groups for value in values) and max(middles) > _LOG_BEYOND * min(middles)
-
-
-def _scale(axes: Axes, direction: str, unit: str, *, log: bool) -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, MultipleLocator, NullLocator
-
-    axis = axes.xaxis if direction == "x" else axes.yaxis
-    if log:
-        axes.set(**{f"{direction}scale": "log"})
-        low, high = (axes.get_xlim if direction == "x" else axes.get_ylim)()
-        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 1500 * low else (1.0,), numticks=12))
-        axis.set_minor_locator(NullLocator())
-    elif unit.startswith("bytes"):  # round in KiB and MiB
-        low, high = (axes.get_xlim if direction == "x" else axes.get_ylim)()
-        axis.set_major_locator(MultipleLocator(2.0 ** ceil(log2((high - low) / 6))))
-    else:
-        axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value, unit)))
-
-
-def _tick(value: float, unit: str) -> str:
-    """Return a number for an axis, without zeros after the decimal point."""
-    return quantity(value, unit).replace(".00 ", " ").replace(".0 ", " ") if value else "0"
 
 
 def _counts(rows: Sequence[Row]) -> str:

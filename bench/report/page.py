@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from bench import equal, machine
 from bench.model import Result
-from bench.report import charts, glance, tables, words
+from bench.report import charts, conclusions, glance, glossary, memory, tables, words
 from bench.report.charts import Chart
 from bench.report.glance import Cell
 from bench.statistics import ENOUGH
@@ -56,6 +56,9 @@ def page(result: Result) -> str:
         enough=ENOUGH,
         labels={mode: words.label(result, mode) for mode in result.plan.modes},
         notes=list(words.notes(result)),
+        conclusions=conclusions.paragraph(result),
+        memory=memory.chart(result),
+        terms=glossary.TERMS,
         sections=sections(result),
         tables=tables,
         style=Markup(style),  # a trusted file

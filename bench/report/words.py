@@ -151,7 +151,7 @@ def _difference(one: Figure, base: Figure, ratio: Ratio, other: str) -> str:
     more, less, _ = _WORDS.get(one.unit, _USUAL)
     text, word = quantity(abs(difference), one.unit), more if difference > 0 else less
     if ratio.ratio >= _TIMES:
-        return f"{text} {word} than {other} ({_multiple(one, ratio)})"
+        return f"{text} {word} than {other} ({multiple(one, ratio)})"
     return f"{text} ({abs(ratio.ratio - 1) * 100:.0f} %) {word} than {other}"
 
 
@@ -169,7 +169,7 @@ def separate(ratio: Ratio) -> bool:
     return abs(ratio.delta) == 1
 
 
-def _multiple(one: Figure, ratio: Ratio) -> str:
+def multiple(one: Figure, ratio: Ratio) -> str:
     """Return "240 times as long", or "as much" for a ratio that is 1 in three digits."""
     word, times = _WORDS.get(one.unit, _USUAL)[2], f"{ratio.ratio:.3g}"
     return f"as {word}" if times == "1" else f"{times} times as {word}"
