@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from bench import folder as folders
-from bench import leftovers, manifest, summary
+from bench import leftovers, manifest, result, summary
 from bench.model import CONTROL, Plan, Refusal, Result, Sample, Step, Struct
 from bench.probes import Request
 from vmctl import backends, records
@@ -203,8 +203,8 @@ def resume(folder: str) -> Session:
     a damaged one, ConflictError if another process is measuring into it.
     """
     try:
-        with folders.held(folder), open(os.path.join(folder, PLAN), "rb") as file:
-            kept = records.checked_format(msgspec.json.decode(file.read()), "it")
+        with folders.held(folder):
+            kept = records.checked_format(msgspec.json.decode(result.content(os.path.join(folder, PLAN))), "it")
             records.refuse_unknown(kept, _KEYS, "it")
             head, options = msgspec.convert(kept["head"], Head), _options(kept)
             return Session(folder, _workload(kept), head, _samples(os.path.join(folder, SAMPLES)), options)
@@ -212,6 +212,8 @@ def resume(folder: str) -> Session:
         raise SpecError(
             f"{folder} contains no measurement to resume", hint="`--resume` takes a folder that contains plan.json"
         ) from None
+    except OSError as error:
+        raise SpecError(f"{error.filename} cannot be read: {error.strerror}") from None
     except records.UnreadableError as error:
         raise SpecError(f"{folder}/{PLAN} cannot be read: {error}", hint=error.hint) from None
     except (msgspec.MsgspecError, KeyError, TypeError, ValueError, RecursionError) as error:
@@ -235,8 +237,7 @@ def _options(kept: dict[str, Any]) -> dict[str, str]:
 
 def _samples(path: str) -> list[Sample]:
     try:
-        with open(path, "rb") as file:
-            content = file.read()
+        content = result.content(path)
     except FileNotFoundError:
         return []
     whole = content[: content.rfind(b"\n") + 1]

@@ -19,6 +19,7 @@ from bench import export, questions, summary
 from bench.model import CONTROL, FORMAT, WITHOUT_CONTROL, Figure, Ratio, Result, Sample, Step
 from bench.questions import KINDS, METRICS
 from bench.report import page
+from bench.result import content
 from bench.session import SAMPLES
 from vmctl import __version__
 
@@ -41,13 +42,13 @@ def verify_samples(result: Result, folder: str) -> list[str]:
     They are in `samples.jsonl` next to the result. Who edits a sample and computes all figures again has to edit both.
     """
     path = os.path.join(folder, SAMPLES)
-    if not os.path.exists(path):
+    if not os.path.lexists(path):
         return []
-    with open(path, "rb") as file:
-        lines = file.read().splitlines()
     try:
-        kept = [msgspec.json.decode(line, type=Sample) for line in lines]
-    except msgspec.MsgspecError as error:
+        kept = [msgspec.json.decode(line, type=Sample) for line in content(path).splitlines()]
+    except OSError as error:
+        return [f"{SAMPLES} cannot be read: {error.strerror}"]
+    except (msgspec.MsgspecError, RecursionError) as error:
         return [f"{SAMPLES} is damaged: {error}"]
     wrong = [
         f"{_name(*_step(one))} is not the sample in {SAMPLES}"
@@ -70,10 +71,13 @@ def verify_reports(result: Result, folder: str) -> list[str]:
     wrong = []
     for name, write in (("report.md", export.markdown), ("report.html", page.page)):
         path = os.path.join(folder, name)
-        if not os.path.exists(path):
+        if not os.path.lexists(path):
             continue
-        with open(path, encoding="utf-8", errors="replace", newline="") as file:
-            found = file.read()
+        try:
+            found = content(path).decode(errors="replace")
+        except OSError as error:
+            wrong.append(f"{name} cannot be read: {error.strerror}")
+            continue
         if _without_charts(found) != _without_charts(write(result)):
             wrong.append(f"{name} differs from what this version of vmctl writes for this result")
     return wrong

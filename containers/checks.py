@@ -10,7 +10,7 @@ from images.store import store
 from images.store.image import architecture, check_files, process
 from vmctl.backend import Problem
 from vmctl.errors import VmctlError
-from vmctl.linux import usernamespace
+from vmctl.linux import syscalls, usernamespace
 from vmctl.linux.cgroups import Cgroup
 from vmctl.spec.workload import Port, Workload
 
@@ -19,7 +19,8 @@ def problems(work: Workload, *, namespaced: bool) -> Iterator[Problem]:
     """Yield each problem; changes nothing."""
     if os.geteuid() != 0:
         yield Problem("this process is not in the namespaces of its user", hint="call vmctl.holder.enter() first")
-    for check in (_image, _cgroups, _volumes, _capabilities, _init, _ulimits):
+    rights = _capabilities_inside if namespaced else _capabilities
+    for check in (_image, _cgroups, _volumes, rights, _init, _ulimits):
         try:
             check(work)
         except VmctlError as error:
@@ -83,6 +84,17 @@ def _cgroups(work: Workload) -> None:
 
 def _capabilities(work: Workload) -> None:
     identity.capability_mask(work.container.cap_add, work.container.cap_drop)
+
+
+def _capabilities_inside(work: Workload) -> None:
+    """Check that this process can give the capabilities: outside of a new user namespace it has to have them."""
+    asked = identity.names(identity.capability_mask(work.container.cap_add, work.container.cap_drop))
+    if preparation.namespaces(work) & syscalls.CLONE_NEWUSER or not (lacking := sorted(asked - identity.bounding())):
+        return
+    raise VmctlError(
+        f"container.userns: host: vmctl has no capability {', '.join(lacking)} here, so it cannot give it",
+        hint="use `userns: auto`, or name the others: `cap_drop: [ALL]`, `cap_add: [...]`",
+    )
 
 
 def _volumes(work: Workload) -> None:

@@ -53,6 +53,18 @@ def names(mask: int) -> set[str]:
     return {name for bit, name in enumerate(CAPABILITIES) if mask & 1 << bit}
 
 
+def bounding() -> set[str]:
+    """Return the names of the capabilities that this process may give, and of those that this kernel does not have."""
+    found = set()
+    for number, name in enumerate(CAPABILITIES):
+        try:
+            if syscalls.prctl(syscalls.PR_CAPBSET_READ, number):
+                found.add(name)
+        except OSError:  # EINVAL: this kernel does not have it
+            found.add(name)
+    return found
+
+
 def _plain(name: str) -> str:
     plain = name.upper().removeprefix("CAP_")
     if plain != "ALL" and plain not in CAPABILITIES:

@@ -11,6 +11,8 @@ from support.attacks import image
 from support.bench_results import make
 from support.commands import Terminal
 
+from vmctl import __version__
+
 pytestmark = pytest.mark.timeout(900)
 ESCAPE = "\x1b]0;owned\x07\x1b[2J\x1b[6n\u202e"
 
@@ -120,6 +122,27 @@ def test_page(caller, hostile_result):
         for cell in line.split(",")
     ]
     assert not [cell for cell in cells if cell.startswith(("=", "@"))]
+
+
+@pytest.mark.attack("hands in a folder of results with FIFOs and devices without an end in place of its files")
+@callers("root")
+def test_files_of_a_result_that_are_none(caller, tmp_path):
+    document = json.loads(msgspec.json.encode(make(runs=2, metrics=("boot",))))
+    document["host"]["vmctl"] = __version__  # else its reports are not looked at
+    whole = json.dumps(document).encode()
+    for name in ("result.json", "samples.jsonl", "report.md", "report.html", "plan.json"):
+        for number, make_it in enumerate((os.mkfifo, lambda path: os.symlink("/dev/zero", path))):
+            folder = tmp_path / f"{name}{number}"
+            folder.mkdir()
+            (folder / "result.json").write_bytes(whole)
+            (folder / name).unlink(missing_ok=True)
+            make_it(folder / name)
+            held = os.open(folder / name, os.O_RDWR)  # a FIFO with a writer who writes nothing
+            verb = ("--resume",) if name == "plan.json" else ("verify",)
+            seen = caller.vmctl("bench", *verb, str(folder), timeout_s=60)
+            os.close(held)
+            assert "is not a regular file" in seen.out + seen.err, (name, seen)
+            assert seen.code == (125 if name in ("result.json", "plan.json") else 1), seen
 
 
 @pytest.mark.attack("sends escape sequences to the terminal of who verifies or compares a result that was handed in")

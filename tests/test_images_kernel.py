@@ -128,6 +128,21 @@ def test_a_kernel_whose_modules_are_incomplete_leaves_nothing(own_kernels):
     assert os.listdir(store.path("kernels")) == []
 
 
+def test_a_kernel_and_modules_that_are_no_files_are_not_waited_for(own_kernels):
+    root, release = own_kernels
+    image, module = root / "boot/my-linux", root / "lib/modules" / release / "kernel/made.ko"
+    fifo = root / "boot/fifo"
+    os.mkfifo(fifo)
+    for words in ((str(fifo),), (str(fifo), "--modules", str(root)), ("/dev/zero", "--modules", str(root))):
+        assert "is not a regular file" in refused("image", "kernel", "add", *words, timeout_s=60)
+    for make in (os.mkfifo, lambda path: os.mknod(path, 0o20600, os.makedev(1, 5))):  # a device without an end
+        make(module)
+        found = refused("image", "kernel", "add", str(image), "--modules", str(root), timeout_s=60)
+        assert "modules of the kernel cannot be copied" in found
+        assert os.listdir(store.path("kernels")) == []
+        module.unlink()
+
+
 def test_a_header_that_lies_about_the_release_is_refused(own_root, tmp_path):
     image = bytearray(0x400)
     image[0x202:0x206] = b"HdrS"

@@ -288,6 +288,21 @@ def test_the_ids_of_the_host_are_asked_for_aloud(own_root, tmp_path):
     assert vmctl("run", *AUTO, "tiny", "--", "true").err == ""
 
 
+def test_a_capability_that_vmctl_lacks_is_named(own_root, tmp_path):
+    """With the ids of the host nobody can be given what the caller does not have; a new user namespace has all."""
+
+    def lacking():
+        syscalls.prctl(syscalls.PR_CAPBSET_DROP, identity.CAPABILITIES.index("SYS_TIME"))
+
+    path = tmp_path / "box.yaml"
+    text = "image: tiny\nnetwork: none\ncommand: ['true']\ncontainer: {userns: %s, cap_add: [ALL]}\n"
+    path.write_text(text % "host")
+    assert "has no capability SYS_TIME" in refused("up", str(path), preexec_fn=lacking).replace("SYS_RESOURCE, ", "")
+    path.write_text(text % "auto")
+    ok("up", str(path), preexec_fn=lacking)
+    ok("rm", "box")
+
+
 def test_the_network_of_the_host_without_power_over_it(own_root):
     script = "ls /sys/class/net; ip link set lo mtu 1000; ip link add x type dummy; touch /sys/x"
     result = vmctl("run", "--network", "host", "tiny", "--", "sh", "-c", script)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 
 from vmctl.errors import VmctlError
 from vmctl.light import json
+from vmctl.linux import filetree
 from vmctl.named import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -47,12 +47,8 @@ def content(path: str, what: str) -> bytes:
 def _tail(path: str, what: str, size: int) -> tuple[bytes, int]:
     """Return the last `size` bytes of a regular file, and their offset. Raises UnreadableError, FileNotFoundError."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # opening a FIFO would wait for a writer
-        with open(fd, "rb") as file:
-            status = os.fstat(fd)
-            if not stat.S_ISREG(status.st_mode):
-                raise UnreadableError(f"{what} cannot be read: it is not a regular file")
-            begin = file.seek(max(0, status.st_size - size))
+        with open(filetree.open_file(path), "rb") as file:
+            begin = file.seek(max(0, os.fstat(file.fileno()).st_size - size))
             return file.read(size), begin
     except FileNotFoundError:
         raise

@@ -12,7 +12,7 @@ from images.kernels.kernel import DEBIAN, HOST, IMAGE, Kernel
 from images.kernels.modules import load_order
 from images.store import store
 from vmctl import leases
-from vmctl.errors import ConflictError, NotFoundError, SpecError
+from vmctl.errors import ConflictError, NotFoundError, SpecError, VmctlError
 from vmctl.linux import durable, filetree
 from vmctl.run import run
 
@@ -146,14 +146,25 @@ def _copy(found: Kernel, name: str) -> None:
     try:
         os.makedirs(os.path.dirname(own_modules))
         os.makedirs(os.path.join(new, os.path.dirname(IMAGE)))
-        shutil.copy2(found.vmlinuz, os.path.join(new, IMAGE + found.release))
+        _copy_file(found.vmlinuz, os.path.join(new, IMAGE + found.release))
         skip = shutil.ignore_patterns(*_LINKS_TO_SOURCES)
-        shutil.copytree(found.modules, own_modules, symlinks=True, ignore=skip)
+        shutil.copytree(found.modules, own_modules, symlinks=True, ignore=skip, copy_function=_copy_file)
         if not os.path.exists(os.path.join(own_modules, "modules.dep")):
             run(["depmod", "-b", new, found.release])
         load_order(found._replace(modules=own_modules), ())  # otherwise the first start would find it incomplete
         with open(os.path.join(new, _ORIGIN), "w", encoding="utf-8", errors="surrogateescape") as file:
             file.write(found.vmlinuz)
         durable.rename_tree(new, store.path("kernels", name))
+    except shutil.Error as error:
+        raise VmctlError(f"modules of the kernel cannot be copied: {error.args[0][0][2]}") from None
     finally:
         filetree.remove_tree(new)
+
+
+def _copy_file(source: str, target: str) -> None:
+    """Copy a regular file with its mode and times; shutil.copy2 would read a device without an end."""
+    import shutil
+
+    with open(filetree.open_file(source), "rb") as file, open(target, "xb") as copy:
+        shutil.copyfileobj(file, copy)
+    shutil.copystat(source, target)

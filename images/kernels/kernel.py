@@ -17,7 +17,7 @@ from images.store import store
 from images.store.image import architecture
 from vmctl import leases
 from vmctl.errors import NotFoundError
-from vmctl.linux import durable
+from vmctl.linux import durable, filetree
 from vmctl.run import run
 
 DEBIAN, HOST = "debian", "host"
@@ -137,7 +137,7 @@ def release_of(vmlinuz: str) -> str:
     Raises NotFoundError if the image cannot be read or has no release.
     """
     try:
-        with open(vmlinuz, "rb") as file:
+        with open(filetree.open_file(vmlinuz), "rb") as file:
             head = file.read(0x8000)
     except OSError as error:
         raise NotFoundError(f"the kernel image {vmlinuz} cannot be read: {error.strerror}") from None

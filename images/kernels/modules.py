@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 
 from images.kernels.kernel import Kernel
 from vmctl.errors import NotFoundError, VmctlError
+from vmctl.linux import filetree
 from vmctl.run import run
 
 
@@ -40,22 +41,23 @@ def content(path: str) -> bytes:
     if path.endswith(".ko.xz"):
         import lzma
 
-        with lzma.open(path) as file:
+        with open(filetree.open_file(path), "rb") as packed, lzma.open(packed) as file:
             return file.read()
     if path.endswith(".ko.gz"):
         import gzip
 
-        with gzip.open(path) as file:
+        with open(filetree.open_file(path), "rb") as packed, gzip.open(packed) as file:
             return file.read()
     if path.endswith(".ko.zst"):
         return _from_zstd(path)
-    with open(path, "rb") as file:
+    with open(filetree.open_file(path), "rb") as file:
         return file.read()
 
 
 def _from_zstd(path: str) -> bytes:
     from tempfile import TemporaryDirectory
 
+    os.close(filetree.open_file(path))
     with TemporaryDirectory(prefix="vmctl-module-") as work:
         plain = os.path.join(work, "plain.ko")
         run(["zstd", "-q", "-d", path, "-o", plain])
@@ -76,7 +78,7 @@ def _builtin(kernel: Kernel) -> set[str]:
 def _lines(kernel: Kernel, name: str) -> list[str]:
     path = os.path.join(kernel.modules, name)
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(filetree.open_file(path), encoding="utf-8") as file:
             return file.read().splitlines()
     except OSError as error:
         raise VmctlError(f"{path} cannot be read: {error.strerror}", hint="depmod(8) writes it") from None

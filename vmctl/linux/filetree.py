@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 
+_FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -94,6 +96,18 @@ def _move_up(name: str, folder: int, top: int, number: int) -> None:
             raise
         _empty(name, folder)
         os.rmdir(name, dir_fd=folder)
+
+
+def open_file(path: str) -> int:
+    """Return a descriptor of a regular file, to read. Raises OSError for anything else, which is not waited for.
+
+    Opening a FIFO would wait for a writer, and a device has no end.
+    """
+    fd = os.open(path, _FILE)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "it is not a regular file", path)
+    return fd
 
 
 def size_bytes(path: str) -> int:
