@@ -256,7 +256,7 @@ def test_nothing_heavy_is_imported_on_the_fast_path(own_root, words):
     "words",
     [
         ("run", "--network", "none", "-e", "A=b", "tiny", "--", "true"),
-        ("run", "-p", "127.0.0.1::8000", "tiny", "--", "true"),
+        ("run", "-p", "127.0.0.1::8000", "--network-alias", "web", "tiny", "--", "true"),
         ("ps",),
     ],
     ids=" ".join,

@@ -6,22 +6,20 @@
 
 from __future__ import annotations
 
-import re
 from _socket import inet_aton, inet_ntoa
 
 from vmctl.named import TYPE_CHECKING, NamedTuple
+from vmctl.spec.networking import ALL, NONE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from vmctl.spec.rules import Wrong
 
-ALL, NONE = "all", "none"
 MOST = 200  # destinations of one instance
 _FORM = "an address, a network or a name, such as 203.0.113.0/24, 198.51.100.7:443, example.org:443 or :53/udp"
-_LABEL = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
-_NAME = re.compile(rf"{_LABEL}(\.{_LABEL})+")
-_PORTS = re.compile(r"(?:([0-9]{1,5})(?:-([0-9]{1,5}))?)?(?:/(tcp|udp))?")
+_INNER = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_-")  # of a label of a name
+_PROTOCOLS = ("tcp", "udp")
 
 
 class Destination(NamedTuple):
@@ -42,15 +40,21 @@ class Destination(NamedTuple):
 def parse(text: str) -> Destination:
     """Return the destination of a text. Raises ValueError; its text begins after "expected"."""
     host, ports = _split(text)
-    match = _PORTS.fullmatch(ports)
-    if not match or not (host or ports):
+    numbers, slash, protocol = ports.partition("/")
+    low, dash, high = numbers.partition("-")
+    is_range = _is_number(low) and (_is_number(high) or not dash)
+    if not (host or ports) or (numbers and not is_range) or (slash and protocol not in _PROTOCOLS):
         raise ValueError(f"{_FORM}, not {text[:80]!r}")
-    found = Destination(protocol=match[3] or "")
-    if match[1]:
-        found = found._replace(low=int(match[1]), high=int(match[2] or match[1]))
+    found = Destination(protocol=protocol)
+    if numbers:
+        found = found._replace(low=int(low), high=int(high or low))
         if not 0 < found.low <= found.high < 65536:
             raise ValueError(f"ports from 1 to 65535, the lower one first, not {text[:80]!r}")
     return _with_host(found, host.lower()) if host else found
+
+
+def _is_number(text: str) -> bool:
+    return len(text) <= 5 and text.isascii() and text.isdigit()
 
 
 def _split(text: str) -> tuple[str, str]:
@@ -61,7 +65,7 @@ def _split(text: str) -> tuple[str, str]:
     if colon:
         return host, ports
     before, slash, protocol = host.rpartition("/")
-    if slash and protocol in ("tcp", "udp"):
+    if slash and protocol in _PROTOCOLS:
         return before, f"/{protocol}"
     return host, ""
 
@@ -71,13 +75,18 @@ def _with_host(found: Destination, host: str) -> Destination:
     if slash or not any(letter.isalpha() for letter in base):
         first, last = _network(base, slash, prefix)
         return found._replace(first=first, last=last)
-    if not _NAME.fullmatch(host) or len(host) > 253 or host.rpartition(".")[2].isdigit():
+    labels = host.split(".")
+    if len(labels) < 2 or len(host) > 253 or not all(map(_is_label, labels)) or labels[-1].isdigit():
         raise ValueError(f"{_FORM}, not {host[:80]!r}")
     return found._replace(name=host)
 
 
+def _is_label(text: str) -> bool:
+    return 0 < len(text) <= 63 and _INNER.issuperset(text) and "-" not in (text[0], text[-1])
+
+
 def _network(base: str, slash: str, prefix: str) -> tuple[int, int]:
-    bits = int(prefix) if prefix.isdigit() and len(prefix) < 3 else -1 if slash else 32
+    bits = int(prefix) if _is_number(prefix) and len(prefix) < 3 else -1 if slash else 32
     try:
         if inet_ntoa(inet_aton(base)) != base:  # inet_aton(3) takes 10.1 and 0x7f.1 too
             raise ValueError(base)

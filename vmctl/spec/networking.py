@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from vmctl.errors import SpecError
 from vmctl.named import TYPE_CHECKING
-from vmctl.spec import egress, rules
-from vmctl.spec.egress import ALL, NONE
+from vmctl.spec import rules
 from vmctl.spec.workload import Joined, NetworkOptions
 
 if TYPE_CHECKING:
@@ -13,6 +12,7 @@ if TYPE_CHECKING:
 
 MOST = 8  # networks of one instance: a guest has a slot of its bus for each
 ALONE = ("none", "host")
+ALL, NONE = "all", "none"  # what `egress` can be besides a list
 _FLAG_HINT = "`--network NAME:alias=NAME,ip=ADDRESS`, or only NAME"
 
 
@@ -76,7 +76,10 @@ def wrong(options: NetworkOptions) -> Iterator[rules.Wrong]:
             yield f"{where}.address", f"expected an IPv4 address, got {one.address[:80]!r}", ""
         yield from _aliases(f"{where}.aliases", one.aliases)
     yield from _aliases("network.aliases", options.aliases)
-    yield from egress.wrong(options.egress)
+    if options.egress not in (ALL, NONE):
+        from vmctl.spec import egress
+
+        yield from egress.wrong(options.egress)
 
 
 def _aliases(where: str, aliases: Sequence[str]) -> Iterator[rules.Wrong]:
