@@ -64,7 +64,10 @@ def modes():
 
 
 def sql(text):
-    return ok("exec", "records-db", "--", "psql", "-tAc", text, timeout_s=300).strip()
+    """Ask the database. Its port is open a moment before it answers queries: "the database system is starting up"."""
+    asking = ("exec", "records-db", "--", "psql", "-tAc")
+    wait_for(lambda: "starting up" not in vmctl(*asking, "SELECT 1", timeout_s=300).err)
+    return ok(*asking, text, timeout_s=300).strip()
 
 
 def test_a_database_and_a_page_in_four_combinations_of_modes(stack):
