@@ -40,6 +40,8 @@ BELOW = {
     "images/transfer": "images.disks images.layer images.store vmctl.errors vmctl.linux vmctl.run vmctl.spec",
     "images/recipes": "images.layer images.packages images.store vmctl.errors vmctl.linux vmctl.run vmctl.spec "
     "vmctl.stream vmctl.writable",
+    "images/bundles": "images.kernels images.layer images.packages images.store images.transfer vmctl.errors "
+    "vmctl.linux",
     "images/upkeep": "images.kernels images.layer images.packages images.recipes images.store images.transfer "
     "vmctl.errors vmctl.leases vmctl.linux vmctl.needs vmctl.paths vmctl.run",
 }

@@ -5,6 +5,7 @@ A file `labNN_NAME.py` has one object `LAB`. To add a lab, add its file.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from importlib import import_module
@@ -12,6 +13,7 @@ from importlib import import_module
 from bench.labs.lab import Lab
 from vmctl.errors import NotFoundError
 
+IMAGES = ("tiny", "debian")  # that the labs start
 _FILE = re.compile(r"lab([0-9]{2})_([a-z_]+)\.py", re.ASCII)
 
 
@@ -20,6 +22,15 @@ def labs() -> list[Lab]:
     names = sorted(filter(_FILE.fullmatch, os.listdir(os.path.dirname(__file__))))
     found = [import_module(f"{__name__}.{name.removesuffix('.py')}").LAB for name in names]
     return [lab for lab in found if isinstance(lab, Lab)]
+
+
+def digests() -> dict[str, str]:
+    """Return the SHA-256 of each lab's file, by its name: labs of two machines with the same one decide alike."""
+    found = {}
+    for name in filter(_FILE.fullmatch, os.listdir(os.path.dirname(__file__))):
+        with open(os.path.join(os.path.dirname(__file__), name), "rb") as file:
+            found[name.removesuffix(".py")] = hashlib.file_digest(file, "sha256").hexdigest()
+    return dict(sorted(found.items()))
 
 
 def find(text: str) -> Lab:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from images.kernels import kernel
-from images.kernels.kernel import DEBIAN, HOST, IMAGE, Kernel
+from images.kernels.kernel import DEBIAN, HOST, IMAGE, ORIGIN, Kernel
 from images.kernels.modules import load_order
 from images.store import store
 from vmctl import leases
@@ -17,7 +17,6 @@ from vmctl.linux import durable, filetree
 from vmctl.run import run
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9_.+~-]{0,127}"
-_ORIGIN = "origin"  # a file that contains the path from which a kernel was copied; a fetched kernel has no such file
 _LINKS_TO_SOURCES = ("build", "source")  # they point to folders of the host that compiled the kernel
 
 
@@ -50,7 +49,7 @@ def _origin(name: str) -> str:
     if name == HOST:
         return HOST
     try:
-        with open(os.path.join(kernel.folder(name), _ORIGIN), encoding="utf-8", errors="surrogateescape") as file:
+        with open(os.path.join(kernel.folder(name), ORIGIN), encoding="utf-8", errors="surrogateescape") as file:
             return file.read()
     except FileNotFoundError:
         return DEBIAN
@@ -152,7 +151,7 @@ def _copy(found: Kernel, name: str) -> None:
         if not os.path.exists(os.path.join(own_modules, "modules.dep")):
             run(["depmod", "-b", new, found.release])
         load_order(found._replace(modules=own_modules), ())  # otherwise the first start would find it incomplete
-        with open(os.path.join(new, _ORIGIN), "w", encoding="utf-8", errors="surrogateescape") as file:
+        with open(os.path.join(new, ORIGIN), "w", encoding="utf-8", errors="surrogateescape") as file:
             file.write(found.vmlinuz)
         durable.rename_tree(new, store.path("kernels", name))
     except shutil.Error as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import struct
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -16,13 +17,14 @@ from images.packages import deb
 from images.store import store
 from images.store.image import architecture
 from vmctl import leases
-from vmctl.errors import NotFoundError
+from vmctl.errors import NotFoundError, SpecError
 from vmctl.linux import durable, filetree
 from vmctl.run import run
 
 DEBIAN, HOST = "debian", "host"
 NEW = ".new"  # name of a folder that is being prepared
 IMAGE = "boot/vmlinuz-"  # followed by the release
+ORIGIN = "origin"  # a file that contains the path from which a kernel was copied; a fetched kernel has no such file
 FETCH = "`vmctl image kernel fetch` fetches"
 
 
@@ -76,12 +78,38 @@ def fetch_debian() -> Kernel:
     with store.locked("kernel.lock"):
         if not os.path.isdir(folder(release)):
             _unpack(package, release)
-        link, name = (store.path("kernels", f"{dot}{DEBIAN}") for dot in (".", ""))
-        with suppress(FileNotFoundError):
-            os.unlink(link)  # left by a crash
-        os.symlink(release, link)
-        os.replace(link, name)
+        _name_debian(release)
     return find(DEBIAN)
+
+
+def adopt(tree: str, name: str) -> bool:
+    """Move an unpacked kernel into the store; return False if the store has one of this name.
+
+    It becomes `debian` if it was fetched and the store has none. Raises NotFoundError if the folder is not that of a
+    kernel with its modules, SpecError for a name that is not one of the store.
+    """
+    if name in (DEBIAN, HOST):
+        raise SpecError(f"a kernel cannot be added under the name {name}")
+    with store.locked("kernel.lock"):
+        if os.path.lexists(store.path("kernels", name)):
+            return False
+        os.makedirs(store.path("kernels"), exist_ok=True)
+        release = next(_releases(tree), "")
+        _kernel(name, os.path.join(tree, IMAGE + release), release)
+        fetched = not os.path.exists(os.path.join(tree, ORIGIN))
+        durable.rename_tree(tree, folder(name))
+        if fetched and not os.path.lexists(store.path("kernels", DEBIAN)):
+            _name_debian(name)
+    return True
+
+
+def _name_debian(name: str) -> None:
+    """Let `debian` be the kernel of this name."""
+    link, final = (store.path("kernels", f"{dot}{DEBIAN}") for dot in (".", ""))
+    with suppress(FileNotFoundError):
+        os.unlink(link)  # left by a crash
+    os.symlink(name, link)
+    os.replace(link, final)
 
 
 def _unpack(package: str, release: str) -> None:
@@ -105,11 +133,15 @@ def _release_in_store(name: str) -> str:
     """Return the release of a kernel in the store, "" if the store has no kernel of this name."""
     if name.startswith("."):
         return ""  # a kernel that is being prepared
+    return next(_releases(folder(name)), "")
+
+
+def _releases(tree: str) -> Iterator[str]:
+    """Yield the releases of the kernel images in a kernel's folder."""
     with suppress(FileNotFoundError, NotADirectoryError):
-        for file in sorted(os.listdir(os.path.join(folder(name), os.path.dirname(IMAGE)))):
+        for file in sorted(os.listdir(os.path.join(tree, os.path.dirname(IMAGE)))):
             if file.startswith(os.path.basename(IMAGE)):
-                return file.removeprefix(os.path.basename(IMAGE))
-    return ""
+                yield file.removeprefix(os.path.basename(IMAGE))
 
 
 def _kernel(name: str, vmlinuz: str, release: str) -> Kernel:

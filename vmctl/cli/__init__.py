@@ -64,6 +64,7 @@ VERBS = {
     "prune": "remove stopped instances and unused data of the image store",
     "compare": "run the same workload in each mode, and show what differs and what is the same",
     "lab": "put what is taught about containers and guests to the test on this machine",
+    "bundle": "write images and kernel into one file, for machines without a network",
     "bench": "measure a workload in several modes and compare them",
     "spec": "check a workload file, or print its JSON Schema",
     "doctor": "check what this host supports and what is missing",
@@ -73,7 +74,7 @@ VERBS = {
 # verbs that make, enter or remove namespaces, cgroups and mounts: an ordinary user has these in namespaces of vmctl
 _IN_NAMESPACES = frozenset(
     "up scale run create exec shell attach console cp start restart stop kill pause unpause rename update stats top rm "
-    "down inspect diff commit prune df bench volume compare lab".split()
+    "down inspect diff commit prune df bench volume compare lab bundle".split()
 )
 _IMAGES_IN_NAMESPACES = frozenset("build rm prune".split())
 _NETWORKS_IN_NAMESPACES = frozenset("connect disconnect rm prune".split())
