@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from statistics import median
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from bench.formatting import quantity
+from bench.model import Sample
 
 HOLDS, REFUTED, UNDECIDABLE = "holds", "refuted", "undecidable here"
 CHOICES = (HOLDS, REFUTED, UNDECIDABLE)
@@ -20,11 +21,14 @@ class Samples(NamedTuple):
 
     def __str__(self) -> str:
         """Return the median, and from where to where the values go if there are several."""
+        if not self.values:
+            return "not seen"
         middle, *ends = (quantity(one, self.unit) for one in (median(self.values), min(self.values), max(self.values)))
         return middle if len(self.values) == 1 else f"{middle} ({' to '.join(ends)}, {len(self.values)} samples)"
 
 
-Evidence = Mapping[str, str | Samples]  # `container: kernel` -> value, in the order in which it was found
+Value = str | Samples
+Evidence = Mapping[str, Value]  # `container: kernel` -> value, in the order in which it was found
 
 
 class Verdict(NamedTuple):
@@ -37,17 +41,46 @@ class Verdict(NamedTuple):
 class Place(Protocol):
     """What an experiment can use: the public interface of vmctl. What it starts is removed when it returns."""
 
-    def facts(self, modes: tuple[str, ...], image: str = "tiny", **limits: object) -> Evidence:
+    def facts(self, modes: tuple[str, ...], image: str = "tiny", **limits: Any) -> Evidence:
         """Return what a workload that waits sees in each mode, and the host of it; names as in vmctl.compare.rows.
 
         `limits` are `cpus` and `memory_bytes`.
         """
 
-    def ask(self, mode: str, *scripts: str) -> list[str]:
-        """Run each shell script in an instance of its own of this mode, all at the same time; return what they print.
+    def ask(self, mode: str, *scripts: str, **keys: Any) -> list[str]:
+        """Run each shell script in another instance of this mode, and return the outputs as `exec` does.
 
-        At the end of each output is its exit code, as a line `exit N`.
+        The instances run at the same time. `keys` are of vmctl.spec.workload.Workload, or `cpus` and `memory_bytes`.
         """
+
+    def start(self, mode: str, script: str = "", **keys: Any) -> str:
+        """Start an instance that runs a script, or waits; return its name. It runs until the lab ends."""
+
+    def start_s(self, name: str) -> Samples:
+        """Return the seconds from the request to start this instance to its first output, none if it had no output."""
+
+    def exec(self, name: str, script: str) -> str:
+        """Run a shell script in a running instance; return its output and a last line `exit N`."""
+
+    def vmctl(self, *words: str) -> str:
+        """Run a command of vmctl; return its output and a last line `exit N`."""
+
+    def image(self, *lines: str, files: Mapping[str, bytes] = {}) -> str:
+        """Build an image from the lines of a Dockerfile and files next to it; return its name. It is removed later."""
+
+    def marked(self, name: str) -> list[int]:
+        """Return the processes of this machine that have the environment of this instance's workload."""
+
+    def samples(
+        self, kind: str, modes: tuple[str, ...], rounds: int = 1, instances: int = 1, **keys: Any
+    ) -> Mapping[str, Sequence[Sample]]:
+        """Return samples of the bench by mode, measured in interleaved rounds; `kind` is a module of bench/probes."""
+
+    def crowd(self, mode: str, count: int) -> Mapping[str, Samples]:
+        """Return what some instances took that ran at the same time, and how long each start took: see crowds.py."""
+
+    def memory(self, name: str) -> Samples:
+        """Return the memory charged to the control group of an instance once it is flat; without a group its PSS."""
 
 
 class Lab(NamedTuple):
@@ -63,6 +96,7 @@ class Lab(NamedTuple):
     gather: Callable[[Place], Evidence]
     decide: Callable[[Evidence], Verdict]
     next: tuple[str, str, str]  # three things to try
+    published: str = ""  # what others have measured, and their source
 
 
 def plain(seen: Evidence) -> dict[str, object]:

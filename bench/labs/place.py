@@ -3,71 +3,187 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from tempfile import TemporaryDirectory
+from typing import Any
 
-from bench.labs.lab import Evidence
+from bench import atrest
+from bench.labs import crowds, measuring
+from bench.labs.lab import Evidence, Samples
+from bench.model import Sample
+from bench.probes import crowd, load, tool
 from vmctl import backends, engine
-from vmctl.compare import inside, running
+from vmctl.compare import inside, outside, running
 from vmctl.errors import VmctlError
+from vmctl.footprint import footprint
+from vmctl.instances import instance
 from vmctl.linux import processes
+from vmctl.run import module, run
 from vmctl.spec.workload import Bytes, Resources, Workload
 
 SCRIPT_S = 120.0
+COMMAND_S = 600.0
 HERE = "this machine"
 
 
 class Room:
-    """See Place. Facts of one experiment are used again by the next one that asks for the same."""
+    """See Place. Facts and samples of one experiment are used again by the next one that asks for the same."""
 
     def __init__(self, options: Mapping[str, str], progress: running.Progress) -> None:
         self._options, self._progress = options, progress
-        self._known: dict[object, Evidence] = {}
+        self._known: dict[object, Any] = {}
+        self._started: dict[str, crowd.Started] = {}
+        self._cleaning = ExitStack()
 
-    def facts(self, modes: tuple[str, ...], image: str = "tiny", **limits: object) -> Evidence:
+    @contextmanager
+    def cleaned(self) -> Iterator[None]:
+        """Remove at the end of the block what has been started or made in it. Raises if that is not possible."""
+        with ExitStack() as self._cleaning:
+            yield
+
+    def facts(self, modes: tuple[str, ...], image: str = "tiny", **limits: Any) -> Evidence:
         """See Place."""
-        key = (modes, image, tuple(limits.items()))
-        if key not in self._known:
-            asked = running.Asked(_waiting(image, limits), modes, self._options)
+
+        def look() -> Evidence:
+            asked = running.Asked(_waiting(image=image, **limits), modes, self._options)
             found = running.compare(asked, self._progress)
             seen = {
                 f"{mode}: {name}": text for mode, one in zip(modes, found, strict=True) for name, text in one.items()
             }
-            self._known[key] = {**seen, **_here()}
-        return self._known[key]
+            return {**seen, **_here()}
 
-    def ask(self, mode: str, *scripts: str) -> list[str]:
+        found: Evidence = self._once(("facts", modes, image, tuple(limits.items())), look)
+        return found
+
+    def ask(self, mode: str, *scripts: str, **keys: Any) -> list[str]:
         """See Place."""
         backend = backends.load(mode, options := backends.suited(mode, self._options))
         with ExitStack() as stack:
             started = []
             for number, _ in enumerate(scripts, 1):
                 self._progress(f"{mode}: starting {number} of {len(scripts)}")
-                work = _waiting("tiny", {})
-                started.append(stack.enter_context(engine.running(work, backend, options=options)).inst)
-            answers = [
-                inside.ask(inst, ("sh", "-c", f"{{ {script}\n}} 2>&1"), SCRIPT_S)
-                for inst, script in zip(started, scripts, strict=True)
-            ]
-        return [f"{answer.text.strip()}\nexit {answer.code}".strip() for answer in answers]
+                work = _waiting(**keys)
+                started.append(stack.enter_context(engine.running(work, backend, options=options)).inst.name)
+            return [self.exec(name, script) for name, script in zip(started, scripts, strict=True)]
+
+    def start(self, mode: str, script: str = "", **keys: Any) -> str:
+        """See Place."""
+        work = _waiting(script, **keys)
+        self._progress(f"{mode}: starting {work.name}")
+        self._cleaning.enter_context(crowd.removed([work.name]))
+        started = crowd.start(work, mode, backends.suited(mode, self._options))
+        self._started[started.name] = started
+        return started.name
+
+    def start_s(self, name: str) -> Samples:
+        """See Place."""
+        one = self._started[name]
+        ready_ns = one.ready_ns()
+        return Samples("s", () if ready_ns is None else ((ready_ns - one.marks_ns["T0"]) / 1e9,))
+
+    def exec(self, name: str, script: str) -> str:
+        """See Place."""
+        answer = inside.ask(instance.load(name), ("sh", "-c", f"{{ {script}\n}} 2>&1"), SCRIPT_S)
+        return f"{answer.text.strip()}\nexit {answer.code}".strip()
+
+    def vmctl(self, *words: str) -> str:
+        """See Place."""
+        self._progress(f"vmctl {' '.join(words)}")
+        code, out, errors = run(module("vmctl", *words), check=False, timeout_s=COMMAND_S)
+        return f"{f'{out}{errors}'.strip()}\nexit {code}".strip()
+
+    def image(self, *lines: str, files: Mapping[str, bytes] = {}) -> str:
+        """See Place."""
+        name = f"lab-{os.urandom(4).hex()}"
+        self._cleaning.callback(self.vmctl, "image", "rm", "-f", name)
+        with TemporaryDirectory(prefix="vmctl-lab-") as folder:
+            for path, content in {**files, "Dockerfile": "\n".join(lines).encode()}.items():
+                with open(os.path.join(folder, path), "wb") as file:
+                    file.write(content)
+            tool.build(folder, name, "an image of this lab cannot be made")
+        return name
+
+    def marked(self, name: str) -> list[int]:
+        """See Place."""
+        return outside.marked(instance.load(name).work.env[outside.MARK])
+
+    def samples(
+        self, kind: str, modes: tuple[str, ...], rounds: int = 1, instances: int = 1, **keys: Any
+    ) -> Mapping[str, Sequence[Sample]]:
+        """See Place."""
+
+        def measure() -> Mapping[str, Sequence[Sample]]:
+            before = _probe_images()
+            try:
+                return measuring.measure(
+                    _waiting(**keys),
+                    kind,
+                    modes,
+                    rounds,
+                    instances=instances,
+                    options=self._options,
+                    progress=self._progress,
+                )
+            finally:
+                for name in _probe_images() - before:
+                    self.vmctl("image", "rm", name)
+
+        key = (kind, modes, rounds, instances, repr(sorted(keys.items())))
+        found: Mapping[str, Sequence[Sample]] = self._once(key, measure)
+        return found
+
+    def crowd(self, mode: str, count: int) -> Mapping[str, Samples]:
+        """See Place."""
+
+        def start() -> Mapping[str, Samples]:
+            self._progress(f"{mode}: starting {count}")
+            works = [_waiting() for _ in range(count)]
+            return crowds.measure(works, mode, backends.suited(mode, self._options))
+
+        found: Mapping[str, Samples] = self._once(("crowd", mode, count), start)
+        return found
+
+    def memory(self, name: str) -> Samples:
+        """See Place."""
+        inst = instance.load(name)
+        atrest.settle(inst, load.REPORT_S)
+        found = footprint(inst)
+        return Samples("bytes", (float(found.cgroup_bytes or found.pss_bytes or 0),))
+
+    def _once(self, key: object, make: Callable[[], Any]) -> Any:
+        if key not in self._known:
+            self._known[key] = make()
+        return self._known[key]
 
 
 def problem(mode: str, options: Mapping[str, str]) -> str:
     """Return why this machine cannot run a mode, "" if it can."""
     try:
-        engine.check(_waiting("tiny", {}), backends.load(mode, backends.suited(mode, options)))
+        engine.check(_waiting(), backends.load(mode, backends.suited(mode, options)))
     except VmctlError as error:
         return str(error)
     return ""
 
 
-def _waiting(image: str, limits: Mapping[str, object]) -> Workload:
+def _probe_images() -> set[str]:
+    """Return the names of the images that the bench has made for its probe program."""
+    _, out, _ = run(module("vmctl", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}"), timeout_s=COMMAND_S)
+    return {line for line in out.split() if line.startswith(f"{tool.IMAGE}:")}
+
+
+def _waiting(script: str = "", **keys: Any) -> Workload:
+    """Return a workload with these keys that runs a script, or waits; `cpus` and `memory_bytes` are its limits."""
     resources = Resources()
-    if "memory_bytes" in limits:
-        resources = resources._replace(memory_bytes=Bytes(int(str(limits["memory_bytes"]))))
-    if "cpus" in limits:
-        resources = resources._replace(cpus=float(str(limits["cpus"])))
-    return Workload(name=f"lab-{os.urandom(4).hex()}", image=image, command=running.WAITS, resources=resources)
+    if "memory_bytes" in keys:
+        resources = resources._replace(memory_bytes=Bytes(int(str(keys.pop("memory_bytes")))))
+    if "cpus" in keys:
+        resources = resources._replace(cpus=float(str(keys.pop("cpus"))))
+    name = f"lab-{os.urandom(4).hex()}"
+    command = (*running.WAITS[:2], script or f"echo up; {running.WAITS[2]}")  # the first output ends the wait for it
+    work = Workload(name=name, image="tiny", command=command, resources=resources, env={outside.MARK: name})
+    changed: Workload = work._replace(**keys)
+    return changed
 
 
 def _here() -> Evidence:

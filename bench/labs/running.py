@@ -40,7 +40,8 @@ class Runner:
         verdict = self._refused(lab)
         if verdict is None:
             try:
-                seen = lab.gather(self._room)
+                with self._room.cleaned():
+                    seen = lab.gather(self._room)
                 verdict = lab.decide(seen)
             except VmctlError as error:
                 verdict = Verdict(UNDECIDABLE, str(error))

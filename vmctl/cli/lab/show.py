@@ -33,6 +33,7 @@ def text(lab: Lab) -> str:
     """Return the text of a lab for a person."""
     parts = [f"Lab {lab.number}: {lab.name}", f"Claim: {lab.claim}", f"Why it matters: {lab.why}", "Steps:"]
     parts += [f"  {number}. {step}" for number, step in enumerate(lab.steps, 1)]
+    parts += [f"Published: {lab.published}"] * bool(lab.published)
     parts += [f"Rule: it {lab.rule}.", "To try next:", *(f"  - {one}" for one in lab.next)]
     width = parsers.columns()
     return "\n".join(textwrap.fill(part, width, subsequent_indent="    " * part.startswith(" ")) for part in parts)

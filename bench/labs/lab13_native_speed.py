@@ -1,0 +1,61 @@
+"""Lab 13: whether work is as fast as on the host."""
+
+from __future__ import annotations
+
+from bench.labs.lab import HOLDS, REFUTED, UNDECIDABLE, Evidence, Lab, Place, Value, Verdict, missing, samples
+from bench.labs.measuring import values
+
+_SHARED, _MODES = ("host", "container"), ("host", "container", "vm")
+_ROUNDS, _GUEST_ROUNDS = 5, 2
+_WORK = {"sort": "cpu", "memory": "cpu", "getppid": "syscall", "open_close": "syscall", "spawn": "syscall"}
+_NATIVE, _NEARLY = 1.1, 1.25
+
+
+def _gather(place: Place) -> Evidence:
+    seen: dict[str, Value] = {}
+    for kind in ("cpu", "syscall"):
+        found = {**place.samples(kind, _SHARED, _ROUNDS), **place.samples(kind, ("vm",), _GUEST_ROUNDS)}
+        for mode in _MODES:
+            for work in (name for name, each in _WORK.items() if each == kind):
+                seen[f"{mode}: {work}"] = values(found[mode], f"{work}_s", "s")
+        seen["vm: accelerator"] = found["vm"][0].texts.get("accelerator", "")
+    return seen
+
+
+def _decide(seen: Evidence) -> Verdict:
+    if unknown := missing(seen, "vm: accelerator", *(f"{mode}: {work}" for mode in _MODES for work in _WORK)):
+        return unknown
+    # the fastest sample of each: other work on the host can only add to it
+    best = {mode: {work: min(samples(seen, f"{mode}: {work}")) for work in _WORK} for mode in _MODES}
+    times = {mode: {work: best[mode][work] / best["host"][work] for work in _WORK} for mode in ("container", "vm")}
+    reason = "; ".join(
+        f"{mode}: " + ", ".join(f"{work} {value:.2f}" for work, value in one.items()) for mode, one in times.items()
+    )
+    if max(times["container"].values()) > _NATIVE:
+        return Verdict(REFUTED, f"times of the host's: {reason}")
+    if seen["vm: accelerator"] == "tcg":
+        return Verdict(UNDECIDABLE, f"guests are emulated here, which does not measure virtual machines; {reason}")
+    return Verdict(REFUTED if max(times["vm"].values()) > _NEARLY else HOLDS, f"times of the host's: {reason}")
+
+
+LAB = Lab(
+    number=13,
+    name="native-speed",
+    claim="Containers run at native speed, virtual machines nearly so.",
+    why="What is slower, and by how much, depends on the work: there is no one number for a mode.",
+    steps=(
+        "run the same static program in each mode: sorting, memory-bound work, three kinds of system calls",
+        "take the time of each from its output, by this machine's clock",
+        "divide the fastest sample of each by the host's",
+    ),
+    rule=f"holds if no work takes more than {_NATIVE} times the host's in a container, and {_NEARLY} times in a guest; "
+    "undecidable if only the guests are slower and they are emulated",
+    modes=_MODES,
+    gather=_gather,
+    decide=_decide,
+    next=(
+        "container: {seccomp: unconfined}: which of the numbers changes? (lab 29)",
+        "vmctl bench --metrics cpu,syscall,io,net --runs 20: intervals",
+        "the same under KVM: what becomes of `spawn`?",
+    ),
+)
