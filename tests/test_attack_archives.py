@@ -2,43 +2,25 @@
 
 import bz2
 import gzip
+import io
 import lzma
 import os
 import resource
+import shutil
 import subprocess
 import tarfile
 import zlib
 
 import pytest
 import zstandard
-from support.archives import Layout
+from support.archives import Layout, dump, sha256
 from support.commands import VMCTL
-from support.tars import folder, hard, link, tar_of
+from support.tars import hard, link, tar_of, traversals
+
+from images.store.image import architecture
 
 pytestmark = pytest.mark.timeout(900)
 BOMB = 1 << 30
-
-
-def traversals(victim):
-    """Return name -> entries of a tar that overwrite `victim` if they are unpacked without care."""
-    up, name = "../" * 12, os.path.basename(victim)
-    content = b"overwritten"
-    return {
-        "absolute": [(victim, {}, content)],
-        "upwards": [(f"{up}{victim.lstrip('/')}", {}, content)],
-        "upwards later": [folder("a"), (f"a/{up}{victim.lstrip('/')}", {}, content)],
-        "file through a link": [link("out", os.path.dirname(victim)), (f"out/{name}", {}, content)],
-        "file through two links": [
-            *(link("a", up.rstrip("/")), link("b", "a" + os.path.dirname(victim)), (f"b/{name}", {}, content)),
-        ],
-        "over a link": [link("out", victim), ("out", {}, content)],
-        "hard link": [hard("out", victim), ("out", {}, content)],
-        "hard link upwards": [hard("out", up + victim.lstrip("/")), ("out", {}, content)],
-        "whiteout": [(f"{up}{os.path.dirname(victim).lstrip('/')}/.wh.{name}", {})],
-        "whiteout through a link": [link("out", os.path.dirname(victim)), (f"out/.wh.{name}", {})],
-        "opaque through a link": [link("out", os.path.dirname(victim)), ("out/.wh..wh..opq", {})],
-        "whiteout of the folder above": [("a/.wh...", {}), (".wh..", {})],
-    }
 
 
 def test_the_tars_are_dangerous(tmp_path):
@@ -70,13 +52,44 @@ def test_traversal(caller, canary):
 
 @pytest.mark.attack("names files outside of the archive in its index: blobs, configuration and layers by .. and links")
 def test_names_in_the_documents(caller, canary):
-    up = "../" * 12 + canary.path.lstrip("/")
-    for path in (up, canary.path, f"blobs/{up}"):
-        for saved in ({"Config": path, "Layers": []}, {"Config": "c.json", "Layers": [path]}):
-            files = {"manifest.json": f"[{saved}]".replace("'", '"').encode(), "c.json": b"{}"}
-            canary.check(imported(caller, tar_of(*((name, {}, data) for name, data in files.items()))))
-            linked = tar_of(("manifest.json", {}, b'[{"Config": "c.json", "Layers": []}]'), link("c.json", path))
-            canary.check(imported(caller, linked))
+    secret = tar_of(("secret", {}, canary.secret.encode()))
+    outside = os.path.join(caller.folder, "outside.tar")
+    with open(outside, "wb") as file:
+        file.write(secret)
+    os.chmod(outside, 0o644)
+    up = "../" * 12 + outside.lstrip("/")
+    for path in (up, outside, f"blobs/{up}", "../outside.tar"):
+        for number, entries in enumerate(([], [link("layer.tar", path)], [hard("layer.tar", path)])):
+            data = saved("layer.tar" if entries else path, secret, *entries)
+            canary.check(refused_import(caller, data))
+            if number < 2:
+                canary.check(refused_import(caller, data, unpacked=True))
+    layout = Layout()
+    layout.add({**layout.image(secret), "digest": f"sha256:{up}"}, "latest")
+    refused_import(caller, tar_of(*((name, {}, data) for name, data in layout.finished().items())), unpacked=True)
+    right = saved("layer.tar", secret, ("layer.tar", {}, secret))
+    assert imported(caller, right).code == 0  # so only the place of the layer was wrong
+
+
+def saved(layer, content, *entries):
+    """Return an archive as of docker-save(1) whose only layer has this name, and the digest of the content."""
+    rootfs = {"type": "layers", "diff_ids": [sha256(content)]}
+    settings = {"architecture": architecture(), "os": "linux", "rootfs": rootfs}
+    listed = [{"Config": "c.json", "RepoTags": [], "Layers": [layer]}]
+    return tar_of(("manifest.json", {}, dump(listed)), ("c.json", {}, dump(settings)), *entries)
+
+
+def refused_import(caller, data, *, unpacked=False):
+    """Import an archive, as a tar or as a folder, and return the result, which has to be a refusal."""
+    place = os.path.join(caller.folder, "unpacked")
+    if unpacked:
+        with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+            tar.extractall(place, filter="fully_trusted")
+        subprocess.run(["chmod", "-R", "go+rX", place], check=True)
+    seen = caller.vmctl("image", "import", place, "--name", "bad") if unpacked else imported(caller, data)
+    shutil.rmtree(place, ignore_errors=True)
+    assert seen.code == 125, seen
+    return seen
 
 
 def archive(layer):

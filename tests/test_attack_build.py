@@ -9,6 +9,7 @@ import pytest
 from support.as_nobody import as_nobody
 from support.attack_table import modes
 from support.commands import VMCTL, start, wait_for
+from support.tars import tar_of, traversals
 
 pytestmark = pytest.mark.timeout(900)
 IN_CONTAINERS = modes("container")
@@ -51,6 +52,30 @@ def test_services_by_url(caller, mode, canary):
         seen = build(caller, f"FROM scratch\nARG U={url}\nADD $U /x\n")
         assert seen.code == 125, seen
         canary.check(seen)
+
+
+@pytest.mark.attack("leaves the folder that ADD unpacks an archive into, by .., absolute names and links")
+@IN_CONTAINERS
+def test_archive_that_leaves_its_folder(caller, mode, canary):
+    """An archive may be of somebody else than the build file: of the image it gets the folder only."""
+    context = os.path.join(caller.folder, "context")
+    os.makedirs(context, exist_ok=True)
+    placed = 0
+    for victim in ("/etc/victim", canary.path):
+        for name, entries in traversals(victim).items():
+            with open(os.path.join(context, "bad.tar"), "wb") as file:
+                file.write(tar_of(*entries))
+            text = "FROM tiny\nCOPY <<E /etc/victim\nwhole\nE\nADD bad.tar /data/\n"
+            seen = build(caller, text, context=context)
+            canary.check(seen)
+            if seen.code == 0:
+                victim_inside = caller.vmctl("run", "--network", "none", "hostile", "--", "cat", "/etc/victim")
+                assert victim_inside.out == "whole\n", (name, victim_inside)
+                canary.check()  # a user's layers are unpacked on the host
+                placed += 1
+            else:
+                assert "step 3 of 3 failed: ADD bad.tar /data/: bad.tar: " in seen.err, (name, seen)
+    assert placed
 
 
 REDIRECTS = """

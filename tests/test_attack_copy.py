@@ -17,9 +17,8 @@ EXCHANGER = r"""
     #include <stdlib.h>
     #include <unistd.h>
     int main(int argc, char **argv) {
-        for (int i = 0; i < 200000; i++)
+        for (;;)
             if (renameat2(AT_FDCWD, argv[1], AT_FDCWD, argv[2], RENAME_EXCHANGE)) { perror("renameat2"); return 1; }
-        return 0;
     }"""
 
 
@@ -53,6 +52,7 @@ def test_exchanged_links_inside(caller, cell, folder, canary):
         mkdir -p /srv/d; for i in $(seq 200); do echo harmless > /srv/d/$i; done
         ln -sfn {secret} /srv/l; ln -sfn / /srv/up
         {program} /srv/d /srv/l >/dev/null 2>&1 </dev/null &
+        echo $! > /tmp/exchanger
     """
     assert cell.shell(setup).code == 0
     put = os.path.join(folder, "put")
@@ -61,13 +61,16 @@ def test_exchanged_links_inside(caller, cell, folder, canary):
         file.write("overwritten")
     subprocess.run(["chown", "-R", f"{caller.uid}:{caller.uid}", put], check=True)
     copied = 0
-    for number in range(6):
-        copied += caller.vmctl("cp", f"{cell.name}:/srv", os.path.join(folder, f"out{number}")).code == 0
-        caller.vmctl("cp", f"{cell.name}:/srv/d/.", os.path.join(folder, f"in{number}"))
-        caller.vmctl("cp", os.path.join(put, "."), f"{cell.name}:/srv/d")
+    try:
+        for number in range(6):
+            copied += caller.vmctl("cp", f"{cell.name}:/srv", os.path.join(folder, f"out{number}")).code == 0
+            caller.vmctl("cp", f"{cell.name}:/srv/d/.", os.path.join(folder, f"in{number}"))
+            caller.vmctl("cp", os.path.join(put, "."), f"{cell.name}:/srv/d")
+        assert cell.shell("kill -0 $(cat /tmp/exchanger)").code == 0  # it has exchanged them all the time
+    finally:
+        cell.shell("kill -9 $(cat /tmp/exchanger); rm -rf /srv/*")
     assert copied
     canary.check(contents(folder).replace(b"overwritten", b""))
-    cell.shell("pkill program; rm -rf /srv/*")
 
 
 @pytest.mark.attack("exchanges a folder of the host that `cp` reads with a link to root's files")

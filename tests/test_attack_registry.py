@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -102,6 +103,12 @@ def test_redirects(caller, canary):
             assert seen.code == 125, seen
             assert len(registry.asked) < 100
             canary.check(seen)
+    with Hostile(lambda path: (200, {}, TAR)) as other:  # redirects are followed, so the others were attempts
+        answers = blobs(**{sha256(TAR): (307, {"Location": f"http://{other.name}"}, b"")})
+        with Hostile(image_answers(manifest(descriptor(TAR)), answers)) as registry:
+            assert pull(caller, registry).code == 0
+            assert other.asked
+            caller.vmctl("image", "rm", registry.name)
 
 
 @pytest.mark.attack(
@@ -142,6 +149,9 @@ def test_wrong_sizes_and_digests(caller, tmp_path):
         "itself": image_answers(
             {"schemaVersion": 2, "manifests": [{**descriptor(TAR), "mediaType": MANIFEST}]}, blobs()
         ),
+        "digest that is a path": image_answers(
+            manifest({**descriptor(TAR), "digest": f"sha256:{'../' * 12}{caller.folder.lstrip('/')}/made"}), blobs()
+        ),
         "size of a petabyte": image_answers(manifest({**descriptor(TAR), "size": 1 << 50}), blobs()),
         "escape in an error": lambda path: (
             403,
@@ -156,6 +166,7 @@ def test_wrong_sizes_and_digests(caller, tmp_path):
             assert seen.code in (124, 125), (name, seen)
             assert "internal error" not in seen.err, (name, seen)
             assert "\x1b" not in seen.err, (name, seen)
+            assert "made" not in os.listdir(caller.folder)
             if name == "endless layer":
                 assert "sends more than the layers" in seen.err
                 assert caller.stored_bytes() < before + (1 << 30)

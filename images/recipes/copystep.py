@@ -60,7 +60,7 @@ class Addition:
         for source in found:
             path = files.host_path(origin, source.path) if copy.extract else None
             if path is not None and stat.S_ISREG(source.node.attributes.mode) and unpack.is_archive(path):
-                unpack.unpack(placement, path, target, self._stack)
+                unpack.unpack(placement, path, source.path, target, self._stack)
                 continue
             named = into_folder and not stat.S_ISDIR(source.node.attributes.mode)
             placement.copy(origin, source, posixpath.join(target, source.name) if named else target)

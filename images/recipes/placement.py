@@ -96,8 +96,8 @@ class Placement:
         if path not in self._entries:
             self._entries[path] = Entry(path, node._replace(attributes=self._dated(node.attributes)))
 
-    def place(self, path: str, node: Node, content: Callable[[], Iterator[bytes]], *, as_is: bool = False) -> None:
-        """Put something other than a folder at a path; the folders above it are made. Raises SpecError.
+    def place(self, path: str, node: Node, content: Callable[[], Iterator[bytes]], *, as_is: bool = False) -> str:
+        """Put something other than a folder at a path; the folders above it are made. Return where. Raises SpecError.
 
         `as_is`: with the owner and mode that the node has.
         """
@@ -113,15 +113,17 @@ class Placement:
             raise SpecError(f"/{where} is a folder in the image and cannot become a file")
         placed = node._replace(attributes=self._dated(node.attributes) if as_is else self._copied(node.attributes))
         self._enter(Entry(where, placed, content))
+        return where
 
-    def place_link(self, path: str, to: str) -> None:
-        """Give a file that has been placed one more name. Raises SpecError."""
+    def place_link(self, path: str, to: str) -> str:
+        """Give a file that has been placed one more name; return where. Raises SpecError."""
         first = self._entries.get(files.resolve(self, to) or "")
         if first is None or stat.S_ISDIR(first.node.attributes.mode):
             raise SpecError(f"/{path} is a hard link to /{to}, which is not there")
         where = posixpath.join(self.folder(posixpath.dirname(path)), posixpath.basename(path))
         if where != first.path:
             self._enter(Entry(where, first.node, hard_link=first.hard_link or first.path))
+        return where
 
     def _enter(self, entry: Entry) -> None:
         self._entries.pop(entry.path, None)  # it takes its own place in the order, which is that of contents

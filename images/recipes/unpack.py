@@ -41,8 +41,10 @@ def is_archive(path: str) -> bool:
         return False
 
 
-def unpack(placement: Placement, path: str, target: str, stack: ExitStack) -> None:
+def unpack(placement: Placement, path: str, shown: str, target: str, stack: ExitStack) -> None:
     """Place the files of an archive of the host into the folder `target`; it stays open as long as the stack.
+
+    `shown`: the archive in messages.
 
     Raises SpecError.
     """
@@ -60,20 +62,23 @@ def unpack(placement: Placement, path: str, target: str, stack: ExitStack) -> No
         else:
             raise SpecError(f"it has more than {ENTRIES_MAX} entries")
     except SpecError as error:
-        raise SpecError(f"{path}: {error}") from None
+        raise SpecError(f"{shown}: {error}") from None
     except _DAMAGE as error:
-        raise SpecError(f"{path} is a damaged archive: {error}") from None
+        raise SpecError(f"{shown} is a damaged archive: {error}") from None
 
 
 def _place(placement: Placement, tar: tarfile.TarFile, place: str, info: tarfile.TarInfo) -> None:
     target = posixpath.join(place, _inside(info.name))
+    where = place
     if info.islnk():
-        placement.place_link(target, posixpath.join(place, _inside(info.linkname)))
+        where = placement.place_link(target, posixpath.join(place, _inside(info.linkname)))
     elif (node := tarstream.node(info)) is not None:
         if info.isdir():
-            placement.place_folder(target, node.attributes, as_is=True)
+            where = placement.place_folder(target, node.attributes, as_is=True)
         else:
-            placement.place(target, node, lambda: _content(tar, info), as_is=True)
+            where = placement.place(target, node, lambda: _content(tar, info), as_is=True)
+    if not f"{where}/".startswith(f"{place}/" if place else ""):
+        raise SpecError(f"an entry leads out of it through a link: {info.name!r}")
 
 
 def _inside(name: str) -> str:
@@ -90,4 +95,4 @@ def _content(tar: tarfile.TarFile, info: tarfile.TarInfo) -> Iterator[bytes]:
         while file is not None and (data := file.read(_PART)):
             yield data
     except _DAMAGE as error:
-        raise SpecError(f"{tar.name!s} is a damaged archive: {error}") from None
+        raise SpecError(f"the archive is damaged: {error}") from None

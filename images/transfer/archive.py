@@ -5,6 +5,7 @@ The headers of the tar are read once, and the contents are skipped.
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import posixpath
@@ -16,6 +17,7 @@ from images.layer.readers import Section
 from images.layer.tarheaders import HARD_LINK, REGULAR, SYMLINK, Member, clean, members
 from images.store.image import ImageError
 from images.transfer.oci import DOCUMENT_BYTES_MAX
+from vmctl.linux import syscalls
 
 _MEMBERS_MAX = 100_000  # an image archive has a few per layer
 _LINKS_MAX = 40
@@ -58,10 +60,9 @@ class Folder:
         return os.path.isfile(self._path(name))
 
     def open(self, name: str) -> tuple[BinaryIO, int]:
-        """Return a file's content and its size. Raises ImageError."""
+        """Return a file's content and its size; links in the folder lead to nothing outside. Raises ImageError."""
         try:
-            # O_NONBLOCK: do not wait for the other end of a FIFO
-            fd = os.open(self._path(name), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            fd = self._open(name)
         except FileNotFoundError:
             raise ImageError(f"{self.where} has no file {name}") from None
         except OSError as error:
@@ -71,6 +72,19 @@ class Folder:
             file.close()
             raise ImageError(f"{name} in {self.where} is not a regular file")
         return file, status.st_size
+
+    def _open(self, name: str) -> int:
+        top = os.open(self.where, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            # O_NONBLOCK: do not wait for the other end of a FIFO
+            flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+            return syscalls.openat2(_safe_name(name, self.where), flags, resolve=syscalls.RESOLVE_BENEATH, at=top)
+        except OSError as error:
+            if error.errno == errno.EXDEV:
+                raise ImageError(f"{name} in {self.where} is a link to a file outside of it") from None
+            raise
+        finally:
+            os.close(top)
 
     def _path(self, name: str) -> str:
         return os.path.join(self.where, _safe_name(name, self.where))

@@ -340,6 +340,7 @@ def add_archive(data):
     if unpack.is_archive(path):
         with View([]) as view, contextlib.ExitStack() as stack:
             placement = Placement(view, owner=None, mode=None, newest_ns=0)
-            unpack.unpack(placement, path, "/x", stack)
+            unpack.unpack(placement, path, "it", "/x", stack)
             for _ in placement.pieces():
                 pass
+            assert all(f"{where}/".startswith("x/") for where in placement._entries if where)

@@ -42,7 +42,7 @@ _BPF_MAP_TYPE_RINGBUF, BPF_PROG_TYPE_SOCK_OPS, _BPF_CGROUP_SOCK_OPS = 27, 13, 3
 _BPF_PROG_ATTACH, BPF_PROG_TYPE_CGROUP_DEVICE, BPF_CGROUP_DEVICE, _BPF_F_ALLOW_MULTI = 8, 15, 6, 2
 _BPF_ATTR_BYTES = 72  # the used part of union bpf_attr; the kernel takes the rest as zero
 # openat2(2)
-RESOLVE_NO_XDEV, RESOLVE_NO_MAGICLINKS = 1, 2
+RESOLVE_NO_XDEV, RESOLVE_NO_MAGICLINKS, RESOLVE_BENEATH = 1, 2, 8
 # open_tree(2), mount_setattr(2), move_mount(2)
 _OPEN_TREE_CLONE, _AT_EMPTY_PATH, _AT_RECURSIVE = 1, 0x1000, 0x8000
 _MOVE_MOUNT_F_EMPTY_PATH, _MOVE_MOUNT_T_EMPTY_PATH = 0x4, 0x40
@@ -249,10 +249,10 @@ class _OpenHow(ctypes.Structure):
     _fields_ = [(name, ctypes.c_uint64) for name in ("flags", "mode", "resolve")]
 
 
-def openat2(path: str, flags: int, mode: int = 0, resolve: int = 0) -> int:
-    """openat2(2) relative to the working directory (Linux 5.6); return a descriptor."""
+def openat2(path: str, flags: int, mode: int = 0, resolve: int = 0, at: int = _AT_FDCWD) -> int:
+    """openat2(2) relative to an open folder, or else the working directory (Linux 5.6); return a descriptor."""
     how = _OpenHow(flags, mode, resolve)
-    arguments = (_AT_FDCWD, os.fsencode(path), ctypes.byref(how), ctypes.c_size_t(ctypes.sizeof(how)))
+    arguments = (at, os.fsencode(path), ctypes.byref(how), ctypes.c_size_t(ctypes.sizeof(how)))
     return _checked(_syscall(_SYS_OPENAT2, *arguments), "open", path)
 
 
