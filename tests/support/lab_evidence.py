@@ -2,6 +2,7 @@
 
 from bench.labs import pieces
 from bench.labs.lab import Samples
+from bench.probes.io import JOBS
 
 SAME, NEW = "aaaa", "bbbb"
 MIB = 1 << 20
@@ -163,6 +164,23 @@ SIZES = {
     "disk with the same files: moved for a small change": sizes(56),
 }
 
+SLOPES = {"container: start": seconds(*(0.1 + 0.01 * number for number in range(12))), "vm: start": seconds(5, 5, 5)}
+SUMMED = {"container: RSS": sizes(8, 8), "container: PSS": sizes(3, 3), "container: lost by this machine": sizes(7)}
+FILTER = {
+    "host: getppid": seconds(100e-9, 130e-9),
+    "container: getppid": seconds(120e-9, 150e-9),
+    "container without filter: getppid": seconds(101e-9, 140e-9),
+}
+CARD = {"vm with a network card: start": seconds(2.2, 2.3), "vm without: start": seconds(2.0, 2.1)}
+DISKS = {f"{mode}: {job}": Samples("1/s", (100.0, 200.0)) for mode in ("host", "vm") for job in JOBS} | {
+    "vm: read_qd32": Samples("1/s", (300.0,))
+}
+PLACES = {
+    "this machine: boot_id": SAME,
+    **each(("container",), the_workload=f"{SAME} pid:[1]", exec=f"{SAME} pid:[1]"),
+    **each(("vm",), the_workload=f"{NEW} pid:[2]", exec=f"{NEW} pid:[2]"),
+}
+
 # number of a lab -> evidence with which its claim holds, and changes with each of which it is refuted
 EVIDENCE = {
     1: (KERNELS, [{"vm: boot_id": SAME}, {"container: boot_id": NEW}]),
@@ -233,4 +251,20 @@ EVIDENCE = {
     24: (SYSTEMS, [{"vm: its own words": "none"}, {"container: answer": "exit 0"}]),
     25: (PROCESSORS, [{"container: answer": "exit 0"}, {"machine of that kind: its words": "none"}]),
     26: (SIZES, [{"disk with the same files": sizes(3)}]),
+    27: (SLOPES, [{"container: start": seconds(*[0.1, 0.2, 0.1] * 4)}]),
+    28: (SUMMED, [{"container: RSS": sizes(3.2, 3.2)}]),
+    29: (
+        FILTER,
+        [{"container: getppid": seconds(101e-9)}, {"container without filter: getppid": seconds(118e-9)}],
+    ),
+    30: (CARD, [{"vm with a network card: start": seconds(1.9, 2.0)}]),
+    31: (DISKS, [{"vm: read_qd32": Samples("1/s", (100.0,))}]),
+    32: (
+        PLACES,
+        [
+            {"vm: exec": f"{SAME} pid:[1]"},
+            {"container: exec": f"{SAME} pid:[3]"},
+            {"vm: exec": f"{SAME} pid:[1]", "vm: the workload": f"{SAME} pid:[1]"},
+        ],
+    ),
 }
