@@ -2,7 +2,9 @@
 gateway, and services of the host."""
 
 import os
+import signal
 import socket
+import stat
 import subprocess
 from contextlib import ExitStack
 
@@ -13,8 +15,9 @@ from support.attacks import Cell, UserCaller
 from support.commands import wait_for
 from support.frames import udp
 from support.internet import FAR, HOST, HOST_TOO, NEAR, OTHER, PORT, PORT_TOO, Internet, RootThere, UserThere
-from support.qemu_probe import as_qemu
+from support.qemu_probe import as_qemu, read, status, trace
 
+from vmctl.linux import netlink
 from vmctl.net import uplink
 
 pytestmark = pytest.mark.timeout(900)
@@ -181,6 +184,30 @@ def test_a_qemu(caller, mode, only, internet):
 
     answers = as_qemu(caller.inspect(only.name)["pid"], {"connect": connect, "ask": ask})
     assert {name: answer[0] for name, answer in answers.items()} == {"connect": "refused", "ask": "refused"}
+
+
+@callers("root")
+@modes("vm")
+@pytest.mark.attack("reads files, reaches processes and changes the network of the host, from a pasta taken over")
+def test_a_pasta(caller, mode, only, internet, tmp_path):
+    secret = tmp_path / "secret"
+    secret.write_text("of the host")
+    secret.chmod(0o644)
+    pid, victims = uplink.recorded()[0], (os.getppid(), os.getpid(), caller.inspect(only.name)["pid"])
+    attempts = {path: lambda path=path: read(path) for path in (str(secret), "/etc/passwd", f"/proc/{pid}/root/etc")}
+    attempts |= {f"kill {victim}": lambda victim=victim: os.kill(victim, signal.SIGCONT) for victim in victims}
+    attempts |= {f"trace {victim}": lambda victim=victim: trace(victim) for victim in victims}
+    attempts["mknod"] = lambda: os.mknod("/disk", 0o600 | stat.S_IFBLK, os.stat("/").st_dev)
+    attempts["packets"] = lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+    attempts["link"] = lambda: netlink.apply(netlink.set_up("lo"))
+    attempts["port"] = lambda: socket.create_server(("0.0.0.0", 79))
+    answers = as_qemu(pid, {**attempts, "root": lambda: os.listdir("/")})
+    assert answers.pop("root") == ["got through", "[]"]  # the probe is where pasta is
+    assert {name: answer[0] for name, answer in answers.items() if answer[0] != "refused"} == {}
+    found = status(pid)
+    assert (found["NoNewPrivs"], found["Seccomp"]) == ("1", "2")
+    users, lobby = (os.readlink(f"/proc/{one}/ns/user") for one in ("self", pid))
+    assert users != lobby
 
 
 def test_rules_that_cannot_be_enforced_are_refused(caller, internet):

@@ -1,13 +1,16 @@
 """Another user of the host, without any rights, reaches nothing of an instance, an image or a measurement."""
 
+import errno
 import glob
 import json
 import os
 import stat
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from support import qemu_probe
 from support.as_nobody import NOBODY, as_nobody, output_of, reached_below
 from support.attack_table import modes
 from support.attacks import Cell
@@ -40,19 +43,60 @@ def open_root(guest_root):
 @pytest.fixture(scope="module")
 def cell(open_root, caller, mode):
     keys = {"env": {"TOKEN": "secret"}, "files": [{"path": "/etc/key", "content": "secret", "mode": "0644"}]}
-    if mode != "vm":
-        keys["volumes"] = ["/usr/bin/id:/given:ro"]
+    keys["volumes"] = ["/usr/bin/id:/given:ro"] if mode != "vm" else ["of-root:/n"]  # a guest's has a file server
     script = "echo secret; if [ -e /given ]; then cp /given /evil && chmod 4755 /evil; fi; exec sleep 100000"
     cell = Cell(caller, mode, command=["sh", "-c", script], **keys)
     cell.shell("until [ -e /proc/uptime ] && { [ ! -e /given ] || [ -u /evil ]; }; do sleep 0.1; done")
     yield cell
     cell.end()
+    caller.vmctl("volume", "rm", "of-root")
 
 
 @pytest.mark.attack("as another user of the host, reads the variables, files, logs, keys and sockets of an instance")
 def test_files_of_an_instance(cell, open_root):
     wait_for(lambda: "secret" in cell.caller.ok("logs", cell.name))
     assert reached_below(open_root) == []
+
+
+@pytest.mark.attack(
+    "as another user of the host, signals, traces and looks into an instance, its helpers and the way out"
+)
+def test_processes_of_an_instance(cell, open_root):
+    with subprocess.Popen(
+        ["sleep", "1000"], user=NOBODY, group=NOBODY, extra_groups=[], env={"HOME": str(open_root)}
+    ) as own:
+        found = _processes(str(open_root).encode(), f"/{cell.name}".encode())
+        assert set(found) > {own.pid, cell.caller.inspect(cell.name)["pid"]}
+        reached = as_nobody(lambda: [f"{pid}: {what}" for pid in found for what in _reached(pid)])
+        own.kill()
+    assert {text.partition(":")[0] for text in reached} == {str(own.pid)}, reached  # which shows that it is seen
+    assert len(reached) == 8
+
+
+def _processes(*marks):
+    """Return the pids that have one of the marks in their command, variables or control group, but not this one."""
+    found = []
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with suppress(OSError):
+            seen = b"".join(Path(f"/proc/{name}/{file}").read_bytes() for file in ("cmdline", "environ", "cgroup"))
+            if any(mark in seen for mark in marks) and int(name) not in (os.getpid(), os.getppid()):
+                found.append(int(name))
+    return found
+
+
+def _reached(pid):
+    """Yield what this user can do with a process."""
+    attempts = {file: lambda file=file: qemu_probe.read(f"/proc/{pid}/{file}") for file in ("environ", "maps", "mem")}
+    attempts |= {file: lambda file=file: os.listdir(f"/proc/{pid}/{file}") for file in ("fd", "root", "cwd")}
+    attempts |= {"signal": lambda: os.kill(pid, 0), "trace": lambda: qemu_probe.trace(pid)}
+    for name, attempt in attempts.items():
+        try:
+            attempt()
+        except OSError as error:
+            if name == "mem" and error.errno == errno.EIO:  # it was opened; there is nothing at address 0
+                yield name
+        else:
+            yield name
 
 
 @pytest.mark.attack("as another user of the host, runs a setuid program that a workload has made in its writable layer")

@@ -299,7 +299,7 @@ def test_the_host_from_a_file_server(guest, tmp_path):
     attempts = {path: lambda path=path: qemu_probe.read(path) for path in paths}
     for folder in ("/", "/tmp", "/usr/lib", "/proc", str(tmp_path)):
         attempts[f"write {folder}"] = lambda folder=folder: os.open(f"{folder}/made", os.O_WRONLY | os.O_CREAT, 0o600)
-    for victim in (1, os.getppid(), inst.state.pid):
+    for victim in (os.getpid(), os.getppid(), inst.state.pid):  # 1 is the file server itself
         attempts[f"kill {victim}"] = lambda victim=victim: os.kill(victim, signal.SIGCONT)
         attempts[f"trace {victim}"] = lambda victim=victim: qemu_probe.trace(victim)
     attempts["mount"] = lambda: qemu_probe.syscalls.mount("tmpfs", "/volume", "tmpfs")

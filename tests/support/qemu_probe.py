@@ -73,13 +73,21 @@ def _become(pid):
     os.setsid()  # SIGCONT may be sent within a session
     found_limits = limits(pid)
     handles = {name: os.open(f"/proc/{pid}/ns/{name}", os.O_RDONLY) for name in NAMESPACES}
+    mounts = handles.pop("mnt")
+    for name, fd in handles.items():  # before the user namespace, which may own none of them, as pasta's the network
+        syscalls.setns(fd, NAMESPACES[name])
+        os.close(fd)
+    with open(f"/proc/{pid}/ns/pid", "rb") as file:
+        syscalls.setns(file.fileno(), syscalls.CLONE_NEWPID)
     if os.readlink(f"/proc/{pid}/ns/user") != os.readlink("/proc/self/ns/user"):
         with open(f"/proc/{pid}/ns/user", "rb") as file:
             syscalls.setns(file.fileno(), syscalls.CLONE_NEWUSER)
     found = status(pid)  # with the ids of that user namespace
-    for name, fd in handles.items():
-        syscalls.setns(fd, NAMESPACES[name])
-        os.close(fd)
+    if worker := os.fork():  # only a child is in the PID namespace
+        os.waitpid(worker, 0)
+        os._exit(0)
+    syscalls.setns(mounts, syscalls.CLONE_NEWNS)
+    os.close(mounts)
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     for kind, name in ((resource.RLIMIT_FSIZE, "Max file size"), (resource.RLIMIT_NPROC, "Max processes")):
         resource.setrlimit(kind, (found_limits[name], found_limits[name]))
