@@ -2,9 +2,11 @@
 
 import json
 import os
+import signal
+import subprocess
 
 import pytest
-from support.commands import ok, refused, vmctl
+from support.commands import ok, refused, start, vmctl, wait_for
 from support.lab_evidence import EVIDENCE
 from support.tracked import ROOT
 
@@ -103,10 +105,23 @@ def check(words, numbers):
     assert ok("image", "ls", "-q") == images
 
 
-def test_quick_labs_for_real(guest_root):
+def test_quick_labs_for_real(own_store):
     check([str(number) for number in QUICK], QUICK)
 
 
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_lab_leaves_nothing(own_store, tmp_path, signum):
+    images = ok("image", "ls", "-q")
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    process = start("lab", "run", "density", stderr=subprocess.DEVNULL, env=environment)
+    wait_for(lambda: len(ok("ps", "-q").split()) >= 2)
+    process.send_signal(signum)
+    assert process.wait(120) == 128 + signum
+    assert ok("ps", "-aq") == ""
+    assert ok("image", "ls", "-q") == images
+    assert os.listdir(tmp_path) == []
+
+
 @pytest.mark.long
-def test_all_labs_for_real(guest_root):
+def test_all_labs_for_real(own_store):
     check(["--all"], ALL)

@@ -23,7 +23,14 @@ def each(modes, **facts):
 
 BOTH, ALL = ("container", "vm"), ("host", "container", "vm")
 
-KERNELS = {"this machine: boot_id": SAME, "container: boot_id": SAME, "vm: boot_id": NEW}
+KERNELS = {
+    "this machine: boot_id": SAME,
+    "host: boot_id": SAME,
+    "host: host_sees_workload": "7",
+    "container: boot_id": SAME,
+    "container: host_sees_workload": "8",
+    "vm: boot_id": NEW,
+}
 TWO_IMAGES = {
     **KERNELS,
     "container of debian: boot_id": SAME,
@@ -183,7 +190,13 @@ PLACES = {
 
 # number of a lab -> evidence with which its claim holds, and changes with each of which it is refuted
 EVIDENCE = {
-    1: (KERNELS, [{"vm: boot_id": SAME}, {"container: boot_id": NEW}]),
+    1: (
+        KERNELS,
+        [
+            {"vm: boot_id": SAME, "vm: host_sees_workload": "9"},
+            {"container: boot_id": NEW, "container: host_sees_workload": ""},
+        ],
+    ),
     2: (TWO_IMAGES, [{"vm: boot_id": SAME}, {"container of debian: distribution": "tiny"}]),
     3: (STARTS, [{"vm: start": seconds(0.5, 0.6, 3)}, {"container: start": seconds(1.5, 2, 0.1)}]),
     4: (COPIES, [{"vm: disk of each instance": sizes(1, 1)}, {"container: disk of each instance": sizes(20, 20)}]),
