@@ -22,7 +22,7 @@ def _first_file(index):
     return index["trees"][0]["files"][0]
 
 
-@pytest.mark.attack("A bundle writes files outside of the image store, or fills the disk.")
+@pytest.mark.attack("writes files outside of the image store, or fills the disk, by a bundle", mode="any", who="root")
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -308,6 +308,7 @@ def test_image_is_needed(load, text, message):
         ("image: tiny\nvm: {boot: auto, boot: direct}", "the key boot is given twice"),
         ("image: [*nowhere]", "undefined alias"),
         ("image: &a {b: *a}", "is not YAML: .*recursive"),
+        ("env: !!map [a: b]", "is not YAML: .*expected a mapping"),
         ("image: !!python/object/apply:os.system [reboot]", "is not YAML: .*constructor for the tag"),
         ("image: tiny\n---\nimage: tiny", "is not YAML: .*another document"),
         ("? [a, b]\n: 1", "is not YAML: .*unhashable"),

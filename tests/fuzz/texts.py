@@ -51,7 +51,24 @@ ENV_FILE = '# x\nA=1\nexport B = \'x\ny\' # c\nC="a\\n\\"q"\nD=p # c\nE\n'
 READY = "image: tiny\nhealth: none\nready: {log: '^now (a|b)+$', timeout: 500ms}\nrestart: always\nnetwork: none\n"
 YAML_WORDS = (
     *("!!timestamp 2001-01-01", "!!binary aGk=", "!!set {a, b}", "!!python/object:os.system x", "!!omap [a: b]"),
-    *("!!float", "!!int", "!!null", "!!bool", "&a", "*a", "<<: *a", "2001-01-01", "? ", "---\n", "...", "0o7", "0x"),
+    *(
+        "!!map",
+        "!!seq",
+        "!!str",
+        "!!float",
+        "!!int",
+        "!!null",
+        "!!bool",
+        "&a",
+        "*a",
+        "<<: *a",
+        "2001-01-01",
+        "? ",
+        "---\n",
+        "...",
+        "0o7",
+        "0x",
+    ),
     *("!", "!<tag:yaml.org,2002:map>", "%YAML 1.1\n", "|", ">", "[", "]", "{", "}", "~", "- ", ": ", ".inf", ".nan"),
 )
 

@@ -31,6 +31,8 @@ for _tag, _pattern, _first in (
 
 def _mapping(loader: Any, node: Any) -> dict[Any, Any]:
     """Build a mapping; refuse a key that is given twice, which YAML forbids and PyYAML accepts."""
+    if not isinstance(node, yaml.MappingNode):  # the tag !!map at something else
+        raise yaml.constructor.ConstructorError(None, None, "expected a mapping", node.start_mark)
     seen: set[Any] = set()
     for key_node, _ in node.value:
         key = getattr(key_node, "value", None)
