@@ -34,6 +34,13 @@ def import_nothing() -> None:
     sys.meta_path.clear()
 
 
+def refuse_links() -> None:
+    """Raise SpecError if a mount point is a link: the mount would land at its target."""
+    for path in ("/proc", "/dev", "/sys"):
+        if os.path.islink(path):
+            raise SpecError(f"{path} in the image is a symbolic link; it must be a folder")
+
+
 def reach(path: str, flags: int = os.O_PATH, mode: int = 0) -> int:
     """Open an absolute path; return a descriptor. Raises SpecError if it leads out of the image, else OSError."""
     try:

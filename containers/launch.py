@@ -15,7 +15,7 @@ from time import monotonic_ns
 
 from containers import identity, imagepath
 from containers.mountplan import Overlay, Step
-from containers.reports import describe, own_namespaces, receipt
+from containers.reports import describe, own_namespaces, phases, receipt
 from images.store.image import Process
 from vmctl import trace
 from vmctl.errors import CommandNotExecutableError, CommandNotFoundError, SpecError
@@ -90,9 +90,10 @@ class Streams(NamedTuple):
 def clone(launch: Launch, streams: Streams, report: int, plugged: int, channel: Channel | None = None) -> int:
     """Create the container's first process and return its pid.
 
-    The process writes to `report` the time at which it began (T4, nanoseconds) and a newline, then its namespaces (see
-    containers/reports.py), then the error if exec fails. It reads a byte from `plugged` before it configures its
-    network. With `channel` it gets a terminal instead of the streams. Raises OSError if clone3 fails.
+    The process writes to `report` the time at which it began (T4, nanoseconds) and a newline, then its namespaces and
+    the ends of its phases (see containers/reports.py), then the error if exec fails. It reads a byte from `plugged`
+    before it configures its network. With `channel` it gets a terminal instead of the streams. Raises OSError if clone3
+    fails.
     """
     cgroup_fd = launch.cgroup.open_for_clone()
     # v1 has no CLONE_INTO_CGROUP: the child joins first, because its cgroup becomes the root of the cgroup namespace
@@ -144,7 +145,7 @@ def _child(
             syscalls.unshare(launch.namespaces & syscalls.CLONE_NEWCGROUP)
         if barrier is not None:
             barrier.wait()
-        enter_root(launch)
+        marks_ns = enter_root(launch)
         user = identity.find_user(launch.process.user)
         if launch.secrets:
             from containers import secretfiles
@@ -160,12 +161,14 @@ def _child(
                 link.network.configure_inside(link)
         elif launch.namespaces & syscalls.CLONE_NEWNET:
             netlink.apply(netlink.set_up("lo"))
+        if launch.namespaces & syscalls.CLONE_NEWNET:
+            marks_ns["network"] = monotonic_ns()
         if launch.read_only:
             imagepath.make_read_only(launch.process.workdir)
         argv = (_INIT, "-s", "--", *launch.process.argv) if launch.init else launch.process.argv
         redirect(channel.own_terminal(user.uid) if channel is not None else streams)
         enter_folder(imagepath.folder(launch.process.workdir))
-        os.write(report, receipt(own))
+        os.write(report, receipt(own) + phases(marks_ns))
         execute(launch.process._replace(argv=argv), user, launch.capabilities, launch.seccomp, parent)
     except BaseException as error:  # report any error to the parent; this copy of vmctl must not continue
         os.write(report, describe(error))
@@ -185,8 +188,8 @@ _IN_MEMORY = (("/run", "755"), ("/tmp", "1777"), ("/var/tmp", "1777"))  # with a
 _PLAIN = syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NODEV
 
 
-def enter_root(launch: Launch) -> None:
-    """Mount the root, enter it, and mount the rest from inside.
+def enter_root(launch: Launch) -> dict[str, int]:
+    """Mount the root, enter it, mount the rest from inside, and return when each of these phases has ended.
 
     The old root is stacked on the new one until the kernel's file systems are mounted: a user namespace may mount them
     only where it sees them already. As long as it is there, `/..` leads to it, so no link of the image may be followed.
@@ -208,9 +211,10 @@ def enter_root(launch: Launch) -> None:
         os.chroot(".")
         if trace.on:
             trace.step("chroot .")
+    marks_ns = {"root": monotonic_ns()}
     if launch.first_id is not None:
         identity.become_root()
-    _refuse_links()
+    imagepath.refuse_links()
     os.umask(0)  # mkdir and mknod must get the modes they request
     os.fchdir(old)
     if own_mounts and trace.on:
@@ -235,6 +239,7 @@ def enter_root(launch: Launch) -> None:
         _attach(init, _INIT)
         syscalls.mount(None, _INIT, None, syscalls.MS_BIND | syscalls.MS_REMOUNT | syscalls.MS_RDONLY)
     os.umask(0o022)
+    return {**marks_ns, "mounts": monotonic_ns()}
 
 
 def _attach_root(launch: Launch) -> None:
@@ -250,13 +255,6 @@ def _refuse_read_only(root: str) -> None:
     """Raise OSError if the kernel mounted the overlay read-only: it does that if it cannot create the work folder."""
     if os.statvfs(root).f_flag & os.ST_RDONLY:
         raise OSError(errno.ENOSPC, "the writable layer cannot be created, most likely because the disk is full", root)
-
-
-def _refuse_links() -> None:
-    """Raise SpecError if a mount point is a link: the mount would land at its target."""
-    for path in ("/proc", "/dev", "/sys"):
-        if os.path.islink(path):
-            raise SpecError(f"{path} in the image is a symbolic link; it must be a folder")
 
 
 def _attach(tree: int, target: str) -> None:

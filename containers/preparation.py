@@ -46,15 +46,19 @@ def prepare(inst: Instance, *, namespaced: bool, tty: bool, attached: bool) -> L
         health.record(inst, image.config.healthcheck, attached=attached)
     flags = namespaces(inst.work) if namespaced else 0
     layers = [mounts.mount_layer(layer, inst) for layer in image.stack]
+    inst.timeline.mark("image")
     make_folders(inst, layers[-1])
+    inst.timeline.mark("disk")
     if not namespaced:
         inst.journal.record("mount", path=inst.path("rootfs"))
     if not flags & syscalls.CLONE_NEWNET:
         inst.state.address = "127.0.0.1"
     links = places.take(inst) if namespaced else ()
+    inst.timeline.mark("cable")
     cgroup = Cgroup(inst.cgroup)
     inst.journal.record("cgroup", name=inst.cgroup)  # after the objects its processes use: undone before them
     cgroup.create(_enforceable(inst, cgroup), inst.directory)
+    inst.timeline.mark("limits")
     work, secrets = _with_held(inst.work)
     ready = launch(work, image, layers, inst.directory, cgroup, links, flags)._replace(tty=tty, secrets=secrets)
     ready = _hiding(ready, inst.work, work)

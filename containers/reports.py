@@ -1,4 +1,4 @@
-"""What a new process reports before exec, through a pipe to the parent: its namespaces, and an error."""
+"""What a new process reports before exec, through a pipe to the parent: namespaces, times of phases, and an error."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _KINDS = {kind.__name__: kind for kind in (CommandNotFoundError, CommandNotExecutableError)}
 
-_RECEIPT = b"namespaces "
+_RECEIPT, _PHASES = b"namespaces ", b"phases "
 _FLAGS = {  # name in /proc/PID/ns -> flag of clone3(2)
     "cgroup": syscalls.CLONE_NEWCGROUP,
     "ipc": syscalls.CLONE_NEWIPC,
@@ -45,16 +45,30 @@ def namespaces(folder: int) -> dict[str, int]:
 
 def receipt(folder: int) -> bytes:
     """Return the line by which a process reports its namespaces just before exec."""
-    return _RECEIPT + b" ".join(b"%s=%d" % (name.encode(), inode) for name, inode in namespaces(folder).items()) + b"\n"
+    return _line(_RECEIPT, namespaces(folder))
 
 
-def take_receipt(raw: bytes) -> tuple[dict[str, int], bytes]:
-    """Return the namespaces in what a process has reported, {} if it did not come to that, and the rest: its error."""
-    if not raw.startswith(_RECEIPT):
+def phases(marks_ns: Mapping[str, int]) -> bytes:
+    """Return the line by which a process reports when its phases have ended (vmctl/phases.py)."""
+    return _line(_PHASES, marks_ns)
+
+
+def _line(begin: bytes, numbers: Mapping[str, int]) -> bytes:
+    return begin + b" ".join(b"%s=%d" % (name.encode(), number) for name, number in numbers.items()) + b"\n"
+
+
+def take_receipt(raw: bytes) -> tuple[dict[str, int], dict[str, int], bytes]:
+    """Return the namespaces and the phases that a process has reported, {} if it has not, and the rest: its error."""
+    found, rest = _taken(_RECEIPT, raw)
+    return found, *_taken(_PHASES, rest)
+
+
+def _taken(begin: bytes, raw: bytes) -> tuple[dict[str, int], bytes]:
+    if not raw.startswith(begin):
         return {}, raw
-    line, _, rest = raw.removeprefix(_RECEIPT).partition(b"\n")
+    line, _, rest = raw.removeprefix(begin).partition(b"\n")
     pairs = (word.split("=") for word in line.decode("ascii").split())
-    return {name: int(inode) for name, inode in pairs}, rest
+    return {name: int(number) for name, number in pairs}, rest
 
 
 def check_start(name: str, found: Mapping[str, int], wanted: int) -> None:

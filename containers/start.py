@@ -298,13 +298,15 @@ def _await_exec(inst: Instance, launch: Launch, pid: int, created_ns: int, pipes
         with suppress(BrokenPipeError):  # the container has exited meanwhile: the reason is read below
             os.write(pipes.plugged.write, b"p")
     mark, _, rest = _read_all(pipes.report.read).partition(b"\n")
-    found, error = take_receipt(rest)
+    executed_ns = monotonic_ns()
+    found, ended_ns, error = take_receipt(rest)
     # after clone3 parent and child race: the earlier of them shows that the process exists
     inst.timeline.mark("T1", min(created_ns, int(mark)) if mark else created_ns)
     if error:
         raise revive(error, inst.name)
     if mark:
-        inst.timeline.mark("T4", int(mark))
+        for name, at_ns in {"T4": int(mark), "clone": int(mark), **ended_ns, "exec": executed_ns}.items():
+            inst.timeline.mark(name, at_ns)
     check_start(inst.name, found, launch.namespaces)
     inst.state.receipt = {"kernel": os.uname().release, "namespaces": found}
 

@@ -10,7 +10,7 @@ from support.commands import inspect, ok, vmctl, wait_for
 from images.store import store
 from vmctl.instances import instance
 from vmctl.linux.filetree import size_bytes
-from vmm import files, watch
+from vmm import files, marks
 
 GUEST = {"mode": "vm", "who": "root"}
 pytestmark = [
@@ -81,8 +81,8 @@ def boot(own_store, tmp_path):
 )
 def test_nonsense(boot):
     inst = boot(NONSENSE)
-    wait_for(lambda: size_bytes(files.marks(inst)) >= watch.MARKS_BYTES)
-    assert size_bytes(files.marks(inst)) == watch.MARKS_BYTES
+    wait_for(lambda: size_bytes(files.marks(inst)) >= marks.MOST_BYTES)
+    assert size_bytes(files.marks(inst)) == marks.MOST_BYTES
     for words in (("ps", "-a"), ("ps", "-a", "--format", "json"), ("inspect", inst.name), ("df",)):
         assert "\033" not in ok(*words)
     found = inspect(inst.name)

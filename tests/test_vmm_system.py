@@ -14,7 +14,7 @@ from images.store import store
 from vmctl.instances import instance
 from vmctl.linux.filetree import allocated_bytes
 from vmctl.volumes import store as volumes
-from vmm import watch
+from vmm import marks as reported
 from vmm.backend import VmBackend
 
 UP_TIMEOUT_S = 1700.0
@@ -106,7 +106,7 @@ def disk(started):
 def test_up_waits_for_cloud_init(layers):
     marks = layers.timeline.marks_ns
     assert marks["T1"] < marks["T4"] < marks["TS"] <= marks["T6"]
-    words = [line.split(" ")[0] for line in watch.marks(layers)]
+    words = [line.split(" ")[0] for line in reported.lines(layers)]
     assert words[:5] == ["init", "mounts", "secrets", "system", "cloud-init"]
     assert inspect("layers")["boot"] == "system"
 
@@ -230,7 +230,7 @@ def test_a_second_writable_layer_waits_for_the_first(layers):
     with ThreadPoolExecutor() as pool:
         first, second = pool.map(lambda _: ok("diff", "layers"), range(2))
     assert first.splitlines() == second.splitlines()
-    assert [line.split(" ")[0] for line in watch.marks(layers)[-4:]] == ["frozen", "thawed", "frozen", "thawed"]
+    assert [line.split(" ")[0] for line in reported.lines(layers)[-4:]] == ["frozen", "thawed", "frozen", "thawed"]
 
 
 def test_stop_ends_the_workload_and_then_the_system(layers, disk):

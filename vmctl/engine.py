@@ -83,9 +83,12 @@ def bring_up(
 
     An attached workload is not waited for. A workload without a `ready` probe is ready once its system has booted.
     """
+    inst.timeline.mark("begun")
     if progress is not None:
-        progress(inst, "preparing")
+        inst.timeline.marked = lambda: progress(inst, "preparing")
+        inst.timeline.marked()
     start = backend.prepare(inst, attachment)
+    inst.timeline.marked = None  # nothing is shown while the start is timed
     try:
         inst.state.warnings += limits.beyond_host(inst.work)
         inst.state.starts += 1
@@ -125,6 +128,7 @@ def run(
     detach_keys: bytes = b"",
     on_weakened: Callable[[str], None] | None = None,
     keep: bool = False,
+    progress: Progress | None = None,
 ) -> Exit | None:
     """Run a workload on this process's streams, remove it unless `keep` is set, and return how it ended.
 
@@ -132,10 +136,14 @@ def run(
     `on_weakened` is called with each text about what makes the isolation weaker, and about limits that are too high.
     """
     attachment = Attachment(tty=work.tty, detach_keys=detach_keys)
-    with running(work, backends.load(mode, options), attachment, keep=keep, options=options) as start:
+    with running(
+        work, backends.load(mode, options), attachment, keep=keep, options=options, progress=progress
+    ) as start:
         if on_weakened:
             for text in (*start.inst.state.weakened, *limits.beyond_host(work)):
                 on_weakened(text)
+        if progress is not None and not start.watch.settled():
+            import_module("vmctl.readiness").wait_until_settled(start.watch, progress)
         result = start.attend()
         if start.inst.left:
             return None
@@ -163,6 +171,7 @@ def running(
     wait: bool = True,
     keep: bool | None = None,
     options: Mapping[str, str] | None = None,
+    progress: Progress | None = None,
 ) -> Iterator[Start]:
     """Yield the start of a running instance.
 
@@ -175,7 +184,7 @@ def running(
     try:
         with inst.locked():
             try:
-                with bring_up(inst, backend, attachment, wait=wait) as start:
+                with bring_up(inst, backend, attachment, wait=wait, progress=progress) as start:
                     yield start
                     keep = keep or inst.left
             except BaseException as error:

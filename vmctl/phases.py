@@ -71,7 +71,10 @@ _ORDER = {name: number for number, name in enumerate(PHASES)}  # of marks with t
 
 
 def laps(marks_ns: Mapping[str, int]) -> list[Lap]:
-    """Return the phases of a start that have ended so far, in the order of time; [] for a record without phases."""
+    """Return the phases of a start that have ended so far, in the order of time; [] for a record without phases.
+
+    The first answer is the last one: what is observed later, as a first output can be, is not part of the start.
+    """
     ends = [(at_ns, _ENDS.get(name, name)) for name, at_ns in marks_ns.items()]
     ended = sorted((at_ns, _ORDER[name]) for at_ns, name in ends if name in PHASES)
     before = marks_ns.get(BEGUN, marks_ns.get(ZERO))
@@ -82,4 +85,6 @@ def laps(marks_ns: Mapping[str, int]) -> list[Lap]:
         if at_ns >= before:
             found.append(Lap(phases[number], before, at_ns))
             before = at_ns
+        if phases[number].name == "answer":
+            break
     return found

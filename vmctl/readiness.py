@@ -45,7 +45,7 @@ def wait_until_ready(watch: Watch, progress: Callable[[Instance, str], None] | N
     """
     show = progress or (lambda inst, phase: None)
     ready = watch.inst.work.ready
-    _wait_until_settled(watch, show, None if ready and ready.probes() else ready)
+    wait_until_settled(watch, show, None if ready and ready.probes() else ready)
     if ready and ready.probes():
         _wait_for_probe(watch, ready, show)
     watch.inst.timeline.mark("T6")  # without a probe: now
@@ -74,7 +74,8 @@ def wait_for_output(watch: Watch, timeout_s: float) -> None:
     wait_until(over, watch, timeout_s)
 
 
-def _wait_until_settled(watch: Watch, show: Callable[[Instance, str], None], limit: Ready | None) -> None:
+def wait_until_settled(watch: Watch, show: Callable[[Instance, str], None], limit: Ready | None = None) -> None:
+    """Wait until the guest system, if any, has booted, at most as long as `limit` allows. Raises VmctlError."""
     settled = False
     while not settled:
         settled = watch.settled()

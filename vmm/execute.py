@@ -17,7 +17,7 @@ from vmctl.copying.child import in_child
 from vmctl.errors import CommandNotExecutableError, CommandNotFoundError, DeadlineError, StateError, VmctlError
 from vmctl.instances.instance import Instance
 from vmctl.linux import processes, terminal
-from vmm import agent, boot, files, keys, receipt, seed, watch, wayin
+from vmm import agent, boot, files, keys, marks, receipt, seed, watch, wayin
 
 QEMU_END_S = 2.0
 _BACKGROUND = " 3>&1 4>&1 </dev/null >/dev/null 2>&1"  # `launch` reports through 3 and 4, and the command has neither
@@ -43,7 +43,7 @@ def _by_agent(inst: Instance, command: Command, *, tool: bool) -> int:
         guest = agent.Guest(
             name=inst.name,
             path=files.agent(inst),
-            boots=lambda: "network" not in watch.marks(inst),
+            boots=lambda: "network" not in marks.lines(inst),
             place=partial(receipt.check_command, inst),
         )
         if command.detach:
@@ -133,7 +133,7 @@ def _settings(inst: Instance, command: Command) -> Process:
 def _wait_for_sshd(inst: Instance) -> None:
     """Wait for the socket of sshd; the network may come up a moment later. Raises StateError, DeadlineError."""
     deadline = time.monotonic() + SYSTEM_TIMEOUT_S
-    while "system" not in watch.marks(inst):
+    while "system" not in marks.lines(inst):
         if watch.ended(inst) is not None:
             raise StateError(f"{inst.name} has exited", hint=f"`vmctl logs {inst.name}` shows its output")
         if time.monotonic() > deadline:

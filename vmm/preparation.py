@@ -19,6 +19,7 @@ from vmctl.keeping import health, held, runs
 from vmctl.linux import processes, terminal, usernamespace
 from vmctl.linux.cgroups import Cgroup, Limits
 from vmctl.linux.filetree import write_atomic
+from vmctl.logs.logwriter import TIMES
 from vmctl.spec.workload import Workload
 from vmm import (
     accelerator,
@@ -29,6 +30,7 @@ from vmm import (
     domain,
     files,
     guest,
+    marks,
     qemu,
     recorder,
     seed,
@@ -79,6 +81,7 @@ def _prepare(
         from images.layer import volumes
 
         volumes.prepare(work, image, inst, first=not inst.state.starts)
+    inst.timeline.mark("image")
     health.record(inst, image.config.healthcheck, attached=attached)
     if inst.state.boot != boot.DIRECT:
         inst.state.own[wayin.SSH_PORT] = wayin.PORT
@@ -86,10 +89,14 @@ def _prepare(
         launcher = _launcher(inst, choices, chosen.name)
         stack.callback(launcher.close)
         _make_cgroup(inst)
+        inst.timeline.mark("limits")
         links = places.take(inst)
         nics = tuple(domain.Nic(link.network.make_tap(link), link.mac, link.mtu) for link in links)
+        inst.timeline.mark("cable")
         _make_disk(inst, image)
+        inst.timeline.mark("disk")
         seed.write_iso(files.seed(inst), configure.seed_of(work, inst, image, links, configure.keys_of(inst)))
+        inst.timeline.mark("seed")
         _make_ports(inst, image, owned=owned)
         machine = machine_of(work, inst, image, chosen.name, kernel)._replace(nics=nics)
         if machine.volumes:
@@ -250,7 +257,7 @@ def _make_ports(inst: Instance, image: Image, *, owned: bool) -> None:
     size_bytes = inst.work.logs.size_bytes
     streams = (
         (f"{files.console(inst)}.out", inst.console_log, size_bytes, False),
-        (files.fifo(inst, "marks"), files.marks(inst), watch.MARKS_BYTES, True),
+        (files.fifo(inst, "marks"), files.marks(inst), marks.MOST_BYTES, True),
         (files.fifo(inst, "stdout"), inst.stdout_log, size_bytes, False),
         (files.fifo(inst, "stderr"), inst.stderr_log, size_bytes, False),
         *([(files.fifo(inst, "volumes"), files.volumes_log(inst), LOG_BYTES, True)] if inst.work.volumes else []),
@@ -259,10 +266,9 @@ def _make_ports(inst: Instance, image: Image, *, owned: bool) -> None:
         with suppress(FileExistsError):
             os.mkfifo(path, 0o600)
     files.mark_killed(inst, killed=False)
-    with suppress(FileNotFoundError):
-        os.unlink(files.marks(inst))
-    with suppress(FileNotFoundError):  # of an earlier start
-        os.unlink(files.agent(inst))
+    for path in (files.marks(inst), f"{files.marks(inst)}{TIMES}", files.agent(inst)):
+        with suppress(FileNotFoundError):  # of an earlier start
+            os.unlink(path)
     for _, path, *_ in streams:
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
     if inst.state.starts:

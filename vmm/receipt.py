@@ -14,7 +14,7 @@ from vmctl.errors import VmctlError
 from vmctl.instances.instance import Instance
 from vmctl.linux import processes
 
-_INIT = re.compile(r"init ([!-~]{1,100}) ([0-9a-f-]{36}) ?([0-9a-f-]{36})?", re.ASCII)
+_INIT = re.compile(r"init ([!-~]{1,100}) ([0-9a-f-]{36}) ?([0-9a-f-]{36})?(?: [0-9.]{1,12})?", re.ASCII)
 
 
 def reported(lines: list[str]) -> list[dict[str, str]]:
@@ -40,10 +40,10 @@ def check_command(inst: Instance, boot_id: bytes) -> None:
 
     Raises VmctlError if it is not that of a boot of this guest.
     """
-    from vmm import watch
+    from vmm import marks
 
     found = boot_id.decode("ascii", errors="replace")
-    known = [one["boot_id"] for one in reported(watch.marks(inst))]
+    known = [one["boot_id"] for one in reported(marks.lines(inst))]
     if known and found not in known:
         raise VmctlError(
             f"the command does not run in the guest {inst.name}: its kernel has the boot id {found[:36]!a}",
@@ -53,7 +53,7 @@ def check_command(inst: Instance, boot_id: bytes) -> None:
 
 def of(inst: Instance) -> dict[str, Any]:
     """Return the report of the last boot of a guest; {} before it has come to that."""
-    from vmm import watch
+    from vmm import marks
 
-    boots = reported(watch.marks(inst))
+    boots = reported(marks.lines(inst))
     return {**boots[-1], "boots": len(boots)} if boots else {}

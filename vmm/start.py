@@ -58,6 +58,7 @@ class GuestStart:
             error.detail = error.detail or watch.qemu_tail(inst)
             raise
         inst.timeline.mark("T1")
+        inst.timeline.mark("qemu")
         _remember_process(inst, machine.uuid)
         _check_limits(machine, actual)
         inst.state.limits = _limits(inst, actual)

@@ -27,13 +27,12 @@ from vmctl.linux.events import Events
 from vmctl.linux.filetree import size_bytes
 from vmctl.logs.logfile import last_bytes
 from vmctl.spec.units import format_seconds
-from vmm import boot, files, receipt
+from vmm import boot, files, marks, receipt
 
 CONSOLE_TAIL_LINES = 15
 TAIL_BYTES = 1 << 16
 CONSOLE_BYTES = 1 << 18  # of its end are searched for reports of the kernel
 _OOM_KILL = re.compile(rb"[Oo]ut of memory: Killed process [0-9]+")  # mm/oom_kill.c
-MARKS_BYTES = 1 << 16  # of what a guest has written are read: it could write without end
 SOURCES = ("workload", "signal", "oom")  # who may have ended a workload, by the guest's report
 BOOTING = "booting"  # firmware or kernel run, which report no marks
 EXIT_SIGNAL = 128  # a shell's exit code for signal n is 128 + n
@@ -112,23 +111,25 @@ class GuestWatch:
         found_bytes = size_bytes(files.marks(inst))
         if found_bytes == self._seen_bytes:
             return
-        inst.timeline.mark("T4")
         self._seen_bytes = found_bytes
-        for line in marks(inst):
+        reported = marks.read(inst)
+        inst.timeline.mark("T4", reported[0].at_ns if reported else None)
+        marks.note_phases(inst, reported)
+        for line, at_ns in reported:
             self.phase = line.split(" ", 1)[0]
             if self.phase == "error":
                 raise _error(inst, line)
             if self.phase == "init":
                 receipt.check(inst, line)
             if self.phase == SETTLED and "TS" not in inst.timeline.marks_ns:
-                inst.timeline.mark("TS")
+                inst.timeline.mark("TS", at_ns)
                 _refuse_errors(inst, line)
                 self._look_for_way_in()
 
     def _look_for_way_in(self) -> None:
         from vmm import wayin
 
-        if warning := wayin.warning(self.inst, marks(self.inst)):
+        if warning := wayin.warning(self.inst, marks.lines(self.inst)):
             self.inst.state.warnings.append(warning)
 
     def _look_at_progress(self) -> None:
@@ -159,16 +160,7 @@ def takes_signals(inst: Instance) -> bool:
 
 
 def _words(inst: Instance) -> list[str]:
-    return [line.partition(" ")[0] for line in marks(inst)]
-
-
-def marks(inst: Instance) -> list[str]:
-    """Return the complete lines that the guest's init has written so far."""
-    try:
-        with open(files.marks(inst), "rb") as file:
-            return file.read(MARKS_BYTES).decode(errors="replace").split("\n")[:-1]
-    except FileNotFoundError:
-        return []
+    return [line.partition(" ")[0] for line in marks.lines(inst)]
 
 
 def settled(inst: Instance) -> bool:
@@ -196,7 +188,7 @@ def ended(inst: Instance) -> Exit | None:
 
     The first report counts: what a workload that has taken over the guest reports after it changes nothing.
     """
-    for line in marks(inst):
+    for line in marks.lines(inst):
         word, _, rest = line.partition(" ")
         code, _, source = rest.partition(" ")
         if word == "exit" and _is_code(code) and source in SOURCES:

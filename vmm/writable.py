@@ -24,7 +24,7 @@ from vmctl.linux import processes, usernamespace
 from vmctl.linux.loops import detached, loop_device
 from vmctl.run import run
 from vmctl.writable import Writable
-from vmm import boot, control, files, watch
+from vmm import boot, control, files, marks, watch
 
 FREEZE_TIMEOUT_S = 60.0
 COPY_TIMEOUT_S = 600.0
@@ -108,8 +108,8 @@ def _wait_for(inst: Instance, mark: str) -> None:
     """Wait until the guest reports the mark, or has powered off: then its disk does not change any more."""
     token = mark.partition(" ")[2]
     deadline = time.monotonic() + FREEZE_TIMEOUT_S
-    while mark not in (marks := watch.marks(inst)) and _runs(inst):
-        if f"disturbed {token}" in marks:
+    while mark not in (reported := marks.lines(inst)) and _runs(inst):
+        if f"disturbed {token}" in reported:
             raise VmctlError(f"the guest {inst.name} wrote to its disk while the disk was copied", hint="try again")
         if time.monotonic() > deadline:
             raise DeadlineError(

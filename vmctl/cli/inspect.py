@@ -71,7 +71,8 @@ def _document(seen: Seen) -> dict[str, Any]:
         limits={"asked": limits.asked(inst.work), "granted": inst.state.limits},
         resources=limits.effective(inst),
         directory=inst.directory,
-        marks_s={name: (at_ns - first) / 1e9 for name, at_ns in sorted(marks.items())},
+        # those of the measurement rules; `vmctl timeline` shows the ends of phases
+        marks_s={name: (at_ns - first) / 1e9 for name, at_ns in sorted(marks.items()) if name[0] == "T"},
         journal=journal,
         footprint=None,
         reason=document["reason"] or reason,

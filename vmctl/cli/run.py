@@ -63,6 +63,7 @@ def arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--rm", action="store_true", help="no effect: in the foreground it is removed at its end")
     parser.add_argument("--keep", action="store_true", help="keep the instance when it has ended")
+    parser.add_argument("--verbose", action="store_true", help="show each phase of the start with its time")
     terminals.add_detach_keys(parser)
 
 
@@ -234,7 +235,10 @@ def _attached(args: Namespace, work: Workload) -> int:
 
         pressed = keys.parse(args.detach_keys)
     options = modes.chosen(args)
-    result = engine.run(work, args.mode, options=options, detach_keys=pressed, on_weakened=_warn, keep=args.keep)
+    with terminals.shown(args) as progress:
+        result = engine.run(
+            work, args.mode, options=options, detach_keys=pressed, on_weakened=_warn, keep=args.keep, progress=progress
+        )
     if result is None:
         return terminals.left(work.name)
     if result.source == "oom":
@@ -264,7 +268,8 @@ def _detached(args: Namespace, work: Workload) -> int:
     """Start the command in the background and print the name of the instance. Raises SpecError."""
     if args.rm:
         raise SpecError("-d and --rm cannot be combined yet", hint="without --rm, `vmctl down NAME` removes it")
-    inst = engine.up(work, args.mode, options=modes.chosen(args))
+    with terminals.shown(args) as progress:
+        inst = engine.up(work, args.mode, options=modes.chosen(args), progress=progress)
     print(inst.name)
     for text in (*inst.state.weakened, *inst.state.warnings):
         _warn(text)

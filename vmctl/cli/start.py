@@ -6,7 +6,7 @@ import argparse
 import time
 
 from vmctl import again
-from vmctl.cli import attach, each, output, selection, up
+from vmctl.cli import attach, each, output, selection, startshow, up
 from vmctl.errors import SpecError
 
 EXAMPLE = "vmctl start web"
@@ -17,6 +17,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("names", metavar="NAME", nargs="*", help="instance; or stack, by name or file")
     up.add_wait(parser)
     parser.add_argument("-q", "--quiet", action="store_true", help="print only the names")
+    startshow.add(parser)
     parser.add_argument("-a", "--attach", action="store_true", help="connect with it, as `vmctl attach` does")
     parser.add_argument("-i", "--interactive", action="store_true", help="no effect: -a connects an open stdin")
     parser.set_defaults(no_stdin=False)
@@ -36,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     def start(name: str) -> None:
         if args.at_boot and again.stays_stopped(name):
             return
-        with up.shown() as progress:
+        with startshow.shown(verbose=args.verbose, quiet=args.quiet) as progress:
             inst = again.start(name, wait=args.wait and not args.at_boot, progress=progress)
         if inst is not None:
             up.report(inst, quiet=args.quiet)

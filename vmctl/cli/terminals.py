@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import nullcontext
 
 from vmctl.named import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from argparse import ArgumentParser
+    from argparse import ArgumentParser, Namespace
+    from contextlib import AbstractContextManager
+
+    from vmctl.engine import Progress
 
 
 def add_detach_keys(parser: ArgumentParser) -> None:
@@ -23,6 +27,15 @@ def add_detach_keys(parser: ArgumentParser) -> None:
 def of_terminal() -> dict[str, str]:
     """Return the variables that describe the caller's terminal to a command on a terminal."""
     return {name: os.environ[name] for name in ("TERM", "COLORTERM") if os.environ.get(name)}
+
+
+def shown(args: Namespace) -> AbstractContextManager[Progress | None]:
+    """Return a context with what shows the phases of a start, if --verbose asks for it."""
+    if not args.verbose:
+        return nullcontext()
+    from vmctl.cli import startshow
+
+    return startshow.shown(verbose=True)
 
 
 def left(name: str) -> int:

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import os
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 
 from vmctl import backends, console, engine
 from vmctl.backend import Backend
-from vmctl.cli import modes, output, stackflags
+from vmctl.cli import modes, output, stackflags, startshow
 from vmctl.errors import SpecError
 from vmctl.instances import published
 from vmctl.instances.instance import Instance
@@ -19,7 +15,6 @@ from vmctl.spec.units import format_seconds
 from vmctl.spec.workload import Workload
 
 EXAMPLE = "vmctl up --mode vm web.yaml"
-SHOW_PERIOD_S = 0.1
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,6 +31,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="like --explain, but start nothing")
     parser.add_argument("--keep", action="store_true", help="keep the instance if its start fails, to look into it")
     parser.add_argument("-q", "--quiet", action="store_true", help="print only the name")
+    startshow.add(parser)
     stackflags.arguments(parser)
 
 
@@ -90,20 +86,10 @@ def run(args: argparse.Namespace) -> int:
         if args.dry_run:
             engine.check(work, backend)
             return 0
-    with shown() as progress:
+    with startshow.shown(verbose=args.verbose, quiet=args.quiet) as progress:
         inst = engine.up(work, mode, options=options, wait=args.wait, progress=progress, keep=args.keep)
     report(inst, quiet=args.quiet)
     return 0
-
-
-@contextmanager
-def shown() -> Iterator[engine.Progress]:
-    """Yield a function that shows the progress of a start; its line on a terminal is removed at the end."""
-    progress = output.Progress()
-    try:
-        yield _shown_on(progress)
-    finally:
-        progress.clear()
 
 
 def report(inst: Instance, *, quiet: bool) -> None:
@@ -114,28 +100,6 @@ def report(inst: Instance, *, quiet: bool) -> None:
             output.note(f"warning: {warning}")
     if not quiet:
         output.note(_summary(inst))
-
-
-def _shown_on(progress: output.Progress) -> engine.Progress:
-    """Return a function that shows the phase of a start and the last line of the console, ten times a second."""
-    next_s = 0.0
-
-    def show(inst: Instance, phase: str) -> None:
-        nonlocal next_s
-        if progress.due() and time.monotonic() >= next_s:
-            next_s = time.monotonic() + SHOW_PERIOD_S
-            progress(f"{inst.name}: {phase}  {_last_line(inst.console_log)}")
-
-    return show
-
-
-def _last_line(path: str) -> str:
-    """Return the last line of a console that contains printable text."""
-    with suppress(FileNotFoundError), open(path, "rb") as file:
-        file.seek(max(0, os.path.getsize(path) - 1024))
-        lines = console.lines(file.read().decode(errors="replace"))
-        return next(filter(None, map(str.strip, reversed(lines))), "")
-    return ""
 
 
 def explain(work: Workload, backend: Backend) -> None:

@@ -7,10 +7,14 @@ a full disk the output is lost, but the workload runs on.
 from __future__ import annotations
 
 import os
+from time import monotonic_ns
 
 from vmctl.logs.timewriter import TimeFile
 
+TIMES = ".ends"  # of the file with the times of a FirstBytes
+
 _NOTE_BYTES = 100
+_TIMES = 1000  # that are noted
 
 
 class Log:
@@ -77,18 +81,32 @@ class Log:
 
 
 class FirstBytes:
-    """A file with the first `limit` bytes of a stream."""
+    """A file with the first `limit` bytes of a stream, and next to it the times of its parts.
+
+    Each line there has the size of the file and since when it has it, in nanoseconds of CLOCK_MONOTONIC.
+    """
 
     def __init__(self, path: str, limit: int) -> None:
-        self.fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        self.left = limit
+        self.fd, self.times = (
+            os.open(name, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600) for name in (path, path + TIMES)
+        )
+        self.limit, self.size, self.noted = limit, 0, 0
 
     def write(self, data: bytes) -> None:
-        """Append what is below the limit."""
-        try:
-            self.left -= os.write(self.fd, data[: self.left]) if self.left > 0 else 0
-        except OSError:
-            pass
+        """Append what is below the limit; the time first, so that it is there when the bytes are read."""
+        data = data[: self.limit - self.size]
+        if data and self.noted < _TIMES:
+            self.noted += 1
+            _try_write(self.times, b"%d %d\n" % (self.size + len(data), monotonic_ns()))
+        self.size += _try_write(self.fd, data)
 
     def finish(self) -> None:
         """Do nothing: what is lost is not noted."""
+
+
+def _try_write(fd: int, data: bytes) -> int:
+    """Write and return how many bytes were written: 0 on a full disk."""
+    try:
+        return os.write(fd, data) if data else 0
+    except OSError:
+        return 0

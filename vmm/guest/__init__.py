@@ -6,9 +6,9 @@ The interface between host and guest:
 - virtio-serial ports with the prefix `org.vmctl.`: `marks`, `stdout`, `stderr` from the guest, `control` to the guest,
   and `stdin` to the guest in an attached run and for a workload with a terminal or an open input; `agent` in both
   directions.
-- marks, one per line: `init RELEASE BOOT_ID UUID` (see vmm/receipt.py), `mounts`, `secrets` (if the workload has some:
-  init waits for them), `seed`, `network`, `exec` (the command is executed), `ssh`, and at the end `exit CODE
-  workload|signal|oom` or `error CODE TEXT` (nothing was started; CODE is 125, 126 or 127).
+- marks, one per line: `init RELEASE BOOT_ID UUID UPTIME` (see vmm/receipt.py and vmm/marks.py), `mounts`, `secrets` (if
+  the workload has some: init waits for them), `seed`, `network`, `exec` (the command is executed), `ssh`, and at the
+  end `exit CODE workload|signal|oom` or `error CODE TEXT` (nothing was started; CODE is 125, 126 or 127).
 - control, one request per line: `signal NUMBER` for the workload's process, `resize COLUMNS LINES` for its terminal,
   `freeze TOKEN`, `thaw`, `poweroff`; `secrets BYTES`, and then so many bytes in the form of `write_files` of user-data,
   see vmm/sender.py.
