@@ -87,7 +87,7 @@ def _recorded(inst: Instance, marks_ns: dict[str, int], zero_ns: int) -> Recorde
 def _marks_ns(inst: Instance) -> dict[str, int]:
     """Return the marks of the last start, also those that were reported after the command that started it had ended.
 
-    What is only observed now has no time of its own, and is left out.
+    What is only observed now has no time, and is left out.
     """
     now_ns = monotonic_ns()
     with suppress(VmctlError):  # a start that has failed
