@@ -30,6 +30,7 @@ def _first_file(index):
         (lambda index: _first_file(index).update(path="/etc/cron.d/x"), "outside of its folder"),
         (lambda index: _first_file(index).update(path="boot/../../x"), "outside of its folder"),
         (lambda index: _first_file(index).update(path=""), "outside of its folder"),
+        (lambda index: _first_file(index).update(path="d/" * 3000 + "x"), "a name of 6001 letters"),
         (lambda index: _first_file(index).update(size_bytes=1), "does not have the 1 bytes"),
         (lambda index: _first_file(index).update(size_bytes=1 << 62), "the limit is"),
         (lambda index: index["trees"][0]["files"].append(_first_file(index)), "twice"),

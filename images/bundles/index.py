@@ -20,6 +20,7 @@ FORMAT = 1
 INDEX = "bundle.json"
 KERNEL, PACKAGE = "kernel", "package"
 FILE_BYTES_MAX = 1 << 30
+PATH_MAX = 500
 _FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+~-]{0,127}")
 _SHA256 = re.compile("[0-9a-f]{64}")
 
@@ -89,6 +90,8 @@ def _check(index: Index, where: str) -> None:
         if tree.kind not in (KERNEL, PACKAGE) or not _FOLDER_NAME.fullmatch(tree.name):
             raise ImageError(f"{where} has a folder that vmctl does not know: {tree.kind[:40]!r}, {tree.name[:40]!r}")
         for file in tree.files:
+            if len(file.path) > PATH_MAX:  # its folders are made, and removed, one by one
+                raise ImageError(f"{where} has a file with a name of {len(file.path)} letters; the limit is {PATH_MAX}")
             if not _is_below(file.path):
                 raise ImageError(f"{where} has a file outside of its folder: {file.path[:200]!r}")
             if not 0 <= file.size_bytes <= FILE_BYTES_MAX:

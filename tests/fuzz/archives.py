@@ -5,11 +5,13 @@ import gzip
 import hashlib
 import io
 import json
+import os
 import stat
 import tarfile
 
 from fuzz import place
 from fuzz.check import target
+from images.bundles import index as bundle
 from images.disks import diskimage, partitions
 from images.layer import compression, tarindex
 from images.layer.erofs import Writer
@@ -245,6 +247,28 @@ LAYOUT = b"\n\0\n".join(
 @target("oci-layout", LAYOUT, words=(*JSON_WORDS, "MANIFEST", "CONFIG", "\n\0\n"), cost=2)
 def oci_layout(data):
     sources.images_in(_Documents(data), platforms.parse("amd64"), strict=False)
+
+
+MEMBER = {"name": "image-1", "sha256": "ab" * 32}
+FILES = [{"path": "boot/vmlinuz-6.1", "size_bytes": 9, "executable": False, "member": {**MEMBER, "name": "file-1"}}]
+BUNDLE = {
+    "format": 1,
+    "vmctl": "0.2",
+    "architecture": "amd64",
+    "images": [{"name": "tiny", "digest": "sha256:" + "cd" * 32, "member": MEMBER}],
+    "trees": [{"kind": "kernel", "name": "6.1", "files": FILES}],
+    "labs": {"a": "ef" * 32},
+}
+
+
+@target("bundle-index", json.dumps(BUNDLE), words=(*JSON_WORDS, "..", "/", "size_bytes", "sha256", "kind"), cost=2)
+def bundle_index(data):
+    documents = _Documents(b"")
+    documents.files = {bundle.INDEX: data}
+    found = bundle.read(documents)
+    for file in (file for tree in found.trees for file in tree.files):
+        assert os.path.normpath(os.path.join("/top", file.path)).startswith("/top/")
+        assert 0 <= file.size_bytes <= bundle.FILE_BYTES_MAX
 
 
 def _saved():
