@@ -10,6 +10,7 @@ from bench.formatting import quantity
 from bench.model import Sample
 
 HOLDS, REFUTED, UNDECIDABLE = "holds", "refuted", "undecidable here"
+STEADY = 1.25
 CHOICES = (HOLDS, REFUTED, UNDECIDABLE)
 
 
@@ -118,8 +119,16 @@ def samples(seen: Evidence, name: str) -> tuple[float, ...]:
 
 def missing(seen: Evidence, *names: str) -> Verdict | None:
     """Return that it cannot be decided if one of these pieces of evidence is missing."""
-    absent = [name for name in names if not seen.get(name)]
+    absent = [name for name in names if not (text(seen, name) or samples(seen, name))]
     return Verdict(UNDECIDABLE, f"there is no evidence for {', '.join(absent)}") if absent else None
+
+
+def disturbed(seen: Evidence, *names: str) -> list[str]:
+    """Return which of these measured pieces of evidence scatter so much that other work has disturbed them.
+
+    Other work can only add to the time of fixed work: the median of a quiet machine is close to the fastest sample.
+    """
+    return [name for name in names if median(samples(seen, name)) > STEADY * min(samples(seen, name))]
 
 
 def chosen(seen: Evidence, facts: str, modes: tuple[str, ...]) -> Evidence:

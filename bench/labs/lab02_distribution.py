@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-from bench.labs.lab import HOLDS, REFUTED, UNDECIDABLE, Evidence, Lab, Place, Verdict, chosen, missing, text
+from bench.labs.lab import HOLDS, REFUTED, Evidence, Lab, Place, Verdict, chosen, missing
 from vmctl.errors import VmctlError
 
 _MODES = ("container", "vm")
 _OTHER = "debian"
+_MADE = 'PRETTY_NAME="Another one, made for this lab: a distribution is files"'
 
 
 def _gather(place: Place) -> Evidence:
     seen = dict(chosen(place.facts(("host", *_MODES)), "distribution boot_id", ("this machine", *_MODES)))
     try:
         other = place.facts(_MODES, _OTHER)
-    except VmctlError as error:
-        return {**seen, "no second image": str(error)}
+    except VmctlError:  # no such image here
+        other = place.facts(_MODES, place.image("FROM tiny", f"RUN echo '{_MADE}' >/etc/os-release"))
     more = chosen(other, "distribution boot_id", _MODES)
-    return {**seen, **{name.replace(":", f" of {_OTHER}:"): value for name, value in more.items()}}
+    return {**seen, **{name.replace(":", " of another:"): value for name, value in more.items()}}
 
 
 def _decide(seen: Evidence) -> Verdict:
-    if reason := text(seen, "no second image"):
-        return Verdict(UNDECIDABLE, reason)
-    places = [f"{mode}{of}" for mode in _MODES for of in ("", f" of {_OTHER}")]
+    places = [f"{mode}{of}" for mode in _MODES for of in ("", " of another")]
     names = [f"{place}: {fact}" for place in places for fact in ("distribution", "boot_id")]
     if unknown := missing(seen, "this machine: boot_id", *names):
         return unknown
-    differ = all(seen[f"{mode}: distribution"] != seen[f"{mode} of {_OTHER}: distribution"] for mode in _MODES)
+    differ = all(seen[f"{mode}: distribution"] != seen[f"{mode} of another: distribution"] for mode in _MODES)
     shared = [place for place in places if seen[f"{place}: boot_id"] == seen["this machine: boot_id"]]
     if differ and shared == places[:2]:
         return Verdict(HOLDS, "two distributions, and both containers run on this machine's kernel, both guests do not")

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from bench.labs.lab import HOLDS, REFUTED, Evidence, Lab, Place, Value, Verdict, missing, samples
+from bench.labs.lab import (
+    HOLDS,
+    REFUTED,
+    UNDECIDABLE,
+    Evidence,
+    Lab,
+    Place,
+    Value,
+    Verdict,
+    disturbed,
+    missing,
+    samples,
+)
 from bench.labs.measuring import values
 from vmctl.spec.workload import ContainerOptions
 
@@ -21,6 +33,8 @@ def _gather(place: Place) -> Evidence:
 def _decide(seen: Evidence) -> Verdict:
     if unknown := missing(seen, *(f"{where}: getppid" for where in _PLACES)):
         return unknown
+    if noisy := disturbed(seen, *(f"{where}: getppid" for where in _PLACES)):
+        return Verdict(UNDECIDABLE, f"other work on this machine has disturbed {', '.join(noisy)}")
     host, container, bare = (min(samples(seen, f"{where}: getppid")) for where in _PLACES)
     more, rest = container / host - 1, bare / host - 1
     word = HOLDS if container >= host * _MORE and rest < more / 2 else REFUTED
@@ -39,7 +53,8 @@ LAB = Lab(
         "run it in a container with seccomp: unconfined, whose namespaces are the same",
         "compare the fastest of each",
     ),
-    rule=f"holds if a call takes {_MORE:g} times the host's, and less than half of what is more remains without filter",
+    rule=f"holds if a call takes {_MORE:g} times the host's, less than half of what is more remaining without filter; "
+    "undecidable if a median is far from the fastest",
     modes=("host", "container"),
     gather=_gather,
     decide=_decide,
