@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import time
 
 import pytest
 from support import images_made
@@ -10,6 +11,7 @@ from support.commands import inspect, ok, vmctl, wait_for
 from images.store import store
 from vmctl.instances import instance
 from vmctl.linux.filetree import size_bytes
+from vmctl.logs.logwriter import TIMES
 from vmm import files, marks
 
 GUEST = {"mode": "vm", "who": "root"}
@@ -104,3 +106,21 @@ def test_end_that_is_none(boot):
     wait_for(lambda: inspect(inst.name)["status"] == "exited")
     found = inspect(inst.name)
     assert (found["exit_code"], found["exit_source"], found["exit_reporter"]) == (5, "workload", "guest")
+
+
+@pytest.mark.attack("a guest reports very many lines at once, so that each look at it takes long", mode="vm", who="any")
+def test_many_lines(monkeypatch, tmp_path):
+    path = tmp_path / "marks"
+    path.write_bytes(b"\n" * marks.MOST_BYTES)
+    monkeypatch.setattr(marks.files, "marks", lambda inst: str(path))
+
+    def took_s():
+        begin_s = time.process_time()
+        assert len(marks.read(None)) == marks.MOST_BYTES
+        return time.process_time() - begin_s
+
+    times = tmp_path / f"marks{TIMES}"
+    times.write_text("1 1\n")
+    few_s = min(took_s() for _ in range(3))
+    times.write_text("".join(f"{60 * number} {number}\n" for number in range(1, 1001)))
+    assert min(took_s() for _ in range(3)) < 5 * few_s

@@ -22,6 +22,7 @@ _PHASES = {
     "exec": "exec",
     "system": "system",
 }
+_UNKNOWN = (0, None)  # after the last time that was noted
 _UPTIME = re.compile(r"init .* ([0-9]{1,6}\.[0-9]{2})", re.ASCII)
 
 
@@ -39,11 +40,13 @@ def lines(inst: Instance) -> list[str]:
 
 def read(inst: Instance) -> list[Mark]:
     """Return the same with their times."""
-    raw, found, end, times = _content(files.marks(inst)), [], 0, None
+    raw, found, end = _content(files.marks(inst)), [], 0
+    times = iter(_times(inst) if raw else ())  # passed once: a hostile guest writes very many lines
+    size, at_ns = next(times, _UNKNOWN)
     for line in raw.split(b"\n")[:-1]:
         end += len(line) + 1
-        times = _times(inst) if times is None else times
-        at_ns = next((at_ns for size, at_ns in times if size >= end), None)
+        while size < end and at_ns is not None:
+            size, at_ns = next(times, _UNKNOWN)
         found.append(Mark(line.decode(errors="replace"), at_ns))
     return found
 

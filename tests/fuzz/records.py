@@ -113,6 +113,7 @@ def marks(data):
     inst = Instance("it", WORK, state)
     inst.timeline = Timeline({"T0": 1, "T1": time.monotonic_ns()})
     place.file("lib/instances/it/marks", data)
+    place.file("lib/instances/it/marks.ends", b"5 1000\n9 2000\n" + data)
     place.file("lib/instances/it/console.log", data)
     watch = guest_watch.GuestWatch(inst)
     found = guest_watch.ended(inst)
