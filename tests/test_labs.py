@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 
@@ -12,6 +13,7 @@ from support.tracked import ROOT
 
 from bench import labs
 from bench.labs import lab
+from vmctl.cli import VERBS
 from vmctl.cli.lab import show
 
 pytestmark = pytest.mark.timeout(1800)
@@ -60,6 +62,9 @@ def test_texts(one):
     assert len(text.split()) < 250
     assert one.rule.startswith("holds if ")
     assert f"| {one.number} {one.name} |" in TABLE
+    assert set(re.findall(r"(?<!make )\bvmctl ([a-z]+)", " ".join(one.next))) - {"has"} <= set(VERBS)
+    for path in re.findall(r"configs/\S+\.yaml", text):
+        assert os.path.exists(os.path.join(ROOT, path))
 
 
 def test_show():

@@ -40,7 +40,7 @@ LAB = Lab(
     claim="Another distribution is not another kernel.",
     why="A Debian container on another Linux has Debian's programs and the host's kernel, modules and settings.",
     steps=(
-        f"start the images tiny and {_OTHER}, each as a container and as a guest",
+        f"start the image tiny and a second one, {_OTHER} or one made for this lab, as containers and as guests",
         "read /etc/os-release and the boot id inside of each",
     ),
     rule="holds if os-release differs in both modes, and only the guests have another boot id than this machine",
@@ -48,7 +48,7 @@ LAB = Lab(
     gather=_gather,
     decide=_decide,
     next=(
-        "vmctl image build configs/images/debian.yaml, if this lab is undecidable here",
+        "vmctl image build configs/images/debian.yaml, and this lab again: it takes that image then",
         "vmctl run debian -- cat /proc/version: which compiler has built that kernel?",
         "try to load a module in a container of another distribution",
     ),

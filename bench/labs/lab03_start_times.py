@@ -42,7 +42,7 @@ LAB = Lab(
     decide=_decide,
     next=(
         "a workload file with vm: {boot: system}: how much of its start is the distribution, not the machine?",
-        "vmctl bench --metrics boot --runs 20 configs/web.yaml: intervals, and where the time goes",
+        "vmctl bench --metrics boot --runs 20 configs/workloads/web.yaml: intervals, and where the time goes",
         "vmctl run --mode vm --accel tcg against --accel kvm, if this machine has KVM",
     ),
     published="Firecracker's specification: at most 125 ms until the guest's init, under KVM, without a network card",

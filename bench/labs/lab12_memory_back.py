@@ -46,7 +46,7 @@ LAB = Lab(
     gather=_gather,
     decide=_decide,
     next=(
-        "vmctl bench --metrics memory: the same with three rounds",
+        "vmctl bench --metrics memory configs/workloads/web.yaml: the same with three rounds",
         "read a large file in the guest: its page cache is not free memory. Who gives it back?",
         "vmctl update -m of a running guest: what does it answer?",
     ),

@@ -80,7 +80,7 @@ LAB = Lab(
     decide=_decide,
     next=(
         "container: {seccomp: unconfined}: which of the numbers changes? (lab 29)",
-        "vmctl bench --metrics cpu,syscall,io,net --runs 20: intervals",
+        "vmctl bench --metrics cpu,syscall,io,net --runs 20 configs/workloads/web.yaml: intervals",
         "the same under KVM: what becomes of `spawn`?",
     ),
 )

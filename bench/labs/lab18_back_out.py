@@ -62,6 +62,6 @@ LAB = Lab(
     next=(
         "the same with a named volume: is that pristine, too?",
         "vmctl stop and start instead of rm: which files does it have?",
-        "vmctl trace of a removal: in which order is it undone?",
+        "vmctl --trace - rm -f NAME: in which order is it undone?",
     ),
 )

@@ -69,6 +69,6 @@ LAB = Lab(
     next=(
         "unshare --net ip link: what is left?",
         "unshare --user --map-root-user id: who are you now, and what can you do?",
-        "vmctl run --explain tiny: find each piece in a real start",
+        "vmctl up --explain configs/workloads/web.yaml: find each piece in a real start",
     ),
 )

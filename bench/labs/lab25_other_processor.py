@@ -90,6 +90,6 @@ LAB = Lab(
     next=(
         "apt install qemu-system-arm, and run this lab again",
         "apt install qemu-user-static: what does the container answer now, and who executes it?",
-        "vmctl image pull --arch arm64: what does vmctl run answer for such an image?",
+        "vmctl image pull --platform linux/arm64: what does vmctl run answer for such an image?",
     ),
 )

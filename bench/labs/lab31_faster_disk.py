@@ -25,7 +25,7 @@ _ROUNDS, _FASTER = 2, 1.1
 
 def _gather(place: Place) -> Evidence:
     if place.vmctl("image", "inspect", IMAGE).rpartition("\nexit ")[2] != "0":
-        return {"no image": f"there is no image {IMAGE}: `vmctl bench --metrics io` makes it of Debian's packages"}
+        return {"no image": f"there is no image {IMAGE}: `vmctl bench --metrics io SPEC` makes it of Debian's packages"}
     found = place.samples("io", _MODES, _ROUNDS)
     seen: dict[str, Value] = {}
     for mode in _MODES:
