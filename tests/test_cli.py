@@ -110,7 +110,7 @@ def test_no_verb_at_all():
         (("ps", "--frobnicate"), "unrecognized arguments: --frobnicate"),
         (("ps", "--format", "xml"), "invalid choice: 'xml'"),
         (("up",), "required: SPEC"),
-        (("run",), "required: IMAGE"),
+        (("run",), "required: IMAGE\n"),
         (("stop", "-t", "soon", "x"), "expected a duration"),
         (("exec", "no-such"), "no command was given"),
         (("kill", "-s", "NOSUCH", "x"), "there is no signal NOSUCH"),
@@ -123,6 +123,8 @@ def test_no_verb_at_all():
         (("completion", "tcsh"), "invalid choice"),
         (("image",), "required: ACTION"),
         (("image", "lss"), "invalid choice: 'lss'"),
+        (("image", "frobnicate"), "hint: `vmctl image --help` lists the actions\n"),
+        (("completion",), "required: SHELL\n"),
         (("image", "ls", "--frobnicate"), "usage: vmctl image ls [-h]"),
         (("image", "kernel"), "required: ls|fetch|add|rm"),
         (("image", "kernel", "ls", "--frobnicate"), "usage: vmctl image kernel ls [-h]"),
@@ -645,3 +647,5 @@ def test_every_argument_has_a_help_text(command):
             assert action.help, action.dest
             assert len(action.help.split()) > 1 or action.metavar, action.dest
     assert command.parser.example
+    assert len((command.parser.description or "").split()) > 1
+    assert all(action.metavar for action in command.parser._get_positional_actions()), "a name of the code is shown"

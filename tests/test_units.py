@@ -88,6 +88,21 @@ def test_it_is_removed_with_the_instance(units, end):
     assert [file for _, _, files in os.walk(units) for file in files] == []
 
 
+def test_it_follows_another_name(units):
+    """Enabled before, it is enabled after, by the new name only; a name whose unit is somebody else's is refused."""
+    ok("create", "--network", "none", "--name", "web", "tiny", "--", "sleep", "1000")
+    ok("enable", "-q", "web")
+    (units / "vmctl-other.service").write_text("[Unit]\n")
+    assert "vmctl has not written it" in refused("rename", "web", "other")
+    assert (units / "multi-user.target.wants/vmctl-web.service").exists()
+    assert ok("rename", "web", "new") == "new\n"
+    assert sorted(os.listdir(units / "multi-user.target.wants")) == ["vmctl-new.service"]
+    do((units / "vmctl-new.service").read_text(), "ExecStart")
+    assert status() == "running"
+    assert vmctl("rm", "-f", "new").err == ""
+    assert [file for _, _, files in os.walk(units) for file in files] == ["vmctl-other.service"]
+
+
 def test_a_unit_of_somebody_else_is_left_alone(units):
     start()
     units.mkdir()

@@ -1,4 +1,4 @@
-"""Give an instance another name: its folder, and the leases that lead to the folder.
+"""Give an instance another name: its folder, the leases that lead to the folder, and its unit.
 
 Only one that does not run: the processes of a running one write to its folder by this name, its control group has it,
 and others reach it by it.
@@ -37,18 +37,44 @@ def rename(inst: Instance, name: str) -> None:
             os.mkdir(new.directory, 0o700)  # takes the name; leases that lead to it are valid from now on
         except FileExistsError:
             raise instance.taken(name) from None
+        units: list[str] = []
         try:
             if not inst.state.waiting:
                 removal.end_run(inst, backend)
+            units = _without_unit(inst, name)
             entries = [_moved(inst, new, entry) for entry in inst.journal.entries()]
             os.rename(inst.directory, new.directory)
         except BaseException:
+            _enable(inst, units)
             with suppress(OSError):
                 os.rmdir(new.directory)
             raise
     renamed = Instance(name, inst.work._replace(name=name), inst.state)
     renamed.journal.replace(entries)
     filetree.write_atomic(renamed.path(WORKLOAD), renamed.work.to_json())
+    if units:
+        with renamed.locked():
+            _enable(renamed, units)
+
+
+def _without_unit(inst: Instance, name: str) -> list[str]:
+    """Remove the unit that starts the instance at boot by its name; return the folders of what was removed."""
+    paths = [entry["path"] for entry in inst.journal.entries() if entry["kind"] == "unit"]
+    if paths:
+        from vmctl.keeping import unit
+        from vmctl.linux import systemd
+
+        for path in paths:
+            unit.refuse_others(os.path.join(os.path.dirname(path), systemd.name(name)))
+        unit.disable(inst)
+    return [os.path.dirname(path) for path in paths]
+
+
+def _enable(inst: Instance, folders: list[str]) -> None:
+    for folder in folders:
+        from vmctl.keeping import unit
+
+        unit.enable(inst, folder)
 
 
 def _moved(inst: Instance, new: Home, entry: dict[str, Any]) -> dict[str, Any]:

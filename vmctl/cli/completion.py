@@ -53,7 +53,10 @@ SCRIPTS = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument(
-        "shell", choices=(*SCRIPTS, WORDS), help="shell that reads the script; or words: print what can come next"
+        "shell",
+        metavar="SHELL",
+        choices=(*SCRIPTS, WORDS),
+        help="bash, zsh or fish: shell that reads the script; words: print what can come next",
     )
     parser.add_argument("words", nargs=argparse.REMAINDER, metavar="-- WORD", help="the command line so far")
 

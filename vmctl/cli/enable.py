@@ -27,8 +27,12 @@ def run(args: argparse.Namespace) -> int:
             path = unit.enable(inst)
         print(name)
         if not args.quiet:
-            output.note(f"{path} starts it at boot")
-            if not usernamespace.is_host_root():
-                output.note("without a login, only after `loginctl enable-linger`")
+            output.note(f"{path} starts it at {_moment()}")
 
     return each(args.names, enable, echo=False)
+
+
+def _moment() -> str:
+    if usernamespace.is_host_root():
+        return "boot"
+    return "login; after `loginctl enable-linger` at boot"

@@ -165,10 +165,14 @@ def age(created: str) -> str:
     from datetime import datetime
 
     try:
-        seconds = time.time() - datetime.fromisoformat(created).timestamp()
+        return since(datetime.fromisoformat(created).timestamp())
     except ValueError:
         return "-"
-    return f"{format_age(max(0.0, seconds))} ago"
+
+
+def since(created_s: float) -> str:
+    """Return a time in seconds since 1970 as a readable age."""
+    return f"{format_age(max(0.0, time.time() - created_s))} ago"
 
 
 def is_known(warning: str) -> bool:

@@ -32,6 +32,12 @@ class Parser(argparse.ArgumentParser):
         example = f"\nexample:\n  {self.example}\n" if self.example else ""
         return super().format_help() + example
 
+    def add_argument(self, *names: str, **options: Any) -> argparse.Action:
+        """Add an argument; one that takes the rest of the line can be empty, so it is not reported as missing."""
+        action = super().add_argument(*names, **options)
+        action.required = action.required and action.nargs != argparse.REMAINDER
+        return action
+
     def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
         """Refuse `--` as a value, as in `-u--`, of which argparse makes an empty list."""
         if action.nargs is None and arg_strings == ["--"]:

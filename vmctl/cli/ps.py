@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 from vmctl import limits
 from vmctl.cli import filters, output
 from vmctl.instances import published
@@ -150,7 +148,7 @@ def _cell(name: str, value: Any) -> str:
     if value is None or value == []:
         return "-"
     if name == "created":
-        return f"{format_seconds(max(0, time.time() - value))} ago"
+        return output.since(value)
     if name == "ready_s":
         return format_seconds(value)
     return ", ".join(value) if isinstance(value, list) else str(value)

@@ -272,15 +272,16 @@ def _detached(args: Namespace, work: Workload) -> int:
         inst = engine.up(work, args.mode, options=modes.chosen(args), progress=progress)
     print(inst.name)
     for text in (*inst.state.weakened, *inst.state.warnings):
-        _warn(text)
+        _warn(text, of="")
     return 0
 
 
-def _warn(text: str) -> None:
+def _warn(text: str, of: str = "vmctl: ") -> None:
+    # in the foreground the workload prints to the same stream, so the line names who wrote it
     from vmctl.cli import output
 
     if not output.is_known(text):
-        output.note(f"vmctl: warning: {text}")
+        output.note(f"{of}warning: {text}")
 
 
 def separated(command: list[str]) -> bool:

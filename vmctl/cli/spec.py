@@ -9,18 +9,20 @@ from typing import Any
 
 from vmctl import backends, engine
 from vmctl.backend import Problem
+from vmctl.cli import sentence
 from vmctl.errors import EXIT_VMCTL, SpecError, VmctlError
 from vmctl.spec import textfile, workloadfile
 from vmctl.spec.workload import Workload
 from vmctl.stacks import yamltree
 
 EXAMPLE = "vmctl spec check web.yaml --mode all"
+_CHECK, _SCHEMA = "validate workload files and stacks", "print the JSON Schema, for editors"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="check|schema")
-    check = actions.add_parser("check", help="validate workload files and stacks")
+    check = actions.add_parser("check", help=_CHECK, description=sentence(_CHECK))
     check.example = EXAMPLE  # type: ignore[attr-defined]
     check.add_argument("files", metavar="SPEC", nargs="+", help="workload file, or stack")
     check.add_argument(
@@ -28,14 +30,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MODE",
         help="also check what this mode, or each mode (all), does not support here; nothing is started",
     )
-    schema = actions.add_parser("schema", help="print the JSON Schema, for editors")
+    schema = actions.add_parser("schema", help=_SCHEMA, description=sentence(_SCHEMA))
     schema.example = "vmctl spec schema recipe"  # type: ignore[attr-defined]
     schema.add_argument(
         "of",
+        metavar="KIND",
         nargs="?",
         choices=("workload", "recipe"),
         default="workload",
-        help="kind of file (default: workload)",
+        help="workload or recipe: kind of file (default: workload)",
     )
 
 

@@ -31,14 +31,15 @@ def folder() -> str:
     return os.path.join(os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config"), "systemd/user")
 
 
-def enable(inst: Instance) -> str:
+def enable(inst: Instance, where: str = "") -> str:
     """Write the unit of an instance, let it be started at boot, and return its path; repeatable.
 
-    The caller has the lock. Raises SpecError for what a unit cannot contain, StateError for a unit that is not ours.
+    `where` is the folder for it, the caller's if it is not given. The caller has the lock.
+    Raises SpecError for what a unit cannot contain, StateError for a unit that is not ours.
     """
-    path = os.path.join(folder(), systemd.name(inst.name))
+    path = os.path.join(where or folder(), systemd.name(inst.name))
     text = unit(inst)
-    _refuse_others(path)
+    refuse_others(path)
     if {"kind": KIND, "path": path} not in inst.journal.entries():
         inst.journal.record(KIND, path=path)
     os.makedirs(os.path.dirname(systemd.link(path)), mode=0o755, exist_ok=True)
@@ -104,7 +105,8 @@ def _quoted(word: str) -> str:
     return '"' + word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%") + '"'
 
 
-def _refuse_others(path: str) -> None:
+def refuse_others(path: str) -> None:
+    """Raise StateError if there is a file that is not a unit of ours."""
     if os.path.lexists(path) and not systemd.is_ours(path):
         raise StateError(f"{path} exists, and vmctl has not written it", hint="rename it")
 

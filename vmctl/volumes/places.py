@@ -61,5 +61,5 @@ def check(work: Workload) -> None:
         if volume.is_path and not os.path.exists(volume.source):
             from shlex import quote
 
-            hint = f"mkdir -p {quote(os.path.abspath(volume.source))}"
-            raise SpecError(f"the volume's source {volume.source} does not exist", hint=hint)
+            path = os.path.abspath(volume.source)
+            raise SpecError(f"the volume's source {path} does not exist", hint=f"mkdir -p {quote(path)}")

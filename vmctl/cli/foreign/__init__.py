@@ -29,11 +29,12 @@ def of_verb(words: Sequence[str], known: Iterable[str]) -> str:
         if text := VERBS.get(key) or next((VERBS[name] for name in VERBS if _begins(key, name)), ""):
             return text
     near = get_close_matches(words[0], list(known), 1)
-    return (
-        f"did you mean `vmctl {near[0]}`?"
-        if near and near[0].split()[-1] not in _FINAL
-        else "`vmctl --help` lists the verbs"
-    )
+    return f"did you mean `vmctl {near[0]}`?" if near and near[0].split()[-1] not in _FINAL else _list_of(words[0])
+
+
+def _list_of(command: str) -> str:
+    verb, _, action = command.rpartition(" ")
+    return f"`vmctl {verb} --help` lists the actions" if verb and action else "`vmctl --help` lists the verbs"
 
 
 def _begins(key: str, pattern: str) -> bool:

@@ -84,4 +84,4 @@ def print_names(images: Iterable[Image]) -> None:
         print(image.name)
         if image.architecture != architecture():
             host = architecture()
-            output.note(f"vmctl: warning: {image.name} is for {image.architecture}: this host, {host}, cannot run it")
+            output.note(f"warning: {image.name} is for {image.architecture}: this host, {host}, cannot run it")
