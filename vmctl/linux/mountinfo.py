@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 
-from vmctl.light import re
 from vmctl.linux import kernelfile
 from vmctl.linux.syscalls import MNT_DETACH, umount2
 
@@ -19,8 +18,9 @@ def below(*paths: str, pid: str = "self") -> list[str]:
 
 
 def _unescaped(text: str) -> str:
-    r"""Return a mount point with its escapes replaced: \040 is a space."""
-    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text) if "\\" in text else text
+    r"""Return a mount point with its escapes replaced: \040 is a space. The kernel escapes the backslash, too."""
+    first, *others = text.split("\\")
+    return first + "".join(chr(int(part[:3], 8)) + part[3:] for part in others)
 
 
 def unmount_all(path: str) -> None:
