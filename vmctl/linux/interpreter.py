@@ -30,11 +30,11 @@ def become(
         os.dup2(null, fd)
     for fd in fds:
         os.set_inheritable(fd, True)
-    code = f"import sys; sys.path.append(sys.argv[1]); from {module} import main; main(*sys.argv[2:])"
     # LC_ALL=C: the tables of a locale take 130 KiB and are not needed there
-    python = sys.executable
-    os.execve(
-        python,
-        (python, "-I", "-S", "-X", "utf8", "-c", code, _ROOT, *arguments),
-        {"LC_ALL": "C", **(environment or {})},
-    )
+    os.execve(sys.executable, words(module, arguments), {"LC_ALL": "C", **(environment or {})})
+
+
+def words(module: str, arguments: Sequence[str]) -> list[str]:
+    """Return the command line of a bare interpreter that executes `main(*arguments)` of a module."""
+    code = f"import sys; sys.path.append(sys.argv[1]); from {module} import main; main(*sys.argv[2:])"
+    return [sys.executable, "-I", "-S", "-X", "utf8", "-c", code, _ROOT, *arguments]

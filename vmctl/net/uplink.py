@@ -2,13 +2,13 @@
 
 The process pasta(1), of the package passt, reads packets from a tap and makes the same connections with its own
 sockets, in the host's network. The packets are chosen by hostile instances. So pasta gets a user namespace in which it
-has no privilege over the host or the switch, and the tap is in a network namespace of that one, the lobby. A cable
-leads from the switch to a bridge in the lobby, whose other port is the tap:
+has no privilege over the host or the switch, and the tap is in a network namespace of that one, the lobby (lobby.py). A
+cable leads from the switch to a bridge in the lobby, whose other port is the tap:
 
     instance - bridge | switch: filter, NAT | wan0 - cable - bridge | lobby | tap - pasta - the host's sockets
 
-The way out is made for the first instance that may leave and ends with the switch. Nothing waits until pasta is ready:
-the switch asks for its neighbour by ARP, and keeps the packets until pasta answers.
+The way out is made for the first instance that may leave and ends with the switch. pasta itself is started by the first
+packet that leaves: the switch asks for its neighbour by ARP, and keeps the packets until pasta answers.
 
 What the filter lets out is decided for each packet that leaves, never by an earlier packet of the same connection:
 addresses are used again by other instances. See egress.py for rules of single instances.
@@ -24,16 +24,14 @@ from contextlib import suppress
 from vmctl import paths, trace
 from vmctl.errors import UnavailableError
 from vmctl.light import signal
-from vmctl.linux import kernelfile, netlink, processes, syscalls
+from vmctl.linux import kernelfile, netlink, processes
 from vmctl.linux import nftables as nft
-from vmctl.linux.threads import in_thread
 from vmctl.named import TYPE_CHECKING
-from vmctl.net import switch
+from vmctl.net import lobby, switch
 from vmctl.net.resolver import UPSTREAM, uids
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import NoReturn
 
 PROGRAM, PACKAGE = "pasta", "passt"
 TABLE, FREE, ONLY, NEVER, SERVERS = "vmctl_out", "free", "only", "never", "servers"
@@ -41,13 +39,10 @@ IP, REJECT = "ip", "reject with icmp type admin-prohibited"
 RESOLVERS, ALONE, DNS, CLOSED = "resolvers", "alone", 53, 5353  # ports of name servers: with a way out, and without
 WAN, _WAN_NAME = "wan0", b"wan0".ljust(16, b"\0")
 OWN, GATEWAY, PREFIX = "169.254.77.2", "169.254.77.1", 29  # of the switch; of pasta, like UPSTREAM
-MTU = 65520  # the most that pasta takes; with 1500 it is 27 times slower
-_WAN_INDEX, _BRIDGE_INDEX, _CABLE_INDEX, _TAP_INDEX = 60, 2, 3, 4
-_BRIDGE, _CABLE, _TAP, _MAC = "lobby", "cable", "out", "52:54:00:4d:00:02"
-_ASK_MS, _ASK_TIMES = 20, 250  # pasta takes 10 to 60 ms until it answers
+_WAN_INDEX = 60
+_ASK_MS, _ASK_TIMES = 20, 250  # pasta takes 30 to 100 ms until it answers
 # This network, loopback, link-local addresses (a cloud's credentials are there), multicast and reserved ones.
 _SPECIAL = (("0.0.0.0", 8), ("127.0.0.0", 8), ("169.254.0.0", 16), ("224.0.0.0", 3))
-_NAMESPACES = {"lobby": "net", "lobby-users": "user"}  # file in the switch's folder -> kind; the first one comes last
 
 
 def allow(address: str, resolver: str, *, alone: bool) -> str:
@@ -109,16 +104,12 @@ def end() -> None:
         processes.send(*process, signal.SIGKILL)
     with suppress(FileNotFoundError):
         os.unlink(_record())
-    for name in _NAMESPACES:
-        with suppress(OSError):
-            syscalls.umount2(_path(name), syscalls.MNT_DETACH)
-        with suppress(FileNotFoundError):
-            os.unlink(_path(name))
+    lobby.remove()
 
 
 def exists() -> bool:
     """Return whether there is something to end."""
-    return any(os.path.lexists(path) for path in (_record(), *map(_path, _NAMESPACES)))
+    return os.path.lexists(_record()) or lobby.exists()
 
 
 def recorded() -> tuple[int, int] | None:
@@ -138,10 +129,6 @@ def _record() -> str:
     return os.path.join(paths.state_root(), "uplink")
 
 
-def _path(name: str) -> str:
-    return os.path.join(switch.folder(), name)
-
-
 def _is_default(fields: list[str]) -> bool:
     """Return whether a line of /proc/net/route is about a default route: destination and mask are 0, it is up."""
     return len(fields) > 7 and fields[1] == fields[7] == "00000000" and bool(int(fields[3], 16) & 1)
@@ -149,94 +136,47 @@ def _is_default(fields: list[str]) -> bool:
 
 def ensure() -> None:
     """Make the way out, unless it exists; the caller has the lock. Raises OSError, UnavailableError."""
-    if os.path.exists(_path("lobby")) and recorded():
+    is_there = os.path.exists(lobby.network())
+    if is_there and recorded():
         return
-    if not os.path.exists(_path("lobby")):
+    if not is_there:
         end()  # of a user whose namespaces were killed; or a killed command has made a part of it
         make_table()
-        _make_lobby()
+        lobby.make(_connect)
     _start()
 
 
-def _make_lobby() -> None:
-    """Make the lobby with cable and tap, in a new user namespace that has this user as its root and nobody else."""
-    read, write = os.pipe()
-    flags = syscalls.CLONE_NEWUSER | syscalls.CLONE_NEWNET
-    pid = syscalls.clone3(flags, exit_signal=signal.SIGCHLD)  # it keeps the namespaces until they are mounted
-    if pid == 0:
-        os.close(write)
-        _wait(read)
-    try:
-        os.close(read)
-        if trace.on:
-            trace.step(f"unshare --user --map-root-user --net sleep infinity &  # process {pid}")
-        for name in ("uid_map", "gid_map"):
-            kernelfile.write(f"/proc/{pid}/{name}", "0 0 1")
-        _connect(pid)
-        for name, kind in reversed(_NAMESPACES.items()):
-            os.close(os.open(_path(name), os.O_CREAT | os.O_CLOEXEC, 0o600))
-            syscalls.mount(f"/proc/{pid}/ns/{kind}", _path(name), None, syscalls.MS_BIND)
-    finally:
-        os.close(write)
-        os.waitpid(pid, 0)
-
-
-def _wait(end_fd: int) -> NoReturn:
-    """Wait until the parent closes its end, or is killed."""
-    try:
-        os.read(end_fd, 1)
-    finally:
-        os._exit(0)
-
-
 def _connect(pid: int) -> None:
-    """Connect the switch with the lobby, which is the network namespace of a process."""
-    with suppress(OSError):  # a killed command has made it
+    """Connect the switch with the lobby, in which the process is."""
+    try:
+        switch.apply(*_cable(pid))
+    except FileExistsError:  # a killed command has made it
         switch.apply(netlink.delete_link(WAN))
-    switch.apply(
-        netlink.new_pair(WAN, _WAN_INDEX, _CABLE, _CABLE_INDEX, pid, MTU),
+        switch.apply(*_cable(pid))
+
+
+def _cable(pid: int) -> tuple[netlink.Request, ...]:
+    return (
+        netlink.new_pair(WAN, _WAN_INDEX, lobby.CABLE, lobby.CABLE_INDEX, pid, lobby.MTU),
         netlink.ask_often(_WAN_INDEX, _ASK_MS, _ASK_TIMES),
         netlink.new_address(_WAN_INDEX, OWN, PREFIX),
         netlink.default_route(_WAN_INDEX, GATEWAY),
     )
-    fd = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        in_thread(lambda: _furnish(fd))
-    finally:
-        os.close(fd)
-
-
-def _furnish(lobby_fd: int) -> None:
-    """Have this thread enter the lobby and connect the cable with the tap."""
-    from vmctl.linux.taps import new_tap
-
-    syscalls.setns(lobby_fd, syscalls.CLONE_NEWNET)
-    switch.disable_ipv6()
-    netlink.apply(netlink.new_bridge(_BRIDGE, _BRIDGE_INDEX, _MAC, MTU))
-    new_tap(_TAP, _TAP_INDEX, headers=False)
-    netlink.apply(netlink.set_up(_CABLE, _BRIDGE_INDEX), netlink.set_up(_TAP, _BRIDGE_INDEX, MTU))
 
 
 def _start() -> None:
-    """Start pasta and record it. It also ends by itself when the file of the lobby is removed."""
+    """Start the process that becomes pasta, and record it. pasta also ends when the file of the lobby is removed."""
     from vmctl.which import which
 
     program = which(PROGRAM)
     if program is None:
         raise UnavailableError(f"{PROGRAM} is not installed", hint=f"apt install {PACKAGE}")
     words = [PROGRAM, *_arguments()]
-    null = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in range(3)]
-
-    def spawn() -> int:
-        syscalls.unshare(syscalls.CLONE_NEWPID)  # for the child: it can signal nobody else
-        # with SIGPIPE ignored, as Python has it, the pasta of 2023 exits: it takes the old handler for an error
-        return os.posix_spawn(program, words, {}, file_actions=null, setsid=True, setsigdef=[signal.SIGPIPE])
-
     if trace.on:
         from vmctl.linux import commands
 
-        trace.step(commands.join(words), "in a PID namespace; in the background")
-    pid = in_thread(spawn)
+        trace.step(commands.join(words), "in a PID namespace, in the background, at the first packet that leaves")
+    pid = lobby.spawn(program, words)
     with suppress(FileNotFoundError):
         os.unlink(_record())
     try:
@@ -251,8 +191,8 @@ def _arguments() -> list[str]:
     """Return the arguments of pasta: it answers for every address on the tap, and listens nowhere."""
     return [
         *("--foreground", "--quiet", "--ipv4-only", "--runas", "0"),
-        *("--userns", _path("lobby-users"), "--netns", _path("lobby"), "--ns-ifname", _TAP),
-        *("--address", OWN, "--netmask", str(PREFIX), "--gateway", GATEWAY, "--mtu", str(MTU)),
+        *("--userns", lobby.users(), "--netns", lobby.network(), "--ns-ifname", lobby.TAP),
+        *("--address", OWN, "--netmask", str(PREFIX), "--gateway", GATEWAY, "--mtu", str(lobby.MTU)),
         # else the gateway's address would lead to the services of the host's loopback interface
         *("--no-map-gw", "--dns-forward", UPSTREAM),
         *("--no-dhcp", "--no-dhcpv6", "--no-ndp", "--no-ra"),
