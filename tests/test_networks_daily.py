@@ -131,7 +131,11 @@ def caller_gets(url):
     return b""
 
 
-def test_the_networks_of_an_instance_that_does_not_run_can_be_changed(caller):
+def _addresses(caller, name):
+    return caller.ok("exec", name, "--", "ip", "-o", "-4", "addr")
+
+
+def test_the_networks_of_an_instance_can_be_changed(caller):
     names = ("first", "second")
     for name in names:
         caller.ok("network", "create", name)
@@ -142,12 +146,20 @@ def test_the_networks_of_an_instance_that_does_not_run_can_be_changed(caller):
         assert "in the network second already" in caller.refused("network", "connect", "second", "moves")
         assert "there is no network third" in caller.refused("network", "connect", "third", "moves")
         caller.ok("start", "moves")
-        caller.ok("run", "-d", "--name", "asks", "--network", "second", "tiny", "--", "sleep", "100000")
+        asked = ("sh", "-c", SERVE.format("asked"))
+        caller.ok("run", "-d", "--name", "asks", "--network", "second", "tiny", "--", *asked)
         page = ("exec", "asks", "--", "timeout", "30", "wget", "-qO-", "http://there:8000/")
         assert wait_for(lambda: caller.vmctl(*page).out, 300) == "changed\n"
         both = caller.inspect("moves")["networks"]
         for verb in ("connect", "disconnect"):
             assert "`vmctl stop moves`" in caller.refused("network", verb, "first", "moves")
+        caller.ok("network", "connect", "--alias", "late", "first", "asks")
+        late = ("exec", "moves", "--", "timeout", "30", "wget", "-qO-", "http://late:8000/")
+        assert wait_for(lambda: caller.vmctl(*late).out, 300) == "asked\n"
+        assert f"eth1    inet {caller.inspect('asks')['networks']['first']}/" in _addresses(caller, "asks")
+        assert "connected last" in caller.refused("network", "disconnect", "second", "asks")
+        caller.ok("network", "disconnect", "first", "asks")
+        assert "eth1" not in _addresses(caller, "asks")
         caller.ok("stop", "-t", "0", "moves")
         caller.ok("network", "disconnect", "first", "moves")
         assert "is not in the network first" in caller.refused("network", "disconnect", "first", "moves")
@@ -155,7 +167,7 @@ def test_the_networks_of_an_instance_that_does_not_run_can_be_changed(caller):
         caller.ok("start", "moves")
         assert caller.inspect("moves")["networks"] == {"second": both["second"]}
         assert wait_for(lambda: caller.vmctl(*page).out, 300) == "changed\n"
-        shown = caller.ok("exec", "moves", "--", "ip", "-o", "-4", "addr")
+        shown = _addresses(caller, "moves")
         assert f"eth0    inet {both['second']}/" in shown
         assert "eth1" not in shown
     finally:

@@ -179,13 +179,14 @@ def _each(work: Workload, owner: Owner, place: Callable[[Network, str, Wish], Li
     for number, one in enumerate(work.joined()):
         network = network_of(one.name)
         assert network is not None  # `joined` has none of the others
-        link = place(network, one.name, _wish(work, owner, number, one))
+        link = place(network, one.name, wish_of(work, owner, number, one))
         is_way_out = not network.internal and not any(before.gateway for before in links)
         links.append(link if is_way_out else link._replace(gateway=""))
     return tuple(links)
 
 
-def _wish(work: Workload, owner: Owner, number: int, one: Joined) -> Wish:
+def wish_of(work: Workload, owner: Owner, number: int, one: Joined) -> Wish:
+    """Return what an instance asks of the network of its interface `number`."""
     service, stack = work.labels.get(SERVICE, ""), work.labels.get(STACK, "")
     names = dict.fromkeys(name.lower() for name in (owner.name, service, *one.aliases) if name and rules.is_alias(name))
     hostname = work.hostname if work.hostname and rules.is_alias(work.hostname) else None

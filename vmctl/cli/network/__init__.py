@@ -12,8 +12,8 @@ ACTIONS = {
     "create": "create a network",
     "ls": "list networks",
     "inspect": "show details of networks as JSON",
-    "connect": "add a network to those of an instance that does not run",
-    "disconnect": "take a network from those of an instance that does not run",
+    "connect": "add a network to those of an instance",
+    "disconnect": "take a network from those of an instance",
     "rm": "remove networks",
     "prune": "remove networks that no instance is in",
 }

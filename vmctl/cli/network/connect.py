@@ -13,7 +13,7 @@ EXAMPLE = "vmctl network connect --alias db backend web"
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("network", metavar="NETWORK", help="network")
-    parser.add_argument("name", metavar="NAME", help="instance that does not run")
+    parser.add_argument("name", metavar="NAME", help="instance; it may run if it is a container")
     parser.add_argument(
         "--alias", action="append", default=[], metavar="NAME", help="one more name for the others there"
     )
@@ -21,6 +21,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Connect the instance from its next start on."""
+    """Connect the instance."""
     joining.connect(instance.load(args.name), args.network, args.alias, args.ip)
     return 0

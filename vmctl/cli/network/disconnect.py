@@ -13,7 +13,9 @@ EXAMPLE = "vmctl network disconnect backend web"
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("network", metavar="NETWORK", help="network")
-    parser.add_argument("name", metavar="NAME", help="instance that does not run")
+    parser.add_argument(
+        "name", metavar="NAME", help="instance; of a running container the network that was connected last"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
