@@ -43,18 +43,18 @@ def samples_csv(result: Result) -> str:
         for name, position, value, unit in _observed(sample):
             writer.writerow((*about, name, position, repr(value), unit, ""))
         if sample.error is not None:
-            writer.writerow((*about, "", "", "", "", _as_text(sample.error)))
+            writer.writerow((*about, "", "", "", "", as_text(sample.error)))
     return file.getvalue()
 
 
 def _observed(sample: Sample) -> Iterator[tuple[str, str, float, str]]:
     for name, at_ns in sample.marks_ns.items():
-        yield _as_text(name), "", at_ns, "ns"
+        yield as_text(name), "", at_ns, "ns"
     for name, value in sample.values.items():
-        yield _as_text(name), "", value, unit_of(name)
+        yield as_text(name), "", value, unit_of(name)
     for name, numbers in sample.series.items():
         for position, value in enumerate(numbers):
-            yield _as_text(name), str(position), value, unit_of(name)
+            yield as_text(name), str(position), value, unit_of(name)
 
 
 def unit_of(name: str) -> str:
@@ -62,7 +62,8 @@ def unit_of(name: str) -> str:
     return next((unit for end, unit in _UNITS.items() if name.endswith(end)), "count")
 
 
-def _as_text(text: str) -> str:
+def as_text(text: str) -> str:
+    """Return a text for a cell, which no spreadsheet takes for a formula."""
     return f"'{text}" if text.startswith(_FORMULA) else text
 
 

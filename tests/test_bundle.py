@@ -88,9 +88,9 @@ def test_what_a_later_version_adds_is_ignored(small, elsewhere, tmp_path):
 
 def test_other_labs_are_mentioned(small, elsewhere, tmp_path):
     path = bundles.with_index(
-        small, tmp_path / "other.tar", lambda index: index["labs"].update(lab01_shared_kernel="0" * 64)
+        small, tmp_path / "other.tar", lambda index: index["labs"].update(**{"shared-kernel": "0" * 64})
     )
-    assert "the labs lab01_shared_kernel are others" in vmctl("bundle", "use", path).err
+    assert "the labs shared-kernel are others" in vmctl("bundle", "use", path).err
 
 
 @pytest.mark.parametrize("kind", ["fifo", "folder", "nothing", "text"])

@@ -22,6 +22,12 @@ with open(os.path.join(ROOT, "docs/labs.md"), encoding="utf-8") as file:
     TABLE = file.read()
 
 
+@pytest.fixture(autouse=True)
+def records_are_elsewhere(tmp_path, monkeypatch):
+    """A record goes to the current folder."""
+    monkeypatch.chdir(tmp_path)
+
+
 def test_measured_evidence():
     seen = {"container: start": lab.Samples("s", (0.5, 0.25, 1.0)), "vm: start": "none"}
     assert lab.plain(seen) == {"container: start": {"unit": "s", "values": (0.5, 0.25, 1.0)}, "vm: start": "none"}

@@ -27,10 +27,10 @@ def labs() -> list[Lab]:
 def digests() -> dict[str, str]:
     """Return the SHA-256 of each lab's file, by its name: labs of two machines with the same one decide alike."""
     found = {}
-    for name in filter(_FILE.fullmatch, os.listdir(os.path.dirname(__file__))):
-        with open(os.path.join(os.path.dirname(__file__), name), "rb") as file:
-            found[name.removesuffix(".py")] = hashlib.file_digest(file, "sha256").hexdigest()
-    return dict(sorted(found.items()))
+    for match in sorted(filter(None, map(_FILE.fullmatch, os.listdir(os.path.dirname(__file__)))), key=str):
+        with open(os.path.join(os.path.dirname(__file__), match[0]), "rb") as file:
+            found[match[2].replace("_", "-")] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
 
 
 def find(text: str) -> Lab:

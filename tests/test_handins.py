@@ -1,0 +1,300 @@
+"""Records of labs: what a machine finds in hand-ins, from edited numbers to two that are the same."""
+
+import json
+import os
+import pathlib
+
+import msgspec
+import pytest
+from support.commands import ok, refused, vmctl
+
+from bench import labs
+from bench.handins import assertions, check, grades
+from bench.handins import record as records
+from bench.handins.record import Measured, Record
+from bench.labs.lab import HOLDS, UNDECIDABLE, Samples
+from bench.labs.running import Outcome
+
+HOST, BOOT = "host-1", "11111111-1111-1111-1111-111111111111"
+KERNELS = {
+    "this machine: boot_id": BOOT,
+    "container: boot_id": BOOT,
+    "host: boot_id": BOOT,
+    "host: host_sees_workload": "7",
+    "container: host_sees_workload": "8",
+    "this machine: kernel": "6.1.0",
+    "container: kernel": "6.1.0",
+    "vm: kernel": "6.1.0-56-cloud",
+}
+TIMES = ("container: start", (0.0123, 0.0131, 0.0127, 0.0125, 0.0129))
+
+
+def outcome(name, seen, took_s=30.0):
+    """Return what a run of a lab with this evidence is: the verdict is that of its rule."""
+    lab = labs.find(name)
+    return Outcome(lab.number, name, lab.claim, *lab.decide(seen), seen, took_s)
+
+
+def record(guest="22222222", student="Ada", **about):
+    """Return a record of two labs as a run writes it; `guest` is the boot id of its guest."""
+    found = Record(vmctl="0.2.0", id=f"id of {student}", student=student, hosts={HOST: {"cpus": 2}})
+    facts = {"begun": 1.7e9, "host": HOST, "boot": BOOT, "accelerator": "tcg", "load": (0.5, 0.6), **about}
+    times = {TIMES[0]: Samples("s", tuple(value + len(student) / 1e4 for value in TIMES[1]))}
+    found = records.added(found, outcome("shared-kernel", {**KERNELS, "vm: boot_id": guest, **times}), facts)
+    ports = {
+        f"{mode}: {number}": "listening; exit 0"
+        for mode in ("host", "container", "vm")
+        for number in ("first", "second")
+    }
+    return records.added(found, outcome("same-port", {**ports, "host: second": "in use; exit 1"}), facts)
+
+
+def edited(found, number, **changes):
+    """Return the record with another content of a run, which keeps its digest."""
+    runs = list(found.runs)
+    runs[number] = msgspec.structs.replace(runs[number], **changes)
+    return msgspec.structs.replace(found, runs=tuple(runs))
+
+
+def signed(found):
+    """Return the record with all digests computed again, as somebody with this program can do it."""
+    runs, before = [], found.id
+    for run in found.runs:
+        runs.append(msgspec.structs.replace(run, digest=records.digest(run, before)))
+        before = runs[-1].digest
+    return msgspec.structs.replace(found, runs=tuple(runs))
+
+
+def texts(found, level=check.WRONG):
+    return [finding.text for finding in check.check(found) if finding.level == level]
+
+
+def evidence(found, **changes):
+    return {**found.runs[0].evidence, **{name.replace("_", ": ", 1): value for name, value in changes.items()}}
+
+
+def test_what_a_run_has_written_is_confirmed(tmp_path):
+    found = record()
+    assert check.check(found) == []
+    assert {name: run.verdict for name, run in check.confirmed(found, []).items()} == {
+        "shared-kernel": HOLDS,
+        "same-port": HOLDS,
+    }
+    path = tmp_path / records.FILE
+    records.write(str(path), found)
+    assert path.stat().st_mode & 0o077 == 0
+    assert records.read(str(tmp_path)) == records.read(str(path)) == found
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        (lambda one: {"evidence": evidence(one, vm_boot_id="other")}, "its digest is not that of its content"),
+        (lambda one: {"took_s": 31.0}, "its digest is not that of its content"),
+        (lambda one: {"predicted": HOLDS}, "its digest is not that of its content"),
+    ],
+)
+def test_an_edited_number_is_found(changes, text):
+    found = record()
+    assert any(text in one for one in texts(edited(found, 0, **changes(found))))
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        (lambda one: {"verdict": "refuted"}, "the verdict is 'refuted', and its evidence gives 'holds'"),
+        (lambda one: {"reason": "because"}, "the reason is 'because', and its evidence gives"),
+        (lambda one: {"evidence": evidence(one, container_boot_id="other")}, "its evidence gives 'undecidable here'"),
+        (lambda one: {"evidence": evidence(one, vm_boot_id=BOOT)}, "so it was not a guest"),
+        (lambda one: {"evidence": evidence(one, container_kernel="9.9.9")}, "its uname is faked"),
+        (lambda one: {"boot": "other"}, "its evidence is of the boot"),
+        (lambda one: {"lab": "nothing"}, "has no lab 'nothing'"),
+        (lambda one: {"host": "other"}, "the facts of its host are missing"),
+        (lambda one: {"begun": 4e9}, "at a time that cannot be"),
+        (lambda one: {"took_s": -1.0}, "at a time that cannot be"),
+        (lambda one: {"evidence": evidence(one, container_start=Measured("s", (1000.0,)))}, "all labs so far took"),
+        (lambda one: {"evidence": evidence(one, container_start=Measured("s", (-1.0,)))}, "a value below 0"),
+        (lambda one: {"id": "r07"}, "a run was removed or added"),
+    ],
+)
+def test_a_lie_with_new_digests_is_found_by_its_content(changes, text):
+    found = record()
+    assert any(text in one for one in texts(signed(edited(found, 0, **changes(found)))))
+
+
+def test_a_run_inside_the_guest_that_it_is_compared_with():
+    found = record(guest="22222222")
+    inside = signed(edited(found, 1, boot="22222222"))
+    assert any("inside the guest of r01" in one for one in texts(inside))
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"accelerator": "kvm"}, "other accelerators than before"),
+        ({"load": (9.0, 1.0)}, "its load was 9.0 on 2 processors"),
+        ({"rule": "0" * 64}, "another version of the lab"),
+    ],
+)
+def test_what_does_not_compare_is_doubtful(changes, text):
+    found = signed(edited(record(), 1, **changes))
+    assert any(text in one for one in texts(found, check.DOUBTFUL))
+    assert texts(found) == []
+
+
+def test_few_values_are_doubtful():
+    found = signed(edited(record(), 0, evidence=evidence(record(), container_start=Measured("s", (0.1, 0.2)))))
+    assert f"fewer than {check.FEW} values: container: start" in texts(found, check.DOUBTFUL)
+
+
+def test_two_records_that_share_a_run():
+    one, other = record(guest="22222222"), record(guest="33333333", student="Grace")
+    assert check.shared({"a": one, "b": other}) == []
+    copied = record(guest="22222222", student="Grace")
+    assert [text for _, _, text in check.shared({"a": one, "b": copied})] == [
+        "r01 vm: boot_id and r01 vm: boot_id are equal to the last digit"
+    ]
+    measured = signed(edited(other, 0, evidence={**other.runs[0].evidence, TIMES[0]: one.runs[0].evidence[TIMES[0]]}))
+    assert any("container: start are equal" in text for _, _, text in check.shared({"a": one, "b": measured}))
+    assert "they are the same record" in [text for _, _, text in check.shared({"a": one, "b": one})]
+
+
+@pytest.mark.parametrize("name", [one.name for one in labs.labs()])
+@pytest.mark.parametrize("value", ["x", "", Measured("s", ()), Measured("1", (0.0,)), Measured("bytes", (1e300,))])
+def test_no_rule_fails_on_hostile_evidence(name, value):
+    """Each rule reads what somebody wrote: the check goes on."""
+    names = dict.fromkeys(("vm: boot_id", "this machine: boot_id", "container: start", "port", "vm: map"), value)
+    found = signed(edited(edited(record(), 0, lab=name), 0, evidence=names))
+    assert check.check(found)
+
+
+def asked(tmp_path, text):
+    (tmp_path / "course.yaml").write_text(text)
+    return assertions.read(str(tmp_path / "course.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("labs: [shared-kernel]", []),
+        ("labs: [density]", ["it was not run"]),
+        ("predictions: true", ["it was not predicted"] * 2),
+        ("verdicts: {same-port: refuted}", ["the verdict is 'holds', not 'refuted'"]),
+        ("student: true", []),
+        ("seed: '{student}'", ["the seed is '', not 'Ada'"]),
+        ("accelerator: kvm", ["the accelerator is 'tcg', not 'kvm'"] * 2),
+        ("values: [{lab: shared-kernel, name: 'container: start', below: 1}]", []),
+        (
+            "values: [{lab: shared-kernel, name: 'container: start', above: 1}]",
+            ["'container: start' is 0.013, not above 1"],
+        ),
+        ("values: [{lab: shared-kernel, name: 'vm: start', below: 1}]", ["there is no measured 'vm: start'"]),
+    ],
+)
+def test_assertions_of_a_teacher(tmp_path, text, said):
+    assert [finding.text for finding in assertions.check(record(), asked(tmp_path, text))] == said
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("labs: [nothing]", "there is no lab 'nothing'"),
+        ("labels: []", "is not a list of assertions"),
+        ("{", "is not a list of assertions"),
+        ("points: {same-port: many}", "is not a list of assertions"),
+    ],
+)
+def test_assertions_that_are_none(tmp_path, text, said):
+    with pytest.raises(Exception, match=said):
+        asked(tmp_path, text)
+
+
+def test_points(tmp_path):
+    wanted = asked(tmp_path, "labs: [shared-kernel, same-port, density]\npoints: {shared-kernel: 2}")
+    found = signed(edited(record(), 1, verdict="refuted"))
+    one = grades.Checked("a.json", found, (*check.check(found), *assertions.check(found, wanted)), wanted)
+    assert (one.points, one.score, one.most) == ({"shared-kernel": 2.0, "density": 0.0, "same-port": 0.0}, 2.0, 4.0)
+    tests = {test["name"]: test for test in json.loads(grades.gradescope(one))["tests"]}
+    assert [tests[name]["status"] for name in one.points] == ["passed", "failed", "failed"]
+    assert "not run" in tests["density"]["output"]
+    assert "its evidence gives 'holds'" in tests["same-port"]["output"]
+    assert json.loads(grades.autolab(one)) == {"scores": one.points}
+
+
+def test_a_name_is_no_formula():
+    found = record(student="=1+1")
+    assert "'=1+1,2.0,2.0," in grades.moodle([grades.Checked("a", found, (), assertions.Assertions())])
+
+
+@pytest.fixture
+def handins(tmp_path):
+    """The paths of an honest hand-in, a copy of it under another name, and an edited one."""
+    honest, copied, lying = record(), record(student="Grace"), edited(record("4" * 8, "Alan"), 0, took_s=1.0)
+    paths = [str(tmp_path / f"{name}.json") for name in ("ada", "grace", "alan")]
+    for path, found in zip(paths, (honest, copied, lying), strict=True):
+        records.write(path, found)
+    return paths
+
+
+def test_the_command(handins):
+    assert "2 of 2" in ok("lab", "check", handins[0])
+    result = vmctl("lab", "check", *handins)
+    assert result.code == 1
+    assert f"{handins[0]}: wrong: shared with {handins[1]}" in result.out
+    assert f"{handins[2]}: wrong: r01: its digest is not that of its content" in result.out
+    rows = json.loads(vmctl("lab", "check", "--format", "json", *handins).out)
+    assert [row["points"] for row in rows] == ["0 of 2", "0 of 2", "1 of 2"]
+    assert vmctl("lab", "check", "--format", "moodle", *handins).out.count("\n") == 4
+    assert json.loads(ok("lab", "check", "--format", "autolab", handins[0]))["scores"]["same-port"] == 1
+    assert "one hand-in" in refused("lab", "check", "--format", "gradescope", *handins)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("", "damaged"),
+        ("[]", "damaged"),
+        ("{" * 100_000, "damaged"),
+        ('{"format": 2}', "later vmctl"),
+        ('{"format": 1, "runs": 3}', "damaged"),
+        ('{"format": 1, "vmctl": "1", "id": "1", "runs": [{"id": "r01"}]}', "damaged"),
+    ],
+)
+def test_a_file_that_is_no_record(tmp_path, content, said):
+    (tmp_path / "bad.json").write_text(content)
+    assert said in refused("lab", "check", str(tmp_path / "bad.json"))
+
+
+def test_what_a_later_version_adds_is_ignored(tmp_path, handins):
+    value = json.loads(pathlib.Path(handins[0]).read_text())
+    (tmp_path / "later.json").write_text(json.dumps({**value, "new": {"key": 1}}))
+    assert "2 of 2" in ok("lab", "check", str(tmp_path / "later.json"))
+
+
+@pytest.mark.attack("A hand-in writes to the terminal of its teacher.")
+def test_escape_sequences(tmp_path):
+    found = record(student="\x1b]0;x\x07Ada")
+    found = signed(edited(found, 0, lab="\x1b[31mred", verdict="\x1b[2J"))
+    records.write(str(tmp_path / "a.json"), found)
+    for form in ("table", "json", "moodle", "gradescope", "autolab"):
+        assert "\x1b" not in vmctl("lab", "check", "--format", form, str(tmp_path / "a.json")).out.replace(
+            "\\u001b", ""
+        )
+
+
+def test_runs_are_recorded_and_resumed(tmp_path):
+    out = str(tmp_path / "mine")
+    assert "nothing" in refused("lab", "run", "--out", out, "nothing")
+    assert not os.path.exists(out)
+    assert "there is no record" in refused("lab", "run", "--resume", "--out", out, "1")
+    result = vmctl("lab", "run", "--modes", "host", "--out", out, "--student", "Ada", "1", "8")
+    assert result.code == 0
+    assert [run.id for run in records.read(out).runs] == ["r01", "r02"]
+    assert {run.verdict for run in records.read(out).runs} == {UNDECIDABLE}
+    assert check.check(records.read(out)) == [one for one in check.check(records.read(out)) if one.level != check.WRONG]
+    assert "has the student 'Ada'" in refused("lab", "run", "--out", out, "--student", "Grace", "1")
+    decided = record(student="Ada")
+    records.write(os.path.join(out, records.FILE), decided)
+    result = vmctl("lab", "run", "--resume", "--modes", "host", "--out", out, "1", "15")
+    assert result.err.count("the record has its verdict") == 2
+    assert records.read(out) == decided
