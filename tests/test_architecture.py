@@ -257,7 +257,7 @@ def test_nothing_heavy_is_imported_on_the_fast_path(own_root, words):
 @pytest.mark.parametrize(
     "words",
     [
-        ("run", "--network", "none", "-e", "A=b", "tiny", "--", "true"),
+        ("run", "--network", "none", "-e", "A=b", "-m", "64M", "--cpus", "1.5", "--pids", "64", "tiny", "--", "true"),
         ("run", "-p", "127.0.0.1::8000", "--network-alias", "web", "tiny", "--", "true"),
         ("ps",),
     ],

@@ -124,6 +124,7 @@ def test_no_verb_at_all():
         (("image",), "required: ACTION"),
         (("image", "lss"), "invalid choice: 'lss'"),
         (("image", "frobnicate"), "hint: `vmctl image --help` lists the actions\n"),
+        (("lab", "rest"), "hint: `vmctl lab --help` lists the actions\n"),  # not `reset`, which removes
         (("completion",), "required: SHELL\n"),
         (("image", "ls", "--frobnicate"), "usage: vmctl image ls [-h]"),
         (("image", "kernel"), "required: ls|fetch|add|rm"),

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 _PORTS = "a port such as 8080:8000, 8000-8010:8000-8010, 80 (a free port of the host) or 0.0.0.0:53:53/udp"
 
+_NUMERIC = frozenset("0123456789+-.eE")
+
 # names of docker-run(1) -> RLIMIT_...; the values are those of setrlimit(2)
 ULIMITS = ("core", "cpu", "data", "fsize", "memlock", "nofile", "nproc", "stack")
 
@@ -215,14 +217,18 @@ def _parse_signal(text: str) -> Signal:
 
 def parse_number(text: str) -> float:
     """Return a number as YAML has it: neither infinite nor "not a number"."""
-    if not re.fullmatch(r"[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?", text):
-        raise ValueError(f"a number such as 1.5, not {text[:40]!r}")
-    return float(text)
+    try:
+        if set(text) <= _NUMERIC:  # Python takes more, such as `nan` and `1_000`
+            return float(text)
+    except ValueError:
+        pass
+    raise ValueError(f"a number such as 1.5, not {text[:40]!r}")
 
 
 def parse_whole(text: str) -> int:
     """Return a whole number."""
-    if not re.fullmatch(r"[-+]?[0-9]{1,20}", text):
+    digits = text[1:] if text[:1] in ("+", "-") else text
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= 20):
         raise ValueError(f"a whole number, not {text[:40]!r}")
     return int(text)
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Sequence
 
 # never suggested because their names look similar: they remove or end something
-_FINAL = frozenset("rm rmi down prune kill stop".split())
+_FINAL = frozenset("rm rmi down prune kill stop reset disconnect".split())
 
 
 def of_verb(words: Sequence[str], known: Iterable[str]) -> str:
