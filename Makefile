@@ -2,7 +2,7 @@
 as_root := $(if $(filter 0,$(shell id -u)),,sudo)
 bin := .venv/bin
 
-.PHONY: setup install uninstall demo test test-long lint docs attacks fuzz soak crowd volumes networks against picture bench reference clean
+.PHONY: setup install uninstall demo test test-long lint docs attacks fuzz soak crowd volumes networks console against picture bench reference clean
 
 setup:                  ## packages, .venv, image tiny, kernel; can be repeated
 	.ci/setup
@@ -48,6 +48,9 @@ crowd:                  ## 300 containers at once: the last start compared with 
 
 volumes:                ## the speed of a guest's volume compared with the same virtiofsd started by hand, in the same guest
 	cd tests && $(as_root) ../$(bin)/python -m soak.volumes --rounds $(or $(ROUNDS),10)
+
+console:                ## what messages of the kernel on the serial console take of a guest's boot
+	cd tests && $(as_root) ../$(bin)/python -m soak.console --rounds $(or $(ROUNDS),15)
 
 networks:               ## what a network costs: a start with name and port, throughput, published ports, the way out, names
 	.ci/setup --tests

@@ -6,10 +6,12 @@ import uuid
 import pytest
 from support.attack_table import callers, modes
 
+from bench.probes import tool
 from containers import reports
 from vmctl.errors import VmctlError
 from vmctl.instances import instance
 from vmctl.linux import processes, syscalls
+from vmctl.spec.workload import Workload
 from vmm import files, receipt
 
 pytestmark = pytest.mark.timeout(900)
@@ -107,3 +109,13 @@ def test_a_workload_in_a_namespace_of_the_host():
         reports.check_start("web", ours, syscalls.CLONE_NEWPID)
     with pytest.raises(VmctlError, match="in another namespace than asked for: net"):
         reports.check_start("web", {**ours, "net": 1}, 0)
+
+
+@pytest.mark.parametrize("boot_id", ["ours", "none"])
+def test_a_sample_of_a_guest_on_the_hosts_kernel(own_root, boot_id):
+    """Or of one that has reported nothing."""
+    inst = instance.create(Workload(name="lie", image="tiny"), "vm")
+    with open(files.marks(inst), "w", encoding="utf-8") as file:
+        file.write(f"init 6.1.0 {processes.boot_id()} \n" if boot_id == "ours" else "mounts\n")
+    with pytest.raises(VmctlError, match="elsewhere than mode vm" if boot_id == "ours" else "has not reported"):
+        tool.ran(inst)

@@ -1,5 +1,6 @@
 """The samples of a start, with workloads whose times are known, and with workloads that fail."""
 
+import json
 import os
 
 import pytest
@@ -9,6 +10,7 @@ from bench.probes import Request, start
 from vmctl import backends
 from vmctl.errors import DeadlineError, VmctlError
 from vmctl.instances import instance
+from vmctl.linux import processes
 from vmctl.spec.workload import File, HttpProbe, Port, Ready, Seconds, Workload
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root here")
@@ -62,6 +64,7 @@ def test_a_service_is_measured_from_start_to_answer_to_removal(guest_root, mode)
     assert seen.texts["exit_code"] == "7"
     assert seen.texts["image_digest"].startswith("sha256:")
     assert "accelerator" not in seen.texts
+    assert json.loads(seen.texts["ran"])["boot_id"] == processes.boot_id()
     values = seen.values
     assert values["pss_bytes"] == values["pss_workload_bytes"] + values["pss_supervisor_bytes"] > 0
     parts = [values[f"cgroup_{part}_bytes"] for part in ("anon", "file", "kernel")]
@@ -122,7 +125,7 @@ def test_a_guest_reports_its_memory_and_qemu_has_its_own(guest_root):
     resources = PAGE.resources._replace(memory_bytes=192 * 1024**2)
     seen = take(PAGE._replace(resources=resources), mode, look=True)
     assert seen.texts["page"] == "<p>same</p>"
-    assert seen.texts["kernel"] != os.uname().release
+    assert seen.texts["kernel"] == json.loads(seen.texts["ran"])["kernel"] != os.uname().release
     assert seen.texts["accelerator"] in ("kvm", "tcg")
     assert 0 < seen.values["inside_available_bytes"] < seen.values["inside_total_bytes"] < 192 * 1024**2
     assert 0 < seen.values["vmm_bytes"] < seen.values["pss_bytes"] + 64 * 1024**2

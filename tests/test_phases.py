@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 from support.attack_table import modes
-from support.commands import Terminal, ok, refused, vmctl
+from support.commands import Terminal, ok, refused, start, vmctl, wait_for
 
 from vmctl import phases
 from vmctl.instances.timeline import Timeline
@@ -146,3 +146,23 @@ def test_the_first_bytes_have_their_times(tmp_path):
     )
     assert sizes == (4, 7, 12)
     assert before_ns <= times[0] <= times[1] <= times[2] <= time.monotonic_ns()
+
+
+def test_the_messages_of_the_kernel(guest_root, tmp_path):
+    """They are written when the workload runs; with `console: live` before the guest's init has begun."""
+    live = tmp_path / "live.yaml"
+    live.write_text("image: tiny\ncommand: [sleep, '1000']\nnetwork: none\nvm: {console: live}\n")
+    ok("up", "--no-wait", "--mode", "vm", str(live))
+    following = start("logs", "--boot", "-f", "live", text=True)
+    for line in following.stdout:
+        if "Linux version" in line:
+            break
+    (shown,) = json.loads(ok("timeline", "--format", "json", "live"))
+    assert [bar["name"] for bar in shown["bars"]][-1] == "qemu"
+    ok("rm", "-f", "live")
+    following.communicate(timeout=60)
+    ok("run", "-d", "--name", "late", "--mode", "vm", "--network", "none", "tiny", "--", "sleep", "1000")
+    console = wait_for(lambda: "Run /init" in (text := ok("logs", "--boot", "late")) and text)
+    assert console.count("Linux version") == 1
+    assert " quiet " in console
+    ok("rm", "-f", "late")

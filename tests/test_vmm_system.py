@@ -14,6 +14,7 @@ from images.store import store
 from vmctl.instances import instance
 from vmctl.linux.filetree import allocated_bytes
 from vmctl.volumes import store as volumes
+from vmm import domain
 from vmm import marks as reported
 from vmm.backend import VmBackend
 
@@ -245,7 +246,10 @@ def test_stop_ends_the_workload_and_then_the_system(layers, disk):
 
 def test_a_disk_image_boots_as_it_is(disk):
     assert "the disk's own initrd found" in ok("logs", "--boot", "disk")
-    assert inspect("disk")["boot"] == "disk"
+    found = inspect("disk")
+    assert found["boot"] == "disk"
+    assert found["receipt"]["boot_id"] == ok("exec", "disk", "--", "cat", "/proc/sys/kernel/random/boot_id").strip()
+    assert found["receipt"]["machine"] == domain.machine_uuid(disk.id)
     output = ok("exec", "disk", "--", "sh", "-c", "findmnt -no FSTYPE /; lsblk -bdno SIZE /dev/vdb")
     assert output.split() == ["ext4", str(2 * 1024**3)]
 

@@ -133,7 +133,7 @@ def _settings(inst: Instance, command: Command) -> Process:
 def _wait_for_sshd(inst: Instance) -> None:
     """Wait for the socket of sshd; the network may come up a moment later. Raises StateError, DeadlineError."""
     deadline = time.monotonic() + SYSTEM_TIMEOUT_S
-    while "system" not in marks.lines(inst):
+    while not marks.has(inst, "system"):
         if watch.ended(inst) is not None:
             raise StateError(f"{inst.name} has exited", hint=f"`vmctl logs {inst.name}` shows its output")
         if time.monotonic() > deadline:

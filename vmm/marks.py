@@ -38,6 +38,11 @@ def lines(inst: Instance) -> list[str]:
     return [mark.line for mark in read(inst)]
 
 
+def has(inst: Instance, word: str) -> bool:
+    """Return whether the guest has reported a mark with this first word."""
+    return any(line.partition(" ")[0] == word for line in lines(inst))
+
+
 def read(inst: Instance) -> list[Mark]:
     """Return the same with their times."""
     raw, found, end = _content(files.marks(inst)), [], 0

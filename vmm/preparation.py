@@ -189,15 +189,15 @@ def machine_of(
         return machine
     kernel = kernel or kernels.find(work.vm.kernel)
     machine = machine._replace(kernel=kernel.vmlinuz, initrd=guest.initrd(kernel, volumes=bool(work.volumes)))
-    layers, secrets = len(machine.layers), held.needed(work)
+    layers, secrets, live = len(machine.layers), held.needed(work), work.vm.console == "live"
     if kind == boot.DIRECT:
         machine = machine._replace(agent=(f"{port}agent", files.agent_port(home)))
         if work.tty or work.stdin_open:
             machine = machine._replace(stdin=(f"{port}stdin", files.stdin(home)))
         size = terminal.size(0) if work.tty else None
-        cmdline = guest.kernel_args(layers, read_only=work.read_only, terminal=size, secrets=secrets)
+        cmdline = guest.kernel_args(layers, read_only=work.read_only, terminal=size, secrets=secrets, live=live)
         return machine._replace(cmdline=cmdline)
-    cmdline = guest.system_args(layers, machine.uuid, volumes=bool(work.volumes), secrets=secrets)
+    cmdline = guest.system_args(layers, machine.uuid, volumes=bool(work.volumes), secrets=secrets, live=live)
     return machine._replace(cmdline=cmdline, modules=moduledisk.build(kernel))
 
 

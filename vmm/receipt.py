@@ -1,8 +1,9 @@
-"""Where a guest runs, as its init reports it at the beginning of each boot: kernel, boot id, and UUID of the machine.
+"""Where a guest runs, as it reports it in each boot: kernel, boot id, and UUID of the machine.
 
 The boot id (random(4)) is made by a kernel when it boots, so it differs from the host's. The UUID is the one that QEMU
-was started with, read from the tables of its firmware. A guest that boots from a disk of its own reports none of it.
-What a guest reports after its workload has taken it over is only about itself.
+was started with, read from the tables of its firmware. Our init reports it first; in a guest that boots from a whole
+disk, our agent does, when its system has started it. What a guest reports after its workload has taken it over is only
+about itself.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ from vmctl.errors import VmctlError
 from vmctl.instances.instance import Instance
 from vmctl.linux import processes
 
-_INIT = re.compile(r"init ([!-~]{1,100}) ([0-9a-f-]{36}) ?([0-9a-f-]{36})?(?: [0-9.]{1,12})?", re.ASCII)
+WORDS = ("init", "system")  # marks with a report
+_REPORT = re.compile(r"(?:init|system) ([!-~]{1,100}) ([0-9a-f-]{36}) ?([0-9a-f-]{36})?(?: [0-9.]{1,12})?", re.ASCII)
 
 
 def reported(lines: list[str]) -> list[dict[str, str]]:
     """Return what the marks of a guest contain about each of its boots, the first one first."""
-    found = map(_INIT.fullmatch, lines)
+    first = next((word for word in WORDS if any(line.startswith(f"{word} ") for line in lines)), "")
+    found = map(_REPORT.fullmatch, [line for line in lines if line.startswith(f"{first} ")])
     return [{"kernel": one[1], "boot_id": one[2], "machine": one[3] or ""} for one in found if one]
 
 

@@ -119,7 +119,7 @@ class GuestWatch:
             self.phase = line.split(" ", 1)[0]
             if self.phase == "error":
                 raise _error(inst, line)
-            if self.phase == "init":
+            if self.phase in receipt.WORDS:
                 receipt.check(inst, line)
             if self.phase == SETTLED and "TS" not in inst.timeline.marks_ns:
                 inst.timeline.mark("TS", at_ns)

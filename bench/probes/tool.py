@@ -7,6 +7,7 @@ again.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -15,14 +16,17 @@ from contextlib import contextmanager
 from bench.probes import Request, Seen
 from bench.probes.lines import Span, follow, spans
 from vmctl import compiled, engine
-from vmctl.backend import Start
+from vmctl.backend import HasReceipt, Start
+from vmctl.ends import backend_of
 from vmctl.errors import VmctlError
 from vmctl.instances.instance import Instance
+from vmctl.linux import processes
 from vmctl.run import module, run
 from vmctl.spec.workload import Restart, Workload
 
 PATH = "/vmctl-probe"  # in the instance
 IMAGE = "bench/probe"
+RAN = "ran"  # key of the texts of a sample: its receipt of isolation
 _SOURCES = os.path.join(os.path.dirname(os.path.dirname(__file__)), "tool")
 _BUILD_S = 900.0
 WORK_S = 120.0  # for work that takes a second without emulation
@@ -88,9 +92,28 @@ def running(request: Request) -> Iterator[Start]:
 
 
 def texts(inst: Instance) -> dict[str, str]:
-    """Return the texts that belong to an instance's figures: its accelerator and the digest of its image."""
-    found = {"accelerator": inst.state.accelerator, "image_digest": inst.state.image_digest}
+    """Return the texts that belong to an instance's figures: accelerator, digest of its image, and where it ran.
+
+    Raises VmctlError if it did not run where its mode says.
+    """
+    found = {"accelerator": inst.state.accelerator, "image_digest": inst.state.image_digest, RAN: ran(inst)}
     return {key: text for key, text in found.items() if text is not None}
+
+
+def ran(inst: Instance) -> str | None:
+    """Return the receipt of isolation of an instance as JSON; None if its mode has none.
+
+    Raises VmctlError if there is none though its mode has one, or if its kernel is not of the kind that the mode has.
+    """
+    backend = backend_of(inst)
+    if not isinstance(backend, HasReceipt):
+        return None
+    found = backend.receipt(inst)
+    if not found:
+        raise VmctlError(f"{inst.name} has not reported where it runs")
+    if backend.features.own_kernel == (found["boot_id"] == processes.boot_id()):
+        raise VmctlError(f"{inst.name} ran elsewhere than mode {inst.state.mode} promises: {json.dumps(found)}")
+    return json.dumps(found, sort_keys=True)
 
 
 def working(work: Workload, counts: Mapping[str, int]) -> Workload:

@@ -115,6 +115,7 @@ WORKLOAD = {
         "boot": "direct: vmctl's init runs the command; system: the init of the image boots; auto: the image decides",
         "kernel": "`debian`, `host`, a path, or a name of `vmctl image kernel ls`",
         "cloud_init": "file with additional user-data, for an image that is booted with cloud-init",
+        "console": "messages of the kernel: late: when the workload runs; live: as they come, which takes time",
     },
     "ContainerOptions": {
         "cap_add": "capabilities in addition to the default ones",

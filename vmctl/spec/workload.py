@@ -237,6 +237,7 @@ class VmOptions(NamedTuple):
     boot: Literal["auto", "direct", "system"] = "auto"
     kernel: str = "debian"
     cloud_init: str | None = None
+    console: Literal["late", "live"] = "late"
 
 
 class ContainerOptions(NamedTuple):

@@ -48,28 +48,35 @@ _FILES = {
     "launch": ("launch", 0o755),
     "enter": ("bin/enter", 0o755),
     "later": ("bin/later", 0o755),
+    "messages": ("bin/messages", 0o755),
     "passwd": ("etc/passwd", 0o644),
     "shells": ("etc/shells", 0o644),
 }
 
 
 def kernel_args(
-    layers: int, *, read_only: bool = False, terminal: tuple[int, int] | None = None, secrets: bool = False
+    layers: int,
+    *,
+    read_only: bool = False,
+    terminal: tuple[int, int] | None = None,
+    secrets: bool = False,
+    live: bool = False,
 ) -> str:
     """Return the kernel's command line for a guest with this number of layers; init fails if it finds fewer.
 
     `terminal` has the columns and lines of the workload's terminal, if it gets one. `secrets`: the guest has to ask for
-    secrets.
+    secrets. `live`: the kernel writes its messages to the console as they come (see vmm/guest/messages).
     """
     size = f"vmctl.tty={terminal[0]}:{terminal[1]}" if terminal else ""
     words = ("vmctl.read_only" if read_only else "", size, "vmctl.secrets" if secrets else "")
-    return " ".join((KERNEL_ARGS, f"vmctl.layers={layers}", *filter(None, words)))
+    first = KERNEL_ARGS.replace(" quiet", "") if live else KERNEL_ARGS
+    return " ".join((first, f"vmctl.layers={layers}", *filter(None, words)))
 
 
-def system_args(layers: int, uuid: str, *, volumes: bool = False, secrets: bool = False) -> str:
+def system_args(layers: int, uuid: str, *, volumes: bool = False, secrets: bool = False, live: bool = False) -> str:
     """Return the kernel's command line for a guest that boots a system; `uuid` becomes its machine-id."""
     own = f"{SYSTEM_ARGS}{' vmctl.volumes' if volumes else ''}"
-    return f"{kernel_args(layers, secrets=secrets)} {own} systemd.machine_id={uuid.replace('-', '')}"
+    return f"{kernel_args(layers, secrets=secrets, live=live)} {own} systemd.machine_id={uuid.replace('-', '')}"
 
 
 def initrd(kernel: Kernel, *, volumes: bool = False) -> str:
