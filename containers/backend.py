@@ -10,6 +10,7 @@ from vmctl.backend import (
     Command,
     Features,
     Footprint,
+    HasByHand,
     HasCopy,
     HasFootprint,
     HasOomKills,
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 
 
 class ContainerBackend(
-    HasFootprint, HasWritable, HasReads, HasOomKills, HasPause, HasCopy, HasUsage, HasReceipt, HasUpdate
+    HasFootprint, HasWritable, HasReads, HasOomKills, HasPause, HasCopy, HasUsage, HasReceipt, HasUpdate, HasByHand
 ):
     """A process in namespaces, on the image's layers, in a cgroup."""
 
@@ -68,6 +69,12 @@ class ContainerBackend(
         from containers.explain import steps
 
         return steps(work, namespaced=self.namespaced)
+
+    def by_hand(self, work: Workload) -> list[Problem]:
+        """See HasByHand."""
+        from containers.byhand import problems
+
+        return list(problems(work, namespaced=self.namespaced))
 
     def prepare(self, inst: Instance, attachment: Attachment | None = None) -> Start:
         """See Backend."""

@@ -343,7 +343,7 @@ def test_a_kernel_that_needs_attached_layers(own_root, tmp_path, flags):
 def test_explain_names_the_range(own_root, tmp_path):
     output = ok("up", "--explain", "--dry-run", workload(tmp_path))
     assert "CLONE_NEWUSER" in output
-    assert f"echo 0 {ids.FIRST} 65536 > /proc/PID/uid_map" in output
+    assert f'echo 0 {ids.FIRST} 65536 > "/proc/$PID/uid_map"' in output
     assert f"X-mount.idmap=b:0:{ids.FIRST}:65536" in output
     assert "mknod" not in output
     assert not (own_root / "lib" / "instances").exists()

@@ -98,11 +98,14 @@ class Command(NamedTuple):
 
 
 class Step(NamedTuple):
-    """A step of `vmctl up --explain`: what happens on the host, the raw command, and the reason."""
+    """A step of `vmctl up --explain`: what happens, the lines that one would type for it, and the reason."""
 
     what: str
     raw: str
     why: str = ""
+    phase: str = ""  # name of its phase of the start (vmctl/phases.py)
+    place: Literal["host", "inside", "guest"] = "host"  # where the lines are typed
+    undo: str = ""  # what takes away what the step has made on the host: one line
 
 
 class Footprint(NamedTuple):
@@ -333,6 +336,16 @@ class HasReceipt:
 
     def receipt(self, inst: Instance) -> dict[str, Any]:
         """Return kernel, and boot id or namespaces, of the last start as reported from inside; {} before that."""
+        raise NotImplementedError
+
+
+class HasByHand:
+    """The ability to start a workload by a shell script, with the lines of `explain`."""
+
+    ability = "start a workload by a script"
+
+    def by_hand(self, work: Workload) -> list[Problem]:
+        """Return the keys of a workload that the lines of `explain` leave out; without any, they can be executed."""
         raise NotImplementedError
 
 

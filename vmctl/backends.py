@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from typing import TypeVar
 
     from vmctl.backend import (
+        HasByHand,
         HasConsole,
         HasCopy,
         HasFootprint,
@@ -31,7 +32,17 @@ if TYPE_CHECKING:
     )
 
     Able = TypeVar(
-        "Able", HasFootprint, HasWritable, HasReads, HasPause, HasCopy, HasUsage, HasReceipt, HasUpdate, HasConsole
+        "Able",
+        HasFootprint,
+        HasWritable,
+        HasReads,
+        HasPause,
+        HasCopy,
+        HasUsage,
+        HasReceipt,
+        HasUpdate,
+        HasConsole,
+        HasByHand,
     )
 
 GROUP = "[vmctl.backends]"

@@ -13,6 +13,7 @@ from vmctl.backend import (
     Command,
     Features,
     Footprint,
+    HasByHand,
     HasCauses,
     HasConsole,
     HasCopy,
@@ -64,6 +65,7 @@ class VmBackend(
     HasUsage,
     HasReceipt,
     HasUpdate,
+    HasByHand,
 ):
     """The backend of mode `vm`."""
 
@@ -91,6 +93,12 @@ class VmBackend(
         from vmm import explain
 
         return explain.steps(work, self.choices)
+
+    def by_hand(self, work: Workload) -> list[Problem]:
+        """See HasByHand."""
+        from vmm.hypervisor import problems
+
+        return list(problems(work))
 
     def prepare(self, inst: Instance, attachment: Attachment | None = None) -> Start:
         """See Backend: creates disk, seed, tap and cgroup and opens libvirt; also sets accelerator and MAC."""

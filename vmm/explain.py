@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Iterator, Sequence
-from tempfile import TemporaryDirectory
 
 from images.kernels import kernel as kernels
 from images.kernels import moduledisk
 from images.store import store
 from images.store.image import Image
-from vmctl import ids
+from vmctl import byhand, ids
 from vmctl.backend import Step
+from vmctl.byhand import heredoc
 from vmctl.instances.folder import Home
-from vmctl.linux import syscalls
+from vmctl.linux.cgroups import Cgroup, Limits
 from vmctl.net import Link, preview
 from vmctl.spec.workload import Workload
-from vmm import accelerator, boot, configure, confinement, disk, domain, files, guest, launcher, preparation, seed
+from vmm import accelerator, boot, configure, confinement, disk, domain, files, guest, hypervisor, preparation, seed
+from vmm import inguest as inner
 from vmm.choices import Choices
 
 KEY = "ssh-ed25519 <made at the start>"
@@ -28,48 +30,63 @@ def steps(work: Workload, choices: Choices) -> Iterator[Step]:
     home = Home(work.name, "0" * 8)
     links = preview(work, home)
     kind = boot.kind(image, work)
-    machine = preparation.machine_of(work, home, image, _accelerator(choices.accel, work.vm.kernel))
-    if kind == boot.DISK:
-        yield from _whole_disk(work, home, image)
-    else:
-        yield from _artefacts(work, home, image, kind)
-    yield from map(_tap, links)
-    yield _seed(work, home, image, links)
+    machine = _here(preparation.machine_of(work, home, image, _accelerator(choices.accel, work.vm.kernel)), links)
+    yield byhand.folder('mkdir "$W/seed"')
+    yield from _whole_disk(work, image) if kind == boot.DISK else _artefacts(work, image, kind)
+    group, switch = Cgroup(f"{work.name}.hand"), f"{work.name}-hand"
+    yield from byhand.cgroup(group, Limits(cpus=work.resources.cpus))
+    for link in links:
+        yield byhand.switch(switch, link)
+        yield _tap(switch, link)
+    yield from _seed(work, home, image, links)
     if work.volumes:
         yield from _volumes(work, home)
-    yield from _domain(machine, links)
-    if kind != boot.DIRECT:
-        yield Step("cloud-init", _AWAITED, "`up` waits until it has finished; if it has errors, the start fails")
+    yield from _hypervisor(machine, group, f"ip netns exec {switch} " if links else "")
+    yield from inner.steps(work, image, kind, links)
 
 
-_AWAITED = "cloud-init status --wait --long"
-
-
-def _artefacts(work: Workload, home: Home, image: Image, kind: str) -> Iterator[Step]:
-    for number, layer in enumerate(image.stack):
-        yield Step(f"image layer {number}", layer.path, "attached read-only; a container mounts the same file")
-    kernel = kernels.find(work.vm.kernel)
-    yield Step("kernel", kernel.vmlinuz, f"Linux {kernel.release}, booted directly: no boot loader, no boot disk")
-    if kind == boot.DIRECT:
-        why = "busybox, modules, the agent for exec, and our init: mounts the layers, applies the seed"
-        yield Step("initrd", guest.initrd(kernel, volumes=bool(work.volumes)), why)
-    else:
-        why = "busybox, modules and our init: mounts the layers and executes the image's init (switch_root)"
-        yield Step("initrd", guest.initrd(kernel, volumes=bool(work.volumes)), why)
-        yield Step("modules", moduledisk.build(kernel), "the kernel's modules, for udev: the lowest read-only layer")
-    size_bytes = work.resources.disk_bytes or disk.DEFAULT_SIZE_BYTES
-    path = files.disk(home)
-    yield Step(
-        "writable disk",
-        f"truncate -s {size_bytes} {path}; {shlex.join(disk.command(path, size_bytes))}",
-        "sparse: the upper directory of the guest's overlay, under 1 MiB until something is written",
+def _here(machine: domain.Machine, links: Sequence[Link]) -> domain.Machine:
+    """Return the machine with its own files in the folder $W."""
+    return machine._replace(
+        disk="$W/disk.img",
+        seed="$W/seed.iso",
+        console="$W/console",
+        outputs=tuple((name, f"$W/{os.path.basename(path)}") for name, path in machine.outputs),
+        control=(machine.control[0], "$W/control"),
+        agent=machine.agent and (machine.agent[0], "$W/agent"),
+        nics=tuple(domain.Nic(link.device, link.mac, link.mtu) for link in links),
+        uid=ids.FIRST,
     )
 
 
-def _whole_disk(work: Workload, home: Home, image: Image) -> Iterator[Step]:
-    yield Step("image disk", image.disk, "attached read-only, with its own boot loader, kernel and init")
-    command = disk.overlay_command(files.disk(home), image.disk, work.resources.disk_bytes)
-    yield Step("writable disk", shlex.join(command), "contains the differences from the image, 200 KiB at first")
+def _artefacts(work: Workload, image: Image, kind: str) -> Iterator[Step]:
+    for number, layer in enumerate(image.stack):
+        yield _file(f"image layer {number}", layer.path, "attached read-only; a container mounts the same file")
+    kernel = kernels.find(work.vm.kernel)
+    yield _file("kernel", kernel.vmlinuz, f"Linux {kernel.release}, booted directly: no boot loader, no boot disk")
+    does = "the agent for exec, and our init: mounts the layers, applies the seed"
+    if kind != boot.DIRECT:
+        does = "and our init: mounts the layers and executes the image's init (switch_root)"
+    yield _file("initrd", guest.initrd(kernel, volumes=bool(work.volumes)), f"busybox, modules, {does}")
+    if kind != boot.DIRECT:
+        why = "the kernel's modules, for udev: the lowest read-only layer"
+        yield _file("modules", moduledisk.build(kernel), why)
+    size_bytes = work.resources.disk_bytes or disk.DEFAULT_SIZE_BYTES
+    words = " ".join(disk.command('"$W/disk.img"', size_bytes))
+    raw = f'truncate -s {size_bytes} "$W/disk.img"\n{words}'
+    why = "sparse: the upper directory of the guest's overlay, under 1 MiB until something is written"
+    yield Step("writable disk", raw, why, "disk")
+
+
+def _file(what: str, path: str, why: str) -> Step:
+    return Step(what, f"ls -lh {shlex.quote(path)}", why, "image")
+
+
+def _whole_disk(work: Workload, image: Image) -> Iterator[Step]:
+    yield _file("image disk", image.disk, "attached read-only, with its own boot loader, kernel and init")
+    words = shlex.join(disk.overlay_command("DISK", image.disk, work.resources.disk_bytes))
+    raw = '"$W/disk.img"'.join(words.rsplit("DISK", 1))
+    yield Step("writable disk", raw, "contains the differences from the image, 200 KiB at first", "disk")
 
 
 def _volumes(work: Workload, home: Home) -> Iterator[Step]:
@@ -83,42 +100,35 @@ def _volumes(work: Workload, home: Home) -> Iterator[Step]:
         yield Step(f"volume {number}", f"{mounted}\n{line}", why)
 
 
-def _tap(link: Link) -> Step:
-    commands = link.network.tap_command(link)
-    return Step("tap device", commands, "in the network namespace of the bridge; the host's network is not changed")
+def _tap(switch: str, link: Link) -> Step:
+    raw = f"ip -n {switch} tuntap add {link.device} mode tap vnet_hdr\n"
+    raw += f"ip -n {switch} link set {link.device} master {byhand.BRIDGE} mtu {link.mtu} up"
+    return Step("tap device", raw, "the end of the guest's cable, which QEMU opens", "cable")
 
 
-def _seed(work: Workload, home: Home, image: Image, links: Sequence[Link]) -> Step:
+def _seed(work: Workload, home: Home, image: Image, links: Sequence[Link]) -> Iterator[Step]:
     written = configure.seed_of(work, home, image, links, seed.Identity(KEY, "<made at the start>", KEY))
-    text = "\n".join(f"# {name}\n{content}" for name, content in written.files().items())
-    return Step(f"cloud-init seed {files.seed(home)}", text, "an ISO labelled cidata: the guest's only configuration")
+    for name, content in written.files().items():
+        why = "vmctl makes a pair of keys for ssh here" if name == "user-data" else ""
+        yield Step(f"seed: {name}", heredoc(f'cat > "$W/seed/{name}"', content), why, "seed")
+    raw = f'genisoimage -quiet -V {seed.LABEL} -r -o "$W/seed.iso" "$W/seed"'
+    yield Step("cloud-init seed", raw, "an ISO labelled cidata: the guest's only configuration", "seed")
 
 
-def _domain(machine: domain.Machine, links: Sequence[Link]) -> Iterator[Step]:
-    nics = tuple(domain.Nic(link.device, link.mac, link.mtu) for link in links)
-    machine = machine._replace(uid=ids.FIRST, nics=nics)
-    xml = domain.domain_xml(machine)
-    yield Step("domain XML", xml, "the guest's hardware, given to libvirt")
-    yield Step("confinement", confinement.summary(machine.uid), "QEMU emulates devices for a hostile guest")
-    why = "the command that libvirt executes, in the namespace of the bridge and the cgroup, with -S until it is set up"
-    yield Step("QEMU", _command_line(machine.emulator, xml), why)
-
-
-def _command_line(emulator: str, xml: str) -> str:
-    """Return libvirt's command line for QEMU, one option per line, from a driver in a temporary root."""
-    with TemporaryDirectory(prefix="vmctl-") as root:
-
-        def translate() -> str:
-            from vmm import connection
-
-            syscalls.unshare(syscalls.CLONE_NEWNET)  # libvirt makes a tap even to translate
-            return connection.Connection(connection.make_root(root)).command_line(xml)
-
-        line = launcher.ask(translate)
-    return line[line.index(emulator) :].replace(" -", " \\\n  -")
+def _hypervisor(machine: domain.Machine, group: Cgroup, within: str) -> Iterator[Step]:
+    why = "the guest's hardware, as vmctl gives it to libvirt"
+    yield Step("domain XML", heredoc('cat > "$W/domain.xml"', domain.domain_xml(machine)), why, "plan")
+    why = f"QEMU emulates devices for a hostile guest, so vmctl gives it: {confinement.summary(machine.uid)}"
+    yield Step("confinement", ": by hand its own user, and a filter of system calls", why, "qemu")
+    raw = f"sh -c '{byhand.join(group)}exec {within}sh'"
+    yield Step("enter", raw, "a shell in the cgroup and the network of QEMU", "qemu", undo=byhand.end(group))
+    raw = 'mkfifo "$W/control.in" "$W/control.out"'
+    yield Step("control", raw, "vmctl's requests to the guest's init", "qemu", place="inside")
+    why = "libvirt executes a line like this, with descriptors in place of files, and -S until all is set up"
+    yield Step("QEMU", hypervisor.line(machine), why, "qemu", place="inside")
 
 
 def _accelerator(requested: str, kernel_name: str) -> str:
-    """Return the accelerator that a start would use, as far as that is known without a probe."""
+    """Return the accelerator that a start would use, as far as that is known without a probe; else `auto`."""
     known = accelerator.known(kernel_name) if requested == "auto" else None
-    return known.name if known else requested.replace("auto", "kvm")
+    return known.name if known else requested

@@ -29,6 +29,8 @@ def loaded(args: Namespace, paths: Sequence[str], contents: Mapping[str, bytes])
 
 def up(args: Namespace, stack: Stack, services: Sequence[str]) -> int:
     """Bring the stack up and return the exit code. Raises the error of the first service that failed."""
+    if getattr(args, "script", None):
+        raise SpecError("--script: a stack has several workloads, and a script starts one", hint="name a workload file")
     request = running.Request(
         mode=args.mode or "",
         default_mode=modes.DEFAULT,
@@ -81,12 +83,12 @@ def pull(args: Namespace, stack: Stack, services: Sequence[str]) -> None:
 
 def _explain(stack: Stack, request: running.Request) -> None:
     """Print every step of the start of each service."""
-    from vmctl.cli.up import explain
+    from vmctl.cli import explained
 
     for name, service in graph.selected(stack, request.services).items():
         mode = running.mode_of(service, stack, request)
         print(f"{name}:")
-        explain(service.work, backends.load(mode, backends.suited(mode, request.options)))
+        explained.show(service.work, backends.load(mode, backends.suited(mode, request.options)))
 
 
 def _by_service(texts: Sequence[str], flag: str) -> dict[str, str]:

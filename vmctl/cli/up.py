@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from vmctl import backends, console, engine
+from vmctl import backends, engine
 from vmctl.backend import Backend
 from vmctl.cli import modes, output, stackflags, startshow
 from vmctl.errors import SpecError
@@ -29,6 +29,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--explain", action="store_true", help="show each step on the host, with its raw command and the reason"
     )
     parser.add_argument("--dry-run", action="store_true", help="like --explain, but start nothing")
+    parser.add_argument(
+        "--script", metavar="FILE", help="write the steps of --explain as a shell script, and start nothing"
+    )
     parser.add_argument("--keep", action="store_true", help="keep the instance if its start fails, to look into it")
     parser.add_argument("-q", "--quiet", action="store_true", help="print only the name")
     startshow.add(parser)
@@ -80,16 +83,25 @@ def run(args: argparse.Namespace) -> int:
     path, mode = args.file[0], args.mode or modes.DEFAULT
     options = modes.chosen(args)
     work = workloadfile.load(path, name=args.name, raw=args.contents[path])
-    if args.explain or args.dry_run:
-        backend = backends.load(mode, options)
-        explain(work, backend)
-        if args.dry_run:
-            engine.check(work, backend)
-            return 0
+    if (args.explain or args.dry_run or args.script) and _explained(args, work, backends.load(mode, options)):
+        return 0
     with startshow.shown(verbose=args.verbose, quiet=args.quiet) as progress:
         inst = engine.up(work, mode, options=options, wait=args.wait, progress=progress, keep=args.keep)
     report(inst, quiet=args.quiet)
     return 0
+
+
+def _explained(args: argparse.Namespace, work: Workload, backend: Backend) -> bool:
+    """Show the steps of a start, or write them to a script, and return whether that is all."""
+    from vmctl.cli import explained
+
+    if args.script:
+        explained.write(work, backend, args.script)
+    else:
+        explained.show(work, backend, verbose=args.verbose)
+    if args.dry_run or args.script:
+        engine.check(work, backend)
+    return args.dry_run or bool(args.script)
 
 
 def report(inst: Instance, *, quiet: bool) -> None:
@@ -100,14 +112,6 @@ def report(inst: Instance, *, quiet: bool) -> None:
             output.note(f"warning: {warning}")
     if not quiet:
         output.note(_summary(inst))
-
-
-def explain(work: Workload, backend: Backend) -> None:
-    """Print every step of a start."""
-    for number, step in enumerate(backend.explain(work), 1):
-        print(console.visible(f"{number:3}. {step.what}{f': {step.why}' if step.why else ''}"))
-        for line in step.raw.splitlines():
-            print(f"       {console.visible(line)}")
 
 
 def _summary(inst: Instance) -> str:

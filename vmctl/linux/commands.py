@@ -66,15 +66,16 @@ def umount(target: str, flags: int) -> str:
 
 def unshare(flags: int) -> str:
     """Return the command that opens a shell in new namespaces of the kinds in `flags`."""
-    return join(["unshare", *_kinds(flags), "--fork", "bash"])
+    return join(["unshare", *kinds(flags), "--fork", "bash"])
 
 
 def nsenter(pid: int, flags: int) -> str:
     """Return the command that opens a shell in the root and in these namespaces of a process."""
-    return join(["nsenter", "--target", str(pid), *_kinds(flags), "--root", "--wd", "sh"])
+    return join(["nsenter", "--target", str(pid), *kinds(flags), "--root", "--wd", "sh"])
 
 
-def _kinds(flags: int) -> list[str]:
+def kinds(flags: int) -> list[str]:
+    """Return the options of unshare(1) and nsenter(1) for these namespaces."""
     return [name for flag, name in _NAMESPACES.items() if flags & flag]
 
 
