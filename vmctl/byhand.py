@@ -135,12 +135,11 @@ def heredoc(command: str, text: str) -> str:
     """Return a command with a text as its input; a text that is not lines of plain characters is in base64."""
     import base64
 
-    lines = text.splitlines()
-    if text.endswith("\n") and text.isprintable() is False and all(_is_plain(line) for line in lines):
+    if text.endswith("\n") and all(_is_plain(line) for line in text[:-1].split("\n")):
         return f"{command} <<'END'\n{text}END\n"
     encoded = base64.encodebytes(text.encode(errors="surrogateescape")).decode()
     return f"base64 -d <<'END' | {command}\n{encoded}END\n"
 
 
 def _is_plain(line: str) -> bool:
-    return line.replace("\t", "").isprintable() and line not in ("END", "END_OF_INSIDE") if line else True
+    return line.replace("\t", "").isprintable() and line not in ("END", "END_OF_INSIDE")

@@ -110,7 +110,7 @@ def _seed(work: Workload, home: Home, image: Image, links: Sequence[Link]) -> It
     written = configure.seed_of(work, home, image, links, seed.Identity(KEY, "<made at the start>", KEY))
     for name, content in written.files().items():
         why = "vmctl makes a pair of keys for ssh here" if name == "user-data" else ""
-        yield Step(f"seed: {name}", heredoc(f'cat > "$W/seed/{name}"', content), why, "seed")
+        yield Step(f"seed: {name}", heredoc(f'cat > "$W/seed/{name}"', content.rstrip("\n") + "\n"), why, "seed")
     raw = f'genisoimage -quiet -V {seed.LABEL} -r -o "$W/seed.iso" "$W/seed"'
     yield Step("cloud-init seed", raw, "an ISO labelled cidata: the guest's only configuration", "seed")
 

@@ -94,7 +94,7 @@ def running(request: Request) -> Iterator[Start]:
 def texts(inst: Instance) -> dict[str, str]:
     """Return the texts that belong to an instance's figures: accelerator, digest of its image, and where it ran.
 
-    Raises VmctlError if it did not run where its mode says.
+    Raises VmctlError if it did not run where its mode runs it.
     """
     found = {"accelerator": inst.state.accelerator, "image_digest": inst.state.image_digest, RAN: ran(inst)}
     return {key: text for key, text in found.items() if text is not None}
@@ -103,7 +103,7 @@ def texts(inst: Instance) -> dict[str, str]:
 def ran(inst: Instance) -> str | None:
     """Return the receipt of isolation of an instance as JSON; None if its mode has none.
 
-    Raises VmctlError if there is none though its mode has one, or if its kernel is not of the kind that the mode has.
+    Raises VmctlError if the instance has not reported it, or if its kernel is not of the kind that the mode has.
     """
     backend = backend_of(inst)
     if not isinstance(backend, HasReceipt):
