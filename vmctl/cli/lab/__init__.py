@@ -12,6 +12,7 @@ ACTIONS = {
     "ls": "list the labs",
     "show": "show a lab: its claim, its steps and the rule that decides",
     "run": "put claims to the test on this machine",
+    "report": "write a page, Markdown and a notebook of the record",
     "check": "compute the verdicts of records again, and find what cannot be",
     "reset": "remove all instances, stacks, volumes and networks; images are kept",
 }
