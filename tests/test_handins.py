@@ -3,13 +3,14 @@
 import json
 import os
 import pathlib
+import re
 
 import msgspec
 import pytest
 from support.commands import ok, refused, vmctl
 
 from bench import labs
-from bench.handins import assertions, check, grades
+from bench.handins import assertions, check, grades, pictures, report
 from bench.handins import record as records
 from bench.handins.record import Measured, Record
 from bench.labs.lab import HOLDS, UNDECIDABLE, Samples
@@ -298,3 +299,37 @@ def test_runs_are_recorded_and_resumed(tmp_path):
     result = vmctl("lab", "run", "--resume", "--modes", "host", "--out", out, "1", "15")
     assert result.err.count("the record has its verdict") == 2
     assert records.read(out) == decided
+
+
+def test_the_report_has_all_and_nothing_from_outside(tmp_path):
+    found = edited(record(student="<b>Ada"), 0, reason="edited & told")
+    records.write(str(tmp_path / records.FILE), found)
+    paths = ok("lab", "report", str(tmp_path)).split()
+    assert [os.path.basename(path) for path in paths] == ["report.html", "report.md", "handin.ipynb", records.FILE]
+    text = (tmp_path / "report.html").read_text()
+    assert "Labs of &lt;b&gt;Ada" in text
+    assert text.count("<svg") == len([run for run in found.runs for _ in pictures.of(run)])
+    assert not re.search(r"(src|href)=\"(?!data:|#)", text)
+    for run in found.runs:
+        assert f">{run.id}<" in text
+    assert "its digest is not that of its content" in text  # the report of an edited record shows that
+    assert "its digest is not that of its content" in (tmp_path / "report.md").read_text()
+    for value in record().runs[0].evidence.values():
+        if isinstance(value, str):
+            assert value in text
+
+
+def test_a_picture_for_each_unit():
+    times = {f"{mode}: start": Measured("s", (0.1, 0.2, 0.3)) for mode in ("container", "vm")}
+    run = msgspec.structs.replace(record().runs[0], evidence={**times, "size": Measured("bytes", (1.0,))})
+    assert [picture.count("r01-0-title") for picture in pictures.of(run)] == [2]
+
+
+def test_a_notebook_is_a_hand_in(tmp_path):
+    (tmp_path / "mine.ipynb").write_text(report.notebook(record()))
+    assert "2 of 2" in ok("lab", "check", str(tmp_path / "mine.ipynb"))
+    cells = json.loads((tmp_path / "mine.ipynb").read_text())["cells"]
+    names = {}
+    exec(cells[1]["source"], names)
+    assert names["record"]["student"] == "Ada"
+    assert sorted(names["runs"]) == ["r01", "r02"]
