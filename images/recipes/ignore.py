@@ -89,7 +89,8 @@ def translate(pattern: str) -> str:
             at += 1
             if pattern.startswith("/", at):
                 at += 1
-            result += ".*" if at == len(pattern) else "(?:.*/)?"
+            part = ".*" if at == len(pattern) else "(?:.*/)?"
+            result += "" if result.endswith(part) else part  # twice is the same, but takes the square of the time
         elif letter == "*":
             result += "[^/]*"
         elif letter == "?":
