@@ -272,8 +272,8 @@ def test_what_a_later_version_adds_is_ignored(tmp_path, handins):
     assert "2 of 2" in ok("lab", "check", str(tmp_path / "later.json"))
 
 
-@pytest.mark.attack("A hand-in writes to the terminal of its teacher.")
 def test_escape_sequences(tmp_path):
+    """A hand-in that writes to the terminal of its teacher."""
     found = record(student="\x1b]0;x\x07Ada")
     found = signed(edited(found, 0, lab="\x1b[31mred", verdict="\x1b[2J"))
     records.write(str(tmp_path / "a.json"), found)
