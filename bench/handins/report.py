@@ -14,7 +14,7 @@ import msgspec
 
 from bench import labs
 from bench.export import markdown_table
-from bench.handins import check, pictures
+from bench.handins import check, grades, pictures
 from bench.handins import record as records
 from bench.handins.record import Record, Run
 from bench.labs.lab import Lab
@@ -57,14 +57,16 @@ def page(record: Record) -> str:
     )
     with open(_STYLE, encoding="utf-8") as file:
         style = file.read()
-    return environment.get_template("report.html.j2").render(
+    return environment.get_template(
+        "report.html.j2"
+    ).render(
         record=record,
         parts=parts(record, drawn=True),
-        rows=[_row(run) for run in record.latest().values()],
-        titles=TITLES,
+        rows=[_row(run)[:-1] for run in record.latest().values()],  # the reason is in the section of the lab
+        titles=TITLES[:-1],
         facts=facts(record),
         score=predictions(record),
-        findings=[f"{one.level}: {one.run} {visible(one.text)}" for one in check.check(record)],
+        findings=[_sentence(one) for one in check.check(record)],
         terms=glossary.TERMS,
         style=Markup(style),  # a trusted file
         svg=Markup,  # matplotlib escapes what it writes
@@ -96,6 +98,10 @@ def _row(run: Run) -> tuple[str, ...]:
     return tuple(map(visible, cells))
 
 
+def _sentence(finding: check.Finding) -> str:
+    return visible(f"{finding.level}: {grades.sentence(finding)}")
+
+
 def facts(record: Record) -> list[tuple[str, str]]:
     """Return who has run the labs, when and where."""
     begun = [run.begun for run in record.runs]
@@ -107,7 +113,7 @@ def facts(record: Record) -> list[tuple[str, str]]:
         ("begun", " to ".join(dict.fromkeys(when)) or "-"),
         ("took", format_seconds(sum(run.took_s for run in record.runs))),
         ("accelerator of guests", ", ".join(sorted({run.accelerator for run in record.runs} - {""})) or "-"),
-        ("load", ", ".join(f"{one:.1f}" for run in record.runs[:1] for one in run.load) or "-"),
+        ("highest load", f"{max(one for run in record.runs for one in run.load):.1f}" if record.runs else "-"),
     ]
     for host in record.hosts.values():
         memory = host.get("memory_bytes")
@@ -134,7 +140,7 @@ def markdown(record: Record) -> str:
         if part.evidence:
             lines += [*markdown_table(("evidence", "value"), part.evidence), ""]
     found = check.check(record)
-    lines += ["## Check", "", *(f"- {one.level}: {one.run} {visible(one.text)}" for one in found)]
+    lines += ["## Check", "", *(f"- {_sentence(one)}" for one in found)]
     return "\n".join([*lines, "" if found else "Every verdict was confirmed by its evidence.", ""])
 
 
