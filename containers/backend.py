@@ -23,7 +23,6 @@ from vmctl.backend import (
     Option,
     Problem,
     Start,
-    Step,
 )
 from vmctl.errors import StateError
 from vmctl.instances.instance import Instance
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
     from vmctl.copying.pack import Rules
     from vmctl.copying.place import Target
     from vmctl.needs import Need
+    from vmctl.steps import Step
     from vmctl.writable import Writable
 
 

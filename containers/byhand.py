@@ -18,11 +18,12 @@ from containers.launch import Launch
 from images.layer import lookup
 from images.store.image import Image, provided
 from vmctl import byhand, net
-from vmctl.backend import Problem, Step
+from vmctl.backend import Problem
 from vmctl.linux import usernamespace
 from vmctl.linux.commands import join, mount, quote
 from vmctl.net import Link
 from vmctl.spec.workload import Workload
+from vmctl.steps import Step
 
 _PROGRAMS = "env setpriv mkdir tee chmod mount umount rmdir"
 _HERE = "/dev/.hand"
@@ -43,7 +44,7 @@ def problems(work: Workload, *, namespaced: bool) -> Iterator[Problem]:
     }
     for key, value in values.items():
         if value:
-            yield Problem(f"{key}: a start by hand leaves it out", "`vmctl up --trace FILE` records the real start")
+            yield Problem(f"{key}: a start by hand leaves it out", "`vmctl --trace FILE up` records the real start")
     if not usernamespace.is_host_root():
         yield Problem("the lines mount, so they need root", "without --script, `--explain` shows them")
 
@@ -62,7 +63,7 @@ def _all(work: Workload, image: Image, launch: Launch, links: tuple[Link, ...], 
     raw = 'cd "$W/rootfs"\nfor name in proc dev sys; do [ ! -L $name ] || exit 125; mkdir -p $name; done'
     yield Step("root folder", raw, "a mount follows links, and the image could choose its target", "root")
     for one in launch.steps:
-        yield Step("mount", line(one), "", "mounts")
+        yield Step("mount", line(one), "", "mounts", short=str(one))
     yield from _programs(contained=contained)
     if contained:
         raw = "mkdir -p .old\npivot_root . .old\ncd /"

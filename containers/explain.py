@@ -16,12 +16,12 @@ from images.layer import mounts
 from images.store import store
 from images.store.image import Image
 from vmctl import byhand, ids, net, userns
-from vmctl.backend import Step
 from vmctl.instances.folder import Home
 from vmctl.linux import commands, syscalls, usernamespace
 from vmctl.linux.cgroups import Cgroup
 from vmctl.net import Link
 from vmctl.spec.workload import Workload
+from vmctl.steps import Step
 
 _WHY = {
     "CLONE_NEWNS": "its own mounts: the host does not see them",

@@ -18,7 +18,8 @@ import os
 import signal
 import subprocess
 
-from vmctl.backend import Exit, Features, Option, Problem, Step
+from vmctl.backend import Exit, Features, Option, Problem
+from vmctl.steps import Step
 from vmctl.linux import processes
 from vmctl.linux.events import Events
 from vmctl.needs import Need

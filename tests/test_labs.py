@@ -134,14 +134,16 @@ def test_quick_labs_for_real(own_store):
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_lab_leaves_nothing(own_store, tmp_path, signum):
     images = ok("image", "ls", "-q")
-    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    environment = {**os.environ, "TMPDIR": str(temporary)}
     process = start("lab", "run", "density", stderr=subprocess.DEVNULL, env=environment)
     wait_for(lambda: len(ok("ps", "-q").split()) >= 2)
     process.send_signal(signum)
     assert process.wait(120) == 128 + signum
     assert ok("ps", "-aq") == ""
     assert ok("image", "ls", "-q") == images
-    assert os.listdir(tmp_path) == []
+    assert os.listdir(temporary) == []
 
 
 @pytest.mark.long

@@ -209,7 +209,7 @@ def test_a_damaged_entry_of_a_journal_is_left_by_force_only(own_root, tmp_path, 
     ("damage", "reason"),
     [
         (lambda path: path.write_text('{"format": 99, "kind": "x"}\n'), "journal was written by a later vmctl"),
-        (lambda path: (path.unlink(), path.mkdir()), "journal cannot be read: Is a directory"),
+        (lambda path: (path.unlink(), path.mkdir()), "journal cannot be read: it is not a regular file"),
         (lambda path: (path.unlink(), os.mkfifo(path)), "journal cannot be read: it is not a regular file"),
     ],
     ids=["later", "folder", "FIFO"],

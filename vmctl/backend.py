@@ -8,8 +8,7 @@ called for each journal entry that is not of a kind of the host.
 A backend records an object in `inst.journal` *before* it makes it. It keeps no state between two calls: the state of a
 start is in the `Start`. It never prints, never exits, and never asks which other backends exist.
 
-Abilities that only some modes have are separate classes (`HasFootprint`, `HasWritable`, `HasReads`, `HasOwnSize`,
-`HasCauses`, `HasConsole`, `HasOomKills`, `HasPause`, `HasCopy`, ...); `backends.ability` looks for them by type.
+Abilities that only some modes have are separate classes (`Has...`); `backends.ability` looks for them by type.
 """
 
 from __future__ import annotations
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from vmctl.copying.place import Target
     from vmctl.linux.events import Events
     from vmctl.needs import Need
+    from vmctl.steps import Step
     from vmctl.writable import Writable
 else:
     Protocol = object
@@ -95,17 +95,6 @@ class Command(NamedTuple):
     stdin: bool = True
     detach: bool = False  # it runs on without streams; the call returns 0 as soon as it runs
     detach_keys: bytes = b""  # if these are typed at its terminal, it runs on (vmctl.attach.session.DetachedError)
-
-
-class Step(NamedTuple):
-    """A step of `vmctl up --explain`: what happens, the lines that one would type for it, and the reason."""
-
-    what: str
-    raw: str
-    why: str = ""
-    phase: str = ""  # name of its phase of the start (vmctl/phases.py)
-    place: Literal["host", "inside", "guest"] = "host"  # where the lines are typed
-    undo: str = ""  # what takes away what the step has made on the host: one line
 
 
 class Footprint(NamedTuple):
@@ -318,10 +307,7 @@ class HasUsage:
         raise NotImplementedError
 
     def asked_inside(self, inst: Instance) -> Callable[[float], Mapping[str, int]]:
-        """Ask an instance with its own kernel; return a function that returns its answer within so many seconds.
-
-        The answer has `memory_bytes` that are used inside; it is empty if the instance does not answer.
-        """
+        """Return a function that returns within so many seconds what its own kernel reports: `memory_bytes`, or {}."""
         return lambda timeout_s: {}
 
     def listing(self, inst: Instance) -> list[tuple[str, str, str, str, str]]:

@@ -11,9 +11,9 @@ import shlex
 from collections.abc import Iterable, Iterator, Sequence
 
 from vmctl import phases
-from vmctl.backend import Step
 from vmctl.linux.cgroups import Cgroup, Limits
 from vmctl.net import Link
+from vmctl.steps import Step
 
 HOST, INSIDE, GUEST = "host", "inside", "guest"  # where a step is typed; what is in a guest, its init does
 
@@ -135,11 +135,15 @@ def heredoc(command: str, text: str) -> str:
     """Return a command with a text as its input; a text that is not lines of plain characters is in base64."""
     import base64
 
-    if text.endswith("\n") and all(_is_plain(line) for line in text[:-1].split("\n")):
-        return f"{command} <<'END'\n{text}END\n"
-    encoded = base64.encodebytes(text.encode(errors="surrogateescape")).decode()
-    return f"base64 -d <<'END' | {command}\n{encoded}END\n"
+    lines = text.removesuffix("\n").split("\n")
+    if not (text.endswith("\n") and all(map(_is_plain, lines))):
+        command, text = f"base64 -d | {command}", base64.encodebytes(text.encode(errors="surrogateescape")).decode()
+    end = "END"
+    while end in lines:
+        end += "_"
+    first, pipe, rest = command.partition(" |")
+    return f"{first} <<'{end}'{pipe}{rest}\n{text}{end}\n"
 
 
 def _is_plain(line: str) -> bool:
-    return line.replace("\t", "").isprintable() and line not in ("END", "END_OF_INSIDE")
+    return line.replace("\t", "").isprintable() and line != "END_OF_INSIDE"

@@ -28,7 +28,6 @@ from vmctl.backend import (
     HasWritable,
     Problem,
     Start,
-    Step,
 )
 from vmctl.errors import StateError
 from vmctl.instances.folder import Home
@@ -48,6 +47,7 @@ if TYPE_CHECKING:
     from vmctl.copying.pack import Rules
     from vmctl.copying.place import Target
     from vmctl.needs import Need
+    from vmctl.steps import Step
     from vmctl.writable import Writable
     from vmm.watch import GuestWatch
 

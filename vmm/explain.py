@@ -11,12 +11,12 @@ from images.kernels import moduledisk
 from images.store import store
 from images.store.image import Image
 from vmctl import byhand, ids
-from vmctl.backend import Step
 from vmctl.byhand import heredoc
 from vmctl.instances.folder import Home
 from vmctl.linux.cgroups import Cgroup, Limits
 from vmctl.net import Link, preview
 from vmctl.spec.workload import Workload
+from vmctl.steps import Step
 from vmm import accelerator, boot, configure, confinement, disk, domain, files, guest, hypervisor, preparation, seed
 from vmm import inguest as inner
 from vmm.choices import Choices

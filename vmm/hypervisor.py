@@ -23,7 +23,7 @@ def problems(work: Workload) -> Iterator[Problem]:
     }
     for key, value in values.items():
         if value:
-            yield Problem(f"{key}: a start by hand leaves it out", "`vmctl up --trace FILE` records the real start")
+            yield Problem(f"{key}: a start by hand leaves it out", "`vmctl --trace FILE up` records the real start")
     if not usernamespace.is_host_root():
         yield Problem("the lines make a tap device, so they need root", "without --script, `--explain` shows them")
 

@@ -6,9 +6,9 @@ import shlex
 from collections.abc import Iterator, Sequence
 
 from images.store.image import Image
-from vmctl.backend import Step
 from vmctl.net import Link
 from vmctl.spec.workload import Workload
+from vmctl.steps import Step
 from vmm import boot
 
 _AWAITED = "cloud-init status --wait --long"

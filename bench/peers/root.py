@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
-from vmctl import backends, engine
+from vmctl import backends, engine, paths
 from vmctl.instances.instance import Instance
 from vmctl.linux import syscalls
 from vmctl.spec.workload import Workload
@@ -31,10 +31,11 @@ def shared_root(work: Workload) -> Iterator[Root]:
     asleep = work._replace(name=f"peers-{os.urandom(3).hex()}", command=("sleep", "1000000"))
     explained = list(backends.load("container").explain(asleep))
     root = next(step.raw for step in explained if step.what == "root")
-    match = re.search(r"cd (\S+) .*lowerdir=([^, ]+)", root)
-    assert match, root
-    lower = ":".join(os.path.join(match[1], layer) for layer in match[2].split(":"))
-    steps = tuple(step.raw for step in explained if step.what == "mount")
+    files = {step.what: step.raw for step in explained if step.what.startswith("layer ")}
+    lower = ":".join(
+        _mounted(files[f"layer {number}"]) for number in re.findall(r"lowerdir=([\d:]+)", root)[0].split(":")
+    )
+    steps = tuple(step.short for step in explained if step.what == "mount")
     with TemporaryDirectory(prefix="vmctl-peers-") as folder:
         inst = engine.up(asleep, "container")
         try:
@@ -42,6 +43,11 @@ def shared_root(work: Workload) -> Iterator[Root]:
                 yield Root(folder, path, lower, steps, inst)
         finally:
             engine.rm(inst.name, force=True)
+
+
+def _mounted(line: str) -> str:
+    """Return the place where a layer is mounted for all instances; see images/layer/mounts.py."""
+    return os.path.join(paths.run_root(), "layers", re.findall(r"([0-9a-f]{12})[0-9a-f]*\.erofs", line)[0])
 
 
 def overlay_options(lower: str, folder: str) -> str:

@@ -6,10 +6,11 @@ import os
 from itertools import groupby
 
 from vmctl import backends, byhand, console, phases
-from vmctl.backend import Backend, HasByHand, Step
+from vmctl.backend import Backend, HasByHand
 from vmctl.errors import SpecError
 from vmctl.linux.filetree import write_atomic
 from vmctl.spec.workload import Workload
+from vmctl.steps import Step
 
 _FOLDED = 3  # so many steps of the same name and more are one line, unless --verbose
 

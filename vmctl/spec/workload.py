@@ -1,8 +1,7 @@
 """The workload: the typed, frozen form of a workload file, the same for every mode.
 
 These classes are named tuples, not dataclasses or msgspec structs: they are on the start path of `vmctl run`, where
-importing either of those would take longer than starting the container. `specfields.py` derives the validator from
-them.
+importing those would take longer than starting the container. `specfields.py` derives the validator from them.
 """
 
 from __future__ import annotations
