@@ -94,8 +94,11 @@ def attach(
         ) from None
     terminal = inst.work.tty or name != SOCKET
     with connection:
-        with suppress(ConnectionResetError):  # the workload has ended meanwhile
-            connection.recv(1, socket.MSG_PEEK)  # the greeting of the hub
+        greeting = b""
+        with suppress(ConnectionResetError):
+            greeting = connection.recv(1, socket.MSG_PEEK)  # of the hub
+        if not greeting and name == SOCKET:  # this connection gets no output: all of it is in the log
+            raise StateError(f"{inst.name} has ended", hint=f"`vmctl logs {inst.name}` shows its output")
         before()
         signals = Signals(partial(pass_on, send))
         caller = Caller(inst.name, connection, signals, "t" if terminal else "i", keys)

@@ -73,29 +73,38 @@ def converse(inst: Instance, args: Namespace, send: partial[None] | None, since_
             hint="--no-stdin shows only its output",
         )
     pressed = keys.parse(args.detach_keys) if inst.work.tty else b""
-    while _attached(inst, pressed, send, since_ns):
-        since_ns = time.time_ns()
-        if not front.comes_again(inst):
+    restarts = inst.state.restarts
+    while (since_ns := _attached(inst, pressed, send, since_ns)) is not None:
+        runs = front.comes_again(inst)
+        if runs or inst.state.restarts > restarts:
+            print(f"vmctl: {inst.name} has ended and was started again", file=sys.stderr)
+        if not runs:
+            if inst.state.restarts > restarts:  # and has ended again meanwhile
+                _show(inst, since_ns, until_ns=time.time_ns())
             return _end(inst)
-        print(f"vmctl: {inst.name} has ended and was started again", file=sys.stderr)
+        restarts = inst.state.restarts
     return terminals.left(inst.name)
 
 
-def _attached(inst: Instance, pressed: bytes, send: partial[None] | None, since_ns: int | None) -> bool:
-    """Connect; return False if the caller has left. Nothing is wrong with one that has ended by now."""
+def _attached(inst: Instance, pressed: bytes, send: partial[None] | None, since_ns: int | None) -> int | None:
+    """Connect; return until when its output was shown, None if the caller has left.
 
-    def earlier() -> None:
+    Nothing is wrong with one that has ended by now.
+    """
+
+    def earlier() -> int:
+        until_ns = time.time_ns()
         if since_ns is not None:
-            _show(inst, since_ns, until_ns=time.time_ns())
+            _show(inst, since_ns, until_ns=until_ns)
+        return until_ns
 
     try:
-        return front.attach(inst, pressed, send, before=earlier)
+        return time.time_ns() if front.attach(inst, pressed, send, before=earlier) else None
     except StateError:
         inst.recall()
         if engine.status(inst) == "running" and inst.work.restart.policy == "no":
             raise
-        earlier()
-        return True
+        return earlier()
 
 
 def _follow(inst: Instance, send: partial[None] | None, since_ns: int | None) -> int:
