@@ -37,13 +37,20 @@ def test_measured_evidence():
 
 
 def test_a_disturbed_machine_decides_nothing():
-    for number, name in ((13, "host: getppid"), (29, "container: getppid")):
+    for number, name in ((13, "host: getppid"), (20, "vm: alone"), (29, "container: getppid")):
         seen, changes = EVIDENCE[number]
         busy = {**seen, **changes[0], name: lab.Samples("s", (1.0, 3.0, 4.0))}
         assert (ALL[number].decide(busy).word, "disturbed" in ALL[number].decide(busy).reason) == (
             lab.UNDECIDABLE,
             True,
         )
+
+
+def test_root_of_a_user_is_not_root_of_this_machine():
+    seen, _ = EVIDENCE[10]
+    of_user = {**seen, "container: map": "0 0 65536"}
+    assert ALL[10].decide({**of_user, "this machine: user of vmctl": "1000"}).word == lab.HOLDS
+    assert ALL[10].decide({**of_user, "this machine: user of vmctl": "0"}).word == lab.REFUTED
 
 
 def test_each_lab_has_evidence_here():

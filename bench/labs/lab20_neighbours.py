@@ -7,7 +7,20 @@ import time
 from statistics import median
 
 from bench.formatting import quantity
-from bench.labs.lab import HOLDS, REFUTED, Evidence, Lab, Place, Samples, Value, Verdict, missing, samples
+from bench.labs.lab import (
+    HOLDS,
+    REFUTED,
+    UNDECIDABLE,
+    Evidence,
+    Lab,
+    Place,
+    Samples,
+    Value,
+    Verdict,
+    disturbed,
+    missing,
+    samples,
+)
 
 _MODES = ("container", "vm")
 _STATES = ("alone", "next to a load", "next to a limited load")
@@ -53,6 +66,9 @@ def _decide(seen: Evidence) -> Verdict:
             f"{mode}: {quantity(alone, 's')} alone, {beside / alone:.2f} times as long next to a load, "
             f"{limited / alone:.2f} next to a limited one"
         )
+    noisy = disturbed(seen, *(f"{mode}: {_STATES[0]}" for mode in _MODES))
+    if noisy and not right:
+        return Verdict(UNDECIDABLE, f"other work on this machine has disturbed {', '.join(noisy)}; {'; '.join(parts)}")
     return Verdict(HOLDS if right else REFUTED, "; ".join(parts))
 
 
@@ -67,7 +83,7 @@ LAB = Lab(
         f"the same while each of them may use {_LIMIT:g} processors",
     ),
     rule=f"holds if the median is {_HURTS:g} times as long next to the load in both modes, and the limit takes "
-    "back at least half of that",
+    "back at least half of that; undecidable if it does not and other work disturbs",
     modes=_MODES,
     gather=_gather,
     decide=_decide,
