@@ -126,12 +126,7 @@ def _doubts(run: Run, record: Record) -> Iterator[str]:
 
 def _machines(record: Record) -> Iterator[Finding]:
     """Yield runs that do not compare with the first: of another host, another accelerator, or inside a guest."""
-    guests = {
-        value: run.id
-        for run in record.runs
-        for name, value in run.evidence.items()
-        if isinstance(value, str) and name.startswith("vm") and name.endswith(f": {_BOOT}")
-    }
+    guests = {boot: run.id for run in record.runs for boot in _guests(run).values()}
     for run in record.runs:
         if (other := guests.get(run.boot)) and other != run.id:
             yield Finding(WRONG, run.id, f"it was run inside the guest of {other}, with which it cannot be compared")
@@ -168,12 +163,19 @@ def _shared(first: Record, second: Record) -> Iterator[str]:
 
 def _unique(run: Run) -> Iterator[tuple[str, str | tuple[float, ...]]]:
     """Yield the evidence that is never the same twice: boot ids of guests, and several measured values."""
+    yield from _guests(run).items()
     for name, value in run.evidence.items():
-        if isinstance(value, str):
-            if name.startswith("vm") and name.endswith(f": {_BOOT}"):
-                yield name, value
-        elif value.unit == "s" and len(value.values) > 1:
+        if isinstance(value, Measured) and value.unit == "s" and len(value.values) > 1:
             yield name, value.values
+
+
+def _guests(run: Run) -> dict[str, str]:
+    """Return the boot ids of guests in the evidence of a run, by their names there."""
+    return {
+        name: value
+        for name, value in run.evidence.items()
+        if isinstance(value, str) and name.startswith("vm") and name.endswith(f": {_BOOT}")
+    }
 
 
 def confirmed(record: Record, findings: Sequence[Finding]) -> dict[str, Run]:

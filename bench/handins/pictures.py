@@ -13,7 +13,6 @@ from bench.report import drawing, lanes
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_LOG_BEYOND = 20.0  # between the medians; on a linear scale the smaller ones would be one dot
 _LANES_MAX = 14
 
 
@@ -32,7 +31,7 @@ def of(run: Run) -> list[str]:
 
 def _strips(name: str, run: Run, unit: str, found: Sequence[tuple[str, tuple[float, ...]]]) -> str:
     middles = [median(values) for _, values in found]
-    log = min(min(values) for _, values in found) > 0 and max(middles) > _LOG_BEYOND * min(middles)
+    log = lanes.logarithmic([values for _, values in found])
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()

@@ -18,14 +18,12 @@ from bench.handins import check, grades, pictures
 from bench.handins import record as records
 from bench.handins.record import Record, Run
 from bench.labs.lab import Lab
-from bench.report import glossary
+from bench.report import glossary, html
 from vmctl.console import visible
 from vmctl.errors import NotFoundError
 from vmctl.records import FORMAT
 from vmctl.spec.units import format_seconds, format_size
 
-_FOLDER = os.path.dirname(__file__)
-_STYLE = os.path.join(os.path.dirname(_FOLDER), "report", "style.css")
 TITLES = ("run", "lab", "predicted", "verdict", "reason")
 
 
@@ -45,21 +43,10 @@ class Part(NamedTuple):
 
 def page(record: Record) -> str:
     """Return the page, without scripts and without the network."""
-    import jinja2
-    from markupsafe import Markup
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_FOLDER),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    with open(_STYLE, encoding="utf-8") as file:
-        style = file.read()
-    return environment.get_template(
-        "report.html.j2"
-    ).render(
+    return html.rendered(
+        "report.html.j2",
+        os.path.dirname(__file__),
+        title=f"Labs of {record.student or 'this machine'}",
         record=record,
         parts=parts(record, drawn=True),
         rows=[_row(run)[:-1] for run in record.latest().values()],  # the reason is in the section of the lab
@@ -68,8 +55,6 @@ def page(record: Record) -> str:
         score=predictions(record),
         findings=[_sentence(one) for one in check.check(record)],
         terms=glossary.TERMS,
-        style=Markup(style),  # a trusted file
-        svg=Markup,  # matplotlib escapes what it writes
     )
 
 

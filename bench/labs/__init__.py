@@ -8,6 +8,8 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Mapping
+from functools import cache
 from importlib import import_module
 
 from bench.labs.lab import Lab
@@ -24,7 +26,8 @@ def labs() -> list[Lab]:
     return [lab for lab in found if isinstance(lab, Lab)]
 
 
-def digests() -> dict[str, str]:
+@cache
+def digests() -> Mapping[str, str]:
     """Return the SHA-256 of each lab's file, by its name: labs of two machines with the same one decide alike."""
     found = {}
     for match in sorted(filter(None, map(_FILE.fullmatch, os.listdir(os.path.dirname(__file__)))), key=str):

@@ -29,7 +29,8 @@ def measure(works: Sequence[Workload], mode: str, options: Mapping[str, str]) ->
         for work in works:
             stack.enter_context(crowd.removed([work.name]))
             started = crowd.start(work, mode, options)
-            start_s.append(((started.ready_ns() or 0) - started.marks_ns["T0"]) / 1e9)
+            if (took_s := started.start_s()) is not None:
+                start_s.append(took_s)
             free.append(float(crowd.host_memory().available))
         for work in works:  # only now: what they share is divided by all of them
             inst = instance.load(work.name)

@@ -78,9 +78,8 @@ class Room:
 
     def start_s(self, name: str) -> Samples:
         """See Place."""
-        one = self._started[name]
-        ready_ns = one.ready_ns()
-        return Samples("s", () if ready_ns is None else ((ready_ns - one.marks_ns["T0"]) / 1e9,))
+        took_s = self._started[name].start_s()
+        return Samples("s", () if took_s is None else (took_s,))
 
     def exec(self, name: str, script: str) -> str:
         """See Place."""

@@ -45,6 +45,11 @@ class Started(NamedTuple):
         """Return when it was ready: at a service's first answer, else at its first output; None if neither was seen."""
         return self.marks_ns.get("T6") or self.marks_ns.get("T5")
 
+    def start_s(self) -> float | None:
+        """Return the seconds from the request to start it until it was ready; None if that was not seen."""
+        ready_ns = self.ready_ns()
+        return None if ready_ns is None else (ready_ns - self.marks_ns["T0"]) / 1e9
+
 
 class Starter:
     """A process that starts one instance at a signal. Methods raise VmctlError if the process or the start fails."""

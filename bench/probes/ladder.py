@@ -138,9 +138,8 @@ class Ladder:
         self._note_memory(started.name)
         self.names.append(started.name)
         self._note_disk()
-        ready_ns = started.ready_ns()
-        if ready_ns is not None:
-            self.start_s.append((ready_ns - started.marks_ns["T0"]) / 1e9)
+        if (took_s := started.start_s()) is not None:
+            self.start_s.append(took_s)
 
     def too_little_left(self) -> str:
         """Return why one more instance like the last one would take too much memory, "" if it would not."""

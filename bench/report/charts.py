@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_LOG_BEYOND = 20.0  # if the medians differ by a larger factor, a linear scale would show each mode as one dot
 _GOLDEN = 0.618034  # its multiples are spread evenly, and always in the same way
 _PHASES = (("T0", "T1"), ("T1", "T4"), ("T4", "T5"), ("T5", "T6"))
 _PHASE_NAMES = ("until the process exists", "until our init runs", "until the first output", "until the first answer")
@@ -55,7 +54,7 @@ def _strip(result: Result, kind: str, question: Question, name: str) -> Chart | 
         rows.append(Row(words.label(result, mode), place, mode, [median(each) for each in seen if each]))
     if not any(row.values for row in rows):
         return None
-    log = _logarithmic([row.values for row in rows])
+    log = lanes.logarithmic([row.values for row in rows])
     what = "the median of one run" if many else "one run"
     known = (words.figure(result, question.key, row.mode) for row in rows)
     band = ", the band is its 95 % interval" * any(one is not None and one.low is not None for one in known)
@@ -107,7 +106,7 @@ def _ladder(result: Result, kind: str, question: Question, name: str) -> Chart |
     everything = [[height for each in ladders for _, height in each] for ladders in found.values()]
     if not any(everything):
         return None
-    log = _logarithmic(everything)
+    log = lanes.logarithmic(everything)
     most = max(count for ladders in found.values() for each in ladders for count, _ in each)
     text = "Each point is one number of instances in one run; the slope of the line is the figure."
     text += " Points of different modes are shifted a little, so that they do not cover each other." * (len(found) > 1)
@@ -227,11 +226,6 @@ def _spans(sample: Sample) -> list[float]:
         spans[number] = max(0, at_ns - before) / 1e9
         before = max(before, at_ns)
     return spans
-
-
-def _logarithmic(groups: Sequence[Sequence[float]]) -> bool:
-    middles = [median(values) for values in groups if values]
-    return all(value > 0 for values in groups for value in values) and max(middles) > _LOG_BEYOND * min(middles)
 
 
 def _counts(rows: Sequence[Row]) -> str:

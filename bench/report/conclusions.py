@@ -29,7 +29,7 @@ def _measured(result: Result) -> str:
     rounds = f"{plan.runs} round{'s' * (plan.runs != 1)}"
     order = ", in random order" * (len(nouns) > 1)
     name = plan.workload.get("name", "the workload")
-    return f"The workload “{name}” was started as {_listed(nouns)}, in {rounds}{order}, on this machine."
+    return f"The workload “{name}” was started as {words.listed(nouns)}, in {rounds}{order}, on this machine."
 
 
 def _compared(result: Result) -> Iterator[str]:
@@ -43,9 +43,9 @@ def _compared(result: Result) -> Iterator[str]:
     for who, other, found in pairs:
         for verdict, text in _SAME.items():
             if same := [_named(result, question) for question, ratio in found if ratio.verdict == verdict]:
-                yield f"Of {who} and {other}, {_listed(same)} {'is' if len(same) == 1 else 'are'} {text}."
+                yield f"Of {who} and {other}, {words.listed(same)} {'is' if len(same) == 1 else 'are'} {text}."
         if unknown := [_named(result, question) for question, ratio in found if _not_shown(ratio)]:
-            yield f"For {_listed(unknown)}, neither a difference nor equality of {who} and {other} is shown."
+            yield f"For {words.listed(unknown)}, neither a difference nor equality of {who} and {other} is shown."
 
 
 def _pairs(result: Result) -> dict[tuple[str, str], list[tuple[Question, Ratio]]]:
@@ -84,11 +84,12 @@ def _unknown(result: Result) -> Iterator[str]:
     if busy := machine.busy(result):
         yield busy
     for modes, asked in _unanswered(result).items():
-        yield f"For {_listed(asked)}, there is no figure of {_listed([words.noun(result, mode) for mode in modes])}."
+        whose = words.listed([words.noun(result, mode) for mode in modes])
+        yield f"For {words.listed(asked)}, there is no figure of {whose}."
     for _, question in words.headlines(result):
         if wrong := dict.fromkeys(words.noun(result, one.mode) for one in result.ratios if _invalid(one, question)):
             named = _named(result, question)
-            yield f"The figure of {_listed(list(wrong))} for {named} is not valid: cache or durability differs."
+            yield f"The figure of {words.listed(list(wrong))} for {named} is not valid: cache or durability differs."
 
 
 def _unanswered(result: Result) -> dict[tuple[str, ...], list[str]]:
@@ -113,7 +114,3 @@ def _named(result: Result, question: Question) -> str:
     """Return a question's title within a sentence."""
     title = words.heading(result, question)
     return title[:1].lower() + title[1:]
-
-
-def _listed(names: list[str]) -> str:
-    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else "".join(names)

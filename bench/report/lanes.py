@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import ceil, log2
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from bench.formatting import quantity
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _HATCHES = ("", "///", "...", "xx", "\\\\\\", "++")
+_LOG_BEYOND = 20.0  # if the medians differ by a larger factor, a linear scale would show each mode as one dot
 _READABLE = 0.14  # the share of the axis below which a part has no room for its text
 
 
@@ -77,3 +79,9 @@ def scale(axes: Axes, direction: str, unit: str, *, log: bool) -> None:
 def _tick(value: float, unit: str) -> str:
     """Return a number for an axis, without zeros after the decimal point."""
     return quantity(value, unit).replace(".00 ", " ").replace(".0 ", " ") if value else "0"
+
+
+def logarithmic(groups: Sequence[Sequence[float]]) -> bool:
+    """Return whether these values need a logarithmic scale: all above 0, with medians that are far apart."""
+    middles = [median(values) for values in groups if values]
+    return all(value > 0 for values in groups for value in values) and max(middles) > _LOG_BEYOND * min(middles)

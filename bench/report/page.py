@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from typing import NamedTuple
 
 from bench import equal, machine
 from bench.model import Result
-from bench.report import charts, conclusions, glance, glossary, memory, tables, words
+from bench.report import charts, conclusions, glance, glossary, html, memory, tables, words
 from bench.report.charts import Chart
 from bench.report.glance import Cell
 from bench.statistics import ENOUGH
 
 # Characters that could end a script element or begin a comment in it (HTML, 13.2.5.4). JSON has them only in strings.
 _IN_SCRIPT = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"})
-_FOLDER = os.path.dirname(__file__)
 
 
 class Section(NamedTuple):
@@ -31,20 +29,11 @@ class Section(NamedTuple):
 
 def page(result: Result) -> str:
     """Return the page. The same result and the same matplotlib give the same bytes."""
-    import jinja2
     from markupsafe import Markup
 
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_FOLDER),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(tight=glance.tight, stacked=glance.stacked, coded=glance.coded)
-    with open(os.path.join(_FOLDER, "style.css"), encoding="utf-8") as file:
-        style = file.read()
-    return environment.get_template("page.html.j2").render(
+    return html.rendered(
+        "page.html.j2",
+        filters={"tight": glance.tight, "stacked": glance.stacked, "coded": glance.coded},
         result=result,
         title=words.title(result),
         host=words.host(result),
@@ -61,9 +50,7 @@ def page(result: Result) -> str:
         terms=glossary.TERMS,
         sections=sections(result),
         tables=tables,
-        style=Markup(style),  # a trusted file
         raw=Markup(embedded(result)),  # escaped by `embedded`
-        svg=Markup,  # matplotlib escapes what it writes
     )
 
 

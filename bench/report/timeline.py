@@ -5,11 +5,11 @@ The picture is SVG with the colours of style.css, so it follows the page in the 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from html import escape
 from typing import NamedTuple
 
+from bench.report import html
 from vmctl.console import visible
 from vmctl.spec.units import format_seconds
 from vmctl.timelines import Bar, Recorded
@@ -17,7 +17,6 @@ from vmctl.timelines import Bar, Recorded
 _WIDTH, _LEFT, _RIGHT = 720, 190, 16  # of the picture, and what is left of the bars and right of them
 _LINE, _BAR, _THINNEST = 22, 12, 1.5
 _COLOURS = 6  # of style.css
-_FOLDER = os.path.dirname(__file__)
 
 
 class _Scale(NamedTuple):
@@ -82,12 +81,9 @@ def _escaped(text: str) -> str:
 
 def page(starts: Sequence[Recorded]) -> str:
     """Return one page with the picture and its numbers, without anything from outside."""
-    with open(os.path.join(_FOLDER, "style.css"), encoding="utf-8") as file:
-        style = file.read()
-    title = f"Timeline of {', '.join(start.name for start in starts)}"
-    return _PAGE.format(
-        title=_escaped(title), style=style, picture=picture(starts), tables="".join(map(_table, starts))
-    )
+    title = visible(f"Timeline of {', '.join(start.name for start in starts)}")
+    tables = "".join(map(_table, starts))
+    return html.rendered("timeline.html.j2", title=title, picture=picture(starts), tables=tables)
 
 
 def _table(start: Recorded) -> str:
@@ -99,34 +95,3 @@ def _table(start: Recorded) -> str:
     heads = "".join(f'<th scope="col">{name}</th>' for name in ("phase", "begins", "takes", "why"))
     caption = f"<caption>{_escaped(start.heading())}</caption>"
     return f'<div class="wide"><table>{caption}<thead><tr>{heads}</tr></thead>\n<tbody>\n{rows}</tbody></table></div>\n'
-
-
-_PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{title}</title>
-<link rel="icon" href="data:,">
-<style>
-{style}
-</style>
-</head>
-<body>
-<header>
-<p class="kicker">vmctl timeline</p>
-<h1>{title}</h1>
-</header>
-<main>
-<figure>
-<div class="chart" role="group" tabindex="0">{picture}</div>
-<figcaption>All bars have one scale, in seconds. 0 is the moment at which the start was requested; what is lighter and
-before it is preparation, which is not part of the measured time.</figcaption>
-</figure>
-<h2>Numbers</h2>
-{tables}</main>
-</body>
-</html>
-"""

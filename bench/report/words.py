@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from bench import cutshort, questions, table
 from bench.formatting import quantity
@@ -81,8 +81,12 @@ def emulated(result: Result) -> bool:
 def title(result: Result) -> str:
     """Return a heading for the whole result: the workload and its modes."""
     nouns = [noun(result, mode) for mode in result.plan.modes]
-    listed = f"{', '.join(nouns[:-1])} and {nouns[-1]}" if len(nouns) > 1 else "".join(nouns)
-    return f"{result.plan.workload.get('name', 'workload')} as {listed}"
+    return f"{result.plan.workload.get('name', 'workload')} as {listed(nouns)}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names as a part of a sentence: `a, b and c`."""
+    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else "".join(names)
 
 
 def host(result: Result) -> str:

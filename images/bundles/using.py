@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
-import stat
+import shutil
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import BinaryIO, NamedTuple
@@ -21,7 +21,7 @@ from images.store.staging import Stage, staging
 from images.transfer import importing
 from images.transfer.archive import Tar
 from vmctl.errors import NotFoundError, VmctlError
-from vmctl.linux import durable
+from vmctl.linux import durable, filetree
 
 IMAGE = "image"
 _PART = 1 << 20
@@ -54,14 +54,11 @@ def use(path: str, progress: Progress) -> tuple[Index, list[Used]]:
 @contextmanager
 def _opened(path: str) -> Iterator[Tar]:
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # do not wait for the other end of a FIFO
+        fd = filetree.open_file(path)
     except FileNotFoundError:
         raise NotFoundError(f"there is no file {path}", hint="`vmctl bundle make FILE` makes a bundle") from None
     except OSError as error:
         raise ImageError(f"{path} cannot be read: {error.strerror}") from None
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise ImageError(f"{path} is not a regular file")
     with os.fdopen(fd, "rb") as file:
         yield Tar(file, path)
 
@@ -110,8 +107,7 @@ def _verified(stage: Stage, archive: Tar, member: Member, progress: Progress = l
         progress=lambda count: progress(f"{member.name[:40]!r}: {count >> 20} MiB"),
     )
     with closing(stream), open(path, "wb") as file:
-        while data := verified.read():
-            file.write(data)
+        shutil.copyfileobj(verified, file, _PART)
     return path
 
 

@@ -82,10 +82,10 @@ def _removed(item: Item) -> bool:
     return True
 
 
-def agreed(texts: Sequence[str]) -> bool:
+def agreed(texts: Sequence[str], verb: str = "prune") -> bool:
     """Show what would be removed and return whether the user agrees. Raises SpecError without a terminal."""
     if not (os.isatty(0) and os.isatty(2)):
-        raise SpecError("prune has no terminal to ask for confirmation", hint="use --force to remove without asking")
+        raise SpecError(f"{verb} has no terminal to ask for confirmation", hint="use --force to remove without asking")
     for text in texts:
         output.note(text)
     sys.stderr.write("remove these? [y/N] ")

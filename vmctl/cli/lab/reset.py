@@ -22,7 +22,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Remove all stacks, instances, volumes and networks, and print their names; images and kernels are kept."""
     found = list(_everything())
-    if found and not args.force and not prune.agreed([f"{kind} {name}" for kind, name in found]):
+    if found and not args.force and not prune.agreed([f"{kind} {name}" for kind, name in found], "lab reset"):
         output.note("nothing was removed")
         return 1
     code = each(record.names(), _stack)
