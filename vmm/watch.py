@@ -245,11 +245,11 @@ def _console(inst: Instance) -> list[str]:
 
 def _error(inst: Instance, line: str) -> VmctlError:
     code, _, text = line.partition(" ")[2].partition(" ")
-    why, _, program = text.partition(": ")
+    program = text.partition(": ")[2]
     if code == str(EXIT_NOT_FOUND):
         return CommandNotFoundError(f"the command {program} is not in the image")
     if code == str(EXIT_NOT_EXECUTABLE):
-        return CommandNotExecutableError(f"the command {program} cannot be executed: {why}")
+        return CommandNotExecutableError(f"the command {program} cannot be executed")
     return VmctlError(f"the guest {inst.name} cannot start its workload: {text}", detail=console_tail(inst))
 
 

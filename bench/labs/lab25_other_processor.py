@@ -17,7 +17,7 @@ _EM_AARCH64 = 183
 _RUN_S = 20.0
 
 
-def program(*, bare: bool) -> bytes:
+def _program(*, bare: bool) -> bytes:
     """Return an ELF file for aarch64 with one segment (elf(5)): for Linux it only exits, bare it writes a sentence."""
     linux = (0xD2800BA8, 0xD2800000, 0xD4000001)  # mov x8, 93 (exit); mov x0, 0; svc 0
     alone = (
@@ -35,7 +35,7 @@ def program(*, bare: bool) -> bytes:
 
 def _gather(place: Place) -> Evidence:
     seen: dict[str, Value] = {"this machine: processor": os.uname().machine}
-    image = place.image("FROM tiny", "COPY --chmod=755 program /program", files={"program": program(bare=False)})
+    image = place.image("FROM tiny", "COPY --chmod=755 program /program", files={"program": _program(bare=False)})
     for mode in _MODES:
         seen[f"{mode}: answer"] = place.vmctl("run", "--mode", mode, image, "--", "/program").replace("\n", "; ")
     seen["emulator"] = which(_EMULATOR) or "not installed (on Debian: apt install qemu-system-arm)"
@@ -47,11 +47,11 @@ def _gather(place: Place) -> Evidence:
 def _emulated() -> str:
     """Return what the program writes that needs no system, on an emulated machine with that processor."""
     with TemporaryDirectory(prefix="vmctl-lab-") as folder:
-        path, serial = (os.path.join(folder, name) for name in ("program", "serial"))
-        with open(path, "wb") as file:
-            file.write(program(bare=True))
+        program, serial = (os.path.join(folder, name) for name in ("program", "serial"))
+        with open(program, "wb") as file:
+            file.write(_program(bare=True))
         machine = ["-M", "virt", "-cpu", "cortex-a53", "-display", "none", "-monitor", "none"]
-        argv = ["timeout", f"{_RUN_S / 4:g}", _EMULATOR, *machine, "-serial", f"file:{serial}", "-kernel", path]
+        argv = ["timeout", f"{_RUN_S / 4:g}", _EMULATOR, *machine, "-serial", f"file:{serial}", "-kernel", program]
         run(argv, check=False, timeout_s=_RUN_S)
         with open(serial, encoding="ascii", errors="replace") as file:
             return file.read().strip() or "none"
