@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from contextlib import suppress
 
 import pytest
 from support import host_state
@@ -37,9 +38,9 @@ def root(own_root, made_store):
     os.unlink(paths.images_root())
     shutil.copytree(made_store, paths.images_root())
     yield own_root
-    vmctl("doctor", "--fix")
     for name in instance.names():
         vmctl("rm", "-f", name)
+    vmctl("doctor", "--fix")  # also what `rm -f` of a half-deleted instance did not know
     mountinfo.unmount_all(str(own_root))
 
 
@@ -64,7 +65,9 @@ def left_line():
 def crash(inst):
     """Leave what a host leaves whose folder of the instance was deleted by hand."""
     mountinfo.unmount_all(inst.directory)
-    shutil.rmtree(inst.directory)
+    while os.path.exists(inst.directory):
+        with suppress(OSError):  # the supervisor may just be writing a file there
+            shutil.rmtree(inst.directory)
 
 
 @pytest.mark.parametrize("mode", QUICK)
