@@ -122,7 +122,7 @@ def inside(inst: Instance, backend: Backend) -> dict[str, float]:
     """
     if not backend.features.own_kernel:
         return {}
-    from vmctl.run import module, run
+    from vmctl.programs import module, run
 
     argv = module("vmctl", "exec", "--no-stdin", inst.name, "--", "cat", "/proc/meminfo")
     code, text, _ = run(argv, check=False, timeout_s=60.0)

@@ -21,7 +21,7 @@ from bench import manifest
 from bench.export import markdown_table
 from vmctl.errors import UnavailableError
 from vmctl.linux import filetree
-from vmctl.run import module, run
+from vmctl.programs import module, run
 from vmctl.spec.units import format_seconds, format_size
 
 FORMAT = "vmctl images 1"

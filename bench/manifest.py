@@ -9,7 +9,7 @@ from typing import Any
 
 from vmctl import __version__, doctor
 from vmctl.linux.cgroups import hierarchy
-from vmctl.run import run, which
+from vmctl.programs import run, which
 
 _CPU = "/sys/devices/system/cpu"
 _MM = "/sys/kernel/mm"

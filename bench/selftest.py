@@ -18,7 +18,7 @@ from bench.schedule import rounds
 from bench.statistics import BAND, VERDICTS, Pairs
 from vmctl import backends
 from vmctl.errors import UnavailableError, VmctlError
-from vmctl.run import CommandError, module, run
+from vmctl.programs import CommandError, module, run
 from vmctl.spec.workload import Workload
 
 FORMAT = "vmctl bench self-test 2"

@@ -22,7 +22,7 @@ from bench.probes import Request
 from vmctl import backends, records
 from vmctl.errors import SpecError, VmctlError
 from vmctl.linux.filetree import write_atomic
-from vmctl.run import CommandError, module, run
+from vmctl.programs import CommandError, module, run
 from vmctl.spec.units import format_seconds
 from vmctl.spec.workload import Workload
 

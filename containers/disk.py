@@ -17,7 +17,7 @@ from vmctl.instances.instance import Instance
 from vmctl.linux import syscalls, usernamespace
 from vmctl.linux.filetree import replacing
 from vmctl.linux.loops import loop_device
-from vmctl.run import run, which
+from vmctl.programs import run, which
 
 LEAST_BYTES = 4 << 20
 _FOLDERS = ("upper", "work")

@@ -33,17 +33,17 @@ BELOW = {
     "vmctl.spec vmctl.trace",
     "images/layer": "images.store vmctl.errors vmctl.leases vmctl.linux vmctl.named vmctl.paths vmctl.spec "
     "vmctl.volumes vmctl.writable",
-    "images/packages": "images.store vmctl.errors vmctl.linux vmctl.run",
+    "images/packages": "images.store vmctl.errors vmctl.linux vmctl.programs",
     "images/kernels": "images.layer images.packages images.store vmctl.errors vmctl.leases vmctl.linux "
-    "vmctl.paths vmctl.run",
-    "images/disks": "images.layer images.store vmctl.errors vmctl.linux vmctl.run vmctl.spec",
-    "images/transfer": "images.disks images.layer images.store vmctl.errors vmctl.linux vmctl.run vmctl.spec",
-    "images/recipes": "images.layer images.packages images.store vmctl.errors vmctl.linux vmctl.run vmctl.spec "
+    "vmctl.paths vmctl.programs",
+    "images/disks": "images.layer images.store vmctl.errors vmctl.linux vmctl.programs vmctl.spec",
+    "images/transfer": "images.disks images.layer images.store vmctl.errors vmctl.linux vmctl.programs vmctl.spec",
+    "images/recipes": "images.layer images.packages images.store vmctl.errors vmctl.linux vmctl.programs vmctl.spec "
     "vmctl.stream vmctl.writable",
     "images/bundles": "images.kernels images.layer images.packages images.store images.transfer vmctl.errors "
     "vmctl.linux",
     "images/upkeep": "images.kernels images.layer images.packages images.recipes images.store images.transfer "
-    "vmctl.errors vmctl.leases vmctl.linux vmctl.needs vmctl.paths vmctl.run",
+    "vmctl.errors vmctl.leases vmctl.linux vmctl.needs vmctl.paths vmctl.programs",
 }
 # modules that know instances: no library below the engine may import them, directly or indirectly
 OF_INSTANCES = ("vmctl.instances.instance", "vmctl.engine", "vmctl.survey", "vmctl.backends", "vmctl.backend")

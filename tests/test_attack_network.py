@@ -14,7 +14,7 @@ from support.networks import in_switch
 from support.qemu_probe import as_qemu
 
 from vmctl.net import switch
-from vmctl.run import run
+from vmctl.programs import run
 
 pytestmark = pytest.mark.timeout(900)
 

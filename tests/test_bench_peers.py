@@ -12,7 +12,7 @@ from bench.peers.root import shared_root
 from bench.peers.study import Study, study
 from vmctl.errors import UnavailableError, VmctlError
 from vmctl.instances import instance
-from vmctl.run import run, which
+from vmctl.programs import run, which
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root here")
 

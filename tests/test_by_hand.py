@@ -11,7 +11,7 @@ import pytest
 from support.commands import free_port, ok, vmctl
 
 from vmctl.linux import cgroups, mountinfo
-from vmctl.run import run
+from vmctl.programs import run
 
 MODES = ("container", "host", "vm")
 ALONE = {"resources": {"memory": "128M", "cpus": 1.5}, "env": {"NAME": "of the workload's"}}

@@ -19,7 +19,7 @@ from vmctl import __version__, backends, paths
 from vmctl.cli import VERBS, aliases, bench, completing, image, output, parse, resolved
 from vmctl.cli.commands import commands, flags
 from vmctl.instances import instance
-from vmctl.run import which
+from vmctl.programs import which
 
 WEB = """
 image: tiny

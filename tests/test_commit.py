@@ -17,7 +17,7 @@ from images.store import store
 from vmctl import backends, paths
 from vmctl.instances import instance
 from vmctl.linux import syscalls
-from vmctl.run import run
+from vmctl.programs import run
 
 MODES = sorted(backends.modes())
 QUICK = [mode for mode in MODES if not backends.load(mode).features.own_kernel]

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from vmctl.run import run
+from vmctl.programs import run
 
 VMCTL = ".venv/bin/vmctl"
 WAY_OUT = "leads out of the image"

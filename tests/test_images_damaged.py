@@ -9,7 +9,7 @@ from support.commands import vmctl
 
 from images.store.image import ImageError
 from images.transfer import importing
-from vmctl.run import run
+from vmctl.programs import run
 
 MIB = 1 << 20
 CONVERTED = ("qcow2", "vmdk", "vhdx", "vdi", "vpc")

@@ -15,7 +15,7 @@ from images.disks import partitions
 from images.store import store
 from images.store.image import ImageError
 from images.transfer import importing
-from vmctl.run import run
+from vmctl.programs import run
 
 pytestmark = pytest.mark.usefixtures("empty_root")
 

@@ -8,7 +8,7 @@ from support import judges
 from images.kernels import initrd, kernel, modules
 from images.kernels.kernel import Kernel
 from vmctl.errors import NotFoundError, VmctlError
-from vmctl.run import run
+from vmctl.programs import run
 
 NAMES = ("virtio_blk", "erofs", "overlay", "isofs", "virtio-rng")
 

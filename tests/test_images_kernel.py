@@ -10,7 +10,7 @@ from images.packages import deb
 from images.store import store
 from vmctl.errors import ConflictError, NotFoundError, SpecError, UnavailableError, VmctlError
 from vmctl.instances import instance
-from vmctl.run import run
+from vmctl.programs import run
 from vmctl.spec.workload import Workload
 
 

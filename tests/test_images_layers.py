@@ -17,7 +17,7 @@ from images.store.image import ImageError
 from images.store.staging import staging
 from vmctl.errors import VmctlError
 from vmctl.linux import syscalls
-from vmctl.run import run
+from vmctl.programs import run
 
 pytestmark = pytest.mark.usefixtures("empty_root")
 

@@ -6,7 +6,7 @@ from support.images_made import put
 from images.layer import mounts
 from vmctl.instances import instance
 from vmctl.linux import syscalls
-from vmctl.run import run
+from vmctl.programs import run
 from vmctl.spec.workload import Workload
 
 pytestmark = pytest.mark.usefixtures("empty_root")

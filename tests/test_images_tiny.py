@@ -13,7 +13,7 @@ from images.store import store
 from images.upkeep import defaults
 from vmctl.errors import UnavailableError
 from vmctl.instances import instance
-from vmctl.run import run
+from vmctl.programs import run
 from vmctl.spec.workload import Workload
 
 

@@ -13,7 +13,7 @@ from vmctl.errors import VmctlError
 from vmctl.instances.instance import Instance, State
 from vmctl.linux import filetree, mountinfo
 from vmctl.linux.cgroups import Cgroup
-from vmctl.run import run
+from vmctl.programs import run
 from vmctl.spec.workload import Bytes, Resources, Workload
 
 EACH_MODE = pytest.mark.parametrize("mode", ["container", "host"])

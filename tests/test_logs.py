@@ -13,7 +13,7 @@ from support.commands import VMCTL, ok, refused, start, vmctl, wait_for
 from vmctl import paths
 from vmctl.logs.logfile import LogReader, last_bytes
 from vmctl.logs.logwriter import Log
-from vmctl.run import run
+from vmctl.programs import run
 
 EACH_MODE = pytest.mark.parametrize("mode", ["container", "host"])
 COUNTING = "i=0; while [ $i -lt {0} ]; do echo line $i; i=$((i+1)); done"

@@ -17,7 +17,7 @@ from vmctl.instances import instance
 from vmctl.linux import netlink, syscalls, taps
 from vmctl.linux.threads import in_thread
 from vmctl.net import bridge, connect, switch, uplink
-from vmctl.run import run
+from vmctl.programs import run
 from vmctl.spec.workload import Workload
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")

@@ -13,7 +13,7 @@ import pytest
 
 from images.kernels import initrd, kernel
 from images.store import store
-from vmctl.run import run
+from vmctl.programs import run
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = "python3,kmod,mount,tini,procps"

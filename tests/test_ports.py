@@ -15,7 +15,7 @@ from vmctl.errors import ConflictError, StateError, UnavailableError
 from vmctl.instances import instance
 from vmctl.linux import processes, syscalls
 from vmctl.net import bridge, forwarder, ports
-from vmctl.run import run
+from vmctl.programs import run
 from vmctl.spec.workload import Port, Workload
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")

@@ -11,7 +11,7 @@ import pytest
 from support.commands import wait_for
 
 from vmctl import stream
-from vmctl.run import CommandError
+from vmctl.programs import CommandError
 
 
 def left_early(script, *, keep=()):
@@ -49,7 +49,7 @@ def test_a_child_that_cleans_up_is_waited_for_when_the_program_has_ended(tmp_pat
     assert path.read_text() == "done\n"
 
 
-RUN = "from vmctl.run import run; run(['sh', '-c', {script!r}])"
+RUN = "from vmctl.programs import run; run(['sh', '-c', {script!r}])"
 STREAM = """
 import os
 from vmctl.stream import stream

@@ -13,7 +13,7 @@ from support.commands import free_port, inspect, ok, refused, vmctl
 from vmctl import backends
 from vmctl.linux import commands, netlink, syscalls, taps
 from vmctl.net import bridge, guard
-from vmctl.run import run
+from vmctl.programs import run
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="namespaces need root")
 MODES = sorted(backends.modes())
@@ -302,8 +302,8 @@ def test_a_trace_is_the_user_s_alone_and_is_appended_to(own_root, trace):
 def test_a_program_that_is_run_is_in_it_with_its_end(own_root, trace, monkeypatch):
     monkeypatch.setenv("KEPT", "as it is")
     code = (
-        "from vmctl import run, trace; import os; trace.start(os.sys.argv[1], []); "
-        "run.run(['sh', '-c', 'exit 3'], check=False, env={**os.environ, 'NEW': 'a b'}, cwd='/', stdin=b'in\\n')"
+        "from vmctl import programs, trace; import os; trace.start(os.sys.argv[1], []); "
+        "programs.run(['sh', '-c', 'exit 3'], check=False, env={**os.environ, 'NEW': 'a b'}, cwd='/', stdin=b'in\\n')"
     )
     run([shutil.which("python3"), "-c", code, str(trace)])
     _, command, end = trace.read_text().splitlines()

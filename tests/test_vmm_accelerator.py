@@ -9,7 +9,7 @@ from images.kernels import kernel
 from images.upkeep import defaults
 from vmctl import paths
 from vmctl.errors import UnavailableError
-from vmctl.run import run
+from vmctl.programs import run
 from vmm import accelerator
 
 

@@ -13,7 +13,7 @@ from images.layer import lookup
 from images.packages import busybox
 from images.store.image import ImageConfig
 from vmctl.errors import SpecError
-from vmctl.run import run
+from vmctl.programs import run
 from vmctl.spec.workload import Resources, VmOptions, Workload
 from vmm import boot, configure, disk, guest, seed, system, wayin
 from vmm.backend import VmBackend

@@ -7,7 +7,7 @@ import pytest
 
 from vmctl.errors import SpecError
 from vmctl.linux.filetree import allocated_bytes
-from vmctl.run import CommandError, run
+from vmctl.programs import CommandError, run
 from vmm import disk
 
 MIB = 1024**2

@@ -3,7 +3,7 @@
 import pytest
 from support.golden import compare
 
-from vmctl.run import run
+from vmctl.programs import run
 from vmm import domain
 
 MACHINE = domain.Machine(

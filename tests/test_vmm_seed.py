@@ -6,7 +6,7 @@ import pytest
 from support import judges
 from support.golden import compare
 
-from vmctl.run import run
+from vmctl.programs import run
 from vmm import keys, seed
 
 PRIVATE = "-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\nBBBB\n-----END OPENSSH PRIVATE KEY-----\n"

@@ -7,7 +7,7 @@ import os
 from vmctl import paths
 from vmctl.errors import UnavailableError
 from vmctl.linux import filetree
-from vmctl.run import CommandError, run, which
+from vmctl.programs import CommandError, run, which
 
 _COMPILER = ("cc", "-O2", "-Wall", "-Wextra", "-Werror", "-static")
 _COMPILE_S = 120.0

@@ -299,7 +299,7 @@ def _map(pid: int) -> None:
         kernelfile.write(f"/proc/{pid}/uid_map", f"0 {uid} 1")
         kernelfile.write(f"/proc/{pid}/gid_map", f"0 {gid} 1")
         return
-    from vmctl.run import CommandError, run
+    from vmctl.programs import CommandError, run
 
     for program, own, ids in (("newuidmap", uid, ranges[0]), ("newgidmap", gid, ranges[1])):
         words, inside = ["0", str(own), "1"], 1

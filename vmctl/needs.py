@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from vmctl.linux import abilities
 from vmctl.named import NamedTuple
-from vmctl.run import which
+from vmctl.programs import which
 
 
 class Orphan(NamedTuple):

@@ -20,7 +20,7 @@ from vmctl.logs.logfile import last_bytes
 from vmctl.logs.logsearch import LogSearch, interrupted_at
 from vmctl.named import TYPE_CHECKING
 from vmctl.net.connect import Connector
-from vmctl.run import CommandError, module, run
+from vmctl.programs import CommandError, module, run
 from vmctl.spec.units import format_seconds
 from vmctl.spec.workload import Ready
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from vmctl import trace
 from vmctl.errors import UnavailableError
-from vmctl.run import CommandError, ending_with_us, typed, which
+from vmctl.programs import CommandError, ending_with_us, typed, which
 
 _PART = 1 << 16
 _TAIL_LINES = 20

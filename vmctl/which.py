@@ -1,4 +1,4 @@
-"""Where a program is: apart from run.py, because a start looks for programs that it does not run."""
+"""Where a program is: apart from programs.py, because a start looks for programs that it does not run."""
 
 from __future__ import annotations
 

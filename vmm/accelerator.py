@@ -17,7 +17,7 @@ from vmctl import paths, records
 from vmctl.errors import UnavailableError
 from vmctl.linux.filetree import write_atomic
 from vmctl.named import NamedTuple
-from vmctl.run import CommandError, run
+from vmctl.programs import CommandError, run
 from vmctl.spec.units import format_seconds
 from vmm import guest, qemu
 

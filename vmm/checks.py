@@ -14,7 +14,7 @@ from vmctl import ids, limits
 from vmctl.backend import Problem
 from vmctl.errors import VmctlError
 from vmctl.linux.cgroups import Cgroup, Limits
-from vmctl.run import which
+from vmctl.programs import which
 from vmctl.spec.workload import Logs, Workload
 from vmm import accelerator, boot, disk, domain, files, qemu, userdata
 from vmm.choices import Choices

@@ -11,7 +11,7 @@ import os
 
 from vmctl import trace
 from vmctl.errors import SpecError
-from vmctl.run import run
+from vmctl.programs import run
 from vmctl.spec.units import format_size
 
 DEFAULT_SIZE_BYTES = 1024**3

@@ -9,7 +9,7 @@ from glob import glob
 
 from vmctl.linux import abilities
 from vmctl.needs import Need, Package, network, program, tried
-from vmctl.run import run
+from vmctl.programs import run
 from vmm import accelerator
 
 QEMU_DRIVER = "libvirt/connection-driver/libvirt_driver_qemu.so"

@@ -9,7 +9,7 @@ import struct
 
 from vmctl.errors import VmctlError
 from vmctl.linux import processes
-from vmctl.run import run, which
+from vmctl.programs import run, which
 
 _FLOCK = "hhqqi4x"  # struct flock: l_type, l_whence, l_start, l_len, l_pid
 

@@ -22,7 +22,7 @@ from vmctl.errors import DeadlineError, UnavailableError, VmctlError
 from vmctl.instances.instance import Instance
 from vmctl.linux import processes, usernamespace
 from vmctl.linux.loops import detached, loop_device
-from vmctl.run import run
+from vmctl.programs import run
 from vmctl.writable import Writable
 from vmm import boot, control, files, marks, watch
 

@@ -9,7 +9,7 @@ from bench.formatting import quantity
 from bench.labs.lab import HOLDS, REFUTED, Evidence, Lab, Place, Samples, Value, Verdict, missing, samples
 from bench.labs.measuring import values
 from bench.probes.writes import LOWER_BYTES
-from vmctl.run import run
+from vmctl.programs import run
 
 _MODES = ("container", "vm")
 _WAYS = ("container: overlayfs", "vm: overlayfs", "block overlay (qcow2)")

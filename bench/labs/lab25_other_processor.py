@@ -7,7 +7,7 @@ import struct
 from tempfile import TemporaryDirectory
 
 from bench.labs.lab import HOLDS, REFUTED, UNDECIDABLE, Evidence, Lab, Place, Value, Verdict, missing, text
-from vmctl.run import run, which
+from vmctl.programs import run, which
 
 _MODES = ("host", "container", "vm")
 _WORDS = "another processor"

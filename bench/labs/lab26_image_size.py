@@ -12,7 +12,7 @@ from bench.labs.lab import HOLDS, REFUTED, Evidence, Lab, Place, Samples, Value,
 from vmctl.errors import VmctlError
 from vmctl.footprint import footprint
 from vmctl.instances import instance
-from vmctl.run import run
+from vmctl.programs import run
 
 _MODES = ("container", "vm")
 _LAYERS, _SHARED, _DISK = "layers", "layers, kernel and initrd", "disk with the same files"

@@ -19,7 +19,7 @@ from vmctl.errors import VmctlError
 from vmctl.footprint import footprint
 from vmctl.instances import instance
 from vmctl.linux import processes
-from vmctl.run import module, run
+from vmctl.programs import module, run
 from vmctl.spec.workload import Bytes, Resources, Workload
 
 SCRIPT_S = 120.0

@@ -7,7 +7,7 @@ from time import monotonic_ns
 from typing import NamedTuple
 
 from vmctl.errors import UnavailableError, VmctlError
-from vmctl.run import which
+from vmctl.programs import which
 
 
 class Timing(NamedTuple):

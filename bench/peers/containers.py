@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from bench.peers.command import time_command
 from bench.peers.root import Root, overlay_options
 from vmctl.errors import UnavailableError
-from vmctl.run import module, run, which
+from vmctl.programs import module, run, which
 from vmctl.spec.workload import Workload
 
 Contender = Callable[[], float]  # returns seconds; raises VmctlError

@@ -11,7 +11,7 @@ from bench.peers.command import time_command
 from bench.peers.containers import PROGRAM, Contender
 from bench.peers.root import Root
 from vmctl.errors import UnavailableError
-from vmctl.run import CommandError, run
+from vmctl.programs import CommandError, run
 
 DOCKER, PODMAN = "docker run", "podman run"
 ANSWER_S = 20.0  # time limit for the answer of a service

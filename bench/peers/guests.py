@@ -16,7 +16,7 @@ from vmctl import backends, engine, removal
 from vmctl.errors import DeadlineError, UnavailableError, VmctlError
 from vmctl.footprint import footprint
 from vmctl.linux.filetree import write_atomic
-from vmctl.run import CommandError, run
+from vmctl.programs import CommandError, run
 from vmctl.spec.workload import Ready
 
 TITLE = "guest start to first byte"

@@ -7,7 +7,7 @@ from time import monotonic_ns
 from bench.probes import Request, Seen, tool
 from bench.probes.driven import START_S, driven
 from bench.questions import Question
-from vmctl.run import module, run
+from vmctl.programs import module, run
 from vmctl.spec.workload import Workload
 
 ROUNDS = None

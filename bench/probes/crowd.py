@@ -24,7 +24,7 @@ from vmctl.backend import Backend, Watch
 from vmctl.errors import NotFoundError, VmctlError
 from vmctl.instances import instance
 from vmctl.linux import memory
-from vmctl.run import module
+from vmctl.programs import module
 from vmctl.spec.units import format_size
 from vmctl.spec.workload import Workload
 

@@ -188,7 +188,7 @@ def _answer(inst: Instance) -> dict[str, str]:
     """Return texts from the instance: its page, its kernel, and the exit code of a command."""
     from hashlib import sha256
 
-    from vmctl.run import module, run
+    from vmctl.programs import module, run
 
     argv = module("vmctl", "exec", "--no-stdin", inst.name, "--", *QUESTION)
     code, output, _ = run(argv, check=False, timeout_s=60.0)

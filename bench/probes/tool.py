@@ -21,7 +21,7 @@ from vmctl.ends import backend_of
 from vmctl.errors import VmctlError
 from vmctl.instances.instance import Instance
 from vmctl.linux import processes
-from vmctl.run import module, run
+from vmctl.programs import module, run
 from vmctl.spec.workload import Restart, Workload
 
 PATH = "/vmctl-probe"  # in the instance

@@ -6,7 +6,7 @@ import os
 from tempfile import TemporaryDirectory
 
 from images.disks import partitions
-from vmctl.run import run
+from vmctl.programs import run
 
 _HEAD_BYTES = 1 << 20  # with the tables of partitions, which GPT has in the first 34 sectors
 

@@ -17,7 +17,7 @@ from images.disks import partitions
 from images.layer.progress import Progress, meter
 from images.store.image import ImageError
 from images.store.staging import Stage
-from vmctl.run import CommandError, run
+from vmctl.programs import CommandError, run
 from vmctl.spec.units import format_size
 
 _QEMU_IMG_S = 4 * 3600.0

@@ -18,7 +18,7 @@ from images.store.image import ImageError, Layer
 from images.store.staging import Stage
 from vmctl.errors import UnavailableError
 from vmctl.linux.loops import detached, loop_device
-from vmctl.run import CommandError, run, which
+from vmctl.programs import CommandError, run, which
 from vmctl.spec.units import format_size
 
 _SIGNS = ("etc/os-release", "usr/lib/os-release", "sbin/init", "bin/sh", "usr/bin/sh")

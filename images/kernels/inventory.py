@@ -14,7 +14,7 @@ from images.store import store
 from vmctl import leases
 from vmctl.errors import ConflictError, NotFoundError, SpecError, VmctlError
 from vmctl.linux import durable, filetree
-from vmctl.run import run
+from vmctl.programs import run
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9_.+~-]{0,127}"
 _LINKS_TO_SOURCES = ("build", "source")  # they point to folders of the host that compiled the kernel

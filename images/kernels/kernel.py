@@ -19,7 +19,7 @@ from images.store.image import architecture
 from vmctl import leases
 from vmctl.errors import NotFoundError, SpecError
 from vmctl.linux import durable, filetree
-from vmctl.run import run
+from vmctl.programs import run
 
 DEBIAN, HOST = "debian", "host"
 NEW = ".new"  # name of a folder that is being prepared

@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from images.kernels.kernel import Kernel
 from vmctl.errors import NotFoundError, VmctlError
 from vmctl.linux import filetree
-from vmctl.run import run
+from vmctl.programs import run
 
 
 def load_order(kernel: Kernel, names: Sequence[str], optional: Collection[str] = ()) -> list[str]:

@@ -12,7 +12,7 @@ import struct
 from images.packages import deb
 from images.store import store
 from vmctl.errors import UnavailableError
-from vmctl.run import which
+from vmctl.programs import which
 
 PACKAGE = "busybox-static"
 _PT_INTERP = 3

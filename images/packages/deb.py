@@ -8,7 +8,7 @@ from shutil import rmtree
 from images.store import store
 from vmctl.errors import UnavailableError
 from vmctl.linux import durable
-from vmctl.run import CommandError, run, which
+from vmctl.programs import CommandError, run, which
 
 
 def available() -> bool:

@@ -26,7 +26,7 @@ from images.recipes.tarstream import Entry
 from images.store.image import Layer
 from images.store.staging import Stage
 from vmctl.errors import UnavailableError, VmctlError
-from vmctl.run import CommandError, run, which
+from vmctl.programs import CommandError, run, which
 from vmctl.spec.units import format_size
 from vmctl.stream import Output, stream
 

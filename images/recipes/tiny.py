@@ -11,7 +11,7 @@ from images.packages import busybox
 from images.store import store
 from images.store.image import Image, ImageConfig
 from images.store.staging import staging
-from vmctl.run import run
+from vmctl.programs import run
 
 NAME = "tiny"
 CONFIG = ImageConfig(cmd=("/bin/sh",))

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from images.store.image import ImageError
 from images.store.reference import Reference
 from vmctl.errors import DeadlineError, NotFoundError, SpecError, VmctlError
-from vmctl.run import CommandError, run
+from vmctl.programs import CommandError, run
 from vmctl.spec import textfile
 
 ANSWER_S = 120.0  # for a document of some KiB

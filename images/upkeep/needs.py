@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vmctl.needs import Need, Package, program
-from vmctl.run import which
+from vmctl.programs import which
 
 EROFS_UTILS = Package(("mkfs.erofs",), "erofs-utils", "erofs-utils", "erofs-utils")
 BUSYBOX = Package(("busybox.static", "busybox"), "busybox-static", "busybox", "busybox")

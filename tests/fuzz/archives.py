@@ -27,7 +27,7 @@ from images.store.image import Layer, process
 from images.transfer import archive, oci, registry, sources
 from vmctl.cli.image import history
 from vmctl.errors import VmctlError
-from vmctl.run import CommandError
+from vmctl.programs import CommandError
 from vmctl.spec.workload import Workload
 
 BLOCK = 512

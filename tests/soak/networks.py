@@ -25,7 +25,7 @@ from support.names import NO_ERROR, ask
 from soak import left
 from vmctl import paths
 from vmctl.linux import syscalls
-from vmctl.run import run
+from vmctl.programs import run
 from vmctl.which import which
 
 ADDED_S, RATIO, KNOWN_S = 0.008, 0.9, 0.1

@@ -9,7 +9,7 @@ import shutil
 from images.kernels import initrd, kernel, moduledisk
 from images.layer import mounts
 from vmctl.linux.loops import loop_device
-from vmctl.run import run
+from vmctl.programs import run
 
 PARTITION_AT = 1 << 20
 INIT = """#!/bin/busybox sh

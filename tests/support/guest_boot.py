@@ -13,7 +13,7 @@ from typing import NamedTuple
 from images.kernels import kernel
 from images.store import store
 from images.upkeep import defaults
-from vmctl.run import run
+from vmctl.programs import run
 from vmm import disk, guest, keys, seed
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from vmctl import leases, paths
 from vmctl.linux import cgroups, delegation
 from vmctl.net import switch
-from vmctl.run import run, which
+from vmctl.programs import run, which
 from vmctl.stacks import record
 
 PREFIX = f"leak{os.getpid()}"  # of the instances of this run: others may run tests at the same time

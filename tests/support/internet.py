@@ -20,7 +20,7 @@ from support.ordinary_user import OrdinaryUser
 
 from vmctl.linux import syscalls
 from vmctl.linux.threads import in_thread
-from vmctl.run import run
+from vmctl.programs import run
 
 NEAR, FAR, OTHER = "192.0.2.1", "198.51.100.1", "203.0.113.1"
 HOST, HOST_TOO = "192.0.2.2", "192.0.2.66"  # a second address, which pasta does not know of

@@ -6,7 +6,7 @@ import os
 import sys
 
 from images.packages import deb
-from vmctl.run import run
+from vmctl.programs import run
 
 _CACHE = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), ".cache")
 

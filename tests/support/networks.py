@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from vmctl.instances import places
 from vmctl.linux import syscalls
 from vmctl.net import switch
-from vmctl.run import run, which
+from vmctl.programs import run, which
 
 
 def attach(inst):

@@ -4,7 +4,7 @@ import os
 import struct
 from functools import partial
 
-from vmctl.run import run
+from vmctl.programs import run
 
 _QUICK = {"timeout_s": 120}
 

@@ -15,7 +15,7 @@ import yaml
 from support import judges
 from support.commands import free_port
 
-from vmctl.run import run
+from vmctl.programs import run
 
 
 @contextmanager

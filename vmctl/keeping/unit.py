@@ -16,7 +16,7 @@ from vmctl.errors import SpecError, StateError, VmctlError
 from vmctl.instances.instance import Instance
 from vmctl.linux import systemd, usernamespace
 from vmctl.linux.filetree import write_atomic
-from vmctl.run import run, which
+from vmctl.programs import run, which
 
 KIND = "unit"  # kind of the journal entry: the unit is removed with the instance
 _SYSTEM = "/etc/systemd/system"

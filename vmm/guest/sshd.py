@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vmctl.errors import UnavailableError
-from vmctl.run import run, which
+from vmctl.programs import run, which
 
 
 def sshd_files() -> list[tuple[str, str, int]]:
