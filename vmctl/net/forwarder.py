@@ -16,6 +16,7 @@ import _socket as net
 import os
 import sys
 from _socket import socket
+from fcntl import F_SETPIPE_SZ, fcntl
 from resource import RLIMIT_NOFILE, getrlimit, setrlimit
 from select import EPOLLET, EPOLLIN, EPOLLOUT, EPOLLRDHUP, epoll
 from time import monotonic
@@ -90,7 +91,14 @@ class Pipes:
 
     def borrow(self) -> tuple[int, int]:
         """Return the ends of an empty pipe."""
-        return self.spare.pop() if self.spare else os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        if self.spare:
+            return self.spare.pop()
+        pipe = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            fcntl(pipe[0], F_SETPIPE_SZ, SPLICE_BYTES)
+        except OSError:  # this user's pipes have reached /proc/sys/fs/pipe-user-pages-soft: a small one does, too
+            pass
+        return pipe
 
     def give_back(self, pipe: tuple[int, int], empty: bool) -> None:
         """Keep an empty pipe for later, close any other."""
