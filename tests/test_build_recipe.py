@@ -1,13 +1,18 @@
 """Recipes and .dockerignore files: correct ones, and the errors for wrong ones."""
 
 import json
+import re
 import shutil
+import stat
+from re import _parser  # type: ignore[attr-defined]
 
 import jsonschema
 import pytest
 from support.commands import ok
 
-from images.recipes import buildinput, ignore, recipe
+from images.layer.lookup import Node
+from images.layer.tree import Attributes
+from images.recipes import buildinput, files, ignore, recipe
 from images.recipes.steps import Cmd, Copy, Env, Expose, Inline, Packages, Run, Shell, User, Workdir
 from images.store import shipped
 from vmctl.errors import SpecError
@@ -233,12 +238,79 @@ def test_what_to_build(tmp_path, monkeypatch):
         ("*\n!keep\nkeep/not", ["keep/not"], ["keep"]),
         ("# a\n\n  b  ", ["b"], ["# a", "a"]),
         (".", [], ["a"]),
+        ("*a*b", ["ab", "xaxb", "abab"], ["ba", "a/b", "abc"]),
+        ("*a*b*", ["ab", "xaybz", "ab/below"], ["x/ab", "ba"]),
+        ("a**b", ["ab", "a/b", "ax/y/b"], ["axb", "a/xb"]),
+        ("a***b", ["ab", "axb", "ax/yb"], ["c/ab", "xab"]),
+        ("**a**/b/**", ["a/b/c", "xx/a/b/c", "ax/b/c"], ["b/c", "a/b"]),
+        ("**/x/**/y", ["x/y", "x/x/y", "a/x/b/x/c/y"], ["y/x", "x", "a/xy"]),
+        ("a[!x]b", ["a!b", "axb"], ["ayb", "a/b"]),
     ],
 )
 def test_ignored_files(patterns, left_out, kept):
     ignored = ignore.parse(patterns)
     assert [path for path in left_out if not ignored(path)] == []
     assert [path for path in kept if ignored(path)] == []
+
+
+def choices(parsed, inside=False):
+    """Yield (in an atomic group, this group's repeats that can give something back) for each group of an expression."""
+    count = 0
+    for kind, value in parsed:
+        name = str(kind)
+        if name == "ATOMIC_GROUP":
+            yield from choices(value, True)
+        elif name == "SUBPATTERN":
+            inner = list(choices(value[3], inside))
+            count += inner[-1][1]
+            yield from inner[:-1]
+        elif name == "BRANCH":
+            for branch in value[1]:
+                yield from choices(branch, inside)
+        elif name in ("MAX_REPEAT", "MIN_REPEAT"):
+            *below, own = choices(value[2], inside)
+            yield from below
+            count += 1 if own[1] == 0 else 1000  # a choice in a choice
+    yield inside, count
+
+
+def steps(parts, names):
+    """Return how many folders and names a source of COPY looks at."""
+
+    class Counted(files.Nothing):
+        count = 0
+
+        def node(self, path):
+            self.count += 1
+            return Node(Attributes(stat.S_IFDIR | 0o755, 0, 0, 0), 0, 1, 0, b"")
+
+        def names(self, path):
+            return names
+
+    tree = Counted()
+    files.find(tree, "/".join(parts))
+    return tree.count
+
+
+def test_no_pattern_takes_exponential_time():
+    hostile = [
+        "*a" * 30 + "b",
+        "**/a*/" * 10 + "b",
+        "**/*a*a/" * 20 + "b",
+        "*?" * 30 + "b",
+        "*[ab]" * 30 + "c",
+        "a**b" * 4,
+    ]
+    for pattern in hostile:
+        groups = list(choices(_parser.parse(ignore.translate(pattern), re.DOTALL)))
+        assert all(count <= (1 if inside else 0) for inside, count in groups), (pattern, groups)
+        assert not ignore.parse(pattern)("a" * 4000 + "/" + "a/" * 1000 + "a")  # a choice in a choice would never end
+    assert list(choices(_parser.parse("(?>[^/]*a[^/]*b)"))) == [(True, 2), (False, 0)]
+    with pytest.raises(SpecError, match="is not a valid pattern"):
+        ignore.parse("a**" * 20 + "b")
+    names = [str(number) for number in range(5)]
+    few, many = (steps(["*", ".."] * count + ["*"], names) for count in (2, 20))
+    assert few < many <= 10 * few
 
 
 def test_wrong_patterns(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Protocol
 
 from images.layer.lookup import Node, View
@@ -176,9 +176,8 @@ def find(files: Files, pattern: str) -> list[Source]:
     parts = [part for part in pattern.split("/") if part not in ("", ".")]
     if _climbs(parts):
         raise SpecError(f"the source {pattern} leads out of {files.what}", hint="copy the file into it")
-    found = [path for path in _matches(files, "", parts) if path is not None]
     sources = []
-    for path in found:
+    for path in _matches(files, parts):
         resolved = resolve(files, path)
         node = files.node(resolved) if resolved is not None else None
         if node is not None and resolved is not None:
@@ -213,18 +212,21 @@ def _hint(files: Files, pattern: str) -> str:
     return f"did you mean {_joined(folder, near[0])}?" if near else ""
 
 
-def _matches(files: Files, base: str, parts: list[str]) -> Iterator[str]:
-    """Yield the paths that the parts of a pattern lead to from `base`."""
-    if not parts:
-        yield base
-        return
-    part, rest = parts[0], parts[1:]
-    if part == "..":
-        yield from _matches(files, os.path.dirname(base), rest)
-        return
-    if not re.search(r"[*?\[\\]", part):
-        yield from _matches(files, _joined(base, part), rest)
-        return
+def _matches(files: Files, parts: list[str]) -> Iterable[str]:
+    """Return the paths that a pattern leads to. A path is followed once: `*/../*/..` can lead to it very often."""
+    bases = dict.fromkeys([""])
+    for part in parts:
+        if part == "..":
+            bases = dict.fromkeys(map(os.path.dirname, bases))
+        elif not re.search(r"[*?\[\\]", part):
+            bases = dict.fromkeys(_joined(base, part) for base in bases)
+        else:
+            bases = dict.fromkeys(path for base in bases for path in _matching(files, base, part))
+    return bases
+
+
+def _matching(files: Files, base: str, part: str) -> Iterator[str]:
+    """Yield the paths of what is in a folder and has a name that matches."""
     folder = resolve(files, base)
     node = files.node(folder) if folder is not None else None
     if folder is None or node is None or not stat.S_ISDIR(node.attributes.mode):
@@ -235,7 +237,7 @@ def _matches(files: Files, base: str, parts: list[str]) -> Iterator[str]:
         raise SpecError(f"{part} is not a valid pattern") from None
     for name in files.names(folder):
         if fits(name) and files.node(_joined(folder, name)) is not None:
-            yield from _matches(files, _joined(base, name), rest)
+            yield _joined(base, name)
 
 
 def resolve(files: Files, path: str) -> str | None:

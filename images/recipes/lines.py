@@ -16,7 +16,7 @@ from vmctl.spec import textfile
 STDIN = "-"  # the path of standard input
 _WITH_HEREDOCS = ("RUN", "COPY", "ADD")
 
-_DIRECTIVE = re.compile(r"#\s*([A-Za-z][A-Za-z0-9]*)\s*=\s*(.+?)\s*$")
+_DIRECTIVE = re.compile(r"#\s*([A-Za-z][A-Za-z0-9]*)\s*=\s*(.+)$")  # of a line without blanks around it
 HEREDOC = re.compile(r"\d*<<(-?)([^<]+)$")  # a word that begins a here-document
 
 

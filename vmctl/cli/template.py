@@ -31,7 +31,7 @@ ALIASES = {
     "PIDs": "pids",
 }
 _UNITS = ("", "_bytes", "_s")
-_ACTION = re.compile(r"(\s*)\{\{(-?)\s*(.*?)\s*(-?)\}\}(\s*)", re.DOTALL)
+_ACTION = re.compile(r"(\s*)\{\{(-?)(.*?)(-?)\}\}(\s*)", re.DOTALL)
 _WORD = re.compile(r'\s*("(?:[^"\\]|\\.)*"|`[^`]*`|-?\d+|\$?[A-Za-z_.$][\w.$]*|\||:=|,)')
 _ESCAPES = {r"\t": "\t", r"\n": "\n"}
 
@@ -86,7 +86,7 @@ def _pieces(text: str) -> list[tuple[str, str]]:
     for match in _ACTION.finditer(text):
         before, left, action, right, after = match.groups()
         found.append(("text", text[end : match.start()] + ("" if left else before)))
-        found.append(("action", action))
+        found.append(("action", action.strip()))
         end = match.end() if right else match.end() - len(after)
     rest = text[end:]
     if "{{" in rest:
