@@ -29,6 +29,7 @@ from vmctl.instances.instance import Instance
 from vmctl.linux.cgroups import Cgroup
 from vmctl.named import TYPE_CHECKING
 from vmctl.records import UnreadableError
+from vmctl.snapshots.protocol import HasSnapshots
 from vmctl.spec.workload import Resources, Workload
 
 if TYPE_CHECKING:
@@ -37,13 +38,26 @@ if TYPE_CHECKING:
 
     from vmctl.copying.pack import Rules
     from vmctl.copying.place import Target
+    from vmctl.leases import User
     from vmctl.needs import Need
+    from vmctl.snapshots.protocol import Taken
+    from vmctl.snapshots.record import Snapshot
     from vmctl.steps import Step
     from vmctl.writable import Writable
 
 
 class ContainerBackend(
-    HasFootprint, HasWritable, HasReads, HasOomKills, HasPause, HasCopy, HasUsage, HasReceipt, HasUpdate, HasByHand
+    HasFootprint,
+    HasWritable,
+    HasReads,
+    HasOomKills,
+    HasPause,
+    HasCopy,
+    HasUsage,
+    HasReceipt,
+    HasUpdate,
+    HasByHand,
+    HasSnapshots,
 ):
     """A process in namespaces, on the image's layers, in a cgroup."""
 
@@ -179,6 +193,28 @@ class ContainerBackend(
         from containers import updating
 
         return updating.update(inst, wanted)
+
+    def snapshot_problems(self, inst: Instance) -> list[Problem]:
+        """See HasSnapshots: each has a writable layer."""
+        return []
+
+    def take_snapshot(self, inst: Instance, holder: User, *, running: bool) -> Taken:
+        """See HasSnapshots."""
+        from containers import snapshots
+
+        return snapshots.take(inst, holder, running=running)
+
+    def clone_problems(self, snapshot: Snapshot, work: Workload) -> list[Problem]:
+        """See HasSnapshots."""
+        from containers import snapshots
+
+        return snapshots.clone_problems(snapshot)
+
+    def drop_snapshot(self, snapshot: Snapshot) -> None:
+        """See HasSnapshots."""
+        from containers import snapshots
+
+        snapshots.drop(snapshot)
 
     def undo(self, inst: Instance, entry: dict[str, Any]) -> None:
         """See Backend."""

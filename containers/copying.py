@@ -108,7 +108,7 @@ def _enter_running(inst: Instance, launch: Launch) -> None:
 
 def _enter_at_rest(inst: Instance, stack: ExitStack, *, namespaced: bool) -> None:
     """Mount the root of an instance that does not run where only this process sees it, and enter it."""
-    image = store.lease(inst.image, inst)
+    image = preparation.of_clone(inst, store.lease(inst.image, inst))
     if inst.work.volumes and not inst.state.starts:
         volumes.prepare(inst.work, image, inst, first=True)
     layers = [mounts.mount_layer(layer, inst) for layer in image.stack]

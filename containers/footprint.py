@@ -22,7 +22,12 @@ def footprint(inst: Instance) -> Footprint:
     """Return memory and disk usage in bytes: of its processes and helpers, its directory and its layers."""
     cgroup = Cgroup(inst.cgroup)
     pss = memory.pss_by_role({"workload": pids(inst, cgroup), **helpers(inst.journal)})
-    shared = tuple(layer.path for layer in store.find(inst.image).stack)
+    layers = store.find(inst.image).stack
+    if inst.state.snapshot is not None:
+        from containers import snapshots
+
+        layers += snapshots.of_snapshot(inst)
+    shared = tuple(layer.path for layer in layers)
     return Footprint(
         pss_bytes=sum(pss.values()) if pss else None,
         cgroup_bytes=cgroup.memory_bytes(),

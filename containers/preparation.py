@@ -32,7 +32,7 @@ def prepare(inst: Instance, *, namespaced: bool, tty: bool, attached: bool) -> L
 
     Raises errors of vmctl.errors, or OSError. Everything it makes is in the journal.
     """
-    image = store.lease(inst.image, inst)
+    image = of_clone(inst, store.lease(inst.image, inst))
     inst.state.image_digest, inst.state.warnings, inst.state.weakened = image.digest, [], []
     ending(image, inst.work).record(inst.state)
     if inst.work.has_own_volumes():
@@ -64,6 +64,15 @@ def prepare(inst: Instance, *, namespaced: bool, tty: bool, attached: bool) -> L
     ready = _hiding(ready, inst.work, work)
     ready = ready._replace(provided=_provided(inst, links, flags), keep=_keep(inst))
     return _with_mounts(inst, ready) if namespaced or ready.volumes else ready
+
+
+def of_clone(inst: Instance, image: Image) -> Image:
+    """Return the image with the layers of the snapshot, if the instance is a clone."""
+    if inst.state.snapshot is None:
+        return image
+    from containers import snapshots
+
+    return snapshots.prepared(inst, image)
 
 
 def _with_held(work: Workload) -> tuple[Workload, tuple[Written, ...]]:

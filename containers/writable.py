@@ -26,10 +26,20 @@ def writable(inst: Instance, *, pause: bool) -> Iterator[Writable]:
         if pause:
             stack.enter_context(freezer.frozen(inst))
         folder = stack.enter_context(_view(inst.path("upper"), userns.first_id(inst) or None))
-        work, folders = inst.work, data_folders(store.find(inst.image))
+        image = store.find(inst.image)
+        work, folders = inst.work, data_folders(image)
         made = (*_MOUNT_POINTS, TMP, *folders, *(file.path for file in provided(work, "", None)))
         targets = (*(one.target for one in work.volumes), *(one.target for one in work.tmpfs))
-        yield Writable(folder, (*made, *targets))
+        yield Writable(folder, (*made, *targets), _below(inst))
+
+
+def _below(inst: Instance) -> tuple[str, ...]:
+    """Return the layers of the snapshot that an instance is a clone of."""
+    if inst.state.snapshot is None:
+        return ()
+    from containers import snapshots
+
+    return tuple(layer.path for layer in snapshots.of_snapshot(inst))
 
 
 @contextmanager

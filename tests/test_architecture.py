@@ -26,6 +26,8 @@ BELOW = {
     "vmctl.spec vmctl.trace vmctl.which",
     "vmctl/logs": "",
     "vmctl/spec": "vmctl.errors vmctl.light vmctl.named vmctl.oldforms vmctl.records",
+    "vmctl/snapshots": "vmctl.backend vmctl.backends vmctl.engine vmctl.errors vmctl.instances vmctl.journal "
+    "vmctl.leases vmctl.light vmctl.linux vmctl.named vmctl.paths vmctl.records vmctl.spec vmctl.stacks.workers",
     "vmctl/instances": "vmctl.errors vmctl.ids vmctl.journal vmctl.leases vmctl.light vmctl.linux vmctl.named "
     "vmctl.needs vmctl.net vmctl.paths vmctl.records vmctl.spec vmctl.trace vmctl.volumes.store",
     "images/store": "vmctl.errors vmctl.leases vmctl.light vmctl.linux vmctl.named vmctl.paths vmctl.spec",
@@ -127,7 +129,7 @@ def test_a_room_knows_only_what_is_below_it(room):
 
 def test_every_room_has_its_row():
     rooms = {os.path.dirname(path) for path in FILES if path.startswith("images/") and path.count("/") > 1}
-    rooms |= {f"vmctl/{name}" for name in ("instances", "linux", "logs", "net", "spec", "volumes")}
+    rooms |= {f"vmctl/{name}" for name in ("instances", "linux", "logs", "net", "snapshots", "spec", "volumes")}
     assert rooms == set(BELOW)
 
 

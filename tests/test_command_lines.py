@@ -8,12 +8,13 @@ from support import command_lines
 from support.tracked import ROOT, tracked
 
 from vmctl import cli
-from vmctl.cli import bench
+from vmctl.cli import bench, snapshot
 from vmctl.cli.commands import commands
 
 COMMANDS = {command.words: command for command in commands()}
 PLACEHOLDER = re.compile(r"[A-Z]+|\.\.\.|…")
 READERS = {".py": command_lines.in_python, ".md": command_lines.in_markdown}
+SHORT = {"bench": bench.expand, "snapshot": snapshot.expand}  # verbs that can be given without their action
 SHELL = ("Makefile", ".ci/run", ".ci/setup")
 
 
@@ -38,8 +39,8 @@ def problem(words):
     words = cli.resolved(words)
     if (words[0],) not in COMMANDS:
         return f"there is no verb {words[0]}"
-    if words[0] == "bench" and words[1:] and words[1] not in ("ACTION", "..."):
-        words = ["bench", *bench.expand(words[1:])]
+    if words[0] in SHORT and words[1:] and words[1] not in ("ACTION", "..."):
+        words = [words[0], *SHORT[words[0]](words[1:])]
     command, rest = COMMANDS[(words[0],)], words[1:]
     while rest and command.actions and rest[0] not in ("-h", "--help") and not PLACEHOLDER.fullmatch(rest[0]):
         if rest[0] not in command.actions:
@@ -108,6 +109,7 @@ def test_command_lines_are_found_in_hints_pages_and_scripts():
         ("rm --every web", "vmctl rm has no flag --every"),
         ("ps -ax", "vmctl ps has no flag -x"),
         ("bench web.yaml --rounds 3", "vmctl bench run has no flag --rounds"),
+        ("snapshot web first --rounds 3", "vmctl snapshot take has no flag --rounds"),
         ("ps -aq", ""),
         ("image ACTION --help", ""),
         ("run -m 16M tiny -- dd --nothing", ""),

@@ -248,7 +248,7 @@ def test_caches_are_told_apart(two, trees):
 
 
 def test_nothing_at_all(empty_root):
-    assert [row["kind"] for row in rows("df")] == ["images", "instances", "volumes", "kernels", "cache"]
+    assert [row["kind"] for row in rows("df")] == ["images", "instances", "volumes", "snapshots", "kernels", "cache"]
     assert all(value == 0 for row in rows("df") for key, value in row.items() if key != "kind")
     assert rows("df", "-v")["images"] == []
     assert ok("df").split()[:6] == ["KIND", "TOTAL", "ACTIVE", "SIZE", "SHARED", "RECLAIMABLE"]

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         HasUsage,
         HasWritable,
     )
+    from vmctl.snapshots.protocol import HasSnapshots
 
     Able = TypeVar(
         "Able",
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
         HasUpdate,
         HasConsole,
         HasByHand,
+        HasSnapshots,
     )
 
 GROUP = "[vmctl.backends]"

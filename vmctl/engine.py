@@ -19,10 +19,14 @@ from vmctl.instances import instance
 from vmctl.instances.folder import Home, removal_hint
 from vmctl.instances.instance import Instance
 from vmctl.light import import_module, signal
+from vmctl.named import TYPE_CHECKING
 from vmctl.problems import check as check
 from vmctl.problems import problems as problems
 from vmctl.records import UnreadableError
 from vmctl.spec.workload import Workload
+
+if TYPE_CHECKING:
+    from typing import Any
 
 STARTED = "started"  # a phase: the workload runs, and is not waited for so far
 
@@ -37,13 +41,14 @@ def up(
     wait: bool = True,
     progress: Progress | None = None,
     keep: bool = False,
+    state: Mapping[str, Any] = {},
 ) -> Instance:
     """Start a workload and return its instance once it is ready. After a failure the instance is removed.
 
-    With `keep` it stays, as failed, to be looked into.
+    With `keep` it stays, as failed, to be looked into. `state`: see `create`.
     """
     backend = backends.load(mode, options)
-    inst = create(work, backend, held=True, options=options)
+    inst = create(work, backend, held=True, options=options, state=state)
     try:
         with inst.locked():
             try:
@@ -59,16 +64,22 @@ def up(
 
 
 def create(
-    work: Workload, backend: Backend, *, held: bool = False, options: Mapping[str, str] | None = None
+    work: Workload,
+    backend: Backend,
+    *,
+    held: bool = False,
+    options: Mapping[str, str] | None = None,
+    state: Mapping[str, Any] = {},
 ) -> Instance:
     """Check the workload and create the instance's directory; with `held`, the caller has its lock.
 
-    `options` are those of the backend, for a later start.
+    `options` are those of the backend, for a later start. `state` are values that are known before the start: of a
+    clone its snapshot, and the digest of its image, whose name may be that of another one by now.
     """
     if os.path.lexists(Home(work.name, "").directory):  # else the first error would be about ports of that instance
         raise instance.taken(work.name)
-    check(work, backend)
-    return instance.create(work, backend.mode, held=held, options=options)
+    check(work._replace(image=state.get("image_digest", work.image)), backend)
+    return instance.create(work, backend.mode, held=held, options=options, state=state)
 
 
 def bring_up(

@@ -47,6 +47,11 @@ def volume(name: str) -> str:
     return f"volume:{name}"
 
 
+def snapshot(name: str, identity: str) -> str:
+    """Return the name of a snapshot in leases."""
+    return f"snapshot:{name}:{identity}"
+
+
 def layer(key: str) -> str:
     """Return the name of a mounted layer in leases."""
     return f"layer:{key}"

@@ -46,7 +46,16 @@ def remove(inst: Instance, backend: Backend, *, force: bool = False) -> list[str
         )
     inst.timeline.mark("T9")
     inst.remove_files()
+    if inst.state.snapshot:
+        _let_go(inst.state.snapshot)
     return left
+
+
+def _let_go(origin: dict[str, Any]) -> None:
+    """Remove the snapshot of a clone that is gone, if it was taken for its clones only and this was the last one."""
+    from vmctl.snapshots import record
+
+    record.remove_temporary(str(origin.get("name")), str(origin.get("id")))
 
 
 KEPT = ("lease", "ids", "link", "layer", "unit")  # kinds that a stopped instance needs for its next start

@@ -6,8 +6,10 @@ recreates it.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import shutil
 import stat
 from collections.abc import Callable, Container, Sequence
 from contextlib import suppress
@@ -38,6 +40,26 @@ def known(stage: Stage, diff_id: str, below: Sequence[Layer] = ()) -> Layer | No
                     os.link(source, target)
             return Layer(diff_id, held, tarindex.tar_bytes(held))
     return None
+
+
+def linked(stage: Stage, path: str) -> Layer:
+    """Return a layer that is kept outside of the store, linked or copied into the stage. Raises OSError."""
+    target = stage.path(os.path.basename(path))
+    for source, link in ((tarindex.index_path(path), tarindex.index_path(target)), (path, target)):
+        with suppress(FileExistsError):
+            try:
+                os.link(source, link)
+            except OSError as error:
+                if error.errno != errno.EXDEV:  # the store may be on another file system
+                    raise
+                shutil.copyfile(source, link)
+                os.chmod(link, 0o444)
+    return at(target)
+
+
+def at(path: str) -> Layer:
+    """Return the layer in a file that `from_folder` has written. Raises OSError if its index is missing."""
+    return Layer(f"sha256:{os.path.basename(path).partition('.')[0]}", path, tarindex.tar_bytes(path))
 
 
 def held(stage: Stage, image: Image) -> list[Layer]:

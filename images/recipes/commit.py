@@ -43,10 +43,9 @@ def commit(
     settings = change(dict(store.document(base).get("config") or {}))
     with staging() as stage:
         below = layers.held(stage, base)
-        layer = _layer(stage, lent, base, origin, lambda size: progress(f"{origin}: {format_size(size)}"))
-        history = _history(origin, message, author)
-        document = _document(store.document(base), [*below, layer], settings, history)
-        return store.add(stage, name, [*below, layer], document)
+        below += _layers(stage, lent, base, origin, lambda size: progress(f"{origin}: {format_size(size)}"))
+        document = _document(store.document(base), below, settings, _history(origin, message, author))
+        return store.add(stage, name, below, document)
 
 
 def require_layers(image: Image, user: str) -> None:
@@ -58,13 +57,16 @@ def require_layers(image: Image, user: str) -> None:
         )
 
 
-def _layer(
+def _layers(
     stage: Stage, lent: AbstractContextManager[Writable], base: Image, origin: str, progress: Callable[[int], None]
-) -> Layer:
+) -> list[Layer]:
+    """Return the layer of an instance; if it is a clone, after those of its snapshot."""
     with lent as writable:
-        skip = changes.own(base.layers, writable, folders=True)
+        below = [layers.linked(stage, path) for path in writable.below]
+        skip = changes.own((*base.layers, *below), writable, folders=True)
         try:
-            return layers.from_folder(stage, writable.folder, overlay=True, skip=skip, progress=progress)
+            layer = layers.from_folder(stage, writable.folder, overlay=True, skip=skip, progress=progress)
+            return [*below, layer]
         except OSError as error:
             if not str(error.filename).startswith(writable.folder):
                 raise
@@ -87,7 +89,7 @@ def _document(
     document = {key: value for key, value in base.items() if key not in _OF_A_CONTAINER}
     history = list(base.get("history") or [])
     described = sum(1 for line in history if not line.get("empty_layer"))
-    history += [{"created": base.get("created", "")}] * (len(stack) - 1 - described)  # a line for each layer
+    history += [{"created": base.get("created", "")}] * (len(stack) - 1 - described)  # a line for each other layer
     document |= {
         "created": entry["created"],
         "config": dict(settings),

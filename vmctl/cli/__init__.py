@@ -58,6 +58,8 @@ VERBS = {
     "inspect": "show details of instances as JSON",
     "diff": "list the files that an instance has added, changed or deleted",
     "commit": "create an image from an instance and its changes",
+    "snapshot": "keep what an instance is now, to start any number of clones from it",
+    "clone": "start instances that begin with what a snapshot, or a running instance, has",
     "image": "list, pull, push, build and remove images and kernels",
     "volume": "list, create and remove volumes: files that outlive instances",
     "network": "create, list and remove networks",
@@ -75,7 +77,7 @@ VERBS = {
 # verbs that make, enter or remove namespaces, cgroups and mounts: an ordinary user has these in namespaces of vmctl
 _IN_NAMESPACES = frozenset(
     "up scale run create exec shell attach console cp start restart stop kill pause unpause rename update stats top rm "
-    "down inspect diff commit prune df bench volume compare lab bundle".split()
+    "down inspect diff commit clone prune df bench volume compare lab bundle".split()
 )
 _IMAGES_IN_NAMESPACES = frozenset("build rm prune".split())
 _NETWORKS_IN_NAMESPACES = frozenset("connect disconnect rm prune".split())
@@ -173,7 +175,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def resolved(words: list[str]) -> list[str]:
     """Return the words of a command line with the names of this program in place of those of another one."""
-    if words[0] in VERBS and words[0] not in ("image", "network", "volume"):
+    if words[0] in VERBS and words[0] not in ("image", "network", "snapshot", "volume"):
         return words
     from vmctl.cli import aliases
 
@@ -238,6 +240,7 @@ def _run_verb(verb: str, words: list[str]) -> int:
 def _needs_namespaces(verb: str, words: list[str]) -> bool:
     inside = verb in _IN_NAMESPACES or (verb == "image" and words[0] in _IMAGES_IN_NAMESPACES)
     inside = inside or (verb == "network" and words[0] in _NETWORKS_IN_NAMESPACES)
+    inside = inside or (verb == "snapshot" and words[0] not in ("ls", "inspect"))
     checks = verb == "spec" and any(word.startswith("--mode") for word in words)  # as a start would see this host
     probes = verb == "wait" and any(word.startswith("--for") for word in words)
     return inside or checks or probes or (verb == "doctor" and "--fix" in words)

@@ -40,6 +40,8 @@ ALIASES = {
     "network list": "network ls",
     "network remove": "network rm",
     "network show": "network inspect",
+    "snapshot create": "snapshot take",
+    "snapshot list": "snapshot ls",
     "system df": "df",
     "system events": "events",
     "system info": "doctor",

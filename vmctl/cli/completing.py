@@ -52,6 +52,8 @@ def _of_verb(before: Sequence[str], word: str) -> Iterable[str]:
     if verb == "bench" and not rest:
         own = [FILES, "--self-test", "--peers", "--images"] if word.startswith("-") else [FILES, *bench.ACTIONS]
         return [*own, *_next(verb, module.arguments, ["run"], word)]
+    if verb == "snapshot" and not rest:  # an instance, without the action `take`
+        return [*module.ACTIONS, *_next(verb, module.arguments, ["take"], word)]
     return _next(verb, module.arguments, getattr(module, "expand", list)(rest), word)
 
 
@@ -144,6 +146,8 @@ def _names(kind: str, path: Sequence[str]) -> list[str]:
         return _stacks()
     if kind == "NETWORK":
         return _networks()
+    if kind == "SNAPSHOT":
+        return [] if path[-1] == "take" else _snapshots()
     if kind != "NAME":
         return []
     if path[:2] == ["image", "kernel"]:
@@ -172,6 +176,12 @@ def _volumes() -> list[str]:
     from vmctl.volumes import store
 
     return store.names()
+
+
+def _snapshots() -> list[str]:
+    from vmctl.snapshots import record
+
+    return record.names()
 
 
 def _labs() -> list[str]:

@@ -59,11 +59,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _totals(uses: list[InstanceUse]) -> list[dict[str, Any]]:
-    """Return a row for each kind: images, instances, volumes, kernels, cache."""
+    """Return a row for each kind: images, instances, volumes, snapshots, kernels, cache."""
     from images.upkeep import totals
 
     images, *others = totals.totals()
-    return list(map(_total, (images, _of_instances(uses), _of_volumes(), *others)))
+    return list(map(_total, (images, _of_instances(uses), _of_volumes(), _of_snapshots(), *others)))
 
 
 def _of_volumes() -> Total:
@@ -75,6 +75,18 @@ def _of_volumes() -> Total:
     unused = [name for name in sizes if not store.users(name)]
     return Total(
         "volumes", len(sizes), len(sizes) - len(unused), sum(sizes.values()), 0, sum(sizes[name] for name in unused)
+    )
+
+
+def _of_snapshots() -> Total:
+    from images.upkeep.totals import Total
+    from vmctl.linux import filetree
+    from vmctl.snapshots import record
+
+    sizes = {name: filetree.allocated_bytes(record.folder(name)) for name in record.names()}
+    unused = [name for name in sizes if not record.users_of(name)]
+    return Total(
+        "snapshots", len(sizes), len(sizes) - len(unused), sum(sizes.values()), 0, sum(sizes[name] for name in unused)
     )
 
 

@@ -21,7 +21,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print a line for each path that differs from the image: A(dded), C(hanged) or D(eleted)."""
-    from images.layer import changes
+    from images.layer import changes, layers
     from images.recipes import commit
     from images.store import store
 
@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
     image = store.find(inst.image)
     commit.require_layers(image, inst.name)
     with lending.writable(inst, pause=False) as writable:
-        found = changes.changes(image.layers, writable)
+        found = changes.changes((*image.layers, *map(layers.at, writable.below)), writable)
     if args.format != "table":
         output.show([change._asdict() for change in found], (), args.format)
         return 0

@@ -62,6 +62,7 @@ def _document(seen: Seen) -> dict[str, Any]:
         accelerator=inst.state.accelerator,
         boot=inst.state.boot,
         starts=inst.state.starts,
+        snapshot=inst.state.snapshot,
         reboots=_reboots(inst),
         receipt=_receipt(inst),
         health_check=_check(inst),

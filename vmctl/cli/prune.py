@@ -41,6 +41,7 @@ def run(args: argparse.Namespace) -> int:
     """Remove stopped instances and unused data of the image store, and print what was removed."""
     from images.upkeep import prune as pruning
     from vmctl import usage
+    from vmctl.snapshots import record
 
     leasing.complete()
     uses = usage.instances()
@@ -49,7 +50,9 @@ def run(args: argparse.Namespace) -> int:
         pruning.Item(INSTANCE, use.seen.name, use.size_bytes) for use in uses if use.seen.status in usage.STOPPED
     ]
     unused = pruning.unused(everything=args.all, without=[item.name for item in stopped])
-    return prune([*stopped, *unused], args)
+    code = prune([*stopped, *unused], args)
+    record.remove_unfinished()
+    return code
 
 
 def prune(items: Sequence[Item], args: argparse.Namespace) -> int:

@@ -23,7 +23,7 @@ from vmctl.spec.workload import Workload
 if TYPE_CHECKING:
     from typing import Any, Literal
 
-_OF_ALL_RUNS = "id mode created image_digest address mac links boot stop_s stop_signal options own".split()
+_OF_ALL_RUNS = "id mode created image_digest address mac links boot stop_s stop_signal options own snapshot".split()
 _NOTHING = (0, 0)  # the inode and the size of a log without content
 _HEX_DIGITS = set("0123456789abcdef")
 
@@ -72,6 +72,7 @@ class State:
     limits: dict[str, Any]  # in effect since the last start, see vmctl/limits.py
     receipt: dict[str, Any]  # kernel and namespaces of the last start, as the new process has reported them
     own: dict[str, Any]  # values that only the backend reads
+    snapshot: dict[str, Any] | None = None  # of a clone: name and id of its snapshot, and what its start has cost
 
     def __init__(self, **values: Any) -> None:
         self.warnings, self.weakened, self.options, self.limits, self.own = [], [], {}, {}, {}
@@ -172,14 +173,23 @@ def _place(path: str) -> tuple[int, int]:
     return _NOTHING
 
 
-def create(work: Workload, mode: str, *, held: bool = False, options: Mapping[str, str] | None = None) -> Instance:
+def create(
+    work: Workload,
+    mode: str,
+    *,
+    held: bool = False,
+    options: Mapping[str, str] | None = None,
+    state: Mapping[str, Any] = {},
+) -> Instance:
     """Create the directory of a new instance. Raises ConflictError if the name is taken.
+
+    `state` are values of its state that are known before its first start.
 
     With `held`, the instance's lock is held from the moment at which it has its name, until the caller leaves `locked`:
     a new instance that nobody has locked looks like one whose command was killed.
     """
     check_name(work.name)
-    inst = Instance(work.name, work, _new_state(mode, options or {}))
+    inst = Instance(work.name, work, _new_state(mode, options or {}, state))
     os.makedirs(paths.instances_root(), mode=0o700, exist_ok=True)
     remove_unfinished()
     # The directory appears with its content or not at all: without a mode it could not be removed properly.
@@ -203,9 +213,9 @@ def create(work: Workload, mode: str, *, held: bool = False, options: Mapping[st
     return inst
 
 
-def _new_state(mode: str, options: Mapping[str, str]) -> State:
+def _new_state(mode: str, options: Mapping[str, str], known: Mapping[str, Any]) -> State:
     identity, now_s, boot_id = os.urandom(4).hex(), time.time(), processes.boot_id()
-    return State(id=identity, mode=mode, created=now_s, boot_id=boot_id, options=dict(options))
+    return State(id=identity, mode=mode, created=now_s, boot_id=boot_id, options=dict(options), **known)
 
 
 def _make_locked(inst: Instance) -> int:

@@ -2,7 +2,8 @@
 
 FOLDER = "`vmctl volume create NAME`, then `vmctl run -v NAME:/data IMAGE`; volumes are folders of this host"
 _NETWORK = "`vmctl network ls` lists networks, `vmctl network create NAME` makes one"
-_SNAPSHOT = "not yet: `vmctl commit NAME IMAGE` keeps what an instance has changed as an image"
+_SNAPSHOT = "`vmctl snapshot NAME SNAPSHOT` keeps what an instance is now, `vmctl clone SNAPSHOT` starts others from it"
+_CLONE = "`vmctl clone SNAPSHOT` starts an instance that begins with it; `vmctl snapshot ls` lists them"
 _RESOURCES = "`vmctl update --memory 1G --cpus 2 NAME` changes the limits of an instance"
 _DEVICES = "not yet: `volumes` and `resources` of a workload file, before the start"
 _SWARM = "not yet: vmctl runs instances on one host only"
@@ -65,7 +66,6 @@ VERBS = {
     "alias": "not yet: an alias of the shell does it",
     "admin": "not yet: there is no daemon to manage; `vmctl doctor` describes the host",
     "authenticate": _USERS,
-    "clone": "`vmctl commit NAME IMAGE`, then `vmctl run -d --name OTHER IMAGE`",
     "cluster": _SWARM,
     "copy": f"`vmctl commit NAME IMAGE`, then `vmctl run -d --name OTHER IMAGE`; files: {_COPY}",
     "delete": "`vmctl rm NAME` removes an instance, `vmctl down NAME` also one that runs",
@@ -93,10 +93,12 @@ VERBS = {
     "rebuild": "`vmctl down FILE`, then `vmctl up FILE` starts it from its image again",
     "recover": "not yet: an instance that was removed is gone; `vmctl commit NAME IMAGE` before that keeps it",
     "remote": "not yet: `vmctl image pull HOST/NAME` names the registry; instances are on this host only",
-    "restore": _SNAPSHOT,
+    "restore": _CLONE,
+    "snapshot delete": "`vmctl snapshot rm SNAPSHOT` removes it",
+    "snapshot restore": _CLONE,
+    "snapshot show": "`vmctl snapshot inspect SNAPSHOT` prints it as JSON",
     "set": _RESOURCES,
     "show-ssh": _ENTER,
-    "snapshot": _SNAPSHOT,
     "storage": FOLDER,
     "suspend": "`vmctl pause NAME` stops an instance where it is; it stays in memory",
     "sudoers": "`make install` lets `sudo vmctl` find the program",
@@ -174,6 +176,7 @@ VERBS = {
     "setvcpu*": _RESOURCES,
     "set-user-password": _ENTER,
     "shutdown": "`vmctl stop NAME` shuts an instance down",
+    "snapshot-revert": _CLONE,
     "snapshot-*": _SNAPSHOT,
     "sysinfo": "`vmctl doctor` describes the host",
     "ttyconsole": "`vmctl console NAME` connects with the console of a guest",

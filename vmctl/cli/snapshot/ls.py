@@ -1,0 +1,112 @@
+"""vmctl snapshot ls."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from contextlib import suppress
+
+from vmctl.cli import filters, output
+from vmctl.errors import NotFoundError
+from vmctl.named import TYPE_CHECKING
+from vmctl.records import UnreadableError
+from vmctl.spec.units import format_age, format_size
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from vmctl.snapshots.record import Snapshot
+
+EXAMPLE = "vmctl snapshot ls --filter mode=container"
+COLUMNS = ("name", "mode", "origin", "size_bytes", "age_s", "clones")
+FILTERS = ("name", "mode", "origin", "label", "dangling")
+TRUTH = {"true": True, "1": True, "false": False, "0": False}
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("-q", "--quiet", action="store_true", help="print names only")
+    add_filter(parser)
+    output.add_format(parser)
+
+
+def add_filter(parser: argparse.ArgumentParser) -> None:
+    """Add --filter."""
+    parser.add_argument(
+        "--filter",
+        action="append",
+        default=[],
+        type=condition,
+        metavar="KEY=VALUE",
+        help="only snapshots with this name=PART, mode=MODE, origin=INSTANCE, label=NAME[=VALUE] of the workload, or "
+        "dangling=true|false: without a clone",
+    )
+
+
+def condition(text: str) -> tuple[str, str]:
+    """Return key and value of a filter. Raises argparse.ArgumentTypeError."""
+    key, equals, value = text.partition("=")
+    if not equals or key not in FILTERS or (key == "dangling" and value not in TRUTH):
+        raise argparse.ArgumentTypeError(f"expected {', '.join(FILTERS)} and a value, such as name=gold, got {text!r}")
+    return key, value
+
+
+def run(args: argparse.Namespace) -> int:
+    """List the snapshots."""
+    rows = list(map(row, chosen(args.filter)))
+    if args.quiet:
+        for one in rows:
+            print(one["name"])
+        return 0
+    output.show(rows, COLUMNS, args.format, _cell)
+    return 0
+
+
+def chosen(conditions: list[tuple[str, str]]) -> Iterator[Snapshot]:
+    """Yield the snapshots that fulfil all conditions; why one cannot be read is printed to stderr."""
+    from vmctl.snapshots import record
+
+    for name in record.names():
+        try:
+            with suppress(NotFoundError):  # removed meanwhile, or not complete
+                found = record.find(name)
+                if all(_fulfils(found, *one) for one in conditions):
+                    yield found
+        except UnreadableError as error:
+            output.note(f"{error}\nhint: {error.hint}")
+
+
+def _fulfils(found: Snapshot, key: str, value: str) -> bool:
+    if key == "name":
+        return value in found.name
+    if key == "dangling":
+        return TRUTH[value] != bool(found.users())
+    if key == "label":
+        return filters.has_label(found.work.labels, value)
+    return bool(value == getattr(found, key))
+
+
+def row(found: Snapshot) -> dict[str, Any]:
+    """Return the row of a snapshot, by column."""
+    import time
+
+    return {
+        "name": found.name,
+        "id": found.id,
+        "mode": found.mode,
+        "origin": found.origin,
+        "image": found.workload.get("image"),
+        "size_bytes": found.size_bytes,
+        "age_s": max(0.0, time.time() - found.created_s),
+        "process_state": found.process_state,
+        "temporary": found.temporary,
+        "clones": found.users(),
+    }
+
+
+def _cell(name: str, value: Any) -> str:
+    if name == "size_bytes":
+        return format_size(value)
+    if name == "age_s":
+        return format_age(value)
+    return (", ".join(value) or "-") if isinstance(value, list) else str(value)
