@@ -67,7 +67,7 @@ VERBS = {
     "admin": "not yet: there is no daemon to manage; `vmctl doctor` describes the host",
     "authenticate": _USERS,
     "cluster": _SWARM,
-    "copy": f"`vmctl commit NAME IMAGE`, then `vmctl run -d --name OTHER IMAGE`; files: {_COPY}",
+    "copy": f"`vmctl clone NAME --name OTHER` copies an instance; files: {_COPY}",
     "delete": "`vmctl rm NAME` removes an instance, `vmctl down NAME` also one that runs",
     "disk": "`resources: {disk: 10G}` in a workload file, or `vmctl run --disk 10G IMAGE`",
     "edit": "not yet: change the workload file, then `vmctl down FILE` and `vmctl up FILE`",
