@@ -15,6 +15,7 @@ from bench.handins import record as records
 from bench.handins.record import Measured, Record
 from bench.labs.lab import HOLDS, UNDECIDABLE, Samples
 from bench.labs.running import Outcome
+from vmctl.errors import SpecError
 
 HOST, BOOT = "host-1", "11111111-1111-1111-1111-111111111111"
 KERNELS = {
@@ -264,6 +265,18 @@ def test_the_command(handins):
 def test_a_file_that_is_no_record(tmp_path, content, said):
     (tmp_path / "bad.json").write_text(content)
     assert said in refused("lab", "check", str(tmp_path / "bad.json"))
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan"), 1e300])
+@pytest.mark.parametrize("key", ["took_s", "begun", "load", "values"])
+def test_a_number_that_no_machine_measures_is_damage(key, value):
+    found = record()
+    evidence_of = {**found.runs[0].evidence, TIMES[0]: Measured("bytes", (value,))}
+    changed = {"load": {"load": (value, value)}, "values": {"evidence": evidence_of}}.get(key, {key: value})
+    found = edited(found, 0, **changed)
+    text = json.dumps({"format": 1, **msgspec.to_builtins(found)})
+    with pytest.raises(SpecError, match="damaged"):
+        records.parse(text.encode(), "labs.json")
 
 
 def test_what_a_later_version_adds_is_ignored(tmp_path, handins):

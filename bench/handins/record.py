@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -23,13 +23,16 @@ from vmctl.records import FORMAT, MAX_BYTES, UnreadableError, checked_format, co
 
 FILE = "labs.json"
 _RUNS_MAX = 10_000
+# What no machine measures is damage, not a value to compute with: infinity, not a number, the year 9999.
+Number = Annotated[float, msgspec.Meta(ge=-1e18, le=1e18)]
+Date = Annotated[float, msgspec.Meta(ge=-1e11, le=1e11)]  # seconds since the epoch
 
 
 class Measured(msgspec.Struct, frozen=True):
     """Measured values, see `bench.labs.lab.Samples`."""
 
     unit: str
-    values: tuple[float, ...]
+    values: tuple[Number, ...]
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,12 +46,12 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     evidence: dict[str, str | Measured]
     verdict: str
     reason: str
-    begun: float  # seconds since the epoch
-    took_s: float
+    begun: Date
+    took_s: Number
     host: str  # a key of Record.hosts
     boot: str  # boot id of the host
     accelerator: str  # of guests: kvm or tcg, "" without a guest
-    load: tuple[float, float]  # average over a minute, before and after
+    load: tuple[Number, Number]  # average over a minute, before and after
     digest: str = ""
 
 

@@ -1,6 +1,6 @@
 """Every target."""
 
-from fuzz import archives, commands, daily, guests, records, results, texts
+from fuzz import archives, commands, daily, guests, handins, records, results, texts
 from fuzz.check import TARGETS
 
-__all__ = ["TARGETS", "archives", "commands", "daily", "guests", "records", "results", "texts"]
+__all__ = ["TARGETS", "archives", "commands", "daily", "guests", "handins", "records", "results", "texts"]
