@@ -12,7 +12,7 @@ from support.commands import ok
 
 from images.layer.lookup import Node
 from images.layer.tree import Attributes
-from images.recipes import buildinput, files, ignore, recipe
+from images.recipes import buildinput, files, ignore, recipe, sources
 from images.recipes.steps import Cmd, Copy, Env, Expose, Inline, Packages, Run, Shell, User, Workdir
 from images.store import shipped
 from vmctl.errors import SpecError
@@ -128,7 +128,7 @@ def test_the_file_names_the_image_where_the_recipe_does_not(load):
         ("steps: [{run: {command: a, network: lan}}]", "steps[0].run.network: expected bridge, none, host", ""),
         ("steps: [{copy: {from: a}}]", "the key steps[0].copy.to is missing", ""),
         ("steps: [{copy: {from: a, to: /b, mode: 644}}]", "steps[0].copy.mode: expected a text", 'in quotes: "0644"'),
-        ("steps: [{copy: {from: a, to: /b, mode: rwx}}]", "steps[0].copy.mode: expected an octal mode", ""),
+        ("steps: [{copy: {from: a, to: /b, mode: rwx}}]", "steps[0].copy.mode: expected a mode such as 0644", ""),
         ("steps: [{file: {path: etc/x}}]", "steps[0].file.path: expected the absolute path of a file", ""),
         ("steps: [{file: {path: /etc/../x}}]", "steps[0].file.path: expected the absolute path of a file", ""),
         ("steps: [{env: {A B: 1}}]", "'A B' cannot be the name of a variable", ""),
@@ -288,7 +288,7 @@ def steps(parts, names):
             return names
 
     tree = Counted()
-    files.find(tree, "/".join(parts))
+    sources.find(tree, "/".join(parts))
     return tree.count
 
 

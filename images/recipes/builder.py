@@ -12,7 +12,7 @@ import json
 from contextlib import ExitStack, suppress
 
 from images.layer import layers, lookup
-from images.recipes import debian, dockerfile, ignore, instructions, lines, runstep, settings
+from images.recipes import copyflags, debian, dockerfile, ignore, lines, runstep, settings
 from images.recipes.copystep import Addition
 from images.recipes.files import Context, Fetched, Files, Layers, Nothing
 from images.recipes.mounting import Mounting
@@ -234,7 +234,7 @@ class _Build:
         return "CACHED"
 
     def _copy(self, state: State, action: Copy, text: str, index: int) -> str:
-        urls = [source for source in action.sources if action.extract and instructions.is_url(source)]
+        urls = [source for source in action.sources if action.extract and copyflags.is_url(source)]
         files = tuple(source for source in action.sources if source not in urls)
         with ExitStack() as stack:
             origin = self._origin(state, action.origin, index, stack)

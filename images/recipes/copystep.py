@@ -12,9 +12,11 @@ from images.layer import layers
 from images.layer.lookup import Node, View
 from images.layer.readers import from_iterator
 from images.layer.tree import Attributes
-from images.recipes import accounts, files, instructions, unpack
+from images.recipes import accounts, files, instructions, sources, unpack
 from images.recipes.files import Fetched, Files
+from images.recipes.modes import Mode
 from images.recipes.placement import Owner, Placement
+from images.recipes.sources import Rest, Source
 from images.recipes.steps import Copy
 from images.store.image import Layer
 from images.store.staging import Stage
@@ -50,21 +52,18 @@ class Addition:
     def copy(self, copy: Copy, origin: Files, workdir: str, fetched: Sequence[Fetched] = ()) -> None:
         """Add the files of a COPY whose variables are filled in, and those downloaded. Raises ValueError, SpecError."""
         owner = accounts.owner(self._view, copy.owner) if copy.owner else None
-        self._placement = placement = self._place(owner, int(copy.mode, 8) if copy.mode else None)
-        found = [source for pattern in copy.sources for source in files.find(origin, pattern)]
+        self._placement = placement = self._place(owner, Mode(copy.mode) if copy.mode else None)
+        found = [source for pattern in copy.sources for source in sources.find(origin, pattern, parents=copy.parents)]
         target = instructions.absolute(copy.target, workdir)
-        several = len(found) + len(copy.inline) + len(fetched) > 1
-        if several and not target.endswith("/"):
+        count = len(copy.sources) if copy.parents else len(found)
+        if count + len(copy.inline) + len(fetched) > 1 and not target.endswith("/"):
             raise ValueError(f"several sources go into a folder: {copy.target} must end with /")
         into_folder = target.endswith("/") or placement.is_folder(target)
-        for source in found:
-            path = files.host_path(origin, source.path) if copy.extract else None
-            if path is not None and stat.S_ISREG(source.node.attributes.mode) and unpack.is_archive(path):
-                unpack.unpack(placement, path, source.path, target, self._stack)
-                continue
-            named = into_folder and not stat.S_ISDIR(source.node.attributes.mode)
-            placement.copy(origin, source, posixpath.join(target, source.name) if named else target)
+        self._files(copy, origin, found, target, into_folder=into_folder)
         for one in fetched:
+            if copy.unpack and unpack.is_archive(one.path):
+                unpack.unpack(placement, one.path, one.name or "the archive", target, self._stack)
+                continue
             if into_folder and not one.name:
                 raise ValueError(f"a URL that ends with / gives the file no name: {copy.target} must be a file")
             attributes = Attributes(stat.S_IFREG | 0o600, 0, 0, one.mtime_ns)  # as Docker has it
@@ -76,7 +75,38 @@ class Addition:
             where = posixpath.join(target, part.name) if into_folder else target
             placement.place(where, Node(attributes, len(data), 1), lambda data=data: iter((data,)))  # type: ignore[misc]
 
-    def _place(self, owner: Owner | None, mode: int | None) -> Placement:
+    def _files(self, copy: Copy, origin: Files, found: Sequence[Source], target: str, *, into_folder: bool) -> None:
+        """Place what the sources name."""
+        placement, left_out = self._placement, sources.excluded(copy.exclude)
+        assert placement is not None
+        for source in found:
+            is_folder = stat.S_ISDIR(source.node.attributes.mode)
+            shown = source.name if copy.parents or not is_folder else ""  # a folder's own name is not in the paths
+            if shown and left_out(shown) and not (is_folder and left_out.may_keep_below):
+                continue
+            path = files.host_path(origin, source.path) if copy.extract and copy.unpack is not False else None
+            if path is not None and stat.S_ISREG(source.node.attributes.mode) and unpack.is_archive(path):
+                unpack.unpack(placement, path, source.path, target, self._stack)
+                continue
+            rest = Rest(origin, left_out, source.path, shown if is_folder else "") if copy.exclude else origin
+            if copy.parents:
+                self._parents(origin, source, target)
+            below = copy.parents or (into_folder and not is_folder)
+            placement.copy(rest, source, posixpath.join(target, source.name) if below else target)
+
+    def _parents(self, origin: Files, source: Source, target: str) -> None:
+        """Place the folders that --parents keeps above a source, with the attributes that they have there."""
+        assert self._placement is not None
+        names = source.name.split("/")
+        if not stat.S_ISDIR(source.node.attributes.mode):
+            names.pop()
+        for depth in range(1, len(names) + 1 if source.name else 1):
+            kept = "/".join(names[:depth])
+            node = origin.node(files.resolve(origin, files.joined(source.base, kept)) or "")
+            if node is not None:
+                self._placement.place_folder(posixpath.join(target, kept), node.attributes)
+
+    def _place(self, owner: Owner | None, mode: Mode | None) -> Placement:
         return Placement(self._view, owner=owner, mode=mode, newest_ns=self._newest_ns)
 
     def digest(self) -> str:

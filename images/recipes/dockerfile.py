@@ -10,6 +10,7 @@ from collections.abc import Callable
 from difflib import get_close_matches
 
 from images.recipes import instructions, lines
+from images.recipes.flagwords import flags
 from images.recipes.lines import Line
 from images.recipes.steps import Action, Arg, BuildFile, Instruction, Stage, Stored
 from images.store import platforms
@@ -104,8 +105,8 @@ class _Reader:
         return action
 
     def _from(self, line: Line, where: str) -> Stage:
-        flags, rest = instructions.flags(line.rest, ("platform",))
-        platform = flags.get("platform", "").strip("\"'")
+        found, rest = flags(line.rest, ("platform",))
+        platform = found.get("platform", "").strip("\"'")
         if platform and "$" not in platform:
             _check_platform(platform)
         if platform and not re.fullmatch(r"\$\{?(BUILD|TARGET)PLATFORM\}?", platform):  # those are this machine

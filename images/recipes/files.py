@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
 from images.layer.lookup import Node, View
 from images.layer.tree import LINKS_MAX, Attributes
-from images.recipes.ignore import NAME, Ignore, translate
+from images.recipes.ignore import Ignore
 from vmctl.errors import SpecError
 
 _PART = 1 << 20
@@ -163,83 +162,6 @@ class Fetched(NamedTuple):
                 yield data
 
 
-class Source(NamedTuple):
-    """One thing to copy: where it is, links resolved, and the name it was asked for by."""
-
-    path: str
-    name: str
-    node: Node
-
-
-def find(files: Files, pattern: str) -> list[Source]:
-    """Return what a source of COPY names, sorted; it may have *, ? and [...] in it. Raises SpecError for nothing."""
-    parts = [part for part in pattern.split("/") if part not in ("", ".")]
-    if _climbs(parts):
-        raise SpecError(f"the source {pattern} leads out of {files.what}", hint="copy the file into it")
-    sources = []
-    for path in _matches(files, parts):
-        resolved = resolve(files, path)
-        node = files.node(resolved) if resolved is not None else None
-        if node is not None and resolved is not None:
-            sources.append(Source(resolved, os.path.basename(path), node))
-    if not sources:
-        hint = "`vmctl image build -f - FOLDER`" if isinstance(files, Nothing) else _hint(files, pattern)
-        raise SpecError(f"nothing in {files.what} is {pattern}", hint=hint)
-    return sources
-
-
-def _climbs(parts: list[str]) -> bool:
-    depth = 0
-    for part in parts:
-        depth += -1 if part == ".." else 1
-        if depth < 0:
-            return True
-    return False
-
-
-def _hint(files: Files, pattern: str) -> str:
-    from difflib import get_close_matches
-
-    folder, _, name = pattern.rstrip("/").rpartition("/")
-    resolved = resolve(files, folder)
-    node = files.node(resolved) if resolved is not None else None
-    if resolved is None or node is None or not stat.S_ISDIR(node.attributes.mode):
-        return ""
-    names = files.names(resolved)
-    if name in names:
-        return f"{NAME} leaves it out"
-    near = get_close_matches(name, [one for one in names if files.node(_joined(resolved, one))], 1, 0.5)
-    return f"did you mean {_joined(folder, near[0])}?" if near else ""
-
-
-def _matches(files: Files, parts: list[str]) -> Iterable[str]:
-    """Return the paths that a pattern leads to. A path is followed once: `*/../*/..` can lead to it very often."""
-    bases = dict.fromkeys([""])
-    for part in parts:
-        if part == "..":
-            bases = dict.fromkeys(map(os.path.dirname, bases))
-        elif not re.search(r"[*?\[\\]", part):
-            bases = dict.fromkeys(_joined(base, part) for base in bases)
-        else:
-            bases = dict.fromkeys(path for base in bases for path in _matching(files, base, part))
-    return bases
-
-
-def _matching(files: Files, base: str, part: str) -> Iterator[str]:
-    """Yield the paths of what is in a folder and has a name that matches."""
-    folder = resolve(files, base)
-    node = files.node(folder) if folder is not None else None
-    if folder is None or node is None or not stat.S_ISDIR(node.attributes.mode):
-        return
-    try:
-        fits = re.compile(translate(part), re.DOTALL).fullmatch
-    except (ValueError, re.error):
-        raise SpecError(f"{part} is not a valid pattern") from None
-    for name in files.names(folder):
-        if fits(name) and files.node(_joined(folder, name)) is not None:
-            yield _joined(base, name)
-
-
 def resolve(files: Files, path: str) -> str | None:
     """Return the path that a path leads to, every symbolic link followed; None if it leads nowhere.
 
@@ -276,7 +198,8 @@ def pieces(path: str) -> list[str]:
     return [piece for piece in reversed(path.split("/")) if piece not in ("", ".")]
 
 
-def _joined(folder: str, name: str) -> str:
+def joined(folder: str, name: str) -> str:
+    """Return the path of a name in a folder; the root is ''."""
     return f"{folder}/{name}" if folder else name
 
 

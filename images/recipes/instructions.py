@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import posixpath
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-from images.recipes import lines, runmounts
+from images.recipes import copyflags, runmounts
+from images.recipes.flagwords import flags, json_words
 from images.recipes.lines import Heredoc, Line
 from images.recipes.lines import words as split
 from images.recipes.steps import (
@@ -15,11 +15,9 @@ from images.recipes.steps import (
     Arg,
     Cmd,
     Command,
-    Copy,
     Entrypoint,
     Env,
     Expose,
-    Inline,
     Label,
     Run,
     Shell,
@@ -41,44 +39,9 @@ MAY_BE_BARE = ("CMD", "ENTRYPOINT")  # nothing has to follow these
 _VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*"
 
 
-def flags(text: str, known: Sequence[str], several: str = "") -> tuple[dict[str, str], str]:
-    """Return the flags that a text begins with, and the rest. Raises ValueError for a flag that is not known.
-
-    The values of the flag `several`, which can be given more than once, are in one text, with spaces between them.
-    """
-    found: dict[str, str] = {}
-    while match := re.match(r"--([a-z-]+)(?:=(\S*))?(?:\s+|$)", text):
-        name, text = match[1], text[match.end() :]
-        value = match[2] if match[2] is not None else "true"
-        if name not in known:
-            raise ValueError(f"the flag --{name} is not supported; supported: {_listed(known)}")
-        if name in found and name != several:
-            raise ValueError(f"the flag --{name} is given twice")
-        found[name] = f"{found[name]} {value}" if name in found else value
-    return found, text
-
-
-def _listed(known: Sequence[str]) -> str:
-    return ", ".join(f"--{name}" for name in known) or "none"
-
-
-_OF_NETWORK = ("checksum", "keep-git-dir")  # flags of ADD
-_URL = r"https?://"
-
-
 def command(text: str) -> Command:
     """Return a program and its arguments if the text is a JSON list of texts, else the line for the shell."""
-    return words if (words := _json(text)) is not None else text
-
-
-def _json(text: str) -> tuple[str, ...] | None:
-    if not text.startswith("["):
-        return None
-    try:
-        words = json.loads(text)
-    except ValueError:
-        return None
-    return tuple(words) if all(isinstance(word, str) for word in words) else None
+    return words if (words := json_words(text)) is not None else text
 
 
 def _run(line: Line, _: str) -> Action:
@@ -103,55 +66,12 @@ def _with_heredocs(rest: str, heredocs: tuple[Heredoc, ...]) -> str:
     return "\n".join((rest, *(f"{part.content}{part.name}" for part in heredocs))) + "\n"
 
 
-def _copy(line: Line, escape: str, *, extract: bool = False) -> Action:
-    found, rest = flags(line.rest, ("chown", "chmod", "link", *(_OF_NETWORK if extract else ("from",))))
-    if rest.startswith("['"):
-        raise ValueError("a list needs double quotes")
-    if "$" in found.get("from", ""):
-        raise ValueError("--from has no variables: give the image a name, FROM IMAGE AS NAME, and use --from=NAME")
-    words = _json(rest) or tuple(rest.split())
-    if len(words) < 2:
-        raise ValueError("expected at least one source and a target")
-    named = [word for word in words[:-1] if line.heredocs and lines.HEREDOC.match(word)]
-    if len(named) != len(line.heredocs):  # quotes around several words, or no source
-        raise ValueError("the name of a here-document must be one word, and a source")
-    inline = [Inline(*part) for part in line.heredocs]
-    sources = [word for word in words[:-1] if word not in named]
-    if extract and "keep-git-dir" in found:
-        raise ValueError(f"--keep-git-dir: {_NO_GIT}")
-    checksum = found.get("checksum", "")
-    if extract:
-        check_sources(sources, checksum)
-    mode = found.get("chmod", "")
-    if mode and not re.fullmatch(r"0?[0-7]{3,4}|\$.*", mode):
-        raise ValueError(f"--chmod: expected an octal mode such as 0644, got {mode}")
-    target, origin, owner = words[-1], found.get("from", ""), found.get("chown", "")
-    return Copy(tuple(sources), target, origin, owner, mode, extract, tuple(inline), checksum)
+def _copy(line: Line, _: str) -> Action:
+    return copyflags.read(line)
 
 
-_NO_GIT = "ADD of a git repository is not supported: use RUN git clone"
-
-
-def check_sources(sources: Sequence[str], checksum: str) -> None:
-    """Raise ValueError if a source of ADD cannot be taken, or has no content with a checksum."""
-    for source in sources:
-        if re.match(r"git://|ssh://|git@", source) or (is_url(source) and re.search(r"\.git(#|$)", source)):
-            raise ValueError(_NO_GIT)
-        if re.match(r"[a-z]+://", source) and not is_url(source):
-            raise ValueError(f"ADD takes files by http and https, not {source[:80]}")
-    if checksum and not re.fullmatch(r"sha256:[0-9a-f]{64}|.*\$.*", checksum):
-        raise ValueError(f"--checksum: expected sha256: and 64 hexadecimal digits, got {checksum[:80]}")
-    if checksum and (len(sources) != 1 or not (is_url(sources[0]) or "$" in sources[0])):
-        raise ValueError("--checksum is for one URL")
-
-
-def is_url(source: str) -> bool:
-    """Return whether a source of ADD is downloaded."""
-    return bool(re.match(_URL, source))
-
-
-def _add(line: Line, escape: str) -> Action:
-    return _copy(line, escape, extract=True)
+def _add(line: Line, _: str) -> Action:
+    return copyflags.read(line, extract=True)
 
 
 def pairs(text: str, escape: str) -> tuple[tuple[str, str], ...]:
@@ -209,7 +129,7 @@ def _user(line: Line, _: str) -> Action:
 
 
 def _shell(line: Line, _: str) -> Action:
-    argv = _json(line.rest)
+    argv = json_words(line.rest)
     if not argv:
         raise ValueError('expected a list such as ["/bin/bash", "-c"]')
     return Shell(argv)
@@ -228,7 +148,7 @@ def _expose(line: Line, _: str) -> Action:
 
 
 def _volume(line: Line, _: str) -> Action:
-    paths = _json(line.rest) or tuple(line.rest.split())
+    paths = json_words(line.rest) or tuple(line.rest.split())
     if not all(path.strip() for path in paths):
         raise ValueError("a path is empty")
     return Volume(paths)

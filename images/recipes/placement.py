@@ -15,7 +15,9 @@ from typing import NamedTuple
 from images.layer.lookup import Node, View
 from images.layer.tree import LINKS_MAX, WHITEOUT_PREFIX, Attributes
 from images.recipes import files
-from images.recipes.files import Files, Layers, Source
+from images.recipes.files import Files, Layers
+from images.recipes.modes import Mode
+from images.recipes.sources import Source
 from images.recipes.tarstream import Entry, tar
 from vmctl.errors import SpecError
 
@@ -35,7 +37,7 @@ class Placement:
     what = "the image"
     has_outside = False
 
-    def __init__(self, view: View, *, owner: Owner | None, mode: int | None, newest_ns: int) -> None:
+    def __init__(self, view: View, *, owner: Owner | None, mode: Mode | None, newest_ns: int) -> None:
         self._below = Layers(view, self.what)
         self._owner = owner
         self._mode = mode
@@ -172,7 +174,7 @@ class Placement:
     def _copied(self, attributes: Attributes) -> Attributes:
         """Return the attributes of a copy."""
         if self._mode is not None and not stat.S_ISLNK(attributes.mode):
-            attributes = attributes._replace(mode=stat.S_IFMT(attributes.mode) | self._mode)
+            attributes = attributes._replace(mode=self._mode(attributes.mode))
         return self._dated(self._to_owner(attributes))
 
     def _to_owner(self, attributes: Attributes) -> Attributes:

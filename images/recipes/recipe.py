@@ -10,6 +10,7 @@ import msgspec
 from msgspec import UNSET, UnsetType, field
 
 from images.recipes import recipekeys, runmounts, steps
+from images.recipes.modes import Mode
 from images.recipes.steps import BuildFile, Instruction, Stage
 from images.store import reference
 from vmctl.errors import SpecError
@@ -113,8 +114,8 @@ class Recipe(_Keys):
 _HINTS = {
     "user": 'in quotes: "1000:1000"',
     "steps": "a list: each step begins with `- run:`, `- copy:`, ...",
-    "steps.copy.mode": 'in quotes: "0644"',
-    "steps.file.mode": 'in quotes: "0644"',
+    "steps.copy.mode": 'in quotes: "0644", or "u=rwX,go=rX"',
+    "steps.file.mode": 'in quotes: "0644", or "u=rwX,go=rX"',
     "from": "the name of an image, `scratch`, or `packages: {suite: ...}`",
 }
 
@@ -169,8 +170,11 @@ def _check(recipe: Recipe) -> None:
             known = ", ".join(info.encode_name for info in msgspec.structs.fields(Step))
             raise SpecError(f"the key steps[{index}]: expected one of {known}, got {', '.join(given) or 'none'}")
         for key, part in (("copy", step.copy), ("file", step.file)):
-            if part and not re.fullmatch(r"|0?[0-7]{3,4}", part.mode):
-                raise SpecError(f"the key steps[{index}].{key}.mode: expected an octal mode, got {part.mode!r}")
+            try:
+                if part and part.mode:
+                    Mode(part.mode)
+            except ValueError as error:
+                raise SpecError(f"the key steps[{index}].{key}.mode: {error}") from None
         if step.file:
             _check_path(f"steps[{index}].file.path", step.file.path)
     if isinstance(recipe.base, From):

@@ -54,10 +54,13 @@ class Copy(NamedTuple):
     target: str
     origin: str = ""  # a stage or an image; empty: the context
     owner: str = ""  # user[:group], names or numbers of the image's; empty: root, and the owners of `origin`
-    mode: str = ""  # octal; empty: as the files have it
+    mode: str = ""  # octal, or as of chmod(1): `u=rwX,go=rX`; empty: as the files have it
     extract: bool = False  # an archive is unpacked instead, and a source can be a URL
     inline: tuple[Inline, ...] = ()
     checksum: str = ""  # of the only source, a URL: `sha256:...`
+    exclude: tuple[str, ...] = ()  # patterns of .dockerignore, relative to each source
+    parents: bool = False  # the folders above a source are kept
+    unpack: bool | None = None  # of ADD; None: local archives, but none from a URL
 
 
 class Env(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from images.recipes import instructions
+from images.recipes import copyflags
 from images.recipes.expand import Lookup, expand, expand_keeping_quotes
 from images.recipes.steps import Action, Copy, Env, Expose, Label, Run, RunMount, StopSignal, User, Volume, Workdir
 
@@ -59,13 +59,16 @@ class Variables:
         sources = tuple(_not_empty(fill(source), "the source") for source in copy.sources)
         checksum = fill(copy.checksum)
         if copy.extract:
-            instructions.check_sources(sources, checksum)
+            copyflags.check_sources(sources, checksum)
+        if mode := fill(copy.mode):
+            copyflags.check_mode(mode)
         return copy._replace(
             checksum=checksum,
             sources=sources,
             target=_not_empty(fill(copy.target), "the target"),
             owner=fill(copy.owner),
-            mode=fill(copy.mode),
+            mode=mode,
+            exclude=tuple(map(fill, copy.exclude)),
             inline=tuple(inline),
         )
 
