@@ -51,7 +51,7 @@ BELOW = {
 OF_INSTANCES = ("vmctl.instances.instance", "vmctl.engine", "vmctl.survey", "vmctl.backends", "vmctl.backend")
 DOORS = {  # module -> the only files that may import it, at any depth
     "libvirt": {"vmm/connection.py"},
-    "ctypes": {"vmctl/linux/syscalls.py"},
+    "ctypes": {"vmctl/linux/syscalls.py", "vmctl/linux/lz4.py"},
     "_ctypes": {"vmctl/linux/madvise.py"},
     "subprocess": set(),
     "multiprocessing": set(),

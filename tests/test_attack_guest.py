@@ -30,7 +30,7 @@ class Guest:
         with open(f"/proc/{self.pid}/cmdline", encoding="utf-8") as file:
             words = set(re.findall(r"(/[^\0\",]+)", file.read()))
         self.layers = sorted(word for word in words if word.endswith(".erofs"))
-        self.others = sorted(word for word in words if word.endswith(".cpio") or "/vmlinuz" in word)
+        self.others = sorted(word for word in words if word.endswith(".cpio") or "/vmlinu" in word)
 
     def path(self, name):
         return os.path.join(self.directory, name)

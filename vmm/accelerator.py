@@ -12,6 +12,7 @@ import os
 import time
 
 from images.kernels import kernel as kernels
+from images.kernels import uncompressed
 from images.kernels.kernel import Kernel
 from vmctl import paths, records
 from vmctl.errors import UnavailableError
@@ -73,7 +74,8 @@ def command(kernel: Kernel, accelerator: str, cpu: str) -> list[str]:
     return [
         *(qemu.emulator() or "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none"),
         *("-machine", f"q35,accel={accelerator},hpet=off", "-cpu", cpu, "-m", "256", "-no-reboot"),
-        *("-kernel", kernel.vmlinuz, "-initrd", guest.initrd(kernel)),
+        *(("-bios", firmware) if (firmware := qemu.quick_firmware()) else ()),
+        *("-kernel", uncompressed.image(kernel), "-initrd", guest.initrd(kernel)),
         *("-append", f"{guest.KERNEL_ARGS} vmctl.probe"),
         *("-chardev", "file,id=console,path=/dev/stdout", "-serial", "chardev:console"),
     ]

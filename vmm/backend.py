@@ -18,6 +18,7 @@ from vmctl.backend import (
     HasConsole,
     HasCopy,
     HasFootprint,
+    HasMachine,
     HasOomKills,
     HasOwnSize,
     HasPause,
@@ -64,6 +65,7 @@ class VmBackend(
     HasCopy,
     HasUsage,
     HasReceipt,
+    HasMachine,
     HasUpdate,
     HasByHand,
 ):
@@ -231,6 +233,12 @@ class VmBackend(
         from vmm import receipt
 
         return receipt.of(inst)
+
+    def machine(self, inst: Instance) -> dict[str, Any]:
+        """See HasMachine."""
+        from vmm import described
+
+        return described.of(inst)
 
     def update(self, inst: Instance, wanted: Resources) -> dict[str, Any]:
         """See HasUpdate: the balloon of the guest, the quota of QEMU, and the group of the workload in the guest."""

@@ -30,11 +30,10 @@ from vmctl.linux.syscalls import (
     MS_REC,
     MS_REMOUNT,
 )
-from vmm import files
+from vmm import files, qemu
 
 # of these folders only public parts of the distribution are in reach: no /etc, no /var, no /home, no other /usr
 PROGRAM_FOLDERS = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/libexec/qemu-kvm", "/etc/ld.so.cache")
-FIRMWARE_FOLDERS = ("/usr/share/qemu", "/usr/share/qemu-kvm", "/usr/share/seabios", "/usr/share/seavgabios")
 HOST_FOLDERS = ("/sys/devices/system", "/sys/module")  # libvirt reads the processors, and what KVM supports
 DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
 LIBVIRT_DEVICES = ("/dev/net/tun", "/dev/vhost-net")  # libvirt opens them and passes them on
@@ -95,7 +94,7 @@ def enter(cell: Cell, *, without_network: bool) -> None:
     syscalls.unshare(flags | (syscalls.CLONE_NEWNET if without_network else 0))
     syscalls.mount(None, "/", None, MS_REC | MS_PRIVATE)  # what is mounted here does not appear on the host
     syscalls.mount("tmpfs", cell.root, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=755,size=1m")
-    for path in (*PROGRAM_FOLDERS, *FIRMWARE_FOLDERS, *HOST_FOLDERS, *cell.read_only):
+    for path in (*PROGRAM_FOLDERS, *qemu.FIRMWARE_FOLDERS, *HOST_FOLDERS, *cell.read_only):
         show(path, cell.root, syscalls.MOUNT_ATTR_RDONLY | syscalls.MOUNT_ATTR_NODEV)
     for path in (*cell.writable, *cell.for_libvirt):
         show(path, cell.root, syscalls.MOUNT_ATTR_NODEV)

@@ -18,6 +18,7 @@ KIB = 1024
 MANY_DISKS = 24  # the root bus has a slot for each of up to this many disks, next to the other devices
 _SLOTS, _OTHERS = 29, 3  # of the root bus, and how many have devices that are neither disks nor network interfaces
 VOLUMES_MAX = 16  # each has a slot
+SLOW_IF_EMULATED = ("erms", "fsrm")  # with them, guests copy by an instruction that TCG translates byte by byte
 
 
 class Nic(NamedTuple):
@@ -52,6 +53,7 @@ class Machine(NamedTuple):
     initrd: str = ""
     cmdline: str = ""
     modules: str = ""  # disk with the kernel's modules, for a guest that boots a system from layers
+    firmware: str = ""  # empty: the one that QEMU takes by default
 
 
 def machine_uuid(instance_id: str) -> str:
@@ -67,6 +69,14 @@ def layers_max(nics: int, volumes: int = 0) -> int:
 def vcpus(cpus: float | None) -> int:
     """Return the number of virtual CPUs for a limit of `cpus`; the cgroup's quota limits the fraction."""
     return max(1, math.ceil(cpus or 1))
+
+
+def ports(machine: Machine) -> int:
+    """Return how many virtio-serial ports the guest has: each takes queues and time in its kernel, and QEMU makes 31.
+
+    The first one is reserved for a console, which no guest of ours has.
+    """
+    return 1 + len(machine.outputs) + sum(bool(port) for port in (machine.control, machine.agent, machine.stdin))
 
 
 def domain_xml(machine: Machine) -> str:
@@ -104,6 +114,8 @@ def _os(machine: Machine) -> Element:
     if not machine.kernel:
         element.append(_element("bios", useserial="yes"))  # messages of the firmware about the disk
         return element
+    if machine.firmware:
+        _text(element, "loader", machine.firmware, type="rom")
     _text(element, "kernel", machine.kernel)
     _text(element, "initrd", machine.initrd)
     _text(element, "cmdline", machine.cmdline)
@@ -129,7 +141,9 @@ def _cpu(machine: Machine) -> Element:
     """check='none': no CPU feature is required, so libvirt does not have to compare any."""
     if machine.accelerator == "kvm":
         return _element("cpu", mode="host-passthrough", check="none")
-    return _element("cpu", mode="maximum", check="none")
+    element = _element("cpu", mode="maximum", check="none")
+    element.extend(_element("feature", policy="disable", name=name) for name in SLOW_IF_EMULATED)
+    return element
 
 
 def _clock() -> Element:
@@ -143,7 +157,7 @@ def _devices(machine: Machine) -> Element:
     _text(element, "emulator", machine.emulator)
     element.extend(_disks(machine))
     element.append(_element("controller", type="usb", model="none"))
-    element.append(_element("controller", type="virtio-serial", index="0"))
+    element.append(_element("controller", type="virtio-serial", index="0", ports=str(ports(machine))))
     element.extend(_volume(tag, path) for tag, path in machine.volumes)
     element.extend(map(_interface, machine.nics))
     element.append(_console(machine.console))

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 
 from images.kernels import kernel as kernels
-from images.kernels import moduledisk
+from images.kernels import moduledisk, uncompressed
 from images.store import store
 from images.store.image import Image
 from vmctl import byhand, ids
@@ -63,7 +63,10 @@ def _artefacts(work: Workload, image: Image, kind: str) -> Iterator[Step]:
     for number, layer in enumerate(image.stack):
         yield _file(f"image layer {number}", layer.path, "attached read-only; a container mounts the same file")
     kernel = kernels.find(work.vm.kernel)
-    yield _file("kernel", kernel.vmlinuz, f"Linux {kernel.release}, booted directly: no boot loader, no boot disk")
+    path, form = uncompressed.image(kernel), "booted directly: no boot loader, no boot disk"
+    if path != kernel.vmlinuz:
+        form = f"uncompressed, so no guest has to do it, from {kernel.vmlinuz}; {form}"
+    yield _file("kernel", path, f"Linux {kernel.release}, {form}")
     does = "the agent for exec, and our init: mounts the layers, applies the seed"
     if kind != boot.DIRECT:
         does = "and our init: mounts the layers and executes the image's init (switch_root)"

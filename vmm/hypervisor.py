@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from vmctl.backend import Problem
 from vmctl.linux import usernamespace
 from vmctl.spec.workload import Workload
-from vmm.domain import Machine
+from vmm.domain import SLOW_IF_EMULATED, Machine, ports
 
 _SANDBOX = "on,obsolete=deny,elevateprivileges=allow,spawn=deny,resourcecontrol=deny"  # -runas changes the user
 
@@ -34,13 +34,15 @@ def line(machine: Machine) -> str:
 
 
 def _options(machine: Machine) -> Iterator[str]:
-    yield f"-name {machine.name} -machine q35,usb=off -cpu max"
+    off = "".join(f",-{name}" for name in SLOW_IF_EMULATED) if machine.accelerator == "tcg" else ""
+    yield f"-name {machine.name} -machine q35,usb=off -cpu max{off}"
     yield " ".join(f"-accel {name}" for name in _accelerators(machine.accelerator))
     yield f"-smp {machine.vcpus} -m {machine.memory_bytes >> 20}"
     yield "-nodefaults -no-user-config -display none -monitor none"
     yield f"-runas {machine.uid}:{machine.uid} -sandbox {_SANDBOX}"
     yield "-action panic=shutdown,reboot=reset,shutdown=poweroff -device pvpanic"
     if machine.kernel:
+        yield from (f"-bios {name}" for name in [machine.firmware] if name)
         yield f"-kernel '{machine.kernel}'"
         yield f"-initrd '{machine.initrd}'"
         yield f"-append '{machine.cmdline}'"
@@ -50,7 +52,7 @@ def _options(machine: Machine) -> Iterator[str]:
         mtu = f",host_mtu={nic.mtu}" if nic.mtu != 1500 else ""
         yield f"-device virtio-net-pci,netdev=net{number},mac={nic.mac},romfile={mtu}"
     yield "-chardev file,id=console,path=/dev/stdout,append=on -device isa-serial,chardev=console"
-    yield "-device virtio-serial-pci"
+    yield f"-device virtio-serial-pci,max_ports={ports(machine)}"
     yield from _ports(machine)
     yield "-device virtio-balloon-pci,free-page-reporting=on"
     yield "-object rng-random,id=random,filename=/dev/urandom -device virtio-rng-pci,rng=random"

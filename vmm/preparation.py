@@ -6,7 +6,7 @@ import os
 from contextlib import ExitStack, suppress
 
 from images.kernels import kernel as kernels
-from images.kernels import moduledisk
+from images.kernels import moduledisk, uncompressed
 from images.kernels.kernel import Kernel
 from images.store import store
 from images.store.image import Image, ending
@@ -26,6 +26,7 @@ from vmm import (
     boot,
     configure,
     confinement,
+    described,
     disk,
     domain,
     files,
@@ -188,7 +189,8 @@ def machine_of(
     if kind == boot.DISK:
         return machine
     kernel = kernel or kernels.find(work.vm.kernel)
-    machine = machine._replace(kernel=kernel.vmlinuz, initrd=guest.initrd(kernel, volumes=bool(work.volumes)))
+    initrd = guest.initrd(kernel, volumes=bool(work.volumes))
+    machine = machine._replace(kernel=uncompressed.image(kernel), initrd=initrd, firmware=qemu.quick_firmware())
     layers, secrets, live = len(machine.layers), held.needed(work), work.vm.console == "live"
     if kind == boot.DIRECT:
         machine = machine._replace(agent=(f"{port}agent", files.agent_port(home)))
@@ -300,6 +302,7 @@ def _make_ports(inst: Instance, image: Image, *, owned: bool) -> None:
 def _remember(inst: Instance, image: Image, machine: domain.Machine) -> None:
     """Save the data that later commands need: the domain, and the files that other instances may share."""
     write_atomic(files.domain(inst), domain.domain_xml(machine))
+    described.record(inst, machine)
     inst.state.own["shared"] = shared_files(machine, image)
     inst.state.own["memory_bytes"], inst.state.own["vcpus"] = machine.memory_bytes, machine.vcpus
     inst.state.limits = {"pids": configure.pids(inst.work, image)}

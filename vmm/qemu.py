@@ -11,6 +11,7 @@ from vmctl.errors import VmctlError
 from vmctl.linux import processes
 from vmctl.programs import run, which
 
+FIRMWARE_FOLDERS = ("/usr/share/qemu", "/usr/share/qemu-kvm", "/usr/share/seabios", "/usr/share/seavgabios")
 _FLOCK = "hhqqi4x"  # struct flock: l_type, l_whence, l_start, l_len, l_pid
 
 
@@ -25,6 +26,15 @@ def files(emulator: str) -> list[str]:
     modules = sorted({os.path.join(os.path.dirname(library), "qemu") for library in libraries})
     firmware = run([emulator, "-L", "help"])[1].split()
     return [emulator, *libraries, *modules, *firmware]
+
+
+def quick_firmware() -> str:
+    """Return the path of qboot, which does only what a directly booted kernel needs; "" if QEMU has been installed without.
+
+    It cannot boot a disk.
+    """
+    names = (os.path.join(folder, "qboot.rom") for folder in FIRMWARE_FOLDERS)
+    return next(filter(os.path.exists, names), "")
 
 
 def find(uuid: str) -> int | None:

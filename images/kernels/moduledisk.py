@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from shutil import copyfile
 
 from images.kernels.kernel import Kernel
@@ -37,7 +37,7 @@ def build(kernel: Kernel) -> str:
     return path
 
 
-def stale(kernels: Iterator[Kernel]) -> list[str]:
+def stale(kernels: Iterable[Kernel]) -> list[str]:
     """Return the files that none of the kernels uses."""
     try:
         names = os.listdir(_folder())

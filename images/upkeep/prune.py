@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
-from images.kernels import initrd, inventory, moduledisk
+from images.kernels import initrd, inventory, moduledisk, uncompressed
 from images.layer import mounts, unpacked
 from images.recipes import caches
 from images.store import staging, store
@@ -18,6 +18,7 @@ from vmctl.linux import filetree
 
 IMAGE, STEP, FILE = "image", "build step", "file"
 DOWNLOAD, KERNEL, INITRD, MODULES, UNPACKED = "download", "kernel", "initrd", "modules", "unpacked layer"
+UNCOMPRESSED = "uncompressed kernel"
 CACHE = "build cache"
 
 
@@ -33,8 +34,8 @@ def unused(*, everything: bool, without: Iterable[str] = ()) -> list[Item]:
     """Return the unused data of the store and its caches.
 
     That is: images without a name, files that belong to no image, build steps whose layers no image has, interrupted
-    downloads, kernels of Debian that a newer kernel has replaced, initrds and disks with modules that no start will
-    use, and for an ordinary user unpacked layers that no image has. `everything`: also images that no instance uses,
+    downloads, kernels of Debian that a newer kernel has replaced, initrds, disks with modules and uncompressed kernels
+    that no start will use, and for an ordinary user unpacked layers that no image has. `everything`: also images that no instance uses,
     all build steps, and the caches of `RUN --mount=type=cache`. `without`: instances that are removed before.
     """
     found = [*_images(set(without), everything=everything)]
@@ -57,9 +58,10 @@ def unpacked_layers(*, everything: bool, without: Iterable[str] = ()) -> list[It
 
 
 def stale_of_kernels() -> list[Item]:
-    """Return the initrds and the disks with modules that no start will use."""
+    """Return the initrds, disks with modules and uncompressed kernels that no start will use."""
     found = [Item(INITRD, file, _allocated([file])) for file in initrd.stale()]
-    kernels = (kept.kernel for kept in inventory.ls())
+    kernels = [kept.kernel for kept in inventory.ls()]
+    found += [Item(UNCOMPRESSED, file, _allocated([file])) for file in uncompressed.stale(kernels)]
     return found + [Item(MODULES, file, _allocated([file])) for file in moduledisk.stale(kernels)]
 
 
@@ -138,6 +140,7 @@ _REMOVE = {
     KERNEL: _kernel,
     INITRD: _cached,
     MODULES: _cached,
+    UNCOMPRESSED: _cached,
     UNPACKED: _unpacked,
     CACHE: _cache,
 }

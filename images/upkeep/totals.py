@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from typing import NamedTuple
 
-from images.kernels import inventory
+from images.kernels import inventory, uncompressed
 from images.layer import unpacked
 from images.recipes import caches
 from images.store import store
@@ -70,7 +70,8 @@ def _cache() -> Total:
 
 
 def _made_of_kernels() -> int:
-    return sum(filetree.allocated_bytes(os.path.join(paths.cache_root(), name)) for name in ("initrd", "modules"))
+    folders = (os.path.join(paths.cache_root(), name) for name in ("initrd", "modules", uncompressed.NAME))
+    return sum(map(filetree.allocated_bytes, folders))
 
 
 def _of_builds() -> set[str]:
