@@ -326,16 +326,6 @@ class HasReceipt:
         raise NotImplementedError
 
 
-class HasMachine:
-    """The ability to run a workload in a machine whose hardware is chosen."""
-
-    ability = "choose the hardware"
-
-    def machine(self, inst: Instance) -> dict[str, Any]:
-        """Return what was chosen for the last start, with the keys of JSON; {} before the first start."""
-        raise NotImplementedError
-
-
 class HasByHand:
     """The ability to start a workload by a shell script, with the lines of `explain`."""
 

@@ -18,7 +18,6 @@ from vmctl.backend import (
     HasConsole,
     HasCopy,
     HasFootprint,
-    HasMachine,
     HasOomKills,
     HasOwnSize,
     HasPause,
@@ -65,7 +64,6 @@ class VmBackend(
     HasCopy,
     HasUsage,
     HasReceipt,
-    HasMachine,
     HasUpdate,
     HasByHand,
 ):
@@ -233,12 +231,6 @@ class VmBackend(
         from vmm import receipt
 
         return receipt.of(inst)
-
-    def machine(self, inst: Instance) -> dict[str, Any]:
-        """See HasMachine."""
-        from vmm import described
-
-        return described.of(inst)
 
     def update(self, inst: Instance, wanted: Resources) -> dict[str, Any]:
         """See HasUpdate: the balloon of the guest, the quota of QEMU, and the group of the workload in the guest."""

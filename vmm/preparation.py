@@ -302,7 +302,7 @@ def _make_ports(inst: Instance, image: Image, *, owned: bool) -> None:
 def _remember(inst: Instance, image: Image, machine: domain.Machine) -> None:
     """Save the data that later commands need: the domain, and the files that other instances may share."""
     write_atomic(files.domain(inst), domain.domain_xml(machine))
-    described.record(inst, machine)
+    inst.state.machine = described.values(machine)
     inst.state.own["shared"] = shared_files(machine, image)
     inst.state.own["memory_bytes"], inst.state.own["vcpus"] = machine.memory_bytes, machine.vcpus
     inst.state.limits = {"pids": configure.pids(inst.work, image)}

@@ -29,7 +29,7 @@ def files(emulator: str) -> list[str]:
 
 
 def quick_firmware() -> str:
-    """Return the path of qboot, which does only what a directly booted kernel needs; "" if QEMU has been installed without.
+    """Return the path of qboot, which does only what a directly booted kernel needs; "" if QEMU is here without it.
 
     It cannot boot a disk.
     """

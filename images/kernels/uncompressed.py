@@ -34,7 +34,7 @@ _HEADER_BYTES = 0x250
 _LZ4_LEGACY, _LZMA = b"\x02\x21\x4c\x18", b"\x5d\0\0"
 _LZ4_BLOCK_BYTES = 8 << 20
 _PART = 1 << 16
-_PT_NOTE, _NOTE_ENTRY, _OWNER = 4, 18, b"Xen\0"
+_PT_LOAD, _PT_NOTE, _NOTE_ENTRY, _OWNER = 1, 4, 18, b"Xen\0"
 _X86_64, _MOST_HEADERS, _MOST_NOTES_BYTES = 62, 64, 1 << 20
 
 
@@ -185,27 +185,32 @@ def _write_sparse(target: BinaryIO, pieces: Iterator[bytes]) -> None:
 
 
 def _has_entry(path: str) -> bool:
-    """Return whether a file is a kernel for x86-64 with the note that QEMU needs: elf(5)."""
+    """Return whether a file is a whole kernel for x86-64 with the note that QEMU needs: elf(5)."""
+    size_bytes, found = os.path.getsize(path), False
     with open(path, "rb") as file:
-        head = file.read(64)
-        if head[:6] != b"\x7fELF\x02\x01" or len(head) < 64:
-            return False
-        (machine,), (start,) = struct.unpack_from("<H", head, 18), struct.unpack_from("<Q", head, 32)
-        size, count = struct.unpack_from("<HH", head, 54)
-        if machine != _X86_64 or size != 56 or not 0 < count <= _MOST_HEADERS or start > MOST_BYTES:
-            return False
-        file.seek(start)
-        table = file.read(size * count)
-        if len(table) < size * count:
-            return False
-        for place in range(0, len(table), size):
-            (kind,) = struct.unpack_from("<I", table, place)
-            offset, length = struct.unpack_from("<Q", table, place + 8)[0], struct.unpack_from("<Q", table, place + 32)[0]
-            if kind == _PT_NOTE and offset <= MOST_BYTES and length <= _MOST_NOTES_BYTES:
+        for kind, offset, length in _segments(file):
+            if kind == _PT_LOAD and offset + length > size_bytes:
+                return False
+            if kind == _PT_NOTE and offset < size_bytes and length <= _MOST_NOTES_BYTES:
                 file.seek(offset)
-                if _is_among(file.read(length)):
-                    return True
-    return False
+                found = found or _is_among(file.read(length))
+    return found
+
+
+def _segments(file: BinaryIO) -> list[tuple[int, int, int]]:
+    """Return kind, offset and length of each segment; [] for any file but a kernel for x86-64."""
+    head = file.read(64)
+    if head[:6] != b"\x7fELF\x02\x01" or len(head) < 64:
+        return []
+    (machine,), (start,) = struct.unpack_from("<H", head, 18), struct.unpack_from("<Q", head, 32)
+    size, count = struct.unpack_from("<HH", head, 54)
+    if machine != _X86_64 or size != 56 or count > _MOST_HEADERS or start > MOST_BYTES:
+        return []
+    file.seek(start)
+    table = file.read(size * count)
+    if len(table) < size * count:
+        return []
+    return [struct.unpack_from("<I4xQ16xQ", table, place) for place in range(0, len(table), size)]
 
 
 def _is_among(notes: bytes) -> bool:

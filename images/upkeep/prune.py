@@ -35,8 +35,9 @@ def unused(*, everything: bool, without: Iterable[str] = ()) -> list[Item]:
 
     That is: images without a name, files that belong to no image, build steps whose layers no image has, interrupted
     downloads, kernels of Debian that a newer kernel has replaced, initrds, disks with modules and uncompressed kernels
-    that no start will use, and for an ordinary user unpacked layers that no image has. `everything`: also images that no instance uses,
-    all build steps, and the caches of `RUN --mount=type=cache`. `without`: instances that are removed before.
+    that no start will use, and for an ordinary user unpacked layers that no image has. `everything`: also images that
+    no instance uses, all build steps, and the caches of `RUN --mount=type=cache`. `without`: instances that are removed
+    before.
     """
     found = [*_images(set(without), everything=everything)]
     found += [Item(FILE, file, _allocated([file])) for file in store.unreferenced()]

@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import Any, NoReturn
 
 from vmctl import backends, limits, records
-from vmctl.backend import HasCauses, HasMachine, HasReceipt
+from vmctl.backend import HasCauses, HasReceipt
 from vmctl.cli import output, selection
 from vmctl.cli.ps import row
 from vmctl.errors import VmctlError
@@ -65,7 +65,7 @@ def _document(seen: Seen) -> dict[str, Any]:
         snapshot=inst.state.snapshot,
         reboots=_reboots(inst),
         receipt=_receipt(inst),
-        machine=_machine(inst),
+        machine=inst.state.machine or None,
         health_check=_check(inst),
         warnings=inst.state.warnings,
         weakened=inst.state.weakened,
@@ -99,13 +99,6 @@ def _receipt(inst: Instance) -> dict[str, Any] | None:
     """Return where its workload runs, as reported from inside; None if that is not known."""
     with suppress(VmctlError):
         return backends.ability(backends.load(inst.state.mode), HasReceipt).receipt(inst) or None
-    return None
-
-
-def _machine(inst: Instance) -> dict[str, Any] | None:
-    """Return the hardware of the last start; None in a mode without any, and before a start."""
-    with suppress(VmctlError):
-        return backends.ability(backends.load(inst.state.mode), HasMachine).machine(inst) or None
     return None
 
 

@@ -71,12 +71,13 @@ class State:
     weakened: list[str]  # what the workload asked for that makes the isolation of the last start weaker
     limits: dict[str, Any]  # in effect since the last start, see vmctl/limits.py
     receipt: dict[str, Any]  # kernel and namespaces of the last start, as the new process has reported them
+    machine: dict[str, Any]  # hardware of the last start, with the keys of JSON; {} in a mode without a choice of it
     own: dict[str, Any]  # values that only the backend reads
     snapshot: dict[str, Any] | None = None  # of a clone: name and id of its snapshot, and what its start has cost
 
     def __init__(self, **values: Any) -> None:
         self.warnings, self.weakened, self.options, self.limits, self.own = [], [], {}, {}, {}
-        self.health = {}
+        self.health, self.machine = {}, {}
         self.links, self.receipt = {}, {}
         vars(self).update(values)
 
