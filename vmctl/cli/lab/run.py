@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 
 from bench import labs
 from bench.handins import session as sessions
@@ -12,7 +11,7 @@ from bench.labs import lab, running
 from vmctl import backends
 from vmctl.cli import modes, output
 from vmctl.cli.compare import MODES, chosen_modes
-from vmctl.cli.lab import show
+from vmctl.cli.lab import asking, show
 from vmctl.errors import SpecError
 from vmctl.spec.units import format_seconds
 
@@ -85,26 +84,11 @@ def _before(one: lab.Lab, args: argparse.Namespace) -> str | None:
 
 
 def _prediction() -> str:
-    """Ask for a prediction. Raises SpecError at the end of the input."""
-    while True:
-        line = _line(f"What will come out: {', '.join(lab.CHOICES)}? ", "--predict")
-        matching = [choice for choice in lab.CHOICES if line.strip() and choice.startswith(line.strip().lower())]
-        if len(matching) == 1:
-            return matching[0]
+    return asking.choice(f"What will come out: {', '.join(lab.CHOICES)}? ", lab.CHOICES)
 
 
 def _enter(why: str) -> None:
-    _line(f"Enter {why} ", "--step")
-
-
-def _line(question: str, flag: str) -> str:
-    sys.stdout.flush()
-    sys.stderr.write(question)
-    sys.stderr.flush()
-    line = sys.stdin.readline()
-    if not line:
-        raise SpecError(f"{flag} reads a line for each lab from standard input", hint=f"leave {flag} out")
-    return line
+    asking.line(f"Enter {why} ", "--step")
 
 
 def _show(cited: str, outcome: running.Outcome, *, evidence: bool, step: bool) -> None:
