@@ -206,9 +206,9 @@ class ContainerBackend(
 
     def clone_problems(self, snapshot: Snapshot, work: Workload) -> list[Problem]:
         """See HasSnapshots."""
-        from containers import snapshots
+        from containers import kept
 
-        return snapshots.clone_problems(snapshot)
+        return kept.problems(snapshot)
 
     def drop_snapshot(self, snapshot: Snapshot) -> None:
         """See HasSnapshots."""

@@ -24,9 +24,9 @@ def footprint(inst: Instance) -> Footprint:
     pss = memory.pss_by_role({"workload": pids(inst, cgroup), **helpers(inst.journal)})
     layers = store.find(inst.image).stack
     if inst.state.snapshot is not None:
-        from containers import snapshots
+        from containers import kept
 
-        layers += snapshots.of_snapshot(inst)
+        layers += kept.of(inst)
     shared = tuple(layer.path for layer in layers)
     return Footprint(
         pss_bytes=sum(pss.values()) if pss else None,

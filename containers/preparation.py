@@ -70,9 +70,9 @@ def of_clone(inst: Instance, image: Image) -> Image:
     """Return the image with the layers of the snapshot, if the instance is a clone."""
     if inst.state.snapshot is None:
         return image
-    from containers import snapshots
+    from containers import kept
 
-    return snapshots.prepared(inst, image)
+    return kept.prepared(inst, image)
 
 
 def _with_held(work: Workload) -> tuple[Workload, tuple[Written, ...]]:

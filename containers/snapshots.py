@@ -13,92 +13,29 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
-from containers import writable
+from containers import kept, writable
 from containers.footprint import footprint
 from images.layer import changes, layers, mounts, tarindex
 from images.store import store
-from images.store.image import OVERLAY_LAYERS_MAX, Image, Layer
+from images.store.image import Layer
 from images.store.staging import Stage
 from vmctl import leases
-from vmctl.backend import Problem
-from vmctl.errors import NotFoundError, StateError, VmctlError
+from vmctl.errors import StateError
 from vmctl.instances.instance import Instance
 from vmctl.linux import usernamespace
 from vmctl.named import TYPE_CHECKING
-from vmctl.records import UnreadableError
 from vmctl.snapshots import record
 from vmctl.snapshots.protocol import Taken
 
 if TYPE_CHECKING:
-    from typing import Any
-
     from vmctl.snapshots.record import Snapshot
 
-_LAYERS = "layers"  # key of the facts: keys of the layers, lowest first
 _FILES = (".erofs", tarindex.SUFFIX)
-_HEX_DIGITS = frozenset("0123456789abcdef")
-
-
-def prepared(inst: Instance, image: Image) -> Image:
-    """Return the image of an instance with the layers of its snapshot, of which it takes a lease."""
-    origin: dict[str, Any] | None = inst.state.snapshot
-    if origin is None:
-        return image
-    return _above(image, record.lease(str(origin.get("name")), str(origin.get("id")), inst))
-
-
-def of_snapshot(inst: Instance) -> tuple[Layer, ...]:
-    """Return the layers of the snapshot that an instance is a clone of, lowest first; none if it is not one."""
-    if inst.state.snapshot is None:
-        return ()
-    return tuple(_kept(record.find(str(inst.state.snapshot.get("name")))))
-
-
-def _above(image: Image, snapshot: Snapshot) -> Image:
-    return image._replace(layers=(*image.layers, *_kept(snapshot)))
-
-
-def _kept(snapshot: Snapshot) -> Iterator[Layer]:
-    """Yield the layers of a snapshot, lowest first. Raises UnreadableError if one is missing."""
-    keys = snapshot.facts.get(_LAYERS)
-    if not isinstance(keys, list) or not keys or not all(map(_is_key, keys)):
-        raise _damaged(snapshot, "its record names no layers")
-    for key in keys:
-        path = os.path.join(snapshot.folder, f"{key}.erofs")
-        try:
-            if os.path.islink(path) or not os.path.isfile(path):
-                raise _damaged(snapshot, f"{key}.erofs is missing")
-            yield layers.at(path)
-        except OSError:
-            raise _damaged(snapshot, f"{key}{tarindex.SUFFIX} is missing") from None
-
-
-def _is_key(value: object) -> bool:
-    return isinstance(value, str) and len(value) == 64 and set(value) <= _HEX_DIGITS
-
-
-def _damaged(snapshot: Snapshot, why: str) -> UnreadableError:
-    return UnreadableError(
-        f"the snapshot {snapshot.name} is damaged: {why}", hint=f"`vmctl snapshot rm -f {snapshot.name}` removes it"
-    )
-
-
-def clone_problems(snapshot: Snapshot) -> list[Problem]:
-    """See HasSnapshots."""
-    try:
-        image = _above(store.find(snapshot.image_digest), snapshot)
-    except NotFoundError:
-        return [Problem(f"its image {snapshot.image_digest[:19]} is gone", "take the snapshot again")]
-    except VmctlError as error:
-        return [Problem(str(error), error.hint)]
-    if len(image.stack) > OVERLAY_LAYERS_MAX:
-        return [Problem(f"it has {len(image.stack)} layers", "`vmctl commit` an instance, and begin with the image")]
-    return []
 
 
 def take(inst: Instance, holder: leases.User, *, running: bool) -> Taken:
     """See HasSnapshots."""
-    image, below = store.lease(inst.image, holder), of_snapshot(inst)
+    image, below = store.lease(inst.image, holder), kept.of(inst)
     for layer in below:
         _link(layer, holder.directory)
     memory_bytes = footprint(inst).pss_bytes if running else None
@@ -119,7 +56,7 @@ def take(inst: Instance, holder: leases.User, *, running: bool) -> Taken:
         for one in (*below, layer):
             mounts.mount_layer(one, holder)
     return Taken(
-        {_LAYERS: list(dict.fromkeys([*(one.key for one in below), layer.key]))},
+        {kept.LAYERS: list(dict.fromkeys([*(one.key for one in below), layer.key]))},
         pause_s=pause_s,
         left_out=tuple(_left_out(inst)),
         clone_memory_bytes=memory_bytes or 0,
@@ -149,8 +86,8 @@ def drop(snapshot: Snapshot) -> None:
     if usernamespace.is_host_root():
         return
     holder = record.Holder(snapshot.name, snapshot.id)
-    keys: Sequence[object] = snapshot.facts.get(_LAYERS) or ()
-    for key in filter(_is_key, keys):
+    keys: Sequence[object] = snapshot.facts.get(kept.LAYERS) or ()
+    for key in filter(kept.is_key, keys):
         with suppress(OSError):
             mounts.release_layer(str(key), holder)
             mounts.remove_unpacked(mounts.mount_point(str(key)))

@@ -37,9 +37,9 @@ def _below(inst: Instance) -> tuple[str, ...]:
     """Return the layers of the snapshot that an instance is a clone of."""
     if inst.state.snapshot is None:
         return ()
-    from containers import snapshots
+    from containers import kept
 
-    return tuple(layer.path for layer in snapshots.of_snapshot(inst))
+    return tuple(layer.path for layer in kept.of(inst))
 
 
 @contextmanager

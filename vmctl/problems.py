@@ -20,12 +20,15 @@ def problems(work: Workload, backend: Backend) -> list[Problem]:
 
 def check(work: Workload, backend: Backend) -> None:
     """Raise UnavailableError with all problems of running `work` in this mode."""
-    found = problems(work, backend)
-    if not found:
-        return
-    first, *others = found
-    more = "\n".join(f"also: {problem.text}" for problem in others)
-    raise UnavailableError(f"{work.name} cannot run in mode {backend.mode}: {first.text}", hint=first.hint, detail=more)
+    refuse(f"{work.name} cannot run in mode {backend.mode}", problems(work, backend))
+
+
+def refuse(what: str, found: list[Problem]) -> None:
+    """Raise UnavailableError with all problems, if there are any; `what` is not possible because of them."""
+    if found:
+        first, *others = found
+        more = "\n".join(f"also: {problem.text}" for problem in others)
+        raise UnavailableError(f"{what}: {first.text}", hint=first.hint, detail=more)
 
 
 def _limit_problems() -> list[Problem]:

@@ -53,6 +53,9 @@ VERBS = (
     ("stats", "--no-stream"),
     ("top", "NAME"),
     ("prune", "-f"),
+    ("snapshot", "NAME", "NAME-kept"),
+    ("clone", "NAME-kept", "--name", "NAME-a"),
+    ("clone", "NAME", "--name", "NAME-b"),
     ("rename", "NAME", "NAME-too"),
     ("rm", "NAME"),
     ("rm", "-f", "NAME"),
@@ -88,7 +91,8 @@ class Cycle:
             self._maybe_killed(*self._named(self.chance.choice(VERBS[-3:])), chance=0.8)
         last = [
             ("down", "-t", "0", self.name),
-            ("down", "-t", "0", f"{self.name}-too"),
+            *(("down", "-t", "0", f"{self.name}-{name}") for name in ("too", "a", "b")),
+            ("snapshot", "prune", "-f"),
             ("volume", "prune", "-a", "-f"),
         ]
         codes = [self._command(words).code for words in last]

@@ -6,6 +6,7 @@ from contextlib import suppress
 
 from vmctl import ids, leases, paths
 from vmctl.linux import cgroups, delegation
+from vmctl.snapshots import record
 
 PREFIX = f"soak{os.getpid():x}-"  # of the names of instances; others may soak this host at the same time
 _SETTLE_S = 10.0  # the kernel takes its time to remove a namespace with its links
@@ -63,7 +64,7 @@ def _cgroups():
 def _files():
     run, state = paths.run_root(), paths.state_root()
     permanent = {os.path.join(run, "layers"), os.path.join(run, "net")}
-    for top in (paths.instances_root(), paths.volumes_root(), leases.folder(), run):
+    for top in (paths.instances_root(), paths.volumes_root(), leases.folder(), record.root(), run):
         for folder, folders, names in os.walk(top):
             found = {os.path.join(folder, name) for name in (*folders, *names)}
             yield from (f"file {path.removeprefix(state)}" for path in found - permanent)

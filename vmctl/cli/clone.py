@@ -2,24 +2,46 @@
 
 from __future__ import annotations
 
-import argparse
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from vmctl.cli import leasing, output, startshow, up
+from vmctl.cli import output
 from vmctl.errors import SpecError
 from vmctl.named import TYPE_CHECKING
 from vmctl.spec.units import format_seconds, format_size
 
 if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+    from vmctl.engine import Progress
     from vmctl.instances.instance import Instance
     from vmctl.snapshots.cloning import Clone
     from vmctl.snapshots.record import Snapshot
     from vmctl.spec.workload import Port, Workload
 
 EXAMPLE = "vmctl clone golden 8 --name test"
+_WITH_VALUE = ("--name", "-p", "--publish", "-j", "--jobs")
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
+def expand(words: list[str]) -> list[str]:
+    """Return the words with flags last: argparse takes an optional argument only directly after the one before it."""
+    given: list[str] = []
+    flags: list[str] = []
+    left = list(reversed(words))
+    while left:
+        word = left.pop()
+        if not word.startswith("-"):
+            given.append(word)
+            continue
+        flags.append(word)
+        if word in _WITH_VALUE and left:
+            flags.append(left.pop())
+    return [*given, *flags]
+
+
+def arguments(parser: ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument(
         "source", metavar="SNAPSHOT|NAME", help="snapshot; or instance, which goes on: its clones have what it is now"
@@ -41,18 +63,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-j", "--jobs", type=int, default=os.cpu_count() or 1, help="starts at a time (default: number of processors)"
     )
-    up.add_wait(parser)
+    parser.add_argument("--no-wait", action="store_true", help="do not wait until they are ready")
     parser.add_argument("--keep", action="store_true", help="keep a clone if its start fails, to look into it")
     parser.add_argument("-q", "--quiet", action="store_true", help="print only the names")
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: Namespace) -> int:
     """Start the clones and print a line for each: name, time, memory, disk."""
     from vmctl.snapshots import cloning, record
 
     if args.jobs < 1:
         raise SpecError(f"--jobs has to be at least 1, not {args.jobs}")
-    leasing.complete()
     snapshot = cloning.source(args.source)
     try:
         return _started(args, snapshot)
@@ -60,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
         record.remove_temporary(snapshot.name, snapshot.id)  # if no clone was started
 
 
-def _started(args: argparse.Namespace, snapshot: Snapshot) -> int:
+def _started(args: Namespace, snapshot: Snapshot) -> int:
     from vmctl.snapshots import cloning
 
     names = cloning.names_of(snapshot, args.count, args.name)
@@ -69,8 +90,9 @@ def _started(args: argparse.Namespace, snapshot: Snapshot) -> int:
     works = [cloning.of(snapshot, name, ports) for name in names]
     cloning.check(snapshot, works)
 
-    def begun(one: Workload) -> Instance:
-        return cloning.clone(snapshot, one, wait=args.wait, keep=args.keep)
+    def begun(one: Workload, progress: Progress | None = None) -> Instance:
+        wait, measured = not args.no_wait, not args.quiet
+        return cloning.clone(snapshot, one, wait=wait, progress=progress, keep=args.keep, measured=measured)
 
     def ready(clone: Clone) -> None:
         _show(clone, quiet=args.quiet)
@@ -82,15 +104,25 @@ def _started(args: argparse.Namespace, snapshot: Snapshot) -> int:
         if failures:
             raise failures[0]
         return 0
-    with startshow.shown(quiet=True) as progress:
-
-        def start(name: str) -> Instance:
-            one = cloning.of(snapshot, name, ports)
-            return cloning.clone(snapshot, one, wait=args.wait, keep=args.keep, progress=progress)
-
-        inst = start(names[0]) if args.name else cloning.retried(snapshot, start)
+    with _progress() as progress:
+        if args.name:
+            inst = begun(works[0], progress)
+        else:
+            inst = cloning.retried(snapshot, lambda name: begun(cloning.of(snapshot, name, ports), progress))
     ready(cloning.cost(inst))
     return 0
+
+
+@contextmanager
+def _progress() -> Iterator[Progress | None]:
+    """Yield a function that shows on a terminal what happens now; None without one."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from vmctl.cli import startshow
+
+    with startshow.shown(quiet=True) as progress:
+        yield progress
 
 
 def _published(texts: list[str] | None) -> list[Port] | None:

@@ -93,7 +93,8 @@ class _Reader:
         """Set `values` from the words."""
         last = self._positionals[-1].nargs if self._positionals else None
         alone = len(self._positionals) == 1
-        if any(one.nargs for one in self._positionals[:-1]) or not (last in (None, REST) or (last in "*+" and alone)):
+        able = last in (None, REST, "?") or (last in "*+" and alone)
+        if any(one.nargs for one in self._positionals[:-1]) or not able:
             raise _UnusualError
         while self._left:
             if _is_value(self._left[-1]):
@@ -101,9 +102,9 @@ class _Reader:
             else:
                 self._read_flag(self._left.pop())
         for one in self._positionals:
-            if one.nargs not in ("*", REST):
+            if one.nargs not in ("*", "?", REST):
                 raise _UnusualError
-            if self.values[one.dest] is None or one.nargs == REST:
+            if one.nargs != "?" and (self.values[one.dest] is None or one.nargs == REST):
                 self.values[one.dest] = []
 
     def _read_flag(self, word: str) -> None:
@@ -131,6 +132,10 @@ class _Reader:
         if not self._positionals or self._positionals[0].nargs is None:
             return
         one = self._positionals.pop(0)
+        if one.nargs == "?":  # only directly after the one before it, as with argparse
+            if self._left and _is_value(self._left[-1]):
+                self.values[one.dest] = one.value(self._left.pop())
+            return
         if self._left and self._left[-1] == "--":  # argparse counts it to the argument before
             self._left.pop()
         self.values[one.dest] = found = []

@@ -17,7 +17,7 @@ from vmctl import leases, paths, records
 from vmctl.errors import ConflictError, NotFoundError, StateError
 from vmctl.journal import Journal
 from vmctl.light import json
-from vmctl.linux import durable, filetree, locks
+from vmctl.linux import filetree, locks
 from vmctl.named import TYPE_CHECKING, NamedTuple
 from vmctl.spec.rules import check_name, is_name
 from vmctl.spec.workload import Workload
@@ -165,7 +165,7 @@ def _taken(name: str) -> ConflictError:
 
 def write(snapshot: Snapshot) -> None:
     """Make a snapshot complete: its files and its record are on the disk when this returns. Raises OSError."""
-    from vmctl.linux import syscalls  # it imports ctypes
+    from vmctl.linux import durable, syscalls
 
     fd = os.open(snapshot.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 from contextlib import nullcontext
 
-from vmctl import backends, engine, records
-from vmctl.backend import Problem
-from vmctl.errors import StateError, UnavailableError
+from vmctl import backends, engine, problems, records
+from vmctl.errors import StateError
 from vmctl.instances import instance
 from vmctl.instances.instance import Instance
 from vmctl.linux import filetree
@@ -29,7 +28,7 @@ def take(inst: Instance, name: str, *, temporary: bool = False) -> Snapshot:
     if inst.state.waiting:
         raise StateError(f"{inst.name} was never started: it has no files yet", hint=f"vmctl start {inst.name}")
     backend = backends.ability(backends.load(inst.state.mode, inst.state.options), HasSnapshots)
-    refuse(f"no snapshot of {inst.name} can be taken", backend.snapshot_problems(inst))
+    problems.refuse(f"no snapshot of {inst.name} can be taken", backend.snapshot_problems(inst))
     begun_s = time.monotonic()
     with record.new(name) as holder:
         running = engine.status(inst) == "running"
@@ -59,11 +58,3 @@ def _of_instance(inst: Instance, holder: Holder, name: str) -> dict[str, Any]:
         "origin": inst.name,
         "origin_id": inst.id,
     }
-
-
-def refuse(what: str, problems: list[Problem]) -> None:
-    """Raise UnavailableError with all problems, if there are any."""
-    if problems:
-        first, *others = problems
-        more = "\n".join(f"also: {problem.text}" for problem in others)
-        raise UnavailableError(f"{what}: {first.text}", hint=first.hint, detail=more)

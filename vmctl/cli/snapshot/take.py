@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from vmctl.cli import leasing, output, selection
+from vmctl.cli import output, selection
 from vmctl.spec.units import format_seconds, format_size
 
 EXAMPLE = "vmctl snapshot db golden"
@@ -21,7 +21,6 @@ def run(args: argparse.Namespace) -> int:
     """Take the snapshot, print its name, and to stderr what it has cost and what clones will not have."""
     from vmctl.snapshots import taking
 
-    leasing.complete()
     taken = taking.take(selection.one(args.name), args.snapshot)
     print(taken.name)
     if not args.quiet:
