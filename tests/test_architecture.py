@@ -27,7 +27,8 @@ BELOW = {
     "vmctl/logs": "",
     "vmctl/spec": "vmctl.errors vmctl.light vmctl.named vmctl.oldforms vmctl.records",
     "vmctl/snapshots": "vmctl.backend vmctl.backends vmctl.engine vmctl.errors vmctl.instances vmctl.journal "
-    "vmctl.leases vmctl.light vmctl.linux vmctl.named vmctl.paths vmctl.records vmctl.spec vmctl.stacks.workers",
+    "vmctl.leases vmctl.light vmctl.linux vmctl.named vmctl.net vmctl.paths vmctl.problems vmctl.records vmctl.spec "
+    "vmctl.stacks.workers",
     "vmctl/instances": "vmctl.errors vmctl.ids vmctl.journal vmctl.leases vmctl.light vmctl.linux vmctl.named "
     "vmctl.needs vmctl.net vmctl.paths vmctl.records vmctl.spec vmctl.trace vmctl.volumes.store",
     "images/store": "vmctl.errors vmctl.leases vmctl.light vmctl.linux vmctl.named vmctl.paths vmctl.spec",

@@ -4,11 +4,14 @@ import json
 import os
 
 import pytest
-from support.commands import ok, refused, vmctl, wait_for
+from support.commands import free_port, ok, refused, vmctl, wait_for
 from support.ordinary_user import OrdinaryUser
 
-from vmctl import leases
-from vmctl.snapshots import record
+from vmctl import leases, records
+from vmctl.instances import instance
+from vmctl.net import STACK
+from vmctl.snapshots import cloning, record, taking
+from vmctl.spec.workload import Joined, NetworkOptions, Workload
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -28,7 +31,7 @@ def up(name, *flags, script=DATABASE):
 
 
 @pytest.fixture(scope="module")
-def golden(guest_root):
+def golden(own_store):
     """A snapshot of a container that goes on."""
     up("db")
     ok("exec", "db", "--", "sh", "-c", "echo more >>/data/db; chown 70:71 /data/db; ln /data/db /data/again")
@@ -126,7 +129,7 @@ def test_two_clones_with_one_name(cloned):
     assert "pair-3" not in ok("ps", "-aq")
 
 
-def test_a_stopped_instance_and_what_is_left_out(guest_root):
+def test_a_stopped_instance_and_what_is_left_out(own_store):
     up("still", "-v", "/data", "--tmpfs", "/scratch", "-v", "shared:/srv")
     ok("stop", "-t", "0", "still")
     said = vmctl("snapshot", "still", "rest").err
@@ -142,21 +145,25 @@ def test_a_stopped_instance_and_what_is_left_out(guest_root):
 def test_the_image_of_a_snapshot_stays(golden):
     image = record.find("golden").image_digest
     assert "snapshot golden" in leases.users(leases.image(image))
+    assert "`vmctl snapshot rm golden`" in refused("image", "rm", "tiny") or "`vmctl rm db`" in refused(
+        "image", "rm", "tiny"
+    )
 
 
-def test_ports_of_several_clones(guest_root):
-    up("web", "-p", "127.0.0.1:28080:80", script="echo begun; exec httpd -f -p 80")
+def test_ports_of_several_clones(own_store):
+    port = free_port()
+    up("web", "-p", f"127.0.0.1:{port}:80", script="echo begun; exec httpd -f -p 80")
     ok("snapshot", "web", "site")
     error = refused("clone", "site", "2")
-    assert "cannot all have the port 28080" in error
+    assert f"cannot all have the port {port}" in error
     assert "--free-ports" in error
     names = ok("clone", "site", "2", "--free-ports").split()
     ports = {ok("port", name) for name in names}
     assert len(ports) == 2
-    assert "28080" in refused("clone", "site")  # the first instance still has it
+    assert str(port) in refused("clone", "site")  # the first instance still has it
     ok("rm", "-f", "web")
     [one] = ok("clone", "site").split()
-    assert "28080" in ok("port", one)
+    assert str(port) in ok("port", one)
     ok("rm", "-f", one, *names)
     ok("snapshot", "rm", "site")
 
@@ -213,6 +220,43 @@ def test_a_killed_command_leaves_nothing_that_stays(golden):
     ok("snapshot", "db", "killed")
     ok("snapshot", "rm", "killed")
     assert not os.path.exists(record.folder("killed"))
+
+
+def test_leases_of_a_killed_command_end_with_its_folder(golden):
+    os.mkdir(record.folder("killed"), 0o700)
+    holder = record.Holder("killed", "0123abcd")
+    leases.take(leases.image("sha256:" + "0" * 64), holder)
+    assert record.unfinished() == [record.folder("killed")]
+    record.remove_unfinished()
+    assert not [name for name in os.listdir(leases.folder()) if "killed" in name]
+
+
+def test_a_temporary_snapshot_without_clones_is_pruned(golden):
+    taken = taking.take(instance.load("db"), "passing", temporary=True)
+    assert "passing" in ok("snapshot", "ls", "-q")
+    removed = json.loads(ok("prune", "-f", "--format", "json"))
+    assert [row["name"] for row in removed if row["kind"] == "snapshot"] == [taken.name]
+    assert "golden" in record.names()
+
+
+def test_the_workload_of_a_clone_is_part_of_no_stack_and_has_no_fixed_address(golden):
+    networks = NetworkOptions((Joined("front", ("web",), "10.77.1.5"),))
+    work = Workload("web", "tiny", labels={STACK: "shop", "tier": "front"}, network=networks)
+    kept = record.find("golden")._replace(workload=records.plain(work))
+    clone = cloning.of(kept, "web-1", ())
+    assert (clone.name, clone.labels) == ("web-1", {"tier": "front"})
+    assert clone.network == NetworkOptions((Joined("front", ("web",)),))
+
+
+def test_the_same_as_a_plain_process(golden):
+    ok("run", "-d", "--mode", "host", "--name", "plain", "tiny", "--", "sh", "-c", DATABASE)
+    wait_for(lambda: "begun" in ok("logs", "plain"))
+    ok("snapshot", "plain", "of-host")
+    ok("rm", "-f", "plain")
+    [name] = ok("clone", "of-host").split()
+    assert ok("exec", name, "--", "cat", "/data/db") == "record 1\nrecord 2\nrecord 3\n"
+    ok("rm", "-f", name)
+    ok("snapshot", "rm", "of-host")
 
 
 def test_the_same_as_an_ordinary_user(shared_user):

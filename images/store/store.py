@@ -123,7 +123,8 @@ def remove(name: str, *, force: bool = False) -> int:
             hint = f"`vmctl image rm {given[0]}` removes one of them"
             raise ConflictError(f"the image {name} has several names: {', '.join(given)}", hint=hint)
         if len(given) == 1 and not force and (used_by := users(found["digest"])):
-            hint = f"`vmctl rm {used_by[0]}` first, or `vmctl image rm --force {name}`: the instance keeps its files"
+            words = used_by[0].replace("snapshot ", "snapshot rm ") if " " in used_by[0] else f"rm {used_by[0]}"
+            hint = f"`vmctl {words}` first, or `vmctl image rm --force {name}`: the instance keeps its files"
             raise ConflictError(f"the image {name} is used by {', '.join(used_by)}", hint=hint)
         return _replace(name_of(found), None)[1]
 

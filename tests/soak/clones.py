@@ -14,9 +14,9 @@ import sys
 import tempfile
 import time
 
-from soak import left
 from support.commands import VMCTL
 
+from soak import left
 from vmctl import paths
 
 MOST_MORE_S = 0.010

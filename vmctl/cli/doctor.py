@@ -49,8 +49,10 @@ def checks() -> list[doctor.Check]:
 def _orphans() -> list[Orphan]:
     from images.upkeep import orphans as of_images
     from vmctl.instances import orphans
+    from vmctl.snapshots import record
 
-    return [*orphans.find(), *of_images.find()]
+    of_snapshots = [Orphan("unfinished snapshot", path, record.remove_unfinished) for path in record.unfinished()]
+    return [*orphans.find(), *of_images.find(), *of_snapshots]
 
 
 def _left_behind() -> Need:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from images.upkeep.prune import Item
 
 
-INSTANCE = "instance"  # an item's kind, next to those of images.upkeep.prune
+INSTANCE, SNAPSHOT = "instance", "snapshot"  # kinds of items, next to those of images.upkeep.prune
 EXAMPLE = "vmctl prune --all --force"
 
 
@@ -50,9 +50,9 @@ def run(args: argparse.Namespace) -> int:
         pruning.Item(INSTANCE, use.seen.name, use.size_bytes) for use in uses if use.seen.status in usage.STOPPED
     ]
     unused = pruning.unused(everything=args.all, without=[item.name for item in stopped])
-    code = prune([*stopped, *unused], args)
     record.remove_unfinished()
-    return code
+    temporary = [pruning.Item(SNAPSHOT, one.name, one.size_bytes) for one in record.unused_temporary()]
+    return prune([*stopped, *temporary, *unused], args)
 
 
 def prune(items: Sequence[Item], args: argparse.Namespace) -> int:
@@ -65,8 +65,9 @@ def prune(items: Sequence[Item], args: argparse.Namespace) -> int:
         return 1
     unfinished = pruning.remove_unfinished()
     instances = [item for item in items if item.kind == INSTANCE]
-    others = [item for item in items if item.kind != INSTANCE]
-    removed = [*filter(_removed, instances), *pruning.remove(others)]
+    snapshots = [item for item in items if item.kind == SNAPSHOT]
+    others = [item for item in items if item.kind not in (INSTANCE, SNAPSHOT)]
+    removed = [*filter(_removed, instances), *filter(_snapshot_removed, snapshots), *pruning.remove(others)]
     output.show([item._asdict() for item in removed], ("kind", "name", "size_bytes"), args.format, _cell)
     sys.stdout.flush()
     output.note(f"freed {format_size(unfinished + sum(item.size_bytes for item in removed))}")
@@ -83,6 +84,12 @@ def _removed(item: Item) -> bool:
         output.note(f"{error}\nhint: {error.hint}")
         return False
     return True
+
+
+def _snapshot_removed(item: Item) -> bool:
+    from vmctl.cli.snapshot import prune
+
+    return prune.removed_one(item.name)
 
 
 def agreed(texts: Sequence[str], verb: str = "prune") -> bool:

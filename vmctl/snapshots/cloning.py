@@ -45,7 +45,7 @@ def source(name: str) -> Snapshot:
 
     A temporary one is removed with its last clone. Raises NotFoundError if neither exists, and the errors of `take`.
     """
-    if name in record.names():
+    if name in record.names() and not record.is_unfinished(name):
         return record.find(name)
     try:
         inst = instance.load(name)
@@ -202,8 +202,17 @@ def clones(
 
 
 def of(snapshot: Snapshot, name: str, ports: tuple[Port, ...]) -> Workload:
-    """Return the workload of a clone of this name."""
-    return snapshot.work._replace(name=name, ports=ports)
+    """Return the workload of a clone of this name: without a fixed address, and as part of no stack."""
+    work = snapshot.work
+    labels = work.labels
+    if labels:
+        from vmctl.net import SERVICE, STACK
+
+        labels = {key: text for key, text in labels.items() if key not in (STACK, SERVICE)}
+    network = work.network
+    if not isinstance(network, str):
+        network = network._replace(networks=tuple(one._replace(address=None) for one in network.networks))
+    return work._replace(name=name, ports=ports, labels=labels, network=network)
 
 
 def retried(snapshot: Snapshot, start: Callable[[str], Instance]) -> Instance:

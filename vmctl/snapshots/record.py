@@ -245,15 +245,21 @@ def _delete(name: str, found: Snapshot | None = None) -> None:
     """Delete the files of a snapshot and what it has outside; its name is free at once."""
     if found is not None:
         _drop(found)
-    entries = []
-    with suppress(records.UnreadableError):
-        entries = Journal(os.path.join(folder(name), JOURNAL)).entries()
     part = os.path.join(root(), f".{name}.{os.urandom(4).hex()}.{os.getpid()}")
     os.rename(folder(name), part)
-    for entry in entries:
-        if entry["kind"] == leases.KIND and isinstance(entry.get("name"), str):
-            leases.undo(entry)
-    filetree.remove_tree(part)
+    _clear(part)
+
+
+def _clear(path: str) -> None:
+    """Give back the leases of a snapshot that is not one any more, and remove its folder."""
+    with suppress(records.UnreadableError):
+        entries = Journal(os.path.join(path, JOURNAL)).entries()
+        taken = [str(entry.get("name")) for entry in entries if entry["kind"] == leases.KIND]
+        owners = {":".join(name.rsplit(":", 2)[1:]) for name in taken}
+        keys = [str(entry.get("key")) for entry in entries if entry["kind"] == "layer"]
+        for name in (*taken, *(f"{leases.layer(key)}:{owner}" for key in keys for owner in owners)):
+            leases.undo({"name": name})
+    filetree.remove_tree(path)
 
 
 def _drop(found: Snapshot) -> None:
@@ -268,6 +274,17 @@ def _drop(found: Snapshot) -> None:
         return
     if isinstance(backend, HasSnapshots):
         backend.drop_snapshot(found)
+
+
+def unused_temporary() -> list[Snapshot]:
+    """Return the snapshots that were taken for their clones only, and have none: a killed command has left them."""
+    found = []
+    for name in names():
+        with suppress(NotFoundError, records.UnreadableError):
+            one = find(name)
+            if one.temporary and not one.users():
+                found.append(one)
+    return found
 
 
 def unfinished() -> list[str]:
@@ -285,7 +302,7 @@ def remove_unfinished() -> None:
     for path in filter(_is_partial, _listing()):
         with suppress(OSError), locks.held_at_once(path):
             if _is_partial(path):
-                filetree.remove_tree(path)
+                _clear(path)
 
 
 def _listing() -> list[str]:
