@@ -94,9 +94,7 @@ def test_the_command(tmp_path):
     assert vmctl("lab", "claim", "2.0 -> 1.0 s is 60 % less").code == 1
     assert "what is understood: 0.82 -> 0.6 s" in refused("lab", "claim", "hello")
     path = tmp_path / "claims.yaml"
-    path.write_text(
-        '- 2 -> 1 s is 50 % less\n- {claim: "2.0 -> 1.0 s is 60 % less", source: page 7}\n- "\\e[31mred"\n'
-    )
+    path.write_text('- 2 -> 1 s is 50 % less\n- {claim: "2.0 -> 1.0 s is 60 % less", source: page 7}\n- "\\e[31mred"\n')
     result = vmctl("lab", "claim", "--file", str(path), "--format", "json")
     assert [one["verdict"] for one in json.loads(result.out)] == [RIGHT, WRONG, "not understood"]
     assert (result.code, json.loads(result.out)[1]["source"]) == (1, "page 7")

@@ -14,6 +14,7 @@ ACTIONS = {
     "run": "put claims to the test on this machine",
     "report": "write a page, Markdown and a notebook of the record",
     "check": "compute the verdicts of records again, and find what cannot be",
+    "class": "write a page of many records: the same effect on each machine, and why they differ",
     "claim": "compute claims in words again from their figures, and find those that do not fit",
     "reset": "remove all instances, stacks, volumes and networks; images are kept",
 }

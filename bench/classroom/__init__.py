@@ -1,0 +1,1 @@
+"""Hand-ins of a class next to one another: why do we differ?"""
