@@ -77,7 +77,7 @@ def test_what_does_not():
 def test_outliers():
     found = gathered(*map(handin, range(18)), handin(19, start_s=0.9))
     assert [one.machine for one in effect(found, "container: start").points if one.far] == ["Student 19"]
-    for one in gathered(*map(handin, range(24))).effects:  # emulated guests are no outliers: they are compared
+    for one in gathered(*map(handin, range(24))).effects:  # emulated guests are not outliers: they are compared
         assert not any(point.far for point in one.points)  # with one another
     assert not any(
         one.far for one in effect(gathered(*map(handin, (0, 2, 4, 6, 8)), handin(10, 0.9)), "vm: start").points

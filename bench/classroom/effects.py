@@ -1,6 +1,6 @@
 """The same effect over the machines of a class: values, outliers, and the facts of the hosts that go with them.
 
-Only runs that the check confirms count. Nothing of a hand-in is trusted: names are cut, facts that are no plain values
+Only runs that the check confirms count. Nothing of a hand-in is trusted: names are cut, facts that are not plain values
 are unknown, and numbers are those that `bench.handins.record` has let in.
 """
 
