@@ -16,7 +16,7 @@ from images.store.image import OVERLAY_LAYERS_MAX, Image, ImageConfig, Layer, ch
 from images.store.staging import staging
 from vmctl.errors import VmctlError
 from vmctl.linux.filetree import allocated_bytes
-from vmm.domain import layers_max
+from vmm.rootbus import layers_max
 
 pytestmark = pytest.mark.timeout(600)
 

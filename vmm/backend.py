@@ -36,6 +36,7 @@ from vmctl.linux import filetree, processes
 from vmctl.linux.cgroups import Cgroup
 from vmctl.named import TYPE_CHECKING
 from vmctl.records import UnreadableError
+from vmctl.snapshots.protocol import HasSnapshots
 from vmctl.spec.workload import Bytes, Resources, Workload
 from vmm import files
 from vmm.choices import OPTIONS, Choices
@@ -46,7 +47,10 @@ if TYPE_CHECKING:
 
     from vmctl.copying.pack import Rules
     from vmctl.copying.place import Target
+    from vmctl.leases import User
     from vmctl.needs import Need
+    from vmctl.snapshots.protocol import Taken
+    from vmctl.snapshots.record import Snapshot
     from vmctl.steps import Step
     from vmctl.writable import Writable
     from vmm.watch import GuestWatch
@@ -66,6 +70,7 @@ class VmBackend(
     HasReceipt,
     HasUpdate,
     HasByHand,
+    HasSnapshots,
 ):
     """The backend of mode `vm`."""
 
@@ -103,6 +108,7 @@ class VmBackend(
     def prepare(self, inst: Instance, attachment: Attachment | None = None) -> Start:
         """See Backend: creates disk, seed, tap and cgroup and opens libvirt; also sets accelerator and MAC."""
         from vmm import preparation
+        from vmm.guest import WAITS
         from vmm.start import GuestStart
 
         if os.path.exists(files.disk(inst)):
@@ -111,7 +117,15 @@ class VmBackend(
             idle.end_left(inst)
         attached, owned = attachment is not None, attachment is not None and attachment.tty
         made = preparation.prepare(inst, self.choices, owned=owned, attached=attached)
-        return GuestStart(inst, *made, attachment)
+        if made.origin is not None:
+            from vmm.saved.start import SavedStart
+
+            return SavedStart(inst, *made[:3], attachment, origin=made.origin, links=made.links)
+        if WAITS in made.machine.cmdline:
+            from vmm.saved.start import TemplateStart
+
+            return TemplateStart(inst, *made[:3], attachment)
+        return GuestStart(inst, *made[:3], attachment)
 
     def watch(self, inst: Instance) -> GuestWatch:
         """See Backend."""
@@ -243,6 +257,27 @@ class VmBackend(
         from vmm import console
 
         return console.converse(inst, keys)
+
+    def snapshot_problems(self, inst: Instance) -> list[Problem]:
+        """See HasSnapshots: with its memory a guest can be saved that has neither a balloon nor volumes."""
+        from vmm.saved import taking
+
+        return list(taking.problems(inst))
+
+    def take_snapshot(self, inst: Instance, holder: User, *, running: bool) -> Taken:
+        """See HasSnapshots: memory, devices and disk; of a guest that does not run its disk."""
+        from vmm.saved import taking
+
+        return taking.take(inst, holder, running=running)
+
+    def clone_problems(self, snapshot: Snapshot, work: Workload) -> list[Problem]:
+        """See HasSnapshots: memory of another QEMU or host, and changed files."""
+        from vmm.saved import taking
+
+        return list(taking.clone_problems(snapshot, work, self.choices))
+
+    def drop_snapshot(self, snapshot: Snapshot) -> None:
+        """See HasSnapshots: nothing is outside of the folder."""
 
     def undo(self, inst: Instance, entry: dict[str, Any]) -> None:
         """See Backend. Kind `domain`: kills QEMU at any stage of its start and removes libvirt's files."""

@@ -16,8 +16,9 @@ from vmctl.errors import VmctlError
 from vmctl.linux.cgroups import Cgroup, Limits
 from vmctl.programs import which
 from vmctl.spec.workload import Logs, Workload
-from vmm import accelerator, boot, disk, domain, files, qemu, userdata
+from vmm import accelerator, boot, disk, domain, files, qemu, rootbus, userdata
 from vmm.choices import Choices
+from vmm.saved import templates
 
 LEAST_MEMORY_BYTES = 96 * 1024**2  # Debian's kernel and the initrd do not fit into less
 MOST_VCPUS = 255  # of a q35 machine without an IOMMU (QEMU, hw/i386/x86.c)
@@ -26,6 +27,7 @@ VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 def problems(work: Workload, choices: Choices) -> Iterator[Problem]:
     """Yield each problem with a hint."""
+    work = choices.of(work)
     yield from _host()
     yield from _chosen(work, choices)
     yield from _paths(work)
@@ -85,7 +87,7 @@ def _image(work: Workload) -> Iterator[Problem]:
         image = store.find(work.image)
         if image.architecture != architecture():
             yield Problem(f"the image {work.image} is for {image.architecture}, this host is {architecture()}")
-        check_files(image, domain.layers_max(len(work.joined()), len(work.volumes)))
+        check_files(image, rootbus.layers_max(len(work.joined()), len(work.volumes)))
         yield from _boot(work, image)
     except VmctlError as error:
         yield Problem(str(error), error.hint)
@@ -113,6 +115,8 @@ def _boot(work: Workload, image: Image) -> Iterator[Problem]:
         yield Problem(
             f"the image {work.image} cannot be booted as a system: it has no {missing}", "leave the key `vm.boot` out"
         )
+    if work.vm.warm == "on" and (why := templates.refusal(work, kind)):
+        yield Problem(f"vm.warm: this guest has to boot each time: {why}", "with `warm: auto` it is started like that")
     if kind == boot.DIRECT:
         yield from _direct_keys(work)
     else:

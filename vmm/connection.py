@@ -63,10 +63,11 @@ class Connection:
         except libvirt.libvirtError as error:
             raise VmctlError(f"libvirt cannot use {emulator} as {domain_type}: {_sentence(error)}") from error
 
-    def create(self, name: str, xml: str) -> dict[str, int]:
+    def create(self, name: str, xml: str, *, paused: bool = False) -> dict[str, int]:
         """Start a transient domain and return its actual size, with the names of `domain.Machine`."""
+        flags = libvirt.VIR_DOMAIN_START_PAUSED if paused else 0
         try:
-            _, memory_kib, _, vcpus, _ = self._connection.createXML(xml, 0).info()
+            _, memory_kib, _, vcpus, _ = self._connection.createXML(xml, flags).info()
         except libvirt.libvirtError as error:
             raise VmctlError(f"libvirt cannot start the guest {name}: {_sentence(error)}") from error
         return {"vcpus": vcpus, "memory_bytes": memory_kib * 1024}

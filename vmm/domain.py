@@ -10,15 +10,16 @@ import math
 import uuid
 from typing import TYPE_CHECKING, NamedTuple
 
+from vmm import rootbus
+
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
 QEMU_NAMESPACE = "http://libvirt.org/schemas/domain/qemu/1.0"
 KIB = 1024
-MANY_DISKS = 24  # the root bus has a slot for each of up to this many disks, next to the other devices
-_SLOTS, _OTHERS = 29, 3  # of the root bus, and how many have devices that are neither disks nor network interfaces
 VOLUMES_MAX = 16  # each has a slot
 SLOW_IF_EMULATED = ("erms", "fsrm")  # with them, guests copy by an instruction that TCG translates byte by byte
+_RAM = "vmctl.ram"  # QEMU's name for the memory of a guest that begins with a saved one's
 
 
 class Nic(NamedTuple):
@@ -54,16 +55,13 @@ class Machine(NamedTuple):
     cmdline: str = ""
     modules: str = ""  # disk with the kernel's modules, for a guest that boots a system from layers
     firmware: str = ""  # empty: the one that QEMU takes by default
+    balloon: bool = True  # without one, memory that the guest frees is not given back, but it can be saved: vmm/saved/
+    ram: str = ""  # a saved guest's memory, with which this one begins; it has neither kernel nor initrd then
 
 
 def machine_uuid(instance_id: str) -> str:
     """Return the UUID of an instance's domain. It is the same at each start: the guest's machine-id depends on it."""
     return str(uuid.uuid5(uuid.NAMESPACE_OID, f"vmctl-{instance_id}"))
-
-
-def layers_max(nics: int, volumes: int = 0) -> int:
-    """Return how many layers a guest can have: eight disks share a slot, three of which are not layers."""
-    return (_SLOTS - _OTHERS - max(1, nics) - volumes) * 8 - 3
 
 
 def vcpus(cpus: float | None) -> int:
@@ -111,6 +109,8 @@ def _shared_memory() -> Element:
 def _os(machine: Machine) -> Element:
     element = _element("os")
     _text(element, "type", "hvm", arch="x86_64", machine="q35")
+    if machine.ram:  # it does not boot
+        return element
     if not machine.kernel:
         element.append(_element("bios", useserial="yes"))  # messages of the firmware about the disk
         return element
@@ -164,8 +164,8 @@ def _devices(machine: Machine) -> Element:
     element.extend(_output(name, path) for name, path in machine.outputs)
     element.append(_fifo(*machine.control))
     element.extend(_socket(*port) for port in (machine.agent, machine.stdin) if port)
-    element.extend([_balloon(), _rng(), _element("panic", model="isa")])
-    return _on_root_bus(element)
+    element.extend([_balloon(machine), _rng(), _element("panic", model="isa")])
+    return rootbus.place(element)
 
 
 def _disks(machine: Machine) -> list[Element]:
@@ -174,7 +174,7 @@ def _disks(machine: Machine) -> list[Element]:
     files += [("modules", machine.modules)] if machine.modules else []
     files += [("seed", machine.seed), ("disk", machine.disk)]
     disks = [_disk(number, serial, path) for number, (serial, path) in enumerate(files)]
-    if not machine.kernel:
+    if not (machine.kernel or machine.ram):
         _boot_from(disks[-1])
     return disks
 
@@ -263,8 +263,14 @@ def _volume(tag: str, path: str) -> Element:
     return element
 
 
-def _balloon() -> Element:
-    """Free page reporting: memory that the guest frees is given back to the host without a request."""
+def _balloon(machine: Machine) -> Element:
+    """Free page reporting: memory that the guest frees is given back to the host without a request.
+
+    A guest whose memory begins as a file must have none: QEMU gives pages of a file back by punching holes into it,
+    also if it has mapped the file privately (ram_block_discard_range in softmmu/physmem.c).
+    """
+    if not machine.balloon:
+        return _element("memballoon", model="none")
     return _element("memballoon", model="virtio", freePageReporting="on")
 
 
@@ -276,52 +282,34 @@ def _rng() -> Element:
     return element
 
 
-def _on_root_bus(devices: Element) -> Element:
-    """Put every PCI device directly on q35's root bus.
-
-    libvirt would give each device a PCIe root port (for hot-plug), which is a second device to find and set up. If an
-    image has more layers than the bus has slots, eight disks share a slot, as the functions of one device.
-    """
-    tags = ("filesystem", "interface", "memballoon", "rng")
-    single = [child for child in devices if child.tag in tags or _is_virtio_serial(child)]
-    disks = [child for child in devices if child.tag == "disk"]
-    beside = sum(device.tag in ("filesystem", "interface") for device in single)
-    per_slot = 8 if _are_many(len(disks), beside) else 1
-    slots, slot = iter(range(2, 31)), 0  # 0 is the host bridge, 1 is left for a display, 31 is the chipset
-    for number, disk in enumerate(disks):
-        function = number % per_slot
-        slot = slot if function else next(slots)
-        disk.append(_address(slot, function, shared=per_slot > 1 and function == 0))
-    for device in single:
-        device.append(_address(next(slots), 0, shared=False))
-    return devices
-
-
-def _are_many(disks: int, beside: int) -> bool:
-    """Return whether disks have to share slots: `beside` network interfaces and volumes have one each."""
-    return disks + max(0, beside - 1) > MANY_DISKS
-
-
-def _is_virtio_serial(device: Element) -> bool:
-    return device.tag == "controller" and device.get("type") == "virtio-serial"
-
-
-def _address(slot: int, function: int, *, shared: bool) -> Element:
-    place = {"domain": "0x0000", "bus": "0x00", "slot": f"0x{slot:02x}", "function": f"0x{function:x}"}
-    return _element("address", type="pci", **place, **({"multifunction": "on"} if shared else {}))
-
-
 def _qemu_arguments(machine: Machine) -> Element:
     """Make QEMU exit when the guest powers off or panics: libvirt passes -no-shutdown, but runs no more to end QEMU.
 
     A processor has about 200 interrupt vectors. With two for each of many disks, the last disks would get none.
     """
     element = _element(f"{{{QEMU_NAMESPACE}}}commandline")
-    many = _are_many(len(_disks(machine)), len(machine.nics) + len(machine.volumes))
+    many = rootbus.are_many(len(_disks(machine)), len(machine.nics) + len(machine.volumes))
     shared = ("-global", "virtio-blk-pci.vectors=0") if many else ()
-    for value in ("-action", "shutdown=poweroff,panic=shutdown", *shared):
+    for value in ("-action", "shutdown=poweroff,panic=shutdown", *shared, *_saved(machine)):
         element.append(_element(f"{{{QEMU_NAMESPACE}}}arg", value=value))
     return element
+
+
+def _saved(machine: Machine) -> tuple[str, ...]:
+    """Return the arguments of a guest that begins with the memory of a saved one; QEMU waits for its devices' state.
+
+    The file is mapped privately: pages that are not written are shared by all such guests, in the host's page cache.
+    The state has no section of the configuration (qmp_xen_save_devices_state in migration/savevm.c). The guest ends if
+    it reboots, since it has no kernel.
+    """
+    if not machine.ram:
+        return ()
+    path = machine.ram.replace(",", ",,")
+    memory = f"memory-backend-file,id={_RAM},mem-path={path},share=off,size={math.ceil(machine.memory_bytes / KIB)}K"
+    return (
+        *("-object", memory, "-machine", f"memory-backend={_RAM}"),
+        *("-global", "migration.send-configuration=off", "-incoming", "defer", "-action", "reboot=shutdown"),
+    )
 
 
 def _qemu_capabilities() -> Element:

@@ -32,6 +32,7 @@ class StartRequest(NamedTuple):
     cgroup: str
     network: str  # the name of its first network, or `none`
     cell: Cell | None  # how QEMU is confined; None if a libvirt daemon starts it
+    paused: bool = False  # its processors do not run before somebody lets them
 
 
 class Launcher:
@@ -119,7 +120,7 @@ def _launch(connection: Connection, request: StartRequest) -> dict[str, int]:
                 f"QEMU of {request.name} cannot be confined: {error.strerror} ({error.filename})",
                 hint="this needs Linux 5.12, with mount, IPC, UTS and cgroup namespaces",
             ) from None
-    actual = connection.create(request.name, request.xml)
+    actual = connection.create(request.name, request.xml, paused=request.paused)
     if request.cell:
         confinement.hide(request.cell)
     return actual

@@ -10,6 +10,8 @@ import json
 import os
 import socket
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from vmctl.errors import DeadlineError, UnavailableError, VmctlError
@@ -25,17 +27,32 @@ def ask(inst: Instance, command: str, **arguments: Any) -> Any:
 
     Raises UnavailableError if the monitor belongs to a libvirt daemon, DeadlineError, VmctlError.
     """
+    with conversation(inst) as qemu:
+        return qemu.ask(command, **arguments)
+
+
+@contextmanager
+def conversation(inst: Instance, timeout_s: float = TIMEOUT_S) -> Iterator[Conversation]:
+    """Yield a connection with the monitor, for several commands within this time; nobody else has one meanwhile.
+
+    Raises as `ask` does, also for what goes wrong in the block.
+    """
     _refuse_daemon(inst)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         try:
-            _connect(connection, files.monitor(inst))
-            conversation = _Conversation(connection)
-            conversation.line()  # the greeting
-            conversation.answer({"execute": "qmp_capabilities"})
-            return conversation.answer({"execute": command, "arguments": arguments})
+            try:
+                _connect(connection, files.monitor(inst))
+            except TimeoutError:
+                raise
+            except OSError as error:
+                raise RefusedError(str(error)) from None
+            qemu = Conversation(connection, timeout_s)
+            qemu.line()  # the greeting
+            qemu.ask("qmp_capabilities")
+            yield qemu
         except TimeoutError:
-            raise DeadlineError(f"QEMU of {inst.name} does not answer within {TIMEOUT_S:g} s") from None
-        except (OSError, ValueError) as error:
+            raise DeadlineError(f"QEMU of {inst.name} does not answer within {timeout_s:g} s") from None
+        except (RefusedError, ConnectionError) as error:
             raise VmctlError(f"QEMU of {inst.name} does not take requests: {error}") from None
 
 
@@ -57,35 +74,51 @@ def _connect(connection: socket.socket, path: str) -> None:
         os.close(folder)
 
 
-class _Conversation:
+class RefusedError(Exception):
+    """QEMU has refused a command, or has not answered."""
+
+
+class Conversation:
     """The lines of one connection; each is a JSON object."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, timeout_s: float) -> None:
         self._connection, self._arrived = connection, bytearray()
-        self._end_s = time.monotonic() + TIMEOUT_S
+        self._end_s = time.monotonic() + timeout_s
 
-    def answer(self, request: dict[str, Any]) -> Any:
-        """Send a request and return its answer; events in between are skipped. Raises ValueError for an error."""
-        self._connection.sendall(json.dumps(request).encode() + b"\n")
+    def ask(self, command: str, *, fd: int | None = None, **arguments: Any) -> Any:
+        """Return the answer to a command, with which QEMU gets `fd`; events in between are skipped.
+
+        Raises RefusedError, OSError.
+        """
+        names = {name.replace("_", "-"): value for name, value in arguments.items()}
+        request = json.dumps({"execute": command, "arguments": names}).encode() + b"\n"
+        if fd is None:
+            self._connection.sendall(request)
+        else:
+            socket.send_fds(self._connection, [request], [fd])
         while True:
             line = self.line()
             if "return" in line:
                 return line["return"]
             if "error" in line:
-                raise ValueError(str(line["error"])[:200])
+                error = line["error"]
+                raise RefusedError(str(error.get("desc", error) if isinstance(error, dict) else error)[:200])
 
     def line(self) -> dict[str, Any]:
-        """Return the next object. Raises OSError, ValueError."""
+        """Return the next object. Raises OSError, RefusedError."""
         while b"\n" not in self._arrived:
             self._connection.settimeout(max(0.001, self._end_s - time.monotonic()))
             if not (data := self._connection.recv(65536)):
-                raise ValueError("the connection was closed")
+                raise RefusedError("the connection was closed")
             self._arrived += data
             if len(self._arrived) > _LINE_BYTES:
-                raise ValueError("its answer is too long")
+                raise RefusedError("its answer is too long")
         text, _, rest = self._arrived.partition(b"\n")
         self._arrived = bytearray(rest)
-        found = json.loads(text.decode(errors="replace"))
+        try:
+            found = json.loads(text.decode(errors="replace"))
+        except (ValueError, RecursionError):
+            found = None
         if not isinstance(found, dict):
-            raise ValueError("its answer is not an object")
+            raise RefusedError("its answer is not an object")
         return found

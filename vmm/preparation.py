@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack, suppress
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import NamedTuple
 
 from images.kernels import kernel as kernels
 from images.kernels import moduledisk, uncompressed
@@ -15,11 +17,11 @@ from vmctl.errors import UnavailableError, VmctlError
 from vmctl.instances import places
 from vmctl.instances.folder import Home
 from vmctl.instances.instance import Instance
-from vmctl.keeping import health, held, runs
-from vmctl.linux import processes, terminal, usernamespace
+from vmctl.keeping import health, held
+from vmctl.linux import terminal, usernamespace
 from vmctl.linux.cgroups import Cgroup, Limits
 from vmctl.linux.filetree import write_atomic
-from vmctl.logs.logwriter import TIMES
+from vmctl.net import Link
 from vmctl.spec.workload import Workload
 from vmm import (
     accelerator,
@@ -31,31 +33,38 @@ from vmm import (
     domain,
     files,
     guest,
-    marks,
     qemu,
-    recorder,
     seed,
-    watch,
+    streams,
     wayin,
 )
 from vmm.choices import Choices
 from vmm.confinement import Cell
 from vmm.launcher import Launcher
+from vmm.saved import templates
+from vmm.saved.origin import RESTORED, Origin, check, check_devices
+from vmm.saved.origin import of as origin_of
+from vmm.saved.saving import DISK, SEED, copy_sparse
 
 # a system with cloud-init takes about 70 MiB, and a distribution's kernel and initramfs take more than ours
 DEFAULT_MEMORY_BYTES = {boot.DIRECT: 256 * 1024**2, boot.SYSTEM: 512 * 1024**2, boot.DISK: 1024**3}
 
 OWN_UID = "qemu_uid"  # key of the state: the user of QEMU
-LOG_BYTES = 1 << 16  # of errors of the file servers, which a guest may cause at will
 SYSTEM_STOP_S = 60.0  # services stop one after the other, which takes 5 s in an emulated guest
 
 
-def prepare(
-    inst: Instance, choices: Choices, *, owned: bool = False, attached: bool = False
-) -> tuple[domain.Machine, Cell | None, Launcher]:
-    """Create disk, seed, tap and cgroup and open libvirt; `owned`: the first caller of its terminal is its owner.
+class Prepared(NamedTuple):
+    """A guest that is ready to be started, by the child `launcher`."""
 
-    Return the machine, QEMU's confinement, and the child that can start it.
+    machine: domain.Machine
+    cell: Cell | None  # QEMU's confinement
+    launcher: Launcher
+    links: tuple[Link, ...] = ()
+    origin: Origin | None = None  # a saved guest, with whose memory it begins
+
+
+def prepare(inst: Instance, choices: Choices, *, owned: bool = False, attached: bool = False) -> Prepared:
+    """Create disk, seed, tap and cgroup and open libvirt; `owned`: the first caller of its terminal is its owner.
 
     Raises VmctlError; everything that was made is in the journal.
     """
@@ -65,10 +74,8 @@ def prepare(
         raise VmctlError(f"the guest {inst.name} cannot be prepared: {error}") from error
 
 
-def _prepare(
-    inst: Instance, choices: Choices, *, owned: bool, attached: bool
-) -> tuple[domain.Machine, Cell | None, Launcher]:
-    work = inst.work
+def _prepare(inst: Instance, choices: Choices, *, owned: bool, attached: bool) -> Prepared:
+    work = choices.of(inst.work)
     image = store.lease(inst.image, inst)
     inst.state.image_digest, inst.state.boot = image.digest, boot.kind(image, work)
     kernel = None if image.disk else kernels.lease(work.vm.kernel, inst)
@@ -84,6 +91,7 @@ def _prepare(
         volumes.prepare(work, image, inst, first=not inst.state.starts)
     inst.timeline.mark("image")
     health.record(inst, image.config.healthcheck, attached=attached)
+    origin = _origin(inst, chosen.name)
     if inst.state.boot != boot.DIRECT:
         inst.state.own[wayin.SSH_PORT] = wayin.PORT
     with ExitStack() as stack:
@@ -94,12 +102,21 @@ def _prepare(
         links = places.take(inst)
         nics = tuple(domain.Nic(link.network.make_tap(link), link.mac, link.mtu) for link in links)
         inst.timeline.mark("cable")
-        _make_disk(inst, image)
+        _make_disk(inst, image, origin)
         inst.timeline.mark("disk")
-        seed.write_iso(files.seed(inst), configure.seed_of(work, inst, image, links, configure.keys_of(inst)))
+        is_warm = templates.wanted(work, inst.state.boot)
+        _make_seed(inst, image, links, origin, padded=is_warm)
         inst.timeline.mark("seed")
-        _make_ports(inst, image, owned=owned)
+        streams.make(inst, image, owned=owned)
         machine = machine_of(work, inst, image, chosen.name, kernel)._replace(nics=nics)
+        if attached:
+            machine = machine._replace(stdin=(f"{files.PORT_PREFIX}stdin", files.stdin(inst)))
+        if is_warm and not origin:
+            origin = _template(inst, machine)
+        inst.state.warm = origin.kind if origin and origin.whole else ""
+        if origin and origin.whole:
+            machine = origin.machine(machine, files.stdin(inst))
+            check_devices(origin, machine)
         if machine.volumes:
             _serve_volumes(inst)
         cell = None if choices.daemon_uri else _confine(inst, image, machine)
@@ -109,7 +126,39 @@ def _prepare(
         _remember(inst, image, machine)
         launcher.opened()
         stack.pop_all()
-    return machine, cell, launcher
+    return Prepared(machine, cell, launcher, links, origin if origin and origin.whole else None)
+
+
+def _template(inst: Instance, machine: domain.Machine) -> Origin | None:
+    """Return the template of a guest, if there is one; one that cannot be used is mentioned."""
+    try:
+        return templates.find(templates.key(machine), machine)
+    except VmctlError as error:
+        inst.state.warnings.append(f"{inst.name} boots: {error}")
+        return None
+
+
+def _origin(inst: Instance, accelerator: str) -> Origin | None:
+    """Return the saved guest that this one begins with, checked; None if it boots as ever."""
+    inst.state.own.pop(RESTORED, None)
+    origin = origin_of(inst)
+    if origin and origin.whole:
+        check(origin, emulator(), accelerator)
+    return origin
+
+
+def _make_seed(inst: Instance, image: Image, links: Sequence[Link], origin: Origin | None, *, padded: bool) -> None:
+    """Write the seed, or copy that of the saved guest, which has mounted it.
+
+    One of a guest that begins with a template, or becomes one, is `padded`: its size is one of few.
+    """
+    path = files.seed(inst)
+    if origin is not None and origin.whole:
+        copy_sparse(origin.path(SEED), path)
+        return
+    seed.write_iso(path, configure.seed_of(inst.work, inst, image, links, configure.keys_of(inst)))
+    if padded:
+        os.truncate(path, -(-os.path.getsize(path) // templates.SEED_STEP_BYTES) * templates.SEED_STEP_BYTES)
 
 
 def _serve_volumes(inst: Instance) -> None:
@@ -142,6 +191,7 @@ def _confine(inst: Instance, image: Image, machine: domain.Machine) -> Cell:
     fifos = files.control(inst), f"{machine.console}.in", f"{machine.console}.out"
     own = (machine.disk, *fifos, *(path for _, path in machine.volumes))
     confinement.hand_over([machine.seed, *own], uid)
+    own += (machine.ram,) if machine.ram else ()
     os.makedirs(files.qemu_root(inst), mode=0o700, exist_ok=True)
     return Cell(
         uid=uid,
@@ -150,7 +200,7 @@ def _confine(inst: Instance, image: Image, machine: domain.Machine) -> Cell:
         writable=own,
         for_libvirt=(*outputs, files.libvirt_root(inst), files.capabilities()),
         # shared memory is a file, too
-        file_bytes=max(disk.file_bytes(machine.disk, raw=bool(machine.kernel)), shared_memory_bytes(machine)),
+        file_bytes=max(disk.file_bytes(machine.disk, raw=not image.disk), shared_memory_bytes(machine)),
         threads=machine.vcpus + confinement.THREADS,
     )
 
@@ -197,14 +247,25 @@ def machine_of(
         if work.tty or work.stdin_open:
             machine = machine._replace(stdin=(f"{port}stdin", files.stdin(home)))
         size = terminal.size(0) if work.tty else None
-        cmdline = guest.kernel_args(layers, read_only=work.read_only, terminal=size, secrets=secrets, live=live)
-        return machine._replace(cmdline=cmdline)
+        is_warm = templates.wanted(work, kind)
+        cmdline = guest.kernel_args(
+            layers,
+            read_only=work.read_only,
+            terminal=size,
+            secrets=secrets,
+            live=live,
+            template=is_warm,
+        )
+        return machine._replace(cmdline=cmdline, balloon=not is_warm)
     cmdline = guest.system_args(layers, machine.uuid, volumes=bool(work.volumes), secrets=secrets, live=live)
     return machine._replace(cmdline=cmdline, modules=moduledisk.build(kernel))
 
 
-def _make_disk(inst: Instance, image: Image) -> None:
+def _make_disk(inst: Instance, image: Image, origin: Origin | None) -> None:
     size_bytes = inst.work.resources.disk_bytes
+    if origin is not None:
+        copy_sparse(origin.path(DISK), files.disk(inst))
+        return
     if image.disk:
         disk.make_overlay(files.disk(inst), image.disk, size_bytes)
     else:
@@ -254,55 +315,11 @@ def _make_cgroup(inst: Instance) -> None:
     Cgroup(inst.cgroup).create(Limits(cpus=inst.work.resources.cpus), inst.directory)
 
 
-def _make_ports(inst: Instance, image: Image, *, owned: bool) -> None:
-    """Create the FIFOs and the files of the guest's reports and logs, and start the recorder that fills the files."""
-    size_bytes = inst.work.logs.size_bytes
-    streams = (
-        (f"{files.console(inst)}.out", inst.console_log, size_bytes, False),
-        (files.fifo(inst, "marks"), files.marks(inst), marks.MOST_BYTES, True),
-        (files.fifo(inst, "stdout"), inst.stdout_log, size_bytes, False),
-        (files.fifo(inst, "stderr"), inst.stderr_log, size_bytes, False),
-        *([(files.fifo(inst, "volumes"), files.volumes_log(inst), LOG_BYTES, True)] if inst.work.volumes else []),
-    )
-    for path in (files.control(inst), f"{files.console(inst)}.in", *(fifo for fifo, *_ in streams)):
-        with suppress(FileExistsError):
-            os.mkfifo(path, 0o600)
-    files.mark_killed(inst, killed=False)
-    for path in (files.marks(inst), f"{files.marks(inst)}{TIMES}", files.agent(inst)):
-        with suppress(FileNotFoundError):  # of an earlier start
-            os.unlink(path)
-    for _, path, *_ in streams:
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    if inst.state.starts:
-        with open(inst.console_log, "a", encoding="ascii") as file:
-            file.write(f"\n{watch.AGAIN}\n")
-    has_agent = inst.state.boot == boot.DIRECT
-    agent = (files.agent(inst), files.agent_port(inst)) if has_agent else None
-    served, work = None, inst.work
-    if work.tty or work.stdin_open:
-        served = recorder.Served(inst.run_dir, files.stdin(inst), files.control(inst), work.tty, owned)
-    keep = runs.keep(inst)
-    secret = held.in_memory(configure.secrets(inst.work, image)) if held.needed(inst.work) else -1
-    try:
-        pid, go = recorder.start(streams, agent, served, keep, (secret, files.control(inst)) if secret >= 0 else None)
-    finally:
-        for fd in (keep.held, secret):
-            if fd >= 0:
-                os.close(fd)
-    try:
-        if keep.held >= 0:
-            held.record(inst, pid, keep.held)
-        inst.state.supervisor_pid, inst.state.supervisor_start = pid, processes.start_time(pid)
-        inst.journal.record_process(pid, inst.state.supervisor_start, "recorder")
-        os.write(go, b"g")
-    finally:
-        os.close(go)
-
-
 def _remember(inst: Instance, image: Image, machine: domain.Machine) -> None:
     """Save the data that later commands need: the domain, and the files that other instances may share."""
     write_atomic(files.domain(inst), domain.domain_xml(machine))
     inst.state.machine = described.values(machine)
-    inst.state.own["shared"] = shared_files(machine, image)
+    inst.state.own["shared"] = [*shared_files(machine, image), *([machine.ram] if machine.ram else [])]
+    inst.state.own["balloon"] = machine.balloon
     inst.state.own["memory_bytes"], inst.state.own["vcpus"] = machine.memory_bytes, machine.vcpus
     inst.state.limits = {"pids": configure.pids(inst.work, image)}

@@ -33,7 +33,8 @@ def check(inst: Instance, line: str) -> None:
             raise VmctlError(f"the guest {inst.name} runs on the kernel of this host: {one['boot_id']} is its boot id")
         from vmm import domain
 
-        wanted = domain.machine_uuid(inst.id)
+        # a guest that began with the memory of another one sees that one's machine
+        wanted = inst.state.own.get("saved_machine") or domain.machine_uuid(inst.id)
         if one["machine"] not in ("", wanted):
             raise VmctlError(f"the guest of {inst.name} is the machine {one['machine']}, not {wanted}")
 

@@ -59,6 +59,10 @@ def _check_memory(inst: Instance, memory_bytes: int, hint: str) -> None:
             f"{inst.name} was booted with {format_size(booted)} of memory, less than {format_size(memory_bytes)}",
             hint=hint,
         )
+    if not inst.state.own.get("balloon", True):
+        raise UnavailableError(
+            f"{inst.name} has no memory balloon, because its memory can be saved (`warm`)", hint=hint
+        )
     inside_now = inside.memory_now(inst, BALLOON_S)
     taken = int(monitor.ask(inst, "query-balloon")["actual"]) - memory_bytes
     if taken > 0 and inside_now and inside_now["available_bytes"] - taken < LEFT_BYTES:

@@ -96,7 +96,12 @@ def texts(inst: Instance) -> dict[str, str]:
 
     Raises VmctlError if it did not run where its mode runs it.
     """
-    found = {"accelerator": inst.state.accelerator, "image_digest": inst.state.image_digest, RAN: ran(inst)}
+    found = {
+        "accelerator": inst.state.accelerator,
+        "warm": inst.state.warm or None,
+        "image_digest": inst.state.image_digest,
+        RAN: ran(inst),
+    }
     return {key: text for key, text in found.items() if text is not None}
 
 

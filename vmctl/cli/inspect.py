@@ -61,6 +61,7 @@ def _document(seen: Seen) -> dict[str, Any]:
         networks={name: address for name, address in inst.state.links.items() if name},
         accelerator=inst.state.accelerator,
         boot=inst.state.boot,
+        warm=inst.state.warm or None,
         starts=inst.state.starts,
         snapshot=inst.state.snapshot,
         reboots=_reboots(inst),

@@ -51,6 +51,12 @@ def add_format_of_documents(parser: ArgumentParser, example: str) -> None:
     )
 
 
+def mode(name: str, accelerator: str | None, warm: str) -> str:
+    """Return how an instance runs: its mode, and of a guest the accelerator, and whose memory it began with."""
+    words = [word for word in (accelerator, warm and f"warm, from a {warm}") if word]
+    return f"{name} ({', '.join(words)})" if words else name
+
+
 def show_documents(documents: Sequence[Row], form: str, like_docker: Callable[[Row], Row] = dict) -> None:
     """Print details: as a JSON array, a line each, or by a template, which has the fields of `like_docker` too."""
     if form not in FORMS:

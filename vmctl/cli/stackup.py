@@ -201,7 +201,7 @@ class Report:
         if self.changes[name].kind == "keep":
             self._note(f"{name} is unchanged")
             return
-        how = f"{values['mode']} ({values['accelerator']})" if values["accelerator"] else values["mode"]
+        how = output.mode(values["mode"], values["accelerator"], values["warm"])
         took = f" after {format_seconds(values['took_s'])}" if values["took_s"] is not None else ""
         places = values["ports"] or [values["address"] or ""]
         self._note(f"{name} is ready in mode {how}{took}" + (f", at {', '.join(places)}" if places[0] else ""))

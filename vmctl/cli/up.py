@@ -116,7 +116,7 @@ def report(inst: Instance, *, quiet: bool) -> None:
 
 def _summary(inst: Instance) -> str:
     """Return the line about a start: mode, duration and addresses."""
-    how = f"{inst.state.mode} ({inst.state.accelerator})" if inst.state.accelerator else inst.state.mode
+    how = output.mode(inst.state.mode, inst.state.accelerator, inst.state.warm)
     line = inst.timeline
     took = line.between_s("T0", "T6")
     what = "ready" if took is not None else "started"

@@ -53,6 +53,7 @@ class State:
     links: dict[str, Any]  # address in each network, by the name of the network
     accelerator: str | None = None
     boot: str | None = None  # how a guest boots: direct | system | disk
+    warm: str = ""  # of a guest that did not boot at its last start: whose memory it began with: template | snapshot
     stop_signal: int = signal.SIGTERM  # by which `stop` asks the workload to end
     stop_s: float = 10.0  # how long `stop` waits before SIGKILL, by default
     exit_code: int | None = None  # None after the exit if the code is unknown

@@ -116,6 +116,7 @@ WORKLOAD = {
         "kernel": "`debian`, `host`, a path, or a name of `vmctl image kernel ls`",
         "cloud_init": "file with additional user-data, for an image that is booted with cloud-init",
         "console": "messages of the kernel: late: when the workload runs; live: as they come, which takes time",
+        "warm": "auto, on: the boot is saved once, and later starts begin after it: docs/clones.md; no memory balloon",
     },
     "ContainerOptions": {
         "cap_add": "capabilities in addition to the default ones",

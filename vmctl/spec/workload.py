@@ -237,6 +237,7 @@ class VmOptions(NamedTuple):
     kernel: str = "debian"
     cloud_init: str | None = None
     console: Literal["late", "live"] = "late"
+    warm: Literal["off", "auto", "on"] = "off"  # whether a start may begin with the memory of an earlier guest
 
 
 class ContainerOptions(NamedTuple):
@@ -335,9 +336,8 @@ class Workload(NamedTuple):
 
 
 # the keys whose value is a mapping with keys
-SECTIONS: dict[str, Any] = {
-    kind.__name__: kind for kind in (Resources, Logs, Ready, Health, VmOptions, ContainerOptions)
-}
+_SECTIONS = (Resources, Logs, Ready, Health, VmOptions, ContainerOptions)
+SECTIONS: dict[str, Any] = {kind.__name__: kind for kind in _SECTIONS}
 _RECORDS: dict[str, Any] = {
     **SECTIONS,
     **{

@@ -66,6 +66,7 @@ def _summary(inst: Instance, change: Change) -> dict[str, Any]:
     return {
         "mode": state.mode,
         "accelerator": state.accelerator,
+        "warm": state.warm,
         "address": state.address,
         "ports": [f"{port.shown_address()}:{port.host_port}" for port in published.of(inst)],
         "took_s": (line.between_s("T0", "T6") or line.between_s("T0", "T1")) if change.kind != "keep" else None,

@@ -10,7 +10,8 @@ The interface between host and guest:
   the workload has some: init waits for them), `seed`, `network`, `exec` (the command is executed), `ssh`, and at the
   end `exit CODE workload|signal|oom` or `error CODE TEXT` (nothing was started; CODE is 125, 126 or 127).
 - control, one request per line: `signal NUMBER` for the workload's process, `resize COLUMNS LINES` for its terminal,
-  `freeze TOKEN`, `thaw`, `poweroff`; `secrets BYTES`, and then so many bytes in the form of `write_files` of user-data,
+  `freeze TOKEN`, `thaw`, `poweroff`; `hold TOKEN`, and then `release`, or `adopt BYTES` and so many bytes, see
+  vmm/saved/__init__.py; `secrets BYTES`, and then so many bytes in the form of `write_files` of user-data,
   see vmm/sender.py.
 - agent: commands that are executed in the workload's root, see vmctl/attach/frames.py. The agent (program/agent.c) runs
   outside of that root, as root.
@@ -34,6 +35,8 @@ KERNEL_ARGS = "console=ttyS0 quiet panic=-1 cryptomgr.notests no_timer_check"
 # For a system: its fstab names disks that do not exist here, and the serial console is output only, so no login there.
 SYSTEM_ARGS = "vmctl.system fstab=no systemd.getty_auto=no"
 
+WAITS = "vmctl.template"  # init waits until the guest was saved
+
 # In loading order: for every workload, for one with volumes, for one with a network, for all the rest.
 _FOR_ALL = ("pvpanic_mmio", "virtio_pci", "virtio_console", "virtio_blk", "erofs", "overlay", "isofs")
 FOR_VOLUMES = ("fuse", "virtiofs")
@@ -47,6 +50,9 @@ _FILES = {
     "provide": ("provide", 0o644),
     "launch": ("launch", 0o755),
     "enter": ("bin/enter", 0o755),
+    "hold": ("bin/hold", 0o755),
+    "template": ("bin/template", 0o644),
+    "volumes": ("bin/volumes", 0o644),
     "later": ("bin/later", 0o755),
     "messages": ("bin/messages", 0o755),
     "passwd": ("etc/passwd", 0o644),
@@ -61,14 +67,17 @@ def kernel_args(
     terminal: tuple[int, int] | None = None,
     secrets: bool = False,
     live: bool = False,
+    template: bool = False,
 ) -> str:
     """Return the kernel's command line for a guest with this number of layers; init fails if it finds fewer.
 
     `terminal` has the columns and lines of the workload's terminal, if it gets one. `secrets`: the guest has to ask for
     secrets. `live`: the kernel writes its messages to the console as they come (see vmm/guest/messages).
+    `template`: the guest waits until it is saved (see vmm/guest/template).
     """
     size = f"vmctl.tty={terminal[0]}:{terminal[1]}" if terminal else ""
-    words = ("vmctl.read_only" if read_only else "", size, "vmctl.secrets" if secrets else "")
+    saved = WAITS if template else ""
+    words = ("vmctl.read_only" if read_only else "", size, "vmctl.secrets" if secrets else "", saved)
     first = KERNEL_ARGS.replace(" quiet", "") if live else KERNEL_ARGS
     return " ".join((first, f"vmctl.layers={layers}", *filter(None, words)))
 

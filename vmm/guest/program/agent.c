@@ -1,10 +1,12 @@
 /* agent unlock: unlocks the other side of the terminal whose master is standard input, and prints its number.
+ * agent adopt BYTES: see adopt.c.
  * agent PORT ROOT CGROUP: executes commands for the host inside the workload's root, see vmm/guest/__init__.py.
  *
  * It runs outside that root and waits for frames on a virtio-serial port. One command is one session (sessions.c); all
  * share the port. A frame is written by one write(2), which the kernel's driver takes as a whole or refuses.
  */
 #define _GNU_SOURCE
+#include "adopt.h"
 #include "sessions.h"
 
 #include <errno.h>
@@ -104,27 +106,29 @@ static void greet(void) {
     send_frame(0, HELLO, nonce, sizeof nonce);
 }
 
-static int child_signals(void) {
+static int signals(void) {
     sigset_t set;
     signal(SIGPIPE, SIG_IGN);
     sigemptyset(&set);
     sigaddset(&set, SIGCHLD);
+    sigaddset(&set, SIGHUP); /* of adopt.c: the host's end is another one */
     sigprocmask(SIG_BLOCK, &set, NULL);
     return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
 static void serve(const struct place *place) {
     static struct pollfd polls[2 + SESSIONS * POLLED];
-    int children = child_signals();
+    int events = signals();
     for (int connected = 1;;) {
         int waiting = queue.at < queue.end;
         polls[0] = (struct pollfd){connected ? port : -1, POLLIN | (waiting ? POLLOUT : 0), 0};
-        polls[1] = (struct pollfd){children, POLLIN, 0};
+        polls[1] = (struct pollfd){events, POLLIN, 0};
         int hurry, count = session_polls(polls + 2, waiting, &hurry);
         poll(polls, 2 + count, hurry ? 0 : connected ? -1 : PAUSE_MS);
         if (polls[1].revents) {
             struct signalfd_siginfo info;
-            (void)!read(children, &info, sizeof info);
+            if (read(events, &info, sizeof info) == sizeof info && info.ssi_signo == SIGHUP)
+                greet();
         }
         session_reap();
         session_events(polls + 2);
@@ -144,9 +148,19 @@ static int unlock(void) {
     return printf("%d\n", number) < 0;
 }
 
+static void record_pid(void) {
+    int fd = open(AGENT_PID, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return;
+    dprintf(fd, "%d\n", getpid());
+    close(fd);
+}
+
 int main(int count, char **arguments) {
     if (count == 2 && !strcmp(arguments[1], "unlock"))
         return unlock();
+    if (count == 3 && !strcmp(arguments[1], "adopt"))
+        return adopt(arguments[2]);
     if (count != 4)
         return 2;
     int adjust, identity = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
@@ -160,6 +174,7 @@ int main(int count, char **arguments) {
         return 1;
     if ((adjust = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC)) >= 0)
         (void)!write(adjust, "-1000", 5); /* else the kernel may choose the agent, and nobody could look inside */
+    record_pid();
     greet();
     serve(&place);
 }
