@@ -8,7 +8,7 @@ import pytest
 from support.commands import free_port, ok, refused
 
 from vmctl.cli import compare as cli
-from vmctl.compare import page, rows
+from vmctl.comparing import page, rows
 from vmctl.linux import processes
 
 pytestmark = pytest.mark.timeout(900)

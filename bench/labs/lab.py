@@ -43,7 +43,7 @@ class Place(Protocol):
     """What an experiment can use: the public interface of vmctl. What it starts is removed when it returns."""
 
     def facts(self, modes: tuple[str, ...], image: str = "tiny", **limits: Any) -> Evidence:
-        """Return what a workload that waits sees in each mode, and the host of it; names as in vmctl.compare.rows.
+        """Return what a workload that waits sees in each mode, and the host of it; names as in vmctl.comparing.rows.
 
         `limits` are `cpus` and `memory_bytes`.
         """

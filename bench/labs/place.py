@@ -14,7 +14,7 @@ from bench.labs.lab import Evidence, Samples
 from bench.model import Sample
 from bench.probes import crowd, load, tool
 from vmctl import backends, engine
-from vmctl.compare import inside, outside, running
+from vmctl.comparing import inside, outside, running
 from vmctl.errors import VmctlError
 from vmctl.footprint import footprint
 from vmctl.instances import instance

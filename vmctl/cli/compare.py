@@ -10,7 +10,7 @@ from vmctl import backends
 from vmctl.cli import modes, output, tables
 from vmctl.cli.run import separated
 from vmctl.cli.usual import REST
-from vmctl.compare import rows, running
+from vmctl.comparing import rows, running
 from vmctl.errors import SpecError
 from vmctl.named import TYPE_CHECKING
 from vmctl.spec import flags, workloadfile
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
 
         print(json.dumps([_document(row, chosen) for row in found], indent=2))
     else:
-        from vmctl.compare import page
+        from vmctl.comparing import page
 
         print(page.markdown(found, chosen) if args.format == "md" else page.html(found, chosen), end="")
     return 0

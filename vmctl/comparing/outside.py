@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from vmctl import backends, limits
 from vmctl.backend import HasUsage
-from vmctl.compare.inside import NAMESPACES
+from vmctl.comparing.inside import NAMESPACES
 from vmctl.errors import VmctlError
 from vmctl.footprint import footprint
 from vmctl.instances.instance import Instance

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html as markup
 from collections.abc import Sequence
 
-from vmctl.compare.rows import Row
+from vmctl.comparing.rows import Row
 from vmctl.console import visible
 
 _STYLE = """

@@ -10,7 +10,7 @@ from functools import partial
 
 from vmctl import backends, engine
 from vmctl.backend import Start
-from vmctl.compare import inside, outside
+from vmctl.comparing import inside, outside
 from vmctl.errors import CommandNotExecutableError, CommandNotFoundError, StateError, VmctlError
 from vmctl.instances.instance import Instance
 from vmctl.linux import processes
