@@ -24,7 +24,7 @@ def problems(work: Workload, *, namespaced: bool) -> Iterator[Problem]:
         try:
             check(work)
         except VmctlError as error:
-            yield Problem(str(error), error.hint)
+            yield Problem(str(error), error.hint, type(error))
     if not namespaced and work.network not in ("bridge", "host"):
         what = work.network if isinstance(work.network, str) else "with a mapping"
         yield Problem(f"network: {what} needs a network namespace, and mode host has none", hint="use --mode container")

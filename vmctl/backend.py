@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 
+from vmctl.errors import UnavailableError, VmctlError
 from vmctl.instances.instance import Instance
 from vmctl.named import TYPE_CHECKING, NamedTuple
 from vmctl.spec.workload import Resources, Workload
@@ -64,6 +65,7 @@ class Problem(NamedTuple):
 
     text: str
     hint: str = ""
+    kind: type[VmctlError] = UnavailableError  # of the error, if this problem is the first one
 
 
 class Exit(NamedTuple):

@@ -77,3 +77,48 @@ class DeadlineError(VmctlError):
     """A time limit of vmctl has passed."""
 
     exit_code = EXIT_TIMEOUT
+
+
+# what a program that uses the Python API may want to tell apart
+
+
+class NotReady(DeadlineError):  # noqa: N818
+    """An instance was not ready in time; `detail` has the last lines of its output."""
+
+
+class EndedEarly(NotReady):
+    """An instance has ended before it was ready."""
+
+    exit_code = EXIT_VMCTL
+
+
+class NoKvm(UnavailableError):  # noqa: N818
+    """KVM was asked for, and runs no guests on this host."""
+
+
+class NoSuchImage(NotFoundError, UnavailableError):  # noqa: N818
+    """The image store has no such image."""
+
+
+class NoSuchInstance(NotFoundError):  # noqa: N818
+    """There is no such instance, or it was removed and another one has its name."""
+
+
+class NoSuchSnapshot(NotFoundError):  # noqa: N818
+    """There is no such snapshot."""
+
+
+class OutOfDisk(VmctlError):  # noqa: N818
+    """The disk or the quota is full."""
+
+
+class OutOfMemory(VmctlError):  # noqa: N818
+    """No memory is left for it."""
+
+
+def of_system(error: OSError, hint: str = "", what: str = "") -> VmctlError:
+    """Return the error for a failed system call: which file, what, and what helps; `hint` if nothing else is known."""
+    kinds = {errno.ENOSPC: OutOfDisk, errno.EDQUOT: OutOfDisk, errno.ENOMEM: OutOfMemory}
+    where = f" ({error.filename})" if error.filename else ""
+    text = f"{what}{': ' if what else ''}{error.strerror or error}{where}"
+    return kinds.get(error.errno or 0, VmctlError)(text, hint=advice(error) or hint)

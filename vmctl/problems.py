@@ -28,7 +28,8 @@ def refuse(what: str, found: list[Problem]) -> None:
     if found:
         first, *others = found
         more = "\n".join(f"also: {problem.text}" for problem in others)
-        raise UnavailableError(f"{what}: {first.text}", hint=first.hint, detail=more)
+        kind = first.kind if issubclass(first.kind, UnavailableError) else UnavailableError
+        raise kind(f"{what}: {first.text}", hint=first.hint, detail=more)
 
 
 def _limit_problems() -> list[Problem]:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, closing
 
 from vmctl.backend import Watch
-from vmctl.errors import DeadlineError, VmctlError
+from vmctl.errors import EndedEarly, NotReady, VmctlError
 from vmctl.instances.instance import Instance
 from vmctl.linux.events import PERIOD_S
 from vmctl.logs.logfile import last_bytes
@@ -41,7 +41,7 @@ def wait_until_ready(watch: Watch, progress: Callable[[Instance, str], None] | N
     """Wait until the guest system, if any, has booted and the workload's probe has succeeded, and mark T6.
 
     The time limit of the probe begins when the system has booted; without a probe, it is the limit of booting. Raises
-    DeadlineError with the phase and the last lines of the console, or VmctlError if the workload ends first.
+    NotReady with the phase and the last lines of the console, EndedEarly if the workload ends first.
     """
     show = progress or (lambda inst, phase: None)
     ready = watch.inst.work.ready
@@ -125,9 +125,9 @@ def _wait_for_probe(watch: Watch, ready: Ready, show: Callable[[Instance, str], 
             woken = happened.wait(max(0.0, now_s + period_s - time.monotonic()))
 
 
-def _late(inst: Instance, ready: Ready, phase: str) -> DeadlineError:
+def _late(inst: Instance, ready: Ready, phase: str) -> NotReady:
     what = "ready" if ready.probes() else "started"
-    return DeadlineError(
+    return NotReady(
         f"{inst.name} was not {what} within {format_seconds(ready.timeout_s)}; the last phase was: {phase}",
         hint="set a longer time with `ready: {timeout: ...}` in the workload file",
         detail=tail(inst),
@@ -156,10 +156,10 @@ def tail(inst: Instance, lines: int = 15) -> str:
     return "\n".join(parts)
 
 
-def _ended(watch: Watch) -> VmctlError:
+def _ended(watch: Watch) -> EndedEarly:
     result = watch.result()
     how = f" with code {result.code} ({result.source})" if result else ""
-    return VmctlError(f"{watch.inst.name} ended{how} before it was ready", detail=tail(watch.inst))
+    return EndedEarly(f"{watch.inst.name} ended{how} before it was ready", detail=tail(watch.inst))
 
 
 def _probe(ready: Ready, inst: Instance) -> _Probe:
@@ -296,7 +296,7 @@ class _LogProbe(_Probe):
             with interrupted_at(self.deadline_s):
                 return any(log.finds(self.pattern) for log in self.logs)
         except TimeoutError:
-            raise DeadlineError(
+            raise NotReady(
                 f"{self.inst.name} was not ready in time: ready.log takes too long to be matched with its output",
                 hint="avoid repetitions in repetitions, such as (a+)+",
             ) from None

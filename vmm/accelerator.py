@@ -15,7 +15,7 @@ from images.kernels import kernel as kernels
 from images.kernels import uncompressed
 from images.kernels.kernel import Kernel
 from vmctl import paths, records
-from vmctl.errors import UnavailableError
+from vmctl.errors import NoKvm
 from vmctl.linux.filetree import write_atomic
 from vmctl.named import NamedTuple
 from vmctl.programs import CommandError, run
@@ -35,12 +35,12 @@ class Accelerator(NamedTuple):
 
 
 def choose(requested: str, kernel_name: str = "debian") -> Accelerator:
-    """Return the accelerator for `auto`, `kvm` or `tcg`. Raises UnavailableError if `kvm` does not work here."""
+    """Return the accelerator for `auto`, `kvm` or `tcg`. Raises NoKvm if `kvm` does not work here."""
     if requested == "tcg":
         return Accelerator("tcg", "requested")
     verdict = known(kernel_name) or _remember(kernel_name, probe(kernels.find(kernel_name)))
     if requested == "kvm" and verdict.name != "kvm":
-        raise UnavailableError(
+        raise NoKvm(
             f"KVM does not run guests on this host: {verdict.why}",
             hint="use --accel tcg, which is several times slower",
         )

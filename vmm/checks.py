@@ -90,7 +90,7 @@ def _image(work: Workload) -> Iterator[Problem]:
         check_files(image, rootbus.layers_max(len(work.joined()), len(work.volumes)))
         yield from _boot(work, image)
     except VmctlError as error:
-        yield Problem(str(error), error.hint)
+        yield Problem(str(error), error.hint, type(error))
 
 
 def _refusal(attempt: Callable[[], object]) -> Iterator[Problem]:
@@ -98,7 +98,7 @@ def _refusal(attempt: Callable[[], object]) -> Iterator[Problem]:
     try:
         attempt()
     except VmctlError as error:
-        yield Problem(str(error), error.hint)
+        yield Problem(str(error), error.hint, type(error))
 
 
 def _boot(work: Workload, image: Image) -> Iterator[Problem]:

@@ -17,7 +17,7 @@ from vmctl.errors import (
     EXIT_VMCTL,
     CommandNotExecutableError,
     CommandNotFoundError,
-    DeadlineError,
+    NotReady,
     StateError,
     VmctlError,
 )
@@ -164,7 +164,7 @@ def _words(inst: Instance) -> list[str]:
 
 
 def settled(inst: Instance) -> bool:
-    """Return whether the guest's command runs, or if a system boots, cloud-init has finished. Raises DeadlineError."""
+    """Return whether the guest's command runs, or if a system boots, cloud-init has finished. Raises NotReady."""
     words = _words(inst)
     if _SETTLED_MARK[inst.state.boot or boot.DIRECT] in words:
         return True
@@ -175,7 +175,7 @@ def settled(inst: Instance) -> bool:
         what = "cloud-init has not finished" if "system" in words else "cloud-init has not found its seed"
         if inst.state.boot == boot.DIRECT:
             what = "the command has not been executed"
-        raise DeadlineError(
+        raise NotReady(
             f"in the guest {inst.name} {what} after {format_seconds(limit_s)}",
             hint="with --no-wait, `vmctl up` does not wait for it",
             detail=console_tail(inst),

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from vmctl import paths
-from vmctl.errors import NotFoundError, SpecError, VmctlError
+from vmctl.errors import NoSuchImage, NotFoundError, SpecError, VmctlError
 from vmctl.light import json, re
 from vmctl.linux import durable
 from vmctl.named import TYPE_CHECKING
@@ -83,7 +83,7 @@ def find(name: str) -> dict[str, Any]:
             raise NotFoundError(f"several images have a digest that begins with {name}", hint="give more digits of it")
     from images.store import shipped
 
-    raise NotFoundError(f"there is no image {name}", hint=shipped.advice(stored, list(map(name_of, descriptors))))
+    raise NoSuchImage(f"there is no image {name}", hint=shipped.advice(stored, list(map(name_of, descriptors))))
 
 
 def blob_path(digest: str) -> str:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from images.store.image import ImageError
 from images.store.reference import Reference
-from vmctl.errors import DeadlineError, NotFoundError, SpecError, VmctlError
+from vmctl.errors import DeadlineError, NoSuchImage, NotFoundError, SpecError, VmctlError
 from vmctl.programs import CommandError, run
 from vmctl.spec import textfile
 
@@ -231,7 +231,7 @@ _ERRORS: tuple[tuple[str, type[VmctlError], str, str], ...] = (
     (r"toomanyrequests|rate limit", VmctlError, "{host} refuses more requests: its rate limit is reached", _LIMIT),
     (
         r"manifest unknown|name unknown|repository name not known|404 \(Not Found\)|Code: 404|not found: manifest",
-        NotFoundError,
+        NoSuchImage,
         "{host} has no image {name}",
         "",
     ),

@@ -12,16 +12,15 @@ import os
 import sys
 from contextlib import suppress
 
-from vmctl import __version__, private
+from vmctl import __version__, interrupts, private
 from vmctl.cli import usual
-from vmctl.errors import EXIT_VMCTL, VmctlError, advice
+from vmctl.errors import EXIT_VMCTL, VmctlError, of_system
 from vmctl.light import import_module, signal
 from vmctl.named import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Callable, Sequence
-    from types import FrameType
     from typing import NoReturn, TextIO
 
 # verb -> text for `vmctl --help`, in this order
@@ -82,9 +81,6 @@ _IN_NAMESPACES = frozenset(
 _IMAGES_IN_NAMESPACES = frozenset("build rm prune".split())
 _NETWORKS_IN_NAMESPACES = frozenset("connect disconnect rm prune".split())
 
-ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_AGAIN_S = 0.005  # until a signal is tried again
-
 
 def sentence(text: str) -> str:
     """Return a short text as a sentence; `str.capitalize` would turn JSON into json."""
@@ -141,9 +137,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     if words[0] not in VERBS:
         return _unknown(words)
-    for signum in ENDING:
+    for signum in interrupts.ENDING:
         if signal.getsignal(signum) != signal.SIG_IGN:  # as under nohup(1)
-            signal.signal(signum, _end)
+            signal.signal(signum, interrupts.end)
     try:
         if traced:
             from vmctl import trace
@@ -164,8 +160,7 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         if debug:
             raise
-        where = f" ({error.filename})" if error.filename else ""
-        return _report(VmctlError(f"{error.strerror or error}{where}", hint=advice(error) or _traceback_hint(words[0])))
+        return _report(of_system(error, _traceback_hint(words[0])))
     except Exception as error:
         if debug:
             raise
@@ -197,33 +192,6 @@ def _traceback_hint(verb: str) -> str:
     return f"`vmctl --debug {verb} ...` shows the traceback"
 
 
-def _end(signum: int, frame: FrameType | None) -> None:
-    """Turn the signal into an exception so that clean-up runs; ignore further signals until it is done."""
-    if _drops_exceptions(frame):
-        signal.signal(signal.SIGALRM, lambda _, later: _end(signum, later))
-        signal.setitimer(signal.ITIMER_REAL, _AGAIN_S)
-        return
-    signal.setitimer(signal.ITIMER_REAL, 0.0)
-    for number in ENDING:
-        signal.signal(number, signal.SIG_IGN)
-    if signum == signal.SIGINT:
-        raise KeyboardInterrupt
-    sys.exit(128 + signum)
-
-
-def _drops_exceptions(frame: FrameType | None) -> bool:
-    """Return whether the code that was interrupted may be called by C code that drops its exceptions.
-
-    msgspec does, when it imports datetime (and crashes at its first use without it) and when it looks up a type.
-    """
-    while frame is not None:
-        file = frame.f_code.co_filename
-        if file.startswith("<frozen importlib") or file.endswith("/typing.py"):
-            return True
-        frame = frame.f_back
-    return False
-
-
 def _run_verb(verb: str, words: list[str]) -> int:
     run, args = parse(verb, words)
     if before := getattr(sys.modules[run.__module__], "before", None):  # done outside of namespaces by an ordinary user
@@ -249,7 +217,7 @@ def _needs_namespaces(verb: str, words: list[str]) -> bool:
 def parse(verb: str, words: list[str]) -> tuple[Callable[[Namespace], int], Namespace]:
     """Return the function of a verb and its parsed arguments. Raises SystemExit if they are wrong."""
     # An exception of a signal handler can be lost in an import, and it crashes msgspec, which defines types there.
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, interrupts.ENDING)
     try:
         module = import_module(f"vmctl.cli.{verb}")
     finally:

@@ -13,13 +13,12 @@ from vmctl.cli.usual import REST
 from vmctl.comparing import rows, running
 from vmctl.errors import SpecError
 from vmctl.named import TYPE_CHECKING
-from vmctl.spec import flags, workloadfile
 
 if TYPE_CHECKING:
-    from vmctl.spec.workload import Workload
+    pass
 
 EXAMPLE = "vmctl compare --modes container,vm tiny -- uname -a"
-MODES = "host,container,vm"
+MODES = ",".join(running.MODES)
 FORMS = ("table", "json", "md", "html")
 _TITLE = 24  # columns of the first column
 _NARROWEST = 12
@@ -46,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     command = args.command[1:] if args.command[:1] == ["--"] else args.command
     if command == args.command and command and command[0].startswith("-") and not separated(command):
         raise SpecError(f"{command[0]} comes after {args.what}, so it would be the command", hint=EXAMPLE)
-    asked = running.Asked(_workload(args.what), chosen, modes.chosen(args, chosen), tuple(command))
+    asked = running.Asked(running.workload(args.what), chosen, modes.chosen(args, chosen), tuple(command))
     progress = output.Progress(quiet=args.quiet)
     try:
         found = rows.rows(running.compare(asked, progress))
@@ -67,19 +66,7 @@ def run(args: argparse.Namespace) -> int:
 
 def chosen_modes(text: str) -> tuple[str, ...]:
     """Return the modes in a flag --modes. Raises SpecError."""
-    found = tuple(name.strip() for name in text.split(","))
-    for name in found:
-        backends.options(name)  # raises for a mode that does not exist
-    if len(set(found)) != len(found):
-        raise SpecError(f"--modes {text} names a mode twice", hint=f"--modes {MODES}")
-    return found
-
-
-def _workload(what: str) -> Workload:
-    """Return the workload of a file, or one that waits in an image. Raises SpecError, NotFoundError."""
-    if os.path.exists(what) or what.endswith((".yaml", ".yml")):
-        return workloadfile.load(what)
-    return flags.workload({"name": "compare", "image": what, "command": running.WAITS}, {"image": "IMAGE"})
+    return running.chosen(tuple(name.strip() for name in text.split(",")), f"--modes {text}")
 
 
 def _document(row: rows.Row, chosen: tuple[str, ...]) -> dict[str, object]:

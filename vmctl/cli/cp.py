@@ -5,11 +5,8 @@ from __future__ import annotations
 import os
 
 from vmctl.cli import output, selection
-from vmctl.copying import transfer
-from vmctl.copying.pack import Rules
-from vmctl.copying.place import Target
-from vmctl.errors import SpecError, UnavailableError
-from vmctl.linux import usernamespace
+from vmctl.copying import between
+from vmctl.errors import SpecError
 from vmctl.named import TYPE_CHECKING, NamedTuple
 from vmctl.spec.rules import is_name
 
@@ -50,27 +47,18 @@ def run(args: Namespace) -> int:
 
 def _out(args: Namespace, source: _Place, target: _Place) -> list[str]:
     inst = selection.one(source.name)
-    path, name, contents = _named(_inside(source.path))
-    if target.path == _TAR:
-        if os.isatty(1):
-            raise SpecError("cp: a tar is not written to a terminal", hint=f"vmctl cp {args.source} - | tar -t")
-        return transfer.out_as_tar(inst, path, name, 1, follow=args.follow_link)
-    if args.archive and not usernamespace.is_host_root():
-        raise UnavailableError("--archive: only root can give files on the host other owners", hint="leave it out")
-    goal = Target(target.path, name or inst.name, contents=contents or not name, rules=Rules(owners=args.archive))
-    return transfer.out(inst, path, goal, follow=args.follow_link)
+    if target.path != _TAR:
+        return between.out(inst, source.path, target.path, archive=args.archive, follow=args.follow_link)
+    if os.isatty(1):
+        raise SpecError("cp: a tar is not written to a terminal", hint=f"vmctl cp {args.source} - | tar -t")
+    return between.out_as_tar(inst, source.path, 1, follow=args.follow_link)
 
 
 def _into(args: Namespace, source: _Place, target: _Place) -> list[str]:
     inst = selection.one(target.name)
-    rules = Rules(owners=args.archive, setuid=args.archive)
     if source.path == _TAR:
-        rules = Rules(owners=True, setuid=True)  # the tar of the user counts, inside
-        return transfer.into_from_tar(inst, 0, Target(_inside(target.path), "", tar=True, rules=rules))
-    path, name, contents = _named(source.path)
-    name = name or os.path.basename(os.path.realpath(path))
-    goal = Target(_inside(target.path), name, contents=contents or not name, rules=rules)
-    return transfer.into(inst, path, goal, follow=args.follow_link)
+        return between.into_from_tar(inst, 0, target.path)
+    return between.into(inst, source.path, target.path, archive=args.archive, follow=args.follow_link)
 
 
 def _place(text: str) -> _Place:
@@ -81,15 +69,3 @@ def _place(text: str) -> _Place:
             raise SpecError(f"cp: there is no path in {text}", hint=f"{name}:/")
         return _Place(name, path)
     return _Place("", text)
-
-
-def _inside(path: str) -> str:
-    """Return a path of an instance; as in docker, one without a slash begins at its root."""
-    return path if path.startswith("/") else f"/{path}"
-
-
-def _named(path: str) -> tuple[str, str, bool]:
-    """Return a source, its name ("" for a folder without one), and whether only its content is meant."""
-    contents = path.endswith("/.") or path == "."
-    name = os.path.basename(os.path.normpath(path))
-    return path, "" if name in (".", "..", "/") else name, contents

@@ -5,19 +5,18 @@ from __future__ import annotations
 import os
 import sys
 
-from vmctl import engine
-from vmctl.backend import Command
+from vmctl import engine, fromflags
 from vmctl.cli import selection
-from vmctl.cli.run import FLAGS, add_process_flags
+from vmctl.cli.run import add_process_flags
 from vmctl.cli.terminals import add_detach_keys, of_terminal
 from vmctl.cli.usual import REST
 from vmctl.errors import SpecError
 from vmctl.named import TYPE_CHECKING
-from vmctl.spec import flags
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
+    from vmctl.backend import Command
     from vmctl.instances.instance import Instance
 
 EXAMPLE = "vmctl exec web -- ps -o pid,args"
@@ -57,17 +56,12 @@ def run(args: Namespace) -> int:
 
 def execute(args: Namespace, words: tuple[str, ...]) -> int:
     """Run a command with the options in `args` and return its exit code."""
-    env = flags.variables(args.env, args.env_file)
-    document = {"command": words, "env": env, "workdir": args.workdir, "user": args.user}
-    work = flags.workload({"name": "exec", "image": "", **document}, FLAGS)  # of these only its rules matter
-    given = [*work.env.items()]
     detach = getattr(args, "detach", False)  # `shell` has no such flag
     tty = args.tty if args.tty is not None else os.isatty(0) and os.isatty(1) and not detach
     if tty and detach:
         raise SpecError("-d and -t cannot be combined: nobody has the other side of that terminal", hint="leave out -t")
-    if tty:
-        given[:0] = of_terminal().items()
-    command = Command(words, tuple(given), args.workdir, args.user, stdin=not args.no_stdin, detach=detach)
+    command = fromflags.command(args, words, of_terminal() if tty else {})
+    command = command._replace(stdin=not args.no_stdin, detach=detach)
     inst = selection.one(args.name)
     if not tty or args.no_stdin:
         return engine.exec_command(inst, command)

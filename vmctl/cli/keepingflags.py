@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from vmctl.errors import SpecError
 from vmctl.named import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace
-    from typing import Any
+    from argparse import ArgumentParser
 
 
 def add(parser: ArgumentParser) -> None:
@@ -34,18 +32,3 @@ def add(parser: ArgumentParser) -> None:
     ):
         parser.add_argument(f"--health-{name}", metavar="N" if name == "retries" else "TIME", help=text)
     parser.add_argument("--no-healthcheck", action="store_true", help="no check, also not that of the image")
-
-
-def health(args: Namespace) -> dict[str, Any] | None:
-    """Return the section `health` of the flags, None without them. Raises SpecError."""
-    given = {
-        "exec": args.health_cmd and ["/bin/sh", "-c", args.health_cmd],
-        "interval": args.health_interval,
-        "timeout": args.health_timeout,
-        "retries": args.health_retries,
-        "start_period": args.health_start_period,
-        "start_interval": args.health_start_interval,
-    }
-    if args.no_healthcheck and any(given.values()):
-        raise SpecError("--no-healthcheck and flags of a check cannot be combined", hint="leave one of them out")
-    return {"disable": True} if args.no_healthcheck else given if any(given.values()) else None

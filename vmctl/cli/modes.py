@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
-from vmctl import backends
+from vmctl import backends, fromflags
 from vmctl.errors import SpecError, VmctlError
 from vmctl.named import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
-DEFAULT = "container"
 _DEST = "option_"
 
 
-def add(parser: ArgumentParser, default: str | None = DEFAULT) -> None:
+def add(parser: ArgumentParser, default: str | None = fromflags.MODE) -> None:
     """Add --mode and the flags of the given modes; --help shows the flags of all modes."""
-    parser.add_argument("--mode", default=default, help=f"how to run it: vm, container or host (default: {DEFAULT})")
+    parser.add_argument(
+        "--mode", default=default, help=f"how to run it: vm, container or host (default: {fromflags.MODE})"
+    )
     words: Sequence[str] = getattr(parser, "words", ())
     if {"-h", "--help"} & set(words):
         add_options(parser, sorted(backends.modes()))
@@ -56,7 +57,7 @@ def chosen(args: Namespace, modes: Sequence[str] = ()) -> dict[str, str]:
 
 def _mode_in(words: Sequence[str]) -> str:
     """Return the mode in the words of a command line, up to `--`."""
-    mode = DEFAULT
+    mode = fromflags.MODE
     for number, word in enumerate(words):
         if word == "--":
             break

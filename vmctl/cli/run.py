@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
-from vmctl import engine
+from vmctl import engine, fromflags
 from vmctl.cli import keepingflags, modes, terminals
 from vmctl.cli.usual import REST
 from vmctl.errors import SpecError
+from vmctl.fromflags import FLAGS as FLAGS
 from vmctl.named import TYPE_CHECKING
 from vmctl.spec import flags
 from vmctl.spec.workload import Workload
@@ -17,42 +17,6 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
 EXAMPLE = "vmctl run --mode vm --publish 8080:80 tiny -- httpd -f -p 80"
-
-# the key of the workload file that a flag gives: errors name the flag
-FLAGS = {
-    "env": "--env",
-    "workdir": "--workdir",
-    "user": "--user",
-    "ports": "--publish",
-    "volumes": "--volume",
-    "resources.cpus": "--cpus",
-    "resources.memory": "--memory",
-    "resources.pids": "--pids",
-    "resources.disk": "--disk",
-    "network": "--network",
-    "network.networks": "--network",
-    "network.networks.address": "--ip",
-    "network.networks.aliases": "--network",
-    "network.aliases": "--network-alias",
-    "network.egress": "--egress",
-    "restart": "--restart",
-    "hostname": "--hostname",
-    "tmpfs": "--tmpfs",
-    "shm_size": "--shm-size",
-    "ulimits": "--ulimit",
-    "labels": "--label",
-    "stop_signal": "--stop-signal",
-    "stop_timeout": "--stop-timeout",
-    "secrets": "--secret",
-    "env_file": "--env-file",
-    "health": "--health-cmd",
-    "health.exec": "--health-cmd",
-    "health.interval": "--health-interval",
-    "health.timeout": "--health-timeout",
-    "health.retries": "--health-retries",
-    "health.start_period": "--health-start-period",
-    "health.start_interval": "--health-start-interval",
-}
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -251,17 +215,18 @@ def before(args: Namespace) -> None:
     if not args.platform and args.pull == "never":
         return
     workload(args)  # a wrong flag is found before the download
-    from images.store import platforms
+    from vmctl.api import ofimage
 
-    if args.platform and not platforms.parse(args.platform).is_host():
-        host = platforms.parse("")
-        raise SpecError(
-            f"--platform: this host, {host}, cannot run {args.platform}", hint=f"leave it out, or --platform {host}"
-        )
+    if args.platform:
+        ofimage.refuse_platform(args.platform)
     if args.pull != "never":
-        from vmctl.cli import ofimage
+        from vmctl.cli import output
 
-        ofimage.pull(args.image, is_kept=args.pull == "missing", quiet=args.quiet)
+        progress = output.Progress(quiet=args.quiet)
+        try:
+            ofimage.pull(args.image, is_kept=args.pull == "missing", progress=progress)
+        finally:
+            progress.clear()
 
 
 def _detached(args: Namespace, work: Workload) -> int:
@@ -292,58 +257,19 @@ def separated(command: list[str]) -> bool:
 def workload(args: Namespace) -> Workload:
     """Return the workload that the flags describe. Raises SpecError."""
     command = args.command
-    volumes, tmpfs = args.volume, args.tmpfs
-    if args.mount:
-        from vmctl.spec import mountflag
-
-        more = mountflag.parse(args.mount)
-        volumes, tmpfs = [*volumes, *more.volumes], [*tmpfs, *more.tmpfs]
     if command[:1] == ["--"]:
         command = command[1:]
     elif command and command[0].startswith("-") and not separated(command) and args.entrypoint is None:
-        from vmctl.cli import ofimage
+        from vmctl.api import ofimage
 
         ofimage.refuse_misplaced(args.image, command[0])
-    document = {
-        "name": args.name or f"run-{os.urandom(4).hex()}",
-        "image": args.image,
-        "command": command or None,
-        "entrypoint": None if args.entrypoint is None else list(filter(None, [args.entrypoint])),
-        "env": {**(terminals.of_terminal() if args.tty else {}), **flags.variables(args.env)},
-        "env_file": args.env_file,
-        "secrets": args.secret,
-        "health": keepingflags.health(args),
-        "workdir": args.workdir,
-        "user": args.user,
-        "ports": args.publish,
-        "volumes": volumes,
-        "resources": {"cpus": args.cpus, "memory": args.memory, "pids": args.pids, "disk": args.disk},
-        "network": flags.networks(args.network, args.network_alias, args.ip, args.egress),
-        "init": args.init,
-        "read_only": args.read_only,
-        "restart": args.restart,
-        "tty": args.tty,
-        "stdin_open": args.interactive and getattr(args, "detach", True),
-        "hostname": args.hostname,
-        "tmpfs": tmpfs,
-        "shm_size": args.shm_size,
-        "ulimits": args.ulimit,
-        "labels": flags.pairs(args.label),
-        "stop_signal": args.stop_signal,
-        "stop_timeout": args.stop_timeout and args.stop_timeout + "s" * args.stop_timeout.isdigit(),
-        "container": {"userns": args.userns},
-    }
-    work = flags.workload(document, FLAGS)
-    if not work.volumes:
-        return work
-    here = os.getcwd()  # a later start may be in another folder
-    return work._replace(volumes=tuple(volume.beside(here) for volume in work.volumes))
+    return fromflags.workload(args, command, terminals.of_terminal() if args.tty else {})
 
 
 def exposed(args: Namespace) -> Workload:
     """Return the same with the ports of the image, if they are to be published. Raises NotFoundError, SpecError."""
     if not args.publish_all:
         return workload(args)
-    from vmctl.cli import ofimage
+    from vmctl.api import ofimage
 
     return ofimage.with_exposed(workload(args))

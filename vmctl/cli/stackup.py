@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from vmctl import backends
+from vmctl import backends, fromflags
 from vmctl.cli import modes, output
 from vmctl.errors import NotFoundError, SpecError
 from vmctl.spec.units import format_seconds
@@ -33,7 +33,7 @@ def up(args: Namespace, stack: Stack, services: Sequence[str]) -> int:
         raise SpecError("--script: a stack has several workloads, and a script starts one", hint="name a workload file")
     request = running.Request(
         mode=args.mode or "",
-        default_mode=modes.DEFAULT,
+        default_mode=fromflags.MODE,
         options=modes.chosen(args),
         services=tuple(services),
         mode_of=_by_service(args.mode_of, "--mode-of"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from vmctl import backends, engine
+from vmctl import backends, engine, fromflags
 from vmctl.backend import Backend
 from vmctl.cli import modes, output, stackflags, startshow
 from vmctl.errors import SpecError
@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
         from vmctl.cli import stackup
 
         return stackup.up(args, args.stack, args.spec)
-    path, mode = args.file[0], args.mode or modes.DEFAULT
+    path, mode = args.file[0], args.mode or fromflags.MODE
     options = modes.chosen(args)
     work = workloadfile.load(path, name=args.name, raw=args.contents[path])
     if (args.explain or args.dry_run or args.script) and _explained(args, work, backends.load(mode, options)):

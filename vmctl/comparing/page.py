@@ -45,11 +45,16 @@ def html(found: Sequence[Row], modes: Sequence[str]) -> str:
     title = f"The same workload in the modes {', '.join(modes)}"
     head = f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>{markup.escape(title)}</title>\n'
     head += f'<meta name="viewport" content="width=device-width">\n<style>{_STYLE}</style>\n<h1>{_text(title)}</h1>\n'
+    return head + fragment(found, modes)
+
+
+def fragment(found: Sequence[Row], modes: Sequence[str]) -> str:
+    """Return the two tables of the page, for a page of somebody else."""
     differ = [
         _row(row, f"<br><small>{_text(row.fact.why)}: {_text(row.fact.read)}</small>") for row in found if not row.same
     ]
     same = [_row(row._replace(values=row.values[:1]), "") for row in found if row.same]
-    return head + _section("What differs", modes, differ) + _section("What is the same", ["in all modes"], same)
+    return _section("What differs", modes, differ) + _section("What is the same", ["in all modes"], same)
 
 
 def _section(title: str, columns: Sequence[str], rows: Sequence[str]) -> str:

@@ -11,10 +11,11 @@ from functools import partial
 from vmctl import backends, engine
 from vmctl.backend import Start
 from vmctl.comparing import inside, outside
-from vmctl.errors import CommandNotExecutableError, CommandNotFoundError, StateError, VmctlError
+from vmctl.errors import CommandNotExecutableError, CommandNotFoundError, SpecError, StateError, VmctlError
 from vmctl.instances.instance import Instance
 from vmctl.linux import processes
 from vmctl.named import TYPE_CHECKING, NamedTuple
+from vmctl.spec import flags
 from vmctl.spec.workload import Restart, Workload
 from vmctl.stacks import workers
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 WAITS = ("sh", "-c", 'trap "exit 0" TERM; while :; do sleep 3600 & wait $!; done')
 _FACTS = "facts"
 _OUTPUT_SHOWN = 200
+
+MODES = ("host", "container", "vm")  # if none are given
 
 Progress = Callable[[str], None]
 
@@ -59,6 +62,25 @@ def compare(asked: Asked, progress: Progress = lambda text: None) -> list[dict[s
     if failures:
         raise failures[0].error
     return [found[mode] for mode in asked.modes]
+
+
+def chosen(modes: tuple[str, ...], asked: str) -> tuple[str, ...]:
+    """Return the modes to compare; `asked` is what has named them. Raises SpecError for unknown ones and for twins."""
+    for name in modes:
+        backends.options(name)  # raises for a mode that does not exist
+    if not modes or len(set(modes)) != len(modes):
+        what = "names a mode twice" if modes else "names no mode"
+        raise SpecError(f"{asked} {what}", hint=f"the default is {','.join(MODES)}")
+    return modes
+
+
+def workload(what: str) -> Workload:
+    """Return the workload of a file, or one that waits in an image. Raises SpecError, NotFoundError."""
+    if os.path.exists(what) or what.endswith((".yaml", ".yml")):
+        from vmctl.spec import workloadfile
+
+        return workloadfile.load(what)
+    return flags.workload({"name": "compare", "image": what, "command": WAITS}, {"image": "IMAGE"})
 
 
 def _work(work: Workload, mode: str, token: str) -> Workload:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from vmctl import paths, records
-from vmctl.errors import ConflictError, NotFoundError, VmctlError
+from vmctl.errors import ConflictError, NoSuchInstance, VmctlError
 from vmctl.linux import filetree
 
 LOCK_S = 30.0
@@ -149,9 +149,9 @@ class Folder(Home):
         raise absent(self.name)
 
 
-def absent(name: str) -> NotFoundError:
+def absent(name: str) -> NoSuchInstance:
     """Return the error for a name that no instance has."""
-    return NotFoundError(f"there is no instance {name}", hint="`vmctl ps -a` lists them")
+    return NoSuchInstance(f"there is no instance {name}", hint="`vmctl ps -a` lists them")
 
 
 def is_lost(directory: str) -> bool:

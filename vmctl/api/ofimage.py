@@ -1,4 +1,4 @@
-"""What `run` and `create` do with the image before the start, if a command line needs it."""
+"""What a start by flags does with its image, if they ask for it: for `run`, `create` and the Python API."""
 
 from __future__ import annotations
 
@@ -9,10 +9,23 @@ from vmctl.errors import NotFoundError, SpecError
 from vmctl.named import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from vmctl.spec.workload import Workload
 
 
-def pull(image: str, *, is_kept: bool, quiet: bool) -> None:
+def refuse_platform(platform: str) -> None:
+    """Raise SpecError if this host is of another platform."""
+    from images.store import platforms
+
+    if not platforms.parse(platform).is_host():
+        host = platforms.parse("")
+        raise SpecError(
+            f"--platform: this host, {host}, cannot run {platform}", hint=f"leave it out, or --platform {host}"
+        )
+
+
+def pull(image: str, *, is_kept: bool, progress: Callable[[str], None]) -> None:
     """Download an image, unless one of this name is there and `is_kept`. Raises VmctlError."""
     if is_kept:
         with suppress(NotFoundError):
@@ -20,13 +33,8 @@ def pull(image: str, *, is_kept: bool, quiet: bool) -> None:
             return
     from images.transfer import pulling
     from images.transfer.registry import Access
-    from vmctl.cli import output
 
-    progress = output.Progress(quiet=quiet)
-    try:
-        pulling.pull(image, Access(None, ""), progress)
-    finally:
-        progress.clear()
+    pulling.pull(image, Access(None, ""), progress)
 
 
 def refuse_misplaced(image: str, flag: str) -> None:

@@ -1,0 +1,68 @@
+"""Requests about snapshots and clones."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from vmctl.api import verbs
+from vmctl.instances import instance
+from vmctl.snapshots import cloning, record, taking
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from vmctl.api.worker import Caller
+    from vmctl.instances.instance import Instance
+    from vmctl.snapshots.record import Snapshot
+    from vmctl.spec.workload import Workload
+
+
+def _described(snapshot: Snapshot) -> dict[str, Any]:
+    return {
+        "name": snapshot.name,
+        "id": snapshot.id,
+        "mode": snapshot.mode,
+        "size_bytes": snapshot.size_bytes,
+        "seconds": snapshot.took_s,
+        "pause_seconds": snapshot.pause_s,
+        "left_out": list(snapshot.left_out),
+    }
+
+
+def snapshot(given: Mapping[str, Any], caller: Caller) -> Any:
+    """Take a snapshot of an instance."""
+    return _described(taking.take(verbs.load(dict(given)), given["snapshot"]))
+
+
+def find(given: Mapping[str, Any], caller: Caller) -> Any:
+    """Return a snapshot that exists."""
+    return _described(record.find(given["snapshot"]))
+
+
+def remove(given: Mapping[str, Any], caller: Caller) -> Any:
+    """Remove a snapshot."""
+    record.remove(given["snapshot"])
+
+
+def clones(given: Mapping[str, Any], caller: Caller) -> Any:
+    """Start clones; send an event `clone` for each, as soon as it is ready."""
+    found = record.find(given["snapshot"])
+    names = cloning.names_of(found, given["count"], given["name"])
+    ports = cloning.ports_of(found.work, len(names), None, free=given["free_ports"])
+    works = [cloning.of(found, name, ports) for name in names]
+    cloning.check(found, works)
+
+    def begun(work: Workload) -> Instance:
+        inst = cloning.clone(found, work, wait=given["wait"], keep=given["keep"])
+        if not given["keep"]:
+            caller.owns(inst.name, inst.id)
+        return inst
+
+    def ready(clone: cloning.Clone) -> None:
+        caller.send("clone", {**verbs.described(instance.load(clone.name)), "seconds": clone.took_s})
+
+    failures = cloning.clones(found, works, begun, jobs=given["jobs"] or os.cpu_count() or 1, ready=ready)
+    if failures:
+        failures[0].detail += "".join(f"\nalso: {error}" for error in failures[1:])
+        raise failures[0]
