@@ -20,7 +20,6 @@ from vmctl.api import starting
 from vmctl.api.client import GRACE_S, Call, watched
 from vmctl.api.commands import Line, Result
 from vmctl.api.commands import Running as SyncRunning
-from vmctl.api.comparison import Comparison
 
 P = ParamSpec("P")
 T = TypeVar("T")
