@@ -17,7 +17,8 @@ ALLOWED = {
     "vmm": {"vmm", "images", "vmctl"},
     "containers": {"containers", "images", "vmctl"},
     "bench": {"bench", "vmctl"},
-    "vmctl/cli": {"vmctl", "vmctl/cli", "images", "bench"},  # a backend arrives by name, here too
+    "vmctl/cli": {"vmctl", "vmctl/api", "vmctl/cli", "images", "bench"},  # a backend arrives by name, here too
+    "vmctl/api": {"vmctl", "vmctl/api", "images"},
 }
 # room -> the modules below it: the only modules of ours that it may import, except its own
 BELOW = {
@@ -56,7 +57,7 @@ DOORS = {  # module -> the only files that may import it, at any depth
     "_ctypes": {"vmctl/linux/madvise.py"},
     "subprocess": set(),
     "multiprocessing": set(),
-    "asyncio": set(),
+    "asyncio": {"vmctl/aio.py"},  # which only a program imports that uses asyncio itself
 }
 # what takes longer to import than a container takes to start, or is the first step there
 HEAVY = (
@@ -100,7 +101,17 @@ def imports(path, *, top_level=False):
 
 
 def room_of(module):
-    return "vmctl/cli" if module.startswith("vmctl.cli") else module.partition(".")[0]
+    for room in ("vmctl.cli", "vmctl.api"):
+        if f"{module}.".startswith(f"{room}."):
+            return room.replace(".", "/")
+    return module.partition(".")[0]
+
+
+def place_of(path):
+    """Return the row of a file in the table; the names that programs import are at the top, what they do is below."""
+    if path in ("vmctl/__init__.py", "vmctl/aio.py"):
+        return "vmctl/api"
+    return next((room for room in ("vmctl/cli", "vmctl/api") if path.startswith(f"{room}/")), path.split("/")[0])
 
 
 def test_there_is_something_to_check():
@@ -110,8 +121,8 @@ def test_there_is_something_to_check():
 
 @pytest.mark.parametrize("path", FILES)
 def test_imports_follow_the_table(path):
-    here = "vmctl/cli" if path.startswith("vmctl/cli/") else path.split("/")[0]
-    used = {room_of(module) for module in imports(path)} & {*ROOMS, "vmctl/cli"}
+    here = place_of(path)
+    used = {room_of(module) for module in imports(path)} & {*ROOMS, "vmctl/cli", "vmctl/api"}
     if path == "vmctl/__main__.py":
         assert used == {"vmctl/cli"}
     else:
@@ -271,6 +282,22 @@ def test_usual_commands_need_no_argparse_and_no_regular_expression(own_root, wor
     code, modules = loaded_after(*words)
     assert code == 0
     assert [name for name in ("argparse", "enum", "json", "re", "signal") if name in modules] == []
+
+
+def test_importing_vmctl_imports_nothing():
+    """Also not what its names are: they are imported when they are used."""
+    code = "import sys; before = set(sys.modules); import vmctl; print(*(set(sys.modules) - before))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert set(done.stdout.split()) <= {"vmctl", "__future__"}
+
+
+def test_a_program_that_uses_the_api_imports_no_engine():
+    """It is the program's process: it has no use for the engine, see vmctl/api/__init__.py."""
+    code = "import sys, vmctl; vmctl.run, vmctl.compare, vmctl.NotReady; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = done.stdout.split()
+    heavy = {*HEAVY, "vmctl.engine", "vmctl.spec.workloadfile", "containers", "vmm", "images"} - {"inspect"}
+    assert [name for name in loaded if name in heavy] == []
 
 
 def test_heavy_modules_are_noticed():

@@ -22,6 +22,7 @@ _NAMES = {
 }
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from vmctl import aio as aio
     from vmctl.api.commands import CommandFailed as CommandFailed
     from vmctl.api.commands import CommandTimeout as CommandTimeout
     from vmctl.api.commands import Line as Line

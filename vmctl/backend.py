@@ -7,7 +7,6 @@ called for each journal entry that is not of a kind of the host.
 
 A backend records an object in `inst.journal` *before* it makes it. It keeps no state between two calls: the state of a
 start is in the `Start`. It never prints, never exits, and never asks which other backends exist.
-
 Abilities that only some modes have are separate classes (`Has...`); `backends.ability` looks for them by type. That of
 snapshots and clones is in vmctl/snapshots/protocol.py.
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, overload
 
@@ -48,11 +49,13 @@ class Snapshot:
     ) -> Clones:
         """Start clones, `jobs` at a time (default: one per processor), and return all of them once they are ready.
 
-        They are called NAME-1, NAME-2 and so on. With `free_ports` each publishes the ports of the snapshot at free
+        They are called NAME-1, NAME-2 and so on; without a name, so that several threads can do it at the same time,
+        after the snapshot and a random number. With `free_ports` each publishes the ports of the snapshot at free
         ones of the host. Raises the errors of `vmctl clone`; then none of them is left.
         """
         found: list[Instance] = []
-        given = {"snapshot": self.name, "count": count, "jobs": jobs, "name": name}
+        given: dict[str, Any] = {"snapshot": self.name, "count": count, "jobs": jobs}
+        given["name"] = name or f"{self.name[:50]}-{os.urandom(4).hex()}"
         call = Call("clones", {**given, "free_ports": free_ports, "wait": wait, "keep": keep})
         try:
             call.result(lambda _, values: found.append(Instance(values, keep=keep)))

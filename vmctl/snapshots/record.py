@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 
 from vmctl import leases, paths, records
-from vmctl.errors import ConflictError, NotFoundError, StateError
+from vmctl.errors import ConflictError, NoSuchSnapshot, NotFoundError, StateError
 from vmctl.journal import Journal
 from vmctl.light import json
 from vmctl.linux import filetree, locks
@@ -115,9 +115,9 @@ def _removal(name: str) -> str:
     return f"`vmctl snapshot rm -f {name}` removes it"
 
 
-def absent(name: str) -> NotFoundError:
+def absent(name: str) -> NoSuchSnapshot:
     """Return the error for a name that no snapshot has."""
-    return NotFoundError(f"there is no snapshot {name[:80]}", hint="`vmctl snapshot ls` lists them")
+    return NoSuchSnapshot(f"there is no snapshot {name[:80]}", hint="`vmctl snapshot ls` lists them")
 
 
 def names() -> list[str]:
