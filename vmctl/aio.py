@@ -1,8 +1,8 @@
 """The Python API for asyncio: the same names, awaited.
 
-`async with vmctl.aio.run("tiny") as db:` or `db = await vmctl.aio.run("tiny")`. Each call is done by a thread of its
-own, which waits for a process of vmctl; if the task is cancelled, that process is asked to end and waited for, and what
-it has started by then is removed.
+`async with vmctl.aio.run("tiny") as db:` or `db = await vmctl.aio.run("tiny")`. Each call is done by a separate thread,
+which waits for a process of vmctl; if the task is cancelled, that process is asked to end and waited for, and what it
+has started by then is removed.
 """
 
 from __future__ import annotations

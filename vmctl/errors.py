@@ -79,7 +79,7 @@ class DeadlineError(VmctlError):
     exit_code = EXIT_TIMEOUT
 
 
-# what a program that uses the Python API may want to tell apart
+# what a program that uses the Python API may want to distinguish
 
 
 class NotReady(DeadlineError):  # noqa: N818

@@ -69,7 +69,7 @@ class _Server:
 
 
 def _send(descriptors: Sequence[int]) -> None:
-    """Send the descriptors of a request to the server; start it if there is none, or if it was killed."""
+    """Send the descriptors of a request to the server; start it if that was not done, or if it was killed."""
     global _server
     for attempt in range(2):
         with _lock:

@@ -44,7 +44,7 @@ class Comparison:
         return page.html(self.rows, self.modes)
 
     def _repr_html_(self) -> str:
-        """Return what a notebook shows (IPython, "Rich display"): the tables; what instances have said is escaped."""
+        """Return what a notebook shows (IPython, "Rich display"): the tables; texts of instances are escaped."""
         return page.fragment(self.rows, self.modes)
 
     def _repr_markdown_(self) -> str:

@@ -50,7 +50,7 @@ class Known:
         self.address: str | None = values["address"]  # in the network of instances; None without one
         self.accelerator: str | None = values["accelerator"]  # of a guest: kvm or tcg
         self.workload_digest: str = values["workload_digest"]  # as in `vmctl inspect`
-        self.seconds: float | None = values["seconds"]  # until it was ready, or ran if nothing says when it is ready
+        self.seconds: float | None = values["seconds"]  # until it was ready, or ran if it has no probe
         self.warnings: tuple[str, ...] = tuple(values["warnings"])
         self.kept = keep  # whether it stays after its block
 
@@ -205,8 +205,8 @@ class Instance(Known):
         """Wait until it is ready, and return the seconds that it took.
 
         Ready means all that is given: `port` accepts connections inside, the output has a match of the regular
-        expression `log`, a GET of `http` (PORT/path) succeeds, the health check succeeds. Without any: what its
-        workload file says. After `timeout` seconds (default: 60) raises NotReady, or EndedEarly if it ends before; the
+        expression `log`, a GET of `http` (PORT/path) succeeds, the health check succeeds. Without any: the `ready` of
+        its workload file. After `timeout` seconds (default: 60) raises NotReady, or EndedEarly if it ends before; the
         error has the last lines of its output.
         """
         given = {"port": port, "log": log, "http": http, "healthy": healthy, "timeout_s": timeout}

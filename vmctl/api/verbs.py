@@ -1,6 +1,6 @@
 """What a request can ask for. Each function gets what the program has given, and returns values for JSON.
 
-They run in a process of their own, see worker.py, and call what the verbs of the command line call.
+They run in a separate process, see worker.py, and call what the verbs of the command line call.
 """
 
 from __future__ import annotations
