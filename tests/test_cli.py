@@ -270,7 +270,7 @@ def test_errors_have_a_traceback_only_with_debug(own_root):
     result = vmctl("--debug", "inspect", "nobody")
     assert result.code != 0
     assert "Traceback" in result.err
-    assert "NotFoundError" in result.err
+    assert "NoSuchInstance" in result.err
 
 
 def test_spec_check_and_schema(tmp_path):
