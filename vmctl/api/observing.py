@@ -30,9 +30,9 @@ def wait(inst: Instance, given: Mapping[str, Any], caller: Caller) -> float:
     begun_s = time.monotonic()
     timeout_s = _DEFAULT_S if given["timeout_s"] is None else given["timeout_s"]
     try:
-        for probe in _probes(given):
-            left_s = max(0.0, begun_s + timeout_s - time.monotonic())
-            _until(inst, probe._replace(timeout_s=Seconds(left_s)), timeout_s)
+        for number, probe in enumerate(_probes(given)):
+            left_s = max(0.0, begun_s + timeout_s - time.monotonic()) if number else timeout_s  # as the error names it
+            _until(inst, probe._replace(timeout_s=Seconds(left_s)))
         limit = waiting.Limit(max(0.0, begun_s + timeout_s - time.monotonic()))
         if given["healthy"]:
             waiting.healthy(inst, limit)
@@ -72,7 +72,7 @@ def _probes(given: Mapping[str, Any]) -> list[Ready]:
     return found
 
 
-def _until(inst: Instance, ready: Ready, whole_s: float) -> None:
+def _until(inst: Instance, ready: Ready) -> None:
     """Wait until a probe succeeds. Raises NotReady with the last lines of the output."""
     backend = backends.load(inst.state.mode, inst.state.options)
     if (found := engine.status(inst, backend)) != "running":
