@@ -13,6 +13,7 @@ from bench import labs
 from bench.handins import assertions, check, grades, pictures, report
 from bench.handins import record as records
 from bench.handins.record import Measured, Record
+from bench.labs import parameters
 from bench.labs.lab import HOLDS, UNDECIDABLE, Samples
 from bench.labs.running import Outcome
 from vmctl.errors import SpecError
@@ -48,7 +49,8 @@ def record(guest="22222222", student="Ada", **about):
         for mode in ("host", "container", "vm")
         for number in ("first", "second")
     }
-    return records.added(found, outcome("same-port", {**ports, "host: second": "in use; exit 1"}), facts)
+    port = {"parameter: port": "4000"}
+    return records.added(found, outcome("same-port", {**ports, **port, "host: second": "in use; exit 1"}), facts)
 
 
 def edited(found, number, **changes):
@@ -211,6 +213,31 @@ def test_assertions_that_are_none(tmp_path, text, said):
         asked(tmp_path, text)
 
 
+def seeded(seed, port):
+    """Return a record with this seed, of lab 15 with this port."""
+    run = record().runs[1]
+    run = msgspec.structs.replace(run, evidence={**run.evidence, "parameter: port": str(port)})
+    return signed(msgspec.structs.replace(record(), seed=seed, runs=(msgspec.structs.replace(run, id="r01"),)))
+
+
+def test_the_seed_gives_parameters():
+    choices = labs.find("same-port").parameters
+    ports = {seed: parameters.drawn(seed, "same-port", choices)["port"] for seed in ("", "Ada", "Grace", "Alan")}
+    assert ports[""] == 4000
+    assert len(set(ports.values())) == 4
+    for seed, port in ports.items():
+        assert texts(seeded(seed, port)) == []
+        (found,) = texts(seeded(seed, 4999))
+        assert found.startswith("'parameter: port' is '4999', and ")
+        assert found.endswith(f" gives '{port}'")
+    assert "of the seed 'Ada'" not in str(texts(seeded("Ada", ports["Ada"])))
+    assert any("'parameter: port'" in text for text in texts(seeded("Grace", ports["Ada"])))
+    drawn = {
+        seed: [parameters.drawn(seed, one.name, one.parameters) for one in labs.labs()] for seed in map(str, range(40))
+    }
+    assert len(set(map(str, drawn.values()))) == 40
+
+
 def test_points(tmp_path):
     wanted = asked(tmp_path, "labs: [shared-kernel, same-port, density]\npoints: {shared-kernel: 2}")
     found = signed(edited(record(), 1, verdict="refuted"))
@@ -307,6 +334,7 @@ def test_runs_are_recorded_and_resumed(tmp_path):
     assert {run.verdict for run in records.read(out).runs} == {UNDECIDABLE}
     assert check.check(records.read(out)) == [one for one in check.check(records.read(out)) if one.level != check.WRONG]
     assert "has the student 'Ada'" in refused("lab", "run", "--out", out, "--student", "Grace", "1")
+    assert "has runs without a seed" in refused("lab", "run", "--out", out, "--seed", "7", "1")
     decided = record(student="Ada")
     records.write(os.path.join(out, records.FILE), decided)
     result = vmctl("lab", "run", "--resume", "--modes", "host", "--out", out, "1", "15")

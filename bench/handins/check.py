@@ -16,6 +16,7 @@ from bench import labs
 from bench.formatting import quantity
 from bench.handins import record as records
 from bench.handins.record import Measured, Record, Run
+from bench.labs import parameters
 from bench.labs.lab import UNDECIDABLE, Lab, Verdict
 
 WRONG, DOUBTFUL = "wrong", "doubtful"
@@ -67,6 +68,7 @@ def _contradictions(run: Run, record: Record) -> Iterator[str]:
         yield f"this vmctl has no lab {run.lab[:60]!r}"
     else:
         yield from _verdict(run, lab)
+        yield from _parameters(run, lab, record.seed)
     if run.host not in record.hosts:
         yield "the facts of its host are missing"
     if not 0 < run.begun < time.time() + _DAY_S or run.took_s < 0:
@@ -87,6 +89,16 @@ def _verdict(run: Run, lab: Lab) -> Iterator[str]:
         yield f"the verdict is {run.verdict[:60]!r}, and its evidence gives {again.word!r}: {again.reason}"
     elif same_rule and again != Verdict(run.verdict, run.reason):
         yield f"the reason is {run.reason[:200]!r}, and its evidence gives {again.reason!r}"
+
+
+def _parameters(run: Run, lab: Lab, seed: str) -> Iterator[str]:
+    """Yield parameters that the seed of the record does not give; a later version of the lab may have others."""
+    if run.rule == labs.digests().get(run.lab) and run.evidence:
+        for name, value in parameters.evidence(parameters.drawn(seed, lab.name, lab.parameters)).items():
+            if (found := run.evidence.get(name)) != value:
+                of = f"the seed {seed[:60]!r}" if seed else "a record without a seed"
+                shown = repr(found[:60]) if isinstance(found, str) else "missing"
+                yield f"{name!r} is {shown}, and {of} gives {value!r}"
 
 
 def _evidence(run: Run) -> Iterator[str]:

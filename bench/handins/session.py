@@ -85,5 +85,10 @@ def opened(folder: str, options: Mapping[str, str], *, resume: bool, student: st
                 raise ConflictError(
                     f"the record in {folder} has the {what} {here!r}", hint="`--out DIR` chooses another folder"
                 )
+        if seed and found.runs and not found.seed:
+            raise ConflictError(
+                f"the record in {folder} has runs without a seed, which have other parameters",
+                hint="`--out DIR` chooses another folder",
+            )
         found = msgspec.structs.replace(found, student=student or found.student, seed=seed or found.seed)
         yield Session(folder, found, options)

@@ -7,6 +7,7 @@ from statistics import median
 from typing import Any, NamedTuple, Protocol
 
 from bench.formatting import quantity
+from bench.labs.parameters import NONE, Choices
 from bench.model import Sample
 
 HOLDS, REFUTED, UNDECIDABLE = "holds", "refuted", "undecidable here"
@@ -41,6 +42,9 @@ class Verdict(NamedTuple):
 
 class Place(Protocol):
     """What an experiment can use: the public interface of vmctl. What it starts is removed when it returns."""
+
+    def parameter(self, name: str) -> int:
+        """Return a parameter of the lab, which the seed of the record has drawn. It is evidence, too."""
 
     def facts(self, modes: tuple[str, ...], image: str = "tiny", **limits: Any) -> Evidence:
         """Return what a workload that waits sees in each mode, and the host of it; names as in vmctl.comparing.rows.
@@ -98,6 +102,7 @@ class Lab(NamedTuple):
     decide: Callable[[Evidence], Verdict]
     next: tuple[str, str, str]  # three things to try
     published: str = ""  # what others have measured, and their source
+    parameters: Choices = NONE  # what a seed draws: see parameters.py
 
 
 def plain(seen: Evidence) -> dict[str, object]:

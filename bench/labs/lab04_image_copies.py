@@ -11,12 +11,13 @@ from vmctl.footprint import footprint
 from vmctl.instances import instance
 
 _MODES = ("container", "vm")
-_COUNT, _IMAGE_BYTES = 2, 32 << 20
+_COUNT, _MIB = 2, (32, 24, 28, 36, 40, 44, 48)
 
 
 def _gather(place: Place) -> Evidence:
-    image = place.image("FROM tiny", "COPY ballast /ballast", files={"ballast": os.urandom(_IMAGE_BYTES)})
-    seen: dict[str, Value] = {"image": Samples("bytes", (float(_IMAGE_BYTES),))}
+    size = place.parameter("image_mib") << 20
+    image = place.image("FROM tiny", "COPY ballast /ballast", files={"ballast": os.urandom(size)})
+    seen: dict[str, Value] = {"image": Samples("bytes", (float(size),))}
     for mode in _MODES:
         names = [place.start(mode, image=image) for _ in range(_COUNT)]
         os.sync()
@@ -43,12 +44,13 @@ LAB = Lab(
     claim="A virtual machine needs a copy of its image each, containers share the layers.",
     why="A hundred instances of an image with 1 GB take 1 GB or 100 GB, and as long to copy.",
     steps=(
-        f"build an image with a file of {_IMAGE_BYTES >> 20} MiB that cannot be compressed",
+        f"build an image with a file of {_MIB[0]} MiB, or what the seed draws, that cannot be compressed",
         f"start {_COUNT} instances of it in each mode",
         "add up the allocated bytes of the files of each instance, and of the files that all of them use",
     ),
     rule="holds if a guest has at least the bytes of the image for itself, and a container less than a tenth of them",
     modes=_MODES,
+    parameters={"image_mib": _MIB},
     gather=_gather,
     decide=_decide,
     next=(

@@ -9,15 +9,16 @@ from bench.formatting import quantity
 from bench.labs.lab import HOLDS, REFUTED, Evidence, Lab, Place, Samples, Value, Verdict, missing, samples
 from vmctl.errors import VmctlError
 
-_FILE_BYTES = 16 << 20
+_MIB = (16, 12, 14, 18, 20, 22, 24)
 _NAMES = ("with the file", "deleted in the next layer", "deleted in the same layer")
 
 
 def _gather(place: Place) -> Evidence:
     add, delete = "COPY ballast /ballast", "RUN rm /ballast"
-    files = {"ballast": os.urandom(_FILE_BYTES)}
-    both = f"RUN head -c {_FILE_BYTES} /dev/urandom >/ballast && rm /ballast"
-    seen: dict[str, Value] = {"file": Samples("bytes", (float(_FILE_BYTES),))}
+    size = place.parameter("file_mib") << 20
+    files = {"ballast": os.urandom(size)}
+    both = f"RUN head -c {size} /dev/urandom >/ballast && rm /ballast"
+    seen: dict[str, Value] = {"file": Samples("bytes", (float(size),))}
     for name, lines in zip(_NAMES, ([add], [add, delete], [both]), strict=True):
         image = place.image("FROM tiny", *lines, files=files)
         sizes = _layer_bytes(place.vmctl("image", "inspect", image))
@@ -51,12 +52,13 @@ LAB = Lab(
     claim="A layer is a difference: to delete a file in a later layer does not make the image smaller.",
     why="Passwords and caches that `RUN rm` has deleted are still in the image, for everybody who has it.",
     steps=(
-        f"build an image with a random file of {_FILE_BYTES >> 20} MiB",
+        f"build an image with a random file of {_MIB[0]} MiB, or of what the seed draws",
         "build it with one more layer that deletes the file, and once with both in one step",
         "add up the allocated bytes of the layers, and look for the file in a container",
     ),
     rule="holds if the image with the deletion is not smaller, although the file is gone in the container",
     modes=("container",),
+    parameters={"file_mib": _MIB},
     gather=_gather,
     decide=_decide,
     next=(

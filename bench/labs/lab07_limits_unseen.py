@@ -5,11 +5,11 @@ from __future__ import annotations
 from bench.labs.lab import HOLDS, REFUTED, Evidence, Lab, Place, Verdict, chosen, missing, text
 
 _MODES = ("container", "vm")
-_MEMORY_MIB, _CPUS = 128, 0.5
+_MIB, _CPUS = (128, 136, 144, 152, 160, 176, 192), 0.5
 
 
 def _gather(place: Place) -> Evidence:
-    seen = place.facts(_MODES, cpus=_CPUS, memory_bytes=_MEMORY_MIB << 20)
+    seen = place.facts(_MODES, cpus=_CPUS, memory_bytes=place.parameter("memory_mib") << 20)
     return chosen(seen, "memory_kib granted_memory processors granted_processors", ("this machine", *_MODES))
 
 
@@ -17,7 +17,7 @@ def _decide(seen: Evidence) -> Verdict:
     if unknown := missing(seen, *(f"{place}: memory_kib" for place in ("this machine", *_MODES))):
         return unknown
     here, container, guest = (int(text(seen, f"{place}: memory_kib")) for place in ("this machine", *_MODES))
-    limit = _MEMORY_MIB << 10
+    limit = int(text(seen, "parameter: memory_mib") or _MIB[0]) << 10
     blind = container > limit and abs(container - here) < here / 20
     if blind and guest <= limit:
         return Verdict(HOLDS, f"of {limit} KiB granted, the container sees {container}, the guest {guest}")
@@ -32,12 +32,13 @@ LAB = Lab(
     claim="Control groups limit a container, but `free` and `nproc` in it show the host.",
     why="Programs that size their heaps and thread pools by these figures take too much, and the kernel kills them.",
     steps=(
-        f"start a container and a guest with {_MEMORY_MIB} MiB and {_CPUS} processors",
+        f"start a container and a guest with {_MIB[0]} MiB, or what the seed draws, and {_CPUS} processors",
         "read MemTotal and the processors in /proc inside of each",
         "compare them with the limits in effect, read back from the control group and from QEMU",
     ),
     rule="holds if MemTotal is this machine's (to 5 %) in the container, and at most the limit in the guest",
     modes=_MODES,
+    parameters={"memory_mib": _MIB},
     gather=_gather,
     decide=_decide,
     next=(

@@ -7,12 +7,12 @@ import socket
 from bench.labs.lab import HOLDS, REFUTED, Evidence, Lab, Place, Verdict, missing, text
 
 _MODES = ("host", "container", "vm")
-_PORT = 4000
+_PORTS = (4000, *range(4001, 4100, 7))
 _NAMES = ("first", "second")
 
 
 def _gather(place: Place) -> Evidence:
-    port = _free_port()
+    port = _free_port(place.parameter("port"))
     seen = {"port": str(port)}
     script = f"httpd -p {port} -h /tmp && echo listening"
     for mode in _MODES:
@@ -32,9 +32,9 @@ def _decide(seen: Evidence) -> Verdict:
     )
 
 
-def _free_port() -> int:
+def _free_port(wanted: int) -> int:
     """Return the port of the claim, or another one if a program of this machine has that."""
-    for port in (_PORT, 0):
+    for port in (wanted, 0):
         with socket.socket() as probe:
             try:
                 probe.bind(("0.0.0.0", port))
@@ -42,20 +42,21 @@ def _free_port() -> int:
                 continue
             found: int = probe.getsockname()[1]
             return found
-    return _PORT
+    return wanted
 
 
 LAB = Lab(
     number=15,
     name="same-port",
-    claim=f"Two instances can both listen on port {_PORT}; two processes of the host cannot.",
+    claim=f"Two instances can both listen on port {_PORTS[0]}; two processes of the host cannot.",
     why="Without own ports each service needs another number, and every configuration knows all of them.",
     steps=(
         "start two instances of each mode",
-        f"start a web server on the same port in each ({_PORT}, or a free one if that is taken here)",
+        f"start a web server on the same port in each ({_PORTS[0]}, or what the seed draws, or a free one)",
     ),
     rule="holds if both servers listen in containers and in guests, and exactly one in mode host",
     modes=_MODES,
+    parameters={"port": _PORTS},
     gather=_gather,
     decide=_decide,
     next=(

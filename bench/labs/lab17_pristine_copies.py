@@ -5,12 +5,13 @@ from __future__ import annotations
 from bench.labs.lab import HOLDS, REFUTED, Evidence, Lab, Place, Value, Verdict, missing, text
 
 _COUNTS = {"container": 4, "vm": 2}
-_BYTES = 4 << 20
+_MIB = (4, 3, 5, 6, 7)
 _WAYS = ("before", "after its own write")
 
 
 def _gather(place: Place) -> Evidence:
-    image = place.image("FROM tiny", f"RUN yes 'a row of the table' | head -c {_BYTES} >/srv/data")
+    size = place.parameter("data_mib") << 20
+    image = place.image("FROM tiny", f"RUN yes 'a row of the table' | head -c {size} >/srv/data")
     seen: dict[str, Value] = {}
     digest = "sha256sum </srv/data | head -c 16; echo"
     for mode, count in _COUNTS.items():
@@ -45,12 +46,13 @@ LAB = Lab(
     claim="From one image, many tests at once each get pristine data.",
     why="Tests that share a database fail in an order that nobody can repeat.",
     steps=(
-        f"build an image with {_BYTES >> 20} MiB of data",
+        f"build an image with {_MIB[0]} MiB of data, or of what the seed draws",
         f"start {_COUNTS['container']} containers and {_COUNTS['vm']} guests of it, all at the same time in each mode",
         "read the digest of the data in each, write another row in each, and read it again; then look at the image",
     ),
     rule="holds if all see the same data before their write, each only its own after it, and the image is as before",
     modes=("container", "vm"),
+    parameters={"data_mib": _MIB},
     gather=_gather,
     decide=_decide,
     next=(

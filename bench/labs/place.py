@@ -35,12 +35,17 @@ class Room:
         self._known: dict[object, Any] = {}
         self._started: dict[str, crowd.Started] = {}
         self._cleaning = ExitStack()
+        self.parameters: Mapping[str, int] = {}  # of the lab that runs
 
     @contextmanager
     def cleaned(self) -> Iterator[None]:
         """Remove at the end of the block what has been started or made in it. Raises if that is not possible."""
         with ExitStack() as self._cleaning:
             yield
+
+    def parameter(self, name: str) -> int:
+        """See Place."""
+        return self.parameters[name]
 
     def facts(self, modes: tuple[str, ...], image: str = "tiny", **limits: Any) -> Evidence:
         """See Place."""

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from bench.labs import place
+from bench.labs import parameters, place
 from bench.labs.lab import UNDECIDABLE, Evidence, Lab, Verdict
 from vmctl.errors import VmctlError
 
@@ -27,9 +27,11 @@ class Outcome(NamedTuple):
 class Runner:
     """Runs labs one after the other; labs that look at the same instances share them."""
 
-    def __init__(self, options: Mapping[str, str], modes: tuple[str, ...], progress: Callable[[str], None]) -> None:
+    def __init__(
+        self, options: Mapping[str, str], modes: tuple[str, ...], progress: Callable[[str], None], seed: str = ""
+    ) -> None:
         """`modes` are those that may be used; a lab that needs another one is undecidable."""
-        self._options, self._modes = options, modes
+        self._options, self._modes, self._seed = options, modes, seed
         self._room = place.Room(options, progress)
         self._problems: dict[str, str] = {}
 
@@ -40,8 +42,9 @@ class Runner:
         verdict = self._refused(lab)
         if verdict is None:
             try:
+                self._room.parameters = parameters.drawn(self._seed, lab.name, lab.parameters)
                 with self._room.cleaned():
-                    seen = lab.gather(self._room)
+                    seen = {**parameters.evidence(self._room.parameters), **lab.gather(self._room)}
                 verdict = lab.decide(seen)
             except VmctlError as error:
                 verdict = Verdict(UNDECIDABLE, str(error))

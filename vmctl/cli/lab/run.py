@@ -47,10 +47,10 @@ def run(args: argparse.Namespace) -> int:
     usable = chosen_modes(args.modes)
     options = modes.chosen(args, usable)
     progress = output.Progress(quiet=args.quiet)
-    runner = running.Runner(options, usable, progress)
     asked = {"resume": args.resume, "student": args.student, "seed": args.seed}
     outcomes = []
     with sessions.opened(args.out, options, **asked) as session:
+        runner = running.Runner(options, usable, progress, session.record.seed)
         for one in found:
             if args.resume and session.decided(one):
                 output.note(f"lab {one.number}, {one.name}: the record has its verdict")

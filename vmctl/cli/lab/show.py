@@ -33,6 +33,8 @@ def text(lab: Lab) -> str:
     """Return the text of a lab for a person."""
     parts = [f"Lab {lab.number}: {lab.name}", f"Claim: {lab.claim}", f"Why it matters: {lab.why}", "Steps:"]
     parts += [f"  {number}. {step}" for number, step in enumerate(lab.steps, 1)]
+    for name, values in lab.parameters.items():
+        parts.append(f"Parameter {name}: {values[0]}; a seed draws of {', '.join(map(str, values))}")
     parts += [f"Published: {lab.published}"] * bool(lab.published)
     parts += [f"Rule: it {lab.rule}.", "To try next:", *(f"  - {one}" for one in lab.next)]
     width = parsers.columns()
