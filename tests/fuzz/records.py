@@ -2,9 +2,11 @@
 
 import contextlib
 import io
+import json
 import os
 import time
 
+from containers import kept
 from containers import watch as container_watch
 from fuzz import place
 from fuzz.check import target
@@ -14,6 +16,8 @@ from vmctl.instances import instance
 from vmctl.instances.instance import Instance, State
 from vmctl.instances.timeline import Timeline
 from vmctl.journal import Journal
+from vmctl.snapshots import cloning
+from vmctl.snapshots import record as snapshots
 from vmctl.spec.workload import Workload
 from vmctl.volumes import store as volumes
 from vmm import watch as guest_watch
@@ -162,6 +166,40 @@ def volume_record(data):
     with contextlib.suppress(records.UnreadableError):
         assert volumes.find("it").name == "it"
     _command("volume", "ls")
+
+
+SNAPSHOT = json.dumps(
+    records.versioned(
+        {
+            **dict.fromkeys(("took_s", "created_s", "pause_s"), 1.5),
+            **dict.fromkeys(("size_bytes", "clone_memory_bytes", "clone_disk_bytes"), 1),
+            "id": "0123abcd",
+            "mode": "container",
+            "options": {},
+            "workload": records.plain(WORK),
+            "image_digest": f"sha256:{'0' * 64}",
+            "origin": "it",
+            "origin_id": "0123abcd",
+            "process_state": False,
+            "left_out": ["x"],
+            "facts": {"layers": ["0" * 64]},
+        }
+    )
+)
+
+
+@target("snapshot-record", SNAPSHOT, "[]", words=("facts", "layers", "../", "workload", "temporary", *WORDS), cost=8)
+def snapshot_record(data):
+    place.file("lib/snapshots/it/snapshot.json", data)
+    with contextlib.suppress(VmctlError):
+        found = snapshots.find("it")
+        assert found.name == "it"
+        assert kept.problems(found)  # its image is gone
+        for layer in kept.layers(found):
+            assert os.path.dirname(layer.path) == found.folder
+    with contextlib.suppress(VmctlError):
+        cloning.of(snapshots.find("it"), "clone", ())
+    _command("snapshot", "ls")
 
 
 @target("instance-names", "web", ".123.4", words=("..", ".", "\n", "-", " "), cost=8)

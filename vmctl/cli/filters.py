@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from vmctl.errors import SpecError
+from contextlib import suppress
+
+from vmctl.errors import NotFoundError, SpecError
 from vmctl.named import TYPE_CHECKING
+from vmctl.records import UnreadableError
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from typing import TypeVar
+
+    Found = TypeVar("Found")
 
 
 def add(parser: ArgumentParser, text: str) -> None:
@@ -30,3 +36,15 @@ def has_label(labels: Mapping[str, str], wanted: str) -> bool:
     """Return whether labels have one that is given as NAME or NAME=VALUE."""
     name, equals, value = wanted.partition("=")
     return name in labels and (not equals or labels[name] == value)
+
+
+def readable(names: Iterable[str], find: Callable[[str], Found]) -> Iterator[Found]:
+    """Yield what `find` returns for each name, unless it is gone by now; why one cannot be read is printed."""
+    from vmctl.cli import output
+
+    for name in names:
+        try:
+            with suppress(NotFoundError):
+                yield find(name)
+        except UnreadableError as error:
+            output.note(f"{error}\nhint: {error.hint}")

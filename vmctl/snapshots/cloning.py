@@ -66,7 +66,7 @@ def names_of(snapshot: Snapshot, count: int, name: str | None) -> list[str]:
         raise SpecError(f"the number of clones has to be between 1 and {MOST:,}, not {count}")
     if name is None:
         base = snapshot.origin if snapshot.temporary else snapshot.name
-        free = _free(base)
+        free = _free(base[:57])  # with a number it is still a name
         found = [next(free) for _ in range(count)]
     else:
         found = [name] if count == 1 else [f"{name}-{number}" for number in range(1, count + 1)]

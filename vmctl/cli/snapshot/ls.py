@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from contextlib import suppress
 
 from vmctl.cli import filters, output
-from vmctl.errors import NotFoundError
 from vmctl.named import TYPE_CHECKING
-from vmctl.records import UnreadableError
 from vmctl.spec.units import format_age, format_size
 
 if TYPE_CHECKING:
@@ -63,17 +60,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def chosen(conditions: list[tuple[str, str]]) -> Iterator[Snapshot]:
-    """Yield the snapshots that fulfil all conditions; why one cannot be read is printed to stderr."""
+    """Return the snapshots that fulfil all conditions; why one cannot be read is printed to stderr."""
     from vmctl.snapshots import record
 
-    for name in record.names():
-        try:
-            with suppress(NotFoundError):  # removed meanwhile, or not complete
-                found = record.find(name)
-                if all(_fulfils(found, *one) for one in conditions):
-                    yield found
-        except UnreadableError as error:
-            output.note(f"{error}\nhint: {error.hint}")
+    found = filters.readable(record.names(), record.find)  # one that is being taken is not found
+    return (one for one in found if all(_fulfils(one, *condition) for condition in conditions))
 
 
 def _fulfils(found: Snapshot, key: str, value: str) -> bool:
@@ -82,7 +73,8 @@ def _fulfils(found: Snapshot, key: str, value: str) -> bool:
     if key == "dangling":
         return TRUTH[value] != bool(found.users())
     if key == "label":
-        return filters.has_label(found.work.labels, value)
+        labels = found.workload.get("labels")  # the rest of a damaged workload does not matter here
+        return isinstance(labels, dict) and filters.has_label(labels, value)
     return bool(value == getattr(found, key))
 
 

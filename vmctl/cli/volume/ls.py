@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from contextlib import suppress
 
 from vmctl.cli import filters, output
-from vmctl.errors import NotFoundError
 from vmctl.named import TYPE_CHECKING
-from vmctl.records import UnreadableError
 from vmctl.spec.units import format_age, format_size
 
 if TYPE_CHECKING:
@@ -63,17 +60,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def chosen(conditions: list[tuple[str, str]]) -> Iterator[NamedVolume]:
-    """Yield the volumes that fulfil all conditions; why one cannot be read is printed to stderr."""
+    """Return the volumes that fulfil all conditions; why one cannot be read is printed to stderr."""
     from vmctl.volumes import store
 
-    for name in store.names():
-        try:
-            with suppress(NotFoundError):  # removed meanwhile
-                volume = store.find(name)
-                if all(_fulfils(volume, *condition) for condition in conditions):
-                    yield volume
-        except UnreadableError as error:
-            output.note(f"{error}\nhint: {error.hint}")
+    found = filters.readable(store.names(), store.find)
+    return (one for one in found if all(_fulfils(one, *condition) for condition in conditions))
 
 
 def _fulfils(volume: NamedVolume, key: str, value: str) -> bool:
