@@ -98,6 +98,7 @@ def test_each_default_is_that_of_the_flag():
             {"read_only": True, "init": True, "user": "1:1", "workdir": "/srv"},
         ),
         (("--restart", "on-failure:3", "--userns", "host", "tiny"), {"restart": "on-failure:3", "userns": "host"}),
+        (("--sysctl", "net.a=1", "--add-host", "a:::1", "tiny"), {"sysctls": {"net.a": 1}, "add_host": ["a:::1"]}),
         (("--secret", "id=a,src=/etc/hostname", "tiny"), {"secrets": ["id=a,src=/etc/hostname"]}),
         (
             ("--mount", "type=tmpfs,target=/m", "--entrypoint", "echo", "tiny"),

@@ -171,6 +171,27 @@ def test_address_used_again(caller, mode, free, internet):
         cell.end()
 
 
+@modes("container")
+@pytest.mark.attack("gets the address of an instance that was allowed to reach the host's loopback")
+def test_address_of_one_that_reached_the_host(caller, mode, free, internet):
+    with internet.listen_on_host("127.0.0.1") as server:
+        server.setblocking(False)
+        connect = f"echo | timeout 4 nc -w 2 {uplink.GATEWAY} {server.getsockname()[1]}"
+        before = Inside(caller, mode, "all", extra_hosts=["host.test:host-gateway"])
+        before.shell(connect)
+        server.accept()[0].close()
+        before.end()
+        for egress in ("all", ["203.0.113.0/24"]):
+            cell = Inside(caller, mode, egress)
+            try:
+                assert cell.address == before.address
+                cell.shell(connect)
+                with pytest.raises(BlockingIOError):
+                    server.accept()
+            finally:
+                cell.end()
+
+
 @callers("root")
 @modes("vm")
 @pytest.mark.attack("leaves from a QEMU that its guest has taken over, which is in the switch")

@@ -12,6 +12,8 @@ from support.commands import VMCTL, Terminal, free_port, get, wait_for
 from support.internet import FAR, Internet, RootThere, UserThere
 from support.networks import host_view
 
+from vmctl.net import uplink
+
 pytestmark = pytest.mark.timeout(1800)
 
 INDEX = f"http://{index.NAME}:{index.PORT}/simple"
@@ -52,6 +54,8 @@ services:
     image: tiny
     command: [sh, -c, "echo database begins; echo kept >/records/record; exec httpd -f -p 7000 -h /records"]
     volumes: ["records:/records"]
+    extra_hosts: ["host.docker.internal:host-gateway", "out.test:192.0.2.7"]
+    sysctls: {{net.core.somaxconn: 77}}
 volumes: {{records: }}
 """
 
@@ -133,6 +137,22 @@ def work(caller, mode, internet, asked):
         yield work
     finally:
         work.vmctl("down", "-v", "work")
+
+
+def test_the_host_is_reached_by_who_asks_for_it(work, internet):
+    with internet.listen_on_host("127.0.0.1") as server:
+        server.setblocking(False)
+        port = server.getsockname()[1]
+        connect = f"import socket; socket.create_connection(('{uplink.GATEWAY}', {port}), 5)"
+        assert work.vmctl("exec", "web", "python3", "-c", connect).code == 1
+        with pytest.raises(BlockingIOError):
+            server.accept()
+        work.vmctl("exec", "db", "sh", "-c", f"echo | timeout 30 nc -w 5 host.docker.internal {port}")
+        connection, (address, _) = server.accept()
+        connection.close()
+        assert address == "127.0.0.1"
+    assert "192.0.2.7\tout.test\n" in work.ok("exec", "db", "cat", "/etc/hosts")
+    assert work.ok("exec", "db", "cat", "/proc/sys/net/core/somaxconn") == "77\n"
 
 
 def test_an_image_with_a_package_of_the_index(work, asked):

@@ -41,6 +41,8 @@ FLAGS = {
     "tmpfs": "--tmpfs",
     "shm_size": "--shm-size",
     "ulimits": "--ulimit",
+    "sysctls": "--sysctl",
+    "extra_hosts": "--add-host",
     "labels": "--label",
     "stop_signal": "--stop-signal",
     "stop_timeout": "--stop-timeout",
@@ -91,6 +93,8 @@ def workload(args: Any, command: Sequence[str], terminal: Mapping[str, str]) -> 
         "tmpfs": tmpfs,
         "shm_size": args.shm_size,
         "ulimits": args.ulimit,
+        "sysctls": settings(args.sysctl),
+        "extra_hosts": hosts(args.add_host),
         "labels": flags.pairs(args.label),
         "stop_signal": args.stop_signal,
         "stop_timeout": args.stop_timeout and args.stop_timeout + "s" * args.stop_timeout.isdigit(),
@@ -125,3 +129,25 @@ def health(args: Any) -> dict[str, Any] | None:
     if args.no_healthcheck and any(given.values()):
         raise SpecError("--no-healthcheck and flags of a check cannot be combined", hint="leave one of them out")
     return {"disable": True} if args.no_healthcheck else given if any(given.values()) else None
+
+
+def settings(texts: list[str]) -> dict[str, str]:
+    """Return the settings of --sysctl by their names. Raises SpecError."""
+    found = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise SpecError(f"--sysctl: expected NAME=VALUE, got {text[:80]}", hint="net.core.somaxconn=512")
+        found[name] = value
+    return found
+
+
+def hosts(texts: list[str]) -> list[str]:
+    """Return the entries of --add-host as the workload file has them; docker takes NAME=ADDRESS and brackets too."""
+    found = []
+    for text in texts:
+        name, _, address = text.partition("=" if "=" in text else ":")
+        if address.startswith("[") and address.endswith("]"):
+            address = address[1:-1]
+        found.append(f"{name}:{address}")
+    return found

@@ -161,7 +161,9 @@ def provided(
     """
     hosts = f"127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n{address or '127.0.0.1'}\t{hostname}\n"
     hosts += "".join(f"{at}\t{names}\n" for at, names in known if (at, names) != (address, hostname))
-    hosts += "".join(f"{at}\t{name}\n" for name, _, at in (text.partition(":") for text in work.extra_hosts))
+    for name, _, at in (text.partition(":") for text in work.extra_hosts):
+        if at != rules.HOST_GATEWAY or work.network == "host":  # else the address is in `known`
+            hosts += f"{'127.0.0.1' if at == rules.HOST_GATEWAY else at}\t{name}\n"
     own = {posixpath.normpath(path) for path in (*(f.path for f in work.files), *(v.target for v in work.volumes))}
     contents = zip(PROVIDED, (hosts, f"{hostname}\n", name_servers), strict=True)
     return tuple(File(path, content) for path, content in contents if path not in own)

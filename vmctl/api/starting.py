@@ -42,11 +42,13 @@ def run(
     disk: str | int | None = None,
     shm_size: str | int | None = None,
     ulimits: Variables = (),
+    sysctls: Variables = (),
     network: str | Sequence[str] = (),
     network_alias: Sequence[str] = (),
     ip: str | None = None,
     egress: Sequence[str] = (),
     hostname: str | None = None,
+    add_host: Sequence[str] = (),
     labels: Variables = (),
     secrets: Sequence[str] = (),
     init: bool = False,
@@ -88,13 +90,13 @@ def flags_of(given: Mapping[str, Any]) -> dict[str, Any]:
         raise SpecError(f"a command is a list of words, not {given['command']!r}", hint='["sh", "-c", "..."]')
     network = given["network"]
     renamed = {"ports": "publish", "volumes": "volume", "mounts": "mount", "labels": "label", "ulimits": "ulimit"}
-    renamed["secrets"] = "secret"
+    renamed |= {"secrets": "secret", "sysctls": "sysctl"}
     flags: dict[str, Any] = {}
     for name, value in given.items():
         flag = renamed.get(name, name)
         if name == "network":
             flags[flag] = [network] if isinstance(network, str) else list(network)
-        elif name in ("env", "labels", "ulimits"):
+        elif name in ("env", "labels", "ulimits", "sysctls"):
             flags[flag] = texts(value)
         elif isinstance(value, (str, bool)) or value is None:
             flags[flag] = value

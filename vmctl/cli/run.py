@@ -126,6 +126,20 @@ def _add_environment(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--shm-size", metavar="SIZE", help="size of /dev/shm, such as 1g")
     parser.add_argument(
+        "--sysctl",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="setting of the kernel: net.*, fs.mqueue.* and those of System V IPC, such as net.core.somaxconn=512",
+    )
+    parser.add_argument(
+        "--add-host",
+        action="append",
+        default=[],
+        metavar="NAME:ADDRESS",
+        help="one more entry of /etc/hosts; NAME:host-gateway is this host, with the services of its loopback",
+    )
+    parser.add_argument(
         "-p",
         "--publish",
         action="append",

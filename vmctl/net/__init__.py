@@ -146,7 +146,7 @@ def refusals(work: Workload) -> list[VmctlError]:
                 network.check_address(one.address)
         except VmctlError as error:
             errors.append(error)
-    if work.egress() != "all":
+    if work.egress() != "all" or work.extra_hosts:
         from vmctl.net import leaving
 
         errors += leaving.refusals(work)
@@ -155,9 +155,13 @@ def refusals(work: Workload) -> list[VmctlError]:
 
 def warnings(work: Workload, links: tuple[Link, ...]) -> list[str]:
     """Return a text if names that the workload has asked for are not known to others."""
+    found = [f"extra_hosts: {name} reaches the services of this host's loopback" for name in rules.names_of_host(work)]
     if work.network == "bridge" or not links or links[0].resolver:
-        return []
-    return ["the instances of its networks do not know each other by name: dnsmasq is not installed"]
+        return found
+    return [
+        *found,
+        "the instances of its networks do not know each other by name: dnsmasq is not installed",
+    ]
 
 
 def hosts(links: Sequence[Link]) -> tuple[tuple[str, str], ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from vmctl.errors import UnavailableError, VmctlError, advice
 from vmctl.named import TYPE_CHECKING
 from vmctl.net import switch, uplink
+from vmctl.spec.rules import HOST_GATEWAY, names_of_host
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,16 +22,20 @@ def apply(work: Workload, links: Sequence[Link]) -> tuple[tuple[str, str], ...]:
     """
     from vmctl.net import names
 
-    asked = work.egress()
+    asked, of_host = work.egress(), names_of_host(work)
     try:
         with switch.locked():
             if asked == "all":
                 for link in links:
                     if link.gateway:
-                        uplink.allow(link.address, link.resolver, alone=len(links) == 1 and names.is_alone(link))
+                        is_alone = len(links) == 1 and names.is_alone(link)
+                        why = uplink.allow(link.address, link.resolver, alone=is_alone, to_host=bool(of_host))
+                        if why and of_host:
+                            raise _no_way(why)
+            hosts = tuple((uplink.GATEWAY, name) for name in of_host)
             if others := [link for link in links if asked != "all" or not link.gateway]:
-                return _restrict(asked, others, is_joint=len(links) > 1)
-            return ()
+                return (*hosts, *_restrict(asked, others, is_joint=len(links) > 1))
+            return hosts
     except OSError as error:
         raise UnavailableError(
             f"the way out of {work.name} cannot be made: {error.strerror or error}",
@@ -54,15 +59,24 @@ def _restrict(asked: str | tuple[str, ...], links: Sequence[Link], *, is_joint: 
     return hosts
 
 
+def _no_way(why: str) -> UnavailableError:
+    return UnavailableError(f"extra_hosts: {HOST_GATEWAY} leads nowhere: {why}", hint="leave it out")
+
+
 def refusals(work: Workload) -> list[VmctlError]:
     """Return an error for each egress rule that cannot be enforced here."""
-    from vmctl.net import egress
+    from vmctl.net import egress, network_of
     from vmctl.spec.egress import parse
 
     asked = work.egress()
-    if isinstance(asked, str):
-        return []
     errors: list[VmctlError] = []
+    if names_of_host(work) and work.network != "host":
+        if why := uplink.missing():
+            errors.append(_no_way(why))
+        elif all(network.internal for network in map(network_of, (one.name for one in work.joined())) if network):
+            errors.append(_no_way("all its networks are internal"))
+    if isinstance(asked, str):
+        return errors
     if why := uplink.missing():
         errors.append(
             UnavailableError(f"the egress rules cannot be enforced: {why}", hint="`egress: none` needs nothing")

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PROGRAM, PACKAGE = "pasta", "passt"
-TABLE, FREE, ONLY, NEVER, SERVERS = "vmctl_out", "free", "only", "never", "servers"
+TABLE, FREE, ONLY, NEVER, SERVERS, TO_HOST = "vmctl_out", "free", "only", "never", "servers", "to_host"
 IP, REJECT = "ip", "reject with icmp type admin-prohibited"
 RESOLVERS, ALONE, DNS, CLOSED = "resolvers", "alone", 53, 5353  # ports of name servers: with a way out, and without
 WAN, _WAN_NAME = "wan0", b"wan0".ljust(16, b"\0")
@@ -45,10 +45,11 @@ _ASK_MS, _ASK_TIMES = 20, 250  # pasta takes 30 to 100 ms until it answers
 _SPECIAL = (("0.0.0.0", 8), ("127.0.0.0", 8), ("169.254.0.0", 16), ("224.0.0.0", 3))
 
 
-def allow(address: str, resolver: str, *, alone: bool) -> str:
+def allow(address: str, resolver: str, *, alone: bool, to_host: bool = False) -> str:
     """Let the instance with this address reach everything outside, and make the way out if necessary.
 
-    `resolver` is the address of its name server; for `alone` see `name_servers`.
+    `resolver` is the address of its name server; for `alone` see `name_servers`. `to_host`: the services of this host's
+    loopback too, which pasta reaches for the address of the gateway.
 
     Return why there is no way out on this host, "" if there is one. The caller has the lock of the switch. Raises
     OSError if the kernel refuses a part of it.
@@ -58,8 +59,10 @@ def allow(address: str, resolver: str, *, alone: bool) -> str:
             make_table()  # then what an instance sends is refused at once
         return why
     ensure()
-    free = nft.new_element(TABLE, FREE, inet_aton(address), f"'{{ {address} }}'", IP)
-    switch.apply(*_never(), *name_servers(resolver, alone=alone), free)
+    key, words = inet_aton(address), f"'{{ {address} }}'"
+    free, host = (nft.new_element(TABLE, name, key, words, IP) for name in (FREE, TO_HOST))
+    closed = [] if to_host else [nft.delete_element(TABLE, TO_HOST, key, words, IP)]  # only what exists can be removed
+    switch.apply(*_never(), *name_servers(resolver, alone=alone), host, *closed, free)
     return ""
 
 
@@ -192,9 +195,9 @@ def _arguments() -> list[str]:
     return [
         *("--foreground", "--quiet", "--ipv4-only", "--runas", "0"),
         *("--userns", lobby.users(), "--netns", lobby.network(), "--ns-ifname", lobby.TAP),
-        *("--address", OWN, "--netmask", str(PREFIX), "--gateway", GATEWAY, "--mtu", str(lobby.MTU)),
-        # else the gateway's address would lead to the services of the host's loopback interface
-        *("--no-map-gw", "--dns-forward", UPSTREAM),
+        *("--address", OWN, "--netmask", str(PREFIX), "--mtu", str(lobby.MTU)),
+        # its address leads to the services of the host's loopback interface, for those that the filter lets through
+        *("--gateway", GATEWAY, "--dns-forward", UPSTREAM),
         *("--no-dhcp", "--no-dhcpv6", "--no-ndp", "--no-ra"),
         *("--tcp-ports", "none", "--udp-ports", "none", "--tcp-ns", "none", "--udp-ns", "none"),
     ]
@@ -218,6 +221,10 @@ def _table() -> tuple[netlink.Request, ...]:
             [to, nft.compare(inet_aton(UPSTREAM)), source, nft.in_set(FREE), accept],
             f"ip daddr {UPSTREAM} ip saddr @{FREE} accept",
         ),
+        (
+            [to, nft.compare(inet_aton(GATEWAY)), source, nft.in_set(FREE), source, nft.in_set(TO_HOST), accept],
+            f"ip daddr {GATEWAY} ip saddr @{FREE} ip saddr @{TO_HOST} accept",
+        ),
         ([to, nft.in_set(NEVER), reject], f"ip daddr @{NEVER} {REJECT}"),
         ([source, nft.in_set(FREE), accept], f"ip saddr @{FREE} accept"),
         ([source, nft.jump_by(ONLY)], f"ip saddr vmap @{ONLY}"),
@@ -230,6 +237,7 @@ def _table() -> tuple[netlink.Request, ...]:
     return (
         nft.new_table(TABLE, IP),
         nft.new_set(TABLE, FREE, "ipv4_addr", family=IP),
+        nft.new_set(TABLE, TO_HOST, "ipv4_addr", family=IP),
         nft.new_set(TABLE, SERVERS, "uid", family=IP),
         nft.new_set(TABLE, RESOLVERS, "ipv4_addr", family=IP),
         nft.new_set(TABLE, ALONE, "ipv4_addr", family=IP),

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from socket import AF_INET, AF_INET6, inet_pton
 
 from vmctl.named import TYPE_CHECKING
+from vmctl.spec.rules import HOST_GATEWAY
 from vmctl.spec.workload import Workload
 
 if TYPE_CHECKING:
@@ -24,11 +25,14 @@ def wrong(work: Workload) -> Iterator[Wrong]:
         yield from _setting(name, value, alone=work.network != "host")
     for i, text in enumerate(work.extra_hosts):
         name, _, address = text.partition(":")
-        if address == "host-gateway":
-            hint = "publish a port of the other side, or use the address of the host in its network"
-            yield f"extra_hosts[{i}]", "instances have no way to the services of the host's loopback", hint
-        elif not _HOST.fullmatch(name) or not is_address(address):
+        if not _HOST.fullmatch(name) or not (address == HOST_GATEWAY or is_address(address)):
             yield f"extra_hosts[{i}]", f"expected NAME:ADDRESS, got {text[:80]!r}", "db.example:192.0.2.7"
+        elif address == HOST_GATEWAY and (work.egress() != "all" or work.network == "none"):
+            yield (
+                f"extra_hosts[{i}]",
+                f"{HOST_GATEWAY} leads out of its networks, which is not allowed",
+                "`egress: all`",
+            )
 
 
 def _setting(name: str, value: str, *, alone: bool) -> Iterator[Wrong]:

@@ -58,6 +58,14 @@ def check_name(name: str) -> None:
         )
 
 
+HOST_GATEWAY = "host-gateway"  # in the place of an address of `extra_hosts`: this host
+
+
+def names_of_host(work: Workload) -> tuple[str, ...]:
+    """Return the names by which an instance reaches this host."""
+    return tuple(text.rpartition(":")[0] for text in work.extra_hosts if text.endswith(f":{HOST_GATEWAY}"))
+
+
 def key(path: str) -> str:
     """Return how errors call a key of a workload file."""
     return f"the key {path}"

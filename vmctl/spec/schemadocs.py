@@ -37,8 +37,8 @@ WORKLOAD = {
         "shm_size": "size of /dev/shm (default: 64M; half of the memory of a guest)",
         "ulimits": "limits for each process, exec included (default: the caller's); not yet in mode vm",
         "sysctls": "settings of the kernel by name, such as net.core.somaxconn: those of its network, of System V IPC "
-        "and of message queues",
-        "extra_hosts": "more entries of /etc/hosts: `NAME:ADDRESS`",
+        "and of message queues; the same ones in a guest, whose kernel is its own",
+        "extra_hosts": "more entries of /etc/hosts: `NAME:ADDRESS`, or `NAME:host-gateway` for this host",
         "labels": "texts by name, no effect on the workload; `vmctl ps --filter label=NAME=VALUE` finds them",
         "read_only": "true: only volumes, /dev/shm, /run, /tmp and /var/tmp can be written, the last three in memory",
         "tty": "true: the command gets a terminal, which `vmctl attach` connects with yours",

@@ -279,7 +279,7 @@ class Workload(NamedTuple):
     shm_size_bytes: Bytes | None = None
     ulimits: tuple[Ulimit, ...] = ()
     sysctls: Mapping[str, str] = {}
-    extra_hosts: tuple[str, ...] = ()  # NAME:ADDRESS
+    extra_hosts: tuple[str, ...] = ()  # NAME:ADDRESS, or NAME:host-gateway
     tty: bool = False
     stdin_open: bool = False
     health: Health | None = None

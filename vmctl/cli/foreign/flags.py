@@ -18,7 +18,6 @@ _FILTER_IMAGES = "`vmctl image ls 'NAME*'` lists images by name"
 # verb (or action) -> flag -> what to type
 FLAGS = {
     "run": {
-        "--add-host": "`extra_hosts: [NAME:ADDRESS]` in a workload file",
         "--annotation": "`--label NAME=VALUE`",
         "-a": "not yet: all three streams are connected; `vmctl run -d IMAGE` connects none",
         "--attach": "not yet: all three streams are connected; `vmctl run -d IMAGE` connects none",
@@ -74,7 +73,6 @@ FLAGS = {
         "--sig-proxy": "leave it out: signals are always passed on",
         "--storage-opt": "`--disk SIZE` limits the writable layer",
         "--replace": "`vmctl rm -f NAME` before it",
-        "--sysctl": "`sysctls: {NAME: VALUE}` in a workload file",
         "--use-api-socket": "not yet: there is no daemon and no socket",
         "--uts": "not yet: each container has a separate host name, `--hostname NAME` sets it",
         "--volume-driver": FOLDER,
