@@ -343,3 +343,22 @@ def test_a_forwarder_whose_parent_died_too_early_leaves():
 
 def test_it_runs_from_its_source_as_well():
     assert run([sys.executable, "-I", "-S", forwarder.__file__, "web", "127.0.0.1", "0"]) == (0, "", "")
+
+
+def test_a_user_runs_the_source_if_root_has_compiled_it_for_itself():
+    ports._program()
+    cached = forwarder.__spec__.cached
+    mode = os.stat(cached).st_mode
+    read, write = os.pipe()
+    os.chmod(cached, 0o600)
+    try:
+        if (pid := os.fork()) == 0:
+            os.setresuid(65534, 65534, 65534)
+            os.write(write, "\n".join((ports._program(), *forwarder.program_files())).encode())
+            os._exit(0)
+        os.waitpid(pid, 0)
+    finally:
+        os.chmod(cached, mode)
+        os.close(write)
+    with os.fdopen(read) as file:
+        assert file.read().split("\n") == [forwarder.__file__] * 2

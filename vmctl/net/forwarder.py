@@ -293,7 +293,7 @@ class Relay:
 def program_files() -> list[str]:
     """Return the files from which this program can be started, the compiled one first: it saves 10 ms and 1 MB."""
     cached = __spec__.cached if __spec__ else None
-    return [cached, __file__] if cached and os.path.exists(cached) else [__file__]
+    return [cached, __file__] if cached and os.access(cached, os.R_OK) else [__file__]
 
 
 def main(target: str, go_fd: int, ports: list[str]) -> None:

@@ -160,7 +160,8 @@ def _program() -> str:
     compiled = os.path.join(folder, name.replace("ports.", "forwarder.", 1))
     source = os.path.join(os.path.dirname(__file__), "forwarder.py")
     try:
-        if os.stat(compiled).st_mtime_ns > os.stat(source).st_mtime_ns:
+        is_new = os.stat(compiled).st_mtime_ns > os.stat(source).st_mtime_ns
+        if is_new and os.access(compiled, os.R_OK):  # root may have compiled it for itself only
             return compiled
     except OSError:  # not compiled
         pass
