@@ -74,14 +74,17 @@ def run(
 ) -> Instance:
     """Start an image in the background and return its instance, as `vmctl run -d` does.
 
-    The parameters are the flags of `vmctl run`, with the same texts and defaults; those that can be repeated take a
-    sequence. `ports=[80]` publishes port 80 at a free port of the host, see `Instance.port`. `options` are those of the
-    mode, such as {"accel": "tcg"}. With `keep` the instance stays after its block, after the program, and after a start
-    that has failed. Raises the errors of vmctl.errors, such as NoSuchImage, NoKvm, NotReady, OutOfDisk.
+    Parameters are the flags of `vmctl run`, with the same texts; those that can be repeated take a sequence.
+    `ports=[80]`: see `Instance.port`. `options` are those of the mode, such as {"accel": "tcg"}. With `keep` it stays
+    after its block, the program, and a failed start. Raises errors of vmctl.errors, such as NoSuchImage, NotReady.
     """
-    given = dict(locals())
-    flags = flags_of({name: given[name] for name in given if name not in ("mode", "options", "wait", "keep")})
-    return _started("run", mode, options, wait=wait, keep=keep, flags=flags)
+    return _run(dict(locals()))
+
+
+def _run(given: dict[str, Any]) -> Instance:
+    own = {name: given.pop(name) for name in ("wait", "keep")}
+    mode, options = given.pop("mode"), given.pop("options")
+    return _started("run", mode, options, **own, flags=flags_of(given))
 
 
 def flags_of(given: Mapping[str, Any]) -> dict[str, Any]:
