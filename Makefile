@@ -2,7 +2,7 @@
 as_root := $(if $(filter 0,$(shell id -u)),,sudo)
 bin := .venv/bin
 
-.PHONY: setup install uninstall demo test test-long lint docs attacks fuzz soak crowd volumes networks clones console against picture bench reference clean
+.PHONY: setup install uninstall demo test test-long lint docs attacks fuzz soak crowd volumes networks clones console pristine against picture bench reference clean
 
 setup:                  ## packages, .venv, image tiny, kernel; can be repeated
 	.ci/setup
@@ -59,6 +59,11 @@ console:                ## what messages of the kernel on the serial console tak
 networks:               ## what a network costs: a start with name and port, throughput, published ports, the way out, names
 	.ci/setup --tests
 	cd tests && $(as_root) ../$(bin)/python -m soak.networks
+
+pristine:               ## what a pristine PostgreSQL costs a test: a clone, a new database, a template database, `docker run`; ROUNDS=30
+	.ci/setup --tests
+	$(as_root) $(bin)/vmctl image build postgres
+	cd docs/examples/pristine && $(as_root) $(abspath $(bin))/python measure.py --rounds $(or $(ROUNDS),30) --accounts $(or $(ACCOUNTS),1000)
 
 against:                ## a start here compared with an earlier checkout that has a .venv, in the same rounds: THAN=FOLDER
 	cd tests && $(as_root) ../$(bin)/python -m soak.against $(abspath $(THAN)) -- run --network none tiny -- true

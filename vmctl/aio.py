@@ -105,6 +105,7 @@ class Instance(sync.Known):
     wait_exit = _method(sync.Instance.wait_exit)
     logs = _method(sync.Instance.logs)
     ports = _method(sync.Instance.ports)
+    diff = _method(sync.Instance.diff)
     port = _method(sync.Instance.port)
     endpoint = _method(sync.Instance.endpoint)
     status = _method(sync.Instance.status)

@@ -239,6 +239,10 @@ class Instance(Known):
             if not call.over:
                 call.abandon()
 
+    def diff(self) -> list[tuple[str, str]]:
+        """Return the files that differ from its image: A (added), C (changed) or D (deleted), and the path."""
+        return [(kind, path) for kind, path in ask("diff", **self.key)]
+
     def ports(self) -> dict[str, tuple[str, int]]:
         """Return address and port on the host of each published port, such as {"80/tcp": ("127.0.0.1", 40123)}."""
         return {f"{port}/{protocol}": (host, host_port) for host, host_port, port, protocol in ask("ports", **self.key)}

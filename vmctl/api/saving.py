@@ -66,3 +66,18 @@ def clones(given: Mapping[str, Any], caller: Caller) -> Any:
     if failures:
         failures[0].detail += "".join(f"\nalso: {error}" for error in failures[1:])
         raise failures[0]
+
+
+def diff(given: Mapping[str, Any], caller: Caller) -> list[list[str]]:
+    """Return kind and path of each file of an instance that differs from its image."""
+    from images.layer import changes, layers
+    from images.recipes import commit
+    from images.store import store
+    from vmctl import lending
+
+    inst = verbs.load(dict(given))
+    image = store.find(inst.image)
+    commit.require_layers(image, inst.name)
+    with lending.writable(inst, pause=False) as writable:
+        found = changes.changes((*image.layers, *map(layers.at, writable.below)), writable)
+    return [[change.kind, os.fsencode(change.path).decode(errors="backslashreplace")] for change in found]

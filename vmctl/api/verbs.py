@@ -264,6 +264,7 @@ VERBS: dict[str, Callable[[Given, Caller], Any]] = {
     "tar_out": tar_out,
     "wait": _waiting("wait"),
     "logs": _waiting("logs"),
+    "diff": _saving("diff"),
     "compare": compare,
     "snapshot": _saving("snapshot"),
     "find_snapshot": _saving("find"),

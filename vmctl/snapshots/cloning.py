@@ -127,6 +127,11 @@ def _available_bytes() -> int:
         return memory.meminfo(file.read())["MemAvailable"]
 
 
+def _was_ready(snapshot: Snapshot, work: Workload) -> bool:
+    """Return whether a clone is ready when it goes on: what its probe looks for was written before the snapshot."""
+    return snapshot.process_state and work.ready is not None and work.ready.log is not None
+
+
 def clone(
     snapshot: Snapshot,
     work: Workload,
@@ -148,7 +153,7 @@ def clone(
         work,
         snapshot.mode,
         options=snapshot.options,
-        wait=wait,
+        wait=wait and not _was_ready(snapshot, work),
         progress=progress,
         keep=keep,
         state={"snapshot": origin, "image_digest": snapshot.image_digest},
