@@ -53,6 +53,9 @@ clones:                 ## a clone compared with a plain start, 1,000 clones by 
 	.ci/setup --tests
 	cd tests && $(as_root) ../$(bin)/python -m soak.clones --count $(or $(COUNT),1000)
 
+clones:                 ## clones of guests and warm starts, compared with a guest that boots, and the memory of ten idle clones
+	cd tests && $(as_root) ../$(bin)/python -m soak.clones --rounds $(or $(ROUNDS),7)
+
 console:                ## what messages of the kernel on the serial console take of a guest's boot
 	cd tests && $(as_root) ../$(bin)/python -m soak.console --rounds $(or $(ROUNDS),15)
 

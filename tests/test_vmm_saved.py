@@ -12,6 +12,8 @@ import pytest
 from paramiko import SSHException
 from support.commands import ok, refused, vmctl, wait_for
 
+from images.kernels import booted
+from images.upkeep import prune
 from vmctl import paths
 from vmctl.instances import instance
 from vmctl.linux import processes
@@ -201,7 +203,8 @@ def test_a_snapshot_of_another_host_or_with_other_files_is_refused(made, change,
 
 
 def test_a_second_start_begins_with_the_template_and_gives_the_output_and_the_code(made):
-    (folder,) = [entry.path for entry in os.scandir(templates.root()) if not entry.name.startswith(".")]
+    (folder,) = booted.folders()
+    assert [item.name for item in prune.unused(everything=True) if item.kind == prune.TEMPLATE] == [folder]
     before = digest_of(os.path.join(folder, saving.RAM))
     result = vmctl("up", "--mode", "vm", "--name", "warm", made.path)
     assert result.code == 0, result

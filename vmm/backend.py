@@ -97,7 +97,8 @@ class VmBackend(
         """See Backend."""
         from vmm import explain
 
-        return explain.steps(work, self.choices)
+        # the steps are those of a start that boots: nothing saves the guest of a script
+        return explain.steps(work._replace(vm=work.vm._replace(warm="off")), self.choices)
 
     def by_hand(self, work: Workload) -> list[Problem]:
         """See HasByHand."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
-from images.kernels import initrd, inventory, moduledisk, uncompressed
+from images.kernels import booted, initrd, inventory, moduledisk, uncompressed
 from images.layer import mounts, unpacked
 from images.recipes import caches
 from images.store import staging, store
@@ -20,6 +20,7 @@ IMAGE, STEP, FILE = "image", "build step", "file"
 DOWNLOAD, KERNEL, INITRD, MODULES, UNPACKED = "download", "kernel", "initrd", "modules", "unpacked layer"
 UNCOMPRESSED = "uncompressed kernel"
 CACHE = "build cache"
+TEMPLATE = "template"
 
 
 class Item(NamedTuple):
@@ -36,8 +37,8 @@ def unused(*, everything: bool, without: Iterable[str] = ()) -> list[Item]:
     That is: images without a name, files that belong to no image, build steps whose layers no image has, interrupted
     downloads, kernels of Debian that a newer kernel has replaced, initrds, disks with modules and uncompressed kernels
     that no start will use, and for an ordinary user unpacked layers that no image has. `everything`: also images that
-    no instance uses, all build steps, and the caches of `RUN --mount=type=cache`. `without`: instances that are removed
-    before.
+    no instance uses, all build steps, the caches of `RUN --mount=type=cache`, and the templates of guests. `without`:
+    instances that are removed before.
     """
     found = [*_images(set(without), everything=everything)]
     found += [Item(FILE, file, _allocated([file])) for file in store.unreferenced()]
@@ -47,6 +48,7 @@ def unused(*, everything: bool, without: Iterable[str] = ()) -> list[Item]:
     ]
     if everything:
         found += [Item(CACHE, folder, filetree.allocated_bytes(folder)) for folder in caches.folders()]
+        found += [Item(TEMPLATE, folder, filetree.allocated_bytes(folder)) for folder in booted.folders()]
     return found + stale_of_kernels() + unpacked_layers(everything=everything, without=without)
 
 
@@ -133,6 +135,10 @@ def _cached(item: Item) -> int:
     return 0
 
 
+def _template(item: Item) -> int:
+    return booted.remove(item.name)
+
+
 _REMOVE = {
     IMAGE: _image,
     STEP: _image,
@@ -144,6 +150,7 @@ _REMOVE = {
     UNCOMPRESSED: _cached,
     UNPACKED: _unpacked,
     CACHE: _cache,
+    TEMPLATE: _template,
 }
 
 

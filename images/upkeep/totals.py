@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from typing import NamedTuple
 
-from images.kernels import inventory, uncompressed
+from images.kernels import booted, inventory, uncompressed
 from images.layer import unpacked
 from images.recipes import caches
 from images.store import store
@@ -65,8 +65,9 @@ def _cache() -> Total:
     kept = sum(map(filetree.allocated_bytes, folders)) - _made_of_kernels()
     steps = [image for image in store.ls(hidden=True) if image.name.startswith(".")]
     mounted = allocated_bytes(caches.folders())
+    templates = sum(map(filetree.allocated_bytes, booted.folders()))
     kept += filetree.allocated_bytes(unpacked.folder()) + mounted
-    return Total("cache", len(steps), 0, leftovers + kept, 0, leftovers + unused_layers + mounted)
+    return Total("cache", len(steps), 0, leftovers + kept, 0, leftovers + unused_layers + mounted + templates)
 
 
 def _made_of_kernels() -> int:

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Sequence
 
+from images.kernels import booted
 from vmctl.backend import Attachment
 from vmctl.errors import DeadlineError, VmctlError
 from vmctl.instances.instance import Instance
@@ -51,11 +52,17 @@ class SavedStart(GuestStart):
             link.network.switch_tap(link, up=False)
         super().begin()
         inst.state.own[RESTORED] = self._origin.facts["machine"]
-        with monitor.conversation(inst, _LOAD_S) as qemu:
-            self._load(qemu)
-            tell(inst, b"adopt", adoption.fresh() + self._identity)
-            qemu.ask("cont")
-        await_mark(inst, "adopted", _ADOPT_S)
+        try:
+            with monitor.conversation(inst, _LOAD_S) as qemu:
+                self._load(qemu)
+                tell(inst, b"adopt", adoption.fresh() + self._identity)
+                qemu.ask("cont")
+            await_mark(inst, "adopted", _ADOPT_S)
+        except VmctlError as error:
+            if not self._origin.own_files:  # the next start makes another one
+                booted.remove(self._origin.folder)
+                error.hint = error.hint or "try again: the template was removed, so the next start boots"
+            raise
         for link in self._links:
             link.network.switch_tap(link, up=True)
         inst.timeline.mark("restored")

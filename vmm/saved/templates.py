@@ -15,7 +15,8 @@ import os
 from collections.abc import Iterator
 from contextlib import suppress
 
-from vmctl import paths, records
+from images.kernels import booted
+from vmctl import records
 from vmctl.errors import VmctlError
 from vmctl.instances.instance import Instance
 from vmctl.light import json
@@ -47,11 +48,6 @@ def refusal(work: Workload, kind: str) -> str:
     return ""
 
 
-def root() -> str:
-    """Return the folder of all templates."""
-    return os.path.join(paths.cache_root(), "templates")
-
-
 def key(machine: Machine) -> str:
     """Return the key of the template for a guest that is about to boot; its disks exist."""
     from hashlib import sha256
@@ -75,7 +71,7 @@ def _file(path: str) -> tuple[str, int, int, int]:
 
 def find(name: str, machine: Machine) -> Origin | None:
     """Return a template; None if it does not exist. Raises VmctlError if it cannot be used; it is removed then."""
-    folder = os.path.join(root(), name)
+    folder = os.path.join(booted.root(), name)
     path = os.path.join(folder, _RECORD)
     try:
         facts = records.checked_format(records.read(path, _WHAT), _WHAT)
@@ -86,14 +82,14 @@ def find(name: str, machine: Machine) -> Origin | None:
     except FileNotFoundError:
         return None
     except VmctlError:
-        remove(folder)
+        booted.remove(folder)
         raise
 
 
 def keep(inst: Instance, name: str, machine: Machine) -> None:
     """Save a guest that waits as a template, unless another command has just done that. Raises VmctlError, OSError."""
-    folder, new = os.path.join(root(), name), os.path.join(root(), f".{name}.{os.urandom(4).hex()}")
-    os.makedirs(root(), mode=0o700, exist_ok=True)
+    folder, new = os.path.join(booted.root(), name), os.path.join(booted.root(), f".{name}.{os.urandom(4).hex()}")
+    os.makedirs(booted.root(), mode=0o700, exist_ok=True)
     fd = locks.lock(new)
     try:
         saving.save(inst, new, disk=False)
@@ -113,14 +109,14 @@ def keep(inst: Instance, name: str, machine: Machine) -> None:
     finally:
         os.close(fd)
     for old in list(_oldest())[MOST:]:
-        remove(old)
+        booted.remove(old)
 
 
 def _oldest() -> Iterator[str]:
     """Yield the folders of templates, those that were used last first; leftovers of killed commands are removed."""
     found = []
-    for name in os.listdir(root()):
-        path = os.path.join(root(), name)
+    for name in os.listdir(booted.root()):
+        path = os.path.join(booted.root(), name)
         if name.startswith("."):
             with suppress(OSError), locks.held_at_once(path):
                 filetree.remove_tree(path)
@@ -128,11 +124,3 @@ def _oldest() -> Iterator[str]:
         with suppress(OSError):
             found.append((os.stat(os.path.join(path, _RECORD)).st_mtime_ns, path))
     return (path for _, path in sorted(found, reverse=True))
-
-
-def remove(folder: str) -> None:
-    """Remove a template; guests that run with its memory go on, because QEMU has the file open."""
-    gone = os.path.join(root(), f".{os.path.basename(folder)}.{os.urandom(4).hex()}")
-    with suppress(OSError):
-        os.rename(folder, gone)
-        filetree.remove_tree(gone)
