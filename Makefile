@@ -2,7 +2,7 @@
 as_root := $(if $(filter 0,$(shell id -u)),,sudo)
 bin := .venv/bin
 
-.PHONY: setup install uninstall demo test test-long lint docs attacks fuzz soak crowd volumes networks clones console pristine against picture bench reference clean
+.PHONY: setup install uninstall demo test test-long lint docs attacks fuzz soak crowd volumes networks clones guest-clones console pristine against picture bench reference clean
 
 setup:                  ## packages, .venv, image tiny, kernel; can be repeated
 	.ci/setup
@@ -53,8 +53,8 @@ clones:                 ## a clone compared with a plain start, 1,000 clones by 
 	.ci/setup --tests
 	cd tests && $(as_root) ../$(bin)/python -m soak.clones --count $(or $(COUNT),1000)
 
-clones:                 ## clones of guests and warm starts, compared with a guest that boots, and the memory of ten idle clones
-	cd tests && $(as_root) ../$(bin)/python -m soak.clones --rounds $(or $(ROUNDS),7)
+guest-clones:           ## clones of guests and warm starts, compared with a guest that boots, and the memory of ten idle clones
+	cd tests && $(as_root) ../$(bin)/python -m soak.guestclones --rounds $(or $(ROUNDS),7)
 
 console:                ## what messages of the kernel on the serial console take of a guest's boot
 	cd tests && $(as_root) ../$(bin)/python -m soak.console --rounds $(or $(ROUNDS),15)

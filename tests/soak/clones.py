@@ -1,7 +1,9 @@
-"""What clones of guests and warm starts take, compared with a guest that boots, in the same rounds.
+"""`python -m soak.clones [--rounds 40] [--count 1000] [--workers 8] [--mib 200]`: what a clone costs, as root.
 
-Times are those of the engine, from the request to the first correct answer over HTTP; of `vmctl run` that of the whole
-command. Memory is what is charged to the control group of a clone that does nothing.
+First an instance with a file of so many MiB becomes a snapshot. Then each round starts a clone of it and an instance of
+the image with the same command, in turn, by whole commands, and removes both. Then the workers start and remove so many
+clones together, and each clone must have the file and not what another one has written. Exit code 1 if the median clone
+takes over 10 ms more than the median start, if a clone failed, or if anything is left.
 """
 
 import argparse
@@ -14,86 +16,121 @@ import time
 
 from support.commands import VMCTL
 
-from vmctl.instances import instance
-from vmctl.linux.cgroups import Cgroup
+from soak import left
+from vmctl import paths
 
-MOST_RATIO, MOST_BYTES = 0.15, 50 << 20
-IDLE_S = 5.0  # after the start, until the memory is read
-WORK = """
-image: tiny
-command: [httpd, -f, -p, "8000", -h, /srv]
-files: [{path: /srv/index.html, content: hello}]
-ready: {http: "8000/"}
-resources: {memory: 256M}
-"""
+MOST_MORE_S = 0.010
+SNAPSHOT, ORIGIN = f"{left.PREFIX}golden", f"{left.PREFIX}origin"
+COMMAND = ("sh", "-c", "exec sleep 100000")
 
 
 def main():
-    """Measure, print, and return 1 if a clone takes more time or memory than it should."""
-    parser = argparse.ArgumentParser(prog="python -m soak.clones", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--idle", type=int, default=10, metavar="N", help="clones that run at once for the memory")
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        path = os.path.join(folder, "web.yaml")
-        with open(path, "w") as file:
-            file.write(WORK)
+    parser = argparse.ArgumentParser(prog="clones")
+    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--count", type=int, default=1000)
+    parser.add_argument("--workers", type=int, default=8)
+    parser.add_argument("--mib", type=int, default=200)
+    parser.add_argument("--mode", default="container")
+    args = parser.parse_args()
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed vmctl has its modules compiled
+    images = paths.images_root()
+    with tempfile.TemporaryDirectory(prefix="vmctl-clones-") as root:
+        os.environ["VMCTL_ROOT"] = root
+        os.makedirs(paths.state_root(), mode=0o700)
+        os.symlink(os.path.realpath(images), paths.images_root())
+        _prepare(args)
         try:
-            return _measure(path, options.rounds, options.idle)
+            wrong = _compared(args) + _together(args)
         finally:
-            subprocess.run(
-                [VMCTL, "rm", "-f", *(name for name in instance.names() if name.startswith("clones-"))], check=False
-            )
-            subprocess.run([VMCTL, "snapshot", "rm", "clones-gold"], check=False)
-
-
-def _measure(path, rounds, idle):
-    _up(path, "clones-base", "--warm", "auto")
-    _vmctl("snapshot", "clones-base", "clones-gold")
-    _run()  # makes its template, unless it exists
-    found = {"boot": [], "template": [], "clone": [], "run": []}
-    for _ in range(rounds):
-        found["boot"].append(_up(path, "clones-one"))
-        found["template"].append(_up(path, "clones-two", "--warm", "auto"))
-        _vmctl("clone", "clones-gold", "--name", "clones-three")
-        found["clone"].append(_answer_s("clones-three"))
-        for name in ("clones-one", "clones-two", "clones-three"):
-            _vmctl("rm", "-f", name)
-        found["run"].append(_run())
-    for name, seconds in found.items():
-        ratio = statistics.median(seconds) / statistics.median(found["boot"])
-        print(f"{name}: {statistics.median(seconds):.3f} s ({min(seconds):.3f} to {max(seconds):.3f}), {ratio:.2f}")
-    memory = _memory(idle)
-    print(f"memory of {idle} idle clones, MiB: {', '.join(f'{size / (1 << 20):.1f}' for size in memory)}")
-    ratio = statistics.median(found["clone"]) / statistics.median(found["boot"])
-    return int(ratio > MOST_RATIO or max(memory) > MOST_BYTES)
-
-
-def _memory(count):
-    names = [f"clones-idle{number}" for number in range(count)]
-    for name in names:
-        _vmctl("clone", "clones-gold", "--name", name)
-    time.sleep(IDLE_S)
-    return [Cgroup(instance.load(name).cgroup).memory_bytes() or 0 for name in names]
-
-
-def _up(path, name, *more):
-    _vmctl("up", "--mode", "vm", "--name", name, *more, path)
-    return _answer_s(name)
-
-
-def _answer_s(name):
-    return instance.load(name).timeline.between_s("T0", "T6")
-
-
-def _run():
-    begin_s = time.monotonic()
-    _vmctl("run", "--mode", "vm", "--warm", "auto", "tiny", "--", "true")
-    return time.monotonic() - begin_s
+            _vmctl("rm", "-f", ORIGIN)
+            _vmctl("snapshot", "rm", SNAPSHOT)
+        found = left.left(root)
+        print(f"{len(found)} objects left", *found[:10], sep="\n", flush=True)
+        return int(bool(wrong or found))
 
 
 def _vmctl(*words):
-    subprocess.run([VMCTL, *words], check=True, capture_output=True)
+    done = subprocess.run([VMCTL, *words], capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"vmctl {' '.join(words)}: {done.stderr}")
+    return done
+
+
+def _plain(mode, name):
+    return _vmctl("run", "-d", "--mode", mode, "--name", name, "tiny", "--", *COMMAND)
+
+
+def _prepare(args):
+    _plain(args.mode, ORIGIN)
+    script = f"mkdir /data; head -c {args.mib << 20} /dev/urandom >/data/db; echo golden >/data/mark"
+    _vmctl("exec", ORIGIN, "--", "sh", "-c", script)
+    print(_vmctl("snapshot", ORIGIN, SNAPSHOT).stderr.splitlines()[0], flush=True)
+
+
+def _timed(start, *words):
+    begin_s = time.monotonic()
+    start(*words)
+    return time.monotonic() - begin_s
+
+
+def _compared(args):
+    """Return 1 if a clone takes too long, compared with a plain start."""
+    clone, plain = f"{left.PREFIX}clone", f"{left.PREFIX}plain"
+    starts = {
+        "clone": lambda: _vmctl("clone", "-q", "--name", clone, SNAPSHOT),
+        "plain": lambda: _plain(args.mode, plain),
+    }
+    seen = {name: [] for name in starts}
+    for number in range(args.rounds + 2):  # the first two are not counted
+        for name in sorted(starts, reverse=bool(number % 2)):
+            took_s = _timed(starts[name])
+            seen[name] += [took_s] if number > 1 else []
+        _vmctl("rm", "-f", clone, plain)
+    medians = {name: statistics.median(times) for name, times in seen.items()}
+    more = statistics.median(one - other for one, other in zip(seen["clone"], seen["plain"], strict=True))
+    print(
+        f"{args.rounds} rounds: clone {medians['clone'] * 1000:.1f} ms, plain start {medians['plain'] * 1000:.1f} ms, "
+        f"median of the differences {more * 1000:+.1f} ms",
+        flush=True,
+    )
+    return int(more > MOST_MORE_S)
+
+
+def _together(args):
+    """Return how many clones were not as they should be, of those that the workers start at the same time."""
+    begin_s = time.monotonic()
+    workers = [_forked(args, number) for number in range(args.workers)]
+    wrong = sum(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in workers)
+    took_s = time.monotonic() - begin_s
+    print(
+        f"{args.count} clones by {args.workers} workers, each checked, written to and removed: {took_s:.1f} s, "
+        f"{args.count / took_s:.1f} a second, {wrong} workers failed",
+        flush=True,
+    )
+    return wrong
+
+
+def _forked(args, worker):
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            for number in range(worker, args.count, args.workers):
+                _one(f"{left.PREFIX}w{number}", args.mib << 20)
+            code = 0
+        except SystemExit as error:
+            print(error, file=sys.stderr, flush=True)
+        finally:
+            os._exit(code)
+    return pid
+
+
+def _one(name, size_bytes):
+    _vmctl("clone", "-q", "--name", name, SNAPSHOT)
+    script = f"[ $(stat -c %s /data/db) = {size_bytes} ] && cat /data/mark && echo {name} >/data/mark"
+    if (seen := _vmctl("exec", name, "--", "sh", "-c", script).stdout) != "golden\n":
+        raise SystemExit(f"{name} has {seen!r}")
+    _vmctl("rm", "-f", name)
 
 
 if __name__ == "__main__":
