@@ -38,6 +38,18 @@ def declare_two(arguments):
     arguments.add_argument("-q", "--quiet", action="store_true")
 
 
+def declare_one_more(arguments):
+    arguments.add_argument("source")
+    arguments.add_argument("count", nargs="?", type=int, default=1)
+    arguments.add_argument("-q", "--quiet", action="store_true")
+    arguments.add_argument("-j", "--jobs", type=int, default=2)
+
+
+def declare_optional(arguments):
+    arguments.add_argument("name", nargs="?")
+    arguments.add_argument("-q", "--quiet", action="store_true")
+
+
 def with_argparse(declare, words):
     one = parser.Parser(prog="vmctl test", words=words)
     declare(one)
@@ -47,7 +59,9 @@ def with_argparse(declare, words):
         return None
 
 
-@pytest.mark.parametrize("declare", [declare_all, declare_many, declare_some, declare_two])
+@pytest.mark.parametrize(
+    "declare", [declare_all, declare_many, declare_some, declare_two, declare_one_more, declare_optional]
+)
 def test_the_values_are_those_of_argparse(declare, capsys):
     reader = usual._Reader(())
     declare(reader)

@@ -32,7 +32,6 @@ def main():
     parser.add_argument("--mib", type=int, default=200)
     parser.add_argument("--mode", default="container")
     args = parser.parse_args()
-    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed vmctl has its modules compiled
     images = paths.images_root()
     with tempfile.TemporaryDirectory(prefix="vmctl-clones-") as root:
         os.environ["VMCTL_ROOT"] = root
