@@ -85,12 +85,13 @@ docs:                   ## the generated parts of docs/reference.md
 picture: setup          ## docs/demo.svg, the terminal recording in README.md
 	$(as_root) $(bin)/python docs/picture.py docs/demo.svg
 
-bench:                  ## the demo with enough rounds for intervals, our own cost compared with others', an import compared with tar
+bench:                  ## the demo with enough rounds for intervals, our own cost compared with others', an import compared with tar, clones with starts
 	.ci/setup --tests
 	rm -rf bench/results
 	$(as_root) $(bin)/vmctl bench configs/workloads/web.yaml --modes host,container,vm --runs 30 --out bench/results/web
 	$(as_root) $(bin)/vmctl bench peers --runs 30 --out bench/results
 	$(as_root) $(bin)/vmctl bench images --runs 5 --out bench/results
+	$(as_root) $(bin)/vmctl bench clones --runs 5 --out bench/results
 
 reference:              ## measure bench/reference and docs/results.md anew, on a quiet machine: about an hour
 	.ci/setup --tests

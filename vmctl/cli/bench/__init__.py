@@ -24,6 +24,7 @@ ACTIONS = {
     "self-test": "test on this machine whether the method finds a difference of 3 %, and none between equals",
     "peers": "compare the cost of vmctl with that of runc and others",
     "images": "compare the import of an image with tar and mkfs.erofs",
+    "clones": "compare clones with cold and warm starts, in containers and guests",
     "schema": "print the JSON Schema of result.json",
 }
 _MEASURED = Actions("bench", ACTIONS)
