@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from vmctl.api.worker import Caller
+    from vmctl.engine import Progress
     from vmctl.instances.instance import Instance
     from vmctl.snapshots.record import Snapshot
     from vmctl.spec.workload import Workload
@@ -53,19 +54,27 @@ def clones(given: Mapping[str, Any], caller: Caller) -> Any:
     works = [cloning.of(found, name, ports) for name in names]
     cloning.check(found, works)
 
+    started, keep = _Started(), given["keep"]
+
     def begun(work: Workload) -> Instance:
-        inst = cloning.clone(found, work, wait=given["wait"], keep=given["keep"])
-        if not given["keep"]:
-            caller.owns(inst.name, inst.id)
-        return inst
+        def begin(progress: Progress) -> Instance:
+            return cloning.clone(found, work, wait=given["wait"], progress=progress, keep=keep, measured=False)
+
+        return verbs.started(begin, caller, started.add, keep=keep)
 
     def ready(clone: cloning.Clone) -> None:
         caller.send("clone", {**verbs.described(instance.load(clone.name)), "seconds": clone.took_s})
 
-    failures = cloning.clones(found, works, begun, jobs=given["jobs"] or os.cpu_count() or 1, ready=ready)
-    if failures:
-        failures[0].detail += "".join(f"\nalso: {error}" for error in failures[1:])
-        raise failures[0]
+    try:
+        failures = cloning.clones(found, works, begun, jobs=given["jobs"] or os.cpu_count() or 1, ready=ready)
+        if failures:
+            failures[0].detail += "".join(f"\nalso: {error}" for error in failures[1:])
+            raise failures[0]
+    except BaseException:  # all of them or none
+        for name, identity in started.all():
+            verbs.removed(name, identity)
+            caller.releases(name, identity)
+        raise
 
 
 def diff(given: Mapping[str, Any], caller: Caller) -> list[list[str]]:
@@ -81,3 +90,21 @@ def diff(given: Mapping[str, Any], caller: Caller) -> list[list[str]]:
     with lending.writable(inst, pause=False) as writable:
         found = changes.changes((*image.layers, *map(layers.at, writable.below)), writable)
     return [[change.kind, os.fsencode(change.path).decode(errors="backslashreplace")] for change in found]
+
+
+class _Started:
+    """The clones that forked processes have started: in a file in memory, because they may end before they report."""
+
+    def __init__(self) -> None:
+        self._fd = os.memfd_create("started")
+        self._end = os.open(f"/proc/self/fd/{self._fd}", os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+
+    def add(self, inst: Instance) -> None:
+        """Add a clone; each write goes to the end of the file, so those of several processes are not mixed."""
+        os.write(self._end, f"{inst.name} {inst.id}\n".encode())
+
+    def all(self) -> list[list[str]]:
+        """Return name and id of each."""
+        os.lseek(self._fd, 0, os.SEEK_SET)
+        with os.fdopen(os.dup(self._fd), encoding="ascii") as file:
+            return [line.split() for line in file]

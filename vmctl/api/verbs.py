@@ -101,10 +101,41 @@ def up(given: Given, caller: Caller) -> Any:
 
 def _up(work: Workload, given: Given, caller: Caller) -> Any:
     keep = given["keep"]
-    inst = engine.up(work, given["mode"], options=given["options"], wait=given["wait"], keep=keep)
-    if not keep:
-        caller.owns(inst.name, inst.id)
-    return described(inst)
+
+    def begin(progress: engine.Progress) -> Instance:
+        return engine.up(
+            work, given["mode"], options=given["options"], wait=given["wait"], keep=keep, progress=progress
+        )
+
+    return described(started(begin, caller, keep=keep))
+
+
+def started(
+    begin: Callable[[engine.Progress], Instance],
+    caller: Caller,
+    begun: Callable[[Instance], None] = lambda inst: None,
+    *,
+    keep: bool,
+) -> Instance:
+    """Start an instance by `begin`; unless it is kept, the server knows it before it runs, and an interruption ends it.
+
+    `begun` is called as soon as it exists.
+    """
+    mine: list[Instance] = []
+
+    def progress(inst: Instance, phase: str) -> None:
+        if not mine and not keep:
+            mine.append(inst)
+            caller.owns(inst.name, inst.id)
+            begun(inst)
+
+    try:
+        return begin(progress)
+    except BaseException:
+        for inst in mine:
+            removed(inst.name, inst.id)
+            caller.releases(inst.name, inst.id)
+        raise
 
 
 def find(given: Given, caller: Caller) -> Any:
