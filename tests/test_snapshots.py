@@ -160,7 +160,9 @@ def test_ports_of_several_clones(own_store):
     names = ok("clone", "site", "2", "--free-ports").split()
     ports = {ok("port", name) for name in names}
     assert len(ports) == 2
-    assert str(port) in refused("clone", "site")  # the first instance still has it
+    error = refused("clone", "site")
+    assert str(port) in error
+    assert "--free-ports" in error  # the first instance still has it
     ok("rm", "-f", "web")
     [one] = ok("clone", "site").split()
     assert str(port) in ok("port", one)

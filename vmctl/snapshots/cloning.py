@@ -105,6 +105,13 @@ def check(snapshot: Snapshot, works: Sequence[Workload]) -> None:
     """Raise VmctlError if the clones cannot be started here, before the first one is: mode, image, memory, disk."""
     backend = backends.ability(backends.load(snapshot.mode, snapshot.options), HasSnapshots)
     problems.refuse(f"{snapshot.name} cannot be cloned", backend.clone_problems(snapshot, works[0]))
+    if works[0].ports:  # most often the instance that the snapshot was taken of has them
+        from vmctl.net import ports
+
+        for error in ports.refusals(works[0].ports):
+            raise UnavailableError(
+                f"{works[0].name} cannot be started: {error}", hint="with --free-ports it gets free ones, or use -p"
+            )
     count = len(works)
     needed = count * max(snapshot.clone_memory_bytes, LEAST_MEMORY_BYTES)
     if needed > (available := _available_bytes()):
