@@ -127,6 +127,22 @@ def test_the_workload_that_runs_is_the_same(box):
         ok("down", name)
 
 
+def test_up_starts_what_the_command_line_starts(box, tmp_path):
+    file = tmp_path / "api-up.yaml"
+    file.write_text("image: tiny\ncommand: [httpd, -f, -p, '81']\nready: {tcp: 81}\nvolumes: ['./:/here:ro']\n")
+    ok("up", "-q", str(file))
+    theirs = json.loads(ok("inspect", "api-up"))[0]["workload_digest"]
+    ok("down", "api-up")
+    with vmctl.up(file) as inst:
+        assert (inst.name, inst.workload_digest) == ("api-up", theirs)
+        assert inst.seconds < 60
+        assert inst.read("/here/api-up.yaml") == file.read_bytes()
+    stack = tmp_path / "stack.yaml"
+    stack.write_text("services: {web: {image: tiny}}\n")
+    with pytest.raises(vmctl.SpecError, match="is a stack, and not one workload"):
+        vmctl.up(stack)
+
+
 # Commands and files
 
 
@@ -544,9 +560,8 @@ def test_a_comparison_shows_itself_and_escapes_what_instances_say(box):
 
 
 def test_a_guest(box):
-    with vmctl.run(
-        "tiny", ["sh", "-c", "echo up; exec httpd -f -p 80"], mode="vm", ports=[80], env={"A": "b"}
-    ) as guest:
+    how = {"mode": "vm", "options": {"warm": "auto"}}
+    with vmctl.run("tiny", ["sh", "-c", "echo up; exec httpd -f -p 80"], ports=[80], env={"A": "b"}, **how) as guest:
         assert guest.wait(port=80, timeout=120) < 120
         done = guest.exec(["sh", "-c", "echo $A; uname -r; cat /proc/sys/kernel/random/boot_id"], check=True)
         value, kernel, boot_id = done.out.splitlines()
@@ -559,6 +574,10 @@ def test_a_guest(box):
         assert guest.logs(stream="stdout") == "up\n"
         assert guest.port(80) > 0
         assert guest.accelerator in ("tcg", "kvm")
+        with guest.snapshot() as snap, snap.clones(2, jobs=2, free_ports=True) as clones:
+            assert [one.read("/srv/file") for one in clones] == [b"x" * 100_000] * 2
+            assert len({guest.address, *(one.address for one in clones)}) == 3
+            assert clones[0].port(80) != clones[1].port(80)
         with pytest.raises(vmctl.CommandTimeout):
             guest.exec(["sleep", "1000"], timeout=0.5)
     assert names() == [box.name]
