@@ -40,7 +40,7 @@ class Ways:
         """Return an instance with the accounts."""
         path = os.path.join(self.folder, "pristine.yaml")
         with open(path, "w", encoding="utf-8") as file:
-            json.dump({"image": "postgres", **POSTGRES}, file)
+            json.dump({"image": "postgres", **POSTGRES, "vm": {"warm": "auto"}}, file)
         instance = self.stack.enter_context(vmctl.up(path, mode=mode, name=f"pristine-{os.urandom(3).hex()}"))
         Postgres(instance).run(*self.rows)
         return instance
