@@ -1,5 +1,10 @@
-/* agent adopt BYTES: makes a guest that began with the memory of another one different from it, before its workload
- * runs. What is to be changed comes from the host on standard input, in so many bytes (vmm/saved/adoption.py):
+/* agent hold MARK REPORT GROUP: reports the mark, after which the host saves this guest, and waits for a request of the
+ * host on standard input. A guest that begins with what was saved goes on here, too, in the same process: to execute
+ * another one would take a third of its start. If the request is `adopt BYTES`, the guest becomes another one, reports
+ * where it runs, and its workload, the frozen control group GROUP, goes on; the exit code is then ADOPTED. Else the
+ * workload goes on as well, and a request that is neither `release` nor missing for a minute is printed, for init.
+ *
+ * What is to be changed is in the bytes after the request (vmm/saved/adoption.py):
  *
  *   entropy HEX                        for the kernel's random numbers, which it makes anew at once (random(4))
  *   clock SECONDS                      since the epoch
@@ -20,6 +25,7 @@
 #include <net/if.h>
 #include <net/route.h>
 #include <netinet/ether.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,6 +36,7 @@
 #include <time.h>
 #include <unistd.h>
 
+enum { ADOPTED = 3, FAILED = 4, MARKS = 3, HOLD_MS = 60000, PAUSE_US = 10000 };
 enum { MOST_BYTES = 1 << 16, ENTROPY_BYTES = 64, MACHINE_ID_BYTES = 32 };
 
 static const char written_machine_id[] = "/disk/upper/etc/machine-id", machine_id[] = "/image/etc/machine-id";
@@ -172,7 +179,7 @@ static void wake_agent(void) {
     close(fd);
 }
 
-int adopt(const char *size) {
+static int adopt(const char *size) {
     static char bytes[MOST_BYTES + 1];
     size_t count = strtoul(size, NULL, 10), have = 0;
     while (count <= MOST_BYTES && have < count) {
@@ -192,4 +199,41 @@ int adopt(const char *size) {
     }
     wake_agent();
     return 0;
+}
+
+/* Read the request. It is empty if none has come in time: then the command of the host has died. */
+static void read_request(char *line, size_t size) {
+    size_t have = 0;
+    for (int left_ms = HOLD_MS; left_ms > 0 && have < size - 1;) {
+        struct pollfd port = {0, POLLIN, 0};
+        if (poll(&port, 1, left_ms) <= 0)
+            break;
+        if (read(0, line + have, 1) != 1) { /* the host's end is not open */
+            usleep(PAUSE_US);
+            left_ms -= PAUSE_US / 1000;
+        } else if (line[have++] == '\n') {
+            line[have - 1] = '\0';
+            return;
+        }
+    }
+    *line = '\0';
+}
+
+int hold(const char *mark, const char *report, const char *group) {
+    char line[64];
+    int frozen = open(group, O_WRONLY | O_CLOEXEC);
+    dprintf(MARKS, "%s\n", mark);
+    read_request(line, sizeof line);
+    int adopted = !strncmp(line, "adopt ", 6);
+    if (adopted && adopt(line + 6)) {
+        dprintf(MARKS, "error 125 the guest got no identity\n");
+        return FAILED;
+    }
+    if (adopted)
+        dprintf(MARKS, "init %s\nadopted\n%s", report, frozen < 0 ? "" : "exec\n");
+    if (frozen >= 0)
+        (void)!write(frozen, "0", 1);
+    if (!adopted && *line && strcmp(line, "release"))
+        puts(line);
+    return adopted ? ADOPTED : 0;
 }

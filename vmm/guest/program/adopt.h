@@ -4,7 +4,7 @@
 /* The file with the process id of the agent. */
 #define AGENT_PID "/run/agent.pid"
 
-/* Change what distinguishes this guest from the one with whose memory it began; returns an exit code. */
-int adopt(const char *size);
+/* Wait until the host has saved this guest, and become another one if it asks for that; returns an exit code. */
+int hold(const char *mark, const char *report, const char *group);
 
 #endif

@@ -1,5 +1,5 @@
 /* agent unlock: unlocks the other side of the terminal whose master is standard input, and prints its number.
- * agent adopt BYTES: see adopt.c.
+ * agent hold MARK REPORT GROUP: see adopt.c.
  * agent PORT ROOT CGROUP: executes commands for the host inside the workload's root, see vmm/guest/__init__.py.
  *
  * It runs outside that root and waits for frames on a virtio-serial port. One command is one session (sessions.c); all
@@ -159,8 +159,8 @@ static void record_pid(void) {
 int main(int count, char **arguments) {
     if (count == 2 && !strcmp(arguments[1], "unlock"))
         return unlock();
-    if (count == 3 && !strcmp(arguments[1], "adopt"))
-        return adopt(arguments[2]);
+    if (count == 5 && !strcmp(arguments[1], "hold"))
+        return hold(arguments[2], arguments[3], arguments[4]);
     if (count != 4)
         return 2;
     int adjust, identity = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
