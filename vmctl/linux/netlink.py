@@ -142,12 +142,6 @@ def set_up(name: str, master: int | None = None, mtu: int | None = None) -> Requ
     return Request(RTM_NEWLINK, 0, body, f"ip link set {name} up{added}")
 
 
-def set_down(name: str) -> Request:
-    """Set a link down."""
-    body = struct.pack("=BBHiII", 0, 0, 0, 0, 0, IFF_UP) + _name(name)
-    return Request(RTM_NEWLINK, 0, body, f"ip link set {name} down")
-
-
 def new_pair(name: str, index: int, peer: str, peer_index: int, peer_pid: int, mtu: int) -> Request:
     """Create a veth pair: one end here, up, the other in the namespace of a process; both with this MTU."""
     other = _ifinfomsg(peer_index) + _name(peer) + _mtu(mtu) + attribute(IFLA_NET_NS_PID, struct.pack("=I", peer_pid))

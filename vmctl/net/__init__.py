@@ -49,9 +49,6 @@ if TYPE_CHECKING:
         def make_tap(self, link: Link) -> str:
             """Make the tap of a guest, connected and up, and return its name; repeatable. QEMU is to open it."""
 
-        def switch_tap(self, link: Link, *, up: bool) -> None:
-            """Set the tap of a guest up, or down: then nothing passes."""
-
         def plug(self, link: Link, pid: int) -> None:
             """Connect the network namespace of the process `pid`."""
 

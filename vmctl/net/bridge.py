@@ -144,13 +144,6 @@ class BridgeNetwork:
             ) from error
         return link.device
 
-    def switch_tap(self, link: Link, *, up: bool) -> None:
-        """Set the tap of a guest up, or down: then nothing passes. Raises UnavailableError."""
-        try:
-            switch.apply(netlink.set_up(link.device) if up else netlink.set_down(link.device))
-        except OSError as error:
-            raise UnavailableError(f"the tap of {link.owner} cannot be set: {error.strerror or error}") from error
-
     def plug(self, link: Link, pid: int) -> None:
         """Connect the bridge with the network namespace of process `pid`, in which the cable's end is `link.inside`.
 

@@ -25,7 +25,10 @@ _LOOK_S = 0.001
 
 
 class SavedStart(GuestStart):
-    """See vmctl.backend.Start. Until the guest has its own identity, nothing passes its taps."""
+    """See vmctl.backend.Start. Until the guest has its own addresses, the switch drops its frames (vmctl/net/guard.py).
+
+    A tap that is down meanwhile would be up for the bridge only a second later (net/core/link_watch.c of Linux).
+    """
 
     def __init__(
         self,
@@ -39,7 +42,7 @@ class SavedStart(GuestStart):
         links: Sequence[Link],
     ) -> None:
         super().__init__(inst, machine, cell, launcher, attachment)
-        self._origin, self._links = origin, links
+        self._origin = origin
         if origin.own_files:
             self._identity = adoption.identity(inst, links, origin.macs)
         else:
@@ -48,8 +51,6 @@ class SavedStart(GuestStart):
     def begin(self) -> None:
         """See Start: starts QEMU, which loads the state of the devices, and waits until the guest has its identity."""
         inst = self.inst
-        for link in self._links:
-            link.network.switch_tap(link, up=False)
         super().begin()
         inst.state.own[RESTORED] = self._origin.facts["machine"]
         try:
@@ -63,8 +64,6 @@ class SavedStart(GuestStart):
                 booted.remove(self._origin.folder)
                 error.hint = error.hint or "try again: the template was removed, so the next start boots"
             raise
-        for link in self._links:
-            link.network.switch_tap(link, up=True)
         inst.timeline.mark("restored")
 
     def _load(self, qemu: monitor.Conversation) -> None:
