@@ -448,6 +448,17 @@ def test_threads(box):
     assert names() == [box.name]
 
 
+def test_a_program_with_many_open_files(box):
+    source = f"""
+import os, resource, vmctl
+resource.setrlimit(resource.RLIMIT_NOFILE, (3000, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+files = [os.open("/dev/null", os.O_RDONLY) for _ in range(1500)]
+with vmctl.run("tiny", {SLEEPS}) as inst:
+    print(inst.exec(["cat"], input="x").out, [line.text for line in inst.stream(["echo", "y"])])
+"""
+    assert python(source) == "x ['y']\n"
+
+
 def test_a_fork_has_a_server_of_its_own(box):
     source = f"""
 import os, vmctl

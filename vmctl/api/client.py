@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import select
 import signal
 import socket
 import threading
@@ -64,7 +63,7 @@ class _Server:
         """Let it remove what this program has not kept, and wait for that."""
         with suppress(OSError):
             self.control.shutdown(socket.SHUT_WR)
-            select.select([self.control], [], [], _END_S)
+            wire.readable([self.control], _END_S)
         self.control.close()
 
 
@@ -202,7 +201,7 @@ class Call:
         self.interrupt()
         end_s = time.monotonic() + _UNDONE_S
         with suppress(VmctlError):
-            while not self.over and select.select([self._socket], [], [], max(0.0, end_s - time.monotonic()))[0]:
+            while not self.over and wire.readable([self._socket], max(0.0, end_s - time.monotonic())):
                 for event, values in self.events():
                     if event == wire.DONE and undo is not None:
                         undo(values)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -156,7 +155,7 @@ class Running:
 
     def _ready(self, timeout_s: float | None) -> list[int | Call]:
         waiting: list[int | Call] = [*self._open, self._call]
-        return select.select(waiting, [], [], timeout_s)[0]
+        return wire.readable(waiting, timeout_s)
 
     def _read(self, ready: Sequence[int]) -> Iterator[tuple[str, bytes]]:
         for fd in ready:
@@ -168,7 +167,7 @@ class Running:
 
     def _rest(self) -> Iterator[tuple[str, bytes]]:
         """Yield what is in the pipes by now; a process that the command has left behind may still have them open."""
-        while ready := select.select([*self._open], [], [], 0)[0]:
+        while ready := wire.readable([*self._open], 0):
             yield from self._read(ready)
 
     def kill(self) -> None:

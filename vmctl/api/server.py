@@ -10,12 +10,12 @@ from __future__ import annotations
 import array
 import gc
 import os
-import select
 import socket
 from contextlib import suppress
 from typing import Any
 
 from vmctl import private
+from vmctl.api import wire
 from vmctl.light import import_module, json, signal
 
 MOST_DESCRIPTORS = 4  # the socket of a request and three streams
@@ -72,7 +72,7 @@ class Server:
         """Return True if the program has sent something; before that, see to the processes that have ended."""
         while True:
             waiting: list[socket.socket | int] = [self.control, self.notes, *self.workers]
-            ready = select.select(waiting, [], [], timeout_s)[0]
+            ready = wire.readable(waiting, timeout_s)
             for one in ready:
                 if one is self.notes:
                     self._note(json.loads(self.notes.recv(_NOTE_BYTES)))
@@ -126,7 +126,7 @@ class Server:
         self.control.setblocking(False)
         waiting: list[socket.socket | int] = [self.notes, *self.workers]
         while self.workers:
-            ready = select.select(waiting, [], [], _END_S)[0]
+            ready = wire.readable(waiting, _END_S)
             if not ready:
                 break
             if self.notes in ready:
@@ -134,7 +134,7 @@ class Server:
             for pidfd in [one for one in ready if isinstance(one, int)]:
                 os.waitpid(self.workers.pop(pidfd), 0)
             waiting = [self.notes, *self.workers]
-        while select.select([self.notes], [], [], 0)[0]:
+        while wire.readable([self.notes], 0):
             self._note(json.loads(self.notes.recv(_NOTE_BYTES)))
         if self.owned:
             import_module("vmctl.api.worker").remove_all(self.owned, _REMOVALS)

@@ -5,8 +5,10 @@ A request is one line; answers are lines `[event, values]`, the last of which is
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+import math
+import select
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol, TypeVar
 
 from vmctl import errors
 from vmctl.errors import VmctlError
@@ -14,6 +16,13 @@ from vmctl.light import json
 
 DONE, FAILED = "done", "failed"
 LONGEST_BYTES = 64 << 20  # of a line
+
+
+class _HasNumber(Protocol):
+    def fileno(self) -> int: ...
+
+
+Waited = TypeVar("Waited", bound="int | _HasNumber")
 
 
 class Interrupted(VmctlError):  # noqa: N818
@@ -47,6 +56,16 @@ class Lines:
             if newline:
                 whole, self._parts, self._size = b"".join(self._parts), [], 0
                 yield json.loads(whole)
+
+
+def readable(waiting: Sequence[Waited], timeout_s: float | None) -> list[Waited]:
+    """Return those that can be read, after `timeout_s` none: by poll(2), as select(2) knows 1024 descriptors only."""
+    poller = select.poll()
+    by_number = {one if isinstance(one, int) else one.fileno(): one for one in waiting}
+    for number in by_number:
+        poller.register(number, select.POLLIN)
+    ready = poller.poll(None if timeout_s is None else math.ceil(timeout_s * 1000))
+    return [by_number[number] for number, _ in ready]
 
 
 def of_error(error: VmctlError) -> dict[str, Any]:
