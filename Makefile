@@ -2,7 +2,7 @@
 as_root := $(if $(filter 0,$(shell id -u)),,sudo)
 bin := .venv/bin
 
-.PHONY: setup install uninstall demo test test-long lint docs attacks fuzz soak crowd volumes networks clones guest-clones console pristine against picture bench reference clean
+.PHONY: setup install uninstall demo lab test test-long lint docs attacks fuzz soak crowd volumes networks clones guest-clones console pristine against picture bench reference clean
 
 setup:                  ## packages, .venv, image tiny, kernel; can be repeated
 	.ci/setup
@@ -15,6 +15,9 @@ uninstall:              ## remove the link, .venv and leftovers; with DATA=1 als
 
 demo: setup             ## one web workload as host process, container and VM, compared
 	$(as_root) $(bin)/vmctl bench configs/workloads/web.yaml --modes host,container,vm --runs 3 --quick
+
+lab: setup              ## the first lab, from a fresh clone to its verdict; another one: LAB=same-port
+	$(as_root) $(bin)/vmctl lab run $(or $(LAB),shared-kernel)
 
 test:                   ## every test but the long ones: three at a time (a fifth of the time is waiting), then those that look at the whole host
 	.ci/setup --tests
