@@ -363,7 +363,57 @@ def test_the_report_has_all_and_nothing_from_outside(tmp_path):
 def test_a_picture_for_each_unit():
     times = {f"{mode}: start": Measured("s", (0.1, 0.2, 0.3)) for mode in ("container", "vm")}
     run = msgspec.structs.replace(record().runs[0], evidence={**times, "size": Measured("bytes", (1.0,))})
-    assert [picture.count("r01-0-title") for picture in pictures.of(run)] == [2]
+    assert [picture.svg.count("r01-0-title") for picture in pictures.of(run)] == [2]
+
+
+LADDER = {
+    "nothing: to switch on": Measured("s", (1e-7, 2e-7)),
+    "namespace net: to switch on": Measured("s", (2e-4, 3e-4)),
+    "namespace net: other namespaces": "net",
+    "no capabilities: to switch on": Measured("s", (1e-6,)),
+    "no capabilities: refused": "change the root\x1b[31m",
+    "all of them: a container: to switch on": Measured("s", (0.01,)),
+    "all of them: a container: boot_id": BOOT,
+    "another kernel: a guest: to switch on": Measured("s", (2.0,)),
+    "another kernel: a guest: boot_id": "2222",
+}
+CROWD = {
+    f"{mode}: {name}": Measured(unit, values)
+    for mode in ("container", "vm")
+    for name, unit, values in (
+        ("memory available here", "bytes", (9e9, 8.9e9, 8.8e9)),
+        ("start", "s", (0.1, 0.11)),
+        ("PSS", "bytes", (1e6, 2e6)),
+    )
+}
+
+
+def pictures_of(lab, seen):
+    return pictures.of(msgspec.structs.replace(record().runs[0], lab=lab, evidence=seen))
+
+
+def test_the_isolation_ladder():
+    ladder, _ = pictures_of("isolation-ladder", LADDER)
+    for text in ("others: net", "refuses: change the root", "another kernel", "this machine", "nothing changes"):
+        assert text in ladder.svg
+    assert "\x1b" not in ladder.svg
+    assert len(pictures_of("isolation-ladder", {"nothing: to switch on": Measured("s", (0.0, -1.0))})) == 0
+
+
+def test_curves_over_instances():
+    curve, _, _ = pictures_of("density", CROWD)
+    assert ">container</text>" in curve.svg
+    assert "MemAvailable" in curve.text
+    assert pictures_of("start-slope", CROWD)[0].text.startswith("How long the start of each next instance took")
+    assert [one.text for one in pictures_of("density", {"a": Measured("bytes", (1.0,))})] == []
+
+
+def test_bars_of_memory():
+    sizes = {"container: memory idle": Measured("bytes", (1e6,)), "vm: memory idle": Measured("bytes", (3e8,))}
+    (bars,) = pictures_of("memory-back", sizes)
+    assert bars.text == "Each bar is one value, on one scale."
+    (points,) = pictures_of("memory-back", {**sizes, "vm: memory idle": Measured("bytes", (-3e8,))})
+    assert points.text.startswith("Each point is one value")
 
 
 def test_a_notebook_is_a_hand_in(tmp_path):

@@ -33,7 +33,7 @@ class Part(NamedTuple):
     run: Run
     lab: Lab | None  # None for one that this vmctl does not have
     evidence: list[tuple[str, str]]
-    pictures: list[str]
+    pictures: list[pictures.Picture]
 
     @property
     def claim(self) -> str:
