@@ -2,7 +2,7 @@
 as_root := $(if $(filter 0,$(shell id -u)),,sudo)
 bin := .venv/bin
 
-.PHONY: setup install uninstall demo lab test test-long lint docs attacks fuzz soak crowd volumes networks clones guest-clones console pristine against picture bench reference clean
+.PHONY: setup install uninstall demo lab test test-long lint docs attacks fuzz soak crowd volumes networks clones guest-clones boot dax console pristine against picture bench reference clean
 
 setup:                  ## packages, .venv, image tiny, kernel; can be repeated
 	.ci/setup
@@ -61,6 +61,12 @@ guest-clones:           ## clones of guests and warm starts, compared with a gue
 
 console:                ## what messages of the kernel on the serial console take of a guest's boot
 	cd tests && $(as_root) ../$(bin)/python -m soak.console --rounds $(or $(ROUNDS),15)
+
+boot:                   ## what each saving of a guest's cold start gives, alone and all together
+	cd tests && $(as_root) ../$(bin)/python -m soak.boot --rounds $(or $(ROUNDS),10)
+
+dax:                    ## memory of three guests that read a 207 MB image, with its layer read in place and as a disk
+	cd tests && $(as_root) ../$(bin)/python -m soak.dax
 
 networks:               ## what a network costs: a start with name and port, throughput, published ports, the way out, names
 	.ci/setup --tests

@@ -29,6 +29,9 @@ MACHINES = {
     "attached": MACHINE._replace(stdin=("org.vmctl.stdin", "/run/0123abcd/stdin")),
     "system": MACHINE._replace(modules="/cache/modules/6.1.erofs"),
     "volumes": MACHINE._replace(volumes=tuple((f"volume{number}", f"/run/0/volume{number}") for number in (0, 1))),
+    "dax": MACHINE._replace(
+        layers=("/images/layers/aa.erofs", "/images/l,b.erofs"), dax=((1, 32 << 20), (0, 16 << 20))
+    ),
     "disk": MACHINE._replace(kernel="", initrd="", cmdline="", layers=()),
     "layers-and-odd-names": MACHINE._replace(
         name='a"b<c>&d', layers=tuple(f"/images/layers/{number} &.erofs" for number in range(3))

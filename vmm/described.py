@@ -10,7 +10,7 @@ from vmm.domain import SLOW_IF_EMULATED, Machine, ports
 
 
 def values(machine: Machine) -> dict[str, Any]:
-    """Return firmware, kernel and its form, number of serial ports, and features that the processor lacks."""
+    """Return firmware, kernel and its form, number of ports, layers read in place, and what the processor lacks."""
     form = None
     if machine.kernel:
         form = "uncompressed" if uncompressed.is_elf(machine.kernel) else "bzImage"
@@ -19,5 +19,6 @@ def values(machine: Machine) -> dict[str, Any]:
         "kernel": machine.kernel or None,
         "kernel_form": form,
         "serial_ports": ports(machine),
+        "layers_by_dax": sorted(dict(machine.dax)),
         "processor_without": list(SLOW_IF_EMULATED) if machine.accelerator != "kvm" else [],
     }

@@ -57,6 +57,7 @@ class Machine(NamedTuple):
     firmware: str = ""  # empty: the one that QEMU takes by default
     balloon: bool = True  # without one, memory that the guest frees is not given back, but it can be saved: vmm/saved/
     ram: str = ""  # a saved guest's memory, with which this one begins; it has neither kernel nor initrd then
+    dax: tuple[tuple[int, int], ...] = ()  # number and bytes of the layers that are memory, not disks: vmm/pmem.py
 
 
 def machine_uuid(instance_id: str) -> str:
@@ -170,7 +171,8 @@ def _devices(machine: Machine) -> Element:
 
 def _disks(machine: Machine) -> list[Element]:
     """Return the disks; the guest identifies them by serial, never by order."""
-    files = [(f"layer{number}", path) for number, path in enumerate(machine.layers)]
+    layers = (one for one in enumerate(machine.layers) if one[0] not in dict(machine.dax))
+    files = [(f"layer{number}", path) for number, path in layers]
     files += [("modules", machine.modules)] if machine.modules else []
     files += [("seed", machine.seed), ("disk", machine.disk)]
     disks = [_disk(number, serial, path) for number, (serial, path) in enumerate(files)]
@@ -287,10 +289,12 @@ def _qemu_arguments(machine: Machine) -> Element:
 
     A processor has about 200 interrupt vectors. With two for each of many disks, the last disks would get none.
     """
+    from vmm import pmem
+
     element = _element(f"{{{QEMU_NAMESPACE}}}commandline")
     many = rootbus.are_many(len(_disks(machine)), len(machine.nics) + len(machine.volumes))
     shared = ("-global", "virtio-blk-pci.vectors=0") if many else ()
-    for value in ("-action", "shutdown=poweroff,panic=shutdown", *shared, *_saved(machine)):
+    for value in ("-action", "shutdown=poweroff,panic=shutdown", *shared, *pmem.arguments(machine), *_saved(machine)):
         element.append(_element(f"{{{QEMU_NAMESPACE}}}arg", value=value))
     return element
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from images.kernels import kernel as kernels
 from images.kernels import moduledisk, uncompressed
@@ -32,7 +32,7 @@ def steps(work: Workload, choices: Choices) -> Iterator[Step]:
     kind = boot.kind(image, work)
     machine = _here(preparation.machine_of(work, home, image, _accelerator(choices.accel, work.vm.kernel)), links)
     yield byhand.folder('mkdir "$W/seed"')
-    yield from _whole_disk(work, image) if kind == boot.DISK else _artefacts(work, image, kind)
+    yield from _whole_disk(work, image) if kind == boot.DISK else _artefacts(work, image, kind, dict(machine.dax))
     group, switch = Cgroup(f"{work.name}.hand"), f"{work.name}-hand"
     yield from byhand.cgroup(group, Limits(cpus=work.resources.cpus))
     for link in links:
@@ -59,9 +59,12 @@ def _here(machine: domain.Machine, links: Sequence[Link]) -> domain.Machine:
     )
 
 
-def _artefacts(work: Workload, image: Image, kind: str) -> Iterator[Step]:
+def _artefacts(work: Workload, image: Image, kind: str, dax: Mapping[int, int]) -> Iterator[Step]:
     for number, layer in enumerate(image.stack):
-        yield _file(f"image layer {number}", layer.path, "attached read-only; a container mounts the same file")
+        why = "attached read-only; a container mounts the same file"
+        if number in dax:
+            why = "in the guest's address space, read in place (virtio-pmem, DAX); a container mounts the same file"
+        yield _file(f"image layer {number}", layer.path, why)
     kernel = kernels.find(work.vm.kernel)
     path, form = uncompressed.image(kernel), "booted directly: no boot loader, no boot disk"
     if path != kernel.vmlinuz:
@@ -70,7 +73,7 @@ def _artefacts(work: Workload, image: Image, kind: str) -> Iterator[Step]:
     does = "the agent for exec, and our init: mounts the layers, applies the seed"
     if kind != boot.DIRECT:
         does = "and our init: mounts the layers and executes the image's init (switch_root)"
-    yield _file("initrd", guest.initrd(kernel, volumes=bool(work.volumes)), f"busybox, modules, {does}")
+    yield _file("initrd", guest.initrd(kernel, volumes=bool(work.volumes), dax=bool(dax)), f"busybox, modules, {does}")
     if kind != boot.DIRECT:
         why = "the kernel's modules, for udev: the lowest read-only layer"
         yield _file("modules", moduledisk.build(kernel), why)

@@ -13,12 +13,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+_LAYER = ".erofs"  # end of its file's name
+
+
 class Mapping(NamedTuple):
     """One mapping of a process."""
 
     access: str  # as in proc(5), such as rw-p
     size_bytes: int
     resident_bytes: int
+    is_layer: bool
 
 
 def footprint(inst: Instance) -> Footprint:
@@ -39,6 +43,8 @@ def footprint(inst: Instance) -> Footprint:
 def without_guest_bytes(smaps: str, guest_bytes: int) -> int | None:
     """Return the resident bytes of all mappings except the guest's memory, or None if that cannot be identified.
 
+    Layers that the guest reads in place are its memory, too: QEMU maps their files.
+
     QEMU maps the guest's memory as one mapping, readable and writable, exactly as large as the guest's memory. QEMU's
     buffer for translated code can be larger, but it is executable. The kernel merges neighbours of the same kind into
     one mapping (mm/mmap.c, vma_merge), so the mapping can look larger than it is, never smaller.
@@ -48,7 +54,8 @@ def without_guest_bytes(smaps: str, guest_bytes: int) -> int | None:
     if not candidates:
         return None
     guest = min(candidates, key=lambda found: found.size_bytes)
-    return sum(found.resident_bytes for found in mappings) - guest.resident_bytes
+    own = (found.resident_bytes for found in mappings if not found.is_layer)
+    return sum(own) - guest.resident_bytes
 
 
 def _vmm_bytes(inst: Instance) -> int | None:
@@ -64,12 +71,12 @@ def _vmm_bytes(inst: Instance) -> int | None:
 
 def _mappings(smaps: str) -> Iterator[Mapping]:
     """Yield the mappings in a text in the format of /proc/PID/smaps."""
-    access, size_bytes = "", 0
+    access, size_bytes, is_layer = "", 0, False
     for line in smaps.splitlines():
         first, _, rest = line.partition(" ")
         if not first.endswith(":"):
-            access = rest[:4]
+            access, is_layer = rest[:4], line.endswith(_LAYER)
         elif first == "Size:":
             size_bytes = int(rest.split()[0]) * 1024
         elif first == "Rss:":
-            yield Mapping(access, size_bytes, int(rest.split()[0]) * 1024)
+            yield Mapping(access, size_bytes, int(rest.split()[0]) * 1024, is_layer)

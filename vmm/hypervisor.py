@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from vmctl.backend import Problem
 from vmctl.linux import usernamespace
 from vmctl.spec.workload import Workload
+from vmm import pmem
 from vmm.domain import SLOW_IF_EMULATED, Machine, ports
 
 _SANDBOX = "on,obsolete=deny,elevateprivileges=allow,spawn=deny,resourcecontrol=deny"  # -runas changes the user
@@ -47,6 +48,8 @@ def _options(machine: Machine) -> Iterator[str]:
         yield f"-initrd '{machine.initrd}'"
         yield f"-append '{machine.cmdline}'"
     yield from _disks(machine)
+    words = pmem.arguments(machine)
+    yield from (f'{option} "{value}"' for option, value in zip(words[::2], words[1::2], strict=True))
     for number, nic in enumerate(machine.nics):
         yield f"-netdev tap,id=net{number},ifname={nic.tap},script=no,downscript=no"
         mtu = f",host_mtu={nic.mtu}" if nic.mtu != 1500 else ""
@@ -64,7 +67,8 @@ def _accelerators(name: str) -> tuple[str, ...]:
 
 
 def _disks(machine: Machine) -> Iterator[str]:
-    disks = [(f"layer{number}", path, True) for number, path in enumerate(machine.layers)]
+    layers = (one for one in enumerate(machine.layers) if one[0] not in dict(machine.dax))
+    disks = [(f"layer{number}", path, True) for number, path in layers]
     disks += [("modules", machine.modules, True)] if machine.modules else []
     disks += [("seed", machine.seed, True), ("disk", machine.disk, False)]
     for serial, path, read_only in disks:

@@ -33,6 +33,7 @@ from vmm import (
     domain,
     files,
     guest,
+    pmem,
     qemu,
     seed,
     streams,
@@ -239,15 +240,17 @@ def machine_of(
     if kind == boot.DISK:
         return machine
     kernel = kernel or kernels.find(work.vm.kernel)
-    initrd = guest.initrd(kernel, volumes=bool(work.volumes))
-    machine = machine._replace(kernel=uncompressed.image(kernel), initrd=initrd, firmware=qemu.quick_firmware())
+    is_warm = templates.wanted(work, kind)  # such a device cannot be saved
+    dax = pmem.chosen(machine, kernel, len(work.joined())) if kind == boot.DIRECT and not is_warm else ()
+    initrd = guest.initrd(kernel, volumes=bool(work.volumes), dax=bool(dax))
+    machine = machine._replace(kernel=uncompressed.image(kernel), initrd=initrd, dax=dax)
+    machine = machine._replace(firmware=qemu.quick_firmware())
     layers, secrets, live = len(machine.layers), held.needed(work), work.vm.console == "live"
     if kind == boot.DIRECT:
         machine = machine._replace(agent=(f"{port}agent", files.agent_port(home)))
         if work.tty or work.stdin_open:
             machine = machine._replace(stdin=(f"{port}stdin", files.stdin(home)))
         size = terminal.size(0) if work.tty else None
-        is_warm = templates.wanted(work, kind)
         cmdline = guest.kernel_args(
             layers,
             read_only=work.read_only,
@@ -256,6 +259,7 @@ def machine_of(
             live=live,
             template=is_warm,
         )
+        cmdline = f"{cmdline} {pmem.kernel_args(dax)}" if dax else cmdline
         return machine._replace(cmdline=cmdline, balloon=not is_warm)
     cmdline = guest.system_args(layers, machine.uuid, volumes=bool(work.volumes), secrets=secrets, live=live)
     return machine._replace(cmdline=cmdline, modules=moduledisk.build(kernel))

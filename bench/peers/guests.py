@@ -52,7 +52,7 @@ def with_virsh() -> float:
     Raises UnavailableError if no libvirtd answers. vmctl does not need one, since it uses the embedded driver.
     """
     _refuse_without_daemon()
-    with _prepared() as (_, folder):
+    with prepared() as (_, folder):
         name, path = _name(), os.path.join(folder, DOMAIN)
         write_atomic(path, as_another(_text(path), name))
         start_s = time.monotonic()
@@ -81,18 +81,18 @@ def _refuse_without_daemon() -> None:
 
 def by_hand() -> float:
     """Return the seconds from just before QEMU is executed to the workload's first byte in a file that QEMU writes."""
-    with _prepared() as (argv, folder):
+    with prepared() as (argv, folder):
         start_s = time.monotonic()
         pid = spawn(argv, os.path.join(folder, "qemu.log"))
         try:
-            return _first_byte(folder, lambda: _ended(pid)) - start_s
+            return _first_byte(folder, lambda: ended(pid)) - start_s
         finally:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
 
 
 @contextmanager
-def _prepared() -> Iterator[tuple[list[str], str]]:
+def prepared() -> Iterator[tuple[list[str], str]]:
     """Lend QEMU's command line of a guest, and a folder with a copy of its files from before its first boot."""
     backend = backends.load("vm")
     inst = engine.create(workload()._replace(name=_name()), backend)
@@ -144,7 +144,8 @@ def _first_byte(folder: str, ended: Callable[[], bool]) -> float:
         time.sleep(PERIOD_S)
 
 
-def _ended(pid: int) -> bool:
+def ended(pid: int) -> bool:
+    """Return whether a child has ended; it is not waited for."""
     return bool(os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT))
 
 

@@ -31,6 +31,11 @@ def load_order(kernel: Kernel, names: Sequence[str], optional: Collection[str] =
     return [os.path.join(kernel.modules, file) for file in order]
 
 
+def available(kernel: Kernel, names: Sequence[str]) -> bool:
+    """Return whether the kernel has all of these modules, or has them built in."""
+    return {_key(name) for name in names} <= {*_dependencies(kernel), *_builtin(kernel)}
+
+
 def plain_name(path: str) -> str:
     """Return the file name of a decompressed module, with `_` instead of `-` as in the module's name."""
     return _key(path) + ".ko"

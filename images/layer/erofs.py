@@ -124,11 +124,12 @@ class Writer:
     def _flat(self, attributes: Attributes, start: int, before: int, rest: bytes) -> tuple[int, Extents]:
         """Write the rest of a content, whose first `before` bytes are at block `start`, and its inode.
 
-        The last, partial block is stored inline after the inode if it fits into the same block.
+        The last, partial block is stored inline after the inode if it fits into the same block. A large file, which
+        begins before the rest, has none: guests can read in place only files that are whole blocks (vmm/pmem.py).
         """
         size = before + len(rest)
         whole = len(rest) - len(rest) % BLOCK
-        if INODE.size + len(_xattr_body(attributes)) + len(rest) - whole > BLOCK:
+        if before or INODE.size + len(_xattr_body(attributes)) + len(rest) - whole > BLOCK:
             whole = len(rest)
         if whole:
             block = self._append(rest[:whole])

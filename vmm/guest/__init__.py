@@ -25,6 +25,7 @@ import os
 from images.kernels import initrd as archive
 from images.kernels.kernel import Kernel
 from vmctl import compiled
+from vmm import pmem
 from vmm.guest.sshd import sshd_files
 
 # panic=-1: a guest that panics restarts at once; before that, pvpanic reports the panic to QEMU, which ends it. The
@@ -50,6 +51,7 @@ _FILES = {
     "provide": ("provide", 0o644),
     "launch": ("launch", 0o755),
     "enter": ("bin/enter", 0o755),
+    "dax": ("bin/dax", 0o644),
     "hold": ("bin/hold", 0o755),
     "template": ("bin/template", 0o644),
     "volumes": ("bin/volumes", 0o644),
@@ -88,14 +90,16 @@ def system_args(layers: int, uuid: str, *, volumes: bool = False, secrets: bool 
     return f"{kernel_args(layers, secrets=secrets, live=live)} {own} systemd.machine_id={uuid.replace('-', '')}"
 
 
-def initrd(kernel: Kernel, *, volumes: bool = False) -> str:
-    """Return the path of the initrd for a kernel, and a guest with or without volumes; it is built if it is missing.
+def initrd(kernel: Kernel, *, volumes: bool = False, dax: bool = False) -> str:
+    """Return the path of the initrd for a kernel; it is built if it is missing.
+
+    `volumes`: the guest has some. `dax`: layers of it are persistent memory.
 
     Raises UnavailableError if this host has no dropbear or no C compiler, NotFoundError if the kernel lacks a module.
     """
     here = os.path.dirname(__file__)
     own = [(os.path.join(here, source), path, mode) for source, (path, mode) in _FILES.items()]
-    modules = (*_FOR_ALL, *(FOR_VOLUMES if volumes else ()), *_LATER)
+    modules = (*(pmem.MODULES if dax else ()), *_FOR_ALL, *(FOR_VOLUMES if volumes else ()), *_LATER)
     return archive.build(kernel, [*own, (agent(), "bin/agent", 0o755), *sshd_files()], modules, _OPTIONAL)
 
 

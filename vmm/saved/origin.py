@@ -48,7 +48,7 @@ class Origin(NamedTuple):
         """Return the hardware of a guest that begins with it."""
         port = (f"{files.PORT_PREFIX}stdin", stdin) if self.facts["stdin"] else None
         return machine._replace(
-            kernel="", initrd="", cmdline="", balloon=False, ram=self.path(RAM), stdin=port or machine.stdin
+            kernel="", initrd="", cmdline="", balloon=False, ram=self.path(RAM), stdin=port or machine.stdin, dax=()
         )
 
 
