@@ -2,6 +2,7 @@
 
 import os
 import uuid
+from types import SimpleNamespace
 
 import pytest
 from support.attack_table import callers, modes
@@ -87,7 +88,7 @@ def test_a_command_in_another_kernel(caller, mode, started):
 
 
 class Guest:
-    name, id = "web", "0123abcd"
+    name, id, state = "web", "0123abcd", SimpleNamespace(own={})
 
 
 def test_a_guest_on_the_hosts_kernel():

@@ -6,11 +6,11 @@ import sys
 # Children import msgspec, which is interrupted after up to 20 ms, and then use it. They write what became of them.
 IMPORTING = """
 import os, signal, time
-from vmctl import cli
+from vmctl import interrupts
 
 def child():
-    for signum in cli.ENDING:
-        signal.signal(signum, cli._end)
+    for signum in interrupts.ENDING:
+        signal.signal(signum, interrupts.end)
     try:
         try:
             os.write(ready[1], b"x")  # the signal can arrive before this returns

@@ -50,7 +50,8 @@ def test_both_modes_see_the_same_files_and_the_store_has_them_once(image):
     layers = sum(os.stat(layer.path).st_blocks * 512 for layer in image.layers)
     assert layers > 20 << 20
     assert filetree.allocated_bytes(paths.images_root()) <= 1.05 * layers
-    assert sum(len(read(layer.path)) for layer in image.layers) <= 1.05 * layers
+    # a large layer ends with a hole, so that guests can read it in place (vmm/pmem.py)
+    assert sum(len(read(layer.path)) for layer in image.layers) <= 1.05 * layers + (2 << 20)
 
 
 MODES = ("container", "vm")

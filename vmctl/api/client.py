@@ -35,6 +35,7 @@ class _Server:
 
     def __init__(self) -> None:
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._made = os.fstat(self.control.fileno())
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         argv = module("vmctl.api.server")
         try:
@@ -58,6 +59,14 @@ class _Server:
             os.close(null)
         with suppress(ChildProcessError):  # the program ignores SIGCHLD
             os.waitpid(pid, 0)  # the server itself is a child of this one
+
+    def forget(self) -> None:
+        """Close this copy of a fork, unless the program has closed the number without us, and uses it again."""
+        with suppress(OSError):
+            if os.path.samestat(os.fstat(self.control.fileno()), self._made):
+                self.control.close()
+                return
+        self.control.detach()
 
     def close(self) -> None:
         """Let it remove what this program has not kept, and wait for that."""
@@ -98,7 +107,7 @@ def _forget() -> None:
     global _server, _lock
     _lock = threading.Lock()
     if _server is not None:
-        _server.control.close()
+        _server.forget()
         _server = None
 
 

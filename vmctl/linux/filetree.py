@@ -11,26 +11,40 @@ from contextlib import contextmanager, suppress
 _FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
+# a tree that is being changed: an entry was removed or exchanged; or it is deeper than PATH_MAX
+_CHANGED = (errno.ENOENT, errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP)
+
 
 def allocated_bytes(path: str) -> int:
-    """Return the bytes allocated for a file or a tree (stat(2)); a file with several names counts once."""
+    """Return the bytes allocated for a file or a tree (stat(2)); a file with several names counts once.
+
+    What is mounted in it is left out. The tree may change meanwhile: no link is followed that takes a folder's place.
+    """
     seen: set[tuple[int, int]] = set()
     total = 0
-    stack = [path]
+    stack = [(path, os.path.dirname(os.path.abspath(path)))]
     while stack:
-        current = stack.pop()
+        current, above = stack.pop()
         try:
             status = os.lstat(current)
-            if os.path.isdir(current) and not os.path.islink(current) and not os.path.ismount(current):
-                stack.extend(entry.path for entry in os.scandir(current))
+            if stat.S_ISDIR(status.st_mode) and status.st_dev == os.stat(above).st_dev:
+                stack.extend((os.path.join(current, name), current) for name in _names(current))
         except OSError as error:
-            if error.errno not in (errno.ENOENT, errno.ENAMETOOLONG):  # removed meanwhile, or deeper than PATH_MAX
+            if error.errno not in _CHANGED:
                 raise
             continue
         if (status.st_dev, status.st_ino) not in seen:
             seen.add((status.st_dev, status.st_ino))
             total += status.st_blocks * 512
     return total
+
+
+def _names(folder: str) -> list[str]:
+    fd = os.open(folder, _FOLDER)
+    try:
+        return os.listdir(fd)
+    finally:
+        os.close(fd)
 
 
 def remove_tree(path: str, last: Collection[str] = ()) -> None:
