@@ -212,7 +212,7 @@ def test_no_such_daemon(short_root, tmp_path):
     before = host_state()
     path = write(tmp_path, f"{SLEEP}\nnetwork: none")
     connect = ("--connect", "qemu+unix:///system?socket=/nowhere")
-    output = refused("up", "--mode", "vm", "--accel", "tcg", *connect, path)  # auto may try KVM for 10 s, and say so
+    output = refused("up", "--mode", "vm", "--accel", "tcg", *connect, path)  # auto may try KVM for 10 s, and report it
     assert "libvirt" in output
     assert left_behind(before) == {}
 
