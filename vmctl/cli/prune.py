@@ -87,9 +87,10 @@ def _removed(item: Item) -> bool:
 
 
 def _snapshot_removed(item: Item) -> bool:
-    from vmctl.cli.snapshot import prune
+    from vmctl.cli import outliving
+    from vmctl.snapshots import record
 
-    return prune.removed_one(item.name)
+    return outliving.removed_one(item.name, record.remove)
 
 
 def agreed(texts: Sequence[str], verb: str = "prune") -> bool:

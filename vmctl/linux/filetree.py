@@ -22,13 +22,16 @@ def allocated_bytes(path: str) -> int:
     """
     seen: set[tuple[int, int]] = set()
     total = 0
-    stack = [(path, os.path.dirname(os.path.abspath(path)))]
+    try:
+        stack = [(path, os.stat(os.path.dirname(os.path.abspath(path))).st_dev)]
+    except FileNotFoundError:
+        return 0
     while stack:
-        current, above = stack.pop()
+        current, device = stack.pop()  # of the folder that it is in
         try:
             status = os.lstat(current)
-            if stat.S_ISDIR(status.st_mode) and status.st_dev == os.stat(above).st_dev:
-                stack.extend((os.path.join(current, name), current) for name in _names(current))
+            if stat.S_ISDIR(status.st_mode) and status.st_dev == device:
+                stack.extend((os.path.join(current, name), device) for name in _names(current))
         except OSError as error:
             if error.errno not in _CHANGED:
                 raise

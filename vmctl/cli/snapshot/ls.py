@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 
-from vmctl.cli import filters, output
+from vmctl.cli import filters, outliving, output
 from vmctl.named import TYPE_CHECKING
-from vmctl.spec.units import format_age, format_size
 
 if TYPE_CHECKING:
     from typing import Any
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
 EXAMPLE = "vmctl snapshot ls --filter mode=container"
 COLUMNS = ("name", "mode", "origin", "size_bytes", "age_s", "clones")
 FILTERS = ("name", "mode", "origin", "label", "dangling")
-TRUTH = {"true": True, "1": True, "false": False, "0": False}
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,13 +27,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_filter(parser: argparse.ArgumentParser) -> None:
     """Add --filter."""
-    parser.add_argument(
-        "--filter",
-        action="append",
-        default=[],
-        type=condition,
-        metavar="KEY=VALUE",
-        help="only snapshots with this name=PART, mode=MODE, origin=INSTANCE, label=NAME[=VALUE] of the workload, or "
+    outliving.add_filter(
+        parser,
+        condition,
+        "only snapshots with this name=PART, mode=MODE, origin=INSTANCE, label=NAME[=VALUE] of the workload, or "
         "dangling=true|false: without a clone",
     )
 
@@ -43,19 +38,14 @@ def add_filter(parser: argparse.ArgumentParser) -> None:
 def condition(text: str) -> tuple[str, str]:
     """Return key and value of a filter. Raises argparse.ArgumentTypeError."""
     key, equals, value = text.partition("=")
-    if not equals or key not in FILTERS or (key == "dangling" and value not in TRUTH):
+    if not equals or key not in FILTERS or (key == "dangling" and value not in outliving.TRUTH):
         raise argparse.ArgumentTypeError(f"expected {', '.join(FILTERS)} and a value, such as name=gold, got {text!r}")
     return key, value
 
 
 def run(args: argparse.Namespace) -> int:
     """List the snapshots."""
-    rows = list(map(row, chosen(args.filter)))
-    if args.quiet:
-        for one in rows:
-            print(one["name"])
-        return 0
-    output.show(rows, COLUMNS, args.format, _cell)
+    outliving.show(list(map(row, chosen(args.filter))), COLUMNS, args)
     return 0
 
 
@@ -71,7 +61,7 @@ def _fulfils(found: Snapshot, key: str, value: str) -> bool:
     if key == "name":
         return value in found.name
     if key == "dangling":
-        return TRUTH[value] != bool(found.users())
+        return outliving.TRUTH[value] != bool(found.users())
     if key == "label":
         labels = found.workload.get("labels")  # the rest of a damaged workload does not matter here
         return isinstance(labels, dict) and filters.has_label(labels, value)
@@ -94,11 +84,3 @@ def row(found: Snapshot) -> dict[str, Any]:
         "temporary": found.temporary,
         "clones": found.users(),
     }
-
-
-def _cell(name: str, value: Any) -> str:
-    if name == "size_bytes":
-        return format_size(value)
-    if name == "age_s":
-        return format_age(value)
-    return (", ".join(value) or "-") if isinstance(value, list) else str(value)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 
-from vmctl.cli import filters, output
+from vmctl.cli import filters, outliving, output
 from vmctl.named import TYPE_CHECKING
-from vmctl.spec.units import format_age, format_size
 
 if TYPE_CHECKING:
     from typing import Any
@@ -27,35 +26,24 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_filter(parser: argparse.ArgumentParser) -> None:
     """Add --filter."""
-    parser.add_argument(
-        "--filter",
-        action="append",
-        default=[],
-        type=condition,
-        metavar="KEY=VALUE",
-        help="only volumes with this name=PART, label=NAME[=VALUE], or dangling=true|false: without an instance",
+    outliving.add_filter(
+        parser,
+        condition,
+        "only volumes with this name=PART, label=NAME[=VALUE], or dangling=true|false: without an instance",
     )
 
 
 def condition(text: str) -> tuple[str, str]:
     """Return key and value of a filter. Raises argparse.ArgumentTypeError."""
     key, equals, value = text.partition("=")
-    if not equals or key not in ("name", "label", "dangling") or (key == "dangling" and value not in _TRUTH):
+    if not equals or key not in ("name", "label", "dangling") or (key == "dangling" and value not in outliving.TRUTH):
         raise argparse.ArgumentTypeError(f"expected name=PART, label=NAME[=VALUE] or dangling=true, got {text!r}")
     return key, value
 
 
-_TRUTH = {"true": True, "1": True, "false": False, "0": False}
-
-
 def run(args: argparse.Namespace) -> int:
     """List the volumes."""
-    rows = list(map(row, chosen(args.filter)))
-    if args.quiet:
-        for one in rows:
-            print(one["name"])
-        return 0
-    output.show(rows, COLUMNS, args.format, _cell)
+    outliving.show(list(map(row, chosen(args.filter))), COLUMNS, args)
     return 0
 
 
@@ -73,7 +61,7 @@ def _fulfils(volume: NamedVolume, key: str, value: str) -> bool:
     if key == "name":
         return value in volume.name
     if key == "dangling":
-        return _TRUTH[value] != bool(store.users(volume.name))
+        return outliving.TRUTH[value] != bool(store.users(volume.name))
     return filters.has_label(volume.labels, value)
 
 
@@ -92,11 +80,3 @@ def row(volume: NamedVolume) -> dict[str, Any]:
         "path": volume.data,
         "instances": store.users(volume.name),
     }
-
-
-def _cell(name: str, value: Any) -> str:
-    if name == "size_bytes":
-        return format_size(value)
-    if name == "age_s":
-        return format_age(value)
-    return (", ".join(value) or "-") if isinstance(value, list) else str(value)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from vmctl.cli import output
+from vmctl.cli import outliving, output
 from vmctl.cli.volume import ls
-from vmctl.errors import SpecError, VmctlError
-from vmctl.spec.units import format_size
+from vmctl.errors import SpecError
 
 EXAMPLE = "vmctl volume prune --all --filter label=project=shop"
 
@@ -30,32 +29,4 @@ def run(args: argparse.Namespace) -> int:
         )
     store.remove_unfinished()
     rows = [ls.row(volume) for volume in ls.chosen([*args.filter, ("dangling", "true")])]
-    if rows and not args.force and not _agreed(rows):
-        output.note("nothing was removed")
-        return 1
-    removed = list(filter(_removed, rows))
-    output.show(removed, ("name", "size_bytes"), args.format, _cell)
-    output.note(f"freed {format_size(sum(row['size_bytes'] for row in removed))}")
-    return 0
-
-
-def _agreed(rows: list[output.Row]) -> bool:
-    from vmctl.cli import prune
-
-    return prune.agreed([f"volume {row['name']} ({format_size(row['size_bytes'])})" for row in rows])
-
-
-def _removed(row: output.Row) -> bool:
-    """Remove a volume and return whether that was possible: an instance may use it by now."""
-    from vmctl.volumes import store
-
-    try:
-        store.remove(row["name"])
-    except VmctlError as error:
-        output.note(f"{error}\nhint: {error.hint}")
-        return False
-    return True
-
-
-def _cell(_: str, value: object) -> str:
-    return format_size(value) if isinstance(value, int) else str(value)
+    return outliving.prune("volume", rows, store.remove, args)
