@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import stat
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -11,7 +12,7 @@ from functools import partial
 from containers.launch import Streams
 from vmctl.light import signal
 from vmctl.linux import processes
-from vmctl.linux.stdio import only_bytes, signals_to
+from vmctl.linux.stdio import drain, only_bytes, signals_to, woken
 from vmctl.named import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -74,12 +75,15 @@ class Connection:
         In the foreground signals are passed on by `send`, those that are typed also to its process group.
         """
         with ExitStack() as stack:
+            signals = None
             if send is not None:
+                signals = stack.enter_context(woken())
                 stack.enter_context(signals_to(partial(pass_on, pid, send)))
             if self._relay is not None:
-                self._relay.run(pid)
-            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # until the handlers are gone nobody else gets its pid
-        return os.waitpid(pid, 0)[1]
+                self._relay.run(pid, signals)
+            else:
+                wait_for_end(pid, signals)
+        return os.waitpid(pid, 0)[1]  # only now somebody else can get its pid: the handlers are gone
 
     def close(self) -> None:
         """Close the descriptors; repeatable."""
@@ -92,6 +96,21 @@ class Connection:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def wait_for_end(pid: int, signals: int | None) -> None:
+    """Wait until a child has ended, and run handlers meanwhile; `signals` is the descriptor of `stdio.woken`."""
+    ended = os.pidfd_open(pid)
+    try:
+        poller = select.poll()
+        for fd in (ended, signals):
+            if fd is not None:
+                poller.register(fd, select.POLLIN)
+        while ended not in dict(poller.poll()):
+            if signals is not None:
+                drain(signals)
+    finally:
+        os.close(ended)
 
 
 def pass_on(pid: int, send: Callable[[int], object], signum: int) -> None:

@@ -48,7 +48,7 @@ def test_full_writable_layer(caller, guest_root, mode):
 
 @pytest.mark.attack("keeps the host busy with a regular expression that its output makes exponential", mode="any")
 def test_exponential_match(caller):
-    script = "printf %060d 0 | tr 0 a; echo !; sleep 1000"
+    script = "line=$(printf %060d 0 | tr 0 a); echo $line!; sleep 1000"  # one write: a ready pattern sees half lines
     path = caller.write(
         "slow.yaml", f"image: tiny\ncommand: [sh, -c, '{script}']\nready: {{log: '(a+)+$', timeout: 2s}}\n"
     )

@@ -13,6 +13,19 @@ from vmctl.linux import stdio
 RUN = {"container": ("--network", "none"), "host": ("--network", "host"), "vm": ("--network", "none")}
 QUICK = "import sys; from vmctl.linux import stdio; stdio.GRACE_S = 1; from vmctl.cli import main; sys.exit(main())"
 
+MOMENTS = """
+import os, signal, subprocess, sys
+from containers.attend import wait_for_end
+from vmctl.linux.relay import Relay
+from vmctl.linux.stdio import signals_to, woken
+
+wait = {"plain": wait_for_end, "relay": Relay({}, None).run}[sys.argv[1]]
+for delay_us in range(1, 400):
+    with subprocess.Popen(["sleep", "1000"]) as child, woken() as signals, signals_to(lambda _: child.kill()):
+        signal.setitimer(signal.ITIMER_REAL, delay_us / 1e6)
+        wait(child.pid, signals)
+"""
+
 
 def running(mode, script, *options):
     """Start a workload that writes a line once it runs."""
@@ -35,10 +48,18 @@ def _handles(pid, signum):
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 @pytest.mark.parametrize("mode", ["container", "host"])
 def test_a_signal_without_a_handler_ends_the_workload(mode, signum):
-    """The kernel would drop it for the first process of a container."""
-    process = running(mode, "echo ready; exec sleep 1000")
-    process.send_signal(signum)
+    """The kernel would drop it for the first process of a container. No shell, which catches SIGINT until its exec."""
+    process = start("run", "--mode", mode, *RUN[mode], "tiny", "--", "cat")
+    process.stdin.write(b"ready\n")
+    process.stdin.flush()
+    attached(process).send_signal(signum)
     assert process.wait(60) == 128 + signum
+
+
+@pytest.mark.parametrize("way", ["plain", "relay"])
+def test_a_signal_just_before_the_wait_is_not_missed(way):
+    """Python's handler runs between two instructions: no call may block between signal and handler."""
+    subprocess.run([sys.executable, "-c", MOMENTS, way], check=True, timeout=60)
 
 
 @pytest.mark.timeout(300)

@@ -300,6 +300,7 @@ def test_a_capability_that_vmctl_lacks_is_named(own_root, tmp_path):
     assert "has no capability SYS_TIME" in refused("up", str(path), preexec_fn=lacking).replace("SYS_RESOURCE, ", "")
     path.write_text(text % "auto")
     ok("up", str(path), preexec_fn=lacking)
+    ok("wait", "box")
     ok("rm", "box")
 
 

@@ -21,7 +21,7 @@ from vmctl.attach.modes import Modes
 from vmctl.errors import VmctlError
 from vmctl.light import signal
 from vmctl.linux import relay, terminal
-from vmctl.linux.stdio import NO_READER, signals_to
+from vmctl.linux.stdio import NO_READER, drain, signals_to, woken
 
 _PING_S, _PINGS = 10.0, 6  # so many in a row without an answer: the other side hangs
 _KILL_S = 2.0  # for the end to be reported after SIGKILL
@@ -53,19 +53,14 @@ class Signals:
         self.started = False  # before that there is no command to pass a signal on to
         self.waiting: list[int] = []
         self._deliver = deliver or self.waiting.append
-        self._killed = False
+        self._killed, self._woken = False, woken()
 
     def __enter__(self) -> Signals:
-        self.fd, self._write = os.pipe()
-        for fd in (self.fd, self._write):
-            os.set_blocking(fd, False)
-        self._before = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+        self.fd = self._woken.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        signal.set_wakeup_fd(self._before)
-        os.close(self.fd)
-        os.close(self._write)
+        self._woken.__exit__(None, None, None)
 
     def send(self, number: int) -> None:
         """Note a signal, see `signals_to`. After SIGKILL the end has a moment; then SIGALRM brings another one."""
@@ -253,8 +248,7 @@ class Session:
         self._send(frames.STOP_OUTPUT, numbers(stream))
 
     def _pass_on(self) -> None:
-        with suppress(BlockingIOError):
-            os.read(self._signals.fd, 64)
+        drain(self._signals.fd)
         if self.tty and (size := terminal.size(0)) != self._size:
             self._size = size
             self._send(frames.RESIZE, numbers(*size))

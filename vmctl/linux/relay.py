@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from vmctl.light import signal
-from vmctl.linux.stdio import NO_READER, write_all
+from vmctl.linux.stdio import NO_READER, drain, write_all
 
 _PART_BYTES = 65536
 _REST_BYTES = 1 << 20  # what a pipe can hold (pipe(7)); more than that after the end comes from other processes
@@ -93,16 +93,16 @@ class Relay:
         self._copied = set(outputs)
         self._error: OSError | None = None
 
-    def run(self, pid: int) -> None:
+    def run(self, pid: int, signals: int | None) -> None:
         """Copy until the child `pid` has ended and its output is written; it is not waited for.
 
-        Output that other processes write after the end is dropped. Raises OSError if output could not be written,
-        except if its reader has gone.
+        `signals` is the descriptor of `stdio.woken`, if this process handles signals. Output that other processes write
+        after the end is dropped. Raises OSError if output could not be written, except if its reader has gone.
         """
         ended = os.pidfd_open(pid)
         try:
             with reading_in_background_fails():
-                while ended not in (events := self._wait(ended)):
+                while ended not in (events := self._wait(ended, signals)):
                     self._copy(events)
                 self._copy(events)
             self._copy_rest()
@@ -120,9 +120,11 @@ class Relay:
             self._copied.discard(fd)
             os.close(fd)
 
-    def _wait(self, ended: int) -> dict[int, int]:
+    def _wait(self, ended: int, signals: int | None) -> dict[int, int]:
         """Return the events that have happened, by descriptor."""
         wanted = dict.fromkeys([ended, *self._copied], select.POLLIN)
+        if signals is not None:
+            wanted[signals] = select.POLLIN
         timeout_ms = None
         if self._feed is not None:
             for fd, mask in self._feed.waits_for().items():
@@ -131,7 +133,10 @@ class Relay:
         poller = select.poll()
         for fd, mask in wanted.items():
             poller.register(fd, mask)
-        return dict(poller.poll(timeout_ms))
+        events = dict(poller.poll(timeout_ms))
+        if signals in events:
+            drain(signals)
+        return events
 
     def _copy(self, events: dict[int, int]) -> None:
         for source in [fd for fd in self._copied if events.get(fd, 0) & (select.POLLIN | _GONE)]:

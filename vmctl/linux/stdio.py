@@ -7,7 +7,7 @@ import os
 import select
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from vmctl.light import signal
 
@@ -41,6 +41,31 @@ def only_bytes(fd: int) -> bool:
     changed; a folder leads to all files of the host; a socket belongs to the host's network and transfers descriptors.
     """
     return os.readlink(f"/proc/self/fd/{fd}").startswith("pipe:[") or is_null(fd)
+
+
+@contextmanager
+def woken() -> Iterator[int]:
+    """Yield a descriptor that becomes readable with each signal that this process handles (signal.set_wakeup_fd).
+
+    A signal can arrive after Python's last look for one and before the call that blocks, which would then go on: who
+    waits for something else includes this descriptor. Only for the main thread.
+    """
+    read, write = os.pipe()
+    for fd in (read, write):
+        os.set_blocking(fd, False)
+    before = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    try:
+        yield read
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(read)
+        os.close(write)
+
+
+def drain(fd: int) -> None:
+    """Read what signals have written to the descriptor of `woken`; the handlers have run when this returns."""
+    with suppress(BlockingIOError):
+        os.read(fd, 65536)
 
 
 @contextmanager
