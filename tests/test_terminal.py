@@ -173,7 +173,8 @@ def test_the_callers_terminal_and_the_workload_after_the_end_of_attach(seat, how
         if how == "detach":
             terminal.type(DETACH)
         else:
-            pid = subprocess.run(["pgrep", "-f", f"attach {seat.name}$"], capture_output=True, text=True, check=True)
+            ours = ("pgrep", "-s", str(terminal.pid), "-f", f"attach {seat.name}$")
+            pid = subprocess.run(ours, capture_output=True, text=True, check=True)
             os.kill(int(pid.stdout.split()[-1]), getattr(signal, f"SIG{how}"))
         terminal.read_until("code ")
         terminal.read_until(before)
