@@ -194,6 +194,23 @@ def test_a_guest_runs_attached(user, guest):
     assert user.vmctl("run", "--mode", "vm", "tiny", "--", "sh", "-c", "id -u; exit 7") == (7, "0\n", "")
 
 
+def test_a_guest_ends_with_its_command(user, guest):
+    """The user cannot signal QEMU, but its recorder can."""
+    command = user.start("run", "--mode", "vm", "--name", "tied", "tiny", "--", "sleep", "1000")
+    try:
+        wait_for(lambda: "tied" in user.ok("ps", "-q"))
+        (before,) = json.loads(user.ok("inspect", "tied"))
+        assert pid_is(before["pid"], "guest=tied,debug-threads=on")
+        command.kill()
+        command.communicate()
+        wait_for(lambda: json.loads(user.ok("inspect", "tied"))[0]["status"] == "exited")
+        (after,) = json.loads(user.ok("inspect", "tied"))
+        assert (after["exit_code"], after["exit_source"]) == (137, "signal")
+        assert not pid_is(before["pid"], "guest=tied,debug-threads=on")
+    finally:
+        user.ok("rm", "-f", "tied")
+
+
 @pytest.mark.parametrize("verb", [("diff", "guest"), ("commit", "guest", "saved")])
 def test_the_disk_of_a_guest_is_not_read(user, guest, verb):
     text = user.refused(*verb)

@@ -14,6 +14,7 @@ from support.commands import VMCTL, Terminal, wait_for
 from vmctl.attach.keys import Keys, parse
 from vmctl.attach.modes import Modes
 from vmctl.errors import SpecError
+from vmctl.linux import processes
 
 pytestmark = pytest.mark.timeout(600)
 DETACH = "\x10\x11"
@@ -344,14 +345,20 @@ def test_run_on_a_terminal(run_on_terminal, caller, mode):
     wait_for(lambda: "got typed" in caller.ok("logs", f"own-{mode}"))
 
 
-@modes("container", "host")  # of a guest: test_leaks.py
 def test_run_ends_with_its_owner(run_on_terminal, caller, mode):
-    """As before, a workload in the foreground does not outlive a command that is killed."""
-    terminal = run_on_terminal(command=("sh", "-c", "trap '' HUP; echo ready; sleep 1000"))
-    terminal.read_until("ready")
+    """A workload in the foreground does not outlive a command that is killed; a guest may still boot."""
+    terminal = run_on_terminal("--keep", command=("sh", "-c", "trap '' HUP; echo ready; sleep 1000"))
+    name = f"own-{mode}"
+    wait_for(lambda: name in caller.ok("ps", "-a", "-q") and caller.inspect(name)["pid"])
+    if mode != "vm":
+        terminal.read_until("ready")
+    pid = caller.inspect(name)["pid"]
+    began = processes.start_time(pid)
     os.kill(terminal.pid, signal.SIGKILL)
     terminal.end()
-    wait_for(lambda: caller.inspect(f"own-{mode}")["status"] == "exited")
+    wait_for(lambda: caller.inspect(name)["status"] == "exited")
+    assert not processes.alive(pid, began)
+    assert (caller.inspect(name)["exit_code"], caller.inspect(name)["exit_source"]) == (137, "signal")
 
 
 def test_an_open_input(caller, mode):

@@ -7,7 +7,7 @@ import subprocess
 import time
 
 import pytest
-from support.commands import ok, vmctl, wait_for
+from support.commands import inspect, ok, vmctl, wait_for
 from support.commands import start as spawn
 
 from vmctl import engine, paths
@@ -117,6 +117,39 @@ def test_a_signal_ends_a_boot_at_once(guest_root, tmp_path, verb, signum, code):
     assert instance.names() == []
     assert not switch.exists()
     assert os.listdir(os.path.join(paths.state_root(), "leases")) == []
+
+
+@pytest.mark.parametrize("flags", [(), ("-i",)], ids=["attached", "with input"])
+def test_a_guest_ends_with_the_command_that_runs_it(guest_root, flags):
+    """The command is killed while the guest boots: QEMU ends, the end has a name, and nothing is left."""
+    command = spawn("run", *flags, "--mode", "vm", "--name", "tied", "tiny", "--", "sleep", "1000")
+    killed_with(command, "tied")
+    assert (inspect("tied")["exit_code"], inspect("tied")["exit_source"]) == (137, "signal")
+    ok("rm", "tied")
+    assert os.listdir(paths.run_root()) in ([], ["net"])
+
+
+def test_the_guest_of_a_copy_ends_with_its_command(guest_root):
+    """One that does not run is read by another guest on its disk."""
+    ok("create", "--mode", "vm", "--network", "none", "--name", "lent", "tiny", "--", "sleep", "1000")
+    command = spawn("cp", "lent:/etc/passwd", "-")
+    wait_for(lambda: [name for name in ok("ps", "-q").split() if name.startswith("files-")])
+    (name,) = [name for name in ok("ps", "-q").split() if name.startswith("files-")]
+    killed_with(command, name)
+    ok("rm", name, "lent")
+
+
+def killed_with(command, name):
+    """Kill the command and wait until the guest that it runs has ended."""
+    wait_for(lambda: name in ok("ps", "-q").split())
+    pid = inspect(name)["pid"]
+    began = processes.start_time(pid)
+    command.kill()
+    command.communicate()
+    wait_for(lambda: inspect(name)["status"] == "exited")
+    assert not processes.alive(pid, began)
+    recorder = instance.load(name).state
+    assert not processes.alive(recorder.supervisor_pid, recorder.supervisor_start)
 
 
 def test_a_disk_without_a_boot_loader(guest_root, tmp_path):

@@ -21,7 +21,7 @@ def send(inst: Instance, signum: int) -> None:
         return  # it has just powered off
     if signum == signal.SIGKILL:
         with suppress(OSError):  # a full disk must not prevent the end
-            files.mark_killed(inst, killed=True)  # the guest cannot report this
+            files.mark_killed(inst.directory, killed=True)  # the guest cannot report this
         end(inst)
         _await_recorder(inst)
         return

@@ -33,12 +33,12 @@ def marks(home: Home) -> str:
     return home.path("marks")
 
 
-def mark_killed(home: Home, *, killed: bool) -> None:
-    """Record whether vmctl killed the guest, which could then not report its end. Raises OSError.
+def mark_killed(directory: str, *, killed: bool) -> None:
+    """Record in the directory of an instance whether vmctl killed the guest, which then reports no end. Raises OSError.
 
     The file exists from the preparation on, with a blank: on a full disk it could not be made.
     """
-    fd = os.open(home.path("killed"), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fd = os.open(os.path.join(directory, "killed"), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         os.pwrite(fd, b"k" if killed else b" ", 0)
     finally:

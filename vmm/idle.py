@@ -38,7 +38,7 @@ class _Idle(VmBackend):
         """See Backend."""
         os.link(self._path, files.disk(inst))
         inst.state.own[OF] = self._of
-        machine, cell, launcher, *_ = preparation.prepare(inst, self.choices._replace(warm="off"))
+        machine, cell, launcher, *_ = preparation.prepare(inst, self.choices._replace(warm="off"), tied=True)
         machine = machine._replace(cmdline=f"{machine.cmdline} {ARGUMENT}")
         return GuestStart(inst, machine, cell, launcher, attachment)
 

@@ -64,18 +64,21 @@ class Prepared(NamedTuple):
     origin: Origin | None = None  # a saved guest, with whose memory it begins
 
 
-def prepare(inst: Instance, choices: Choices, *, owned: bool = False, attached: bool = False) -> Prepared:
-    """Create disk, seed, tap and cgroup and open libvirt; `owned`: the first caller of its terminal is its owner.
+def prepare(
+    inst: Instance, choices: Choices, *, owned: bool = False, attached: bool = False, tied: bool = False
+) -> Prepared:
+    """Create disk, seed, tap and cgroup and open libvirt.
 
+    `owned`: the first caller of its terminal is its owner; `tied`: it ends with this process, as if it was attached.
     Raises VmctlError; everything that was made is in the journal.
     """
     try:
-        return _prepare(inst, choices, owned=owned, attached=attached)
+        return _prepare(inst, choices, owned=owned, attached=attached, tied=tied or attached)
     except OSError as error:  # most often a full disk
         raise VmctlError(f"the guest {inst.name} cannot be prepared: {error}") from error
 
 
-def _prepare(inst: Instance, choices: Choices, *, owned: bool, attached: bool) -> Prepared:
+def _prepare(inst: Instance, choices: Choices, *, owned: bool, attached: bool, tied: bool) -> Prepared:
     work = choices.of(inst.work)
     image = store.lease(inst.image, inst)
     inst.state.image_digest, inst.state.boot = image.digest, boot.kind(image, work)
@@ -108,7 +111,7 @@ def _prepare(inst: Instance, choices: Choices, *, owned: bool, attached: bool) -
         is_warm = templates.wanted(work, inst.state.boot)
         _make_seed(inst, image, links, origin, padded=is_warm)
         inst.timeline.mark("seed")
-        streams.make(inst, image, owned=owned)
+        streams.make(inst, image, owned=owned, tied=tied)
         machine = machine_of(work, inst, image, chosen.name, kernel)._replace(nics=nics)
         if attached:
             machine = machine._replace(stdin=(f"{files.PORT_PREFIX}stdin", files.stdin(inst)))

@@ -8,7 +8,7 @@ It also has the connection to the guest's agent, which all commands share: see v
 are connected with a workload that has a terminal or an open input: see vmctl/attach/hub.py.
 
 It runs as long as QEMU, which it notices by the end of all FIFOs, and has to be small: a bare interpreter that imports
-very little.
+very little. It ends QEMU if the command that runs the guest in the foreground is gone: see vmm/caller.py.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from vmctl.attach.hub import Hub
     from vmctl.keeping.keeper import Keeper
     from vmctl.keeping.runs import Keep
+    from vmm.caller import Caller, Tied
     from vmm.sender import Sender
+    from vmm.shown import Shown
 
 BLOCK_BYTES = 1 << 16
 
@@ -54,18 +56,20 @@ def start(
     served: Served | None = None,
     keep: Keep | None = None,
     secrets: tuple[int, str] | None = None,
+    tied: Tied | None = None,
 ) -> tuple[int, int]:
     """Start a recorder; return its pid and a descriptor.
 
     `agent` is, if the guest has one: the path of a new socket for commands, and that of the socket of QEMU's port.
-    `keep` is what else it inherits (vmctl/keeping/runs.py), `secrets` a file for the guest's init and the FIFO to it.
+    `keep` is what else it inherits (vmctl/keeping/runs.py), `secrets` a file for the guest's init and the FIFO to it,
+    `tied` the guest if it ends with this process.
 
     The recorder waits until a byte is written to the descriptor, and exits if it is closed before: so it can be
     recorded first. It has opened the FIFOs when this returns.
     """
     # QEMU can open a FIFO without waiting only if there is a reader; and a reader is one even before its process runs
     fds = [os.open(fifo, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC) for fifo, *_ in streams]
-    arguments = ["", "", "", "", "", "", "", ""]
+    arguments = [""] * 12
     sockets = []
     if agent:
         sockets.append(broker.listen(agent[0]))
@@ -78,6 +82,9 @@ def start(
         arguments[2:7] = str(sockets[-1]), *ways
     if secrets:
         arguments[4], arguments[7] = secrets[1], str(secrets[0])
+    if tied:
+        sockets.append(os.pidfd_open(os.getpid()))
+        arguments[8:12] = str(sockets[-1]), *tied
     wait, go = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -121,29 +128,26 @@ def main(
     secrets: str,
     *arguments: str,
 ) -> None:
-    """Copy each stream to its file until QEMU has closed all of them, and serve commands at the socket `listener`.
+    """Copy streams to files until QEMU has closed all of them; serve commands at `listener` and callers at `callers`.
 
-    Serve callers of the workload at the socket `callers`, if there is one. `secrets` is a descriptor with the text for
-    the guest's init, which gets it at the FIFO `control`.
+    `secrets` is a descriptor with the text that the guest's init gets at `control`. `_caller` needs four `arguments`.
     """
     os.umask(0o077)
     for signum in (_signal.SIGINT, _signal.SIGHUP, _signal.SIGTERM):  # it exits only after QEMU
         _signal.signal(signum, _signal.SIG_IGN)
     logs: dict[int, FirstBytes | Log] = {}
     poller = select.poll()
-    for number, path, limit, kept in zip(*(iter(arguments),) * 4, strict=True):
+    for number, path, limit, kept in zip(*(iter(arguments[4:]),) * 4, strict=True):
         logs[int(number)] = FirstBytes(path, int(limit)) if kept == "first" else Log(path, int(limit) // 2)
         poller.register(int(number), select.POLLIN)
     agent = broker.Broker(poller, int(listener), port) if listener else None
-    shown = None
-    if callers:
-        from vmm.shown import Shown
-
-        shown = Shown(poller, int(callers), list(logs)[2:4], stdin, control, terminal=bool(terminal), owned=bool(owned))
+    caller = _caller(poller, *arguments[:4])
+    shown = _shown(poller, callers, list(logs)[2:4], stdin, control, terminal, caller if owned else None)
+    hub = shown.hub if shown is not None else None
     keeper, sender = _keeper(poller), _sender(poller, secrets, control)
     madvise.drop_clean_pages()
     while logs:
-        ready = dict(poller.poll(_wait_ms(shown.hub if shown else None, keeper)))
+        ready = dict(poller.poll(_wait_ms(hub, keeper, caller)))
         if keeper is not None:
             keeper.handle(ready)
         for fd, events in ready.items():
@@ -165,8 +169,12 @@ def main(
                 logs.pop(fd).finish()
         if shown is not None:
             shown.handle(ready)
-    if shown is not None:
-        shown.hub.finish()
+        if caller is not None and caller.handle(ready, hub) and not ready:
+            break  # there is no QEMU, and none of its words is left
+    for log in logs.values():
+        log.finish()
+    if hub is not None:
+        hub.finish()
     if keeper is not None:
         keeper.ended()
 
@@ -180,6 +188,33 @@ def _keeper(poller: select.poll) -> Keeper | None:
     return Keeper(poller)
 
 
+def _caller(poller: select.poll, pidfd: str, *guest: str) -> Caller | None:
+    """Return the command with which the guest ends, from its pidfd and a `Tied`; None if it runs in the background."""
+    if not pidfd:
+        return None
+    from vmm.caller import Caller, Tied
+
+    return Caller(poller, int(pidfd), Tied(*guest))
+
+
+def _shown(
+    poller: select.poll,
+    listener: str,
+    outputs: Sequence[int],
+    stdin: str,
+    control: str,
+    terminal: str,
+    owner: Caller | None,
+) -> Shown | None:
+    """Return what serves callers of the workload; None if it has neither a terminal nor an open input."""
+    if not listener:
+        return None
+    from vmm.shown import Shown
+
+    hang_up = owner.hang_up if owner is not None else None
+    return Shown(poller, int(listener), outputs, stdin, control, terminal=bool(terminal), hang_up=hang_up)
+
+
 def _sender(poller: select.poll, secrets: str, control: str) -> Sender | None:
     if not secrets:
         return None
@@ -188,7 +223,7 @@ def _sender(poller: select.poll, secrets: str, control: str) -> Sender | None:
     return Sender(poller, int(secrets), control)
 
 
-def _wait_ms(*parts: Hub | Keeper | None) -> float | None:
+def _wait_ms(*parts: Hub | Keeper | Caller | None) -> float | None:
     """Return how long to wait for descriptors: as long as each of the parts may wait, None without limit."""
     limits = [limit for part in parts if part is not None and (limit := part.wait_ms()) is not None]
     return min(limits) if limits else None

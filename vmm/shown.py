@@ -14,7 +14,7 @@ from vmctl.attach.hub import Hub
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import select
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 
 class Shown:
@@ -29,9 +29,12 @@ class Shown:
         control: str,
         *,
         terminal: bool,
-        owned: bool,
+        hang_up: Callable[[], object] | None,
     ) -> None:
-        """`outputs` are the FIFOs of stdout and stderr, `stdin` is the socket of QEMU's port."""
+        """`outputs` are the FIFOs of stdout and stderr, `stdin` is the socket of QEMU's port.
+
+        With `hang_up` the first caller is the owner, and it is called when that has gone without detaching.
+        """
         self._outputs, self._stdin, self._control = outputs, stdin, control
         self.hub = Hub(
             poller,
@@ -39,8 +42,8 @@ class Shown:
             -1,
             outputs,
             resize=self._resize if terminal else None,
-            hang_up=lambda: self._request(b"poweroff\n"),
-            owned=owned,
+            hang_up=hang_up,
+            owned=hang_up is not None,
         )
 
     def show(self, fd: int, data: bytes) -> None:

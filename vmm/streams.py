@@ -10,13 +10,16 @@ from vmctl.instances.instance import Instance
 from vmctl.keeping import held, runs
 from vmctl.linux import processes
 from vmctl.logs.logwriter import TIMES
-from vmm import boot, configure, files, marks, recorder, watch
+from vmm import boot, caller, configure, domain, files, marks, recorder, watch
 
 LOG_BYTES = 1 << 16  # of errors of the file servers, which a guest may cause at will
 
 
-def make(inst: Instance, image: Image, *, owned: bool) -> None:
-    """Create the FIFOs and the files of the guest's reports and logs, and start the recorder that fills the files."""
+def make(inst: Instance, image: Image, *, owned: bool, tied: bool) -> None:
+    """Create the FIFOs and the files of the guest's reports and logs, and start the recorder that fills the files.
+
+    `owned`: the first caller of its terminal is its owner; `tied`: it ends with this process.
+    """
     size_bytes = inst.work.logs.size_bytes
     streams = (
         (f"{files.console(inst)}.out", inst.console_log, size_bytes, False),
@@ -28,7 +31,7 @@ def make(inst: Instance, image: Image, *, owned: bool) -> None:
     for path in (files.control(inst), f"{files.console(inst)}.in", *(fifo for fifo, *_ in streams)):
         with suppress(FileExistsError):
             os.mkfifo(path, 0o600)
-    files.mark_killed(inst, killed=False)
+    files.mark_killed(inst.directory, killed=False)
     for path in (files.marks(inst), f"{files.marks(inst)}{TIMES}", files.agent(inst)):
         with suppress(FileNotFoundError):  # of an earlier start
             os.unlink(path)
@@ -42,10 +45,12 @@ def make(inst: Instance, image: Image, *, owned: bool) -> None:
     served, work = None, inst.work
     if work.tty or work.stdin_open:
         served = recorder.Served(inst.run_dir, files.stdin(inst), files.control(inst), work.tty, owned)
+    guest = caller.Tied(inst.directory, files.pid_file(inst), domain.machine_uuid(inst.id)) if tied else None
     keep = runs.keep(inst)
     secret = held.in_memory(configure.secrets(inst.work, image)) if held.needed(inst.work) else -1
     try:
-        pid, go = recorder.start(streams, agent, served, keep, (secret, files.control(inst)) if secret >= 0 else None)
+        asked = (secret, files.control(inst)) if secret >= 0 else None
+        pid, go = recorder.start(streams, agent, served, keep, asked, guest)
     finally:
         for fd in (keep.held, secret):
             if fd >= 0:

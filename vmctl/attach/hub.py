@@ -72,6 +72,7 @@ class Hub:
         self._poller, self._listener = poller, listener
         self._target, self._resize, self._send, self._hang_up = target, resize, send, hang_up
         self._owned = owned
+        self.left = False  # the owner has detached, and the workload runs on
         self._callers: dict[int, Connection] = {}
         self._outputs, self._paused = list(outputs), False
         self._input_gone = False
@@ -86,6 +87,10 @@ class Hub:
     def takes_input(self) -> bool:
         """Return whether there is, or was, something that takes input."""
         return self._target >= 0 or self._input_gone
+
+    def has_owner(self) -> bool:
+        """Return whether the owner is connected."""
+        return any(caller.owner for caller in self._callers.values())
 
     def take_input(self, target: int) -> None:
         """Write input to this descriptor from now on."""
@@ -192,6 +197,7 @@ class Hub:
         caller.arrived += data
         for _, kind, payload in take(caller.arrived):
             if kind == DETACH:
+                self.left |= caller.owner
                 caller.owner = False
                 raise ConnectionResetError
             self._take(caller, kind, payload)
