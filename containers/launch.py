@@ -143,6 +143,8 @@ def _child(
         if join_cgroup:
             launch.cgroup.join()
             syscalls.unshare(launch.namespaces & syscalls.CLONE_NEWCGROUP)
+        if trace.on:
+            trace.comment("the new process is there")
         if barrier is not None:
             barrier.wait()
         marks_ns = enter_root(launch)

@@ -28,6 +28,7 @@ BELOW = {
     "vmctl.spec vmctl.trace vmctl.which",
     "vmctl/logs": "",
     "vmctl/spec": "vmctl.errors vmctl.light vmctl.named vmctl.oldforms vmctl.records",
+    "vmctl/stepping": "vmctl.console vmctl.linux vmctl.named vmctl.phases vmctl.steps vmctl.trace",
     "vmctl/snapshots": "vmctl.backend vmctl.backends vmctl.engine vmctl.errors vmctl.instances vmctl.journal "
     "vmctl.leases vmctl.light vmctl.linux vmctl.named vmctl.net vmctl.paths vmctl.problems vmctl.records vmctl.spec "
     "vmctl.stacks.workers",
@@ -143,7 +144,9 @@ def test_a_room_knows_only_what_is_below_it(room):
 
 def test_every_room_has_its_row():
     rooms = {os.path.dirname(path) for path in FILES if path.startswith("images/") and path.count("/") > 1}
-    rooms |= {f"vmctl/{name}" for name in ("instances", "linux", "logs", "net", "snapshots", "spec", "volumes")}
+    rooms |= {
+        f"vmctl/{name}" for name in ("instances", "linux", "logs", "net", "snapshots", "spec", "stepping", "volumes")
+    }
     assert rooms == set(BELOW)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from functools import partial
 
-from vmctl import backends
+from vmctl import backends, trace
 from vmctl.backend import Backend
 from vmctl.errors import VmctlError
 from vmctl.instances import instance
@@ -102,6 +102,7 @@ def end_failed(inst: Instance, backend: Backend, error: BaseException, *, keep: 
 
     `keep` is None if the caller's command has no --keep.
     """
+    trace.gate = None  # a start step by step has ended: what is undone waits for nobody
     if keep:
         from vmctl import again
 

@@ -14,9 +14,14 @@ from contextlib import suppress
 from time import monotonic_ns
 
 from vmctl.errors import VmctlError
+from vmctl.named import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 on = False  # checked before a line is composed
 prefix = ""  # the command that enters the namespace of the following steps
+gate: Callable[[str, str], None] | None = None  # gets each line and its note; it returns when the next step may follow
 _fd = -1
 _begun_ns = 0
 
@@ -42,11 +47,15 @@ def start(path: str, words: list[str]) -> None:
 def step(command: str, note: str = "") -> None:
     """Write the shell command for a step that was just taken or is about to be taken."""
     _write(f"{prefix}{command}  # {_when(monotonic_ns())}{note and ': '}{note}\n")
+    if gate is not None:
+        gate(f"{prefix}{command}", note)
 
 
 def comment(text: str, at_ns: int | None = None) -> None:
     """Write a step that has no shell command; `at_ns` is its time on the monotonic clock, by default now."""
     _write(f"# {_when(at_ns or monotonic_ns())}: {text}\n")
+    if gate is not None:
+        gate(text, "#")
 
 
 def _open(path: str) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
+from vmctl import trace
 from vmctl.backend import (
     Attachment,
     Command,
@@ -126,6 +127,10 @@ class VmBackend(
             from vmm.saved.start import TemplateStart
 
             return TemplateStart(inst, *made[:3], attachment)
+        if trace.gate is not None:
+            from vmm.stepped import SteppedStart
+
+            return SteppedStart(inst, *made[:3], attachment)
         return GuestStart(inst, *made[:3], attachment)
 
     def watch(self, inst: Instance) -> GuestWatch:

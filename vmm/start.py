@@ -30,6 +30,8 @@ _LOOK_S = 0.005  # between two looks whether the workload runs
 class GuestStart:
     """See vmctl.backend.Start: a prepared guest, and the child process that can start it."""
 
+    _stopped = False  # whether its processors wait for `cont` of the monitor
+
     def __init__(
         self, inst: Instance, machine: Machine, cell: Cell | None, launcher: Launcher, attachment: Attachment | None
     ) -> None:
@@ -53,7 +55,7 @@ class GuestStart:
         try:
             networks = [one.name for one in inst.work.joined()]
             request = StartRequest(machine.name, xml, inst.cgroup, networks[0] if networks else "none", self._cell)
-            request = request._replace(paused=bool(machine.ram))
+            request = request._replace(paused=self._stopped or bool(machine.ram))
             actual = self._launcher.create(request)
         except VmctlError as error:
             error.detail = error.detail or watch.qemu_tail(inst)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import AbstractContextManager
 
 from vmctl import backends, engine, fromflags
 from vmctl.backend import Backend
@@ -31,6 +32,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="like --explain, but start nothing")
     parser.add_argument(
         "--script", metavar="FILE", help="write the steps of --explain as a shell script, and start nothing"
+    )
+    parser.add_argument(
+        "--step",
+        action="store_true",
+        help="wait for Enter after each step of the start (--verbose: each of many alike)",
     )
     parser.add_argument("--keep", action="store_true", help="keep the instance if its start fails, to look into it")
     parser.add_argument("-q", "--quiet", action="store_true", help="print only the name")
@@ -76,6 +82,10 @@ def _is_stack(raw: bytes) -> bool:
 
 def run(args: argparse.Namespace) -> int:
     """Start the workload, or the stack."""
+    if args.step:
+        from vmctl.cli import stepped
+
+        stepped.check(stack=args.stack is not None)
     if args.stack is not None:
         from vmctl.cli import stackup
 
@@ -85,10 +95,21 @@ def run(args: argparse.Namespace) -> int:
     work = workloadfile.load(path, name=args.name, raw=args.contents[path])
     if (args.explain or args.dry_run or args.script) and _explained(args, work, backends.load(mode, options)):
         return 0
-    with startshow.shown(verbose=args.verbose, quiet=args.quiet) as progress:
+    with _shown(args, work, mode, options) as progress:
         inst = engine.up(work, mode, options=options, wait=args.wait, progress=progress, keep=args.keep)
     report(inst, quiet=args.quiet)
     return 0
+
+
+def _shown(
+    args: argparse.Namespace, work: Workload, mode: str, options: dict[str, str]
+) -> AbstractContextManager[engine.Progress]:
+    """Return what shows the progress of the start."""
+    if not args.step:
+        return startshow.shown(verbose=args.verbose, quiet=args.quiet)
+    from vmctl.cli import stepped
+
+    return stepped.shown(work, backends.load(mode, options), options, each=args.verbose)
 
 
 def _explained(args: argparse.Namespace, work: Workload, backend: Backend) -> bool:
