@@ -1,5 +1,6 @@
 """Several instances at once: the cost of one more against a known truth, simultaneous starts, and limits."""
 
+import json
 import os
 import subprocess
 import sys
@@ -116,6 +117,23 @@ def test_a_ladder_reports_every_step_and_leaves_nothing(nothing_left):
     }
     assert seen.values["last_start_s"] == seen.series["start_s"][-1] > 0
     assert "stopped" not in seen.texts
+    assert_receipts(seen, 3)
+
+
+def assert_receipts(seen, count):
+    """Check that the sample has the receipt of each instance: this kernel, and namespaces that no other one has."""
+    found = json.loads(seen.texts["ran"])
+    assert [one["boot_id"] for one in found] == [processes.boot_id()] * count
+    assert len({one["namespaces"]["pid"] for one in found}) == count
+
+
+@pytest.mark.parametrize("probe", [ladder, storm])
+def test_instances_that_run_elsewhere_than_their_mode_promises_are_a_failure(nothing_left, monkeypatch, probe):
+    """As if the mode had a kernel for each; the processes that start them do not know."""
+    kind = type(backends.load("container"))
+    monkeypatch.setattr(kind, "features", kind.features._replace(own_kernel=True))
+    with pytest.raises(VmctlError, match="ran elsewhere than mode container promises"):
+        probe.observe(Request(IDLE, "test-elsewhere", "container", instances=2))
 
 
 def test_a_ladder_whose_second_instance_cannot_start_keeps_the_reason(nothing_left, tmp_path):
@@ -161,6 +179,7 @@ def test_a_storm_gets_all_ready(nothing_left):
     first, middle, last = seen.series["ready_s"]
     assert 0 < first <= middle <= last
     assert (seen.values["first_s"], seen.values["median_s"], seen.values["last_s"]) == (first, middle, last)
+    assert_receipts(seen, 3)
 
 
 def test_a_warm_up_is_one_instance(nothing_left):

@@ -54,6 +54,8 @@ def test_what_differs_and_what_is_the_same(caller):
     with open("/proc/self/status", encoding="ascii") as file:  # who tests us may have a filter
         ours = next(line.split()[1] for line in file if line.startswith("Seccomp:"))
     assert values["seccomp"] == {"host": ours, "container": "2", "vm": "0"}
+    assert values["id_map"]["vm"] == "0 0 4294967295"
+    assert re.fullmatch(r"0 \d+ \d+(, \d+ \d+ \d+)*", values["id_map"]["container"])
     assert json.loads(caller.ok("ps", "-a", "--format", "json")) == []
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from statistics import median
 
 from bench.model import Sample
-from bench.probes import Request, Seen, crowd
+from bench.probes import Request, Seen, crowd, tool
 from bench.questions import Question, value
 from vmctl.errors import VmctlError
 from vmctl.footprint import footprint
@@ -105,7 +105,7 @@ def limit_s(work: Workload, instances: int) -> float:
 def observe(request: Request) -> Seen:
     """Start one instance after the other and measure the host after each. If one cannot start, a text has the reason.
 
-    Raises VmctlError if the first one cannot be measured.
+    Raises VmctlError if the first one cannot be measured, or if one ran elsewhere than its mode promises.
     """
     names = crowd.names(request)
     ladder = Ladder(request)
@@ -114,6 +114,7 @@ def observe(request: Request) -> Seen:
             ladder.texts.update(_reason(ladder, request.work, name))
             if "stopped" in ladder.texts:
                 break
+        ladder.texts.update(tool.ran_all(ladder.names))
     if not ladder.names:
         raise VmctlError(ladder.texts["stopped"])
     return ladder.seen()

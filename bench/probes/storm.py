@@ -6,7 +6,7 @@ import time
 from contextlib import ExitStack
 from statistics import median
 
-from bench.probes import Request, Seen, crowd
+from bench.probes import Request, Seen, crowd, tool
 from bench.questions import Question, value
 from vmctl.backend import Backend
 from vmctl.errors import UnavailableError, VmctlError
@@ -37,7 +37,10 @@ def limit_s(work: Workload, instances: int) -> float:
 
 
 def observe(request: Request) -> Seen:
-    """Start `request.instances` at once. Raises VmctlError unless all get ready: fewer are not comparable."""
+    """Start `request.instances` at once. Raises VmctlError unless all get ready: fewer are not comparable.
+
+    It is also raised if one ran elsewhere than its mode promises.
+    """
     names = crowd.names(request)
     _refuse(request.work, len(names), request.backend())
     failures: list[str] = []
@@ -55,13 +58,14 @@ def observe(request: Request) -> Seen:
             starter.begin()
         for starter in starters:
             _note(starter, began_ns, ready_s, failures)
-    if failures:
-        raise VmctlError(f"{len(names) - len(failures)} of {len(names)} got ready: {failures[0]}")
+        if failures:
+            raise VmctlError(f"{len(names) - len(failures)} of {len(names)} got ready: {failures[0]}")
+        texts = tool.ran_all(names)
     if len(ready_s) < len(names):
-        return Seen({}, {}, {}, {"unseen": "unknown: the workload has no `ready` and wrote nothing"})
+        return Seen({}, {}, {}, {**texts, "unseen": "unknown: the workload has no `ready` and wrote nothing"})
     ready_s.sort()
     values = {"first_s": ready_s[0], "median_s": median(ready_s), "last_s": ready_s[-1]}
-    return Seen({}, values, {"ready_s": ready_s}, {})
+    return Seen({}, values, {"ready_s": ready_s}, texts)
 
 
 def _note(starter: crowd.Starter, began_ns: int, ready_s: list[float], failures: list[str]) -> None:

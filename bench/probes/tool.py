@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from bench.probes import Request, Seen
@@ -19,6 +19,7 @@ from vmctl import compiled, engine
 from vmctl.backend import HasReceipt, Start
 from vmctl.ends import backend_of
 from vmctl.errors import VmctlError
+from vmctl.instances import instance
 from vmctl.instances.instance import Instance
 from vmctl.linux import processes
 from vmctl.programs import module, run
@@ -119,6 +120,15 @@ def ran(inst: Instance) -> str | None:
     if backend.features.own_kernel == (found["boot_id"] == processes.boot_id()):
         raise VmctlError(f"{inst.name} ran elsewhere than mode {inst.state.mode} promises: {json.dumps(found)}")
     return json.dumps(found, sort_keys=True)
+
+
+def ran_all(names: Sequence[str]) -> dict[str, str]:
+    """Return the receipts of several running instances, as one text: a JSON array in the order of `names`.
+
+    Raises VmctlError if one of them has not run where its mode runs it.
+    """
+    found = [ran(instance.load(name)) for name in names]
+    return {RAN: f"[{', '.join(filter(None, found))}]"} if any(found) else {}
 
 
 def working(work: Workload, counts: Mapping[str, int]) -> Workload:

@@ -42,7 +42,9 @@ put processors "$(grep -c ^processor /proc/cpuinfo)"
 put processor "$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)"
 put memory_kib "$(sed -n 's/^MemTotal: *\([0-9]*\).*/\1/p' /proc/meminfo)"
 put user "$(id -u):$(id -g)"
-put id_map "$(plain /proc/self/uid_map)"
+map=
+while read -r inside outside count; do map="$map${map:+, }$inside $outside $count"; done </proc/self/uid_map
+put id_map "$map"
 put capabilities "$(of CapEff)"
 put bounding_set "$(of CapBnd)"
 put seccomp "$(of Seccomp)"
