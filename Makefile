@@ -2,7 +2,7 @@
 as_root := $(if $(filter 0,$(shell id -u)),,sudo)
 bin := .venv/bin
 
-.PHONY: setup install uninstall demo lab test test-long lint docs attacks fuzz soak crowd volumes networks clones guest-clones boot dax console pristine against picture bench reference clean
+.PHONY: setup install uninstall demo lab test test-long test-kvm lint docs attacks fuzz soak crowd volumes networks clones guest-clones boot dax console pristine against picture bench reference clean
 
 setup:                  ## packages, .venv, image tiny, kernel; can be repeated
 	.ci/setup
@@ -27,6 +27,10 @@ test:                   ## every test but the long ones: three at a time (a fift
 test-long:              ## those that repeat in a guest, or whole, what a shorter one shows
 	.ci/setup --tests
 	$(as_root) $(bin)/python -m pytest -m long
+
+test-kvm:               ## the tests and the bench of guests under KVM, on a host that has it, and what to send back; never run on such a host
+	.ci/setup --tests
+	cd tests && $(as_root) ../$(bin)/python -m soak.kvm --out ../.cache/kvm
 
 attacks:                ## every attempt to get out, and the table of their results in SECURITY.md
 	.ci/setup --tests

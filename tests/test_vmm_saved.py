@@ -62,10 +62,9 @@ def made(own_cache, tmp_path_factory):
     ok("exec", "base", "--", "sh", "-c", "mkdir -p /etc; echo 0123456789abcdef0123456789abcdef >/etc/machine-id")
     taken = vmctl("snapshot", "base", "gold")
     assert taken.code == 0, taken
-    digest = digest_of(os.path.join(record.folder("gold"), saving.RAM))
     cloned = vmctl("clone", "gold", "2", "--name", "clone")
     assert cloned.code == 0, cloned
-    yield SimpleNamespace(path=str(path), up=up, taken=taken, cloned=cloned, digest=digest)
+    yield SimpleNamespace(path=str(path), up=up, taken=taken, cloned=cloned)
     for name in instance.names():
         vmctl("rm", "-f", name)
     for name in record.names():
@@ -137,18 +136,6 @@ def test_each_clone_has_a_host_key_of_its_own(made):
         with pytest.raises(SSHException), ssh._transport(stranger):
             pass
     assert len(publics) == 2
-
-
-def test_a_hostile_clone_changes_nothing_of_the_snapshot(made):
-    fill = "head -c 40000000 /dev/zero | tr '\\0' x >/dev/shm/x; rm /dev/shm/x; echo 3 >/proc/sys/vm/drop_caches"
-    ok("exec", "clone-1", "--", "sh", "-c", f"{fill}; echo 1 >/proc/sys/vm/compact_memory; sync")
-    assert ok("exec", "clone-1", "--", "sh", "-c", "ls /sys/bus/virtio/drivers/virtio_balloon").split() == [
-        "bind",
-        "module",
-        "uevent",
-        "unbind",
-    ]  # the driver has no device
-    assert digest_of(os.path.join(record.folder("gold"), saving.RAM)) == made.digest
 
 
 def test_the_memory_of_the_snapshot_is_shared(made):

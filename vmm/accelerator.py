@@ -38,7 +38,7 @@ def choose(requested: str, kernel_name: str = "debian") -> Accelerator:
     """Return the accelerator for `auto`, `kvm` or `tcg`. Raises NoKvm if `kvm` does not work here."""
     if requested == "tcg":
         return Accelerator("tcg", "requested")
-    verdict = known(kernel_name) or _remember(kernel_name, probe(kernels.find(kernel_name)))
+    verdict = known(kernel_name) or renewed(kernel_name)
     if requested == "kvm" and verdict.name != "kvm":
         raise NoKvm(
             f"KVM does not run guests on this host: {verdict.why}",
@@ -55,6 +55,11 @@ def known(kernel_name: str = "debian") -> Accelerator | None:
         return Accelerator("tcg", f"{DEVICE} cannot be opened: permission denied")
     found = _verdicts().get(_key(kernel_name))
     return Accelerator(found["name"], found["why"]) if found else None
+
+
+def renewed(kernel_name: str = "debian") -> Accelerator:
+    """Return the result of another try on this host, which replaces the saved one."""
+    return _remember(kernel_name, probe(kernels.find(kernel_name)))
 
 
 def probe(kernel: Kernel) -> Accelerator:
