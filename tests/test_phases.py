@@ -2,12 +2,13 @@
 
 import json
 import os
+import re
 import time
 from types import SimpleNamespace
 
 import pytest
 from support.attack_table import modes
-from support.commands import Terminal, ok, refused, start, vmctl, wait_for
+from support.commands import VMCTL, Terminal, ok, refused, start, vmctl, wait_for
 
 from vmctl import phases
 from vmctl.instances.timeline import Timeline
@@ -105,6 +106,44 @@ def test_a_terminal_shows_phases_and_quiet_does_not(own_root, tmp_path):
     result = vmctl("up", str(spec))
     assert (result.code, result.err.count("\n")) == (0, 1), result
     ok("down", "seen")
+
+
+STACK = """
+name: pair
+services:
+  db: {image: tiny, network: none, command: [sh, -c, "echo up; exec sleep 100000"], ready: {log: up}}
+  long-name: {image: tiny, network: none, command: [sleep, "100000"], depends_on: [db]}
+"""
+
+
+def phases_of(name, shown):
+    """Return the titles in the lines that begin with the name of an instance, and blanks."""
+    return re.findall(rf"^{name} +([a-zA-Z0-9]+(?: [a-z]+)*)  +[0-9.]+ [mµ]?s\b", shown, re.MULTILINE)
+
+
+def test_each_service_of_a_stack_shows_its_phases(own_root, tmp_path):
+    path = str(tmp_path / "stack.yaml")
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(STACK)
+    result = vmctl("up", "--verbose", path)
+    assert result.out == "pair-db\npair-long-name\n"
+    for name, service in (("pair-db", "db"), ("pair-long-name", "long-name")):
+        expected = [phases.PHASES[one].title for one in EXPECTED["container"].split()]
+        found = [title for title in phases_of(name, result.err) if title != "first output"]
+        assert found == [*expected, *(["first answer"] if service == "db" else [])], result.err
+        assert f"{name} is ready in mode container" in result.err
+    assert phases_of("pair-db", vmctl("up", "--verbose", path).err) == []  # unchanged
+    ok("down", path)
+    assert phases_of("pair-db", vmctl("up", path).err) == []  # a pipe
+    ok("down", path)
+    for columns, shows in ((100, True), (40, False)):
+        terminal = Terminal("-c", f"read go; stty cols {columns}; exec {VMCTL} up {path}", program="/bin/sh")
+        terminal.type("\n")  # the size is that of the constructor until then
+        code, shown = terminal.end()
+        assert code == 0
+        shown = re.sub(r"\x1b\[2K|\r", "", shown)
+        assert ("clone3" in phases_of("pair-db", shown)) == shows, shown
+        ok("down", path)
 
 
 def test_starts_on_one_scale(own_root, tmp_path):

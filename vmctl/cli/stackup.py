@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from vmctl import backends, fromflags
-from vmctl.cli import modes, output
+from vmctl import backends, fromflags, phases
+from vmctl.cli import modes, output, startshow
 from vmctl.errors import NotFoundError, SpecError
 from vmctl.spec.units import format_seconds
 from vmctl.stacks import bringing, graph, loading, running, workers
@@ -19,6 +19,7 @@ from vmctl.stacks.changes import Change
 from vmctl.stacks.stack import Build, Service, Source, Stack
 
 SHOW_PERIOD_S = 0.1
+WIDE = 60  # columns of a terminal on which each phase of each service gets a line
 
 
 def loaded(args: Namespace, paths: Sequence[str], contents: Mapping[str, bytes]) -> Stack:
@@ -46,7 +47,7 @@ def up(args: Namespace, stack: Stack, services: Sequence[str]) -> int:
     )
     if args.explain or args.dry_run:
         _explain(stack, request)
-    report = Report(quiet=args.quiet, dry=args.dry_run)
+    report = Report(quiet=args.quiet, dry=args.dry_run, verbose=getattr(args, "verbose", False))
     try:
         failures = running.up(stack, request, StoredImages(stack.name, build=args.build, quiet=args.quiet), report)
     finally:
@@ -155,9 +156,11 @@ def _build(build: Build, image: str, *, quiet: bool) -> None:
 class Report:
     """Prints names to standard output and everything else to standard error: see `running.Reporter`."""
 
-    def __init__(self, *, quiet: bool, dry: bool = False) -> None:
+    def __init__(self, *, quiet: bool, dry: bool = False, verbose: bool = False) -> None:
         self.quiet, self.dry = quiet, dry
-        self.progress = output.Progress(quiet=quiet)
+        wide = verbose or startshow.columns() >= WIDE
+        self.lines = wide and startshow.in_lines(verbose=verbose, quiet=quiet)
+        self.progress = output.Progress(quiet=quiet or (self.lines and not sys.stderr.isatty()))
         self.phases: dict[str, str] = {}
         self.changes: dict[str, Change] = {}
         self.next_s = 0.0
@@ -176,6 +179,9 @@ class Report:
 
     def event(self, name: str, event: str, values: Mapping[str, Any]) -> None:
         """See `running.Reporter`."""
+        for phase, took_s in values.get("ended", ()) if self.lines else ():
+            width = max(map(len, self.changes))
+            self._note(startshow.line(phases.PHASES[phase], took_s, f"{name:<{width}}"))
         if event == bringing.PHASE:
             self.phases[name] = values["text"]
             self._show()

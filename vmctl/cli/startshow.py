@@ -38,12 +38,17 @@ def shown(*, verbose: bool = False, quiet: bool = False) -> Iterator[Progress]:
 
     With `quiet` it shows only what happens now. The line about that is removed at the end.
     """
-    lines = verbose or (sys.stderr.isatty() and not quiet)
+    lines = in_lines(verbose=verbose, quiet=quiet)
     view = _View(lines=lines, progress=output.Progress(quiet=lines and not sys.stderr.isatty()))
     try:
         yield view
     finally:
         view.end()
+
+
+def in_lines(*, verbose: bool, quiet: bool) -> bool:
+    """Return whether each phase of a start gets a line."""
+    return verbose or (sys.stderr.isatty() and not quiet)
 
 
 class _View:
@@ -79,7 +84,7 @@ class _View:
             return
         found = phases.laps(inst.timeline.marks_ns)
         for lap in found[self._count :]:
-            self._print(_line(lap))
+            self._print(line(lap.phase, lap.took_s))
         self._count = max(self._count, len(found))
 
     def _print(self, text: str) -> None:
@@ -87,14 +92,15 @@ class _View:
         output.note(text)
 
 
-def _line(lap: phases.Lap) -> str:
-    """Return the line about a phase; with its reason if that fits."""
-    line = f"  {lap.phase.title:<{_TITLE}} {format_seconds(lap.took_s):>{_TOOK}}"
-    full = f"{line}  {lap.phase.why}"
-    return full if len(full) < _columns() else line
+def line(phase: phases.Phase, took_s: float, name: str = "") -> str:
+    """Return the line about a phase, with its reason if that fits; it begins with the name if several are started."""
+    short = f"{name}  {phase.title:<{_TITLE}} {format_seconds(took_s):>{_TOOK}}"
+    full = f"{short}  {phase.why}"
+    return full if len(full) < columns() else short
 
 
-def _columns() -> int:
+def columns() -> int:
+    """Return the width of the terminal; 0 if standard error is none."""
     with suppress(OSError):
         return os.get_terminal_size(2).columns or 80  # a terminal without a size reports 0
     return 0

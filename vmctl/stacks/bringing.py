@@ -6,7 +6,7 @@ import time
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from vmctl import again, engine
+from vmctl import again, engine, phases
 from vmctl.errors import VmctlError
 from vmctl.instances import instance, published
 from vmctl.instances.instance import Instance
@@ -25,11 +25,11 @@ def bring(change: Change, options: Mapping[str, str], wanted: Collection[str], s
 
     After a failure the instance stays as it is; the error has its last lines. Raises errors of vmctl.errors.
     """
-    inst = None
+    inst, ended = None, _Ended()
     try:
-        inst = _started(change, options, send, wait=wait or READY in wanted or HEALTHY in wanted)
+        inst = _started(change, options, send, ended, wait=wait or READY in wanted or HEALTHY in wanted)
         send(STARTED)
-        send(READY, **_summary(inst, change))
+        send(READY, **_summary(inst, change), ended=ended(inst) if change.kind != "keep" else [])
         if HEALTHY in wanted:
             _wait_healthy(inst)
             send(HEALTHY)
@@ -40,14 +40,29 @@ def bring(change: Change, options: Mapping[str, str], wanted: Collection[str], s
         raise _with_last_lines(change, error) from error
 
 
-def _started(change: Change, options: Mapping[str, str], send: Send, *, wait: bool) -> Instance:
+class _Ended:
+    """The phases of a start that have ended since the last call: name and seconds of each."""
+
+    def __init__(self) -> None:
+        self._timeline: object = None
+        self._count = 0
+
+    def __call__(self, inst: Instance) -> list[tuple[str, float]]:
+        if inst.timeline is not self._timeline:
+            self._timeline, self._count = inst.timeline, 0
+        new = phases.laps(inst.timeline.marks_ns)[self._count :]
+        self._count += len(new)
+        return [(lap.phase.name, lap.took_s) for lap in new]
+
+
+def _started(change: Change, options: Mapping[str, str], send: Send, ended: _Ended, *, wait: bool) -> Instance:
     """Return the instance, running. Raises errors of vmctl.errors."""
 
     def show(inst: Instance, phase: str) -> None:
         if phase == engine.STARTED:
             send(STARTED)
         else:
-            send(PHASE, text=phase)
+            send(PHASE, text=phase, ended=ended(inst))
 
     if change.kind == "keep":
         return instance.load(change.name)
