@@ -34,7 +34,8 @@ def claims(path: str) -> list[Claim]:
     except OSError as error:
         raise SpecError(f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError, yaml.YAMLError) as error:
-        raise SpecError(f"{path} is not a list of claims: {str(error).splitlines()[0][:200]}") from None
+        text = f"{path} is not a list of claims: {str(error).splitlines()[0][:200]}"
+        raise SpecError(text, hint="a YAML list; each item is a text, or has the keys `claim` and `source`") from None
     if not 0 < len(found) <= _CLAIMS_MAX:
         raise SpecError(f"{path} has {len(found)} claims; it may have 1 to {_CLAIMS_MAX}")
     return [Claim(one) if isinstance(one, str) else one for one in found]

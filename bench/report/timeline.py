@@ -50,7 +50,7 @@ def picture(starts: Sequence[Recorded]) -> str:
 
 
 def _drawn(bar: Bar, y: int, colour: str, scale: _Scale) -> Iterator[str]:
-    """Yield title and bar of a phase; one of the preparation is lighter."""
+    """Yield title and bar of a phase; one of the preparation is paler."""
     yield _text(8, y, bar.title)
     yield _text(_LEFT - 10, y, format_seconds(bar.took_s), "text-anchor:end;font-variant-numeric:tabular-nums")
     x, end = scale.x(bar.begin_s), scale.x(bar.end_s)
