@@ -12,7 +12,7 @@ import tempfile
 import time
 
 import pytest
-from support.commands import VMCTL, Terminal, free_port, get, ok, refused, start, vmctl, wait_for
+from support.commands import VMCTL, Terminal, free_port, get, ok, passes_signals_on, refused, start, vmctl, wait_for
 from support.host_state import host_state, left_behind
 
 from vmctl import __version__, backends, paths
@@ -449,7 +449,7 @@ def test_ctrl_c_without_tty_flag(own_root):
     script = "trap 'echo caught; exit 8' INT; echo ready; while :; do sleep 0.1; done"
     terminal = Terminal("run", "tiny", "--", "sh", "-c", script)
     terminal.read_until("ready")
-    time.sleep(0.3)
+    passes_signals_on(terminal.pid)
     terminal.type("\x03")
     code, output = terminal.end()
     assert code == 8

@@ -62,7 +62,7 @@ def test_a_policy_that_ends(root, mode, policy, code, wanted):
     wait_for(lambda: row("web")["status"] == "exited")
     found = row("web")
     assert (runs("web"), found["restarts"], found["exit_code"]) == (wanted, wanted - 1, code)
-    assert nothing_waits(instance.load("web"))
+    wait_for(lambda: nothing_waits(instance.load("web")))
     assert f"exited ({code}{f', restarts {wanted - 1}' if wanted > 1 else ''})" in ok("ps", "-a")
 
 
@@ -172,7 +172,7 @@ def test_a_loop_ends_on_a_full_disk(mode, monkeypatch):
         ok("stop", "-t", "0", "web")
         inst.recall()
         assert row("web")["status"] in ("exited", "failed")
-        assert nothing_waits(inst)
+        wait_for(lambda: nothing_waits(inst))
         ok("rm", "web")
 
 
@@ -339,4 +339,4 @@ def test_a_guest_is_checked_and_started_again(guest_root, request):
     wait_for(lambda: row("guest")["status"] == "exited")
     found = row("guest")
     assert (found["exit_code"], found["restarts"], runs("guest")) == (7, 1, 2)
-    assert nothing_waits(instance.load("guest"))
+    wait_for(lambda: nothing_waits(instance.load("guest")))

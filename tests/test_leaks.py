@@ -7,7 +7,7 @@ import subprocess
 import time
 
 import pytest
-from support.commands import free_port, inspect, ok, refused, start, vmctl, wait_for
+from support.commands import free_port, inspect, ok, passes_signals_on, refused, start, vmctl, wait_for
 from support.host_state import PREFIX, host_state, left_behind
 
 from vmctl import backends, engine, removal
@@ -401,15 +401,13 @@ def test_impatience_does_not_cut_the_cleaning_up_short(before, tmp_path, mode):
 
 @EACH_QUICK_MODE
 def test_an_interrupted_run_cleans_up(before, mode):
-    """The first Ctrl-C is the workload's, which here ignores it as PID 1 does; the second one ends it."""
-    process = start(
-        "run", "--mode", mode, "--name", PREFIX, "tiny", "--", "sh", "-c", "trap '' INT; echo on; sleep 1000"
-    )
+    """The first Ctrl-C is the workload's, which here goes on; the second one ends it."""
+    script = "trap 'echo again' INT; echo on; while :; do sleep 0.1; done"
+    process = start("run", "--mode", mode, "--name", PREFIX, "tiny", "--", "sh", "-c", script)
     assert process.stdout.readline() == b"on\n"
-    time.sleep(0.3)  # the command may be slower than its workload to be ready for signals
+    passes_signals_on(process.pid)
     process.send_signal(signal.SIGINT)
-    time.sleep(0.2)
-    assert process.poll() is None
+    assert process.stdout.readline() == b"again\n"
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=120)
     assert process.returncode == 137
@@ -421,7 +419,7 @@ def test_ctrl_c_ends_a_workload_that_listens(before, mode):
     script = "trap 'echo bye; exit 4' INT; echo on; while :; do sleep 0.1; done"
     process = start("run", "--mode", mode, "--name", PREFIX, "tiny", "--", "sh", "-c", script)
     assert process.stdout.readline() == b"on\n"
-    time.sleep(0.3)  # the command may be slower than its workload to be ready for signals
+    passes_signals_on(process.pid)
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=120)[0] == b"bye\n"
     assert process.returncode == 4

@@ -141,8 +141,8 @@ def test_a_full_disk_loses_output_says_so_and_holds_nothing_up(full_disk, tmp_pa
     try:
         ok("up", "--quiet", "--mode", mode, str(tmp_path / "full.yaml"))
         ballast = full_disk / "root" / "lib" / "instances" / "full" / "stdout.log"
-        wait_for(lambda: os.statvfs(full_disk).f_bavail == 0, timeout_s=30)
-        wait_for(lambda: vmctl("exec", "full", "--", "test", "-e", "/dev/over").code == 0, timeout_s=60)
+        wait_for(lambda: os.statvfs(full_disk).f_bavail == 0)
+        wait_for(lambda: vmctl("exec", "full", "--", "test", "-e", "/dev/over").code == 0)
         with open(ballast, "r+b") as file:
             file.truncate(1 << 20)
         ok("exec", "full", "--", "touch", "/go")
@@ -179,7 +179,7 @@ def test_a_regular_expression_ends_at_the_time_limit(up, script, pattern):
     begin = time.monotonic()
     with pytest.raises(AssertionError, match="was not ready"):
         up(script, ready=f'{{log: "{pattern}", timeout: 2s}}')
-    assert time.monotonic() - begin < 15
+    assert time.monotonic() - begin < 100  # without the limit it never ends
 
 
 def test_a_match_may_begin_in_earlier_output(up):
@@ -187,8 +187,8 @@ def test_a_match_may_begin_in_earlier_output(up):
 
 
 def test_interrupting_follow(up):
-    up("sleep 1000")
+    up("echo up; sleep 1000")
     follower = start("logs", "--follow", "logs")
-    time.sleep(1)
+    assert follower.stdout.readline() == b"up\n"
     follower.terminate()
-    assert follower.wait(20) == 143
+    assert follower.wait(60) == 143

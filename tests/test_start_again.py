@@ -101,8 +101,8 @@ def test_an_end_of_any_kind_can_be_started_again(root, mode):
 
 @EACH_QUICK_MODE
 def test_it_starts_after_a_restart_of_the_host(root, mode):
-    ok("up", "--mode", mode, write(root, "web", IDLE))
-    ok("up", "--mode", mode, write(root, "other", IDLE))
+    ok("up", "--mode", mode, write(root, "web", SAID))
+    ok("up", "--mode", mode, write(root, "other", SAID))
     before = inspect("other")["address"]
     restart_host("other")
     restart_host("web") if os.path.exists(paths.run_root()) else None
@@ -112,7 +112,7 @@ def test_it_starts_after_a_restart_of_the_host(root, mode):
 
 
 def test_the_writable_layer_of_a_size_stays(root):
-    ok("up", write(root, "web", f"{IDLE}resources: {{disk: 8M}}\n"))
+    ok("up", write(root, "web", f"{SAID}resources: {{disk: 8M}}\n"))
     for _ in range(2):
         ok("restart", "-t", "0", "web")
     assert ok("exec", "web", "--", "wc", "-l", "/runs") == "3 /runs\n"
@@ -208,7 +208,7 @@ def test_a_start_whose_command_is_killed_can_be_repeated(root):
 
 @EACH_QUICK_MODE
 def test_of_two_starts_at_once_one_starts(root, mode):
-    ok("up", "--mode", mode, write(root, "web", IDLE))
+    ok("up", "--mode", mode, write(root, "web", SAID))
     ok("stop", "-t", "0", "web")
     found = []
     threads = [threading.Thread(target=lambda: found.append(vmctl("start", "web"))) for _ in range(4)]

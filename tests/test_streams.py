@@ -6,7 +6,7 @@ import time
 from threading import Thread
 
 import pytest
-from support.commands import VMCTL, Terminal, ok, vmctl
+from support.commands import VMCTL, Terminal, ok, passes_signals_on, vmctl
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("own_root")]
 RUN = [VMCTL, "run", "--network", "none", "tiny", "--"]
@@ -90,7 +90,7 @@ def test_ctrl_c_reaches_the_children(tmp_path):
         "run", "--network", "none", "tiny", "--", "sh", "-c", "echo ready; sleep 1000; echo gone on; exit 7"
     )
     terminal.read_until("ready")
-    time.sleep(0.3)
+    passes_signals_on(terminal.pid)
     terminal.type("\x03")
     code, _ = terminal.end()
     assert code in (7, 130)

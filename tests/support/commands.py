@@ -7,6 +7,7 @@ import os
 import pty
 import random
 import select
+import signal
 import socket
 import struct
 import subprocess
@@ -81,6 +82,20 @@ def wait_for(condition, timeout_s=TIMEOUT_S):
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.005)
     return result
+
+
+def passes_signals_on(pid):
+    """Wait until an attached command passes signals on; those before that end the command itself.
+
+    The first output of its workload may be older than its handlers.
+    """
+
+    def handles():
+        with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as file:
+            (caught,) = (int(line.split()[1], 16) for line in file if line.startswith("SigCgt:"))
+        return caught >> (signal.SIGALRM - 1) & 1
+
+    wait_for(handles)
 
 
 class Terminal:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 
 from vmctl.instances.instance import Instance
 from vmctl.keeping.keeper import MARK, SEPARATOR, STOP_SIGNAL, VARIABLE
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from vmctl.spec.workload import Workload
 
 _VARIABLES = ("PATH", "HOME", "VMCTL_ROOT", "XDG_DATA_HOME", "LIBVIRT_DEFAULT_URI")  # what later commands need
+_LOOK_S = 0.001
 
 
 class Keep(NamedTuple):
@@ -89,4 +91,8 @@ def between_runs(inst: Instance) -> bool:
     state = inst.state
     if not restarts(inst.work) or not processes.alive(state.supervisor_pid, state.supervisor_start):
         return False
-    return processes.command(state.supervisor_pid or 0)[-1:] == [MARK]
+    while not (words := processes.command(state.supervisor_pid or 0)):  # in the middle of an execve(2)
+        if not processes.alive(state.supervisor_pid, state.supervisor_start):
+            return False
+        time.sleep(_LOOK_S)
+    return words[-1] == MARK
