@@ -5,15 +5,18 @@ from tempfile import TemporaryDirectory, mkdtemp
 
 import pytest
 from support.attacks import Caller, Canary, Cell, UserCaller
+from support.commands import vmctl
 from support.images_made import Shipped, add
 from support.ordinary_user import OrdinaryUser
 
 from images.store import store
 from vmctl import paths
+from vmctl.instances import instance
 from vmctl.net import uplink
 
 pytest_plugins = ["support.attack_table", "support.meanwhile"]
 
+_ROOT = paths.state_root()  # of the host, or of whoever runs the tests
 SHARED = "VMCTL_TESTS_SHARED"  # the environment of the workers (pytest-xdist) is that of the process that starts them
 
 
@@ -25,6 +28,17 @@ def pytest_configure(config):
     if not hasattr(config, "workerinput"):
         os.environ[SHARED] = mkdtemp(prefix="vmctl-shared-")
         config.add_cleanup(lambda: shutil.rmtree(os.environ[SHARED], ignore_errors=True))
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_call():
+    """Remove the instances that a failed test has left in the root of its file, or the next ones would fail by them."""
+    is_own = paths.state_root() != _ROOT
+    before = set(instance.names()) if is_own else set()
+    outcome = yield
+    if outcome.excinfo and is_own and paths.state_root() != _ROOT:
+        for name in set(instance.names()) - before:
+            vmctl("rm", "-f", name)
 
 
 # what an ordinary user's guests show has been shown by root's guests and by this user's containers
@@ -80,6 +94,7 @@ def guest_root():
             os.makedirs(folder, exist_ok=True)
             os.symlink(folder, os.path.join(paths.state_root(), name))
         yield root
+        _end_instances()
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +113,13 @@ def own_store():
             os.symlink(folder, store.path(name))
         add("tiny", tiny._replace(layers=layers))
         yield root
+        _end_instances()
+
+
+def _end_instances():
+    """Remove what is left, or its processes would write into a folder that is being removed."""
+    for name in instance.names():
+        vmctl("rm", "-f", name)
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@ import os
 import resource
 import signal
 import subprocess
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest

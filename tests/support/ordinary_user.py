@@ -160,7 +160,7 @@ class OrdinaryUser(Checked):
                     found.append(int(name))
         return [pid for pid in found if not _is_zombie(pid)]
 
-    def end_processes(self, timeout_s=10.0):
+    def end_processes(self, timeout_s=60.0):
         """Kill every process of this user; they were all started by the test."""
         deadline = time.monotonic() + timeout_s
         while left := self.processes():

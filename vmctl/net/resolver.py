@@ -10,6 +10,9 @@ dot from going to servers elsewhere.
 from __future__ import annotations
 
 import os
+import sys
+import time
+from _socket import inet_aton
 from contextlib import suppress
 
 from vmctl import trace
@@ -29,6 +32,8 @@ _RECORD = "server"  # in the folder of the network
 _MARK = "VMCTL_NAMES"  # in the environment of the process: the folder of the network
 _LINKED = ("/bin", "/sbin", "/lib", "/lib64")  # folders, or links into /usr
 _DEVICES = ("null", "urandom")
+_PORT = 53
+_WAIT_S, _LOOK_S = 10.0, 0.001
 
 
 class _User:
@@ -77,7 +82,9 @@ def serve(folder: str, known: Sequence[str], address: str, closed_port: int | No
         pid = in_thread(lambda: _spawn(folder, known, command, log))
     finally:
         os.close(log)
-    _write(folder, server._replace(pid=pid, start=processes.start_time(pid)))
+    server = server._replace(pid=pid, start=processes.start_time(pid))
+    _write(folder, server)
+    _wait_for_its_port(server, address, closed_port or _PORT)
     return True
 
 
@@ -111,6 +118,22 @@ def end(folder: str) -> None:
 
         ids.give_back(folder, {"first": server.uid})
     os.unlink(os.path.join(folder, _RECORD))
+
+
+def _wait_for_its_port(server: _Server, address: str, port: int) -> None:
+    """Wait until a name server has its socket; from then on the kernel keeps the questions that come before it reads.
+
+    One that comes earlier is refused, and a program takes that for the answer that there is no such name.
+    """
+    number = int.from_bytes(inet_aton(address), sys.byteorder)
+    bound = f" {number:08X}:{port:04X} "  # proc(5), /proc/net/udp
+    deadline_s = time.monotonic() + _WAIT_S
+    with suppress(OSError):
+        while processes.alive(server.pid, server.start) and time.monotonic() < deadline_s:
+            with open(f"/proc/{server.pid}/net/udp", encoding="ascii") as file:
+                if bound in file.read():
+                    return
+            time.sleep(_LOOK_S)
 
 
 def _read(folder: str) -> _Server | None:
