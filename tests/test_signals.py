@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from support.commands import start, wait_for
+from support.commands import passes_signals_on, start
 
 from vmctl.linux import stdio
 
@@ -35,14 +35,8 @@ def running(mode, script, *options):
 def attached(process):
     """Return the process once it passes signals on; those before end the start itself."""
     assert process.stdout.readline() == b"ready\n"
-    wait_for(lambda: _handles(process.pid, signal.SIGALRM))
+    passes_signals_on(process.pid)
     return process
-
-
-def _handles(pid, signum):
-    with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as file:
-        (caught,) = (int(line.split()[1], 16) for line in file if line.startswith("SigCgt:"))
-    return caught >> (signum - 1) & 1
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
