@@ -295,9 +295,9 @@ def test_waiting(box):
     assert "last lines of stderr.log:\nbad" in late.value.detail
     assert "timeout=" in late.value.hint
     with pytest.raises(vmctl.NotReady, match="does not match"):
-        box.wait(log="never", timeout=0.1)
+        box.wait(log="never", timeout=0.5)
     with pytest.raises(vmctl.NotReady, match="answers with status 404"):
-        box.wait(http="80/none", timeout=0.3)
+        box.wait(http="80/none", timeout=2)
 
 
 def test_an_end_before_it_is_ready(box):

@@ -47,6 +47,10 @@ class Seat:
         terminal.type(f"{line}; echo E''ND{self._said}.\n")
         return terminal.read_until(f"END{self._said}.")
 
+    def runs(self, command):
+        """Return whether a command runs inside; in mode host, those of the host are seen too."""
+        return command in self.caller.ok("exec", "-T", self.name, "--", "ps", "-o", "args").splitlines()
+
     def leave(self, terminal):
         """Type the keys, and return the rest of the output."""
         terminal.output = ""
@@ -109,15 +113,16 @@ def test_attach(seat):
     terminal.read_until("goon")
     terminal.type("\u00fc\u20ac\U0001f600\n")
     terminal.read_until("\u00fc\u20ac\U0001f600")
+    command = f"sleep {100_000 + os.getpid()}"  # no other test has the same
     for key, said in (("\x03", ""), ("\x1a", "Stopped")):
         terminal.output = ""
-        terminal.type("echo beg''un; sleep 1000\n")
+        terminal.type(f"echo beg''un; {command}\n")
         terminal.read_until("begun")
-        time.sleep(0.3)
+        wait_for(lambda: seat.runs(command))  # before that, the key would be for the shell
         terminal.type(key)
         terminal.read_until(said)
         seat.say(terminal, ":")
-    assert "sleep 1000" in seat.say(terminal, "jobs")
+    assert command in seat.say(terminal, "jobs")
     seat.say(terminal, "kill -9 %1; wait")
     seat.leave(terminal)
     terminal = seat.attach("--detach-keys", "ctrl-x,d")
@@ -282,8 +287,8 @@ def test_console(seat):
     terminal = Terminal("console", seat.name, user=seat.user)
     terminal.read_until(f"vmctl: the console of {seat.name}; ctrl-] leaves")
     if seat.mode == "vm":
-        reader = seat.caller.start("exec", "-T", seat.name, "--", "sh", "-c", "head -n 1 </dev/ttyS0")
-        time.sleep(1.0)
+        reader = seat.caller.start("exec", "-T", seat.name, "--", "sh", "-c", "exec </dev/ttyS0; echo open; head -n 1")
+        assert reader.stdout.readline() == b"open\n"
         terminal.type("typed at the console\r")
         assert b"typed at the console" in reader.communicate(timeout=120)[0]
         ok = seat.caller.ok("exec", "-T", seat.name, "--", "sh", "-c", "echo written >/dev/ttyS0; echo done")

@@ -6,6 +6,7 @@ import os
 import subprocess
 import tarfile
 import time
+from contextlib import suppress
 
 import pytest
 from support.commands import VMCTL, free_port, wait_for
@@ -313,7 +314,7 @@ def test_events(talker, caller):
     form = "{{.Action}} {{.Name}} {{.ExitCode}}"
     watch = subprocess.Popen([*words, "events", "--format", form], stdout=subprocess.PIPE, text=True, **options)
     try:
-        time.sleep(1)
+        wait_for(lambda: _watches(watch.pid) >= 2)  # the folder of all instances, and that of this one
         caller.ok("pause", talker.name)
         assert watch.stdout.readline().split() == ["pause", talker.name]
         caller.ok("unpause", talker.name)
@@ -327,6 +328,15 @@ def test_events(talker, caller):
     finally:
         watch.kill()
         watch.communicate()
+
+
+def _watches(pid):
+    """Return how many folders a process watches (proc(5), /proc/PID/fdinfo)."""
+    found = 0
+    for name in os.listdir(f"/proc/{pid}/fdinfo"):
+        with suppress(FileNotFoundError), open(f"/proc/{pid}/fdinfo/{name}", encoding="ascii") as file:
+            found += sum(line.startswith("inotify ") for line in file)
+    return found
 
 
 def test_created_stopped_renamed(talker, caller):

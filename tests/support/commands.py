@@ -104,13 +104,15 @@ class Terminal:
     def __init__(self, *words, env=None, program=VMCTL, user=None):
         words, options = user.command(program, *words) if user else ([program, *words], {"env": os.environ})
         env = {**options["env"], "TERM": "xterm", **(env or {})}
-        self.pid, self.fd = pty.fork()
+        self.fd, theirs = pty.openpty()
+        self.resize(30, 100)
+        self.pid = os.fork()
         if self.pid == 0:
-            time.sleep(0.05)  # the size first
+            os.login_tty(theirs)
             for fd in options.get("pass_fds", ()):
                 os.set_inheritable(fd, True)
             os.execvpe(words[0], words, env)
-        self.resize(30, 100)
+        os.close(theirs)
         self.output = ""
 
     def resize(self, lines, columns):
