@@ -95,7 +95,7 @@ def _hiding(launch: Launch, recorded: Workload, work: Workload) -> Launch:
 
 def _keep(inst: Instance) -> Keep | None:
     work = inst.work
-    if not (work.secrets or work.env_file or inst.state.health or work.restart.policy != "no"):
+    if not (work.secrets or work.env_file or inst.state.health or inst.state.removes or work.restart.policy != "no"):
         return None
     from vmctl.keeping import runs
 

@@ -44,7 +44,16 @@ def pytest_runtest_call():
 # what an ordinary user's guests show has been shown by root's guests and by this user's containers
 _REPEATED = {
     f"test_{name}.py"
-    for name in ("terminal", "verbs", "daily", "attack_config", "attack_keeping", "run_flags", "logs_order")
+    for name in (
+        "terminal",
+        "verbs",
+        "daily",
+        "attack_config",
+        "attack_keeping",
+        "run_flags",
+        "logs_order",
+        "removed_at_end",
+    )
 }
 
 

@@ -66,8 +66,8 @@ def test_what_is_refused_before_anything_starts(caller, mode):
     assert "is for instances in the background" in refused("--restart", "always", "tiny", "true")
     assert "--restart: expected no, always, unless-stopped" in refused("--restart", "never", "tiny", "true")
     assert "cannot run linux/s390x" in refused("--platform", "linux/s390x", "tiny", "true")
-    assert "-d and --rm" in refused("-d", "--rm", "tiny", "true")
-    assert "-d and --rm" in refused("-dt", "--rm", "tiny", "true")
+    assert "--rm and restart: always exclude each other" in refused("-d", "--rm", "--restart", "always", "tiny", "true")
+    assert "--rm and --keep exclude each other" in refused("--rm", "--keep", "tiny", "true")
     assert f"mode {mode}: --env-file: /no/such cannot be read" in refused("--env-file", "/no/such", "tiny", "true")
     assert "hint: `vmctl run tiny -- COMMAND`" in refused("--entrypoint", "", "tiny")
     if mode == "vm":

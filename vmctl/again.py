@@ -7,7 +7,7 @@ from contextlib import suppress
 from vmctl import backends, engine, pausing, removal
 from vmctl.backend import Backend, Exit, ReportedExit
 from vmctl.errors import EXIT_VMCTL, VmctlError
-from vmctl.instances import instance
+from vmctl.instances import instance, lastrecord
 from vmctl.instances.folder import removal_hint
 from vmctl.instances.instance import Instance
 from vmctl.records import UnreadableError
@@ -16,24 +16,36 @@ from vmctl.records import UnreadableError
 def start(name: str, *, wait: bool = True, progress: engine.Progress | None = None) -> Instance | None:
     """Start an instance that has ended and return it once it is ready; None if it runs already.
 
-    If the start fails, the instance is kept, as failed. Raises NotFoundError, UnavailableError if something that it
-    needs is gone or in use, which changes nothing, and other errors of vmctl.errors.
+    If the start fails, the instance is kept, as failed, unless it has --rm. Raises NotFoundError, UnavailableError if
+    something that it needs is gone or in use, which changes nothing, and other errors of vmctl.errors.
     """
-    inst = instance.load(name)
-    try:
-        backend = backends.load(inst.state.mode, inst.state.options)
-    except VmctlError as error:
-        raise UnreadableError(f"{name}: {error}", hint=removal_hint(name)) from error
+    inst, backend = _loaded(name)
     with inst.locked():
         if engine.status(inst, backend) in engine.ALIVE:
             return None
-        clear(inst, backend)
-        try:
-            begin(inst, backend, wait=wait, progress=progress)
-        except BaseException as error:
-            keep(inst, backend, error)
-            raise
+        _start(inst, backend, wait=wait, progress=progress)
     return inst
+
+
+def _loaded(name: str) -> tuple[Instance, Backend]:
+    inst = instance.load(name)
+    try:
+        return inst, backends.load(inst.state.mode, inst.state.options)
+    except VmctlError as error:
+        raise UnreadableError(f"{name}: {error}", hint=removal_hint(name)) from error
+
+
+def _start(inst: Instance, backend: Backend, *, wait: bool, progress: engine.Progress | None) -> None:
+    clear(inst, backend)
+    lastrecord.hold(inst)  # for `start -a`: it may end before it is watched
+    try:
+        begin(inst, backend, wait=wait, progress=progress)
+    except BaseException as error:
+        if inst.state.removes:
+            removal.end_failed(inst, backend, error, keep=None)
+        else:
+            keep(inst, backend, error)
+        raise
 
 
 def stays_stopped(name: str) -> bool:
@@ -70,10 +82,13 @@ def begin(
 
 def restart(
     name: str, timeout_s: float | None = None, *, wait: bool = True, progress: engine.Progress | None = None
-) -> Instance | None:
+) -> Instance:
     """Stop an instance, if it runs, and start it again; see `engine.stop` and `start`."""
-    engine.stop(instance.load(name), timeout_s)
-    return start(name, wait=wait, progress=progress)
+    inst, backend = _loaded(name)
+    with inst.locked():  # for both: nothing happens to it in between
+        engine.end(inst, backend, timeout_s)
+        _start(inst, backend, wait=wait, progress=progress)
+    return inst
 
 
 def keep(inst: Instance, backend: Backend, error: BaseException) -> None:

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from vmctl import backends
 from vmctl.backend import Backend, Exit, HasCauses, ReportedExit
-from vmctl.errors import StateError, VmctlError
+from vmctl.errors import NotFoundError, StateError, VmctlError
 from vmctl.instances import instance
 from vmctl.instances.folder import absent, removal_hint
 from vmctl.instances.instance import Instance
@@ -74,11 +74,11 @@ def is_supervised(inst: Instance) -> bool:
     state = inst.state
     if not processes.alive(state.supervisor_pid, state.supervisor_start):
         return False
-    if inst.work.restart.policy == "no":
+    if inst.work.restart.policy == "no" and not state.removes:
         return True
     from vmctl.keeping import runs
 
-    return not runs.between_runs(inst)
+    return not runs.is_over(inst)
 
 
 def record_end(inst: Instance, backend: Backend) -> None:
@@ -114,9 +114,20 @@ def save(inst: Instance) -> None:
 
 
 def wait(inst: Instance, timeout_s: float | None = None) -> Exit | None:
-    """Return how the workload ended, or None if it is still running after `timeout_s`. Raises StateError."""
-    if not ends(inst, backend_of(inst), timeout_s):
-        return None
+    """Return how the workload ended, or None if it is still running after `timeout_s`.
+
+    Raises StateError, and NotFoundError for an instance that was removed, unless `lastrecord.hold` was called for it.
+    """
+    from vmctl.instances import lastrecord
+
+    try:
+        if not ends(inst, backend_of(inst), timeout_s):
+            return None
+    except NotFoundError:
+        if not lastrecord.read(inst):
+            raise
+    if inst.state.exit_code is None:
+        lastrecord.read(inst)  # it was removed while its end was read
     if inst.state.exit_source is None:
         raise StateError(f"{inst.name} never ran", hint=f"`vmctl rm {inst.name}` removes it")
     if inst.state.exit_code is None:

@@ -140,15 +140,16 @@ def run(
     on_weakened: Callable[[str], None] | None = None,
     keep: bool = False,
     progress: Progress | None = None,
+    state: Mapping[str, Any] = {},
 ) -> Exit | None:
     """Run a workload on this process's streams, remove it unless `keep` is set, and return how it ended.
 
-    Returns None if the caller has detached from its terminal by these keys, and it runs on.
+    Returns None if the caller has detached from its terminal by these keys, and it runs on. `state`: see `create`.
     `on_weakened` is called with each text about what makes the isolation weaker, and about limits that are too high.
     """
     attachment = Attachment(tty=work.tty, detach_keys=detach_keys)
     with running(
-        work, backends.load(mode, options), attachment, keep=keep, options=options, progress=progress
+        work, backends.load(mode, options), attachment, keep=keep, options=options, progress=progress, state=state
     ) as start:
         if on_weakened:
             for text in (*start.inst.state.weakened, *limits.beyond_host(work)):
@@ -183,6 +184,7 @@ def running(
     keep: bool | None = None,
     options: Mapping[str, str] | None = None,
     progress: Progress | None = None,
+    state: Mapping[str, Any] = {},
 ) -> Iterator[Start]:
     """Yield the start of a running instance.
 
@@ -191,7 +193,7 @@ def running(
     """
     if attachment:
         _refuse_attached(work)
-    inst = create(work, backend, held=True, options=options)
+    inst = create(work, backend, held=True, options=options, state=state)
     try:
         with inst.locked():
             try:
@@ -212,12 +214,17 @@ def stop(inst: Instance, timeout_s: float | None = None, signum: int | None = No
     """Send a signal to the workload, and SIGKILL after `timeout_s`; the defaults are the instance's."""
     backend = backend_of(inst)
     with inst.locked():
-        found = status(inst, backend)
-        _forbid_restart(inst)
-        if found in ALIVE:
-            _stop(inst, backend, timeout_s, signum)
-        removal.close_ports(inst)
-        removal.forget_names(inst)
+        end(inst, backend, timeout_s, signum)
+
+
+def end(inst: Instance, backend: Backend, timeout_s: float | None = None, signum: int | None = None) -> None:
+    """Do what `stop` does; the caller has the lock."""
+    found = status(inst, backend)
+    _forbid_restart(inst)
+    if found in ALIVE:
+        _stop(inst, backend, timeout_s, signum)
+    removal.close_ports(inst)
+    removal.forget_names(inst)
 
 
 def _forbid_restart(inst: Instance) -> None:
@@ -307,9 +314,10 @@ def down(name: str, timeout_s: float | None = None) -> bool:
     instance.remove_unfinished()
     try:
         inst = instance.load(name)
-        stop(inst, timeout_s)
-        with inst.locked():
-            removal.remove(inst, backend_of(inst))
+        backend = backend_of(inst)
+        with inst.locked():  # for both: one with --rm is removed as soon as it has ended and nobody has the lock
+            end(inst, backend, timeout_s)
+            removal.remove(inst, backend)
     except NotFoundError:
         return False
     except instance.LostError:

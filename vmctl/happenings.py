@@ -15,6 +15,7 @@ from contextlib import suppress
 
 from vmctl import paths, survey
 from vmctl.errors import NotFoundError
+from vmctl.instances import lastrecord
 from vmctl.instances.instance import Instance
 from vmctl.linux import syscalls
 from vmctl.named import NamedTuple
@@ -184,6 +185,7 @@ class _Watcher:
         self._folders: dict[int, str] = {}  # watch -> name
         self._ends: dict[int, str] = {}  # pidfd -> name
         self._pids: dict[str, set[int]] = {}
+        self._held: dict[str, Instance] = {}  # those that are removed at their end, see lastrecord.py
         self._poller = select.poll()
         self._poller.register(self._inotify, select.POLLIN)
 
@@ -192,6 +194,8 @@ class _Watcher:
         with suppress(OSError):  # it has just been removed; or the limit of watches: then _LOOK_S is the period
             watch = syscalls.inotify_add_watch(self._inotify, os.path.join(self._root, name), _OF_FOLDER)
             self._folders[watch] = name
+        if inst is not None and inst.state.removes:
+            self._hold(name, inst)
         pids = {inst.state.pid, inst.state.supervisor_pid} - {None} if inst is not None else set()
         for pid in pids - self._pids.get(name, set()):
             with suppress(OSError):
@@ -200,10 +204,20 @@ class _Watcher:
                 self._poller.register(fd, select.POLLIN)
         self._pids[name] = {pid for pid in pids if pid is not None}
 
+    def _hold(self, name: str, inst: Instance) -> None:
+        held = self._held.get(name)
+        if held is not None and (held.id != inst.id or inst.state.exit_source):
+            lastrecord.release(self._held.pop(name))
+        elif held is None and not inst.state.exit_source:
+            lastrecord.hold(inst)
+            self._held[name] = inst
+
     def forget(self, name: str) -> None:
         """Forget an instance that is gone; the kernel has ended its watch."""
         self._folders = {watch: other for watch, other in self._folders.items() if other != name}
         self._pids.pop(name, None)
+        if name in self._held:
+            lastrecord.release(self._held.pop(name))
 
     def wait(self) -> list[str]:
         """Return the names of the instances to look at, after something has happened to one of them."""

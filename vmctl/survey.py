@@ -6,6 +6,7 @@ from vmctl import engine
 from vmctl.errors import NotFoundError, VmctlError
 from vmctl.instances import instance
 from vmctl.instances.instance import Instance, LostError
+from vmctl.linux import processes
 from vmctl.named import NamedTuple
 
 UNKNOWN, PAUSED = "unknown", "paused"
@@ -39,6 +40,8 @@ def look(name: str) -> Seen | None:
         status = engine.status(inst)
         if status == "running" and inst.is_paused():
             status = PAUSED
+        elif status in ENDED and inst.state.removes and _removed(inst):
+            return None
         return Seen(name, inst, status, _reason(inst) if status in ENDED else "")
     except NotFoundError:
         return None
@@ -50,6 +53,22 @@ def look(name: str) -> Seen | None:
         return Seen(name, inst, UNKNOWN, f"{name}: {error.strerror or error}")
     except Exception as error:  # of a backend that we do not know: it must not hide other instances
         return Seen(name, inst, UNKNOWN, f"{name}: internal error: {type(error).__name__}: {error}")
+
+
+def _removed(inst: Instance) -> bool:
+    """Remove an instance with --rm if the process that had to do it was killed; return whether it is gone.
+
+    As long as that process lives, or a command works with the instance, nothing is done.
+    """
+    if processes.alive(inst.state.supervisor_pid, inst.state.supervisor_start) or inst.busy():
+        return False
+    from vmctl.keeping import remove
+
+    with inst.locked(timeout_s=0.0):
+        if engine.status(inst) not in ENDED:  # it was started meanwhile
+            return False
+        remove.ended(inst)
+    return True
 
 
 def _reason(inst: Instance) -> str:

@@ -14,7 +14,7 @@ from vmctl.api import ofimage
 from vmctl.backend import HasReceipt
 from vmctl.ends import backend_of
 from vmctl.errors import DeadlineError, NoSuchInstance, SpecError, StateError, VmctlError
-from vmctl.instances import instance, published
+from vmctl.instances import instance, lastrecord, published
 from vmctl.instances.instance import Instance
 from vmctl.spec import flags
 
@@ -178,6 +178,7 @@ def wait_exit(given: Given, caller: Caller) -> Any:
     from vmctl.spec.units import format_seconds
 
     inst = load(given)
+    lastrecord.hold(inst)
     result = engine.wait(inst, given["timeout_s"])
     if result is None:
         raise DeadlineError(f"{inst.name} is still running after {format_seconds(given['timeout_s'])}")

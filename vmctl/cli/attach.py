@@ -13,6 +13,7 @@ from vmctl.attach import front, keys
 from vmctl.attach.session import LeaveError
 from vmctl.cli import selection, terminals
 from vmctl.errors import SpecError, StateError
+from vmctl.instances import lastrecord
 from vmctl.light import signal
 from vmctl.linux.stdio import signals_to
 from vmctl.named import TYPE_CHECKING
@@ -46,6 +47,7 @@ def add_connection(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     """Connect with the workload until it ends, and return its exit code."""
     inst = selection.one(args.name)
+    lastrecord.hold(inst)
     if engine.status(inst) not in engine.ALIVE:
         raise StateError(f"{inst.name} is not running", hint=f"`vmctl start {inst.name}` starts it again")
     return connect(inst, args)
@@ -124,7 +126,8 @@ def _show(inst: Instance, since_ns: int | None, *, until_ns: int | None = None, 
 
 def _end(inst: Instance) -> int:
     """Return the exit code of a workload that has ended."""
-    inst.recall()
+    if not inst.state.removes:
+        inst.recall()
     result = engine.wait(inst, front.END_S)
     if result is None:
         print(f"vmctl: the connection with {inst.name} has ended, but it runs on", file=sys.stderr)

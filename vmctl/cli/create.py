@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import nullcontext
 
 from vmctl import creation
-from vmctl.cli import modes, usual
+from vmctl.cli import keepingflags, modes, usual
 from vmctl.cli import run as run_verb
 from vmctl.errors import SpecError
 from vmctl.named import TYPE_CHECKING
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from vmctl.spec.workload import Workload
 
 EXAMPLE = "vmctl create --name web --publish 8080:80 tiny -- httpd -f -p 80"
-_OF_A_FILE = ("image", "mode", "name", "command")  # what can be given together with a workload file
+_OF_A_FILE = ("image", "mode", "name", "command", "rm")  # what can be given together with a workload file
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -36,7 +36,7 @@ def run(args: Namespace) -> int:
     work = _of_file(args) if from_file else run_verb.exposed(args)
     with (
         nullcontext() if from_file else flags.named(run_verb.FLAGS),
-        creation.created(work, args.mode, options=modes.chosen(args)) as inst,
+        creation.created(work, args.mode, options=modes.chosen(args), state=keepingflags.removes(args, work)) as inst,
     ):
         inst.state.image_digest = store.lease(work.image, inst).digest  # its name may belong to another one later
     print(inst.name)

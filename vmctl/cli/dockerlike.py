@@ -18,7 +18,7 @@ def view(document: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **found,
         "Config": _config(work),
-        "HostConfig": _host_config(work),
+        "HostConfig": _host_config(document, work),
         "NetworkSettings": _network(document, work),
         "Mounts": [_mount(volume) for volume in work["volumes"]],
         "RestartCount": max(0, document["starts"] - 1),
@@ -55,7 +55,7 @@ def _config(work: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _host_config(work: Mapping[str, Any]) -> dict[str, Any]:
+def _host_config(document: Mapping[str, Any], work: Mapping[str, Any]) -> dict[str, Any]:
     resources = work["resources"]
     return {
         "Memory": resources["memory_bytes"] or 0,
@@ -64,6 +64,7 @@ def _host_config(work: Mapping[str, Any]) -> dict[str, Any]:
         "NetworkMode": _networks(work["network"])[0],
         "RestartPolicy": {"Name": work["restart"]["policy"]},
         "ReadonlyRootfs": work["read_only"],
+        "AutoRemove": document["removes"],
     }
 
 

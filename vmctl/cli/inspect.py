@@ -63,6 +63,7 @@ def _document(seen: Seen) -> dict[str, Any]:
         boot=inst.state.boot,
         warm=inst.state.warm or None,
         starts=inst.state.starts,
+        removes=inst.state.removes,
         snapshot=inst.state.snapshot,
         reboots=_reboots(inst),
         receipt=_receipt(inst),

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from vmctl.cli import output, selection
 from vmctl.console import Filter
 from vmctl.errors import NotFoundError
+from vmctl.instances import lastrecord
 from vmctl.instances.folder import Home, absent
 from vmctl.linux.stdio import write_all
 from vmctl.logs import timed
@@ -51,8 +52,9 @@ def run(args: argparse.Namespace) -> int:
     """Copy the workload's stdout to stdout and its stderr to stderr, in the order in which lines were written."""
     sources: dict[TimedLog, _Source] = {}
     args.names = selection.names(args.names)
-    for number, name in enumerate(args.names):
-        sources.update(_sources(_seen(name), args, _Prefix(args.names, number)))
+    seen = list(map(_seen, args.names))  # kept to the end: see lastrecord.py
+    for number, one in enumerate(seen):
+        sources.update(_sources(one, args, _Prefix(args.names, number)))
     printer = _Printer(args)
     logs = list(sources)
     printer.skipped = 0 if args.tail is None else timed.skip_to_tail(logs, args.tail)
@@ -78,6 +80,8 @@ def _seen(name: str) -> Seen:
     if seen is None:
         raise absent(name)
     output.note_unknown([seen])
+    if seen.instance is not None:
+        lastrecord.hold(seen.instance)
     return seen
 
 

@@ -26,9 +26,6 @@ def run(args: argparse.Namespace) -> int:
     def restart(name: str) -> None:
         with startshow.shown(verbose=args.verbose, quiet=args.quiet) as progress:
             inst = again.restart(name, args.time, wait=args.wait, progress=progress)
-        if inst is None:  # another command has started it in between
-            print(name)
-        else:
-            up.report(inst, quiet=args.quiet)
+        up.report(inst, quiet=args.quiet)
 
     return each(selection.names(args.names), restart, echo=False)

@@ -7,7 +7,6 @@ import sys
 from vmctl import engine, fromflags
 from vmctl.cli import keepingflags, modes, terminals
 from vmctl.cli.usual import REST
-from vmctl.errors import SpecError
 from vmctl.fromflags import FLAGS as FLAGS
 from vmctl.named import TYPE_CHECKING
 from vmctl.spec import flags
@@ -23,9 +22,11 @@ def arguments(parser: ArgumentParser) -> None:
     """Declare the arguments."""
     add_instance(parser, "image to run")
     parser.add_argument(
-        "-d", "--detach", action="store_true", help="leave it in the background, print its name, and do not remove it"
+        "-d",
+        "--detach",
+        action="store_true",
+        help="leave it in the background and print its name; it stays, unless --rm",
     )
-    parser.add_argument("--rm", action="store_true", help="no effect: in the foreground it is removed at its end")
     parser.add_argument("--keep", action="store_true", help="keep the instance when it has ended")
     parser.add_argument("--verbose", action="store_true", help="show each phase of the start with its time")
     terminals.add_detach_keys(parser)
@@ -37,6 +38,7 @@ def add_instance(parser: ArgumentParser, image: str) -> None:
     parser.add_argument("command", nargs=REST, metavar="-- CMD", help="command to run (default: the image's)")
     modes.add(parser)
     parser.add_argument("--name", help="name of the instance (default: random)")
+    keepingflags.add_remove(parser)
     _add_image(parser)
     _add_process(parser)
     _add_stop(parser)
@@ -215,7 +217,14 @@ def _attached(args: Namespace, work: Workload) -> int:
     options = modes.chosen(args)
     with terminals.shown(args) as progress:
         result = engine.run(
-            work, args.mode, options=options, detach_keys=pressed, on_weakened=_warn, keep=args.keep, progress=progress
+            work,
+            args.mode,
+            options=options,
+            detach_keys=pressed,
+            on_weakened=_warn,
+            keep=args.keep,
+            progress=progress,
+            state=keepingflags.removes(args, work),
         )
     if result is None:
         return terminals.left(work.name)
@@ -244,11 +253,11 @@ def before(args: Namespace) -> None:
 
 
 def _detached(args: Namespace, work: Workload) -> int:
-    """Start the command in the background and print the name of the instance. Raises SpecError."""
-    if args.rm:
-        raise SpecError("-d and --rm cannot be combined yet", hint="without --rm, `vmctl down NAME` removes it")
+    """Start the command in the background and print the name of the instance."""
     with terminals.shown(args) as progress:
-        inst = engine.up(work, args.mode, options=modes.chosen(args), progress=progress)
+        inst = engine.up(
+            work, args.mode, options=modes.chosen(args), progress=progress, state=keepingflags.removes(args, work)
+        )
     print(inst.name)
     for text in (*inst.state.weakened, *inst.state.warnings):
         _warn(text, of="")

@@ -8,6 +8,7 @@ import time
 from vmctl import again
 from vmctl.cli import attach, each, output, selection, startshow, up
 from vmctl.errors import SpecError
+from vmctl.instances import lastrecord
 
 EXAMPLE = "vmctl start web"
 
@@ -54,5 +55,6 @@ def _attached(args: argparse.Namespace) -> int:
         raise SpecError("-a is for one instance", hint="`vmctl logs --follow` shows the output of many")
     since_ns = time.time_ns()
     inst = selection.one(args.names[0])
+    lastrecord.hold(inst)
     inst = again.start(inst.name, wait=False) or inst
     return attach.connect(inst, args, since_ns)

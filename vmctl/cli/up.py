@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 
 from vmctl import backends, engine, fromflags
 from vmctl.backend import Backend
-from vmctl.cli import modes, output, stackflags, startshow
+from vmctl.cli import keepingflags, modes, output, stackflags, startshow
 from vmctl.errors import SpecError
 from vmctl.instances import published
 from vmctl.instances.instance import Instance
@@ -22,6 +22,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("spec", metavar="SPEC", nargs="*", help="workload file; or stack file, and services of it")
     modes.add(parser, default=None)
+    keepingflags.add_remove(parser)
     parser.add_argument(
         "-p", "--name", "--project-name", help="name of the instance or the stack (default: the file's)"
     )
@@ -87,6 +88,8 @@ def run(args: argparse.Namespace) -> int:
 
         stepped.check(stack=args.stack is not None)
     if args.stack is not None:
+        if args.rm:
+            raise SpecError("--rm is for one workload, not for a stack", hint="`vmctl down STACK` removes a stack")
         from vmctl.cli import stackup
 
         return stackup.up(args, args.stack, args.spec)
@@ -96,7 +99,15 @@ def run(args: argparse.Namespace) -> int:
     if (args.explain or args.dry_run or args.script) and _explained(args, work, backends.load(mode, options)):
         return 0
     with _shown(args, work, mode, options) as progress:
-        inst = engine.up(work, mode, options=options, wait=args.wait, progress=progress, keep=args.keep)
+        inst = engine.up(
+            work,
+            mode,
+            options=options,
+            wait=args.wait,
+            progress=progress,
+            keep=args.keep,
+            state=keepingflags.removes(args, work),
+        )
     report(inst, quiet=args.quiet)
     return 0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from vmctl import engine, waiting
 from vmctl.cli import output, selection
 from vmctl.errors import DeadlineError
-from vmctl.instances import instance
+from vmctl.instances import instance, lastrecord
 from vmctl.named import TYPE_CHECKING
 from vmctl.spec.units import format_seconds
 
@@ -36,7 +36,10 @@ def arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     """Print the exit code of each and return that of the last; else print each name and return 0."""
     code = 0
-    for inst in [instance.load(name) for name in selection.names(args.names)]:
+    found = [instance.load(name) for name in selection.names(args.names)]
+    for inst in found:
+        lastrecord.hold(inst)
+    for inst in found:
         limit = waiting.Limit(args.timeout)
         if args.until == "exit":
             waiting.begun(inst, limit)

@@ -21,9 +21,11 @@ from vmctl.spec.rules import check_name, is_name
 from vmctl.spec.workload import Workload
 
 if TYPE_CHECKING:
-    from typing import Any, Literal
+    from typing import Any, BinaryIO, Literal
 
-_OF_ALL_RUNS = "id mode created image_digest address mac links boot stop_s stop_signal options own snapshot".split()
+_OF_ALL_RUNS = (
+    "id mode created image_digest address mac links boot stop_s stop_signal options own snapshot removes".split()
+)
 _NOTHING = (0, 0)  # the inode and the size of a log without content
 _HEX_DIGITS = set("0123456789abcdef")
 
@@ -74,6 +76,7 @@ class State:
     receipt: dict[str, Any]  # kernel and namespaces of the last start, as the new process has reported them
     machine: dict[str, Any]  # hardware of the last start, with the keys of JSON; {} in a mode without a choice of it
     own: dict[str, Any]  # values that only the backend reads
+    removes: bool = False  # it is removed when it has ended (`run --rm`)
     snapshot: dict[str, Any] | None = None  # of a clone: name and id of its snapshot, and what its start has cost
 
     def __init__(self, **values: Any) -> None:
@@ -112,6 +115,7 @@ class Instance(Folder):
         self.state = state
         self.journal = Journal(self.path("journal"))
         self.timeline = Timeline()
+        self.record: BinaryIO | None = None  # see lastrecord.py
         self.logged: dict[str, tuple[int, int]] = {}  # log -> inode and size, when this process started it again
 
     @property
@@ -307,7 +311,7 @@ def _read_state(directory: str, name: str) -> tuple[State, Timeline]:
     damage = None
     for values in reversed(found):
         try:
-            state, timeline = _of_line(values, what)
+            state, timeline = of_line(values, what)
         except records.LaterError:
             raise
         except records.UnreadableError as error:
@@ -319,7 +323,8 @@ def _read_state(directory: str, name: str) -> tuple[State, Timeline]:
     raise damage or records.UnreadableError(f"{what} is damaged: no line can be read")
 
 
-def _of_line(values: dict[str, Any], what: str) -> tuple[State, Timeline]:
+def of_line(values: dict[str, Any], what: str) -> tuple[State, Timeline]:
+    """Return state and timeline of one line of the record. Raises UnreadableError; `what` is named in it."""
     marks_ns = values.pop("marks_ns", {})
     if not isinstance(marks_ns, dict) or not all(map(_is_mark, marks_ns.values())):
         raise records.UnreadableError(f"{what} is damaged: expected marks in nanoseconds")

@@ -1,8 +1,8 @@
 """The part of a supervisor, or of the recorder of a guest, that checks the health of a workload and restarts it.
 
 It runs in a bare interpreter and has to be small: it is a clock. Each check is a separate process (check.py), and so is
-what comes after the end of the workload (restart.py). Nothing of it is imported for a workload without a check and
-without a restart policy.
+what comes after the end of the workload (restart.py, remove.py). Nothing of it is imported for a workload without a
+check, without a restart policy and without `--rm`.
 
 Checks are hostile: they may write without end, never end, or leave processes behind. So the pipe of a check is never
 waited for, what exceeds OUTPUT_BYTES is read slowly and dropped, and after the time limit its process group is killed.
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 STOP_SIGNAL = _signal.SIGUSR1  # the request not to start the workload again; any other program of ours ends by it
 VARIABLE, SEPARATOR = "VMCTL_KEEP", "\x1f"  # the environment variable with the settings, and between two of them
-MARK = "vmctl:restarting"  # the last word of the command line of a process between two runs
+MARK = "vmctl:after"  # the last word of the command line of a process that a supervisor becomes after the end
 OUTPUT_BYTES = 4096
 RECORD_BYTES = 5120  # the whole record: the file has this size from the beginning, so a full disk has room for it
 NOT_YET = 250  # exit code of a check: the workload does not run yet
@@ -33,14 +33,14 @@ _RESET = (_signal.SIGPIPE, _signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP, STOP
 class Settings:
     """What to keep, as words of a command line."""
 
-    def __init__(self, record: str, times: str, held: str, restart: str, name: str, *program: str) -> None:
+    def __init__(self, record: str, times: str, held: str, after: str, name: str, *program: str) -> None:
         """See vmctl/keeping/runs.py."""
         self.record, self.name, self.program = record, name, list(program)
         numbers = list(map(float, times.split()))
         self.checks = bool(numbers)
         self.interval_s, self.timeout_s, self.retries, self.start_period_s, self.start_interval_s = numbers or [0.0] * 5
         self.held = int(held)  # descriptor of the secrets, -1 without
-        self.restarts = restart == "restart"
+        self.restarts, self.removes = after == "restart", after == "remove"
 
 
 class Keeper:
@@ -96,9 +96,12 @@ class Keeper:
             self._begin()
 
     def ended(self) -> None:
-        """The workload has ended and its end is recorded: end the check; become the process that restarts it."""
+        """Its end is recorded: end the check; become the process that starts it again or removes it."""
         if self._pid:
             self._kill()
+        if self._set.removes:  # also if its user has stopped it
+            words = [*self._set.program, "vmctl.keeping.remove", *self._set.name.split(), MARK]
+            os.execve(words[0], words, os.environ)
         if not self._set.restarts:
             return
         _signal.pthread_sigmask(

@@ -1,9 +1,9 @@
 """The runs of an instance: what its supervisor has to keep, and whether it is between two runs.
 
 The process that is there as long as the workload, the supervisor or the recorder of a guest, has a `Keeper`
-(keeper.py) if there is something to keep. It starts check.py for each health check, and becomes restart.py when the
-workload has ended. Between two runs it is waiting.py. It keeps its pid through all of that, so the journal and the
-state of the instance name it all the time, and a full disk changes nothing.
+(keeper.py) if there is something to keep. It starts check.py for each health check, and becomes restart.py or
+remove.py when the workload has ended. Between two runs it is waiting.py. It keeps its pid through all of that, so the
+journal and the state of the instance name it all the time, and a full disk changes nothing.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def keep(inst: Instance) -> Keep:
         from vmctl.keeping import held
 
         fd = held.keep(held.read(inst.work))
-    if not (inst.state.health or restarts(inst.work)):
+    if not (inst.state.health or inst.state.removes or restarts(inst.work)):
         return Keep(fd, {})
     return Keep(fd, {**environment(), VARIABLE: SEPARATOR.join(_settings(inst, fd))})
 
@@ -59,7 +59,7 @@ def _settings(inst: Instance, held: int) -> list[str]:
         health.path(inst),
         " ".join(f"{number:g}" for number in health.times(inst.state.health)),
         str(held),
-        "restart" if restarts(inst.work) else "",
+        "restart" if restarts(inst.work) else "remove" if inst.state.removes else "",
         f"{inst.name} {inst.id}",
         *program(),
     ]
@@ -91,8 +91,14 @@ def between_runs(inst: Instance) -> bool:
     state = inst.state
     if not restarts(inst.work) or not processes.alive(state.supervisor_pid, state.supervisor_start):
         return False
+    return is_over(inst) and processes.alive(state.supervisor_pid, state.supervisor_start)
+
+
+def is_over(inst: Instance) -> bool:
+    """Return whether the supervisor of an instance has recorded the end, and is what comes after it, or is gone."""
+    state = inst.state
     while not (words := processes.command(state.supervisor_pid or 0)):  # in the middle of an execve(2)
         if not processes.alive(state.supervisor_pid, state.supervisor_start):
-            return False
+            return True
         time.sleep(_LOOK_S)
     return words[-1] == MARK

@@ -35,8 +35,10 @@ def enable(inst: Instance, where: str = "") -> str:
     """Write the unit of an instance, let it be started at boot, and return its path; repeatable.
 
     `where` is the folder for it, the caller's if it is not given. The caller has the lock.
-    Raises SpecError for what a unit cannot contain, StateError for a unit that is not ours.
+    Raises SpecError for what a unit cannot contain, StateError for a unit that is not ours, and for `run --rm`.
     """
+    if inst.state.removes:
+        raise StateError(f"{inst.name} is removed when it has ended (--rm)", hint="start it without --rm")
     path = os.path.join(where or folder(), systemd.name(inst.name))
     text = unit(inst)
     refuse_others(path)

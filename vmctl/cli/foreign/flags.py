@@ -122,7 +122,6 @@ FLAGS = {
     "create": {
         "-a": "`vmctl start -a NAME` after it",
         "--attach": "`vmctl start -a NAME` after it",
-        "--rm": "`vmctl down NAME` stops and removes it",
     },
     "update": {
         "--blkio-weight": _IO,
