@@ -14,7 +14,7 @@ from vmctl import paths
 from vmctl.instances import instance
 from vmctl.net import uplink
 
-pytest_plugins = ["support.attack_table", "support.meanwhile"]
+pytest_plugins = ["support.again", "support.attack_table", "support.meanwhile"]
 
 _ROOT = paths.state_root()  # of the host, or of the session that runs the tests
 SHARED = "VMCTL_TESTS_SHARED"  # the environment of the workers (pytest-xdist) is that of the process that starts them
