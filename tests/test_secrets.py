@@ -13,6 +13,7 @@ from vmctl.instances import instance
 from vmctl.keeping import held
 from vmctl.spec import envfile, workloadfile
 from vmctl.spec.workload import EnvFile, Secret
+from vmctl.stacks import dotenv
 
 QUICK = [mode for mode in sorted(backends.modes()) if not backends.load(mode).features.own_kernel]
 EACH_QUICK_MODE = pytest.mark.parametrize("mode", QUICK)
@@ -95,7 +96,7 @@ def test_they_are_the_same_in_exec_and_after_a_restart(root, tmp_path, mode):
         (("--secret", "id=a,src=/x", "--tmpfs", "/run/secrets/a"), "is where the secrets are"),
         (("--secret", "id=a,src=/x", "-v", "/tmp:/run/secrets"), "is where the secrets are"),
         (("--env-file", "/no/such"), "/no/such cannot be read: No such file"),
-        (("--env-file", "/dev/zero"), "/dev/zero is larger than 1 MiB"),
+        (("--env-file", "/dev/zero"), "/dev/zero is larger than 1.0 MiB"),
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value),
 )
@@ -123,11 +124,11 @@ def test_files_of_variables(tmp_path):
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("A='x\n", "env:1: the quote ' has no end"),
+        ("A='x\n", "env:1: the value of 'A' has no closing '"),
         ("A=1\n=2\n", "env:2: expected NAME=VALUE"),
         ("A-B=1\n", "env:1: 'A-B' cannot be the name of a variable"),
         ("A='x' y\n", "env:1: expected the end of the line"),
-        ("A=\0\n", "contains a NUL character"),
+        ("A=1\nB=\0\n", "env:2: not a text: it contains a NUL character"),
     ],
 )
 def test_files_of_variables_with_mistakes(tmp_path, text, reason):
@@ -140,6 +141,30 @@ def test_an_error_does_not_repeat_a_secret(tmp_path):
     with pytest.raises(SpecError) as error:
         envfile.read(write(tmp_path, "env", "hunter2-is-my-long-password=\n"))
     assert "password" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["{}", "'{}", "A='x' {}", "A=1\nB='{}", 'A="{}', 'A="x"{}'])
+@pytest.mark.parametrize("read", [envfile.read, lambda path: dotenv.load(path, {})])
+def test_nothing_of_a_value_is_in_an_error(tmp_path, read, text):
+    with pytest.raises(SpecError) as caught:
+        read(write(tmp_path, "env", text.format("hunter2 is my password") + "\n"))
+    assert "hunter2" not in f"{caught.value} {caught.value.hint}"
+
+
+def test_the_time_grows_with_the_size_only(tmp_path):
+    """A hostile file: half a million lines, each of which would be counted from the beginning."""
+    path = write(tmp_path, "env", "A\n" * (1 << 19))
+    assert dotenv.load(path, {"A": "1"}) == {"A": "1"}
+    path = write(tmp_path, "env", "A=" + "#" * ((1 << 20) - 2))
+    assert envfile.read(path) == {"A": ""}
+
+
+def test_a_file_that_is_not_utf_8_is_refused_with_its_line(tmp_path):
+    path = tmp_path / "env"
+    path.write_bytes(b"A=1\nB=\xff\n")
+    for raw in (True, False):
+        with pytest.raises(SpecError, match="env:2: not UTF-8"):
+            envfile.read(str(path), raw=raw)
 
 
 def test_the_keys_of_a_workload_file(tmp_path):
