@@ -8,6 +8,7 @@ from support.attacks import Caller, Canary, Cell, UserCaller
 from support.commands import vmctl
 from support.images_made import Shipped, add
 from support.ordinary_user import OrdinaryUser
+from support.roots import separate_root
 
 from images.store import store
 from vmctl import paths
@@ -91,17 +92,8 @@ def own_root(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def guest_root():
-    """A separate VMCTL_ROOT for the tests of one file that start guests, with the images and caches of the host.
-
-    Its path is short, because it contains sockets (unix(7): 107 bytes).
-    """
-    kept = {"images": paths.images_root(), "cache": paths.cache_root()}
-    with pytest.MonkeyPatch.context() as patch, TemporaryDirectory(prefix="vmctl-") as root:
-        patch.setenv("VMCTL_ROOT", root)
-        os.makedirs(paths.state_root())
-        for name, folder in kept.items():
-            os.makedirs(folder, exist_ok=True)
-            os.symlink(folder, os.path.join(paths.state_root(), name))
+    """A separate VMCTL_ROOT for the tests of one file that start guests, with the images and caches of the host."""
+    with separate_root("images", "cache") as root:
         yield root
         _end_instances()
 

@@ -9,12 +9,12 @@ import random
 import shutil
 import socket
 import sys
-import tempfile
 import time
+
+from support.roots import separate_root
 
 from soak import left
 from soak.cycle import Cycle
-from vmctl import paths
 
 
 def main():
@@ -31,13 +31,7 @@ def main():
         return _as_user(args)
     if args.root:
         return _soak(args)
-    images, cache = paths.images_root(), paths.cache_root()
-    with tempfile.TemporaryDirectory(prefix="vmctl-soak-") as root:  # short: it contains sockets
-        state = os.path.join(root, "lib")
-        os.makedirs(state, mode=0o700)
-        os.makedirs(cache, exist_ok=True)
-        for name, folder in (("images", images), ("cache", cache)):
-            os.symlink(os.path.realpath(folder), os.path.join(state, name))
+    with separate_root("images", "cache") as root:
         return _again(args, root)
 
 

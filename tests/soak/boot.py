@@ -14,13 +14,13 @@ import re
 import signal
 import statistics
 import sys
-import tempfile
 import time
+
+from support.roots import separate_root
 
 from bench.peers import guests
 from bench.peers.command import spawn
 from images.kernels import kernel
-from vmctl import paths
 from vmctl.linux import processes
 
 GOAL = 0.80
@@ -37,15 +37,8 @@ def main():
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
-    kept = {"images": os.path.realpath(paths.images_root()), "cache": os.path.realpath(paths.cache_root())}
-    with tempfile.TemporaryDirectory(prefix="vmctl-boot-") as root:
-        os.environ["VMCTL_ROOT"] = root
-        os.makedirs(paths.state_root(), mode=0o700)
-        for name, folder in kept.items():
-            os.makedirs(folder, exist_ok=True)
-            os.symlink(folder, os.path.join(paths.state_root(), name))
-        with guests.prepared() as (argv, folder):
-            return _compared(_measured(argv, folder, args.rounds, random.Random(args.seed)))
+    with separate_root("images", "cache"), guests.prepared() as (argv, folder):
+        return _compared(_measured(argv, folder, args.rounds, random.Random(args.seed)))
 
 
 def _ways(argv):

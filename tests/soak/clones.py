@@ -11,13 +11,12 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 
 from support.commands import VMCTL
+from support.roots import separate_root
 
 from soak import left
-from vmctl import paths
 
 MOST_MORE_S = 0.010
 SNAPSHOT, ORIGIN = f"{left.PREFIX}golden", f"{left.PREFIX}origin"
@@ -32,11 +31,7 @@ def main():
     parser.add_argument("--mib", type=int, default=200)
     parser.add_argument("--mode", default="container")
     args = parser.parse_args()
-    images = paths.images_root()
-    with tempfile.TemporaryDirectory(prefix="vmctl-clones-") as root:
-        os.environ["VMCTL_ROOT"] = root
-        os.makedirs(paths.state_root(), mode=0o700)
-        os.symlink(os.path.realpath(images), paths.images_root())
+    with separate_root("images") as root:
         _prepare(args)
         try:
             wrong = _compared(args) + _together(args)

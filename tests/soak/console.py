@@ -11,9 +11,9 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 
 from support.commands import VMCTL, inspect, ok, wait_for
+from support.roots import separate_root
 
 from soak import left
 from vmctl import paths
@@ -27,12 +27,7 @@ def main():
     parser = argparse.ArgumentParser(prog="console")
     parser.add_argument("--rounds", type=int, default=15)
     args = parser.parse_args()
-    kept = {"images": os.path.realpath(paths.images_root()), "cache": os.path.realpath(paths.cache_root())}
-    with tempfile.TemporaryDirectory(prefix="vmctl-console-") as root:
-        os.environ["VMCTL_ROOT"] = root
-        os.makedirs(paths.state_root(), mode=0o700)
-        for name, folder in kept.items():
-            os.symlink(folder, os.path.join(paths.state_root(), name))
+    with separate_root("images", "cache") as root:
         try:
             rounds = [{way: _start(root, way) for way in WAYS} for _ in range(args.rounds)]
         finally:

@@ -12,10 +12,10 @@ import resource
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 
 from support.commands import VMCTL
+from support.roots import separate_root
 
 from soak import left
 from vmctl import paths
@@ -34,11 +34,7 @@ def main():
     parser.add_argument("--count", type=int, default=300)
     parser.add_argument("--network", default="bridge")
     args = parser.parse_args()
-    images = os.path.realpath(paths.images_root())
-    with tempfile.TemporaryDirectory(prefix="vmctl-crowd-") as root:
-        os.environ["VMCTL_ROOT"] = root
-        os.makedirs(paths.state_root(), mode=0o700)
-        os.symlink(images, paths.images_root())
+    with separate_root("images") as root:
         try:
             return _crowd(args, root)
         finally:

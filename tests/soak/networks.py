@@ -15,12 +15,12 @@ import socket
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 
 from support.commands import VMCTL, free_port, inspect
 from support.internet import FAR, Internet
 from support.names import NO_ERROR, ask
+from support.roots import separate_root
 
 from soak import left
 from vmctl import paths
@@ -39,11 +39,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--docker-proxy", default=which("docker-proxy"), metavar="FILE", help="to compare with")
     args = parser.parse_args()
-    images = os.path.realpath(paths.images_root())
-    with tempfile.TemporaryDirectory(prefix="vmctl-networks-") as root:
-        os.environ["VMCTL_ROOT"] = root
-        os.makedirs(paths.state_root(), mode=0o700)
-        os.symlink(images, paths.images_root())
+    with separate_root("images") as root:
         try:
             _vmctl("network", "create", NETWORK)
             few = max(3, args.rounds // 5)
@@ -151,12 +147,8 @@ def _docker_proxy(program):
 def _way_out(rounds):
     """Measure the throughput to a host outside, which is a network namespace here."""
     name = f"{left.PREFIX}out"
-    with Internet() as internet, tempfile.TemporaryDirectory(prefix="vmctl-networks-") as root:
-        images, before = os.path.realpath(paths.images_root()), os.environ["VMCTL_ROOT"]
-        os.environ["VMCTL_ROOT"] = root
+    with Internet() as internet, separate_root("images"):
         try:
-            os.makedirs(paths.state_root(), mode=0o700)
-            os.symlink(images, paths.images_root())
             words = [VMCTL, "run", "-d", "--name", name, "tiny", "--", "sleep", "100000"]
             subprocess.run(internet.host.enter(*words), check=True, capture_output=True)
             near = f"/proc/{inspect(name)['pid']}/ns/net"
@@ -164,7 +156,6 @@ def _way_out(rounds):
             print(f"way out: {statistics.median(rates) / 1e9:.1f} Gbit/s")
         finally:
             subprocess.run([VMCTL, "rm", "-f", name], capture_output=True)
-            os.environ["VMCTL_ROOT"] = before
 
 
 def _rate(near, far, address, port=SERVER_PORT, send=None, receive=None):

@@ -9,11 +9,11 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 
 from support.commands import VMCTL
+from support.roots import separate_root
 
-from vmctl import backends, engine, paths
+from vmctl import backends, engine
 from vmctl.spec.workload import Bytes, Resources, Volume, Workload
 from vmm import volumes
 from vmm.volumes import server
@@ -36,12 +36,7 @@ def main():
     parser = argparse.ArgumentParser(prog="volumes")
     parser.add_argument("--rounds", type=int, default=10)
     args = parser.parse_args()
-    kept = {"images": paths.images_root(), "cache": paths.cache_root()}
-    with tempfile.TemporaryDirectory(prefix="vmctl-volumes-") as root:
-        os.environ["VMCTL_ROOT"] = root
-        os.makedirs(paths.state_root(), mode=0o700)
-        for name, folder in kept.items():
-            os.symlink(os.path.realpath(folder), os.path.join(paths.state_root(), name))
+    with separate_root("images", "cache") as root:
         folders = [os.path.join(root, name) for name in ("ours", "by-hand")]
         for folder in folders:
             os.mkdir(folder)
