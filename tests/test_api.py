@@ -12,7 +12,7 @@ import threading
 import time
 
 import pytest
-from support.commands import ok, wait_for
+from support.commands import ok, passes_signals_on, wait_for
 from support.commands import vmctl as command
 from support.ordinary_user import OrdinaryUser
 from support.tracked import ROOT
@@ -419,6 +419,7 @@ def test_a_killed_server_ends_its_requests_and_is_started_again(box):
     running = box.stream(["sh", "-c", "echo runs; exec sleep 1000"])
     assert next(iter(running)).text == "runs"
     at_work = number_in(f"/proc/self/fdinfo/{running._call._pidfd}", "Pid")
+    passes_signals_on(at_work)
     os.kill(number_in(f"/proc/{at_work}/status", "PPid"), signal.SIGKILL)
     assert running.result.code == 143  # SIGTERM was passed on to the command
     assert box.exec(["echo", "again"]).out == "again\n"

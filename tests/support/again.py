@@ -18,6 +18,10 @@ def pytest_addoption(parser):
     parser.addoption("--again", type=int, default=0, metavar="N", help="run at most N failed tests again, alone")
 
 
+def pytest_configure():
+    os.environ.pop("PYTEST_ADDOPTS", None)  # this option is not for the pytest that a test runs, nor for the second run
+
+
 def pytest_runtest_logreport(report):
     if report.failed:
         _failed[report.nodeid] = None
@@ -33,9 +37,8 @@ def pytest_sessionfinish(session, exitstatus):
         and len(_failed) <= session.config.getoption("again")
     ):
         options = ("-p", "no:xdist", "-p", "no:cacheprovider", "--rootdir", str(session.config.rootpath))
-        environ = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}
         sys.stdout.flush()
-        again = subprocess.run([sys.executable, "-m", "pytest", *options, *_failed], env=environ, check=False)
+        again = subprocess.run([sys.executable, "-m", "pytest", *options, *_failed], check=False)
         if again.returncode == 0:
             print("failed beside others and passed alone, each a race to be found:", *_failed, sep="\n  ")
             session.exitstatus = pytest.ExitCode.OK
