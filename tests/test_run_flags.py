@@ -37,7 +37,7 @@ def test_variables_from_files_and_of_the_caller(caller, environment):
     result = caller.vmctl("run", *given, "tiny", "sh", "-c", PRINT, env={**inherited(caller), "C": "of the caller"})
     assert result.out == "A=[2]\nB=['quoted']\nC=[of the caller]\nD=[unset]\nHOME=[/srv]\n", result.err
     assert "cannot be read: No such file" in caller.refused("run", "--env-file", "/no/such", "tiny", "true")
-    assert "is not a text" in caller.refused("run", "--env-file", "/bin/true", "tiny", "true")
+    assert "not UTF-8 text" in caller.refused("run", "--env-file", "/bin/true", "tiny", "true")
 
 
 @MODES
@@ -68,7 +68,7 @@ def test_what_is_refused_before_anything_starts(caller, mode):
     assert "cannot run linux/s390x" in refused("--platform", "linux/s390x", "tiny", "true")
     assert "--rm and restart: always exclude each other" in refused("-d", "--rm", "--restart", "always", "tiny", "true")
     assert "--rm and --keep exclude each other" in refused("--rm", "--keep", "tiny", "true")
-    assert f"mode {mode}: --env-file: /no/such cannot be read" in refused("--env-file", "/no/such", "tiny", "true")
+    assert f"mode {mode}: the file of variables /no/such cannot be read" in refused("--env-file", "/no/such", "tiny", "true")
     assert "hint: `vmctl run tiny -- COMMAND`" in refused("--entrypoint", "", "tiny")
     if mode == "vm":
         assert "hint: use `--network bridge`" in refused("--network", "host", "tiny", "true")
