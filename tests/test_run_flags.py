@@ -68,7 +68,9 @@ def test_what_is_refused_before_anything_starts(caller, mode):
     assert "cannot run linux/s390x" in refused("--platform", "linux/s390x", "tiny", "true")
     assert "--rm and restart: always exclude each other" in refused("-d", "--rm", "--restart", "always", "tiny", "true")
     assert "--rm and --keep exclude each other" in refused("--rm", "--keep", "tiny", "true")
-    assert f"mode {mode}: the file of variables /no/such cannot be read" in refused("--env-file", "/no/such", "tiny", "true")
+    assert f"mode {mode}: the file of variables /no/such cannot be read" in refused(
+        "--env-file", "/no/such", "tiny", "true"
+    )
     assert "hint: `vmctl run tiny -- COMMAND`" in refused("--entrypoint", "", "tiny")
     if mode == "vm":
         assert "hint: use `--network bridge`" in refused("--network", "host", "tiny", "true")
