@@ -8,7 +8,7 @@ import time
 
 import pytest
 from support.commands import free_port, inspect, ok, passes_signals_on, refused, start, vmctl, wait_for
-from support.host_state import PREFIX, host_state, left_behind
+from support.host_state import PREFIX, host_state, left_behind, stays_behind
 
 from vmctl import backends, engine, removal
 from vmctl.errors import ConflictError
@@ -16,7 +16,7 @@ from vmctl.instances import instance
 from vmctl.journal import Journal
 from vmctl.linux import processes, syscalls
 from vmctl.linux.cgroups import Cgroup
-from vmctl.net import bridge
+from vmctl.net import bridge, lobby
 from vmctl.spec import workloadfile
 from vmctl.spec.workload import Workload
 
@@ -220,7 +220,7 @@ def test_nothing_is_left_after_kill_9_at_any_moment(before, tmp_path, mode):
     for part in range(4, 24, 2):
         killed(arguments, whole_s * part / 20)
         ok("down", PREFIX)
-        assert left_behind(before) == {}, f"killed after {part}/20 of a start"
+        assert stays_behind(before) == {}, f"killed after {part}/20 of a start"
 
 
 def test_nothing_is_left_after_kill_9_of_a_guests_start(before, tmp_path):
@@ -228,7 +228,7 @@ def test_nothing_is_left_after_kill_9_of_a_guests_start(before, tmp_path):
     for after_s in (0.2, 0.4, 0.6, 0.8, 1.0, 2.0, 4.0):
         killed(arguments, after_s)
         ok("down", "-t", "0", PREFIX)  # it may be too early for a guest to be asked
-        assert left_behind(before) == {}, f"killed after {after_s} s"
+        assert stays_behind(before) == {}, f"killed after {after_s} s"
 
 
 def test_nothing_is_left_of_a_directory_half_made(before, tmp_path):
@@ -243,13 +243,26 @@ def test_nothing_is_left_of_a_directory_half_made(before, tmp_path):
     assert left_behind(before) == {}
 
 
+def test_nothing_is_left_of_a_way_out_that_was_not_recorded(before, tmp_path):
+    """Killed between the start of the process that becomes pasta and the record of it."""
+    pid = os.fork()
+    if pid == 0:
+        spawn = lobby.spawn
+        lobby.spawn = lambda *words: (spawn(*words), os.kill(os.getpid(), signal.SIGKILL))
+        engine.up(workloadfile.load(write_spec(tmp_path, text="network: bridge\n")), "container")
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+    ok("down", PREFIX)
+    assert stays_behind(before) == {}
+
+
 @EACH_QUICK_MODE
 def test_nothing_is_left_after_kill_9_of_run(before, mode):
     """The workload ends with the command it is attached to."""
     for after_s in (0.05, 0.1, 0.15, 0.2, 0.3, 0.5):
         killed(("run", "--mode", mode, "--name", PREFIX, "tiny", "--", "sleep", "1000"), after_s)
         ok("down", PREFIX)
-        assert left_behind(before) == {}, f"killed after {after_s} s"
+        assert stays_behind(before) == {}, f"killed after {after_s} s"
 
 
 def run_and_die_before_the_tie(mode, reached, go):
@@ -323,7 +336,7 @@ def test_nothing_is_left_after_kill_9_of_down(before, tmp_path, mode):
         ok("up", "--mode", mode, path)
         killed(("down", "-t", "0", PREFIX), whole_s * part / 20)
         ok("down", "-t", "0", PREFIX)
-        assert left_behind(before) == {}, f"killed after {part}/20 of a removal"
+        assert stays_behind(before) == {}, f"killed after {part}/20 of a removal"
 
 
 # kill -9 of what runs
@@ -377,7 +390,7 @@ def test_an_interrupted_up_cleans_up(before, tmp_path, mode, signum):
     for after_s in (0.1, 0.15, 0.2, 0.3, 0.5):
         code = killed(arguments, after_s, signum)
         assert code in (128 + signum, -signum), f"interrupted after {after_s} s"
-        assert left_behind(before) == {}, f"interrupted after {after_s} s"
+        assert stays_behind(before) == {}, f"interrupted after {after_s} s"
 
 
 @pytest.mark.parametrize("after_s", [0.4, 3.0])

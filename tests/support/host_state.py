@@ -6,6 +6,7 @@ compared. Links, routing rules and the firewall are compared completely: none of
 
 import os
 import socket
+import time
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from vmctl.net import switch
 from vmctl.programs import run, which
 from vmctl.stacks import record
 
+_MOMENT_S = 10.0
 PREFIX = f"leak{os.getpid()}"  # of the instances of this run: others may run tests at the same time
 
 
@@ -45,6 +47,18 @@ def left_behind(before):
         old, new = set(getattr(before, name)), set(getattr(after, name))
         if old != new:
             changed[name] = {"more": sorted(new - old), "less": sorted(old - new)}
+    return changed
+
+
+def stays_behind(before):
+    """Return what is left after commands that were killed, without what ends by itself in a moment.
+
+    The process that waits to become pasta, spawned and not yet recorded, ends with the cable at which it waits: the
+    kernel removes it some time after the last use of its network namespace.
+    """
+    deadline_s = time.monotonic() + _MOMENT_S
+    while (changed := left_behind(before)) and time.monotonic() < deadline_s:
+        time.sleep(0.05)
     return changed
 
 
