@@ -6,7 +6,7 @@ import signal
 import time
 
 import pytest
-from support.commands import free_port, get, inspect, ok, refused, start, vmctl, wait_for
+from support.commands import free_port, get, inspect, ok, passes_signals_on, refused, start, vmctl, wait_for
 from support.full_disk import full_disk
 from support.ordinary_user import OrdinaryUser
 
@@ -127,6 +127,7 @@ def test_attach_goes_on_through_restarts(root, mode, flags):
     """And `start -a` shows a run from its first line."""
     run(mode, *flags, "--restart", "on-failure:1", script="echo run; while [ ! -e /end ]; do sleep 0.1; done; exit 7")
     with start("attach", "web") as attached:
+        passes_signals_on(attached.pid)
         time.sleep(1.0)  # it has connected
         ok("exec", "web", "--", "touch", "/end")
         output, errors = attached.communicate(timeout=120)

@@ -46,21 +46,16 @@ class DetachedError(Exception):
 
 
 class Signals:
-    """Signals of the caller for the command; each signal wakes the loop through a pipe."""
+    """Signals of the caller for the command; each signal wakes the loop through a pipe, see `stdio.woken`."""
+
+    fd: int  # its end for reading, while `converse` runs
 
     def __init__(self, deliver: Callable[[int], object] | None = None) -> None:
         """Each signal is passed to `deliver`, which may raise LeaveError; without, it waits to be sent as a frame."""
         self.started = False  # before that there is no command to pass a signal on to
         self.waiting: list[int] = []
         self._deliver = deliver or self.waiting.append
-        self._killed, self._woken = False, woken()
-
-    def __enter__(self) -> Signals:
-        self.fd = self._woken.__enter__()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._woken.__exit__(None, None, None)
+        self._killed = False
 
     def send(self, number: int) -> None:
         """Note a signal, see `signals_to`. After SIGKILL the end has a moment; then SIGALRM brings another one."""
@@ -97,7 +92,7 @@ def converse(session: Session, signals: Signals, command: bytes = b"", *, redraw
     With a terminal, ours is in raw mode meanwhile; afterwards it is as it was before.
     """
     with ExitStack() as stack:
-        stack.enter_context(signals)
+        signals.fd = stack.enter_context(woken())
         stack.enter_context(signals_to(signals.send))
         if session.tty:
             stack.enter_context(terminal.raw(0))

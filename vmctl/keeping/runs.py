@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 
 from vmctl.instances.instance import Instance
 from vmctl.keeping.keeper import MARK, SEPARATOR, STOP_SIGNAL, VARIABLE
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from vmctl.spec.workload import Workload
 
 _VARIABLES = ("PATH", "HOME", "VMCTL_ROOT", "XDG_DATA_HOME", "LIBVIRT_DEFAULT_URI")  # what later commands need
-_LOOK_S = 0.001
 
 
 class Keep(NamedTuple):
@@ -97,8 +95,5 @@ def between_runs(inst: Instance) -> bool:
 def is_over(inst: Instance) -> bool:
     """Return whether the supervisor of an instance has recorded the end, and is what comes after it, or is gone."""
     state = inst.state
-    while not (words := processes.command(state.supervisor_pid or 0)):  # in the middle of an execve(2)
-        if not processes.alive(state.supervisor_pid, state.supervisor_start):
-            return True
-        time.sleep(_LOOK_S)
-    return words[-1] == MARK
+    words = processes.settled_command(state.supervisor_pid or 0, state.supervisor_start)
+    return words[-1] == MARK if words else not processes.alive(state.supervisor_pid, state.supervisor_start)

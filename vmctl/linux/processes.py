@@ -19,6 +19,7 @@ def start_time(pid: int) -> int | None:
 
 
 _SYS_RT_SIGTIMEDWAIT = {"x86_64": "128"}.get(os.uname().machine, "137")
+_EXEC_S, _EXEC_LOOK_S = 1.0, 0.001  # a process can also make its command line empty for ever
 _NOT_DROPPED = ("SigCgt", "SigIgn", "SigBlk")
 
 
@@ -53,6 +54,14 @@ def command(pid: int) -> list[str]:
             return file.read().split("\0")[:-1]
     except (FileNotFoundError, ProcessLookupError):
         return []
+
+
+def settled_command(pid: int, start: int | None) -> list[str]:
+    """Return the same of exactly this process; in the middle of an execve(2) it has none, which is waited for."""
+    end_s = time.monotonic() + _EXEC_S
+    while not (words := command(pid)) and alive(pid, start) and time.monotonic() < end_s:
+        time.sleep(_EXEC_LOOK_S)
+    return words
 
 
 def drops(pid: int, signum: int) -> bool:

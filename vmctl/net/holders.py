@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import struct
-import time
 from collections.abc import Iterator
 
 from vmctl.linux import processes
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from vmctl.spec.workload import Port
 
 _BOUND = {"tcp": "0A", "udp": "07"}  # TCP_LISTEN, and the state of an unconnected UDP socket
-_LOOKS, _LOOK_S = 20, 0.005
 
 
 def holder_of(port: Port) -> str:
@@ -78,12 +76,7 @@ def _describe(pid: int) -> str:
             command = file.read().strip()
     except (FileNotFoundError, ProcessLookupError):
         return "a process that has just ended"
-    words = processes.command(pid)
-    for _ in range(_LOOKS):  # in the middle of an execve(2) a process has no command line
-        if words:
-            break
-        time.sleep(_LOOK_S)
-        words = processes.command(pid)
+    words = processes.settled_command(pid, processes.start_time(pid))
     for number, word in enumerate(words[:-1]):
         if word in forwarder.program_files():
             return f"the instance {words[number + 1]}"

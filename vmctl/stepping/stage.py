@@ -35,8 +35,7 @@ def opened(steps: Sequence[Step], write: Callable[[str], None], *, root: bool, e
     """Let each step of this process and its children wait for Enter on standard input, in the `with` block.
 
     `steps` are those of --explain, with the reasons; `write` writes text to the terminal; `root`: the caller has all
-    privileges on the host; `each`: steps
-    of one kind in a row wait too.
+    privileges on the host; `each`: steps of one kind in a row wait too.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     theirs.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
