@@ -1,4 +1,4 @@
-"""`up --step`: a start that waits for Enter after each step, what it shows, and what Ctrl-C leaves at each of them."""
+"""`up --step` and `run --step`: what each step shows while it waits for Enter, and what Ctrl-C leaves there."""
 
 import os
 import re
@@ -7,7 +7,7 @@ import sys
 
 import pytest
 from support.attack_table import modes
-from support.commands import Terminal, ok, refused, vmctl, wait_for
+from support.commands import Terminal, ok, passes_signals_on, refused, vmctl, wait_for
 from support.host_state import PREFIX, own_state
 
 from vmctl.instances import instance
@@ -18,7 +18,7 @@ from vmm import marks, monitor
 
 SPEC = "image: tiny\ncommand: [sleep, '1000']\n"
 CONTAINER = (
-    "writable layer, clone3, ids, the new process, own mounts, root, pivot_root, file system of the kernel, device, "
+    "writable layer, clone3, the new process, own mounts, root, pivot_root, file system of the kernel, device, "
     "mask, old root, host name, network, exec"
 ).split(", ")
 HOST = "writable layer, clone3, root, pivot_root, file system of the kernel, exec".split(", ")
@@ -27,8 +27,8 @@ HOST = "writable layer, clone3, root, pivot_root, file system of the kernel, exe
 class Stage:
     """A start on a terminal that is stopped at a step, or has ended."""
 
-    def __init__(self, *words, user=None):
-        self.terminal = Terminal("up", "--step", *words, user=user)
+    def __init__(self, *words, user=None, verb="up"):
+        self.terminal = Terminal(verb, "--step", *words, user=user)
         self.name, self.did, self.look, self.pid = "", "", "", 0
         self.go_on("")
 
@@ -66,9 +66,12 @@ def looked(caller, command):
     return caller.user.run("sh", "-c", command)
 
 
-def in_order(names, all_names):
-    rest = iter(all_names)
-    return all(name in rest for name in names)
+def check_steps(mode, names, *, network):
+    """Check the names of a start's steps; each process takes its own in order."""
+    wanted, rest = CONTAINER if mode == "container" else HOST, iter(names)
+    assert all(name in rest for name in wanted if network or name != "network"), names
+    if mode == "container":  # the ids are written by its parent, before or after the new process has reported itself
+        assert names.index("clone3") < names.index("ids") < names.index("own mounts"), names
 
 
 @modes("container", "host")
@@ -87,7 +90,7 @@ def test_each_step_waits_and_names_what_a_second_terminal_can_look_at(caller, mo
             break
     code, rest = stage.end()
     assert code == 0, rest
-    assert in_order(CONTAINER if mode == "container" else HOST, names), names
+    check_steps(mode, names, network=True)
     if mode == "container":
         assert "overlay" in shown["root"]
         assert ("eth0" if network == "bridge" else "lo") in shown["network"]
@@ -170,8 +173,7 @@ def test_ctrl_c_at_each_step_leaves_the_host_as_it_was(own_root, tmp_path, mode)
     (tmp_path / "stage.yaml").write_text(f"{SPEC}network: none\n" if mode == "container" else SPEC)
     ok("run", "--mode", mode, "tiny", "--", "true")  # what a first start makes stays
     names = interrupted_at_each(mode, str(tmp_path / "stage.yaml"))
-    wanted = [name for name in CONTAINER if name != "network"] if mode == "container" else HOST
-    assert in_order(wanted, names), names
+    check_steps(mode, names, network=False)
 
 
 @pytest.mark.long
@@ -209,6 +211,54 @@ def test_a_guest_is_stopped_before_its_first_instruction_and_between_its_phases(
     assert PREFIX not in instance.names()
 
 
+@modes("container", "host")
+def test_the_command_of_run_has_the_terminal_after_its_last_step(caller, mode):
+    script = "read word; echo got $word; exit 7"
+    words = ("--mode", mode, *(("--network", "none") if mode == "container" else ()), "tiny", "--", "sh", "-c", script)
+    stage = Stage(*words, user=getattr(caller, "user", None), verb="run")
+    names = [stage.name]
+    while stage.name != "exec":
+        assert stage.go_on()
+        names.append(stage.name)
+    check_steps(mode, names, network=False)
+    stage.terminal.type("\n")
+    stage.terminal.wait_for("the workload runs as process")
+    stage.terminal.type("later\n")
+    code, shown = stage.end()
+    assert (code, "got later" in shown) == (7, True), shown
+    assert PROMPT not in shown  # what is undone waits for nobody
+    assert caller.ok("ps", "-aq") == ""
+
+
+def test_ctrl_c_of_run_takes_the_start_back_and_later_ends_the_command(own_root):
+    ok("run", "tiny", "--", "true")
+    before = own_state()
+    words = ("--name", PREFIX, "--network", "none", "tiny", "--", "sleep", "1000")
+    stage = Stage(*words, verb="run")
+    stage.go_to("root")
+    stage.terminal.type("\x03")
+    code, shown = stage.end()
+    assert (code, "vmctl: interrupted" in shown) == (130, True), shown
+    wait_for(lambda: own_state() == before, 20)
+    stage = Stage(*words, verb="run")
+    stage.terminal.type("c\n")
+    stage.terminal.wait_for("the workload runs as process")
+    passes_signals_on(stage.terminal.pid)
+    stage.terminal.type("\x03")
+    assert stage.end()[0] == 130
+    wait_for(lambda: own_state() == before, 20)
+
+
+def test_a_guest_of_run_ends_with_its_command_after_the_last_step(guest_root):
+    stage = Stage("--mode", "vm", "--network", "none", "tiny", "--", "sh", "-c", "echo from inside; exit 7", verb="run")
+    stage.go_to("the guest is stopped")
+    while stage.go_on():
+        assert stage.name == "the guest is stopped"
+    code, shown = stage.end()
+    assert (code, "from inside" in shown) == (7, True), shown
+    assert vmctl("ps", "-aq").out == ""
+
+
 def test_c_goes_to_the_end(own_root, tmp_path):
     (tmp_path / "stage.yaml").write_text(SPEC)
     stage = Stage("--mode", "host", "--name", "stage", str(tmp_path / "stage.yaml"))
@@ -243,13 +293,16 @@ def test_it_is_refused_if_there_is_nothing_to_wait_for(own_root, tmp_path):
     (tmp_path / "stack.yaml").write_text("services: {web: {image: tiny}}\n")
     error = refused("up", "--step", str(tmp_path / "stage.yaml"))
     assert "waits for Enter" in error
-    assert "hint: --explain" in error
+    assert "--explain" in error
     assert "one workload" in refused("up", "--step", str(tmp_path / "stack.yaml"))
+    for more in ((), ("-d",), ("--pull", "always")):  # before anything is downloaded
+        assert "waits for Enter" in refused("run", "--step", *more, "tiny", "--", "true")
     assert vmctl("ps", "-aq").out == ""
-    terminal = Terminal("up", "--step", "--mode", "vm", "--connect", "test:///default", str(tmp_path / "stage.yaml"))
-    code, shown = terminal.end()
-    assert code == 125
-    assert "libvirt daemon" in shown
+    daemon = ("--step", "--mode", "vm", "--connect", "test:///default")
+    for words in (("up", *daemon, str(tmp_path / "stage.yaml")), ("run", *daemon, "tiny", "--", "true")):
+        code, shown = Terminal(*words).end()
+        assert code == 125
+        assert "libvirt daemon" in shown
 
 
 def test_other_starts_do_not_import_it(own_root):

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 STARTED = "started"  # a phase: the workload runs, and is not waited for so far
+ATTENDED = "attended"  # a phase: the caller's streams are the workload's from now on
 
 Progress = Callable[[Instance, str], None]
 
@@ -156,6 +157,8 @@ def run(
                 on_weakened(text)
         if progress is not None and not start.watch.settled():
             import_module("vmctl.readiness").wait_until_settled(start.watch, progress)
+        if progress is not None:
+            progress(start.inst, ATTENDED)
         result = start.attend()
         if start.inst.left:
             return None

@@ -14,6 +14,9 @@ from vmctl.spec.workload import Workload
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
+    from contextlib import AbstractContextManager
+
+    from vmctl.engine import Progress
 
 EXAMPLE = "vmctl run --mode vm --publish 8080:80 tiny -- httpd -f -p 80"
 
@@ -29,6 +32,11 @@ def arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--keep", action="store_true", help="keep the instance when it has ended")
     parser.add_argument("--verbose", action="store_true", help="show each phase of the start with its time")
+    parser.add_argument(
+        "--step",
+        action="store_true",
+        help="wait for Enter after each step of the start (--verbose: each of many alike)",
+    )
     terminals.add_detach_keys(parser)
 
 
@@ -215,7 +223,7 @@ def _attached(args: Namespace, work: Workload) -> int:
 
         pressed = keys.parse(args.detach_keys)
     options = modes.chosen(args)
-    with terminals.shown(args) as progress:
+    with _shown(args, work, options) as progress:
         result = engine.run(
             work,
             args.mode,
@@ -233,8 +241,25 @@ def _attached(args: Namespace, work: Workload) -> int:
     return result.code
 
 
+def _shown(args: Namespace, work: Workload, options: dict[str, str]) -> AbstractContextManager[Progress | None]:
+    """Return a context with what shows the progress of the start."""
+    if not args.step:
+        return terminals.shown(args)
+    from vmctl import backends
+    from vmctl.cli import stepped
+
+    return stepped.shown(work, backends.load(args.mode, options), options, each=args.verbose)
+
+
 def before(args: Namespace) -> None:
-    """Check --platform, and download the image if --pull asks for it. Raises SpecError, NotFoundError."""
+    """Check --step and --platform, and download the image if --pull asks for it.
+
+    Raises SpecError, NotFoundError, UnavailableError.
+    """
+    if args.step:
+        from vmctl.cli import stepped
+
+        stepped.check()
     if not args.platform and args.pull == "never":
         return
     workload(args)  # a wrong flag is found before the download
@@ -254,10 +279,9 @@ def before(args: Namespace) -> None:
 
 def _detached(args: Namespace, work: Workload) -> int:
     """Start the command in the background and print the name of the instance."""
-    with terminals.shown(args) as progress:
-        inst = engine.up(
-            work, args.mode, options=modes.chosen(args), progress=progress, state=keepingflags.removes(args, work)
-        )
+    options = modes.chosen(args)
+    with _shown(args, work, options) as progress:
+        inst = engine.up(work, args.mode, options=options, progress=progress, state=keepingflags.removes(args, work))
     print(inst.name)
     for text in (*inst.state.weakened, *inst.state.warnings):
         _warn(text, of="")

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 
 from vmctl import console, phases
 from vmctl.cli import output
+from vmctl.engine import ATTENDED
 from vmctl.instances.instance import Instance
 from vmctl.logs.logfile import last_bytes
 from vmctl.named import TYPE_CHECKING
@@ -68,7 +69,9 @@ class _View:
                 self._print(f"{inst.name}: starts in mode {inst.state.mode}")
         self._inst = inst
         self._show_ended(inst)
-        if self._progress.due() and time.monotonic() >= self._next_s:
+        if phase == ATTENDED:
+            self._progress.clear()
+        elif self._progress.due() and time.monotonic() >= self._next_s:
             self._next_s = time.monotonic() + _PERIOD_S
             took = format_seconds(time.monotonic() - self._begun_s)
             self._progress(f"{inst.name}: {phase}, {took}  {_last_line(inst.console_log)}")

@@ -1,4 +1,4 @@
-"""`vmctl up --step`: a start that waits for Enter after each of its steps."""
+"""`vmctl up --step` and `vmctl run --step`: a start that waits for Enter after each of its steps."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from vmctl import backends, phases, trace
+from vmctl import backends, ends, phases, trace
 from vmctl.backend import Backend, HasPause
 from vmctl.cli import output
-from vmctl.engine import Progress
-from vmctl.errors import SpecError, UnavailableError
+from vmctl.engine import ATTENDED, Progress
+from vmctl.errors import SpecError, UnavailableError, VmctlError
 from vmctl.instances.instance import Instance
 from vmctl.linux import usernamespace
 from vmctl.linux.commands import join
@@ -19,6 +19,7 @@ from vmctl.spec.workload import Workload
 from vmctl.stepping import kinds, stage
 
 _LAST = "exec"  # the phase after which nothing waits: the workload runs
+_END_S = 10.0  # from the last answer of a QEMU until its end is seen
 
 
 def check(*, stack: bool = False) -> None:
@@ -27,9 +28,8 @@ def check(*, stack: bool = False) -> None:
         raise SpecError("--step is for one workload, and this is a stack", hint="make a workload file of one service")
     if not (os.isatty(0) and os.isatty(2)):
         text = "--step waits for Enter, and standard input and standard error are not a terminal"
-        raise UnavailableError(
-            text, hint="--explain shows the steps without a start; --trace FILE records those of one"
-        )
+        hint = "`vmctl up SPEC --explain` shows the steps without a start; --trace FILE records those of one"
+        raise UnavailableError(text, hint=hint)
 
 
 @contextmanager
@@ -37,7 +37,7 @@ def shown(work: Workload, backend: Backend, options: dict[str, str], *, each: bo
     """Let the steps of the start in the `with` block wait, and yield its progress. Raises UnavailableError."""
     if "connect" in options:
         text = f"--step stops a guest through QEMU's monitor, which the libvirt daemon {options['connect']} has"
-        raise UnavailableError(text, hint="--explain shows the steps; without --connect, vmctl starts QEMU")
+        raise UnavailableError(text, hint="without --connect, vmctl starts QEMU")
     output.note(
         f"{work.name}: each step of its start in mode {backend.mode} waits for Enter. A second terminal can look."
     )
@@ -61,22 +61,31 @@ class _Guest:
     """The progress of the start of a guest, which is stopped when one of its phases has ended."""
 
     def __init__(self, backend: Backend) -> None:
-        self._backend, self._shown = backends.ability(backend, HasPause), 0
+        self._backend, self._able, self._shown = backend, backends.ability(backend, HasPause), 0
 
     def __call__(self, inst: Instance, phase: str) -> None:
         """Wait for each phase that has ended since the last call, while the guest is stopped."""
         if trace.gate is None or inst.state.status != "running":
+            return
+        if phase == ATTENDED:  # a short one has ended by now
+            trace.gate = None
+            output.note(f"{inst.name}: the workload runs in the guest")
             return
         begun_ns = inst.timeline.marks_ns["qemu"]  # what was before had its own steps
         found = [lap.phase.name for lap in phases.laps(inst.timeline.marks_ns) if lap.begin_ns >= begun_ns]
         new, self._shown = found[self._shown :], len(found)
         if not new:
             return
-        self._backend.pause(inst)
+        try:
+            self._able.pause(inst)
+        except VmctlError:
+            if ends.ends(inst, self._backend, _END_S):  # a short workload; who waits for it sees its end
+                return
+            raise
         trace.gate(f"{kinds.PHASE}{new[-1]}", _look(inst))  # the kernel's report is that of the firmware, too
         if _LAST in new:
             trace.gate = None
-        self._backend.resume(inst)
+        self._able.resume(inst)
 
 
 def _look(inst: Instance) -> str:

@@ -1,1 +1,1 @@
-"""A start that waits for Enter after each of its steps: `vmctl up --step`."""
+"""A start that waits for Enter after each of its steps: `vmctl up --step` and `run --step`."""

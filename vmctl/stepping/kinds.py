@@ -31,6 +31,7 @@ class Kind(NamedTuple):
     explained: str = ""  # how the name of the step of --explain begins
     next: bool = False  # the trace has it before it is taken
     why: str = ""  # if --explain has no such step
+    after: str = ""  # it follows a step of this kind of the same process; else it belongs to another step
 
 
 class Found(NamedTuple):
@@ -94,6 +95,7 @@ ON_HOST = (
     Kind("cgroup", "limits", r"mkdir -p (?P<path>/sys/fs/cgroup/\S+)", "ls {path}", explained="cgroup"),
     Kind("limit", "limits", r"echo .* > (?P<path>/sys/fs/cgroup/\S+)", "ls -l {path}", explained="limit"),
     Kind("clone3", "clone", r"unshare --.* --fork bash|clone3, .*", _PROCESS, explained="clone3", next=True),
+    Kind("ids", "clone", r"echo .* > (?P<path>/proc/\d+/[ug]id_map)", "cat {path}", explained="ids", after="clone3"),
     Kind(
         "QEMU, stopped",
         "qemu",
@@ -103,7 +105,6 @@ ON_HOST = (
     ),
 )
 INSIDE = (
-    Kind("ids", "clone", r"echo .* > (?P<path>/proc/\d+/[ug]id_map)", "cat {path}", explained="ids"),
     Kind(
         "the new process",
         "clone",
@@ -148,12 +149,16 @@ INSIDE = (
 OTHER = Kind("other", "", ".*", _PROCESS)
 
 
-def of(command: str, note: str, *, inside: bool) -> Found | None:
-    """Return the kind of a line of the trace, if it has one; `inside`: it is of the first process of a container."""
+def of(command: str, note: str, *, inside: bool, last: str = "") -> Found | None:
+    """Return the kind of a line of the trace, if it has one.
+
+    `inside`: it is of the first process of a container; `last` is the kind of the step before in the same process.
+    """
     if command.startswith(PHASE):
         return Found(Kind("the guest is stopped", command.removeprefix(PHASE), "", "{command}"), {"command": note})
     for kind in (*(INSIDE if inside else ()), *ON_HOST):
-        if found := re.fullmatch(kind.pattern, command, re.DOTALL):
+        follows = not kind.after or last in (kind.after, kind.name)
+        if follows and (found := re.fullmatch(kind.pattern, command, re.DOTALL)):
             words = {name: value or "" for name, value in found.groupdict().items()}
             return Found(kind, {**words, "qemu": note.rpartition(" ")[2]})
     return None

@@ -119,10 +119,11 @@ class _Stage:
         return _Report(pid, message["thread"], message["command"], message["note"], answer)
 
     def _take(self, report: _Report) -> None:
-        found = kinds.of(report.command, report.note, inside=report.pid != self._caller)
+        last = self._last.get(report.pid, kinds.OTHER)
+        found = kinds.of(report.command, report.note, inside=report.pid != self._caller, last=last.name)
         if found is None and self._each and not report.note.startswith("#"):
             found = kinds.Found(kinds.OTHER, {})
-        again = found is not None and found.kind is self._last.get(report.pid) and not self._each
+        again = found is not None and found.kind is last and not self._each
         if not self._waits or found is None or again:
             if not report.command.startswith(_NO_STEP):
                 self._lines.append(report.command)
