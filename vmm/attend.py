@@ -5,36 +5,38 @@ from __future__ import annotations
 import os
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
+from vmctl.linux.events import Events
 from vmctl.linux.stdio import write_all
 from vmctl.logs.logfile import LogReader
 
 CHUNK_BYTES = 65536
-FIRST_BYTE_PERIOD_S = 0.001  # until the first byte is seen, because that is a mark of the timeline
-PERIOD_S = 0.01
+LOOK_S = 0.1  # in case an event was lost
 
 
 def stay(
-    logs: tuple[str, str], streams: tuple[int, int, int], stdin: socket.socket | None, more: Callable[[], bool]
+    logs: tuple[str, str],
+    streams: tuple[int, int, int],
+    stdin: socket.socket | None,
+    more: Callable[[], bool],
+    happened: Events,
 ) -> None:
     """Copy the logs to the second and third stream, and the first stream to `stdin`, while `more` returns True.
 
-    `more` is called once per round.
+    `more` is called after each event, which are those of the instance.
     """
     with ExitStack() as stack:
         followers = [stack.enter_context(_follower(path, fd)) for path, fd in zip(logs, streams[1:], strict=True)]
         if stdin is not None:
             threading.Thread(target=_feed, args=(streams[0], stdin), name="stdin", daemon=True).start()
-        period_s, again = FIRST_BYTE_PERIOD_S, True
+        again = True
         while again:
             again = more()  # before copying, so that the last round copies everything
-            if sum(copy() for copy in followers):  # `sum`, not `any`: each round copies all logs
-                period_s = PERIOD_S
-            elif again:
-                time.sleep(period_s)
+            copied = sum(copy() for copy in followers)  # `sum`, not `any`: each round copies all logs
+            if again and not copied:
+                happened.wait(LOOK_S)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from vmctl.errors import VmctlError
 from vmctl.linux.cgroups import Cgroup, Limits
 from vmctl.programs import which
 from vmctl.spec.workload import Logs, Workload
-from vmm import accelerator, boot, disk, domain, files, qemu, rootbus, userdata
+from vmm import accelerator, boot, disk, domain, files, qemu, rootbus
 from vmm.choices import Choices
 from vmm.saved import templates
 
@@ -154,6 +154,8 @@ def _system_keys(work: Workload, image: Image) -> Iterator[Problem]:
             "resources.pids limits a command, but this workload has none", "set `command`, or leave the key out"
         )
     if work.vm.cloud_init:
+        from vmm import userdata  # it imports email and yaml
+
         path = work.vm.cloud_init
         yield from _refusal(lambda: userdata.load(path))
 

@@ -9,7 +9,7 @@ from images.store.image import Image, data_folders, provided
 from vmctl.instances.folder import Home
 from vmctl.net import Link, hosts, name_servers
 from vmctl.spec.workload import DEFAULT_PIDS, SECRETS, File, FileMode, Tmpfs, Workload, depth
-from vmm import boot, files, keys, seed, system, userdata
+from vmm import boot, files, keys, seed
 
 
 def keys_of(home: Home) -> seed.Identity:
@@ -31,7 +31,7 @@ def seed_of(work: Workload, home: Home, image: Image, links: Sequence[Link], ide
         user_data=(_direct if direct else _system)(work, image, identity, _renamed(given)),
         meta_data=seed.meta_data(f"vmctl-{home.id}", hostname, _mounts(work, home), work.shm_size_bytes, work.sysctls),
         network_config=seed.network_config(addresses),
-        vendor_data="" if direct else system.VENDOR_DATA,
+        vendor_data="" if direct else _vendor_data(),
     )
 
 
@@ -83,12 +83,20 @@ def secrets(work: Workload, image: Image) -> bytes:
 
 def _system(work: Workload, image: Image, identity: seed.Identity, given: Sequence[seed.SeedFile]) -> str:
     """Return the user-data of a system, whose own cloud-init writes /etc/hostname and /etc/resolv.conf."""
+    from vmm import system, userdata  # they import email and yaml, which a guest of a direct boot does not need
+
     hosts = [file for file in given if file.path.endswith("/hosts")]
     added = userdata.load(work.vm.cloud_init) if work.vm.cloud_init else ""
     words = _words(work, image)
     written = words if words and not work.env_file else ""
     command = system.Command(written, pids(work, image), data_folders(image)) if words else None
     return system.user_data(identity, [*hosts, *_files(work)], command, added)
+
+
+def _vendor_data() -> str:
+    from vmm import system
+
+    return system.VENDOR_DATA
 
 
 def _files(work: Workload) -> list[seed.SeedFile]:

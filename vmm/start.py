@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import socket
-import time
 from contextlib import ExitStack
 
 from vmctl import trace
@@ -24,7 +23,7 @@ from vmm.launcher import Launcher, StartRequest
 if TYPE_CHECKING:
     from typing import Any
 
-_LOOK_S = 0.005  # between two looks whether the workload runs
+_LOOK_S = 0.1  # between two looks whether the workload runs, in case an event was lost
 
 
 class GuestStart:
@@ -90,7 +89,7 @@ class GuestStart:
         if self._caller is not None:
             return self._converse(self._caller)
         inst, streams = self.inst, self._attachment.streams
-        with ExitStack() as passing:
+        with ExitStack() as passing, self.watch.events() as happened:
 
             def more() -> bool:
                 running = self._is_running()
@@ -101,7 +100,7 @@ class GuestStart:
                     self._passes = True
                 return running
 
-            attend.stay((inst.stdout_log, inst.stderr_log), streams or (0, 1, 2), self._stdin, more)
+            attend.stay((inst.stdout_log, inst.stderr_log), streams or (0, 1, 2), self._stdin, more, happened)
         return self.watch.result() or Exit(EXIT_VMCTL, "vmctl")
 
     def _converse(self, caller: socket.socket) -> Exit:
@@ -109,8 +108,9 @@ class GuestStart:
         from vmctl.attach import front
 
         assert self._attachment is not None
-        while self._is_running() and not watch.takes_signals(self.inst):
-            time.sleep(_LOOK_S)
+        with self.watch.events() as happened:
+            while self._is_running() and not watch.takes_signals(self.inst):
+                happened.wait(_LOOK_S)
         return front.own(self.watch, caller, self._attachment, self._pass_on)
 
     def _pass_on(self, signum: int) -> None:

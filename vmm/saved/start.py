@@ -22,6 +22,7 @@ from vmm.start import GuestStart
 
 _LOAD_S, _ADOPT_S = 60.0, 60.0  # an emulated guest on a busy host
 _LOOK_S = 0.001
+_EVENT_S = 0.1  # between two looks for a mark, in case an event was lost
 
 
 class SavedStart(GuestStart):
@@ -124,13 +125,15 @@ def tell(inst: Instance, word: bytes, content: bytes) -> None:
 def await_mark(inst: Instance, mark: str, timeout_s: float) -> None:
     """Wait until the guest reports a mark. Raises DeadlineError, VmctlError if it reports an error or ends."""
     guest, deadline = watch.GuestWatch(inst), time.monotonic() + timeout_s
-    while mark not in marks.lines(inst):
-        guest.observe()
-        if time.monotonic() > deadline:
-            raise DeadlineError(
-                f"the guest {inst.name} did not report {mark} within {timeout_s:g} s", detail=watch.console_tail(inst)
-            )
-        time.sleep(_LOOK_S)
+    with guest.events() as happened:
+        while mark not in marks.lines(inst):
+            guest.observe()
+            if time.monotonic() > deadline:
+                raise DeadlineError(
+                    f"the guest {inst.name} did not report {mark} within {timeout_s:g} s",
+                    detail=watch.console_tail(inst),
+                )
+            happened.wait(_EVENT_S)
 
 
 def request(inst: Instance, line: str) -> None:
