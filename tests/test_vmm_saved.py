@@ -29,7 +29,7 @@ command:
 - -c
 - >-
   echo begun; mkdir -p /srv/www; httpd -p 8000 -h /srv/www; n=0;
-  while :; do n=$((n + 1)); echo $n >/srv/www/count; sleep 0.1; done
+  while :; do n=$((n + 1)); echo $n >/srv/next; mv /srv/next /srv/www/count; sleep 0.1; done
 resources: {memory: 128M}
 ports: ["127.0.0.1::8000"]
 ready: {http: "8000/count"}

@@ -169,10 +169,10 @@ static long handle(char *line, const char *after, size_t left) {
     return -1;
 }
 
-/* The agent's connection with the host is a new one. */
-static void wake_agent(void) {
+/* Let a process of ours know that the guest is another one. */
+static void wake(const char *pid_file) {
     char text[16] = "";
-    int fd = open(AGENT_PID, O_RDONLY | O_CLOEXEC);
+    int fd = open(pid_file, O_RDONLY | O_CLOEXEC);
     if (fd < 0 || read(fd, text, sizeof text - 1) <= 0 || atoi(text) <= 1)
         return;
     kill(atoi(text), SIGHUP);
@@ -197,7 +197,8 @@ static int adopt(const char *size) {
             return 1;
         end += used;
     }
-    wake_agent();
+    wake(AGENT_PID); /* its connection with the host is a new one */
+    wake(SSHD_PID);  /* its address is a new one */
     return 0;
 }
 

@@ -1,5 +1,6 @@
 /* agent unlock: unlocks the other side of the terminal whose master is standard input, and prints its number.
  * agent hold MARK REPORT GROUP: see adopt.c.
+ * agent sshd ADDRESS: see sshd.c.
  * agent PORT ROOT CGROUP: executes commands for the host inside the workload's root, see vmm/guest/__init__.py.
  *
  * It runs outside that root and waits for frames on a virtio-serial port. One command is one session (sessions.c); all
@@ -148,8 +149,8 @@ static int unlock(void) {
     return printf("%d\n", number) < 0;
 }
 
-static void record_pid(void) {
-    int fd = open(AGENT_PID, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+void record_pid(const char *path) {
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     if (fd < 0)
         return;
     dprintf(fd, "%d\n", getpid());
@@ -161,6 +162,8 @@ int main(int count, char **arguments) {
         return unlock();
     if (count == 5 && !strcmp(arguments[1], "hold"))
         return hold(arguments[2], arguments[3], arguments[4]);
+    if (count == 3 && !strcmp(arguments[1], "sshd"))
+        return sshd(arguments[2]);
     if (count != 4)
         return 2;
     int adjust, identity = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
@@ -174,7 +177,7 @@ int main(int count, char **arguments) {
         return 1;
     if ((adjust = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC)) >= 0)
         (void)!write(adjust, "-1000", 5); /* else the kernel may choose the agent, and nobody could look inside */
-    record_pid();
+    record_pid(AGENT_PID);
     greet();
     serve(&place);
 }
