@@ -3,13 +3,14 @@
 import json
 import os
 import pathlib
+import signal
 from contextlib import ExitStack, suppress
 
 import pytest
 from support import index
 from support.attacks import UserCaller
 from support.commands import VMCTL, Terminal, free_port, get, wait_for
-from support.internet import FAR, Internet, RootThere, UserThere
+from support.internet import FAR, OTHER, Internet, RootThere, UserThere
 from support.networks import host_view
 
 from vmctl.net import uplink
@@ -50,6 +51,9 @@ services:
     volumes: ["./src:/src"]
     restart: always
     mem_limit: 256m
+    dns: {OTHER}
+    dns_search: [corp.test]
+    dns_opt: ["timeout:30"]
   db:
     image: tiny
     command: [sh, -c, "echo database begins; echo kept >/records/record; exec httpd -f -p 7000 -h /records"]
@@ -71,6 +75,23 @@ def asked(internet):
     """The paths that the package index was asked for."""
     with index.Server(internet.far, FAR, index.PORT) as server:
         yield server.asked
+
+
+@pytest.fixture(scope="module")
+def name_server(internet, tmp_path_factory):
+    """A name server outside, which the host does not know, with one name."""
+    record = tmp_path_factory.mktemp("names") / "pid"
+    internet.far.run(  # it returns when it answers (dnsmasq(8), --keep-in-foreground)
+        *("dnsmasq", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", f"--pid-file={record}", "--user=root"),
+        *(
+            f"--listen-address={OTHER}",
+            "--bind-interfaces",
+            "--local=/corp.test/",
+            "--host-record=git.corp.test,192.0.2.9",
+        ),
+    )
+    yield
+    os.kill(int(record.read_text()), signal.SIGKILL)
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +150,7 @@ class Work:
 
 
 @pytest.fixture(scope="module")
-def work(caller, mode, internet, asked):
+def work(caller, mode, internet, asked, name_server):
     work = Work(caller, mode, internet)
     work.view = host_view(pathlib.Path(caller.state))
     try:
@@ -162,6 +183,18 @@ def test_an_image_with_a_package_of_the_index(work, asked):
 
 def test_the_page_reaches_the_database_by_name(work):
     assert work.page().endswith(" kept")
+
+
+def test_a_service_asks_the_name_server_that_it_names(work, internet):
+    look = "import socket; print(*(socket.getaddrinfo(name, 1)[0][4][0] for name in ('git', 'git.corp.test', 'db')))"
+    db = work.caller.inspect(work.db)["address"]
+    for _ in "again", "after a restart":
+        assert work.ok("exec", "web", "python3", "-c", look) == f"192.0.2.9 192.0.2.9 {db}\n"
+        assert not [name for name in internet.asked if "corp.test" in name]
+        resolver = work.ok("exec", "web", "cat", "/etc/resolv.conf")
+        assert resolver.endswith("\nsearch corp.test\noptions ndots:0 timeout:30\n")
+        if work.mode == "container":  # a guest takes long to boot
+            work.ok("restart", "-t", "0", work.web)
 
 
 def test_source_files_are_edited_live(work):

@@ -13,7 +13,8 @@ from vmctl import net, networks
 from vmctl.errors import ConflictError, NotFoundError, SpecError
 from vmctl.journal import Journal
 from vmctl.linux import processes
-from vmctl.net import bridge, catalog, connect, names, resolver, subnets, switch
+from vmctl.net import bridge, catalog, connect, names, resolver, subnets, switch, uplink
+from vmctl.programs import run
 from vmctl.spec.workload import Joined, NetworkOptions, Workload
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
@@ -176,6 +177,43 @@ def test_an_instance_that_may_not_leave_knows_the_names_of_each_of_its_networks(
     assert known(proxy, "example")[0] == NO_NAME
     with open(f"/proc/{server_pid(proxy.link.resolver)}/cmdline", encoding="utf-8") as file:
         assert "--server" not in file.read()
+
+
+def test_an_instance_with_its_own_name_servers_and_one_that_gets_its_addresses_next(new):
+    first = new("first", both("bridge", dns=(SERVER,), dns_search=("corp.test",), dns_opt=("ndots:2",)))
+    place = first.link.resolver
+    assert f"--server={SERVER}" in words_of(place)
+    assert f"--server={resolver.UPSTREAM}" not in words_of(place)
+    assert net.name_servers(first.links) == f"nameserver {place}\nsearch corp.test\noptions ndots:2\n"
+    assert known(first, "first") == (NO_ERROR, [first.link.address])
+    assert first.attach({"bridge": first.link.address, "": place}).link.resolver == place  # it runs already
+    uid = resolver.uid_of(names.folder(place))
+    assert f"{uid} . {SERVER}" in asked_of()
+    first.undo()
+    second = new("second", both("bridge", dns=("192.0.2.54",), egress=("192.0.2.54:53",)))
+    assert second.links[0].address == first.links[0].address
+    assert second.link.resolver == place
+    assert SERVER not in asked_of()
+    assert known(second, "second") == (NO_ERROR, [second.link.address])
+    held = {"bridge": second.link.address, "": place}
+    second.work = second.work._replace(network=both("bridge", "front"))  # `network connect`, before its next start
+    assert second.attach(held).link.resolver == place
+    web = new("web", "front")
+    assert known(second, "web") == (NO_ERROR, [web.link.address])
+    assert "192.0.2.54" not in asked_of()
+
+
+SERVER = "192.0.2.53"
+
+
+def words_of(place):
+    with open(f"/proc/{server_pid(place)}/cmdline", encoding="utf-8") as file:
+        return file.read().split("\0")
+
+
+def asked_of():
+    """Return the name servers outside that those of single instances may ask, as nft(8) shows them."""
+    return switch.inside(lambda: run(["nft", "list", "set", "ip", uplink.TABLE, uplink.ASKED])[1])
 
 
 def server_pid(place):

@@ -9,7 +9,7 @@ from support.commands import ok, refused, vmctl
 from vmctl import networks, paths
 from vmctl.errors import SpecError
 from vmctl.net import catalog
-from vmctl.spec import flags, workloadfile
+from vmctl.spec import flags, rules, workloadfile
 from vmctl.spec.workload import Joined, NetworkOptions, Workload
 
 pytestmark = pytest.mark.timeout(300)
@@ -27,6 +27,11 @@ def choice(value):
         ({"networks": ["back"]}, "back"),
         ({"networks": [{"name": "back"}]}, "back"),
         ({"aliases": ["db"]}, NetworkOptions(aliases=("db",))),
+        ({"dns_search": ["a.test"]}, NetworkOptions(dns_search=("a.test",))),
+        (
+            {"dns": ["192.0.2.1"], "egress": ["192.0.2.1"], "dns_search": ["."], "dns_opt": ["ndots:2", "rotate"]},
+            NetworkOptions((Joined("bridge"),), (), ("192.0.2.1",), ("192.0.2.1",), (".",), ("ndots:2", "rotate")),
+        ),
         (
             {"networks": ["a", {"name": "b", "aliases": ["x"], "address": "10.1.1.1"}], "aliases": ["y"]},
             NetworkOptions((Joined("a"), Joined("b", ("x",), "10.1.1.1")), ("y",)),
@@ -50,6 +55,32 @@ def test_a_file_names_networks(written, read):
         ({"networks": ["a", "a"]}, r"network.networks\[1\]: the network a is given twice"),
         ({"networks": [{"name": "a", "address": "10.0.0"}]}, r"networks\[0\].address: expected an IPv4 address"),
         ({"networks": [{"alias": "a"}]}, "alias is unknown"),
+        *(
+            ({"dns": [address]}, r"network.dns\[0\]: expected an IPv4 address")
+            for address in (
+                "",
+                "::1",
+                "10.1",
+                "a.test",
+                "192.0.2.1\nnameserver 192.0.2.2",
+                "192.0.2.1#54",
+                "/a.test/192.0.2.1",
+            )
+        ),
+        ({"dns": ["192.0.2.1"] * 9}, "network.dns: expected at most 8 name servers, got 9"),
+        ({"dns": ["192.0.2.1"], "egress": "none"}, "network.dns: with egress none no name server can be reached"),
+        ({"dns": ["192.0.2.1"], "networks": ["none"]}, "network.dns: it needs a network, and the network is none"),
+        ({"dns_opt": ["rotate"], "networks": ["host"]}, "network.dns_opt: the host's network has its name servers"),
+        *(
+            ({"dns_search": [domain]}, r"network.dns_search\[0\]: expected up to 32 domains")
+            for domain in ("", "a b", "a\noptions x", "a..b", "-a", ".a", "x" * 64 + ".test", "ä.test", "a." * 127)
+        ),
+        ({"dns_search": ["a.test", "."]}, r"network.dns_search\[1\]"),
+        ({"dns_search": ["a.test"] * 33}, r"network.dns_search\[32\]"),
+        *(
+            ({"dns_opt": [option]}, r"network.dns_opt\[0\]: expected an option such as ndots:2")
+            for option in ("", "a b", "ndots:", "ndots:x", "a\nnameserver 192.0.2.2", "NDOTS:1", "ndots:123456")
+        ),
         *(
             ({"aliases": [alias]}, "network.aliases: expected a name such as db")
             for alias in (
@@ -89,6 +120,13 @@ def test_a_file_is_refused_with_the_key(written, error):
 )
 def test_flags_say_the_same_as_a_file(names, aliases, address, read):
     assert flags.networks(names, aliases, address, []) == read
+
+
+def test_flags_say_how_names_are_looked_up():
+    found = flags.networks([], [], None, [], ["192.0.2.1"], ["a.test"], ["rotate"])
+    assert found == choice({"dns": ["192.0.2.1"], "dns_search": ["a.test"], "dns_opt": ["rotate"]})
+    with pytest.raises(SpecError, match="it needs a network"):
+        rules.check(Workload("a", "b", network=flags.networks(["none"], [], None, [], ["192.0.2.1"], [], [])))
 
 
 def test_networks_are_made_listed_and_removed(empty_root):

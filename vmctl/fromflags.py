@@ -36,6 +36,9 @@ FLAGS = {
     "network.networks.aliases": "--network",
     "network.aliases": "--network-alias",
     "network.egress": "--egress",
+    "network.dns": "--dns",
+    "network.dns_search": "--dns-search",
+    "network.dns_opt": "--dns-option",
     "restart": "--restart",
     "hostname": "--hostname",
     "tmpfs": "--tmpfs",
@@ -83,7 +86,9 @@ def workload(args: Any, command: Sequence[str], terminal: Mapping[str, str]) -> 
         "ports": args.publish,
         "volumes": volumes,
         "resources": {"cpus": args.cpus, "memory": args.memory, "pids": args.pids, "disk": args.disk},
-        "network": flags.networks(args.network, args.network_alias, args.ip, args.egress),
+        "network": flags.networks(
+            *(args.network, args.network_alias, args.ip, args.egress, args.dns, args.dns_search, args.dns_option)
+        ),
         "init": args.init,
         "read_only": args.read_only,
         "restart": args.restart,

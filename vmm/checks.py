@@ -15,6 +15,7 @@ from vmctl.backend import Problem
 from vmctl.errors import VmctlError
 from vmctl.linux.cgroups import Cgroup, Limits
 from vmctl.programs import which
+from vmctl.spec.rules import lookups
 from vmctl.spec.workload import Logs, Workload
 from vmm import accelerator, boot, disk, domain, files, qemu, rootbus
 from vmm.choices import Choices
@@ -137,6 +138,10 @@ def _system_keys(work: Workload, image: Image) -> Iterator[Problem]:
             yield Problem(
                 f"{key}: a system that boots mounts its folders itself", "write a line of /etc/fstab by `files`"
             )
+    if (asked := lookups(work)) and asked.dns_opt:
+        yield Problem(
+            "network.dns_opt: a system that boots writes its own /etc/resolv.conf", "`files` can change its resolver"
+        )
     if work.sysctls:
         yield Problem("sysctls: a system that boots sets them itself", "write a file of /etc/sysctl.d by `files`")
     for key, given in (("tty", work.tty), ("stdin_open", work.stdin_open)):

@@ -21,7 +21,8 @@ def keys_of(home: Home) -> seed.Identity:
 def seed_of(work: Workload, home: Home, image: Image, links: Sequence[Link], identity: seed.Identity) -> seed.Seed:
     """Return the guest's configuration with these keys. Raises SpecError if the user's user-data is invalid."""
     addresses = [
-        seed.Address(link.inside, link.mac, link.address, link.prefix, link.gateway, link.resolver) for link in links
+        seed.Address(link.inside, link.mac, link.address, link.prefix, link.gateway, link.resolver, link.search)
+        for link in links
     ]
     kind = boot.kind(image, work)
     direct, hostname = kind == boot.DIRECT, work.hostname or home.name

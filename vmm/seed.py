@@ -46,6 +46,7 @@ class Address(NamedTuple):
     prefix: int
     gateway: str  # empty: it is not the way out
     resolver: str = ""  # address of a name server, if there is one
+    search: tuple[str, ...] = ()  # domains in which names are looked up
 
 
 class Identity(NamedTuple):
@@ -113,7 +114,8 @@ def network_config(addresses: Sequence[Address]) -> str:
 def _interface(one: Address) -> str:
     """Return an interface; the small init takes the lines that begin with `-` for addresses and routes."""
     route = f'    routes:\n    - to: "0.0.0.0/0"\n      via: {_quoted(one.gateway)}\n' if one.gateway else ""
-    resolver = f"    nameservers: {{addresses: [{_quoted(one.resolver)}]}}\n" if one.resolver else ""
+    search = f", search: [{', '.join(map(_quoted, one.search))}]" if one.search else ""
+    resolver = f"    nameservers: {{addresses: [{_quoted(one.resolver)}]{search}}}\n" if one.resolver else ""
     return f"""\
   {one.name}:
     match:

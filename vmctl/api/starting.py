@@ -47,6 +47,9 @@ def run(
     network_alias: Sequence[str] = (),
     ip: str | None = None,
     egress: Sequence[str] = (),
+    dns: Sequence[str] = (),
+    dns_search: Sequence[str] = (),
+    dns_option: Sequence[str] = (),
     hostname: str | None = None,
     add_host: Sequence[str] = (),
     labels: Variables = (),
@@ -72,11 +75,9 @@ def run(
     wait: bool = True,
     keep: bool = False,
 ) -> Instance:
-    """Start an image in the background and return its instance, as `vmctl run -d` does.
+    """Return an image's new instance; parameters are flags of `vmctl run -d`. Raises errors of vmctl.errors.
 
-    Parameters are the flags of `vmctl run`, with the same texts; those that can be repeated take a sequence.
-    `ports=[80]`: see `Instance.port`. `options` are those of the mode, such as {"accel": "tcg"}. With `keep` it stays
-    after its block, the program, and a failed start. Raises errors of vmctl.errors, such as NoSuchImage, NotReady.
+    With `keep` it stays after its block, the program and a failed start. `ports`: see `Instance.port`.
     """
     return _run(dict(locals()))
 

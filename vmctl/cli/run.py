@@ -206,6 +206,24 @@ def _add_network(parser: ArgumentParser) -> None:
         metavar="DEST",
         help="destination outside of its networks, such as 203.0.113.0/24:443 or example.org; or none (default: all)",
     )
+    parser.add_argument(
+        "--dns",
+        action="append",
+        default=[],
+        metavar="ADDRESS",
+        help="name server outside of this host, asked instead of those of the host; names of its networks stay known",
+    )
+    parser.add_argument(
+        "--dns-search", action="append", default=[], metavar="DOMAIN", help="domain in which names are looked up too"
+    )
+    parser.add_argument(
+        "--dns-option",
+        "--dns-opt",
+        action="append",
+        default=[],
+        metavar="OPTION",
+        help="option of resolv.conf(5), such as ndots:2",
+    )
     parser.add_argument("--ip", metavar="ADDRESS", help="its address in the first network (default: a free one)")
 
 

@@ -17,7 +17,7 @@ def take(inst: Instance) -> tuple[Link, ...]:
     held = {name: address for name, address in held.items() if isinstance(address, str)}
     links = net.attach(inst.work, inst, inst.journal, held)
     state.links = {link.network.called: link.address for link in links}
-    if len(links) > 1 and links[0].resolver:
+    if net.has_own_server(inst.work, links) and links[0].resolver:
         state.links[""] = links[0].resolver  # of its name server
     if links:
         state.address, state.mac = links[0].address, links[0].mac

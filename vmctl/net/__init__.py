@@ -36,11 +36,11 @@ if TYPE_CHECKING:
             """Reserve an address and return the place; `held` is the address that an earlier call has returned."""
 
         def serve(
-            self, owner: Owner, journal: Journal, links: tuple[Link, ...], held: str | None, is_free: bool
+            self, owner: Owner, journal: Journal, links: tuple[Link, ...], held: str | None, servers: Sequence[str]
         ) -> str:
             """Return the address of a name server for an owner with these places, the first of which is here.
 
-            It asks others only if the owner `is_free` to reach everything.
+            It asks `servers` about the names that it does not know.
             """
 
         def check_address(self, address: str) -> None:
@@ -99,6 +99,8 @@ class Link(NamedTuple):
     names: tuple[str, ...] = ()  # by which the others in this network find it
     outside: tuple[tuple[str, str], ...] = ()  # address and name of what its egress rules name
     resolver: str = ""  # address of the name server that knows these names; empty: it does not exist
+    search: tuple[str, ...] = ()  # domains, and options of resolv.conf(5), that its workload asks for
+    options: tuple[str, ...] = ()
 
 
 def network_of(name: str) -> Network | None:
@@ -118,19 +120,34 @@ def attach(work: Workload, owner: Owner, journal: Journal, held: Mapping[str, st
     """Return the owner's places in the networks of its workload, as `Network.attach` does; none if it needs none.
 
     `held` is the address in each network, by its name, that an earlier call has returned; "" is the name of its name
-    server, if it is in several networks.
+    server, if that is only its.
     """
     links = _each(work, owner, lambda network, name, wish: network.attach(owner, journal, held.get(name), wish))
     if not links:
         return links
-    if len(links) > 1:
-        is_free = work.egress() == "all" and any(link.gateway for link in links)
-        address = links[0].network.serve(owner, journal, links, held.get(""), is_free)
+    is_own = has_own_server(work, links)
+    if is_own:
+        address = links[0].network.serve(owner, journal, links, held.get(""), _servers(work, links))
         links = tuple(link._replace(resolver="" if number else address) for number, link in enumerate(links))
     from vmctl.net import leaving
 
-    outside = leaving.apply(work, links)
+    outside = leaving.apply(work, links, is_own=is_own)
     return (links[0]._replace(outside=outside), *links[1:])
+
+
+def has_own_server(work: Workload, links: Sequence[Link]) -> bool:
+    """Return whether the instance in these places has a name server that is only its: see joint.py."""
+    return len(links) > 1 or bool(links and (asked := rules.lookups(work)) and asked.dns)
+
+
+def _servers(work: Workload, links: Sequence[Link]) -> tuple[str, ...]:
+    """Return the name servers that are asked for it: those that it asks for, or those of the host."""
+    from vmctl.net.resolver import UPSTREAM
+
+    if not any(link.gateway for link in links):
+        return ()
+    asked = rules.lookups(work)
+    return (asked and asked.dns) or ((UPSTREAM,) if work.egress() == "all" else ())
 
 
 def refusals(work: Workload) -> list[VmctlError]:
@@ -147,6 +164,10 @@ def refusals(work: Workload) -> list[VmctlError]:
         from vmctl.net import leaving
 
         errors += leaving.refusals(work)
+    if not errors and rules.lookups(work):
+        from vmctl.net import lookups
+
+        errors += lookups.refusals(work)
     return errors
 
 
@@ -170,7 +191,12 @@ def hosts(links: Sequence[Link]) -> tuple[tuple[str, str], ...]:
 def name_servers(links: Sequence[Link]) -> str:
     """Return the content of /etc/resolv.conf for places; empty if there is no name server (resolv.conf(5))."""
     found = [f"nameserver {link.resolver}\n" for link in links if link.resolver]
-    return "".join(found) and f"{''.join(found)}search .\noptions ndots:0\n"
+    if not found:
+        return ""
+    first, options = links[0], links[0].options
+    if not any(text.startswith("ndots:") for text in options):
+        options = ("ndots:0", *options)  # so names of its networks come before those in a domain of `search`
+    return f"{''.join(found)}search {' '.join(first.search) or '.'}\noptions {' '.join(options)}\n"
 
 
 def preview(work: Workload, owner: Owner) -> tuple[Link, ...]:
@@ -186,6 +212,8 @@ def _each(work: Workload, owner: Owner, place: Callable[[Network, str, Wish], Li
         link = place(network, one.name, wish_of(work, owner, number, one))
         is_way_out = not network.internal and not any(before.gateway for before in links)
         links.append(link if is_way_out else link._replace(gateway=""))
+    if links and (asked := rules.lookups(work)):
+        links[0] = links[0]._replace(search=asked.dns_search, options=asked.dns_opt)
     return tuple(links)
 
 

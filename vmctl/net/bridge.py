@@ -17,7 +17,7 @@ from vmctl.net import ANY, Link, Wish, apart, guard, names, switch
 from vmctl.net.subnets import Subnet
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Sequence
     from typing import Any
 
     from vmctl.journal import Journal
@@ -101,11 +101,13 @@ class BridgeNetwork:
             )
         return self.subnet.first_free(used)
 
-    def serve(self, owner: Owner, journal: Journal, links: tuple[Link, ...], held: str | None, is_free: bool) -> str:
-        """Return the address of a name server for an instance in several networks; see joint.py."""
+    def serve(
+        self, owner: Owner, journal: Journal, links: tuple[Link, ...], held: str | None, servers: Sequence[str]
+    ) -> str:
+        """Return the address of a name server for one instance; see joint.py."""
         from vmctl.net import joint
 
-        return joint.serve(self, owner, journal, links, held, is_free)
+        return joint.serve(self, owner, journal, links, held, servers)
 
     def check_address(self, address: str) -> None:
         """Raise SpecError if no instance of this network can have the address."""

@@ -26,7 +26,7 @@ def connect(work: Workload, owner: Owner, journal: Journal, one: Joined, number:
     assert network is not None  # neither `none` nor `host`
     link = network.attach(owner, journal, None, net.wish_of(work, owner, number, one))._replace(gateway="")
     try:
-        leaving.apply(work, (link,))  # nothing leaves from there, as with every place but the first
+        leaving.apply(work, (link,), is_own=False)  # nothing leaves from there, as with every place but the first
         network.plug(link, pid)
         _configure(network, link, pid)
     except BaseException:

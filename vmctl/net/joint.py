@@ -1,8 +1,9 @@
-"""The name server of an instance in several networks: it knows the names in each, and answers this instance only.
+"""The name server of one instance: it knows the names in each of its networks, and answers this instance only.
 
-The name server of a network knows nothing of others, and a resolver asks only one of its servers about a name that the
-first has answered. So such an instance gets one more address in its first network, at which a name server reads the
-files of all its networks. Nobody else in the network reaches that address.
+The name server of a network knows nothing of others and asks those of the host, and a resolver asks only one of its
+servers about a name that the first has answered. So an instance that is in several networks, or asks for certain name
+servers, gets one more address in its first network, at which a name server reads the files of all its networks. Nobody
+else in the network reaches that address.
 """
 
 from __future__ import annotations
@@ -14,14 +15,16 @@ from vmctl.errors import UnavailableError
 from vmctl.linux import netlink
 from vmctl.named import TYPE_CHECKING
 from vmctl.net import apart, names, resolver, switch
-from vmctl.net.guard import DNS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from vmctl.journal import Journal
     from vmctl.net import Link, Owner
     from vmctl.net.bridge import BridgeNetwork
 
-_CLIENT = "client"  # file in the server's folder: the address of its instance
+# files in the server's folder: the address of its instance; the networks that it knows and the servers that it asks
+_CLIENT, _SERVED = "client", "served"
 
 
 def serve(
@@ -30,13 +33,12 @@ def serve(
     journal: Journal,
     links: tuple[Link, ...],
     held: str | None,
-    is_free: bool,
+    servers: Sequence[str],
 ) -> str:
     """Have a name server for the places of an instance, whose first network is `network`, and return its address.
 
-    `held` is the address that an earlier call has returned. Unless the instance `is_free` to reach everything, the
-    server knows no names but those. Empty if no name server is installed. Raises ConflictError if every address is in
-    use, UnavailableError.
+    `held` is the address that an earlier call has returned. The server asks `servers` about names that it does not
+    know. Empty if no name server is installed. Raises ConflictError if every address is in use, UnavailableError.
     """
     if resolver.missing():
         return ""
@@ -46,7 +48,7 @@ def serve(
         if not is_held:
             journal.record("link", address=address, device=f"vm{owner.id}n", **network.entry())
         try:
-            _open(network, address, links, None if is_free else DNS)
+            _open(network, address, links, servers)
         except OSError as error:
             raise UnavailableError(f"the name server of {owner.name} cannot be started: {error}") from error
         if not is_held:
@@ -54,15 +56,34 @@ def serve(
     return address
 
 
-def _open(network: BridgeNetwork, address: str, links: tuple[Link, ...], closed_port: int | None) -> None:
+def _open(network: BridgeNetwork, address: str, links: tuple[Link, ...], servers: Sequence[str]) -> None:
     place, client = names.folder(address), links[0].address
     os.makedirs(place, mode=0o700, exist_ok=True)
-    with open(os.path.join(place, _CLIENT), "w", encoding="ascii") as file:
-        file.write(client)
+    served = "\n".join((*(link.network.name for link in links), *servers))
+    if (last := _read(place, _SERVED)) != served:  # a server that runs is of a start with others
+        _ask_no_more(place, last)
+        resolver.end(place)
+    for name, text in ((_CLIENT, client), (_SERVED, served)):
+        with open(os.path.join(place, name), "w", encoding="ascii") as file:
+            file.write(text)
     with suppress(FileExistsError):
         switch.apply(netlink.new_address(network.index, address, 32))
     switch.apply(apart.let_ask(client, address))
-    resolver.serve(place, [names.known(link.network.name) for link in links], address, closed_port)
+    resolver.serve(place, [names.known(link.network.name) for link in links], address, servers)
+
+
+def _read(place: str, name: str) -> str:
+    with suppress(FileNotFoundError), open(os.path.join(place, name), encoding="ascii") as file:
+        return file.read()
+    return ""
+
+
+def _ask_no_more(place: str, served: str) -> None:
+    """Take from a name server the right to ask others, before its user is given back."""
+    if served:
+        from vmctl.net import lookups
+
+        lookups.let_ask_no_more(place, served.split("\n"))
 
 
 def end(network: BridgeNetwork, address: str) -> None:
@@ -70,9 +91,8 @@ def end(network: BridgeNetwork, address: str) -> None:
     place = names.folder(address)
     if not os.path.isdir(place):
         return
-    with suppress(FileNotFoundError), open(os.path.join(place, _CLIENT), encoding="ascii") as file:
-        client = file.read()
-        if client:
-            switch.delete(apart.let_ask_no_more(client, address))
+    if client := _read(place, _CLIENT):
+        switch.delete(apart.let_ask_no_more(client, address))
+    _ask_no_more(place, _read(place, _SERVED))
     switch.delete(netlink.delete_address(network.index, address, 32))
     names.clear(address)

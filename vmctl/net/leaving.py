@@ -5,7 +5,7 @@ from __future__ import annotations
 from vmctl.errors import UnavailableError, VmctlError, advice
 from vmctl.named import TYPE_CHECKING
 from vmctl.net import switch, uplink
-from vmctl.spec.rules import HOST_GATEWAY, names_of_host
+from vmctl.spec.rules import HOST_GATEWAY, lookups, names_of_host
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,10 +14,11 @@ if TYPE_CHECKING:
     from vmctl.spec.workload import Workload
 
 
-def apply(work: Workload, links: Sequence[Link]) -> tuple[tuple[str, str], ...]:
+def apply(work: Workload, links: Sequence[Link], *, is_own: bool) -> tuple[tuple[str, str], ...]:
     """Allow the instance what its workload asks for, from each of its addresses.
 
-    Only the place with a gateway is its way out; from the others nothing leaves. Return lines of hosts(5), address and
+    Only the place with a gateway is its way out; from the others nothing leaves. `is_own`: the name server of the first
+    place is only of this instance. Return lines of hosts(5), address and
     name, for the names among its egress rules. Raises UnavailableError.
     """
     from vmctl.net import names
@@ -28,13 +29,18 @@ def apply(work: Workload, links: Sequence[Link]) -> tuple[tuple[str, str], ...]:
             if asked == "all":
                 for link in links:
                     if link.gateway:
-                        is_alone = len(links) == 1 and names.is_alone(link)
-                        why = uplink.allow(link.address, link.resolver, alone=is_alone, to_host=bool(of_host))
+                        resolver = "" if is_own else link.resolver  # that of one instance is not put in place of others
+                        is_alone = not is_own and names.is_alone(link)
+                        why = uplink.allow(link.address, resolver, alone=is_alone, to_host=bool(of_host))
                         if why and of_host:
                             raise _no_way(why)
             hosts = tuple((uplink.GATEWAY, name) for name in of_host)
             if others := [link for link in links if asked != "all" or not link.gateway]:
-                return (*hosts, *_restrict(asked, others, is_joint=len(links) > 1))
+                hosts += _restrict(asked, others, is_own=is_own)
+            if is_own and (found := lookups(work)):
+                from vmctl.net.lookups import let_ask
+
+                let_ask(names.folder(links[0].resolver), found.dns)
             return hosts
     except OSError as error:
         raise UnavailableError(
@@ -43,8 +49,8 @@ def apply(work: Workload, links: Sequence[Link]) -> tuple[tuple[str, str], ...]:
         ) from error
 
 
-def _restrict(asked: str | tuple[str, ...], links: Sequence[Link], *, is_joint: bool) -> tuple[tuple[str, str], ...]:
-    """Restrict places; the name server of an instance in several networks, which is only its own, is closed already."""
+def _restrict(asked: str | tuple[str, ...], links: Sequence[Link], *, is_own: bool) -> tuple[tuple[str, str], ...]:
+    """Restrict places; a name server that is only of this instance (`is_own`) asks nobody that it may not ask."""
     from vmctl.net import egress, names
     from vmctl.spec.egress import parse
 
@@ -53,7 +59,7 @@ def _restrict(asked: str | tuple[str, ...], links: Sequence[Link], *, is_joint: 
         uplink.ensure()
     for link in links:
         egress.restrict(link.address, rules if link.gateway else ())
-        if link.resolver and not is_joint:
+        if link.resolver and not is_own:
             switch.apply(*uplink.name_servers(link.resolver, alone=names.is_alone(link)))
             names.serve_closed(link.network.name, link.gateway or link.resolver, uplink.CLOSED)
     return hosts

@@ -94,7 +94,7 @@ def serve_closed(bridge: str, address: str, port: int) -> None:
     place = folder(f"{bridge}{_CLOSED}")
     os.makedirs(place, mode=0o755, exist_ok=True)
     os.chmod(place, 0o755)
-    resolver.serve(place, [known(bridge)], address, port)
+    resolver.serve(place, [known(bridge)], address, (), port)
 
 
 def serve(bridge: str, address: str) -> bool:

@@ -62,10 +62,12 @@ def missing() -> list[str]:
     return [program for program in PROGRAMS if which(program) is None]
 
 
-def serve(folder: str, known: Sequence[str], address: str, closed_port: int | None = None) -> bool:
+def serve(
+    folder: str, known: Sequence[str], address: str, servers: Sequence[str] = (UPSTREAM,), port: int = _PORT
+) -> bool:
     """Have a name server run at an address of the switch, for the files in the folders `known`; the lock is held.
 
-    With `closed_port` it listens there, and knows no names but those.
+    It asks `servers` about names that it does not know.
     Returns whether there is one. Raises OSError if it cannot be started.
     """
     last = _read(folder)
@@ -78,13 +80,13 @@ def serve(folder: str, known: Sequence[str], address: str, closed_port: int | No
     _write(folder, server)
     log = os.open(os.path.join(folder, "log"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        command = _command(address, len(known), server.uid, closed_port)
+        command = _command(address, len(known), server.uid, servers, port)
         pid = in_thread(lambda: _spawn(folder, known, command, log))
     finally:
         os.close(log)
     server = server._replace(pid=pid, start=processes.start_time(pid))
     _write(folder, server)
-    _wait_for_its_port(server, address, closed_port or _PORT)
+    _wait_for_its_port(server, address, port)
     return True
 
 
@@ -99,6 +101,12 @@ def uids() -> list[int]:
     place = os.path.join(switch.folder(), "names")
     servers = [_read(os.path.join(place, name)) for name in (os.listdir(place) if os.path.isdir(place) else ())]
     return [server.uid for server in servers if server and server.uid is not None]
+
+
+def uid_of(folder: str) -> int | None:
+    """Return the user of the name server of a folder; None if it has the user of vmctl, or does not exist."""
+    server = _read(folder)
+    return server and server.uid
 
 
 def end(folder: str) -> None:
@@ -159,7 +167,7 @@ def _find(folder: str) -> int | None:
     return None
 
 
-def _command(address: str, folders: int, uid: int | None, closed_port: int | None) -> list[str]:
+def _command(address: str, folders: int, uid: int | None, servers: Sequence[str], port: int) -> list[str]:
     from vmctl.which import which
 
     user = [] if uid is None else [f"--reuid={uid}", f"--regid={uid}", "--clear-groups"]
@@ -169,7 +177,7 @@ def _command(address: str, folders: int, uid: int | None, closed_port: int | Non
         *("--conf-file=/dev/null", "--keep-in-foreground", "--user=", "--group=", "--pid-file="),
         *("--log-facility=/dev/null", "--no-resolv", "--no-poll", "--no-ident"),
         *("--no-hosts", *(f"--hostsdir=/known{number}" for number in range(folders))),
-        f"--port={closed_port}" if closed_port else f"--server={UPSTREAM}",
+        *(f"--port={port}", *(f"--server={server}" for server in servers)),
         *(
             "--domain-needed",
             "--bogus-priv",

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 PROGRAM, PACKAGE = "pasta", "passt"
 TABLE, FREE, ONLY, NEVER, SERVERS, TO_HOST = "vmctl_out", "free", "only", "never", "servers", "to_host"
+ASKED = "asked"  # set of (user of a name server of one instance, address of a name server outside)
 IP, REJECT = "ip", "reject with icmp type admin-prohibited"
 RESOLVERS, ALONE, DNS, CLOSED = "resolvers", "alone", 53, 5353  # ports of name servers: with a way out, and without
 WAN, _WAN_NAME = "wan0", b"wan0".ljust(16, b"\0")
@@ -239,18 +240,27 @@ def _table() -> tuple[netlink.Request, ...]:
         nft.new_set(TABLE, FREE, "ipv4_addr", family=IP),
         nft.new_set(TABLE, TO_HOST, "ipv4_addr", family=IP),
         nft.new_set(TABLE, SERVERS, "uid", family=IP),
+        nft.new_set(TABLE, ASKED, "uid", "ipv4_addr", family=IP),
         nft.new_set(TABLE, RESOLVERS, "ipv4_addr", family=IP),
         nft.new_set(TABLE, ALONE, "ipv4_addr", family=IP),
         nft.new_ranges(TABLE, NEVER, IP),
         nft.new_jumps(TABLE, ONLY, IP),
         *_chain("forward", "drop", *inward, *outward),
         *_chain("input", "accept", *inward),
-        *_chain("output", "accept", of_servers, of_switch),
+        *_chain("output", "accept", of_servers, _asked(leaves), of_switch),
         nft.new_chain(TABLE, "names", "prerouting", "accept", IP, kind="nat", priority=nft.DESTINATION),
         *(nft.new_rule(TABLE, "names", *rule, IP) for rule in _names(source, to)),
         nft.new_chain(TABLE, "source", "postrouting", "accept", IP, kind="nat", priority=nft.SOURCE),
         nft.new_rule(TABLE, "source", [*leaves, nft.masquerade()], f"oifname {WAN} masquerade", IP),
     )
+
+
+def _asked(leaves: list[bytes]) -> tuple[list[bytes], str]:
+    """Return the rule for the name servers of one instance; of another user than vmctl, they reach nothing else."""
+    key = [nft.load_user(), nft.load(nft.NETWORK, 16, 4, 1), nft.in_set(ASKED)]
+    port = [nft.load(nft.TRANSPORT, 2, 2), nft.compare(DNS.to_bytes(2, "big"))]
+    words = f"oifname {WAN} meta skuid . ip daddr @{ASKED} th dport {DNS} accept"
+    return [*leaves, *key, *port, nft.verdict("accept")], words
 
 
 def _names(source: bytes, to: bytes) -> Iterator[tuple[list[bytes], str]]:

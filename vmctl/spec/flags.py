@@ -70,13 +70,20 @@ def _value(declared: str, given: Any, path: str, called: Called) -> Any:
         raise SpecError(f"{called(path)}: expected {error}") from None
 
 
-def networks(names: list[str], aliases: list[str], address: str | None, egress: list[str]) -> str | NetworkOptions:
-    """Return the key `network` from --network, --network-alias, --ip and --egress. Raises SpecError."""
-    if len(names) < 2 and not (aliases or address or egress) and all(map(rules.is_name, names)):  # nearly always
+def networks(
+    names: list[str], aliases: list[str], address: str | None, egress: list[str], *lookups: list[str]
+) -> str | NetworkOptions:
+    """Return the key `network` from --network, --network-alias, --ip, --egress, and --dns, --dns-search, --dns-option.
+
+    Raises SpecError.
+    """
+    if (
+        len(names) < 2 and not (aliases or address or egress or any(lookups)) and all(map(rules.is_name, names))
+    ):  # nearly always
         return "".join(names) or "bridge"
     from vmctl.spec import networking
 
-    return networking.of_flags(names, aliases, address, egress)
+    return networking.of_flags(names, aliases, address, egress, lookups)
 
 
 def pairs(texts: Iterable[str]) -> dict[str, str]:

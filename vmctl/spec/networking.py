@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vmctl.errors import SpecError
+from vmctl.light import re
 from vmctl.named import TYPE_CHECKING
 from vmctl.spec import rules
 from vmctl.spec.workload import Joined, NetworkOptions
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
 MOST = 8  # networks of one instance: a guest has a slot of its bus for each
 ALONE = ("none", "host")
 ALL, NONE = "all", "none"  # what `egress` can be besides a list
+_MOST_DOMAINS, _LONGEST = 32, 253
+_DOMAIN = r"(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.)*[A-Za-z0-9_][A-Za-z0-9_-]{0,62}\.?"
+_OPTION = r"[a-z][a-z0-9-]{0,31}(?::[0-9]{1,5})?"
 _FLAG_HINT = "`--network NAME:alias=NAME,ip=ADDRESS`, or only NAME"
 
 
@@ -26,19 +30,24 @@ def normalized(options: NetworkOptions) -> str | NetworkOptions:
 
 
 def of_flags(
-    names: Sequence[str], aliases: Sequence[str], address: str | None, reachable: Sequence[str] = ()
+    names: Sequence[str],
+    aliases: Sequence[str],
+    address: str | None,
+    reachable: Sequence[str] = (),
+    lookups: Sequence[Sequence[str]] = ((), (), ()),
 ) -> str | NetworkOptions:
     """Return the key from the texts of flags: `NAME`, `NAME:alias=A,ip=B` or `name=NAME,alias=A,ip=B`.
 
-    `address` is the one in the first network, `reachable` the key `egress`. Raises SpecError.
+    `address` is the one in the first network, `reachable` the key `egress`, `lookups` are the keys `dns`, `dns_search`
+    and `dns_opt`. Raises SpecError.
     """
-    if len(names) == 1 and names[0] in ALONE and not (aliases or address or reachable):
+    if len(names) == 1 and names[0] in ALONE and not (aliases or address or reachable or any(lookups)):
         return names[0]
     networks = [_of_flag(text) for text in names or ["bridge"]]
     if address is not None:
         networks[0] = networks[0]._replace(address=address)
     only = reachable[0] if len(reachable) == 1 and reachable[0] in (ALL, NONE) else tuple(reachable) or ALL
-    return normalized(NetworkOptions(tuple(networks), tuple(aliases), only))
+    return normalized(NetworkOptions(tuple(networks), tuple(aliases), only, *map(tuple, lookups)))
 
 
 def _of_flag(text: str) -> Joined:
@@ -62,6 +71,7 @@ def _of_flag(text: str) -> Joined:
 def wrong(options: NetworkOptions) -> Iterator[rules.Wrong]:
     """Yield what of the mapping cannot be used: key, what was expected, hint."""
     names = [one.name for one in options.networks]
+    yield from _lookups(options, set(names) & set(ALONE))
     if not 0 < len(names) <= MOST:
         yield "network.networks", f"expected 1 to {MOST} networks, got {len(names)}", "`network: none` is without any"
     for i, one in enumerate(options.networks):
@@ -80,6 +90,34 @@ def wrong(options: NetworkOptions) -> Iterator[rules.Wrong]:
         from vmctl.spec import egress
 
         yield from egress.wrong(options.egress)
+
+
+def _lookups(options: NetworkOptions, alone: set[str]) -> Iterator[rules.Wrong]:
+    """Yield what is wrong with the ways in which names are looked up; `alone` is `none` or `host`, or empty."""
+    for key in ("dns", "dns_search", "dns_opt"):
+        if getattr(options, key) and alone:
+            what = "the host's network has its name servers" if "host" in alone else "it needs a network"
+            yield f"network.{key}", f"{what}, and the network is {min(alone)}", "`files` can write /etc/resolv.conf"
+    if len(options.dns) > MOST:
+        yield "network.dns", f"expected at most {MOST} name servers, got {len(options.dns)}", ""
+    for i, address in enumerate(options.dns):
+        if not _is_address(address):
+            yield f"network.dns[{i}]", f"expected an IPv4 address, got {address[:80]!r}", "IPv6 does not leave"
+    if options.dns and options.egress == NONE:
+        yield (
+            "network.dns",
+            "with egress none no name server can be reached",
+            "the destination ADDRESS:53 in its place lets it ask one",
+        )
+    for i, domain in enumerate(options.dns_search):
+        is_none = domain == "." and len(options.dns_search) == 1
+        if not (is_none or re.fullmatch(_DOMAIN, domain)) or len(domain) > _LONGEST or i == _MOST_DOMAINS:
+            expected = f"expected up to {_MOST_DOMAINS} domains such as example.org, or only '.', got {domain[:80]!r}"
+            yield f"network.dns_search[{i}]", expected, ""
+    for i, text in enumerate(options.dns_opt):
+        if not re.fullmatch(_OPTION, text):
+            expected = f"expected an option such as ndots:2, got {text[:80]!r}"
+            yield f"network.dns_opt[{i}]", expected, "man 5 resolv.conf"
 
 
 def _aliases(where: str, aliases: Sequence[str]) -> Iterator[rules.Wrong]:

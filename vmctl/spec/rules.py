@@ -10,7 +10,7 @@ from vmctl.light import re
 from vmctl.named import TYPE_CHECKING
 from vmctl.spec import userid
 from vmctl.spec.units import exact_size
-from vmctl.spec.workload import Workload
+from vmctl.spec.workload import NetworkOptions, Workload
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,6 +64,14 @@ HOST_GATEWAY = "host-gateway"  # in the place of an address of `extra_hosts`: th
 def names_of_host(work: Workload) -> tuple[str, ...]:
     """Return the names by which an instance reaches this host."""
     return tuple(text.rpartition(":")[0] for text in work.extra_hosts if text.endswith(f":{HOST_GATEWAY}"))
+
+
+def lookups(work: Workload) -> NetworkOptions | None:
+    """Return the options of the networks if one of them is about name servers."""
+    options = work.network
+    if isinstance(options, str) or not (options.dns or options.dns_search or options.dns_opt):
+        return None
+    return options
 
 
 def key(path: str) -> str:

@@ -56,6 +56,10 @@ WORKLOAD = {
         "aliases": "more names by which the other instances of these networks find it",
         "egress": "what it may reach outside of its networks: all, none, or a list of addresses, networks and names, "
         "each with ports or without, such as 203.0.113.0/24, example.org:443, :53/udp",
+        "dns": "IPv4 addresses of name servers outside of this host, which are asked instead of those of the host; "
+        "names of its networks are known as before",
+        "dns_search": "domains in which names are looked up that are not known as they are; `.`: none",
+        "dns_opt": "options of resolv.conf(5), such as ndots:2 or timeout:1; not for a guest that boots a system",
     },
     "Joined": {
         "name": "name of the network",

@@ -205,6 +205,9 @@ class NetworkOptions(NamedTuple):
     networks: tuple[Joined, ...] = (Joined("bridge"),)
     aliases: tuple[str, ...] = ()  # in each of the networks
     egress: str | tuple[str, ...] = "all"  # or `none`, or destinations outside: see egress.py
+    dns: tuple[str, ...] = ()  # name servers outside, instead of those of the host
+    dns_search: tuple[str, ...] = ()
+    dns_opt: tuple[str, ...] = ()  # of resolv.conf(5)
 
 
 SECRETS = "/run/secrets"
@@ -338,13 +341,6 @@ class Workload(NamedTuple):
 # the keys whose value is a mapping with keys
 _SECTIONS = (Resources, Logs, Ready, Health, VmOptions, ContainerOptions)
 SECTIONS: dict[str, Any] = {kind.__name__: kind for kind in _SECTIONS}
-_RECORDS: dict[str, Any] = {
-    **SECTIONS,
-    **{
-        kind.__name__: kind
-        for kind in (
-            *(Bytes, Seconds, Signal, FileMode, File, Port, Volume, Tmpfs, Ulimit, HttpProbe, Restart),
-            *(Joined, NetworkOptions, Secret, EnvFile),
-        )
-    },
-}
+_SCALARS = (Bytes, Seconds, Signal, FileMode, File, Port, Volume, Tmpfs, Ulimit, HttpProbe, Restart)
+_MAPPINGS = (Joined, NetworkOptions, Secret, EnvFile)
+_RECORDS: dict[str, Any] = {kind.__name__: kind for kind in (*_SECTIONS, *_SCALARS, *_MAPPINGS)}

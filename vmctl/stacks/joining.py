@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from vmctl.stacks import keys, shared
 from vmctl.stacks.item import Place, near
 from vmctl.stacks.parts import Parts
@@ -16,7 +18,11 @@ def network(parts: Parts) -> None:
     if len(kinds) > 1:
         raise kinds[1].error(f"{kinds[0].key} is given too", "one of them is enough")
     place = kinds[0] if kinds else parts.place
+    lookups = {name: parts.found[name] for name in ("dns", "dns_search", "dns_opt") if name in parts.found}
+    lookups = {name: found for name, found in lookups.items() if found.value not in ([], "")}
     if place.key == "network":
+        if lookups:
+            raise min(lookups.items())[1].error("network is given too", "write it in the mapping of `network`")
         parts.draft.set("network", place.item.plain(), place)
     elif place.key == "network_mode":
         text = place.text()
@@ -25,13 +31,20 @@ def network(parts: Parts) -> None:
             raise place.error(f"{text[:60]!r} is not available: each instance has its own network", _reached(other))
         if text not in _ALONE:
             raise place.error(f"{text[:60]!r} is not available", "none, host or bridge; or `networks`")
-        parts.draft.set("network", text, place)
+        _set(parts, {"networks": [{"name": text}]} if lookups else text, lookups, place)
     else:
         joined = list(_joined(place if kinds else None, parts))
         options: dict[str, object] = {"networks": joined}
         if "container_name" in parts.found:
             options["aliases"] = [parts.place.key]
-        parts.draft.set("network", options, place)
+        _set(parts, options, lookups, place)
+
+
+def _set(parts: Parts, network: str | dict[str, object], lookups: Mapping[str, Place], place: Place) -> None:
+    """Set `network` with the ways in which names are looked up, each a text or a list."""
+    asked = {name: [one.text() for one in found.one_or_each()] for name, found in lookups.items()}
+    parts.draft.set("network", network if isinstance(network, str) else {**network, **asked}, place)
+    parts.draft.places.update({f"network.{name}": found for name, found in lookups.items()})
 
 
 def _reached(name: str) -> str:

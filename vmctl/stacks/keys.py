@@ -60,6 +60,7 @@ SERVICE = Keys(
             *"restart networks network_mode container_name hostname labels profiles user working_dir init tty".split(),
             *"stdin_open secrets configs deploy mem_limit cpus cpu_quota cpu_period pids_limit cap_add".split(),
             *"cap_drop security_opt read_only tmpfs shm_size ulimits sysctls extra_hosts stop_signal".split(),
+            *"dns dns_search dns_opt".split(),
             *"stop_grace_period platform pull_policy logging scale extends".split(),
         )
     ),
@@ -95,9 +96,6 @@ SERVICE = Keys(
         "use_api_socket": "there is no daemon with a socket",
         "post_start": "hooks are not available",
         "pre_stop": "hooks are not available",
-        "dns": "the name server of its network asks those of the host; `files` can write /etc/resolv.conf",
-        "dns_opt": "options of the resolver are not available",
-        "dns_search": "search domains are not available",
         "label_file": "write the labels in `labels`",
     },
     idle={

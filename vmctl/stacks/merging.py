@@ -119,5 +119,6 @@ _KEYED: dict[tuple[str, ...], Callable[[Item], object]] = {
     ("volumes",): _target,
     ("secrets",): _target,
     ("configs",): _target,
-    **{(name,): _whole for name in ("tmpfs", "dns", "env_file", "expose", "ports", "profiles", "cap_add", "cap_drop")},
+    **{(name,): _whole for name in ("tmpfs", "env_file", "expose", "ports", "profiles", "cap_add", "cap_drop")},
+    **{(name,): _whole for name in ("dns", "dns_search", "dns_opt")},
 }

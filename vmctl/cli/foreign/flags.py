@@ -7,7 +7,6 @@ _MEMORY = "not yet: `--memory SIZE` is the limit, and it includes swap"
 _IO = "not yet: the speed of disks cannot be limited; `--disk SIZE` limits the size"
 _LOG_SIZE = "`logs: {size: 64M}` in a workload file limits the log; `vmctl logs NAME` reads it"
 _LOG = f"not yet: vmctl keeps the log itself; {_LOG_SIZE}"
-_DNS = "not yet: `files: [{path: /etc/resolv.conf, content: ...}]` in a workload file writes the file"
 _ADDRESS = "not yet: addresses are given automatically; `vmctl ps` shows them"
 _CONTAINER = "`container: {cap_add: [NAME]}` in a workload file; `vmctl spec schema` lists the keys"
 _LATEST = "`vmctl ps -aq` lists the names; there is no short form for the latest one"
@@ -45,9 +44,6 @@ FLAGS = {
         "--device-write-bps": _IO,
         "--device-write-iops": _IO,
         "--disable-content-trust": "not yet: images are checked by their digest only",
-        "--dns": _DNS,
-        "--dns-option": _DNS,
-        "--dns-search": _DNS,
         "--domainname": "`--hostname NAME` may contain dots",
         "--expose": "`-p HOST:GUEST` publishes a port; instances reach all ports of each other",
         "--gpus": "not yet: devices of the host cannot be given to an instance",
