@@ -73,7 +73,7 @@ def typed(*words):
 def test_each_default_is_that_of_the_flag():
     declared = vars(typed("tiny"))
     ours = flags()
-    of_the_terminal = {"detach", "rm", "keep", "verbose", "detach_keys", "quiet", "mode"}
+    of_the_terminal = {"detach", "rm", "keep", "verbose", "detach_keys", "quiet", "mode", "step"}
     assert {name: value or None for name, value in ours.items()} == {
         name: value or None for name, value in declared.items() if name not in of_the_terminal
     }
