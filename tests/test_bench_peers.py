@@ -6,10 +6,11 @@ import os
 import pytest
 from support.commands import ok
 
-from bench.peers import claims, containers, engines, guests, report
+from bench.peers import claims, containers, engines, guests, report, savings
 from bench.peers.command import time_command
 from bench.peers.root import shared_root
 from bench.peers.study import Study, study
+from images.kernels import kernel
 from vmctl.errors import UnavailableError, VmctlError
 from vmctl.instances import instance
 from vmctl.programs import run, which
@@ -99,9 +100,44 @@ def test_qemu_by_hand_gets_the_same_arguments_without_libvirts_descriptors():
     assert guests.without_libvirt(given, "/there") == expected
 
 
-def test_qemu_by_hand_boots_to_the_first_byte(guest_root):
-    assert guests.by_hand() > 0
+def test_qemu_by_hand_boots_to_the_first_byte_without_savings_and_with_all(guest_root):
+    with savings.contenders(kernel.find("debian").vmlinuz) as ways:
+        assert ways[savings.NONE]() > 0
+        assert ways[savings.ALL]() > 0
     assert instance.names() == []
+
+
+def test_each_saving_alone_and_none_are_other_command_lines():
+    device = '{"driver":"virtio-serial-pci","id":"virtio-serial0"%s}'
+    given = ["qemu", "-kernel", "/cache/vmlinux", "-bios", "qboot.rom", "-cpu", "max,erms=off,fsrm=off", "-device"]
+    ways = savings.ways([*given, device % ',"max_ports":6'], "/boot/vmlinuz")
+    alone = ["uncompressed kernel", "qboot", "used ports only", "no erms, fsrm"]
+    assert list(ways) == [savings.NONE, *alone, savings.ALL]
+    assert ways[savings.NONE] == ["qemu", "-kernel", "/boot/vmlinuz", "-cpu", "max", "-device", device % ""]
+    assert ways[savings.ALL] == [*given, device % ',"max_ports":6']
+    assert ways["qboot"] == [
+        "qemu",
+        "-kernel",
+        "/boot/vmlinuz",
+        "-bios",
+        "qboot.rom",
+        "-cpu",
+        "max",
+        "-device",
+        device % "",
+    ]
+    assert list(savings.ways(ways[savings.NONE], "/boot/vmlinuz")) == [
+        savings.NONE,
+        savings.ALL,
+    ]  # a host that has none of them
+
+
+def test_if_no_guest_starts_the_savings_are_listed_with_the_reason(guest_root, monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")  # without QEMU
+    one = report.of_savings("/boot/vmlinuz", 1, silent)
+    assert set(one.failures) == {savings.NONE, savings.ALL}
+    assert "QEMU is not installed" in one.failures[savings.ALL]
+    assert claims.ratio_verdict("", one, savings.ALL, savings.NONE, savings.AT_MOST).met is None
 
 
 @pytest.mark.long

@@ -80,15 +80,27 @@ def _refuse_without_daemon() -> None:
 
 
 def by_hand() -> float:
-    """Return the seconds from just before QEMU is executed to the workload's first byte in a file that QEMU writes."""
+    """Return the seconds that `start` measures, of a new guest."""
     with prepared() as (argv, folder):
-        start_s = time.monotonic()
-        pid = spawn(argv, os.path.join(folder, "qemu.log"))
-        try:
-            return _first_byte(folder, lambda: ended(pid)) - start_s
-        finally:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
+        return start(argv, folder)
+
+
+def start(argv: list[str], folder: str) -> float:
+    """Return the seconds from just before QEMU is executed to the workload's first byte in a file that QEMU writes."""
+    for path in outputs(folder):  # of a start before this one
+        os.unlink(path)
+    start_s = time.monotonic()
+    pid = spawn(argv, os.path.join(folder, "qemu.log"))
+    try:
+        return _first_byte(folder, lambda: ended(pid)) - start_s
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+def outputs(folder: str) -> list[str]:
+    """Return the paths of the files with the output of QEMU's ports."""
+    return [os.path.join(folder, name) for name in os.listdir(folder) if name.startswith(OUTPUT)]
 
 
 @contextmanager
@@ -134,9 +146,8 @@ def _first_byte(folder: str, ended: Callable[[], bool]) -> float:
     deadline_s = time.monotonic() + DEADLINE_S
     word = PROGRAM[-1].encode()
     while True:
-        for name in os.listdir(folder):
-            if name.startswith(OUTPUT) and _begins_with(os.path.join(folder, name), word):
-                return time.monotonic()
+        if any(_begins_with(path, word) for path in outputs(folder)):
+            return time.monotonic()
         if ended():
             raise VmctlError("QEMU ended before the guest wrote", detail=_text(os.path.join(folder, "qemu.log")))
         if time.monotonic() > deadline_s:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from bench import folder, manifest
 from bench.export import markdown_table
-from bench.peers import claims, containers, engines, guests
+from bench.peers import claims, containers, engines, guests, savings
 from bench.peers.claims import Verdict
 from bench.peers.root import Root, shared_root
 from bench.peers.study import Study, study
@@ -46,8 +46,11 @@ class Report(NamedTuple):
     host: dict[str, Any]
 
 
-def measure(runs: int, seed: int, progress: Callable[[str], None]) -> Report:
-    """Run every study. Raises UnavailableError if runc or a C compiler is missing."""
+def measure(runs: int, seed: int, progress: Callable[[str], None], *, bzimage: str | None) -> Report:
+    """Run every study; that of a guest's savings needs its kernel as it was distributed, and enough rounds.
+
+    Raises UnavailableError if runc or a C compiler is missing.
+    """
     with shared_root(containers.workload()) as root:
         time.sleep(SETTLE_S)
         supervisor = processes.pss_bytes(root.instance.state.supervisor_pid or 0)
@@ -55,6 +58,7 @@ def measure(runs: int, seed: int, progress: Callable[[str], None]) -> Report:
         with engines.contenders(root) as others:
             studies = [study(*each, runs, seed, progress) for each in _of_containers(root, others)]
     guest = study(guests.TITLE, guests.contenders(), min(runs, GUEST_RUNS), seed, progress)
+    saved = [of_savings(bzimage, seed, progress)] if bzimage and runs >= GUEST_RUNS else []  # it takes minutes
     starts, commands, interpreters = studies
     verdicts = (
         *claims.start_verdicts(starts),
@@ -64,10 +68,21 @@ def measure(runs: int, seed: int, progress: Callable[[str], None]) -> Report:
             for name in (containers.HELP, containers.PS)
         ),
         claims.ratio_verdict("guest's first byte", guest, guests.OURS, guests.BY_HAND, 1.2),
+        *(claims.ratio_verdict("guest's cold start", one, savings.ALL, savings.NONE, savings.AT_MOST) for one in saved),
         claims.size_verdict("memory of a container's supervisor, PSS", supervisor, 6 * MIB),
         _disk_verdict(image_bytes),
     )
-    return Report((*studies, guest), verdicts, runs, seed, manifest.facts())
+    return Report((*studies, guest, *saved), verdicts, runs, seed, manifest.facts())
+
+
+def of_savings(bzimage: str, seed: int, progress: Callable[[str], None]) -> Study:
+    """Return the study of a guest's cold start with and without its savings; without a guest, the reason."""
+    try:
+        with savings.contenders(bzimage) as ways:
+            return study(savings.TITLE, ways, GUEST_RUNS, seed, progress)
+    except VmctlError as error:  # no guest starts on this host
+        names = (savings.NONE, savings.ALL)
+        return Study(savings.TITLE, {name: [None] for name in names}, dict.fromkeys(names, str(error)))
 
 
 def _disk_verdict(image_bytes: int) -> Verdict:

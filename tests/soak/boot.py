@@ -10,7 +10,6 @@ left out.
 import argparse
 import os
 import random
-import re
 import signal
 import statistics
 import sys
@@ -18,17 +17,15 @@ import time
 
 from support.roots import separate_root
 
-from bench.peers import guests
+from bench.peers import guests, savings
 from bench.peers.command import spawn
 from images.kernels import kernel
 from vmctl.linux import processes
 
-GOAL = 0.80
 LIMIT_S = 120.0
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 LOOK_S = 0.002
 UTIME = 11  # its place behind the name, as `processes.fields` counts
-NONE, ALL = "none of them", "all"
 MOMENTS = ("init", "first byte")
 
 
@@ -41,42 +38,9 @@ def main():
         return _compared(_measured(argv, folder, args.rounds, random.Random(args.seed)))
 
 
-def _ways(argv):
-    """Return name -> QEMU's command line."""
-    undo = {
-        "uncompressed kernel": lambda words: _with(words, "-kernel", kernel.find("debian").vmlinuz),
-        "qboot": lambda words: _without(words, "-bios"),
-        "used ports only": lambda words: [re.sub(r',"max_ports":\d+', "", word) for word in words],
-        "no erms, fsrm": lambda words: _with(words, "-cpu", re.sub(r",(erms|fsrm)=off", "", _after(words, "-cpu"))),
-    }
-    undo = {name: function for name, function in undo.items() if function(argv) != argv}
-    ways = {NONE: undo.values(), **{name: [undo[other] for other in undo if other != name] for name in undo}, ALL: []}
-    return {name: _applied(functions, argv) for name, functions in ways.items()}
-
-
-def _applied(functions, argv):
-    for function in functions:
-        argv = function(argv)
-    return argv
-
-
-def _after(words, option):
-    return words[words.index(option) + 1]
-
-
-def _with(words, option, value):
-    place = words.index(option) + 1
-    return [*words[:place], value, *words[place + 1 :]]
-
-
-def _without(words, option):
-    place = words.index(option) if option in words else len(words)
-    return [*words[:place], *words[place + 2 :]]
-
-
 def _measured(argv, folder, rounds, choose):
     """Return the moments of each start, for each way."""
-    ways = _ways(argv)
+    ways = savings.ways(argv, kernel.find("debian").vmlinuz)
     found = {name: [] for name in ways}
     for number in range(rounds + 1):  # the first one is not counted
         names = list(ways)
@@ -89,13 +53,13 @@ def _measured(argv, folder, rounds, choose):
 
 def _start(argv, folder):
     """Return moment -> QEMU's processor time until then, and the time since it was executed, in seconds."""
-    for name in _outputs(folder):
+    for name in guests.outputs(folder):
         os.unlink(name)
     begin_s, found = time.monotonic(), {}
     pid = spawn(argv, os.path.join(folder, "qemu.log"))
     try:
         while len(found) < len(MOMENTS):
-            for moment in {_moment(name) for name in _outputs(folder)} - {None, *found}:
+            for moment in {_moment(name) for name in guests.outputs(folder)} - {None, *found}:
                 found[moment] = (_cpu_s(pid), time.monotonic() - begin_s)
             assert not guests.ended(pid), f"QEMU has ended: {folder}/qemu.log"
             assert time.monotonic() - begin_s < LIMIT_S, f"no first byte within {LIMIT_S:g} s"
@@ -111,10 +75,6 @@ def _cpu_s(pid):
     return sum(map(int, processes.fields(pid)[UTIME : UTIME + 2])) * TICK_S
 
 
-def _outputs(folder):
-    return [os.path.join(folder, name) for name in os.listdir(folder) if name.startswith(guests.OUTPUT)]
-
-
 def _moment(path):
     """Return the moment that the content of an output shows."""
     with open(path, errors="replace") as file:
@@ -125,16 +85,17 @@ def _moment(path):
 
 def _compared(found):
     """Print a line for each way, and return the exit code."""
-    print(f"{len(found[ALL])} rounds; QEMU's processor time and the time, in seconds, with the ratio to `{NONE}`")
+    print(f"{len(found[savings.ALL])} rounds; QEMU's processor time and the time, in seconds,", end=" ")
+    print(f"with the ratio to `{savings.NONE}`")
     for name, starts in found.items():
         texts = []
         for moment in MOMENTS:
             for which, what in enumerate(("cpu", "time")):
-                value, first = (_median(one, moment, which) for one in (starts, found[NONE]))
+                value, first = (_median(one, moment, which) for one in (starts, found[savings.NONE]))
                 texts.append(f"{moment} {what} {value:.2f} ({value / first:.2f})")
         print(f"{name:20} {'  '.join(texts)}")
-    ratio = _median(found[ALL], MOMENTS[1], 0) / _median(found[NONE], MOMENTS[1], 0)
-    return int(ratio > GOAL)
+    ratio = _median(found[savings.ALL], MOMENTS[1], 0) / _median(found[savings.NONE], MOMENTS[1], 0)
+    return int(ratio > savings.AT_MOST)
 
 
 def _median(starts, moment, which):

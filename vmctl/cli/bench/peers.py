@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import suppress
+from functools import partial
 
 from vmctl.cli import output
 from vmctl.cli.bench import measured
+from vmctl.errors import NotFoundError
 
 EXAMPLE = "vmctl bench peers --runs 30 --out results"
 
@@ -19,7 +22,7 @@ def run(args: argparse.Namespace) -> int:
     """Measure and print."""
     from bench.peers import report
 
-    done = measured.take(args, report.measure, report.write)
+    done = measured.take(args, partial(report.measure, bzimage=_bzimage()), report.write)
     if args.format == "json":
         return measured.show_json(report.document(done))
     for one in done.studies:
@@ -30,3 +33,12 @@ def run(args: argparse.Namespace) -> int:
     output.print_table(report.VERDICT_COLUMNS, report.verdict_rows(done))
     output.note("\n" + "\n".join(report.notes(done)))
     return 0
+
+
+def _bzimage() -> str | None:
+    """Return the path of the kernel of guests, or None if it is not in the store: then no guest starts either."""
+    from images.kernels import kernel
+
+    with suppress(NotFoundError):
+        return kernel.find(kernel.DEBIAN).vmlinuz
+    return None
