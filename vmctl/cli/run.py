@@ -274,7 +274,7 @@ def before(args: Namespace) -> None:
 
     Raises SpecError, NotFoundError, UnavailableError.
     """
-    if args.step:
+    if getattr(args, "step", False):  # `create` starts nothing
         from vmctl.cli import stepped
 
         stepped.check()
