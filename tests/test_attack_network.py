@@ -166,8 +166,11 @@ def test_gateway(mallory, bob):
     bob.shell("ping -c 1 -W 5 10.77.0.1")
     assert bob.arp_of(GATEWAY[1]) == GATEWAY[0]
     time.sleep(1.5)
-    frames.send(mallory, *(FORGED[kind](mallory.place, GATEWAY, bob.place) for kind in ("gateway", "gateway to all")))
-    time.sleep(0.5)
+    kinds = ("gateway", "gateway to all")
+    with Watch(bob) as watch:
+        forged = [FORGED[kind](mallory.place, GATEWAY, bob.place) for kind in kinds]
+        frames.send(mallory, *forged, udp(mallory.place, bob.place, (9, 9), LAST))
+    assert not any(frame in forged for frame in watch.frames())  # the last one has arrived: so would these
     assert bob.arp_of(GATEWAY[1]) == GATEWAY[0]
 
 
@@ -204,8 +207,10 @@ def test_flood(caller, mallory, alice, bob):
 @pytest.mark.attack("makes a neighbour take an IPv6 address and the attacker as its router")
 def test_ipv6_router(mallory, bob):
     before = bob.shell("ip -6 route; ip -6 addr").out
-    frames.send(mallory, *[FORGED["router"](mallory.place, None, None)] * 3)
-    time.sleep(1)
+    with Watch(bob) as watch:
+        router = FORGED["router"](mallory.place, None, None)
+        frames.send(mallory, *[router] * 3, udp(mallory.place, bob.place, (9, 9), LAST))
+    assert router not in watch.frames()  # the last one has arrived: so would these
     after = bob.shell("ip -6 route; ip -6 addr").out
     assert "2001:db8" not in after, before
     assert "fe80::bad" not in after

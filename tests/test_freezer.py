@@ -32,7 +32,7 @@ def busy(request, own_root, tmp_path):
     path.write_text(f"image: tiny\ncommand: [sh, -c, '{BUSY}']\n")
     ok("up", "--mode", request.param, str(path))
     inst = instance.load("busy")
-    wait_for(lambda: os.path.exists(inst.path("upper/clock")), 10)
+    wait_for(lambda: os.path.exists(inst.path("upper/clock")))
     yield inst
     vmctl("down", "busy")
 
@@ -44,7 +44,7 @@ def clock(inst):
 
 def is_running(inst):
     before = clock(inst)
-    return wait_for(lambda: clock(inst) != before, 10)
+    return wait_for(lambda: clock(inst) != before)
 
 
 def test_nothing_is_written_while_it_is_frozen_and_it_runs_afterwards(busy):

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import time
+from contextlib import suppress
 
 import pytest
 from support.commands import free_port, get, inspect, ok, passes_signals_on, refused, start, vmctl, wait_for
@@ -121,6 +122,16 @@ def _answer(port):
         return None
 
 
+def reads_from_its_end(pid, path):
+    """Return whether a process has opened a file and moved to its end."""
+    with suppress(FileNotFoundError):  # it has closed that one meanwhile
+        for fd in os.listdir(f"/proc/{pid}/fd"):
+            if os.readlink(f"/proc/{pid}/fd/{fd}") == path:
+                with open(f"/proc/{pid}/fdinfo/{fd}", encoding="ascii") as file:
+                    return int(file.readline().split()[1]) == os.path.getsize(path) > 0
+    return False
+
+
 @EACH_QUICK_MODE
 @pytest.mark.parametrize("flags", [(), ("-i",)], ids=["output only", "input too"])
 def test_attach_goes_on_through_restarts(root, mode, flags):
@@ -128,7 +139,7 @@ def test_attach_goes_on_through_restarts(root, mode, flags):
     run(mode, *flags, "--restart", "on-failure:1", script="echo run; while [ ! -e /end ]; do sleep 0.1; done; exit 7")
     with start("attach", "web") as attached:
         passes_signals_on(attached.pid)
-        time.sleep(1.0)  # it has connected
+        wait_for(lambda: flags or reads_from_its_end(attached.pid, instance.load("web").stdout_log))
         ok("exec", "web", "--", "touch", "/end")
         output, errors = attached.communicate(timeout=120)
     assert (output, attached.returncode) == (b"run\n", 7)

@@ -404,7 +404,7 @@ def test_an_interrupted_start_of_a_guest_cleans_up(before, tmp_path, after_s):
 def test_impatience_does_not_cut_the_cleaning_up_short(before, tmp_path, mode):
     """A Ctrl-C every millisecond: the first one gives up the start, and none of the others what follows it."""
     process = start("up", "--mode", mode, write_spec(tmp_path, text="command: [sleep, '1000']\nready: {log: never}\n"))
-    time.sleep(0.4)
+    wait_for(lambda: PREFIX in instance.names())
     while process.poll() is None:
         process.send_signal(signal.SIGINT)
         time.sleep(0.001)

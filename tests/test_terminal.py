@@ -9,7 +9,7 @@ import time
 
 import pytest
 from support.attack_table import callers, modes
-from support.commands import VMCTL, Terminal, wait_for
+from support.commands import VMCTL, Terminal, passes_signals_on, wait_for
 
 from vmctl.attach.keys import Keys, parse
 from vmctl.attach.modes import Modes
@@ -380,7 +380,7 @@ def test_an_open_input(caller, mode):
             assert process.wait(60) == 128 + signal.SIGHUP
         wait_for(lambda: caller.ok("logs", f"open-{mode}") == "first\nsecond\n")
         process = caller.start("attach", "--no-stdin", f"open-{mode}")
-        time.sleep(1.0)
+        passes_signals_on(process.pid)
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) in (137, 143)
     finally:

@@ -208,7 +208,7 @@ def _called(name: str, arguments: list[Any]) -> Any:
         arguments = [_raw(one) for one in arguments]
     try:
         return FUNCTIONS[name](*arguments)
-    except (TypeError, ValueError, LookupError):
+    except (TypeError, ValueError, LookupError, AttributeError):
         raise SpecError(f"--format: {name} does not fit these values", hint="{{json .}} shows all fields") from None
 
 
