@@ -74,8 +74,15 @@ def check_steps(mode, names, *, network):
         assert names.index("clone3") < names.index("ids") < names.index("own mounts"), names
 
 
+@pytest.fixture
+def removed(caller):
+    """What a failed test has left would be in the way of the next one."""
+    yield
+    caller.vmctl("rm", "-f", "stage")
+
+
 @modes("container", "host")
-def test_each_step_waits_and_names_what_a_second_terminal_can_look_at(caller, mode):
+def test_each_step_waits_and_names_what_a_second_terminal_can_look_at(caller, removed, mode):
     network = "bridge" if caller.name == "root" else "none"
     spec = caller.write("stage.yaml", SPEC if mode == "host" else f"{SPEC}network: {network}\n")
     stage = Stage("--mode", mode, "--name", "stage", spec, user=getattr(caller, "user", None))
