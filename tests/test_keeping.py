@@ -142,11 +142,23 @@ def test_attach_goes_on_through_restarts(root, mode, flags):
         wait_for(lambda: flags or reads_from_its_end(attached.pid, instance.load("web").stdout_log))
         ok("exec", "web", "--", "touch", "/end")
         output, errors = attached.communicate(timeout=120)
-    assert (output, attached.returncode) == (b"run\n", 7)
+    assert (output, attached.returncode) == (b"run\n", 7), (errors, ok("inspect", "web"))
     assert (b"started again" in errors) == bool(flags)
     wait_for(lambda: nothing_waits(instance.load("web")))
     again = vmctl("start", "-a", "web")
     assert (again.code, again.out) == (7, "run\nrun\n")
+
+
+@EACH_QUICK_MODE
+def test_start_a_shows_each_line_of_each_run_once(root, mode):
+    """Of what is written while it connects, the log shows what came before and the connection the rest."""
+    network = ("--network", "none") if backends.load(mode).features.own_network else ()
+    script = "i=0; while [ $i -lt 400 ]; do i=$((i + 1)); echo $i; done; exit 7"
+    flags = ("--mode", mode, *network, "--name", "web", "-i", "--restart", "on-failure:2")
+    ok("create", *flags, "tiny", "--", "sh", "-c", script)
+    lines = [str(number) for number in range(1, 401)]
+    result = vmctl("start", "-a", "web")
+    assert (result.code, result.out.split()) == (7, lines * 3)
 
 
 @EACH_QUICK_MODE

@@ -14,6 +14,8 @@ A channel is one command; channel 0 is the connection itself. See vmm/guest/prog
   returns CREDIT or INPUT_CREDIT for what it has passed on. So a stream that nobody reads stops only itself.
 - DETACH: the caller goes, and what it is connected with runs on. LEAVE: it ends.
 - EXIT has the exit code, and how many bytes of the input were not read.
+- A hub sends with STARTED, and by CLOSING, when it began and ended to pass output on: what the log has from other times
+  was not shown by this connection.
 
 It has no imports: recorder and supervisor are small.
 """
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 HEADER_BYTES, PAYLOAD_BYTES, WINDOW_BYTES, NONCE_BYTES = 8, 16384, 1 << 18, 16
 
 SYNC, REQUEST, START, INPUT, INPUT_END, CREDIT, SIGNAL, RESIZE, STOP_OUTPUT, LEAVE, PING, DETACH = range(1, 13)
-HELLO, STARTED, OUTPUT, ERROR_OUTPUT, INPUT_CREDIT, INPUT_GONE, EXIT, FAILURE, PONG = range(32, 41)
+HELLO, STARTED, OUTPUT, ERROR_OUTPUT, INPUT_CREDIT, INPUT_GONE, EXIT, FAILURE, PONG, CLOSING = range(32, 42)
 
 
 def frame(channel: int, kind: int, payload: bytes = b"") -> bytes:
@@ -43,6 +45,16 @@ def numbers(*values: int) -> bytes:
 def number(payload: bytes, index: int = 0) -> int:
     """Return a number of a payload; 0 if the payload is too short."""
     return int.from_bytes(payload[4 * index : 4 * index + 4], "little")
+
+
+def moment(time_ns: int) -> bytes:
+    """Return a payload of a time in nanoseconds since 1970."""
+    return time_ns.to_bytes(8, "little")
+
+
+def moment_of(payload: bytes, default_ns: int) -> int:
+    """Return the time of a payload; the default if it has none, as from an earlier vmctl."""
+    return int.from_bytes(payload, "little") if len(payload) == 8 else default_ns
 
 
 def take(arrived: bytearray) -> Iterator[tuple[int, int, bytes]]:

@@ -11,6 +11,7 @@ from functools import partial
 
 from vmctl import ends
 from vmctl.attach import session
+from vmctl.attach.frames import HEADER_BYTES, moment_of
 from vmctl.attach.hub import SOCKET
 from vmctl.attach.session import DetachedError, GoneError, LeaveError, Session, Signals
 from vmctl.backend import Attachment, Exit, Watch
@@ -77,11 +78,12 @@ def attach(
     keys: bytes,
     send: Callable[[int], object] | None,
     name: str = SOCKET,
-    before: Callable[[], object] = lambda: None,
-) -> bool:
-    """Converse with a running instance; return False if the keys to detach were typed, True at its end.
+    before: Callable[[int], object] = lambda since_ns: None,
+) -> int | None:
+    """Converse with a running instance; return None if the keys to detach were typed, else the time of its end.
 
-    `before` is called as soon as output goes to this connection: what was written before is in the log.
+    `before` is called with the time since which output goes to this connection: what was written before is in the log,
+    as is what is written after its end. Times are in nanoseconds since 1970.
     Signals go to `send`; without it, and SIGHUP in any case, they end this command only, by LeaveError. Raises
     StateError if there is no hub.
     """
@@ -96,18 +98,24 @@ def attach(
     with connection:
         greeting = b""
         with suppress(ConnectionResetError):
-            greeting = connection.recv(1, socket.MSG_PEEK)  # of the hub
+            greeting = connection.recv(HEADER_BYTES + 8, socket.MSG_PEEK)  # of the hub
         if not greeting and name == SOCKET:  # this connection gets no output: all of it is in the log
             raise StateError(f"{inst.name} has ended", hint=f"`vmctl logs {inst.name}` shows its output")
-        before()
+        before(_began_ns(greeting))
         signals = Signals(partial(pass_on, send))
         caller = Caller(inst.name, connection, signals, "t" if terminal else "i", keys)
         try:
             raise LeaveError(session.converse(caller, signals, redraw=True))
         except DetachedError:
-            return False
+            return None
         except GoneError:
-            return True
+            return caller.closed_ns or time.time_ns()
+
+
+def _began_ns(greeting: bytes) -> int:
+    """Return the time in the first frame of a hub; that of an earlier vmctl has none."""
+    payload = greeting[HEADER_BYTES:] if greeting[6:8] == b"\x08\0" else b""
+    return moment_of(payload, time.time_ns())
 
 
 def comes_again(inst: Instance) -> bool:

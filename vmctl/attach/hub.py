@@ -15,6 +15,7 @@ import time
 
 from vmctl.attach.connection import Connection
 from vmctl.attach.frames import (
+    CLOSING,
     CREDIT,
     DETACH,
     EXIT,
@@ -29,10 +30,12 @@ from vmctl.attach.frames import (
     STARTED,
     WINDOW_BYTES,
     frame,
+    moment,
     number,
     numbers,
     take,
 )
+from vmctl.logs.timewriter import TimeFile
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -132,6 +135,7 @@ class Hub:
             os.close(self._listener)
         self._settle(self.full)
         for caller in list(self._callers.values()):
+            caller.waiting += frame(0, CLOSING, moment(time.time_ns()))
             if code is not None:
                 caller.waiting += frame(0, EXIT, numbers(code, 0))
             self._flush(caller)
@@ -169,7 +173,8 @@ class Hub:
         self._owned = False
         self._callers[fd] = caller
         self._poller.register(fd, select.POLLIN)
-        caller.waiting += frame(0, STARTED)
+        caller.waiting += frame(0, STARTED, moment(time.time_ns()))
+        TimeFile.latest = None  # so that the log has the time of what is written from now on
         if self._input_gone:
             caller.waiting += frame(0, INPUT_GONE)
         self._flush(caller)

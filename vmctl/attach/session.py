@@ -123,6 +123,7 @@ class Session:
         self._sent = self._passed_on = 0  # bytes of the input: read by us, and written to the command's pipe
         self._code: int | None = None
         self._gone = False
+        self.closed_ns = 0  # until when output came, by the clock of the other side; 0: it did not report it
         self._unread = 0
         self._error: OSError | None = None
         self._pings, self._next_ping = 0, time.monotonic() + _PING_S
@@ -277,6 +278,8 @@ class Session:
             self._passed_on = min(self._sent, self._passed_on + frames.number(payload))
         elif kind == frames.INPUT_GONE:
             self._reads = False
+        elif kind == frames.CLOSING:
+            self.closed_ns = frames.moment_of(payload, 0)
         elif kind == frames.EXIT:
             self._code = min(frames.number(payload), 255)
             self._unread = min(frames.number(payload, 1), self._passed_on)

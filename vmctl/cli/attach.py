@@ -94,19 +94,18 @@ def _attached(inst: Instance, pressed: bytes, send: partial[None] | None, since_
     Nothing is wrong with one that has ended by now.
     """
 
-    def earlier() -> int:
-        until_ns = time.time_ns()
+    def earlier(until_ns: int) -> int:
         if since_ns is not None:
             _show(inst, since_ns, until_ns=until_ns)
         return until_ns
 
     try:
-        return time.time_ns() if front.attach(inst, pressed, send, before=earlier) else None
+        return front.attach(inst, pressed, send, before=earlier)
     except StateError:
         inst.recall()
         if engine.status(inst) == "running" and inst.work.restart.policy == "no":
             raise
-        return earlier()
+        return earlier(time.time_ns())
 
 
 def _follow(inst: Instance, send: partial[None] | None, since_ns: int | None) -> int:
