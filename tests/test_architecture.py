@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from functools import cache
 
 import pytest
 from support.tracked import ROOT, tracked
@@ -85,15 +86,25 @@ def read(path):
         return file.read()
 
 
+@cache
+def tree(path):
+    return ast.parse(read(path), path)
+
+
 def nodes(path, *kinds):
-    return [node for node in ast.walk(ast.parse(read(path), path)) if isinstance(node, kinds)]
+    return [node for node in ast.walk(tree(path)) if isinstance(node, kinds)]
 
 
+@cache
 def imports(path, *, top_level=False):
-    """Yield the full name of every module that a file imports, inside functions too unless `top_level`."""
+    """Return the full name of every module that a file imports, inside functions too unless `top_level`."""
+    return list(_imports(path, top_level=top_level))
+
+
+def _imports(path, *, top_level):
     found = nodes(path, ast.Import, ast.ImportFrom)
     if top_level:  # not those for type checkers either
-        found = [node for node in ast.parse(read(path), path).body if isinstance(node, (ast.Import, ast.ImportFrom))]
+        found = [node for node in tree(path).body if isinstance(node, (ast.Import, ast.ImportFrom))]
     for node in found:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -157,6 +168,7 @@ def module_of(path):
 MODULES = {module_of(path): path for path in FILES}
 
 
+@cache
 def arrows(path, *, top_level=False):
     """Return the modules of ours that a file imports; `top_level`: only when it is imported itself."""
     found = set()
