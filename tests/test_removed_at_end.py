@@ -46,6 +46,14 @@ def test_it_is_gone_after_its_end_and_its_watchers_know_how_it_ended(caller, run
         assert attached.returncode == 7
     wait_for(lambda: gone(caller))
     assert "there is no instance" in caller.refused("inspect", name)
+    wait_for(lambda: _past(caller, name)[-2:] == [f"die {name} 7", f"destroy {name} "])
+    assert _past(caller, name)[:2] == [f"create {name} ", f"start {name} "]
+
+
+def _past(caller, name):
+    """Return the lines of what has happened to an instance."""
+    form = "{{.Action}} {{.Name}} {{.ExitCode}}"
+    return caller.ok("events", "--until", "0s", "--filter", f"name={name}", "--format", form).splitlines()
 
 
 def _has_open(pid, path):

@@ -162,6 +162,7 @@ def run(
         result = start.attend()
         if start.inst.left:
             return None
+        start.inst.state.exit_code, start.inst.state.exit_source = result  # for the log of events
         if keep:
             from vmctl import again
 

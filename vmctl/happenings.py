@@ -1,7 +1,8 @@
 """What happens to instances, as it happens: the difference between what is seen now and what was seen before.
 
 There is no daemon that could report it. Each change of an instance changes a file of its folder, or ends one of its
-processes; both wake this process (inotify(7), pidfd_open(2)), which then looks at that instance only.
+processes; both wake this process (inotify(7), pidfd_open(2)), which then looks at that instance only. What has happened
+before is in the log of events (vmctl/instances/eventlog.py), of which nothing is needed for what happens now.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ import os
 import select
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 
 from vmctl import paths, survey
 from vmctl.errors import NotFoundError
-from vmctl.instances import lastrecord
+from vmctl.instances import eventlog, eventreader, lastrecord
+from vmctl.instances.eventreader import Event
 from vmctl.instances.instance import Instance
 from vmctl.linux import syscalls
 from vmctl.named import NamedTuple
@@ -30,19 +32,7 @@ _SETTLE_S = 0.005  # one change is often several writes
 _RECORDED_S = 2.0
 _SILENT_FILES = ("stdout.log", "stderr.log", "console.log")
 _LOOK_S = 2.0  # in case an event was lost
-
-
-class Event(NamedTuple):
-    """One thing that happened to an instance."""
-
-    time_s: float  # since the epoch
-    action: str  # create | start | ready | pause | unpause | update | rename | die | destroy
-    name: str
-    mode: str
-    image: str
-    exit_code: int | None = None  # of `die`
-    exit_source: str | None = None
-    old_name: str | None = None  # of `rename`
+_SEAM_S = 1.0
 
 
 class _Known(NamedTuple):
@@ -58,17 +48,35 @@ class _Known(NamedTuple):
     resources: object
     exit_code: int | None
     exit_source: str | None
+    labels: Mapping[str, str]
 
 
-def events() -> Iterator[Event]:
-    """Yield each event from now on, without an end."""
+def events(since_s: float | None = None, until_s: float | None = None) -> Iterator[Event]:
+    """Yield each event from now on; with `since_s` or `until_s`, seconds since the epoch, also those in the log.
+
+    It ends at `until_s`, if it is given.
+    """
     watcher = _Watcher()
     known: dict[str, _Known | None] = {}
-    for seen in survey.survey():
+    for seen in survey.survey():  # it records the ends that nobody has seen so far, with their times
         known[seen.name] = _known(seen)
         watcher.follow(seen.name, seen.instance)
-    while True:
-        looks = {name: _look(name) for name in watcher.wait()}
+    now_s, newest = time.time(), {}
+    if since_s is not None or until_s is not None:
+        for _, event in eventreader.read():
+            if (since_s or 0.0) <= event.time_s < min(now_s, until_s or now_s):
+                newest[event.name] = event
+                yield event
+    for event in _from_now_on(watcher, known, until_s):
+        logged = newest.pop(event.name, None)  # it may have been in the log before it was to be seen
+        if not logged or logged.action != event.action or logged.time_s < now_s - _SEAM_S:
+            yield event
+
+
+def _from_now_on(watcher: _Watcher, known: dict[str, _Known | None], until_s: float | None) -> Iterator[Event]:
+    """Yield each event until a time, or without an end; `known` is what was seen last."""
+    while until_s is None or time.time() < until_s:
+        looks = {name: _look(name) for name in watcher.wait(until_s)}
         now = {name: _seen(look, known.get(name)) for name, look in looks.items()}
         yield from _moved(known, now)
         for name, look in looks.items():
@@ -106,20 +114,21 @@ def _seen(look: Seen | None, before: _Known | None) -> _Known | None:
 def _known(seen: Seen) -> _Known:
     inst = seen.instance
     if inst is None:
-        return _Known("", seen.name, "", "", seen.status, 0, False, None, None, None)
-    state = inst.state
-    starts = state.starts - (seen.status == "created")  # it is counted before it has begun
+        return _Known("", seen.name, "", "", seen.status, 0, False, None, None, None, {})
+    state, work = inst.state, inst.work
+    runs, ready, _ = eventlog.stage(state, inst.timeline)
     return _Known(
         state.id,
         seen.name,
         state.mode,
-        inst.work.image,
+        work.image,
         seen.status,
-        max(0, starts),
-        "T6" in inst.timeline.marks_ns,
-        inst.work.resources,
+        runs,
+        ready,
+        work.resources,
         state.exit_code,
         state.exit_source,
+        work.labels,
     )
 
 
@@ -171,7 +180,7 @@ def _event(
     exit_source: str | None = None,
     old_name: str | None = None,
 ) -> Event:
-    return Event(time.time(), action, one.name, one.mode, one.image, exit_code, exit_source, old_name)
+    return Event(time.time(), action, one.name, one.mode, one.image, exit_code, exit_source, old_name, one.labels)
 
 
 class _Watcher:
@@ -219,11 +228,15 @@ class _Watcher:
         if name in self._held:
             lastrecord.release(self._held.pop(name))
 
-    def wait(self) -> list[str]:
-        """Return the names of the instances to look at, after something has happened to one of them."""
+    def wait(self, until_s: float | None = None) -> list[str]:
+        """Return the names of the instances to look at, after something has happened to one of them.
+
+        After some time, and at `until_s`, these are all.
+        """
         found: set[str] = set()
         while not found:
-            ready = self._poller.poll(1000 * _LOOK_S)
+            wait_s = _LOOK_S if until_s is None else max(0.0, min(_LOOK_S, until_s - time.time()))
+            ready = self._poller.poll(1000 * wait_s)
             if not ready:
                 return sorted({*self._folders.values(), *_listing(self._root)})
             time.sleep(_SETTLE_S)

@@ -8,7 +8,7 @@ from contextlib import suppress
 from vmctl import backends, engine
 from vmctl.backend import Backend, HasPause
 from vmctl.errors import StateError, VmctlError
-from vmctl.instances import freezer
+from vmctl.instances import eventlog, freezer
 from vmctl.instances.instance import Instance
 
 
@@ -26,6 +26,7 @@ def pause(inst: Instance) -> None:
         except BaseException:
             _note(inst, "")
             raise
+        eventlog.note(inst, "pause")
 
 
 def unpause(inst: Instance) -> None:
@@ -36,6 +37,7 @@ def unpause(inst: Instance) -> None:
             raise StateError(f"{inst.name} is not paused", hint="`vmctl ps` shows the status of each instance")
         able.resume(inst)
         _note(inst, "")
+        eventlog.note(inst, "unpause")
 
 
 def release(inst: Instance, backend: Backend) -> None:
@@ -48,6 +50,7 @@ def release(inst: Instance, backend: Backend) -> None:
             if engine.status(inst, backend) == "running":
                 raise
         _note(inst, "")
+        eventlog.note(inst, "unpause")
 
 
 def forget(inst: Instance) -> None:

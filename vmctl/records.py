@@ -220,7 +220,7 @@ def append(path: str, value: Mapping[str, Any]) -> None:
     text = line(value).encode() + b"\n"
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
-        if _is_cut(fd):  # by a crash of the host; this line must not become its continuation
+        if is_cut(fd):  # by a crash of the host; this line must not become its continuation
             text = b"\n" + text
         written = os.write(fd, text)
         if written < len(text):  # the disk is full; half a line would spoil the next one
@@ -230,7 +230,7 @@ def append(path: str, value: Mapping[str, Any]) -> None:
         os.close(fd)
 
 
-def _is_cut(fd: int) -> bool:
+def is_cut(fd: int) -> bool:
     """Return whether the last line of a file has no end."""
     size = os.fstat(fd).st_size
     return size > 0 and os.pread(fd, 1, size - 1) != b"\n"

@@ -10,7 +10,7 @@ from functools import partial
 from vmctl import backends, trace
 from vmctl.backend import Backend
 from vmctl.errors import VmctlError
-from vmctl.instances import instance
+from vmctl.instances import eventlog, instance
 from vmctl.instances.folder import Folder
 from vmctl.instances.instance import Instance
 from vmctl.journal import Journal
@@ -46,6 +46,7 @@ def remove(inst: Instance, backend: Backend, *, force: bool = False) -> list[str
         )
     inst.timeline.mark("T9")
     inst.remove_files()
+    eventlog.note_removed(inst)
     if inst.state.snapshot:
         _let_go(inst.state.snapshot)
     return left
@@ -143,6 +144,7 @@ def remove_unreadable(name: str) -> list[str]:
         home, undo = _opened(name)
         failures, left = _undo(home, undo)
         home.remove_files()
+        eventlog.note_lost(name, home.id)
     return failures + left
 
 

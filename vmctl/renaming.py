@@ -11,7 +11,7 @@ from contextlib import suppress
 
 from vmctl import backends, engine, ids, leases, removal
 from vmctl.errors import StateError
-from vmctl.instances import instance
+from vmctl.instances import eventlog, instance
 from vmctl.instances.folder import Home
 from vmctl.instances.instance import WORKLOAD, Instance
 from vmctl.linux import filetree
@@ -52,6 +52,7 @@ def rename(inst: Instance, name: str) -> None:
     renamed = Instance(name, inst.work._replace(name=name), inst.state)
     renamed.journal.replace(entries)
     filetree.write_atomic(renamed.path(WORKLOAD), renamed.work.to_json())
+    eventlog.note(renamed, "rename", old_name=inst.name)
     if units:
         with renamed.locked():
             _enable(renamed, units)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from vmctl import backends, engine, limits
 from vmctl.backend import HasUpdate
 from vmctl.errors import UnavailableError
+from vmctl.instances import eventlog
 from vmctl.instances.instance import WORKLOAD, Instance
 from vmctl.linux import filetree
 from vmctl.spec.workload import Resources
@@ -25,3 +26,4 @@ def update(inst: Instance, wanted: Resources) -> None:
             limits.check(inst)
         filetree.write_atomic(inst.path(WORKLOAD), work.to_json())
         inst.save()
+        eventlog.note(inst, "update")

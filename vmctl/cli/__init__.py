@@ -48,7 +48,7 @@ VERBS = {
     "top": "show what uses most, live, or the processes of one instance",
     "port": "show where the ports of an instance are on the host",
     "timeline": "draw the phases of the last start of instances, on one scale",
-    "events": "print what happens to instances, as it happens",
+    "events": "print what happens to instances, as it happens, or what has happened",
     "rm": "remove instances",
     "down": "stop and remove instances and stacks, by name or file",
     "scale": "change the number of instances of services of a stack",

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
-from vmctl.cli import output, selection
+from vmctl.cli import moments, output, selection
 from vmctl.console import Filter
 from vmctl.errors import NotFoundError
 from vmctl.instances import lastrecord
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 EXAMPLE = "vmctl logs --follow --tail 20 web"
 POLL_S = 0.05
 COLOURS = (36, 33, 32, 35, 34, 96, 93, 92, 95, 94)  # of ECMA-48, SGR: cyan, yellow, green, ...
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,11 +39,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--streams", action="store_true", help="print before each line whether it is stdout or stderr")
     parser.add_argument(
         "--since",
-        type=_moment,
+        type=moments.parse_ns,
         metavar="TIME",
         help="only lines since a time, such as 10m (ago) or 2026-01-31T12:00:00Z",
     )
-    parser.add_argument("--until", type=_moment, metavar="TIME", help="only lines before a time")
+    parser.add_argument("--until", type=moments.parse_ns, metavar="TIME", help="only lines before a time")
     parser.add_argument("--boot", action="store_true", help="show the guest's console, not the workload's output")
 
 
@@ -156,7 +155,7 @@ def _stamp(time_ns: int) -> str:
     """Return a time in RFC 3339 with microseconds, or a dash of the same width if it is not known."""
     if not time_ns:
         return "-".ljust(27)
-    return (_EPOCH + timedelta(microseconds=time_ns // 1000)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return (moments.EPOCH + timedelta(microseconds=time_ns // 1000)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def _count(text: str) -> int | None:
@@ -166,24 +165,6 @@ def _count(text: str) -> int | None:
     if not (text.isascii() and text.isdigit()):
         raise argparse.ArgumentTypeError(f"expected 0 or more, or all, got {text}")
     return int(text)
-
-
-def _moment(text: str) -> int:
-    """Return nanoseconds since 1970 for a time, or for a duration before now. Raises argparse.ArgumentTypeError."""
-    from vmctl.spec.units import parse_duration
-
-    try:
-        return time.time_ns() - int(parse_duration(text) * 1e9)
-    except ValueError:
-        pass
-    try:
-        if text.replace(".", "", 1).isdigit():
-            return int(float(text) * 1e9)
-        return (datetime.fromisoformat(text).astimezone(UTC) - _EPOCH) // timedelta(microseconds=1) * 1000
-    except (ValueError, OverflowError):
-        raise argparse.ArgumentTypeError(
-            f"expected a duration such as 10m, a time such as 2026-01-31T12:00:00Z or seconds since 1970, got {text!r}"
-        ) from None
 
 
 def _runs(name: str) -> bool:

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 
 from vmctl import paths, records
 from vmctl.errors import ConflictError, NotFoundError
+from vmctl.instances import eventlog
 from vmctl.instances.folder import LOCK_S, Folder, absent, is_lost, removal_hint
 from vmctl.instances.timeline import Timeline
 from vmctl.journal import Journal
@@ -109,12 +110,13 @@ class LostError(records.UnreadableError):
 class Instance(Folder):
     """A named instance and its directory."""
 
-    def __init__(self, name: str, work: Workload, state: State) -> None:
+    def __init__(self, name: str, work: Workload, state: State, timeline: Timeline | None = None) -> None:
         super().__init__(name, state.id)
         self.work = work
         self.state = state
         self.journal = Journal(self.path("journal"))
-        self.timeline = Timeline()
+        self.timeline = timeline or Timeline()
+        self.noted = eventlog.stage(state, self.timeline)  # of what has happened, this much is in the log of events
         self.record: BinaryIO | None = None  # see lastrecord.py
         self.logged: dict[str, tuple[int, int]] = {}  # log -> inode and size, when this process started it again
 
@@ -139,6 +141,7 @@ class Instance(Folder):
 
     def save(self) -> None:
         """Append state and timeline as one line. Raises NotFoundError if the instance has been removed."""
+        eventlog.note_progress(self)
         try:
             records.append(self.path(STATE), {**self.state.values(), "marks_ns": self.timeline.marks_ns})
         except FileNotFoundError:
@@ -159,7 +162,7 @@ class Instance(Folder):
             raise absent(self.name) from None
         if state.id != self.id:
             raise absent(self.name)
-        self.state, self.timeline = state, timeline
+        self.state, self.timeline, self.noted = state, timeline, eventlog.stage(state, timeline)
 
     @contextmanager
     def locked(self, timeout_s: float = LOCK_S) -> Iterator[None]:
@@ -214,6 +217,7 @@ def create(
             raise taken(work.name) from None
         raise
     inst.directory = final
+    eventlog.note(inst, "create")
     if not held:
         inst.release()
     return inst
@@ -283,9 +287,7 @@ def _read(name: str, directory: str) -> Instance:
             missing = os.path.basename(error.filename)
             raise records.UnreadableError(f"{name} is damaged: {missing} is missing") from None
         raise absent(name) from None
-    inst = Instance(name, work, state)
-    inst.timeline = timeline
-    return inst
+    return Instance(name, work, state, timeline)
 
 
 def state_of(name: str) -> State:

@@ -130,10 +130,6 @@ FLAGS = {
         "--memory-reservation": _MEMORY,
         "--memory-swap": _MEMORY,
     },
-    "events": {
-        "--since": "not yet: events are printed from now on; `vmctl ps -a` shows how each instance is",
-        "--until": "not yet: events are printed from now on; `vmctl ps -a` shows how each instance is",
-    },
     "down": {
         "--rmi": "`vmctl image rm NAME` after it",
         "--remove-orphans": "leave it out: all instances of the stack are removed",
