@@ -129,7 +129,7 @@ def test_many_who_write_make_two_files_of_limited_size_with_whole_lines(monkeypa
     lines = 0
     for name in files:
         with open(os.path.join(paths.state_root(), name), "rb") as file:
-            lines += len(file.readlines())
+            lines += sum(map(bool, map(bytes.strip, file)))  # a blank one: half of the line before was seen
     names = [name for _, name in actions()]
     assert len(set(names)) == len(names) == lines > 100
 
