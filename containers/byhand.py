@@ -22,6 +22,7 @@ from vmctl.backend import Problem
 from vmctl.linux import usernamespace
 from vmctl.linux.commands import join, mount, quote
 from vmctl.net import Link
+from vmctl.spec import rules
 from vmctl.spec.workload import Workload
 from vmctl.steps import Step
 
@@ -32,6 +33,7 @@ _HERE = "/dev/.hand"
 def problems(work: Workload, *, namespaced: bool) -> Iterator[Problem]:
     """Yield the keys that the lines leave out."""
     values = {
+        f"network: {work.network}": rules.neighbour(work),
         "secrets": work.secrets,
         "env_file": work.env_file,
         "init": work.init,

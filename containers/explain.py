@@ -20,6 +20,7 @@ from vmctl.instances.folder import Home
 from vmctl.linux import commands, syscalls, usernamespace
 from vmctl.linux.cgroups import Cgroup
 from vmctl.net import Link
+from vmctl.spec import rules
 from vmctl.spec.workload import Workload
 from vmctl.steps import Step
 
@@ -76,7 +77,8 @@ def steps(work: Workload, *, namespaced: bool) -> Iterator[Step]:
     if flags & syscalls.CLONE_NEWNET:
         yield from _network(work, links)
     else:
-        yield Step("network", ":", "no network namespace: it shares the host's interfaces and ports", "network")
+        shared = f"{name}'s" if (name := rules.neighbour(work)) else "the host's"
+        yield Step("network", ":", f"no network namespace: it shares {shared} interfaces and ports", "network")
     yield _enter(launch)
     yield from inner.inside(work, image, launch, links)
 

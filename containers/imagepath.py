@@ -41,6 +41,12 @@ def refuse_links() -> None:
             raise SpecError(f"{path} in the image is a symbolic link; it must be a folder")
 
 
+def refuse_read_only(root: str) -> None:
+    """Raise OSError if the kernel mounted the overlay read-only: it does that if it cannot create the work folder."""
+    if os.statvfs(root).f_flag & os.ST_RDONLY:
+        raise OSError(errno.ENOSPC, "the writable layer cannot be created, most likely because the disk is full", root)
+
+
 def reach(path: str, flags: int = os.O_PATH, mode: int = 0) -> int:
     """Open an absolute path; return a descriptor. Raises SpecError if it leads out of the image, else OSError."""
     try:

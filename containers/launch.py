@@ -6,7 +6,6 @@ error in the child before exec is sent to the parent through a pipe, which exec 
 
 from __future__ import annotations
 
-import errno
 import os
 import select
 import stat
@@ -73,6 +72,7 @@ class Launch(NamedTuple):
     volume_trees: tuple[int, ...]  # the same for the volumes
     secrets: tuple[Written, ...]  # the path is only the name
     keep: Keep | None  # what the process that stays with the workload inherits
+    joins: int  # descriptor of the network namespace of another container; -1: none
     tmpfs: tuple[Tmpfs, ...]
     read_only: bool  # the root, once all is in it
     capabilities: int | None  # None: keep all
@@ -105,7 +105,12 @@ def clone(launch: Launch, streams: Streams, report: int, plugged: int, channel: 
 
         traced.clone(launch)
     try:
-        pid = syscalls.clone3(launch.namespaces & ~later, exit_signal=signal.SIGCHLD, cgroup_fd=cgroup_fd)
+        if launch.joins >= 0:
+            from containers import beside
+
+            pid = beside.clone3(launch.joins, launch.namespaces & ~later, cgroup_fd)
+        else:
+            pid = syscalls.clone3(launch.namespaces & ~later, exit_signal=signal.SIGCHLD, cgroup_fd=cgroup_fd)
         if pid == 0:
             _child(launch, streams, report, plugged, barrier, parent, channel, join_cgroup=cgroup_fd is None)
     finally:
@@ -201,7 +206,7 @@ def enter_root(launch: Launch) -> dict[str, int]:
     if own_mounts:  # else the mounts below would appear on the host
         syscalls.mount(None, "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
     _attach_root(launch)
-    _refuse_read_only(launch.root.target)
+    imagepath.refuse_read_only(launch.root.target)
     old = os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     init = syscalls.open_tree(launch.init, recursive=False) if launch.init else None
     os.chdir(launch.root.target)
@@ -251,12 +256,6 @@ def _attach_root(launch: Launch) -> None:
     syscalls.move_mount(launch.tree, launch.root.target)
     for command in str(launch.root).split(" && ") if trace.on else ():
         trace.step(command)
-
-
-def _refuse_read_only(root: str) -> None:
-    """Raise OSError if the kernel mounted the overlay read-only: it does that if it cannot create the work folder."""
-    if os.statvfs(root).f_flag & os.ST_RDONLY:
-        raise OSError(errno.ENOSPC, "the writable layer cannot be created, most likely because the disk is full", root)
 
 
 def _attach(tree: int, target: str) -> None:

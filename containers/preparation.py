@@ -21,6 +21,7 @@ from vmctl.linux import devices, syscalls, usernamespace
 from vmctl.linux.cgroups import Cgroup, Limits
 from vmctl.named import TYPE_CHECKING
 from vmctl.net import Link
+from vmctl.spec import rules
 from vmctl.spec.workload import DEFAULT_PIDS, File, Volume, Workload
 
 if TYPE_CHECKING:
@@ -63,6 +64,10 @@ def prepare(inst: Instance, *, namespaced: bool, tty: bool, attached: bool) -> L
     ready = launch(work, image, layers, inst.directory, cgroup, links, flags)._replace(tty=tty, secrets=secrets)
     ready = _hiding(ready, inst.work, work)
     ready = ready._replace(provided=_provided(inst, links, flags), keep=_keep(inst))
+    if namespaced and rules.neighbour(work):
+        from containers import beside
+
+        ready = beside.prepare(inst, ready)
     return _with_mounts(inst, ready) if namespaced or ready.volumes else ready
 
 
@@ -125,7 +130,7 @@ def _weaknesses(launch: Launch) -> Iterator[str]:
     """Yield a text for each barrier that the workload has asked to leave out, or that cannot be set up here."""
     if not launch.namespaces & syscalls.CLONE_NEWUSER:
         yield "userns: host: root in the container has the ids of root outside of it"
-    if not launch.namespaces & syscalls.CLONE_NEWNET:
+    if not launch.namespaces & syscalls.CLONE_NEWNET and launch.joins < 0:
         yield "network: host: the container reaches every service of the host, and can take its ports"
     if more := sorted(identity.names(launch.capabilities or 0) - set(identity.DEFAULT)):
         yield f"cap_add: {', '.join(more)}: more of the kernel is in reach"
@@ -167,6 +172,8 @@ def resume(inst: Instance, *, namespaced: bool) -> Launch:
 
         work = held.with_variables(work, held.of(inst))
     ready = launch(work, image, [], inst.directory, Cgroup(inst.cgroup), (), flags)._replace(first_id=first_id)
+    if namespaced and rules.neighbour(work):
+        ready = ready._replace(namespaces=flags | syscalls.CLONE_NEWNET)
     return _hiding(ready, inst.work, work)
 
 
@@ -205,6 +212,7 @@ def launch(
         volume_trees=(),
         secrets=(),
         keep=None,
+        joins=-1,
         seccomp=seccomp.default_filter(capabilities) if filtered and capabilities is not None else b"",
     )
 
@@ -231,7 +239,7 @@ def _volumes(work: Workload, directory: str) -> tuple[Volume, ...]:
 
 def namespaces(work: Workload) -> int:
     """Return the clone flags of a container."""
-    shared = syscalls.CLONE_NEWNET if work.network == "host" else 0
+    shared = syscalls.CLONE_NEWNET if work.network == "host" or rules.neighbour(work) else 0
     added = syscalls.CLONE_NEWUSER if work.container.userns == "auto" else 0
     return NAMESPACES & ~shared | added
 

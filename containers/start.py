@@ -15,7 +15,7 @@ from vmctl.backend import Attachment, Exit, Watch
 from vmctl.errors import VmctlError
 from vmctl.instances.instance import Instance
 from vmctl.light import signal
-from vmctl.linux import processes
+from vmctl.linux import processes, syscalls
 from vmctl.linux.cgroups import Cgroup
 from vmctl.named import TYPE_CHECKING, NamedTuple
 from vmctl.net import Link
@@ -97,7 +97,7 @@ class ContainerStart:
         self._connection = None if attachment is None or attachment.tty else _connection(attachment)
         self._caller: socket.socket | None = None  # of an attached workload with a terminal
         held = launch.keep.held if launch.keep is not None else -1
-        mounts = (*launch.volume_trees, -1 if launch.tree is None else launch.tree)
+        mounts = (*launch.volume_trees, launch.joins, -1 if launch.tree is None else launch.tree)
         self._open: list[int] = [fd for fd in (*mounts, held) if fd >= 0]
 
     def begin(self) -> None:
@@ -307,7 +307,7 @@ def _await_exec(inst: Instance, launch: Launch, pid: int, created_ns: int, pipes
     if mark:
         for name, at_ns in {"T4": int(mark), "clone": int(mark), **ended_ns, "exec": executed_ns}.items():
             inst.timeline.mark(name, at_ns)
-    check_start(inst.name, found, launch.namespaces)
+    check_start(inst.name, found, launch.namespaces | (syscalls.CLONE_NEWNET if launch.joins >= 0 else 0))
     inst.state.receipt = {"kernel": os.uname().release, "namespaces": found}
 
 

@@ -110,6 +110,10 @@ def _changeable(inst: Instance) -> Iterator[int | None]:
             f"{inst.name} has the host's network, and no other",
             hint="`vmctl run --network NAME` makes one in a network",
         )
+    if name := rules.neighbour(inst.work):
+        raise UnavailableError(
+            f"{inst.name} is in the networks of {name}, and no other", hint=f"connect {name} instead"
+        )
     with inst.locked():
         found = engine.status(inst, backend)
         if found not in engine.ALIVE:

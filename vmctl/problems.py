@@ -6,6 +6,7 @@ import os
 
 from vmctl.backend import Backend, Problem
 from vmctl.errors import UnavailableError
+from vmctl.spec import rules
 from vmctl.spec.workload import Workload
 
 LEAST_FILES = 64  # descriptors of a start: twice what a container needs (setrlimit(2), RLIMIT_NOFILE)
@@ -54,6 +55,10 @@ def _source_problems(work: Workload) -> list[Problem]:
 def _network_problems(work: Workload, backend: Backend) -> list[Problem]:
     if work.network in ("bridge", "none", "host") or not backend.features.own_network:
         return []
+    if rules.neighbour(work):
+        from vmctl import neighbours
+
+        return neighbours.problems(work, backend)
     from vmctl.net import refusals
 
     return [Problem(str(error), error.hint) for error in refusals(work)]

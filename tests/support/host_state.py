@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from vmctl import leases, paths
+from vmctl.instances import eventlog
 from vmctl.linux import cgroups, delegation
 from vmctl.net import switch
 from vmctl.programs import run, which
@@ -125,6 +126,7 @@ def _loop_devices():
 def files():
     """Return what is in this VMCTL_ROOT, but the images and what is kept on purpose."""
     kept = {paths.images_root(), paths.cache_root(), os.path.join(paths.run_root(), "layers", "lock")}
+    kept |= {eventlog.path(), f"{eventlog.path()}.1"}
     found = set()
     for folder, folders, names in os.walk(_root()):
         folders[:] = [name for name in folders if os.path.join(folder, name) not in kept]

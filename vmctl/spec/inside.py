@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from socket import AF_INET, AF_INET6, inet_pton
 
 from vmctl.named import TYPE_CHECKING
-from vmctl.spec.rules import HOST_GATEWAY
+from vmctl.spec.rules import HOST_GATEWAY, neighbour
 from vmctl.spec.workload import Workload
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ _HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,252}[A-Za-z0-9_])?")
 def wrong(work: Workload) -> Iterator[Wrong]:
     """Yield key, text and hint of each value that cannot be used."""
     for name, value in work.sysctls.items():
-        yield from _setting(name, value, alone=work.network != "host")
+        yield from _setting(name, value, alone=work.network != "host" and not neighbour(work))
     for i, text in enumerate(work.extra_hosts):
         name, _, address = text.partition(":")
         if not _HOST.fullmatch(name) or not (address == HOST_GATEWAY or is_address(address)):

@@ -41,7 +41,11 @@ def of_flags(
     `address` is the one in the first network, `reachable` the key `egress`, `lookups` are the keys `dns`, `dns_search`
     and `dns_opt`. Raises SpecError.
     """
-    if len(names) == 1 and names[0] in ALONE and not (aliases or address or reachable or any(lookups)):
+    if (
+        len(names) == 1
+        and (names[0] in ALONE or names[0].startswith(rules.BESIDE))
+        and not (aliases or address or reachable or any(lookups))
+    ):
         return names[0]
     networks = [_of_flag(text) for text in names or ["bridge"]]
     if address is not None:
@@ -51,6 +55,8 @@ def of_flags(
 
 
 def _of_flag(text: str) -> Joined:
+    if text.startswith(rules.BESIDE):
+        raise SpecError(f"--network: {text[:80]!r} cannot be combined with anything", hint="leave out the others")
     name, _, rest = text.partition(":")
     if "=" in name:
         name, rest = "", text

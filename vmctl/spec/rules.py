@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _LEAST_LOG_BYTES = 128 << 10  # each part is larger than one write of the supervisor
 _MOST_BYTES = 1 << 62
+BESIDE = "container:"  # the network namespace of another container
 MOST_PORTS = 1024  # each takes two sockets and a place in the descriptors of the forwarder
 _OF_KERNEL = ("proc", "sys", "dev")  # folders of the root that vmctl sets up
 _MOST_SECONDS = 10 * 365 * 86400  # as in a duration
@@ -276,7 +277,24 @@ def _ready(work: Workload) -> Iterator[Wrong]:
         yield "ready.tcp", f"expected a port, got {work.ready.tcp}", ""
 
 
+def neighbour(work: Workload) -> str:
+    """Return the name of the container whose network namespace a workload shares; "" if it has another network."""
+    network = work.network
+    return network.removeprefix(BESIDE) if isinstance(network, str) and network.startswith(BESIDE) else ""
+
+
+def _beside(work: Workload, name: str) -> Iterator[Wrong]:
+    if not is_name(name) or name == work.name:
+        yield "network", f"expected {BESIDE}NAME with the name of another instance, got {name[:80]!r}", ""
+    for key, value in (("ports", work.ports), ("hostname", work.hostname), ("extra_hosts", work.extra_hosts)):
+        if value:
+            yield key, f"with {BESIDE}{name[:80]} this is decided by {name[:80]}, whose network it shares", ""
+
+
 def _network(work: Workload) -> Iterator[Wrong]:
+    if name := neighbour(work):
+        yield from _beside(work, name)
+        return
     if isinstance(work.network, str):
         if not is_name(work.network):
             expected = f"expected bridge, none, host or the name of a network, got {work.network[:80]!r}"

@@ -27,8 +27,8 @@ WORKLOAD = {
         "ready": "probe that decides when the workload is ready: one of http, tcp, log, exec; or only a timeout",
         "restart": "when the command is started again after its end, with a pause that grows to a minute: no, always, "
         "unless-stopped, on-failure (an exit code other than 0) or on-failure:N (at most N times)",
-        "network": "bridge: the default network; none: only loopback; host: the host's network; or the name of a "
-        "network of `vmctl network create`; or a mapping",
+        "network": "bridge: the default network; none: only loopback; host: the host's network; container:NAME: "
+        "the network namespace of another container; or the name of a network of `vmctl network create`; or a mapping",
         "init": "true: an init is PID 1 and reaps zombies; false: the command is PID 1",
         "vm": "options that only mode vm reads",
         "container": "options that only mode container reads",

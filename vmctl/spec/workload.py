@@ -290,9 +290,9 @@ class Workload(NamedTuple):
     env_file: tuple[EnvFile, ...] = ()
 
     def joined(self) -> tuple[Joined, ...]:
-        """Return the networks of the instance with all aliases, in their order; none if it is `none` or `host`."""
+        """Return the networks of the instance with all aliases, in their order; none for none, host, container:NAME."""
         if isinstance(self.network, str):
-            return () if self.network in ("none", "host") else (Joined(self.network),)
+            return () if self.network in ("none", "host") or ":" in self.network else (Joined(self.network),)
         aliases = self.network.aliases
         return tuple(one._replace(aliases=(*one.aliases, *aliases)) for one in self.network.networks)
 

@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 
 from vmctl import records
 from vmctl.instances.instance import Instance
+from vmctl.spec import rules
 from vmctl.spec.workload import Workload
 
 Kind = Literal["create", "replace", "start", "keep", "remove"]
@@ -65,7 +66,13 @@ def plan(
 
     With `replace`, instances are replaced even if nothing has changed.
     """
-    return [_change(one, present.get(name), digest_of, replace=replace) for name, one in wanted.items()]
+    found = {name: _change(one, present.get(name), digest_of, replace=replace) for name, one in wanted.items()}
+    for _ in found:  # one may be in the network of one that is in the network of another
+        for name, change in found.items():
+            other = found.get(rules.neighbour(wanted[name].work))
+            if other is not None and other.kind != "keep" and change.kind in ("keep", "start"):
+                found[name] = change._replace(kind="replace", reasons=(f"network of {other.name}",))
+    return list(found.values())
 
 
 def _change(wanted: Wanted, there: Present | None, digest_of: Callable[[str], str | None], *, replace: bool) -> Change:

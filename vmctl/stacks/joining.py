@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from vmctl.spec import rules
 from vmctl.stacks import keys, shared
 from vmctl.stacks.item import Place, near
 from vmctl.stacks.parts import Parts
 from vmctl.stacks.shared import DEFAULT
+from vmctl.stacks.stack import Dependency, Needed, Service
 
 _ALONE = ("none", "host", "bridge")
+_OTHERS = "none, host, bridge, service:NAME or container:NAME"
 
 
 def network(parts: Parts) -> None:
@@ -26,12 +29,13 @@ def network(parts: Parts) -> None:
         parts.draft.set("network", place.item.plain(), place)
     elif place.key == "network_mode":
         text = place.text()
-        kind, _, other = text.partition(":")
-        if kind in ("service", "container"):
-            raise place.error(f"{text[:60]!r} is not available: each instance has its own network", _reached(other))
-        if text not in _ALONE:
-            raise place.error(f"{text[:60]!r} is not available", "none, host or bridge; or `networks`")
-        _set(parts, {"networks": [{"name": text}]} if lookups else text, lookups, place)
+        if text not in _ALONE and text.partition(":")[0] not in ("service", "container"):
+            raise place.error(f"{text[:60]!r} is not available", f"{_OTHERS}; or `networks`")
+        if text not in _ALONE and lookups:
+            raise min(lookups.items())[1].error(f"with {text[:60]} this is decided by the one whose network it shares")
+        # the instance of another service is known when all are read: see `beside`
+        network = text.replace("service:", rules.BESIDE, 1)
+        _set(parts, {"networks": [{"name": network}]} if lookups else network, lookups, place)
     else:
         joined = list(_joined(place if kinds else None, parts))
         options: dict[str, object] = {"networks": joined}
@@ -47,8 +51,30 @@ def _set(parts: Parts, network: str | dict[str, object], lookups: Mapping[str, P
     parts.draft.places.update({f"network.{name}": found for name, found in lookups.items()})
 
 
-def _reached(name: str) -> str:
-    return f"put both on one network, where {name[:40] or 'a service'} is reached by its name"
+def beside(services: Mapping[str, Service]) -> dict[str, Service]:
+    """Return services of which those with `network_mode: service:NAME` share the network of an instance of that one.
+
+    They start after it, and again after it. Neither can be a guest. Raises SpecError.
+    """
+    found = dict(services)
+    for name, service in services.items():
+        place = service.place.get("network_mode")
+        kind, _, other = place.text().partition(":") if place is not None else ("", "", "")
+        if place is None or kind not in ("service", "container"):
+            continue
+        reasons = [Needed(place, f"{place.text()}: a guest has its own kernel, and so its own network")]
+        found[name] = found[name]._replace(shared_kernel=(*found[name].shared_kernel, *reasons))
+        if kind == "container":
+            continue
+        if other not in services or other == name:
+            raise place.error(f"there is no other service {other[:60]}", near(other, services))
+        depends = {other: Dependency("started", place), **service.depends}
+        depends[other] = depends[other]._replace(required=True, restart=True)
+        work = service.work._replace(network=f"{rules.BESIDE}{services[other].work.name}")
+        found[name] = found[name]._replace(work=work, depends=depends, beside=other)
+        reason = Needed(place, f"{name} is in the network of {other}, and a guest has a network of its kernel")
+        found[other] = found[other]._replace(shared_kernel=(*found[other].shared_kernel, reason))
+    return found
 
 
 def _joined(place: Place | None, parts: Parts) -> list[dict[str, object]]:

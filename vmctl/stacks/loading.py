@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from vmctl.errors import SpecError
-from vmctl.stacks import graph, reading, shared
+from vmctl.stacks import graph, joining, reading, shared
 from vmctl.stacks.parts import Context
 from vmctl.stacks.reading import Document
 from vmctl.stacks.service import translated
@@ -44,6 +44,7 @@ def _stack(document: Document, source: Source, warnings: dict[str, None]) -> Sta
         if place.value is None:
             raise place.error("the service has no keys", "image: NAME")
         found[name] = translated(place, context)
+    found = joining.beside(found)
     graph.check(found)
     mode = tree.get("mode")
     return Stack(

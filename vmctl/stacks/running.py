@@ -193,6 +193,8 @@ def _check_mode(service: Service, wanted: Wanted, request: Request, held: Iterab
     free = wanted.work._replace(ports=tuple(port for port in wanted.work.ports if port not in set(held)))
     if request.dry and free.joined():  # its networks may not be there yet
         free = free._replace(network="bridge")
+    if service.beside:  # which may not run yet
+        free = free._replace(network="none")
     try:
         engine.check(free, backend)
     except VmctlError as error:

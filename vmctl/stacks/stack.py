@@ -55,6 +55,7 @@ class Service(NamedTuple):
     own_name: bool = False  # its instance has the name of `container_name`
     shared_kernel: tuple[Needed, ...] = ()
     secret_env: tuple[str, ...] = ()  # variables that its secrets come from
+    beside: str = ""  # the service whose network it shares
     missing: tuple[SpecError, ...] = ()  # errors for what is not on this host: only for a service that is started
 
     def instances(self, scale: int | None = None) -> list[Workload]:
