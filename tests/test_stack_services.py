@@ -241,7 +241,7 @@ def test_scale(tmp_path):
         ("volumes: ['/a:/b:rshared']", "the option rshared is not available", ""),
         ("networks: [bakc]\n", "networks[0]: the network bakc is not declared", "did you mean back?"),
         ("networks: {back: {mac_address: x}}", "networks.back.mac_address: vmctl chooses", ""),
-        ("network_mode: 'service:db'", "network_mode: ", ""),
+        ("network_mode: 'service:db'", "with container:db this is decided by db", ""),
         ("network_mode: 'vpn:db'", "network_mode: 'vpn:db' is not available", "service:NAME"),
         ("network_mode: none\nnetworks: [back]", "networks: network_mode is given too", ""),
         ("secrets: [wrod]", "secrets[0]: the secret wrod is not declared", "did you mean word?"),

@@ -301,7 +301,8 @@ networks:
 
 
 def test_services_reach_only_those_of_their_networks(folder):
-    ok("up", write(folder, NETWORKS))
+    path = write(folder, NETWORKS)
+    ok("up", path)
     for name in ("app", "app.lan", "10.88.97.10"):
         assert ok("exec", "my-edge", "--", "wget", "-qO-", f"http://{name}:8000/") == "app\n"
     for name in ("store", "records"):
@@ -310,6 +311,11 @@ def test_services_reach_only_those_of_their_networks(folder):
     address = instance.load("shop-store").state.address
     assert vmctl("exec", "my-edge", "--", "nc", "-w", "2", address, "8000").code != 0
     assert ok("exec", "shop-alone", "--", "ls", "/sys/class/net") == "lo\n"
+    here = {"env": {**os.environ, "COMPOSE_FILE": path}}
+    ok("network", "connect", "front", "store", **here)
+    assert ok("exec", "my-edge", "--", "wget", "-qO-", "http://store:8000/") == "store\n"
+    ok("network", "disconnect", "front", "store", **here)
+    assert "is not in the network shop_front" in refused("network", "disconnect", "front", "store", **here)
     ok("down", "shop")
     assert ok("network", "ls", "-q") == "bridge\n"
 

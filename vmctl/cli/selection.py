@@ -46,6 +46,17 @@ def one(name: str) -> Instance:
         return instance.load(found[0])
 
 
+def network(name: str) -> str:
+    """Return the name of a network, or of the one that the stack of this folder calls so. Raises SpecError."""
+    if not _has_stack():
+        return name
+    from vmctl.cli import stacknames
+    from vmctl.net import catalog
+
+    stack, known = stacknames.here(), catalog.names()
+    return f"{stack}_{name}" if name not in known and f"{stack}_{name}" in known else name
+
+
 def running(args: Namespace, *, here: bool = False) -> list[str]:
     """Return the given names, or those of all running instances. Raises SpecError for both, and for neither.
 
