@@ -37,13 +37,27 @@ def test_measured_evidence():
 
 
 def test_a_disturbed_machine_decides_nothing():
-    for number, name in ((13, "host: getppid"), (20, "vm: alone"), (29, "container: getppid")):
+    for number, name in (
+        (13, "host: getppid"),
+        (20, "vm: alone"),
+        (29, "container: getppid"),
+        (34, "vm with messages: processor time"),
+        (35, "vm with an uncompressed kernel: processor time"),
+    ):
         seen, changes = EVIDENCE[number]
         busy = {**seen, **changes[0], name: lab.Samples("s", (1.0, 3.0, 4.0))}
         assert (ALL[number].decide(busy).word, "disturbed" in ALL[number].decide(busy).reason) == (
             lab.UNDECIDABLE,
             True,
         )
+
+
+def test_what_lies_between_decides_nothing():
+    for number, change in (
+        (34, {"vm with messages: processor time": lab.Samples("s", (2.06, 2.2))}),
+        (36, {"restored guests: first use": lab.Samples("s", (0.3, 0.2, 0.3))}),
+    ):
+        assert ALL[number].decide({**EVIDENCE[number][0], **change}).word == lab.UNDECIDABLE
 
 
 def test_root_of_a_user_is_not_root_of_this_machine():

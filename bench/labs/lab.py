@@ -81,8 +81,17 @@ class Place(Protocol):
     ) -> Mapping[str, Sequence[Sample]]:
         """Return samples of the bench by mode, measured in interleaved rounds; `kind` is a module of bench/probes."""
 
-    def crowd(self, mode: str, count: int) -> Mapping[str, Samples]:
+    def crowd(self, mode: str, count: int, **keys: Any) -> Mapping[str, Samples]:
         """Return what some instances took that ran at the same time, and how long each start took: see crowds.py."""
+
+    def spent_s(self, name: str) -> float:
+        """Return the seconds of processor time that an instance has used since its start, as `vmctl stats` counts."""
+
+    def clones(self, name: str, count: int) -> list[str]:
+        """Make a snapshot of a running instance and start clones of it; return their names. All is removed later."""
+
+    def kernel(self, change: Callable[[bytes], bytes]) -> str:
+        """Add a kernel to the store: that of guests with a changed image; return its name. It is removed later."""
 
     def memory(self, name: str) -> Samples:
         """Return the memory charged to the control group of an instance once it is flat; without a group its PSS."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -20,7 +21,7 @@ from vmctl.footprint import footprint
 from vmctl.instances import instance
 from vmctl.linux import processes
 from vmctl.programs import module, run
-from vmctl.spec.workload import Bytes, Resources, Workload
+from vmctl.spec.workload import Bytes, Resources, VmOptions, Workload
 
 SCRIPT_S = 120.0
 COMMAND_S = 600.0
@@ -137,16 +138,55 @@ class Room:
         found: Mapping[str, Sequence[Sample]] = self._once(key, measure)
         return found
 
-    def crowd(self, mode: str, count: int) -> Mapping[str, Samples]:
+    def crowd(self, mode: str, count: int, **keys: Any) -> Mapping[str, Samples]:
         """See Place."""
 
         def start() -> Mapping[str, Samples]:
             self._progress(f"{mode}: starting {count}")
-            works = [_waiting() for _ in range(count)]
+            works = [_waiting(**keys) for _ in range(count)]
             return crowds.measure(works, mode, backends.suited(mode, self._options))
 
-        found: Mapping[str, Samples] = self._once(("crowd", mode, count), start)
+        found: Mapping[str, Samples] = self._once(("crowd", mode, count, repr(sorted(keys.items()))), start)
         return found
+
+    def spent_s(self, name: str) -> float:
+        """See Place."""
+        (row,) = json.loads(self._output("stats", "--no-stream", "--format", "json", name))
+        return float(row["cpu_s"])
+
+    def clones(self, name: str, count: int) -> list[str]:
+        """See Place."""
+        snapshot = f"lab-{os.urandom(4).hex()}"
+        names = [f"{snapshot}-{number}" for number in range(1, count + 1)]
+        self._cleaning.callback(self.vmctl, "snapshot", "rm", snapshot)
+        self._cleaning.enter_context(crowd.removed(names))
+        self._output("snapshot", name, snapshot)
+        for clone in names:
+            self._output("clone", snapshot, "--name", clone)
+        return names
+
+    def kernel(self, change: Callable[[bytes], bytes]) -> str:
+        """See Place."""
+        found = {row["name"]: row for row in json.loads(self._output("image", "kernel", "ls", "--format", "json"))}
+        origin = found.get(VmOptions().kernel)
+        if origin is None:
+            raise VmctlError(f"the store has no kernel {VmOptions().kernel}", hint="`vmctl image kernel fetch`")
+        name = f"lab-{os.urandom(4).hex()}"
+        with TemporaryDirectory(prefix="vmctl-lab-") as folder:
+            path = os.path.join(folder, os.path.basename(origin["image"]))
+            with open(origin["image"], "rb") as file, open(path, "wb") as copy:
+                copy.write(change(file.read()))
+            self._cleaning.callback(self.vmctl, "image", "kernel", "rm", "--force", name)
+            self._output("image", "kernel", "add", "--name", name, "--modules", origin["modules"], path)
+        return name
+
+    def _output(self, *words: str) -> str:
+        """Return the output of a command of vmctl. Raises VmctlError if it fails."""
+        self._progress(f"vmctl {' '.join(words)}")
+        code, out, errors = run(module("vmctl", *words), check=False, timeout_s=COMMAND_S)
+        if code:
+            raise VmctlError(f"`vmctl {' '.join(words)}` has failed: {errors.strip()}")
+        return out
 
     def memory(self, name: str) -> Samples:
         """See Place."""

@@ -187,6 +187,25 @@ PLACES = {
     **each(("container",), the_workload=f"{SAME} pid:[1]", exec=f"{SAME} pid:[1]"),
     **each(("vm",), the_workload=f"{NEW} pid:[2]", exec=f"{NEW} pid:[2]"),
 }
+CONSOLE = {
+    "vm without messages: processor time": seconds(2.0, 2.2),
+    "vm with messages: processor time": seconds(2.5, 2.1),
+}
+DECOMPRESSION = {
+    "vm with an uncompressed kernel: processor time": seconds(2.0, 2.2),
+    "vm with a compressed kernel: processor time": seconds(2.5, 2.4),
+}
+RESTORED = {
+    "resident guest: a use": seconds(0.2, 0.25, 0.2),
+    "restored guests: first use": seconds(0.3, 0.24, 0.3),
+    "restored guests: later uses": seconds(0.2, 0.2),
+}
+TEMPLATE = {
+    "guest that boots: PSS": sizes(200, 210),
+    "guest that boots: start": seconds(3, 3),
+    "guest from a template: PSS": sizes(70, 80),
+    "guest from a template: start": seconds(1, 1),
+}
 
 # number of a lab -> evidence with which its claim holds, and changes with each of which it is refuted
 EVIDENCE = {
@@ -284,4 +303,11 @@ EVIDENCE = {
         {"claim 01": "3.34 -> 1.69 s is 49.4 % less", "claim 02": "5 x 36 = 180"},
         [{"claim 01": "0.82 -> 0.6 s is a reduction of 73.2 %"}, {"claim 02": "43274 / 60 = 724.37"}],
     ),
+    34: (CONSOLE, [{"vm with messages: processor time": seconds(2.0, 2.4)}]),
+    35: (DECOMPRESSION, [{"vm with a compressed kernel: processor time": seconds(2.03, 2.4)}]),
+    36: (
+        RESTORED,
+        [{"restored guests: first use": seconds(0.2, 0.21)}, {"resident guest: a use": seconds(0.3, 0.3, 0.3)}],
+    ),
+    37: (TEMPLATE, [{"guest from a template: PSS": sizes(190, 195)}, {"guest that boots: PSS": sizes(75, 60)}]),
 }
