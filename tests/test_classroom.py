@@ -1,6 +1,7 @@
 """`vmctl lab class`: the same effect over the machines of a class."""
 
 import csv
+import html
 import io
 import re
 
@@ -98,6 +99,22 @@ def test_wrong_hand_ins_do_not_count():
     found = gathered(handin(0), handin(1), handin(2), lying, copied, handin(4), handin(5))
     assert {one.machine for one in effect(found, "vm: start").points} == {f"Student {n}" for n in (0, 2, 4, 5)}
     assert {name for name, _ in found.left_out} == {"Student 3", "Student 1", "Copy"}
+
+
+def test_reasons_are_shown_whole():
+    """A claim of a student is as long as the check quotes it; what its evidence gives comes after that."""
+    busy = [handin(number, load=(9.0 + number, 9.5)) for number in range(3)]
+    edited = handin(3)
+    run = msgspec.structs.replace(edited.runs[0], reason="the container was quicker " * 20)
+    found = gathered(*busy, msgspec.structs.replace(edited, runs=(run,)))
+    (wrong,) = [text for _, text in found.left_out if "the reason is" in text]
+    assert wrong.endswith("until the first output'")
+    text = page.page(found)
+    doubts = [point.doubts for point in effect(found, "vm: start").points]
+    assert all("the host was busy" in one for one in doubts)
+    for whole in (wrong, *doubts):
+        assert html.escape(whole).replace("&#x27;", "&#39;") in text
+    assert effects.cut("x" * 81) == "x" * 79 + "\u2026"
 
 
 def hostile(number):

@@ -23,7 +23,7 @@ from vmctl.console import visible
 LEAST = 3  # machines, for an effect to be shown
 GROUP, DELTA = 4, 0.8  # machines in each group, and Cliff's delta, for a fact to go with a difference
 RANKED, TAU = 8, 0.6  # machines, and Kendall's tau, for a number to go with it
-_TEXT_MAX, _EFFECTS_MAX = 80, 300
+_TEXT_MAX, _REASON_MAX, _EFFECTS_MAX = 80, 1000, 300
 _WORDS = ("cpu", "under_a_hypervisor", "kernel", "cgroup_version", "governor", "qemu", "vmctl")
 _NUMBERS = {"cpus": "1", "memory_bytes": "bytes"}
 
@@ -84,22 +84,24 @@ def gathered(records: Mapping[str, Record], *, anonymous: bool = False) -> Class
             if file in (one, other):
                 with_ = labels[other if file == one else one]
                 found.append(Finding(WRONG, "", f"shared with {with_}: {text}"))
-        left_out += [(labels[file], cut(f"{one.run}: {one.text}".strip(": "))) for one in found if one.level == WRONG]
+        wrong = [f"{one.run}: {one.text}".strip(": ") for one in found if one.level == WRONG]
+        left_out += [(labels[file], cut(text, _REASON_MAX)) for text in wrong]
         for lab, run in check.confirmed(record, found).items():
             verdicts.setdefault(lab, {}).setdefault(run.verdict, []).append(labels[file])
             doubts = "; ".join(one.text for one in found if one.level == DOUBTFUL and one.run in ("", run.id))
             for name, unit, values in _measured(run):
-                point = Point(labels[file], median(values), len(values), cut(run.id), facts(record, run), cut(doubts))
+                more = (cut(run.id), facts(record, run), cut(doubts, _REASON_MAX))
+                point = Point(labels[file], median(values), len(values), *more)
                 points.setdefault((lab, name, unit), []).append(point)
     effects = [_effect(*key, some) for key, some in points.items() if len(some) >= LEAST][:_EFFECTS_MAX]
     words = {lab: {word: tuple(found.get(word, ())) for word in CHOICES} for lab, found in verdicts.items()}
     return Class(tuple(labels.values()), tuple(effects), words, tuple(left_out))
 
 
-def cut(text: str) -> str:
-    """Return a text of a hand-in without control characters, not longer than a line of the page."""
+def cut(text: str, most: int = _TEXT_MAX) -> str:
+    """Return a text of a hand-in without control characters, not longer than `most`: by default a line of the page."""
     text = visible(text)
-    return text if len(text) <= _TEXT_MAX else f"{text[: _TEXT_MAX - 1]}\u2026"
+    return text if len(text) <= most else f"{text[: most - 1]}\u2026"
 
 
 def _labels(records: Mapping[str, Record], anonymous: bool) -> dict[str, str]:

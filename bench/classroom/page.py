@@ -29,6 +29,7 @@ class Part(NamedTuple):
     pictures: list[str]
     effects: list[Effect]
     tables: list[tuple[str, tuple[str, ...], list[tuple[str, ...]]]]  # caption, titles, rows
+    doubts: list[tuple[str, str]]  # machine and text, which is too long for a column
 
 
 def page(found: Class) -> str:
@@ -67,13 +68,14 @@ def _parts(found: Class) -> Iterator[Part]:
             if drawn < _PICTURES_MAX:
                 drawn += 1
                 pictures.append(_strips(f"class-{lab.number}-{drawn}", lab.number, unit, some))
-        yield Part(lab, pictures, effects, [_table(one) for one in effects])
+        doubts = {(point.machine, point.doubts) for one in effects for point in one.points if point.doubts}
+        yield Part(lab, pictures, effects, [_table(one) for one in effects], sorted(doubts))
 
 
 def _table(effect: Effect) -> tuple[str, tuple[str, ...], list[tuple[str, ...]]]:
-    titles = ("machine", "value", *map(title, COLUMNS), "doubts")
+    titles = ("machine", "value", *map(title, COLUMNS))
     rows = [
-        (one.machine, _value(one, effect.unit), *(shown(name, one.facts.get(name)) for name in COLUMNS), one.doubts)
+        (one.machine, _value(one, effect.unit), *(shown(name, one.facts.get(name)) for name in COLUMNS))
         for one in effect.points
     ]
     return f"{effect.name}: {effect.spread}", titles, rows

@@ -15,8 +15,11 @@ def _gather(place: Place) -> Evidence:
     found = place.samples("load", _MODES)
     seen: dict[str, Value] = {"in use": values(found["vm"], "set_bytes", "bytes")}
     for mode in _MODES:
+        # without a control group, as an ordinary user can be: what the processes of the instance have in memory
+        counted = "cgroup" if values(found[mode], "idle_cgroup_bytes", "bytes").values else "pss"
+        seen[f"{mode}: counted"] = {"cgroup": "charged to the control group", "pss": "PSS of its processes"}[counted]
         for state in _STATES:
-            seen[f"{mode}: memory {state}"] = values(found[mode], f"{state}_cgroup_bytes", "bytes")
+            seen[f"{mode}: memory {state}"] = values(found[mode], f"{state}_{counted}_bytes", "bytes")
     return seen
 
 
@@ -39,6 +42,7 @@ LAB = Lab(
     steps=(
         "run a program in a container and in a guest that touches memory at a signal, and unmaps it at the next",
         "read what is charged to the control group when it is idle, in use and freed, each time once it is flat",
+        "without control groups (an ordinary user can be so), PSS of its processes is read (proc(5))",
         "a guest reports its free pages to its host two seconds after they are freed (virtio-balloon)",
     ),
     rule=f"holds if the guest gives back at least {_SHARE:.0%} of what it has taken; else refuted",
