@@ -39,6 +39,7 @@ def problems(work: Workload, *, namespaced: bool) -> Iterator[Problem]:
         "init": work.init,
         "read_only": work.read_only,
         "ulimits": work.ulimits,
+        "devices": work.devices,
         "tty": work.tty,
         "named volumes": work.has_own_volumes(),
         "volumes": work.volumes and not namespaced,

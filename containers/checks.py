@@ -20,7 +20,7 @@ def problems(work: Workload, *, namespaced: bool) -> Iterator[Problem]:
     if os.geteuid() != 0:
         yield Problem("this process is not in the namespaces of its user", hint="call vmctl.holder.enter() first")
     rights = _capabilities_inside if namespaced else _capabilities
-    for check in (_image, _cgroups, _volumes, rights, _init, _ulimits):
+    for check in (_image, _cgroups, _volumes, _devices, rights, _init, _ulimits):
         try:
             check(work)
         except VmctlError as error:
@@ -40,6 +40,8 @@ def problems(work: Workload, *, namespaced: bool) -> Iterator[Problem]:
 
 def _host_keys(work: Workload) -> Iterator[Problem]:
     """Yield a problem for each key that only a separate namespace can honour."""
+    if work.devices:
+        yield Problem("devices: mode host has no list of devices that can be opened", hint="use --mode container")
     for key, value in (
         *(("hostname", work.hostname), ("tmpfs", work.tmpfs), ("shm_size", work.shm_size_bytes)),
         *(("sysctls", work.sysctls), ("extra_hosts", work.extra_hosts)),
@@ -102,6 +104,13 @@ def _volumes(work: Workload) -> None:
         from vmctl.volumes import places
 
         places.check(work)
+
+
+def _devices(work: Workload) -> None:
+    if work.devices:
+        from containers import hostdevices
+
+        hostdevices.check(work)
 
 
 def _init(work: Workload) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
 from containers import identity, mountplan, seccomp
@@ -122,11 +122,18 @@ def _with_mounts(inst: Instance, launch: Launch) -> Launch:
 
     if not launch.namespaces:
         return trees.volumes(launch)
-    inst.state.weakened += _weaknesses(launch)
-    return trees.make(inst, launch, own_users=bool(launch.namespaces & syscalls.CLONE_NEWUSER))
+    more: tuple[devices.Device, ...] = ()
+    if inst.work.devices:
+        from containers import hostdevices
+
+        more = hostdevices.rules(inst.work)
+        inst.state.weakened += hostdevices.weaknesses(inst.work)
+    inst.state.weakened += _weaknesses(launch, more)
+    launch = trees.make(inst, launch, own_users=bool(launch.namespaces & syscalls.CLONE_NEWUSER))
+    return hostdevices.added(inst, launch) if more else launch
 
 
-def _weaknesses(launch: Launch) -> Iterator[str]:
+def _weaknesses(launch: Launch, allowed: Sequence[devices.Device]) -> Iterator[str]:
     """Yield a text for each barrier that the workload has asked to leave out, or that cannot be set up here."""
     if not launch.namespaces & syscalls.CLONE_NEWUSER:
         yield "userns: host: root in the container has the ids of root outside of it"
@@ -136,7 +143,7 @@ def _weaknesses(launch: Launch) -> Iterator[str]:
         yield f"cap_add: {', '.join(more)}: more of the kernel is in reach"
     if not launch.seccomp:
         yield "no system call is filtered (seccomp: unconfined, or an architecture without a profile)"
-    if not devices.restrict(launch.cgroup) and usernamespace.is_host_root():
+    if not devices.restrict(launch.cgroup, allowed) and usernamespace.is_host_root():
         yield "any device can be opened if there is a node of it: this host cannot restrict them by control groups"
 
 

@@ -89,6 +89,20 @@ def test_nodes_of_devices(box, tmp_path, userns):
     assert "ermi" in found.err
 
 
+@pytest.mark.attack(
+    "is given one device for reading, and writes to it, changes its mode on the host, and opens others", **IN_CONTAINER
+)
+@USERNS
+def test_one_device_of_the_host(box, tmp_path, userns):
+    os.mknod(tmp_path / "tun", stat.S_IFCHR | 0o600, os.makedev(10, 200))
+    options = f"{{cap_add: [MKNOD, SYS_ADMIN], seccomp: unconfined, userns: {userns}}}"
+    shell = box(f"container: {options}\ndevices: ['{tmp_path}/tun:/dev/net/tun:r']")
+    assert shell("exec 3</dev/net/tun && echo opened").out == "opened\n"
+    more = "mount -o remount,bind,rw /dev/net/tun; chmod 666 /dev/net/tun; (exec 3<>/dev/net/tun && echo opened); "
+    assert "opened" not in shell(more + DISKS).out
+    assert stat.S_IMODE(os.stat(tmp_path / "tun").st_mode) == 0o600
+
+
 @pytest.mark.attack("makes the mounts allow devices again, and opens a node that the image brings", **IN_CONTAINER)
 def test_remount_with_devices(image, box):
     disk = next(

@@ -13,6 +13,7 @@ from vmctl.spec import specfields, textfile, workloadfile, yamlfile
 from vmctl.spec.workload import (
     Bytes,
     ContainerOptions,
+    Device,
     EnvFile,
     File,
     FileMode,
@@ -69,6 +70,7 @@ sysctls: {net.core.somaxconn: 512}
 extra_hosts: ["db.test:192.0.2.7"]
 health: {exec: [test, -e, /ok], interval: 5s, timeout: 2s, retries: 4, start_period: 1m, start_interval: 500ms}
 secrets: [{name: db, file: ./db.txt}, {name: token, env: TOKEN, mode: "0440"}]
+devices: ["/dev/fuse", "/dev/a:/dev/b:r"]
 env_file: [a.env, {path: /b.env, required: false, format: raw}]
 vm: {boot: direct, kernel: host, cloud_init: extra.yaml}
 container: {cap_add: [NET_ADMIN], cap_drop: [ALL], seccomp: unconfined}
@@ -121,6 +123,7 @@ def test_every_key(load, tmp_path):
         ulimits=(Ulimit("nofile", 1024, 2048),),
         sysctls={"net.core.somaxconn": "512"},
         extra_hosts=("db.test:192.0.2.7",),
+        devices=(Device("/dev/fuse", "/dev/fuse", "rwm"), Device("/dev/a", "/dev/b", "r")),
         health=Health(
             exec=("test", "-e", "/ok"),
             interval_s=Seconds(5),

@@ -196,6 +196,8 @@ def _keys(work: Workload) -> Iterator[Problem]:
     """Yield the keys of the workload file that this mode does not support."""
     if work.logs != Logs():
         yield Problem("vm mode cannot limit logs yet: QEMU writes them", "leave the key `logs` out")
+    if work.devices:
+        yield Problem("devices: a guest has its own devices, and gets none of the host", "use --mode container")
     if work.ulimits:
         yield Problem(
             "vm mode cannot set ulimits yet", "begin the command with `ulimit` in a shell, or --mode container"

@@ -1,4 +1,7 @@
-"""Start instances: `run` an image, `up` a workload file, `find` one that exists, `compare` modes."""
+"""Start instances: `run` an image, `up` a workload file, `find` one that exists, `compare` modes.
+
+With `keep` an instance stays after its block, the program and a failed start. `ports`: see `Instance.port`.
+"""
 
 from __future__ import annotations
 
@@ -42,6 +45,7 @@ def run(
     disk: str | int | None = None,
     shm_size: str | int | None = None,
     ulimits: Variables = (),
+    devices: Sequence[str] = (),
     sysctls: Variables = (),
     network: str | Sequence[str] = (),
     network_alias: Sequence[str] = (),
@@ -75,10 +79,7 @@ def run(
     wait: bool = True,
     keep: bool = False,
 ) -> Instance:
-    """Return an image's new instance; parameters are flags of `vmctl run -d`. Raises errors of vmctl.errors.
-
-    With `keep` it stays after its block, the program and a failed start. `ports`: see `Instance.port`.
-    """
+    """Return an image's new instance; parameters are flags of `vmctl run -d`. Raises errors of vmctl.errors."""
     return _run(dict(locals()))
 
 
@@ -94,7 +95,7 @@ def flags_of(given: Mapping[str, Any]) -> dict[str, Any]:
         raise SpecError(f"a command is a list of words, not {given['command']!r}", hint='["sh", "-c", "..."]')
     network = given["network"]
     renamed = {"ports": "publish", "volumes": "volume", "mounts": "mount", "labels": "label", "ulimits": "ulimit"}
-    renamed |= {"secrets": "secret", "sysctls": "sysctl"}
+    renamed |= {"secrets": "secret", "sysctls": "sysctl", "devices": "device"}
     flags: dict[str, Any] = {}
     for name, value in given.items():
         flag = renamed.get(name, name)

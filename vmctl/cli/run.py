@@ -136,20 +136,6 @@ def _add_environment(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--shm-size", metavar="SIZE", help="size of /dev/shm, such as 1g")
     parser.add_argument(
-        "--sysctl",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="setting of the kernel: net.*, fs.mqueue.* and those of System V IPC, such as net.core.somaxconn=512",
-    )
-    parser.add_argument(
-        "--add-host",
-        action="append",
-        default=[],
-        metavar="NAME:ADDRESS",
-        help="one more entry of /etc/hosts; NAME:host-gateway is this host, with the services of its loopback",
-    )
-    parser.add_argument(
         "-p",
         "--publish",
         action="append",
@@ -178,12 +164,37 @@ def _add_environment(parser: ArgumentParser) -> None:
         metavar="type=TYPE,...",
         help="the same in docker's long form: type=bind|volume|tmpfs,source=...,target=...,readonly",
     )
+    _add_of_host(parser)
     _add_network(parser)
     parser.add_argument(
         "--userns",
         choices=("auto", "host"),
         default="auto",
         help="container: user namespace with a separate range of ids (auto, the default), or the ids of the host",
+    )
+
+
+def _add_of_host(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--device",
+        action="append",
+        default=[],
+        metavar="SOURCE[:TARGET][:rw]",
+        help="device of the host, such as /dev/fuse; only in mode container",
+    )
+    parser.add_argument(
+        "--sysctl",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="setting of the kernel: net.*, fs.mqueue.* and those of System V IPC, such as net.core.somaxconn=512",
+    )
+    parser.add_argument(
+        "--add-host",
+        action="append",
+        default=[],
+        metavar="NAME:ADDRESS",
+        help="one more entry of /etc/hosts; NAME:host-gateway is this host, with the services of its loopback",
     )
 
 
@@ -218,7 +229,6 @@ def _add_network(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--dns-option",
-        "--dns-opt",
         action="append",
         default=[],
         metavar="OPTION",

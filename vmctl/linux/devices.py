@@ -11,44 +11,49 @@ import struct
 
 from vmctl.linux import kernelfile, syscalls
 from vmctl.linux.cgroups import DEVICES, Cgroup
-from vmctl.named import NamedTuple
+from vmctl.named import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class Device(NamedTuple):
-    """A character device; without a minor number all those of the major number."""
+    """A device, `c` or `b`; without a minor number all those of the major number."""
 
     major: int
     minor: int | None = None
+    kind: str = "c"
+    access: str = "rwm"  # of `r` and `w`; nodes of each device can be made
 
 
 # Docker's list without the console and the tunnel: null; zero; full, random and urandom; tty; ptmx; terminals.
 ALLOWED = (*(Device(1, minor) for minor in (3, 5, 7, 8, 9)), Device(5, 0), Device(5, 2), Device(136))
 
 
-def restrict(cgroup: Cgroup) -> bool:
-    """Let the processes of a group open these devices only; nodes of others may be made, but not opened.
+def restrict(cgroup: Cgroup, more: Sequence[Device] = ()) -> bool:
+    """Let the processes of a group open the allowed devices and `more` only; nodes of others can be made, not opened.
 
     Return False if this host has no way to do that, or gives an ordinary user none. Raises OSError.
     """
     if cgroup.layout.version == 1:
-        return DEVICES in cgroup.folders and _write_list(cgroup.folders[DEVICES])
-    return _attach(cgroup.folders["memory"]) if "memory" in cgroup.folders else False
+        return DEVICES in cgroup.folders and _write_list(cgroup.folders[DEVICES], more)
+    return _attach(cgroup.folders["memory"], more) if "memory" in cgroup.folders else False
 
 
-def _write_list(folder: str) -> bool:
+def _write_list(folder: str, more: Sequence[Device]) -> bool:
     kernelfile.write(f"{folder}/devices.deny", "a")
-    kernelfile.write(f"{folder}/devices.allow", "c *:* m", "b *:* m", *map(_rule, ALLOWED))
+    kernelfile.write(f"{folder}/devices.allow", "c *:* m", "b *:* m", *map(_rule, (*ALLOWED, *more)))
     return True
 
 
 def _rule(device: Device) -> str:
-    return f"c {device.major}:{'*' if device.minor is None else device.minor} rwm"
+    return f"{device.kind} {device.major}:{'*' if device.minor is None else device.minor} {device.access}"
 
 
-def _attach(folder: str) -> bool:
+def _attach(folder: str, more: Sequence[Device]) -> bool:
     group = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        loaded = syscalls.bpf_program(syscalls.BPF_PROG_TYPE_CGROUP_DEVICE, program())
+        loaded = syscalls.bpf_program(syscalls.BPF_PROG_TYPE_CGROUP_DEVICE, program(more))
         try:
             syscalls.bpf_attach(loaded, group, syscalls.BPF_CGROUP_DEVICE)
         finally:
@@ -61,13 +66,14 @@ def _attach(folder: str) -> bool:
 
 
 # register 1 is the context: access << 16 | type, major, minor; the program returns 1 to allow
-_TYPE, _ACCESS, _MAJOR, _MINOR, _RESULT = 2, 3, 4, 5, 0
+_TYPE, _ACCESS, _MAJOR, _MINOR, _RESULT, _FREE = 2, 3, 4, 5, 0, 1
 _MKNOD, _CHARACTER = 1, 2
+_KINDS, _BITS = {"b": 1, "c": _CHARACTER}, {"r": 2, "w": 4}
 _LOAD, _COPY, _SET, _AND, _SHIFT, _EXIT = 0x61, 0xBF, 0xB7, 0x57, 0x77, 0x95
 _JUMP_UNLESS = 0x55
 
 
-def program() -> bytes:
+def program(more: Sequence[Device] = ()) -> bytes:
     """Return the BPF program of the list."""
     tests = [_test(device) for device in ALLOWED]
     body = [
@@ -81,7 +87,7 @@ def program() -> bytes:
         _instruction(_JUMP_UNLESS, _ACCESS, offset=1, constant=_MKNOD),
         _instruction(_EXIT),
         _instruction(_JUMP_UNLESS, _TYPE, offset=sum(map(len, tests)), constant=_CHARACTER),
-        *(instruction for test in tests for instruction in test),
+        *(instruction for test in (*tests, *map(_test_of_all, more)) for instruction in test),
         _instruction(_SET, _RESULT, constant=0),
         _instruction(_EXIT),
     ]
@@ -95,6 +101,19 @@ def _test(device: Device) -> list[bytes]:
     return [
         _instruction(_JUMP_UNLESS, _MAJOR, offset=2, constant=device.major),
         _instruction(_JUMP_UNLESS, _MINOR, offset=1, constant=device.minor),
+        _instruction(_EXIT),
+    ]
+
+
+def _test_of_all(device: Device) -> list[bytes]:
+    """Return the instructions that end the program if it is this device, and nothing but its access is asked for."""
+    refused = sum(bit for letter, bit in _BITS.items() if letter not in device.access)
+    parts = ((_TYPE, _KINDS[device.kind]), (_MAJOR, device.major), (_MINOR, device.minor or 0))
+    return [
+        *(_instruction(_JUMP_UNLESS, part, offset=6 - i, constant=value) for i, (part, value) in enumerate(parts)),
+        _instruction(_COPY, _FREE, _ACCESS),
+        _instruction(_AND, _FREE, constant=refused),
+        _instruction(_JUMP_UNLESS, _FREE, offset=1),
         _instruction(_EXIT),
     ]
 

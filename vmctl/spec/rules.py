@@ -95,7 +95,7 @@ def check(work: Workload, called: Callable[[str], str] = key) -> None:
 
         for path, text, hint in keeping.wrong(work):
             raise SpecError(f"{called(path)}: {text}", hint=hint)
-    if work.sysctls or work.extra_hosts:
+    if work.sysctls or work.extra_hosts or work.devices:
         from vmctl.spec import inside
 
         for path, text, hint in inside.wrong(work):
@@ -152,9 +152,9 @@ def _paths(work: Workload) -> Iterator[Wrong]:
     for where, path in files:
         if path.endswith("/"):
             yield where, f"expected a file, got the folder {path}", ""
-        if _place(path) in seen:
+        if place_of(path) in seen:
             yield where, f"{path} is given twice", ""
-        seen.add(_place(path))
+        seen.add(place_of(path))
 
 
 def _is_base64(text: str) -> bool:
@@ -172,14 +172,15 @@ def is_plain(path: str) -> bool:
     return path.startswith("/") and ".." not in path.split("/") and "\n" not in path
 
 
-def _place(path: str) -> str:
+def place_of(path: str) -> str:
+    """Return a path of an instance in its shortest form."""
     return posixpath.normpath("/" + path.lstrip("/"))
 
 
 def _volumes(work: Workload) -> Iterator[Wrong]:
     seen: set[str] = set()
     for i, volume in enumerate(work.volumes):
-        place = _place(volume.target)
+        place = place_of(volume.target)
         try:
             check_volume_target(volume.target)
         except ValueError as error:
@@ -193,9 +194,9 @@ def check_volume_target(path: str) -> None:
     """Raise ValueError if no volume can be mounted at `path` of an instance: of a workload, or VOLUME of an image."""
     if not is_plain(path):
         raise ValueError(f"the target of a volume has to be an absolute path without .., not {path!r}")
-    if _place(path) == "/":
+    if place_of(path) == "/":
         raise ValueError("a volume cannot be the whole root of the instance, /")
-    first, *below = _place(path).split("/")[1:]
+    first, *below = place_of(path).split("/")[1:]
     if first in _OF_KERNEL and (first, *below[:1]) != ("dev", "shm"):
         raise ValueError(f"{path} is a place of the kernel, which vmctl sets up")
 
@@ -206,9 +207,9 @@ def _hostname(work: Workload) -> Iterator[Wrong]:
 
 
 def _tmpfs(work: Workload) -> Iterator[Wrong]:
-    seen = {_place(volume.target) for volume in work.volumes}
+    seen = {place_of(volume.target) for volume in work.volumes}
     for i, one in enumerate(work.tmpfs):
-        where, place = f"tmpfs[{i}]", _place(one.target)
+        where, place = f"tmpfs[{i}]", place_of(one.target)
         if not is_plain(one.target):
             yield where, f"expected an absolute path without .., got {one.target!r}", ""
         if place == "/" or place.split("/")[1] in _OF_KERNEL:

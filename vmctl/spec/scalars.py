@@ -12,6 +12,7 @@ from vmctl.named import TYPE_CHECKING
 from vmctl.spec import signals, units
 from vmctl.spec.workload import (
     Bytes,
+    Device,
     EnvFile,
     FileMode,
     HttpProbe,
@@ -153,6 +154,15 @@ def parse_tmpfs(text: str) -> Tmpfs:
     return found
 
 
+def _parse_device(text: str) -> Device:
+    source, *more = text.split(":")
+    access = more.pop() if more and not more[-1].startswith("/") else "rwm"
+    target = more.pop() if more else source
+    if not source.startswith("/") or more or not set(access) <= set("rwm") or len(set(access)) < len(access):
+        raise ValueError(f"a device such as /dev/fuse or /dev/ttyUSB0:/dev/modem:rw, not {text!r}")
+    return Device(source, target, access)
+
+
 def parse_ulimit(text: str) -> Ulimit:
     """Return the limit of `name=soft[:hard]`; the hard limit is the soft one if it is not given."""
     match = re.fullmatch(r"([a-z]+)=(-1|unlimited|[0-9]{1,19})(?::(-1|unlimited|[0-9]{1,19}))?", text)
@@ -248,6 +258,7 @@ PARSERS: Mapping[str, Callable[[str], Any]] = {
     "Signal": _parse_signal,
     "Port": parse_port,
     "Volume": parse_volume,
+    "Device": _parse_device,
     "Tmpfs": parse_tmpfs,
     "Ulimit": parse_ulimit,
     "HttpProbe": _parse_http,

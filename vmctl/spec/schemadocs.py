@@ -49,6 +49,7 @@ WORKLOAD = {
         "secrets": "files in /run/secrets, in memory only; their content is in no record, log or image",
         "env_file": "files with variables, one NAME=VALUE on each line, read at each start; `env` replaces those of "
         "the same name; their content is in no record, log or image",
+        "devices": "devices of the host: `/dev/fuse`, or `source:target:rw` with the access; only in mode container",
         "stop_timeout": "time before `stop` sends SIGKILL (default: the image's, or 10s; 60s if a system boots)",
     },
     "NetworkOptions": {

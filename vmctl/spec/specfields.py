@@ -15,6 +15,7 @@ import msgspec
 from vmctl.spec.scalars import PARSERS, key_of
 from vmctl.spec.workload import (
     Bytes,
+    Device,
     FileMode,
     HttpProbe,
     Joined,
@@ -36,6 +37,7 @@ _SCALARS: dict[Any, dict[str, Any]] = {
     FileMode: {"pattern": "^0?[0-7]{3,4}$", "examples": ["0644"]},
     Port: {"examples": ["8080:8000", "0.0.0.0:53:53/udp"]},
     Volume: {"examples": ["./data:/data:ro", "data:/data", "/cache"]},
+    Device: {"examples": ["/dev/fuse", "/dev/ttyUSB0:/dev/modem:rw"]},
     Tmpfs: {"examples": ["/run", "/tmp:size=64M,mode=1777,noexec"]},
     Ulimit: {"examples": ["nofile=1024:2048", "core=0"]},
     HttpProbe: {**_NUMBER_TOO, "examples": ["8000/"]},

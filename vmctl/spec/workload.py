@@ -97,6 +97,14 @@ class Volume(NamedTuple):
         return self._replace(source=posixpath.join(folder, self.source)) if self.is_path else self
 
 
+class Device(NamedTuple):
+    """A device of the host; in the workload file `source[:target][:rwm]`."""
+
+    source: str
+    target: str
+    access: str = "rwm"
+
+
 class Tmpfs(NamedTuple):
     """A file system in memory; in the workload file `target[:size=64M,mode=1777,noexec]`."""
 
@@ -214,10 +222,7 @@ SECRETS = "/run/secrets"
 
 
 class Secret(NamedTuple):
-    """A file in /run/secrets that is only in memory. The record has its source, not its content.
-
-    As a flag: `id=NAME,src=FILE` or `id=NAME,env=VARIABLE`, and `,mode=0440`.
-    """
+    """A file in memory, in /run/secrets; as a flag `id=NAME,src=FILE` or `id=NAME,env=NAME`. Only they are recorded."""
 
     name: str
     file: str | None = None  # of the host
@@ -288,6 +293,7 @@ class Workload(NamedTuple):
     health: Health | None = None
     secrets: tuple[Secret, ...] = ()
     env_file: tuple[EnvFile, ...] = ()
+    devices: tuple[Device, ...] = ()
 
     def joined(self) -> tuple[Joined, ...]:
         """Return the networks of the instance with all aliases, in their order; none for none, host, container:NAME."""
@@ -328,10 +334,7 @@ class Workload(NamedTuple):
         return work
 
     def digest(self) -> str:
-        """Return the SHA-256 of the workload, which is the same for every mode.
-
-        It covers the keys whose values differ from the default, so adding a key to this class changes no digest.
-        """
+        """Return the SHA-256 of the keys that differ from the default, so adding a key here changes no digest."""
         import hashlib  # it loads OpenSSL, 3 ms
 
         text = json.dumps(records.differing(self), sort_keys=True, separators=(",", ":"))
@@ -341,6 +344,6 @@ class Workload(NamedTuple):
 # the keys whose value is a mapping with keys
 _SECTIONS = (Resources, Logs, Ready, Health, VmOptions, ContainerOptions)
 SECTIONS: dict[str, Any] = {kind.__name__: kind for kind in _SECTIONS}
-_SCALARS = (Bytes, Seconds, Signal, FileMode, File, Port, Volume, Tmpfs, Ulimit, HttpProbe, Restart)
+_SCALARS = (Bytes, Seconds, Signal, FileMode, File, Port, Volume, Device, Tmpfs, Ulimit, HttpProbe, Restart)
 _MAPPINGS = (Joined, NetworkOptions, Secret, EnvFile)
 _RECORDS: dict[str, Any] = {kind.__name__: kind for kind in (*_SECTIONS, *_SCALARS, *_MAPPINGS)}

@@ -34,6 +34,7 @@ def translate(place: Place, found: Mapping[str, Place], draft: Draft, warn: Warn
     _hosts(found.get("extra_hosts"), draft)
     _logging(found.get("logging"), draft, warn)
     yield from _capabilities(found, draft)
+    yield from _devices(found.get("devices"), draft)
     yield from _security(found.get("security_opt"), draft, warn)
 
 
@@ -155,6 +156,18 @@ def _capabilities(found: Mapping[str, Place], draft: Draft) -> Iterator[Needed]:
             draft.set(f"container.{name}", texts, found[name])
     if "cap_drop" in found and found["cap_drop"].each():
         yield Needed(found["cap_drop"], "capabilities are not dropped in a guest: root there has all of its own kernel")
+
+
+def _devices(place: Place | None, draft: Draft) -> Iterator[Needed]:
+    """Add devices: `source[:target[:permissions]]`, or a mapping of these."""
+    for one in place.each() if place is not None else []:
+        if one.is_text():
+            draft.add("devices", one.text(), one)
+        else:
+            found = keys.check(one, keys.DEVICE, lambda _: None)
+            words = [found[name].text() for name in ("source", "target", "permissions") if name in found]
+            draft.add("devices", ":".join(words), one)
+        yield Needed(one, "a guest has its own devices, and gets none of the host")
 
 
 def _security(place: Place | None, draft: Draft, warn: Warn) -> Iterator[Needed]:

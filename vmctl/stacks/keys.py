@@ -51,7 +51,7 @@ NATIVE = frozenset("env workdir files resources logs ready network stop_timeout 
 SAME = frozenset("files resources logs ready vm container stop_timeout health".split())
 
 _ONE_HOST = "a stack runs on one host"
-_DEVICES = "instances get no devices of the host"
+_DEVICES = "`devices` of the service names each device"
 SERVICE = Keys(
     known=frozenset(
         (
@@ -60,13 +60,12 @@ SERVICE = Keys(
             *"restart networks network_mode container_name hostname labels profiles user working_dir init tty".split(),
             *"stdin_open secrets configs deploy mem_limit cpus cpu_quota cpu_period pids_limit cap_add".split(),
             *"cap_drop security_opt read_only tmpfs shm_size ulimits sysctls extra_hosts stop_signal".split(),
-            *"dns dns_search dns_opt".split(),
+            *"dns dns_search dns_opt devices".split(),
             *"stop_grace_period platform pull_policy logging scale extends".split(),
         )
     ),
     refused={
         "privileged": "instances are isolated; use cap_add for single capabilities",
-        "devices": _DEVICES,
         "device_cgroup_rules": _DEVICES,
         "gpus": _DEVICES,
         "runtime": "the mode decides how it runs: `mode: container` or `mode: vm`",
@@ -163,6 +162,7 @@ HEALTHCHECK = Keys(
     known=frozenset("test interval timeout retries start_period disable".split()),
     idle={"start_interval": "`interval` is used from the start"},
 )
+DEVICE = Keys(known=("source", "target", "permissions"))
 DEPENDS = Keys(known=("condition", "required", "restart"))
 EXTENDS = Keys(known=("service", "file"))
 ENV_FILE = Keys(known=("path", "required", "format"))
