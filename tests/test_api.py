@@ -314,6 +314,18 @@ def test_an_end_before_it_is_ready(box):
             inst.ports()
 
 
+def test_pause(box):
+    box.pause()
+    assert box.status().status == "paused"
+    with pytest.raises(vmctl.StateError, match="is paused"):
+        box.exec(["true"])
+    box.unpause()
+    box.start()  # it runs
+    assert box.exec(["true"]).code == 0
+    with pytest.raises(vmctl.UnavailableError, match="CRIU"):
+        box.suspend()
+
+
 def test_logs(box):
     assert box.logs(stream="stdout") == "started\n"
     assert sorted(box.logs().splitlines()) == ["bad", "started"]
@@ -590,6 +602,12 @@ def test_a_guest(box):
             assert [one.read("/srv/file") for one in clones] == [b"x" * 100_000] * 2
             assert len({guest.address, *(one.address for one in clones)}) == 3
             assert clones[0].port(80) != clones[1].port(80)
+        guest.suspend()
+        assert guest.status().status == "suspended"
+        guest.start()
+        assert guest.read("/srv/file") == b"x" * 100_000
+        with pytest.raises(vmctl.StateError, match="is running, and not suspended"):
+            guest.resume()
         with pytest.raises(vmctl.CommandTimeout):
             guest.exec(["sleep", "1000"], timeout=0.5)
     assert names() == [box.name]

@@ -127,6 +127,27 @@ def test_a_paused_instance_does_nothing(talker):
     assert talker.shell("echo alive") == "alive\n"
 
 
+def test_a_guest_is_suspended_and_goes_on(talker):
+    caller, name = talker.caller, talker.name
+    if not talker.guest:
+        text = caller.refused("suspend", name)
+        assert "CRIU" in text
+        assert f"`vmctl pause {name}`" in text
+        assert "is running, and not suspended" in caller.refused("resume", name)
+        return
+    before = talker.inspect()
+    assert caller.ok("suspend", name) == f"{name}\n"
+    assert talker.inspect()["status"] == "suspended"
+    assert caller.ok("ps", "-q") == ""
+    for words in (("suspend", name), ("exec", name, "--", "true"), ("kill", name), ("pause", name), ("wait", name)):
+        assert "is suspended" in caller.refused(*words)
+    assert caller.ok("resume", name) == f"{name}\n"
+    seen = talker.lines()
+    wait_for(lambda: talker.lines() > seen)
+    assert talker.shell("echo alive") == "alive\n"
+    assert talker.inspect()["address"] == before["address"]
+
+
 def test_stats(talker):
     rows = json.loads(talker.caller.ok("stats", "--no-stream", "--format", "json", talker.name))
     [row] = rows

@@ -4,13 +4,15 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import time
+import uuid
 from types import SimpleNamespace
 
 import pytest
 from paramiko import SSHException
-from support.commands import ok, refused, vmctl, wait_for
+from support.commands import VMCTL, ok, refused, vmctl, wait_for
 
 from images.kernels import booted
 from images.upkeep import prune
@@ -222,6 +224,94 @@ def test_nothing_is_left_of_clones(made):
     assert not processes.alive(pid, start)
     assert not os.path.exists(inst.run_dir)
     assert record.find("gold").users() == ["clone-1"]
+
+
+def test_a_suspended_guest_goes_on_after_a_reboot_of_the_host(made):
+    inst, before, first = instance.load("clone-1"), seen("clone-1"), count("clone-1")
+    suspended = vmctl("suspend", "clone-1")
+    assert suspended.code == 0, suspended
+    assert re.search(r"clone-1 is suspended after .* on the disk", suspended.err)
+    assert not processes.alive(inst.state.pid, inst.state.pid_start)
+    modes = {name: os.stat(os.path.join(inst.suspended, name)).st_mode & 0o777 for name in os.listdir(inst.suspended)}
+    assert modes == dict.fromkeys(("ram", "devices", "suspended.json"), 0o600)
+    used = {row["kind"]: row["size_bytes"] for row in json.loads(ok("df", "--format", "json"))}
+    assert used["instances"] > os.stat(os.path.join(inst.suspended, "ram")).st_blocks * 512
+    for words in (("cp", "clone-1:/etc/hostname", "-"), ("diff", "clone-1"), ("commit", "clone-1", "never")):
+        assert "is suspended" in refused(*words)
+    assert "is suspended" in refused("snapshot", "clone-1", "never")
+    shutil.rmtree(inst.run_dir)  # as by a reboot
+    inst = instance.load("clone-1")
+    inst.state.boot_id = str(uuid.uuid4())
+    inst.save()
+    assert "clone-1 goes on after" in vmctl("resume", "clone-1").err
+    assert not os.path.exists(inst.suspended)
+    assert ok("logs", "clone-1") == ""
+    after = seen("clone-1")
+    assert [after[key] for key in ("hostname", "file", "mac")] == [before[key] for key in ("hostname", "file", "mac")]
+    assert after["rest"].splitlines()[:-1] == before["rest"].splitlines()[:-1]  # all but the count
+    assert after["random"] != before["random"]
+    assert abs(int(after["date"]) - time.time()) < 60
+    wait_for(lambda: count("clone-1") > first)
+    port = ok("port", "clone-1", "8000").strip()
+    assert int(subprocess.check_output(["curl", "-sf", f"http://{port}/count"])) > first
+
+
+def change(path, text):
+    with open(path, "r+b") as file:
+        file.write(text)
+
+
+def test_what_was_saved_is_checked_before_the_guest_runs(made):
+    inst, first = instance.load("base"), count("base")
+    ok("suspend", "base")
+    path = os.path.join(inst.suspended, "suspended.json")
+    with open(path) as file:
+        record = file.read()
+    facts = json.loads(record)
+
+    def written(**values):
+        with open(path, "w") as file:
+            json.dump({**facts, **values}, file)
+
+    for name in ("ram", "devices"):
+        with open(os.path.join(inst.suspended, name), "rb") as file:
+            content = file.read(16)
+        change(file.name, b"not the same!!!!")
+        text = refused("resume", "base")
+        assert f"is damaged: its file {name} was changed" in text
+        assert "`vmctl start --cold base`" in text
+        change(file.name, content)
+    for values, expected in (
+        ({"host": {**facts["host"], "QEMU": "/usr/bin/other 1 1"}}, "was made with another QEMU"),
+        ({"host": {**facts["host"], "version of vmctl": "0.1"}}, "was made with another version of vmctl"),
+        ({"format": 9}, "later"),
+        ({"devices": "0"}, "other devices"),
+        ({"disk": [0, 0]}, "was written to after it was suspended"),
+        ({"checksums": {}}, "is damaged"),
+    ):
+        written(**values)
+        text = refused("start", "base")
+        assert expected in text
+        assert "`vmctl start --cold base`" in text
+    os.unlink(path)
+    assert "its record is missing" in refused("resume", "base")
+    written()
+    assert json.loads(ok("inspect", "base"))[0]["status"] == "suspended"
+    ok("start", "base")
+    wait_for(lambda: count("base") > first)
+
+
+def test_a_guest_that_cannot_be_saved_goes_on(made):
+    inst = instance.load("base")
+    full = subprocess.run(  # 512 KiB for each file
+        ["sh", "-c", 'ulimit -f 1024; exec "$0" suspend base', VMCTL], capture_output=True, text=True, check=False
+    )
+    assert full.returncode == 125, full
+    assert "File too large" in full.stderr
+    assert not os.path.exists(inst.suspended)
+    first = count("base")
+    wait_for(lambda: count("base") > first)
+    assert json.loads(ok("inspect", "base"))[0]["status"] == "running"
 
 
 def test_a_workload_that_cannot_be_warm_is_refused_only_with_on(own_cache, tmp_path):

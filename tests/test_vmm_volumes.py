@@ -108,6 +108,9 @@ def test_single_files(guest, folder):
         "single\nbefore\nown\nsingle.conf\n"
     )
     assert (folder / "shared.conf").read_text() == "after\n"
+    text = refused("suspend", guest.name)
+    assert "QEMU cannot save the device of the volume /mnt/deep/data" in text
+    assert f"`vmctl pause {guest.name}`" in text
 
 
 def test_a_volume_without_a_name_is_of_the_instance(guest):

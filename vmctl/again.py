@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 
 from vmctl import backends, engine, pausing, removal
 from vmctl.backend import Backend, Exit, ReportedExit
+from vmctl.ends import SUSPENDED
 from vmctl.errors import EXIT_VMCTL, VmctlError
 from vmctl.instances import instance, lastrecord
 from vmctl.instances.folder import removal_hint
 from vmctl.instances.instance import Instance
+from vmctl.linux import filetree
 from vmctl.records import UnreadableError
 
 
-def start(name: str, *, wait: bool = True, progress: engine.Progress | None = None) -> Instance | None:
+def start(
+    name: str, *, wait: bool = True, progress: engine.Progress | None = None, cold: bool = False
+) -> Instance | None:
     """Start an instance that has ended and return it once it is ready; None if it runs already.
+
+    One that is suspended goes on; with `cold` it begins anew, with its files.
 
     If the start fails, the instance is kept, as failed, unless it has --rm. Raises NotFoundError, UnavailableError if
     something that it needs is gone or in use, which changes nothing, and other errors of vmctl.errors.
@@ -23,6 +30,8 @@ def start(name: str, *, wait: bool = True, progress: engine.Progress | None = No
     with inst.locked():
         if engine.status(inst, backend) in engine.ALIVE:
             return None
+        if cold and inst.state.status == SUSPENDED:
+            inst.state.status = "exited"
         _start(inst, backend, wait=wait, progress=progress)
     return inst
 
@@ -36,6 +45,11 @@ def _loaded(name: str) -> tuple[Instance, Backend]:
 
 
 def _start(inst: Instance, backend: Backend, *, wait: bool, progress: engine.Progress | None) -> None:
+    if inst.state.status == SUSPENDED:
+        from vmctl import suspending
+
+        suspending.go_on(inst, backend, wait=wait, progress=progress)
+        return
     clear(inst, backend)
     lastrecord.hold(inst)  # for `start -a`: it may end before it is watched
     try:
@@ -57,6 +71,8 @@ def stays_stopped(name: str) -> bool:
 def clear(inst: Instance, backend: Backend) -> None:
     """Prepare a new run of an instance that has ended. Raises UnavailableError, VmctlError."""
     removal.end_run(inst, backend)  # first: its forwarder has its ports
+    if inst.state.status != SUSPENDED and os.path.lexists(inst.suspended):
+        filetree.remove_tree(inst.suspended)  # of a `suspend` that was killed; the guest went on after it
     engine.check(inst.work._replace(image=inst.image), backend)
 
 
@@ -68,12 +84,16 @@ def begin(
     progress: engine.Progress | None = None,
     restarts: int = 0,
     short_runs: int = 0,
+    resumes: bool = False,
 ) -> None:
     """Begin a new run after `clear`; the caller has the lock, and ends a run that fails.
 
-    `restarts` and `short_runs` are those of the state.
+    `restarts` and `short_runs` are those of the state. With `resumes` it goes on with what `suspend` has saved, and
+    stays suspended until it runs.
     """
     inst.forget_run()
+    if resumes:
+        inst.state.status = SUSPENDED
     pausing.forget(inst)
     inst.state.restarts, inst.state.short_runs = restarts, short_runs
     inst.save()

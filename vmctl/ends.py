@@ -13,14 +13,22 @@ from vmctl.instances.folder import absent, removal_hint
 from vmctl.instances.instance import Instance
 from vmctl.light import signal
 from vmctl.linux import processes
+from vmctl.named import TYPE_CHECKING
 from vmctl.records import UnreadableError
 
+if TYPE_CHECKING:
+    from typing import Literal
+
 UNKNOWN = "unknown"  # the exit source if it is not known how a workload ended
+SUSPENDED: Literal["suspended"] = "suspended"  # a status: it does not run, and can go on with its memory
 ALIVE = ("running", "restarting")  # the statuses of an instance that has not ended
 
 
 def status(inst: Instance, backend: Backend | None = None) -> str:
-    """Return created, running, restarting, exited or failed as the kernel reports it; an exit is recorded when seen."""
+    """Return created, running, restarting, suspended, exited or failed as the kernel reports it.
+
+    An exit is recorded when it is seen.
+    """
     backend = backend or backend_of(inst)
     if inst.state.status == "running":
         if inst.is_of_this_boot() and (found := _alive(inst, backend)):
@@ -128,6 +136,7 @@ def wait(inst: Instance, timeout_s: float | None = None) -> Exit | None:
             raise
     if inst.state.exit_code is None:
         lastrecord.read(inst)  # it was removed while its end was read
+    refuse_suspended(inst)
     if inst.state.exit_source is None:
         raise StateError(f"{inst.name} never ran", hint=f"`vmctl rm {inst.name}` removes it")
     if inst.state.exit_code is None:
@@ -136,6 +145,12 @@ def wait(inst: Instance, timeout_s: float | None = None) -> Exit | None:
             hint=f"`vmctl logs {inst.name}` shows its last output",
         )
     return Exit(inst.state.exit_code, inst.state.exit_source)
+
+
+def refuse_suspended(inst: Instance) -> None:
+    """Raise StateError for an instance that is suspended: a part of its files is in its memory."""
+    if inst.state.status == SUSPENDED:
+        raise StateError(f"{inst.name} is suspended", hint=f"`vmctl resume {inst.name}` lets it go on")
 
 
 def ends(inst: Instance, backend: Backend, timeout_s: float | None) -> bool:

@@ -10,7 +10,7 @@ from vmctl import backends, limits, removal
 from vmctl.backend import Attachment, Backend, Command, Exit, Start
 from vmctl.ends import ALIVE as ALIVE
 from vmctl.ends import UNKNOWN as UNKNOWN
-from vmctl.ends import backend_of, ends, save
+from vmctl.ends import backend_of, ends, refuse_suspended, save
 from vmctl.ends import record_end as record_end
 from vmctl.ends import status as status
 from vmctl.ends import wait as wait
@@ -274,6 +274,7 @@ def _running(inst: Instance, hint: str, *, paused: bool = False) -> Backend:
     """Return the backend of an instance that runs. Raises StateError if it does not, or is paused unless `paused`."""
     backend = backend_of(inst)
     if status(inst, backend) != "running":
+        refuse_suspended(inst)
         raise StateError(f"{inst.name} is not running", hint=hint)
     if inst.is_paused() and not paused:
         raise StateError(f"{inst.name} is paused", hint=f"`vmctl unpause {inst.name}` lets it go on")

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 
 from vmctl import paths, survey
+from vmctl.ends import SUSPENDED
 from vmctl.errors import NotFoundError
 from vmctl.instances import eventlog, eventreader, lastrecord
 from vmctl.instances.eventreader import Event
@@ -159,14 +160,16 @@ def _between(before: _Known | None, after: _Known | None) -> Iterator[Event]:
         before = after._replace(status="created", starts=0, ready=False)
     started = after.starts > before.starts
     if started:
-        if before.status not in (*ENDED, "created"):
+        if before.status not in (*ENDED, SUSPENDED, "created"):
             yield _event("die", before)
         yield _event("start", after)
     if after.ready and (started or not before.ready):
         yield _event("ready", after)
     if before.resources != after.resources:
         yield _event("update", after)
-    if "paused" in (before.status, after.status) and before.status != after.status and not started:
+    if after.status == SUSPENDED != before.status:
+        yield _event("suspend", after)
+    elif "paused" in (before.status, after.status) and before.status != after.status and not started:
         yield _event("pause" if after.status == "paused" else "unpause", after)
     if after.status in ENDED and (started or before.status not in ENDED):
         yield _event("die", after, exit_code=after.exit_code, exit_source=after.exit_source)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
-from vmctl import backends, engine
+from vmctl import backends, ends, engine
 from vmctl.backend import Backend, HasPause
 from vmctl.errors import StateError, VmctlError
 from vmctl.instances import eventlog, freezer
@@ -17,6 +18,7 @@ def pause(inst: Instance) -> None:
     backend, able = _backend(inst)
     with freezer.locked(inst):
         if engine.status(inst, backend) != "running":
+            ends.refuse_suspended(inst)
             raise StateError(f"{inst.name} is not running", hint="`vmctl ps` lists running instances")
         if inst.is_paused():
             raise StateError(f"{inst.name} is paused already", hint=f"`vmctl unpause {inst.name}` lets it go on")
@@ -51,6 +53,19 @@ def release(inst: Instance, backend: Backend) -> None:
                 raise
         _note(inst, "")
         eventlog.note(inst, "unpause")
+
+
+@contextmanager
+def noted(inst: Instance) -> Iterator[None]:
+    """Count an instance as paused in this block: if this process is killed, `unpause` lets it go on.
+
+    The caller has the lock of freezing.
+    """
+    _note(inst, "p")
+    try:
+        yield
+    finally:
+        _note(inst, "")
 
 
 def forget(inst: Instance) -> None:

@@ -39,6 +39,7 @@ from vmctl.named import TYPE_CHECKING
 from vmctl.records import UnreadableError
 from vmctl.snapshots.protocol import HasSnapshots
 from vmctl.spec.workload import Bytes, Resources, Workload
+from vmctl.suspending import HasSuspend
 from vmm import files
 from vmm.choices import OPTIONS, Choices
 
@@ -72,6 +73,7 @@ class VmBackend(
     HasUpdate,
     HasByHand,
     HasSnapshots,
+    HasSuspend,
 ):
     """The backend of mode `vm`."""
 
@@ -122,6 +124,8 @@ class VmBackend(
         if made.origin is not None:
             from vmm.saved.start import SavedStart
 
+            if made.origin.resumes:
+                from vmm.saved.suspension import ResumedStart as SavedStart
             return SavedStart(inst, *made[:3], attachment, origin=made.origin, links=made.links)
         if WAITS in made.machine.cmdline:
             from vmm.saved.start import TemplateStart
@@ -284,6 +288,30 @@ class VmBackend(
 
     def drop_snapshot(self, snapshot: Snapshot) -> None:
         """See HasSnapshots: nothing is outside of the folder."""
+
+    def suspend_problems(self, inst: Instance) -> list[Problem]:
+        """See HasSuspend: volumes, and systems."""
+        from vmm.saved import suspension
+
+        return list(suspension.problems(inst))
+
+    def suspend(self, inst: Instance, recorded: Callable[[], None]) -> int:
+        """See HasSuspend: memory and devices; the disk stays where it is."""
+        from vmm.saved import suspension
+
+        return suspension.suspend(inst, recorded)
+
+    def check_suspended(self, inst: Instance) -> None:
+        """See HasSuspend."""
+        from vmm.saved import suspension
+
+        suspension.check(inst)
+
+    def is_suspended(self, inst: Instance) -> bool:
+        """See HasSuspend."""
+        from vmm.saved import suspension
+
+        return suspension.is_whole(inst)
 
     def undo(self, inst: Instance, entry: dict[str, Any]) -> None:
         """See Backend. Kind `domain`: kills QEMU at any stage of its start and removes libvirt's files."""

@@ -23,7 +23,7 @@ def send(inst: Instance, signum: int) -> None:
         with suppress(OSError):  # a full disk must not prevent the end
             files.mark_killed(inst.directory, killed=True)  # the guest cannot report this
         end(inst)
-        _await_recorder(inst)
+        await_recorder(inst)
         return
     request(inst, f"signal {signum}")
 
@@ -33,7 +33,7 @@ def end(home: Home) -> None:
     qemu.end(files.pid_file(home), domain.machine_uuid(home.id))
 
 
-def _await_recorder(inst: Instance) -> None:
+def await_recorder(inst: Instance) -> None:
     """Wait until the recorder has copied the last words of a QEMU that is gone, for a second at most."""
     deadline = time.monotonic() + RECORDER_S
     while processes.alive(inst.state.supervisor_pid, inst.state.supervisor_start) and time.monotonic() < deadline:

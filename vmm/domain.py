@@ -57,6 +57,7 @@ class Machine(NamedTuple):
     firmware: str = ""  # empty: the one that QEMU takes by default
     balloon: bool = True  # without one, memory that the guest frees is not given back, but it can be saved: vmm/saved/
     ram: str = ""  # a saved guest's memory, with which this one begins; it has neither kernel nor initrd then
+    resumes: bool = False  # its memory and its devices' state come from what was saved when it was suspended
     dax: tuple[tuple[int, int], ...] = ()  # number and bytes of the layers that are memory, not disks: vmm/pmem.py
 
 
@@ -304,15 +305,18 @@ def _saved(machine: Machine) -> tuple[str, ...]:
 
     The file is mapped privately: pages that are not written are shared by all such guests, in the host's page cache.
     The state has no section of the configuration (qmp_xen_save_devices_state in migration/savevm.c). The guest ends if
-    it reboots, since it has no kernel.
+    it reboots, since it has no kernel. One that was suspended has its kernel, and memory as any other; without a
+    firmware that we can give back to it (vmm/saved/saving.py), it ends as well.
     """
+    waits = ("-global", "migration.send-configuration=off", "-incoming", "defer")
+    ends = ("-action", "reboot=shutdown")
     if not machine.ram:
-        return ()
+        return (*waits, *(() if machine.firmware else ends)) if machine.resumes else ()
     path = machine.ram.replace(",", ",,")
     memory = f"memory-backend-file,id={_RAM},mem-path={path},share=off,size={math.ceil(machine.memory_bytes / KIB)}K"
     return (
         *("-object", memory, "-machine", f"memory-backend={_RAM}"),
-        *("-global", "migration.send-configuration=off", "-incoming", "defer", "-action", "reboot=shutdown"),
+        *(*waits, *ends),
     )
 
 

@@ -55,6 +55,7 @@ def reached(inst: Instance) -> Iterator[Instance]:
     with inst.locked():
         if ends.status(inst) in ends.ALIVE:
             raise StateError(f"{inst.name} has just been started", hint="try again")
+        ends.refuse_suspended(inst)
         image = store.find(inst.image)
         _refuse_disk(inst, image)
         if not os.path.exists(files.disk(inst)):  # it never ran

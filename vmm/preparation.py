@@ -43,7 +43,7 @@ from vmm.choices import Choices
 from vmm.confinement import Cell
 from vmm.launcher import Launcher
 from vmm.saved import templates
-from vmm.saved.origin import RESTORED, Origin, check, check_devices
+from vmm.saved.origin import RESTORED, Origin, check, check_devices, check_host
 from vmm.saved.origin import of as origin_of
 from vmm.saved.saving import DISK, SEED, copy_sparse
 
@@ -117,7 +117,7 @@ def _prepare(inst: Instance, choices: Choices, *, owned: bool, attached: bool, t
             machine = machine._replace(stdin=(f"{files.PORT_PREFIX}stdin", files.stdin(inst)))
         if is_warm and not origin:
             origin = _template(inst, machine)
-        inst.state.warm = origin.kind if origin and origin.whole else ""
+        inst.state.warm = origin.kind if origin and origin.whole and not origin.resumes else ""
         if origin and origin.whole:
             machine = origin.machine(machine, files.stdin(inst))
             check_devices(origin, machine)
@@ -146,17 +146,21 @@ def _origin(inst: Instance, accelerator: str) -> Origin | None:
     """Return the saved guest that this one begins with, checked; None if it boots as ever."""
     inst.state.own.pop(RESTORED, None)
     origin = origin_of(inst)
-    if origin and origin.whole:
+    if origin and origin.resumes:
+        check_host(origin, emulator(), accelerator)
+    elif origin and origin.whole:
         check(origin, emulator(), accelerator)
     return origin
 
 
 def _make_seed(inst: Instance, image: Image, links: Sequence[Link], origin: Origin | None, *, padded: bool) -> None:
-    """Write the seed, or copy that of the saved guest, which has mounted it.
+    """Write the seed, or copy that of the saved guest, which has mounted it; that of a suspended one stays.
 
     One of a guest that begins with a template, or becomes one, is `padded`: its size is one of few.
     """
     path = files.seed(inst)
+    if origin is not None and origin.resumes:
+        return
     if origin is not None and origin.whole:
         copy_sparse(origin.path(SEED), path)
         return
@@ -270,6 +274,8 @@ def machine_of(
 
 def _make_disk(inst: Instance, image: Image, origin: Origin | None) -> None:
     size_bytes = inst.work.resources.disk_bytes
+    if origin is not None and origin.resumes:
+        return
     if origin is not None:
         copy_sparse(origin.path(DISK), files.disk(inst))
         return

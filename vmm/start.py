@@ -54,7 +54,7 @@ class GuestStart:
         try:
             networks = [one.name for one in inst.work.joined()]
             request = StartRequest(machine.name, xml, inst.cgroup, networks[0] if networks else "none", self._cell)
-            request = request._replace(paused=self._stopped or bool(machine.ram))
+            request = request._replace(paused=self._stopped or bool(machine.ram) or machine.resumes)
             actual = self._launcher.create(request)
         except VmctlError as error:
             error.detail = error.detail or watch.qemu_tail(inst)

@@ -18,6 +18,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from images.store import store
 from images.store.image import TMP, data_folders, provided
 from images.store.staging import staging
+from vmctl.ends import refuse_suspended
 from vmctl.errors import DeadlineError, UnavailableError, VmctlError
 from vmctl.instances.instance import Instance
 from vmctl.linux import processes, usernamespace
@@ -56,6 +57,7 @@ def writable(inst: Instance) -> Iterator[Writable]:
         )
     if inst.state.boot == boot.DISK:
         raise UnavailableError(f"{inst.name} runs from a disk image, which has no layers")
+    refuse_suspended(inst)
     with ExitStack() as stack:
         copy = stack.enter_context(staging()).path("disk.img")
         with _frozen(inst):

@@ -25,7 +25,7 @@ _TAR_BYTES = 1 << 16  # headers around the content of one file
 class Status(NamedTuple):
     """Whether an instance runs, and how it has ended."""
 
-    status: str  # as in `vmctl ps`: created, running, paused, restarting, exited, failed
+    status: str  # as in `vmctl ps`: created, running, paused, restarting, suspended, exited, failed
     exit_code: int | None
     exit_source: str | None  # workload, signal, oom, vmctl or unknown
     reason: str
@@ -267,6 +267,32 @@ class Instance(Known):
     def stop(self, timeout: float | None = None) -> None:
         """Ask its workload to end, and end it after `timeout` seconds (default: that of the workload)."""
         ask("stop", **self.key, timeout_s=timeout)
+
+    def start(self, *, wait: bool = True, cold: bool = False) -> None:
+        """Start it again after its end, or let it go on if it is suspended; with `cold` it begins anew.
+
+        Nothing happens if it runs. Its ports may be others than before.
+        """
+        ask("start", **self.key, wait=wait, cold=cold)
+
+    def pause(self) -> None:
+        """Stop all of its processes, or its guest, where they are, in memory. Raises StateError if it does not run."""
+        ask("pause", **self.key)
+
+    def unpause(self) -> None:
+        """Let it go on after `pause`. Raises StateError if it is not paused."""
+        ask("unpause", **self.key)
+
+    def suspend(self) -> None:
+        """Save the memory of its guest to the disk, and end it until `resume`.
+
+        Raises UnavailableError if it is not a guest, or cannot be saved, StateError if it does not run.
+        """
+        ask("suspend", **self.key)
+
+    def resume(self, *, wait: bool = True) -> None:
+        """Let it go on after `suspend`; its ports may be others than before. Raises StateError if it is not."""
+        ask("resume", **self.key, wait=wait)
 
     def kill(self, signal: int | str = "KILL") -> None:
         """Send a signal, by name or number, to its workload."""

@@ -261,6 +261,15 @@ def _waiting(name: str) -> Callable[[Given, Caller], Any]:
     return act
 
 
+def _going(name: str) -> Callable[[Given, Caller], Any]:
+    def act(given: Given, caller: Caller) -> Any:
+        from vmctl.api import going
+
+        return getattr(going, name)(load(given), given, caller)
+
+    return act
+
+
 def _saving(name: str) -> Callable[[Given, Caller], Any]:
     def act(given: Given, caller: Caller) -> Any:
         from vmctl.api import saving
@@ -288,6 +297,7 @@ VERBS: dict[str, Callable[[Given, Caller], Any]] = {
     "wait_exit": wait_exit,
     "ports": ports,
     "stop": stop,
+    **{name: _going(name) for name in ("start", "pause", "unpause", "suspend", "resume")},
     "kill": kill,
     "remove": remove,
     "keep": keep,

@@ -41,6 +41,8 @@ VERBS = {
     "kill": "send a signal to instances",
     "pause": "stop all processes of instances, or their guests, where they are",
     "unpause": "let paused instances go on",
+    "suspend": "save the memory of guests to the disk and end them, until they are resumed",
+    "resume": "let suspended guests go on where they were",
     "wait": "wait until instances exit and print their exit codes, or until they are ready",
     "rename": "give an instance another name",
     "update": "change the limits of instances: memory, processors, processes",
@@ -75,8 +77,8 @@ VERBS = {
 
 # verbs that make, enter or remove namespaces, cgroups and mounts: an ordinary user has these in namespaces of vmctl
 _IN_NAMESPACES = frozenset(
-    "up scale run create exec shell attach console cp start restart stop kill pause unpause rename update stats top rm "
-    "down inspect diff commit clone prune df bench volume compare lab bundle".split()
+    "up scale run create exec shell attach console cp start restart stop kill pause unpause suspend resume rename "
+    "update stats top rm down inspect diff commit clone prune df bench volume compare lab bundle".split()
 )
 _IMAGES_IN_NAMESPACES = frozenset("build rm prune".split())
 _NETWORKS_IN_NAMESPACES = frozenset("connect disconnect rm prune".split())

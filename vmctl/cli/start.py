@@ -19,6 +19,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     up.add_wait(parser)
     parser.add_argument("-q", "--quiet", action="store_true", help="print only the names")
     startshow.add(parser)
+    parser.add_argument("--cold", action="store_true", help="boot guests that are suspended, without their memory")
     parser.add_argument("-a", "--attach", action="store_true", help="connect with it, as `vmctl attach` does")
     parser.add_argument("-i", "--interactive", action="store_true", help="no effect: -a connects an open stdin")
     parser.set_defaults(no_stdin=False)
@@ -39,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
         if args.at_boot and again.stays_stopped(name):
             return
         with startshow.shown(verbose=args.verbose, quiet=args.quiet) as progress:
-            inst = again.start(name, wait=args.wait and not args.at_boot, progress=progress)
+            inst = again.start(name, wait=args.wait and not args.at_boot, progress=progress, cold=args.cold)
         if inst is not None:
             up.report(inst, quiet=args.quiet)
             return
@@ -56,5 +57,5 @@ def _attached(args: argparse.Namespace) -> int:
     since_ns = time.time_ns()
     inst = selection.one(args.names[0])
     lastrecord.hold(inst)
-    inst = again.start(inst.name, wait=False) or inst
+    inst = again.start(inst.name, wait=False, cold=args.cold) or inst
     return attach.connect(inst, args, since_ns)

@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from typing import Any
 
 _ONCE = ("create", "destroy")
-_ACTIONS = (*_ONCE, *eventlog.OF_A_RUN, "pause", "unpause", "update", "rename")
+_ACTIONS = (*_ONCE, *eventlog.OF_A_RUN, "pause", "unpause", "suspend", "update", "rename")
 
 
 class Event(NamedTuple):
     """One thing that happened to an instance."""
 
     time_s: float  # since the epoch
-    action: str  # create | start | ready | pause | unpause | update | rename | die | destroy
+    action: str  # create | start | ready | pause | unpause | suspend | update | rename | die | destroy
     name: str
     mode: str
     image: str

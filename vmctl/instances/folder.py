@@ -55,6 +55,11 @@ class Home:
         return filetree.size_bytes(self.path("paused")) > 0
 
     @property
+    def suspended(self) -> str:
+        """The folder with what `vmctl suspend` has saved; it exists only of an instance that is suspended."""
+        return self.path("suspended")
+
+    @property
     def console_log(self) -> str:
         """The output of a guest's kernel and init on the serial console."""
         return self.path("console.log")

@@ -44,7 +44,7 @@ class State:
 
     id: str = ""  # 8 hex digits, for names that the kernel keeps short
     mode: str = ""
-    status: Literal["created", "running", "exited", "failed"] = "created"
+    status: Literal["created", "running", "suspended", "exited", "failed"] = "created"
     created: float = 0.0  # seconds since the epoch
     pid: int | None = None  # pid on the host of the workload (container) or of QEMU (vm)
     pid_start: int | None = None  # start time in ticks of that process, because pids are used again

@@ -80,7 +80,7 @@ def _change(wanted: Wanted, there: Present | None, digest_of: Callable[[str], st
     if there is None:
         return Change(name, "create", wanted.service, (), wanted)
     reasons = tuple(differences(wanted, there, digest_of)) or (("as asked",) if replace else ())
-    if there.status not in (*RUNNING, "exited") and not reasons:
+    if there.status not in (*RUNNING, "suspended", "exited") and not reasons:
         reasons = (f"its last start has {'failed' if there.status == 'failed' else 'not been finished'}",)
     if reasons:
         return Change(name, "replace", wanted.service, reasons, wanted)

@@ -18,12 +18,12 @@ _ENTROPY_BYTES = 64
 _ROOT = "/image"  # of the workload, as init sees it
 
 
-def identity(inst: Instance, links: Sequence[Link], old_macs: Sequence[str]) -> bytes:
-    """Return what makes a guest another one, for its init: all but the time."""
+def identity(inst: Instance, links: Sequence[Link], old_macs: Sequence[str], *, machine_id: bool = True) -> bytes:
+    """Return what makes a guest another one, for its init: all but the time; perhaps without a new machine-id."""
     work, keys = inst.work, configure.keys_of(inst)
     hostname, first = work.hostname or inst.name, links[0].address if links else None
     given = provided(work, hostname, first, name_servers(links), hosts(links))
-    lines = [f"hostname {hostname}", f"machine-id {os.urandom(16).hex()}"]
+    lines = [f"hostname {hostname}", *([f"machine-id {os.urandom(16).hex()}"] if machine_id else [])]
     lines += [_link(old, link) for old, link in zip(old_macs, links, strict=True)]
     return b"".join(
         (
@@ -32,6 +32,11 @@ def identity(inst: Instance, links: Sequence[Link], old_macs: Sequence[str]) -> 
             *((_file("/run/address", 0o600, f"{first}\n"), *_ssh(keys)) if first else ()),
         )
     )
+
+
+def unchanged(links: Sequence[Link]) -> bytes:
+    """Return the same for a guest that stays the one it was; its sshd listens again, and so is known as ready."""
+    return _file("/run/address", 0o600, f"{links[0].address}\n") if links else b""
 
 
 def addresses(links: Sequence[Link], old_macs: Sequence[str]) -> bytes:

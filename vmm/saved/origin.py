@@ -29,6 +29,8 @@ class Origin(NamedTuple):
     what: str  # for messages
     whole: bool = True  # its memory is there; else only its disk
     own_files: bool = True  # its disk and its seed belong to that memory; else it is a template, without an identity
+    resumes: bool = False  # it is the same guest, which was suspended: see suspension.py
+    hint: str = "take it again"  # if it cannot be used
 
     def path(self, name: str) -> str:
         """Return the path of one of its files."""
@@ -47,6 +49,8 @@ class Origin(NamedTuple):
     def machine(self, machine: Machine, stdin: str) -> Machine:
         """Return the hardware of a guest that begins with it."""
         port = (f"{files.PORT_PREFIX}stdin", stdin) if self.facts["stdin"] else None
+        if self.resumes:
+            return machine._replace(resumes=True, stdin=port or machine.stdin)
         return machine._replace(
             kernel="", initrd="", cmdline="", balloon=False, ram=self.path(RAM), stdin=port or machine.stdin, dax=()
         )
@@ -58,15 +62,23 @@ def describe(xml: str, folder: str, emulator: str, accelerator: str) -> dict[str
     QEMU opens the memory for reading and writing, also if it maps it privately, and each QEMU is another user. Its
     mode allows that; who reaches the file is decided by the folders above it, and by QEMU's own file system.
     """
-    devices = shape.of(xml)
     os.chmod(os.path.join(folder, RAM), 0o666)
+    names = (name for name in sorted(os.listdir(folder)) if name in _NAMES)
+    return {
+        **hardware(xml, emulator, accelerator),
+        _FILES: {name: _identity(os.path.join(folder, name)) for name in names},
+    }
+
+
+def hardware(xml: str, emulator: str, accelerator: str) -> dict[str, Any]:
+    """Return the facts about the machine of a saved guest, and about this host."""
+    devices = shape.of(xml)
     return {
         _SHAPE: devices.digest,
         "macs": list(devices.macs),
         "stdin": devices.stdin,
         "machine": devices.machine,
         _HOST: shape.host(emulator, accelerator),
-        _FILES: {name: _identity(os.path.join(folder, name)) for name in sorted(os.listdir(folder)) if name in _NAMES},
     }
 
 
@@ -82,25 +94,33 @@ def check(origin: Origin, emulator: str, accelerator: str) -> None:
     A guest that has taken over its QEMU could write to the memory that others begin with. It cannot set the time.
     """
     facts = origin.facts
-    if not (
-        isinstance(facts.get(_HOST), dict) and isinstance(facts.get(_FILES), dict) and {RAM} <= facts[_FILES].keys()
-    ):
-        raise UnreadableError(f"{origin.what} is damaged: its record lacks the facts of a guest")
-    if differing := shape.differences(facts[_HOST], shape.host(emulator, accelerator)):
-        raise UnavailableError(
-            f"{origin.what} was made with another {' and another '.join(differing)}, and its memory fits only the same",
-            hint="take it again",
-        )
+    if not (isinstance(facts.get(_FILES), dict) and {RAM} <= facts[_FILES].keys()):
+        raise _lacking(origin)
+    check_host(origin, emulator, accelerator)
     for name, found in facts[_FILES].items():
         try:
             same = _identity(origin.path(os.path.basename(name))) == found
         except OSError:
-            raise UnreadableError(
-                f"{origin.what} is damaged: its file {name} is missing", hint="take it again"
-            ) from None
+            raise UnreadableError(f"{origin.what} is damaged: its file {name} is missing", hint=origin.hint) from None
         if not same:
             text = f"{origin.what} is damaged: its file {name} was changed after it was made"
-            raise UnreadableError(text, hint="take it again")
+            raise UnreadableError(text, hint=origin.hint)
+
+
+def check_host(origin: Origin, emulator: str, accelerator: str) -> None:
+    """Raise UnavailableError if it is of another host or QEMU, UnreadableError if its record is damaged."""
+    facts = origin.facts
+    if not isinstance(facts.get(_HOST), dict):
+        raise _lacking(origin)
+    if differing := shape.differences(facts[_HOST], shape.host(emulator, accelerator)):
+        raise UnavailableError(
+            f"{origin.what} was made with another {' and another '.join(differing)}, and its memory fits only the same",
+            hint=origin.hint,
+        )
+
+
+def _lacking(origin: Origin) -> UnreadableError:
+    return UnreadableError(f"{origin.what} is damaged: its record lacks the facts of a guest", hint=origin.hint)
 
 
 def check_devices(origin: Origin, machine: Machine) -> None:
@@ -108,7 +128,7 @@ def check_devices(origin: Origin, machine: Machine) -> None:
     if shape.of(domain.domain_xml(machine)).digest != origin.facts.get(_SHAPE):
         raise UnavailableError(
             f"{origin.what} is of a guest with other devices: layers, networks, processors, or memory",
-            hint="take it again",
+            hint=origin.hint,
         )
 
 
@@ -117,6 +137,10 @@ def of(inst: Instance) -> Origin | None:
 
     Raises NotFoundError if it was removed, UnreadableError.
     """
+    if os.path.isdir(inst.suspended):
+        from vmm.saved import suspension
+
+        return suspension.find(inst)
     snapshot = inst.state.snapshot
     if snapshot is None or inst.state.starts:
         return None

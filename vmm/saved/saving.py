@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
@@ -25,9 +26,8 @@ SAVE_S = 120.0  # a guest with much memory, on a slow disk
 _BLOCK_BYTES = 1 << 16
 _PAGE_BYTES = 1 << 12
 _READ_BYTES = 1 << 21
-_ADDRESS = re.compile(
-    r"0x0 \((?:pc|vmctl)\.ram\) is (0x[0-9a-f]{1,16})", re.ASCII
-)  # HMP gpa2hva, monitor/hmp-cmds-target.c
+_ADDRESS = re.compile(r"\((pc\.ram|vmctl\.ram|pc\.bios)\) is (0x[0-9a-f]{1,16})")  # HMP gpa2hva, hmp-cmds-target.c
+_4_GIB = 1 << 32  # the firmware ends there
 _PRESENT = 0b11 << 62  # bits of /proc/PID/pagemap: in memory, or swapped out
 
 
@@ -92,11 +92,8 @@ def _save_devices(qemu: monitor.Conversation, path: str) -> None:
 
 def _save_memory(qemu: monitor.Conversation, inst: Instance, path: str) -> int:
     """Write the memory of a stopped guest to a file, which is as large as it, and return how much was written."""
-    size = int(inst.state.own["memory_bytes"])
-    found = _ADDRESS.search(str(qemu.ask("human-monitor-command", command_line="gpa2hva 0")))
-    if not found:
-        raise VmctlError(f"QEMU of {inst.name} does not report the place of the guest's memory")
-    begin, fd, written = int(found[1], 16), _new(path), 0
+    size, begin = int(inst.state.own["memory_bytes"]), _place(qemu, inst, 0, ".ram")
+    fd, written = _new(path), 0
     with open(fd, "wb", buffering=0) as file, open(f"/proc/{inst.state.pid}/mem", "rb", buffering=0) as memory:
         os.truncate(fd, size)
         buffer = memoryview(bytearray(_READ_BYTES))
@@ -106,6 +103,68 @@ def _save_memory(qemu: monitor.Conversation, inst: Instance, path: str) -> int:
                 raise VmctlError(f"the memory of {inst.name} cannot be read at {at:#x}")
             written += _write_blocks(file.fileno(), buffer[:length], at)
     return written
+
+
+def _place(qemu: monitor.Conversation, inst: Instance, address: int, kind: str) -> int:
+    """Return where a physical address of the guest, in memory of this kind, is in the process of QEMU."""
+    found = _ADDRESS.search(str(qemu.ask("human-monitor-command", command_line=f"gpa2hva {address:#x}")))
+    if not found or not found[1].endswith(kind):
+        raise VmctlError(f"QEMU of {inst.name} does not report the place of the guest's memory")
+    return int(found[2], 16)
+
+
+def load_firmware(qemu: monitor.Conversation, inst: Instance, path: str) -> None:
+    """Write this firmware into a guest that has not run so far, for its next reboot. Raises VmctlError, OSError.
+
+    QEMU leaves it out if the state of the devices is to come, because a migration brings it (rom_reset in
+    hw/core/loader.c).
+    """
+    with open(path, "rb") as file:
+        content = file.read(_READ_BYTES)
+    begin = _place(qemu, inst, _4_GIB - len(content), ".bios")
+    with open(f"/proc/{inst.state.pid}/mem", "wb", buffering=0) as memory:
+        os.pwrite(memory.fileno(), content, begin)
+
+
+def load_memory(qemu: monitor.Conversation, inst: Instance, path: str) -> int:
+    """Write saved memory into a guest that has not run so far, and return its `checksum`. Raises VmctlError, OSError.
+
+    The pages of the guest that are not written stay untouched, so they use no memory of the host.
+    """
+    size, begin, found = int(inst.state.own["memory_bytes"]), _place(qemu, inst, 0, ".ram"), 0
+    with open(path, "rb", buffering=0) as file, open(f"/proc/{inst.state.pid}/mem", "wb", buffering=0) as memory:
+        if os.fstat(file.fileno()).st_size != size:
+            raise VmctlError(f"{path} is not as large as the memory of {inst.name}")
+        for at, block in _blocks(file.fileno()):
+            if os.pwrite(memory.fileno(), block, begin + at) != len(block):
+                raise VmctlError(f"the memory of {inst.name} cannot be written at {at:#x}")
+            found = _summed(at, block, found)
+    return found
+
+
+def checksum(path: str) -> int:
+    """Return a checksum of what a file contains, by which damage is noticed; its holes do not matter."""
+    found = 0
+    with open(path, "rb", buffering=0) as file:
+        for at, block in _blocks(file.fileno()):
+            found = _summed(at, block, found)
+    return found
+
+
+def _summed(at: int, block: bytes, before: int) -> int:
+    return zlib.crc32(block, zlib.crc32(at.to_bytes(8, "little"), before))
+
+
+def _blocks(fd: int) -> Iterator[tuple[int, bytes]]:
+    """Yield offset and content of the blocks of a file that are not all zeros."""
+    at, zeros = 0, bytes(_BLOCK_BYTES)
+    with suppress(OSError):  # ENXIO: there is only a hole after this place (lseek(2))
+        while True:
+            at = os.lseek(fd, at, os.SEEK_DATA) // _BLOCK_BYTES * _BLOCK_BYTES
+            while (block := os.pread(fd, _BLOCK_BYTES, at)) and block != zeros[: len(block)]:
+                yield at, block
+                at += len(block)
+            at += _BLOCK_BYTES
 
 
 def _used(inst: Instance, begin: int, size: int) -> Iterator[tuple[int, int]]:

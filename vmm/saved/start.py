@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from images.kernels import booted
 from vmctl.backend import Attachment
@@ -44,10 +46,13 @@ class SavedStart(GuestStart):
     ) -> None:
         super().__init__(inst, machine, cell, launcher, attachment)
         self._origin = origin
-        if origin.own_files:
-            self._identity = adoption.identity(inst, links, origin.macs)
-        else:
-            self._identity = adoption.addresses(links, origin.macs)
+        self._identity = self._asked(links)
+
+    def _asked(self, links: Sequence[Link]) -> bytes:
+        """Return what makes the guest another one."""
+        if self._origin.own_files:
+            return adoption.identity(self.inst, links, self._origin.macs)
+        return adoption.addresses(links, self._origin.macs)
 
     def begin(self) -> None:
         """See Start: starts QEMU, which loads the state of the devices, and waits until the guest has its identity."""
@@ -56,8 +61,12 @@ class SavedStart(GuestStart):
         inst.state.own[RESTORED] = self._origin.facts["machine"]
         try:
             with monitor.conversation(inst, _LOAD_S) as qemu:
+                self._load_memory(qemu)
+                if self._origin.own_files:
+                    self._connect_agent(qemu)
                 self._load(qemu)
                 tell(inst, b"adopt", adoption.fresh() + self._identity)
+                self._before_it_runs()
                 qemu.ask("cont")
             await_mark(inst, "adopted", _ADOPT_S)
         except VmctlError as error:
@@ -66,6 +75,22 @@ class SavedStart(GuestStart):
                 error.hint = error.hint or "try again: the template was removed, so the next start boots"
             raise
         inst.timeline.mark("restored")
+
+    def _connect_agent(self, qemu: monitor.Conversation) -> None:
+        """Let the recorder connect with the port of the guest's agent: what that sends before is lost."""
+        deadline = time.monotonic() + _ADOPT_S
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller:
+            caller.connect(files.agent(self.inst))
+            while any(_is_open_port(device) for device in qemu.ask("query-chardev")):
+                if time.monotonic() > deadline:
+                    raise DeadlineError(f"the recorder of {self.inst.name} does not connect with the guest's agent")
+                time.sleep(_LOOK_S)
+
+    def _load_memory(self, qemu: monitor.Conversation) -> None:
+        """Do nothing: QEMU has mapped the file with the memory."""
+
+    def _before_it_runs(self) -> None:
+        """Do nothing: what it begins with can be used again."""
 
     def _load(self, qemu: monitor.Conversation) -> None:
         """Let QEMU read the state from a file that we have opened. Raises VmctlError."""
@@ -80,7 +105,8 @@ class SavedStart(GuestStart):
                 time.sleep(_LOOK_S)
         except (monitor.RefusedError, ConnectionError) as error:  # it exits if the state does not fit
             detail = watch.qemu_tail(self.inst)
-            raise VmctlError(f"QEMU cannot load the state of {self._origin.what}: {error}", detail=detail) from None
+            text = f"QEMU cannot load the state of {self._origin.what}: {error}"
+            raise VmctlError(text, hint=self._origin.hint if self._origin.resumes else "", detail=detail) from None
         if status not in ("paused", "prelaunch"):
             raise VmctlError(f"QEMU is {status} after it has loaded the state of {self._origin.what}")
 
@@ -104,6 +130,12 @@ class TemplateStart(GuestStart):
         except VmctlError as error:
             self.inst.state.warnings.append(f"{error}; the next start will boot, too")
         request(self.inst, "release")
+
+
+def _is_open_port(device: Mapping[str, Any]) -> bool:
+    """Return whether a character device of QEMU is the port of the agent, and nobody is connected with it."""
+    name = str(device.get("filename"))
+    return name.startswith("disconnected:") and name.split(",")[0].endswith("/agent")
 
 
 def tell(inst: Instance, word: bytes, content: bytes) -> None:

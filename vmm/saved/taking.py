@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from images.store import store
 from vmctl import leases
 from vmctl.backend import Problem
+from vmctl.ends import SUSPENDED
 from vmctl.errors import StateError, VmctlError
 from vmctl.instances.instance import Instance
 from vmctl.linux import processes
@@ -40,6 +41,8 @@ def problems(inst: Instance) -> Iterator[Problem]:
         )
     if uri := inst.state.options.get("connect"):
         yield Problem(f"the libvirt daemon {uri} has the monitor of {inst.name}", "start it without --connect")
+    if inst.state.status == SUSPENDED:
+        yield Problem(f"{inst.name} is suspended", f"`vmctl resume {inst.name}` first")
     if not processes.alive(inst.state.pid, inst.state.pid_start):
         return
     if inst.is_paused():
@@ -92,17 +95,22 @@ def held(inst: Instance) -> Iterator[None]:
     If this command dies, the workload goes on after a minute. Raises StateError, VmctlError.
     """
     token = os.urandom(4).hex()
-    request(inst, f"hold {token}")
     try:
-        try:
-            await_mark(inst, f"held {token}", HOLD_S)
-        except VmctlError as error:
-            raise StateError(f"{inst.name} did not stop its workload: {error}", hint="try again") from None
+        hold(inst, token)
         yield
     finally:
         with suppress(VmctlError):
             request(inst, "release")
     await_mark(inst, f"released {token}", HOLD_S)
+
+
+def hold(inst: Instance, token: str) -> None:
+    """Let the guest stop its workload, until it gets another request, or a minute has passed. Raises StateError."""
+    request(inst, f"hold {token}")
+    try:
+        await_mark(inst, f"held {token}", HOLD_S)
+    except VmctlError as error:
+        raise StateError(f"{inst.name} did not stop its workload: {error}", hint="try again") from None
 
 
 def clone_problems(snapshot: Snapshot, work: Workload, choices: Choices) -> Iterator[Problem]:

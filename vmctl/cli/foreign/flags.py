@@ -95,10 +95,13 @@ FLAGS = {
     "commit": {"--pause": "`--no-pause` lets the workload go on meanwhile"},
     "start": {
         "--all": _EACH,
+        "--stateless": "`vmctl start --cold NAME` boots a suspended guest without its memory",
+        "--force-boot": "`vmctl start --cold NAME` boots a suspended guest without its memory",
         "--console": "`vmctl console NAME` after it, `vmctl attach NAME` for the command's terminal",
     },
     "logs": {"--details": INSPECT, "-l": _LATEST, "--latest": _LATEST},
     "stop": {
+        "--stateful": "`vmctl suspend NAME` saves the memory of a guest and ends it, `vmctl resume NAME` lets it go on",
         "-f": "`vmctl kill NAME` ends it at once",
         "--force": "`vmctl kill NAME` ends it at once",
     },
