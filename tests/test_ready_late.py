@@ -1,9 +1,16 @@
-"""A start that is not ready in time: the error contains what the probe has seen."""
+"""A start that is not ready in time: the error contains what the probe has seen. The end of a probe that succeeds."""
+
+import http.server
+import queue
+import threading
 
 import pytest
-from support.commands import free_port, vmctl
+from support.commands import free_port, vmctl, wait_for
 
+from vmctl import httpanswer, readiness
 from vmctl.instances import instance
+from vmctl.instances.instance import Instance, State
+from vmctl.spec.workload import Workload
 
 
 @pytest.mark.parametrize(
@@ -31,3 +38,31 @@ def test_what_the_probe_has_seen(own_root, tmp_path, command, probe, seen):
     assert result.code == 124
     assert f"; {seen.format(port=port)}" in result.err
     assert instance.names() == []
+
+
+def test_a_server_sees_an_orderly_end_of_the_probe(monkeypatch):
+    """Its answer goes on after the first line, and is as long as it takes."""
+    for name in ("REST_S", "QUIET_S"):
+        monkeypatch.setattr(httpanswer, name, 100.0)
+    ends, is_ready = queue.Queue(), threading.Event()
+
+    class Page(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+            is_ready.wait(100)
+            try:
+                for _ in range(200):
+                    self.wfile.write(b"line\n" * 200)
+                ends.put("whole")
+            except OSError as error:
+                ends.put(repr(error))
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        probe = readiness._HttpProbe(Instance("w", Workload("w", "tiny"), State(id="0" * 8)), server.server_port, "/")
+        wait_for(probe.succeeds)
+        is_ready.set()
+        probe.close()
+        assert ends.get(timeout=100) == "whole"
+        server.shutdown()

@@ -487,7 +487,7 @@ def test_the_folder_of_the_session_is_not_needed(user):
 def test_a_limit_without_a_delegated_cgroup_is_refused(user, mode):
     result = run(user, mode, "-m", "64M", "tiny", "--", "true")
     assert result.code == 125
-    assert "the memory limit 67108864 cannot be enforced: this user has no control group for it" in result.err
+    assert "the memory limit 64M cannot be enforced: this user has no control group for it" in result.err
     assert "hint: " in result.err
 
 

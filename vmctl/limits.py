@@ -45,10 +45,12 @@ def check(inst: Instance) -> None:
     """Raise VmctlError if a limit that the workload asks for is not in effect."""
     for name, wanted in inst.work.resources._asdict().items():
         if wanted is not None and not _holds(name, wanted, inst.state.limits.get(name)):
-            found = inst.state.limits.get(name)
+            from vmctl.spec.units import exact_size
+
+            found, shown = inst.state.limits.get(name), exact_size if name.endswith("_bytes") else "{:g}".format
             raise VmctlError(
-                f"{inst.name} asks for resources.{name.removesuffix('_bytes')} {wanted:g}, "
-                f"but {'no limit' if found is None else f'{found:g}'} is in effect",
+                f"{inst.name} asks for resources.{name.removesuffix('_bytes')} {shown(wanted)}, "
+                f"but {'no limit' if found is None else shown(found)} is in effect",
                 hint="leave the key out, or use another mode",
             )
 

@@ -33,7 +33,6 @@ LOOK_S = 0.1  # period of probing without an event, because some changes cause n
 SETTLE_PERIOD_S = 0.01  # a system takes seconds to boot
 EXEC_PERIOD_S = 0.1
 EXEC_S = 10.0  # time limit for a command
-ANSWER_S = 1.0  # time limit for a GET
 _TAIL_BYTES = 8192
 
 
@@ -243,41 +242,30 @@ class _HttpProbe(_TcpProbe):
     """Succeeds if a GET is answered with a status below 400 (RFC 9110)."""
 
     def __init__(self, inst: Instance, port: int, path: str) -> None:
+        from vmctl import httpanswer
+
         super().__init__(inst, port)
-        self.request = http_request(inst.state.address or "127.0.0.1", port, path)
+        self.http = httpanswer
+        self.request = httpanswer.request(inst.state.address or "127.0.0.1", port, path)
 
     def check(self, connection: socket) -> bool:
-        connection.settimeout(ANSWER_S)
+        connection.settimeout(self.http.ANSWER_S)
         try:
             connection.sendall(self.request)
-            status = http_status(first_line(connection))
+            status = self.http.status(self.http.first_line(connection))
             self.answer = "something else than HTTP" if status is None else f"with status {status}"
         except OSError:
             self.answer = "too late or not at all"
             return False
-        return status is not None and status < 400
+        if status is not None and status < 400:
+            return True
+        self.http.drain(connection, quiet_s=0.0)  # the next attempt does not wait for it
+        return False
 
-
-def first_line(connection: socket) -> bytes:
-    """Return the first bytes of an answer; all of them must arrive within ANSWER_S. Raises OSError."""
-    answer, end_s = b"", time.monotonic() + ANSWER_S
-    while b"\n" not in answer and len(answer) < 64:
-        connection.settimeout(max(0.001, end_s - time.monotonic()))
-        if not (data := connection.recv(64)):
-            break
-        answer += data
-    return answer
-
-
-def http_request(address: str, port: int, path: str) -> bytes:
-    """Return a GET request that closes its connection (RFC 9112)."""
-    return f"GET {path} HTTP/1.1\r\nHost: {address}:{port}\r\nConnection: close\r\n\r\n".encode()
-
-
-def http_status(answer: bytes) -> int | None:
-    """Return the status of an answer from its first bytes (RFC 9112), or None if it is not HTTP."""
-    version, _, status = answer[:64].partition(b" ")
-    return int(status[:3]) if version.startswith(b"HTTP/") and status[:3].isdigit() else None
+    def close(self) -> None:
+        if self.answered:
+            self.http.drain(self.answered)
+        super().close()
 
 
 class _LogProbe(_Probe):

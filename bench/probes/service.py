@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from bench.probes import Request, Seen, net, start, tool
 from bench.questions import Question, value
-from vmctl import readiness
+from vmctl import httpanswer
 from vmctl.errors import DeadlineError, VmctlError
 from vmctl.instances.instance import Instance
 from vmctl.named import TYPE_CHECKING
@@ -98,7 +98,7 @@ class Target(NamedTuple):
 
     def request(self) -> bytes:
         """Return the bytes of the request: the same as those of the readiness probe."""
-        return readiness.http_request(self.address, self.port, self.path)
+        return httpanswer.request(self.address, self.port, self.path)
 
 
 def prepare(work: Workload) -> Workload:
@@ -218,7 +218,7 @@ def length_of(head: bytes) -> int | None:
 def _check(target: Target, head: bytes, wanted: int | None, received: int) -> None:
     """Raise VmctlError unless this is a complete answer with a status below 400 (RFC 9110)."""
     asked = f"{target.name} answered GET {target.path}"
-    status = readiness.http_status(head)
+    status = httpanswer.status(head)
     if status is None or b"\r\n\r\n" not in head:
         raise VmctlError(f"{asked} with {received} bytes that are not an HTTP answer")
     if status >= 400:

@@ -6,7 +6,7 @@ import hashlib
 import os
 from contextlib import suppress
 
-from vmctl import backends, limits
+from vmctl import backends, httpanswer, limits
 from vmctl.backend import HasUsage
 from vmctl.comparing.inside import NAMESPACES
 from vmctl.errors import VmctlError
@@ -14,7 +14,6 @@ from vmctl.footprint import footprint
 from vmctl.instances.instance import Instance
 from vmctl.linux import kernelfile
 from vmctl.net.connect import connect
-from vmctl.readiness import http_request, http_status
 from vmctl.spec.units import format_seconds, format_size
 from vmctl.spec.workload import HttpProbe
 
@@ -102,14 +101,14 @@ def _page(inst: Instance) -> str:
     except (OSError, VmctlError) as error:
         return f"no answer: {error}"
     body = answer.partition(b"\r\n\r\n")[2]
-    return f"status {http_status(answer)}, sha256 {hashlib.sha256(body).hexdigest()[:12]}"
+    return f"status {httpanswer.status(answer)}, sha256 {hashlib.sha256(body).hexdigest()[:12]}"
 
 
 def _get(address: str, probe: HttpProbe) -> bytes:
     """Return the answer to a GET, up to PAGE_BYTES. Raises OSError."""
     answer = b""
     with connect(address, probe.port, PAGE_S) as connection:
-        connection.sendall(http_request(address, probe.port, probe.path))
+        connection.sendall(httpanswer.request(address, probe.port, probe.path))
         while len(answer) < PAGE_BYTES:
             try:
                 part = connection.recv(1 << 16)

@@ -57,7 +57,7 @@ def _say(text: str) -> bool:
 
 def _reached(inst: Instance, check: dict[str, Any]) -> str:
     """Return "" if the port of a check answers as it should, else what it does. Raises OSError."""
-    from vmctl import readiness
+    from vmctl import httpanswer
     from vmctl.net.connect import connect
 
     port, page = check["http"] if "http" in check else (check["tcp"], None)
@@ -65,8 +65,9 @@ def _reached(inst: Instance, check: dict[str, Any]) -> str:
     with connect(address, port, check["timeout_s"]) as connection:
         if page is None:
             return ""
-        connection.sendall(readiness.http_request(address, port, page))
-        status = readiness.http_status(readiness.first_line(connection))
+        connection.sendall(httpanswer.request(address, port, page))
+        status = httpanswer.status(httpanswer.first_line(connection))
+        httpanswer.drain(connection)
     if status is None:
         return f"port {port} answers something else than HTTP"
     return "" if status < 400 else f"port {port} answers with status {status}"

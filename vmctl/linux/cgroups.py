@@ -27,12 +27,22 @@ KMEM_V1 = "memory.kmem.usage_in_bytes"
 KERNEL_V2 = ("kernel_stack", "pagetables", "sec_pagetables", "percpu", "vmalloc", "slab")
 
 
+_UNITS = (("G", 30), ("M", 20), ("K", 10))  # as units.exact_size has them
+
+
 class Limits(NamedTuple):
     """The limits of a group; None means no limit."""
 
     cpus: float | None = None
     memory_bytes: int | None = None
     pids: int | None = None
+
+    def shown(self, controller: str) -> str:
+        """Return the limit of a controller as it is asked for: `memory limit 64M`."""
+        size = self.memory_bytes or 0
+        unit, bits = next(((unit, bits) for unit, bits in _UNITS if size and size % (1 << bits) == 0), ("", 0))
+        texts = {"memory": f"{size >> bits}{unit}", "cpu": f"{self.cpus or 0:g}", "pids": f"{self.pids}"}
+        return f"{controller} limit {texts[controller]}"
 
 
 class Hierarchy(NamedTuple):
@@ -94,9 +104,9 @@ class Cgroup:
                 kernelfile.write(path, value)
                 found = _read(path).strip()
             except OSError as error:
-                raise VmctlError(f"the {controller} limit {value} cannot be set: {error}") from error
+                raise VmctlError(f"the {limits.shown(controller)} cannot be set: {error}") from error
             if not _is_in_effect(value, found):
-                raise VmctlError(f"the {controller} limit {value} is not in effect: {path} contains {found}")
+                raise VmctlError(f"the {limits.shown(controller)} is not in effect: {path} contains {found}")
 
     def _mark(self, owner: str) -> None:
         for folder in set(self.folders.values()):
@@ -105,10 +115,10 @@ class Cgroup:
 
     def check(self, limits: Limits) -> None:
         """Raise UnavailableError for a limit that cannot be enforced, because we do not have its controller."""
-        for controller, _, value in self.settings(limits):
+        for controller, _, _ in self.settings(limits):
             if controller not in self.folders:
                 raise UnavailableError(
-                    f"the {controller} limit {value} cannot be enforced: this user has no control group for it",
+                    f"the {limits.shown(controller)} cannot be enforced: this user has no control group for it",
                     hint=delegation.hint(self.layout.version),
                 )
 
