@@ -1,11 +1,17 @@
 """The guest's sshd and `launch`: one guest (TCG), and a number of commands in it."""
 
+import os
+import re
+import signal
 import socket
+import subprocess
+import sys
 
 import paramiko
 import pytest
 from support.guest_boot import ADDRESS, MAC, PATH, Guest
 
+from vmm.guest import agent
 from vmm.seed import SeedFile, workload_words
 
 ACCOUNTS = (
@@ -133,3 +139,37 @@ def test_a_terminal_where_one_is_asked_for(execute):
 
 def test_a_command_has_its_three_streams_and_no_descriptor_of_ours(execute):
     assert execute("sh", "-c", "ls /proc/self/fd | wc -l") == (0, "4\n", "")  # ls reads the folder by a fourth
+
+
+TAKEN = """
+mount -t tmpfs none /run && ip link set lo up && echo 127.0.0.9 >/run/address || exit
+"$1" -c 'import socket, time; taken = socket.create_server(("127.0.0.1", 22)); time.sleep(100)' &
+until grep -q 0100007F:0016 /proc/self/net/tcp 2>/dev/null; do sleep 0.01; done
+exec "$0" sshd 127.0.0.1 3>&1
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="the port needs root")
+def test_a_workload_that_has_the_port_keeps_it_and_a_clone_listens_on_its_own_address():
+    """Else a guest with such a workload would have no snapshot: that waits until the keys are there."""
+    inside = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child"]
+    command = [*inside, "sh", "-c", TAKEN, agent(), sys.executable]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"ssh\n"
+        (listener,) = map(int, read(f"/proc/{process.pid}/task/{process.pid}/children").split())
+        assert ports(listener) == {"0100007F:0016"}
+        os.kill(listener, signal.SIGHUP)
+        assert process.stdout.readline() == b"ssh\n"
+        assert ports(listener) == {"0100007F:0016", "0900007F:0016"}
+        assert process.stderr.readline() == b"port 22 of 127.0.0.1: Address already in use\n"
+        os.kill(listener, signal.SIGKILL)
+
+
+def ports(pid):
+    """Return addresses and ports that are listened on in the network of a process (proc(5))."""
+    return set(re.findall(r": (\w+:\w+) \w+:\w+ 0A ", read(f"/proc/{pid}/net/tcp")))
+
+
+def read(path):
+    with open(path) as file:
+        return file.read()

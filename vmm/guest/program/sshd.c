@@ -1,5 +1,5 @@
-/* agent sshd ADDRESS: listens on the SSH port of the address, reports the mark `ssh`, and executes dropbear for each
- * connection. A guest to which nobody connects has no sshd in its memory, and the keys are read when they are needed:
+/* agent sshd ADDRESS: listens on the SSH port of the address, reports the mark `ssh`, also if the workload has the port
+ * already, and executes dropbear for each connection. A guest to which nobody connects has no sshd in its memory, and the keys are read when they are needed:
  * one that begins with the memory of another guest needs no new sshd.
  *
  * After SIGHUP it listens on the address that is in /run/address by then, and reports the mark again.
@@ -68,7 +68,7 @@ int sshd(const char *address) {
     sigaddset(&awaited, SIGHUP);
     sigprocmask(SIG_BLOCK, &awaited, &before);
     int events = signalfd(-1, &awaited, SFD_CLOEXEC), listening = listener(address), children = 0;
-    if (events < 0 || listening < 0)
+    if (events < 0)
         return 1;
     record_pid(SSHD_PID);
     fcntl(MARKS, F_SETFD, FD_CLOEXEC);
@@ -87,8 +87,8 @@ int sshd(const char *address) {
         if (info.ssi_signo == SIGHUP) {
             if (listening >= 0)
                 close(listening);
-            if ((listening = new_listener()) >= 0)
-                dprintf(MARKS, "ssh\n");
+            listening = new_listener();
+            dprintf(MARKS, "ssh\n");
         }
     }
 }
