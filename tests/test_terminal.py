@@ -90,6 +90,10 @@ def test_keys():
         (b"\x1b[?1000;1006h\x1b=", b"\x1b[?1000l\x1b[?1006l\x1b>"),
         (b"\x1b[?2004h\x1bc", b""),
         (b"\x1b[?12h\x1b[2J", b""),
+        (b"\x1b]0;title\x07\x1bP1$r\x1b\\\x1b[2Jx", b""),
+        (b"\x1b[?25l\x1b]52;c;cm0gLXJm", b"\x18\x1b[?25h"),
+        (b"\x1bPx\x1b", b"\x18"),
+        (b"\x1bP\x1bcx\x1b[12;", b"\x18"),
     ],
 )
 @pytest.mark.parametrize("part_bytes", [1, 3, 1000])

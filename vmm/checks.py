@@ -16,7 +16,7 @@ from vmctl.errors import VmctlError
 from vmctl.linux.cgroups import Cgroup, Limits
 from vmctl.programs import which
 from vmctl.spec.rules import lookups
-from vmctl.spec.workload import Logs, Workload
+from vmctl.spec.workload import Workload
 from vmm import accelerator, boot, disk, domain, files, qemu, rootbus
 from vmm.choices import Choices
 from vmm.saved import templates
@@ -194,8 +194,6 @@ def _disk(work: Workload, image: Image) -> Iterator[Problem]:
 
 def _keys(work: Workload) -> Iterator[Problem]:
     """Yield the keys of the workload file that this mode does not support."""
-    if work.logs != Logs():
-        yield Problem("vm mode cannot limit logs yet: QEMU writes them", "leave the key `logs` out")
     if work.devices:
         yield Problem("devices: a guest has its own devices, and gets none of the host", "use --mode container")
     if work.ulimits:

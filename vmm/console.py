@@ -9,6 +9,7 @@ from contextlib import ExitStack, suppress
 
 from vmctl.attach.keys import WAIT_S, Keys
 from vmctl.attach.modes import Modes
+from vmctl.attach.session import Output
 from vmctl.errors import StateError
 from vmctl.instances.instance import Instance
 from vmctl.linux import processes, relay, terminal
@@ -18,6 +19,7 @@ from vmm import files
 
 _LINES = 10  # of the past that are shown
 _PERIOD_S = 0.02  # between two looks at the log
+_TYPED_BYTES = 1 << 20  # at most wait for a guest that takes none
 _READ_BYTES = 4096  # a FIFO that poll(2) reports as writable takes so many (pipe(7), PIPE_BUF)
 
 
@@ -43,11 +45,12 @@ def converse(inst: Instance, pressed: bytes) -> bool:
 
 
 class _Console:
-    """The loop between terminal and console."""
+    """The loop between terminal and console. A guest that floods it, or takes no input, keeps nobody from leaving."""
 
     def __init__(self, inst: Instance, keys: Keys, target: int) -> None:
         self._inst, self._keys, self._target = inst, keys, target
-        self._log, self._modes, self._typed, self._reads = LogReader(inst.console_log), Modes(), b"", True
+        self._log, self._modes, self._output = LogReader(inst.console_log), Modes(), Output(1)
+        self._typed, self._reads = bytearray(), True
         self._held_until = 0.0
         self._log.skip_to_tail(_LINES)
 
@@ -56,15 +59,12 @@ class _Console:
         state = self._inst.state
         while True:
             runs = processes.alive(state.pid, state.pid_start)  # before copying, so that the last round copies all
-            while output := self._log.read():
-                self._modes.see(output)
-                write_all(1, output)
-            if not runs:
+            shows = self._show()
+            if not (runs or shows):
                 return True
-            self._read()
+            self._wait(0.0 if shows and not self._output.waiting else _PERIOD_S)
             if self._keys.complete or not (self._reads or self._typed):
                 return False
-            self._write()
 
     def leave(self) -> None:
         """Switch off what the guest has left switched on in the terminal."""
@@ -72,22 +72,39 @@ class _Console:
         with suppress(OSError):
             write_all(1, self._modes.undo())
 
-    def _read(self) -> None:
-        """Wait for input for a moment, and take it."""
-        wanted = [0] if self._reads and not self._typed and not relay.in_background(0) else []
-        if select.select(wanted, [self._target] if self._typed else [], [], _PERIOD_S)[0]:
-            try:
-                data = os.read(0, _READ_BYTES - len(self._keys.held))
-            except OSError:  # EIO: the terminal was closed, or this process is in the background by now
-                if relay.in_background(0):
-                    return
-                data = b""
-            self._reads, self._held_until = bool(data), time.monotonic() + WAIT_S
-            self._typed += self._keys.feed(data)
-        elif self._keys.held and time.monotonic() > self._held_until:
-            self._typed += self._keys.release()
+    def _show(self) -> bool:
+        """Write output as far as the terminal takes it, at most a block; return whether there may be more."""
+        if not self._output.waiting:
+            data = self._log.read()
+            self._modes.see(data)
+            self._output.waiting += data
+        found = bool(self._output.waiting)
+        self._output.write()
+        return found
 
-    def _write(self) -> None:
-        with suppress(BlockingIOError):
-            if self._typed:
-                self._typed = self._typed[os.write(self._target, self._typed[:_READ_BYTES]) :]
+    def _wait(self, period_s: float) -> None:
+        """Wait for what can be copied, for a moment, and take and give input."""
+        reads = [0] if self._reads and not relay.in_background(0) else []
+        writes = [self._target] * bool(self._typed) + [1] * bool(self._output.waiting)
+        readable, writable, _ = select.select(reads, writes, [], period_s)
+        if readable:
+            self._read()
+        elif self._keys.held and time.monotonic() > self._held_until:
+            self._type(self._keys.release())
+        if self._target in writable:
+            with suppress(BlockingIOError):
+                del self._typed[: os.write(self._target, self._typed[:_READ_BYTES])]
+
+    def _read(self) -> None:
+        try:
+            data = os.read(0, _READ_BYTES - len(self._keys.held))
+        except OSError:  # EIO: the terminal was closed, or this process is in the background by now
+            if relay.in_background(0):
+                return
+            data = b""
+        self._reads, self._held_until = bool(data), time.monotonic() + WAIT_S
+        self._type(self._keys.feed(data))
+
+    def _type(self, data: bytes) -> None:
+        """Keep what is for the guest until it takes it; what does not fit is lost, as at a serial line."""
+        self._typed += data[: max(0, _TYPED_BYTES - len(self._typed))]

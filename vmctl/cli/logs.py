@@ -14,6 +14,7 @@ from vmctl.instances import lastrecord
 from vmctl.instances.folder import Home, absent
 from vmctl.linux.stdio import write_all
 from vmctl.logs import timed
+from vmctl.logs.logfile import OLDER
 from vmctl.logs.timed import Piece, TimedLog
 from vmctl.named import TYPE_CHECKING
 from vmctl.survey import RUNNING, look
@@ -57,10 +58,14 @@ def run(args: argparse.Namespace) -> int:
     printer = _Printer(args)
     logs = list(sources)
     printer.skipped = 0 if args.tail is None else timed.skip_to_tail(logs, args.tail)
+    left_bytes = sum(timed.size_bytes(log) for log in logs)
     while True:
         more = args.follow and any(map(_runs, args.names))
         for log, piece in timed.available(logs, final=not more):
             printer.show(sources[log], piece)
+            left_bytes -= len(piece.data)
+            if left_bytes <= 0 and not args.follow:  # one that writes without end is not read without end
+                break
         if not more:
             printer.end()
             return 0
@@ -102,7 +107,7 @@ class _Prefix:
 def _sources(seen: Seen, args: argparse.Namespace, prefix: _Prefix) -> Iterator[tuple[TimedLog, _Source]]:
     home = Home(seen.name, "")
     if args.boot:
-        if not os.path.exists(home.console_log):
+        if not any(map(os.path.exists, (home.console_log, home.console_log + OLDER))):  # it may be rotated just now
             mode = f": mode {seen.instance.state.mode} boots no kernel" if seen.instance else ""
             raise NotFoundError(f"{seen.name} has no console{mode}")
         yield TimedLog(home.console_log), _Source(1, prefix.on(1))

@@ -140,6 +140,15 @@ def available(logs: Sequence[TimedLog], *, final: bool) -> Iterator[tuple[TimedL
         log.waited = True
 
 
+def size_bytes(log: TimedLog) -> int:
+    """Return how much a log has at most by now."""
+    total = 0
+    for path in (log.path, log.path + OLDER):
+        with suppress(FileNotFoundError):
+            total += os.path.getsize(path)
+    return total
+
+
 def skip_to_tail(logs: Sequence[TimedLog], lines: int) -> int:
     """Move each log to its last lines and return how many lines the logs together have too many."""
     total = 0
