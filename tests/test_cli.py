@@ -43,6 +43,7 @@ PS_KEYS = [
     "exit_source",
     "exit_reporter",
     "oom_kills",
+    "oom_reporter",
     "health",
     "restarts",
     "reason",

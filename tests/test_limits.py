@@ -69,7 +69,8 @@ def test_a_child_that_runs_out_of_memory_is_shown(guest_root, tmp_path, mode):
     )
     ok("up", "--quiet", "--mode", mode, str(tmp_path / "oom.yaml"))
     try:
-        assert json.loads(ok("inspect", "oom"))[0]["oom_kills"] == 1
+        document = json.loads(ok("inspect", "oom"))[0]
+        assert (document["oom_kills"], document["oom_reporter"]) == (1, "guest" if mode == "vm" else "host")
         assert "running (oom 1)" in ok("ps")
         ok("kill", "oom")
         row = next(row for row in json.loads(ok("ps", "-a", "--format", "json")) if row["name"] == "oom")

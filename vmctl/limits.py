@@ -97,6 +97,18 @@ def oom_kills(inst: Instance) -> int | None:
     return None
 
 
+def oom_reporter(inst: Instance, kills: int | None) -> str | None:
+    """Return who has reported that processes were killed: guest, if not all were counted by the host's kernel; or host.
+
+    None if no process was killed.
+    """
+    if not kills:
+        return None
+    from vmctl.linux.cgroups import Cgroup
+
+    return "guest" if kills > Cgroup(inst.cgroup).oom_kills() else "host"
+
+
 def _holds(name: str, wanted: float, found: float | None) -> bool:
     """Compare a limit with what is in effect: sizes are rounded to pages or blocks, quotas to the kernel's smallest."""
     least = {"cpus": _CPUS, "pids": 1}.get(name, os.sysconf("SC_PAGE_SIZE"))

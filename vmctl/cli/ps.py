@@ -108,13 +108,14 @@ _NO_EXIT: dict[str, Any] = {
     "exit_source": None,
     "exit_reporter": None,
     "oom_kills": None,
+    "oom_reporter": None,
     "health": None,
     "restarts": None,
 }
 
 
 def _described(inst: Instance, status: str) -> dict[str, Any]:
-    state, line = inst.state, inst.timeline
+    state, line, oom_kills = inst.state, inst.timeline, limits.oom_kills(inst)
     return {
         "name": inst.name,
         "mode": state.mode,
@@ -128,7 +129,8 @@ def _described(inst: Instance, status: str) -> dict[str, Any]:
         "exit_code": state.exit_code,
         "exit_source": state.exit_source,
         "exit_reporter": state.exit_reporter,
-        "oom_kills": limits.oom_kills(inst),
+        "oom_kills": oom_kills,
+        "oom_reporter": limits.oom_reporter(inst, oom_kills),
         "health": _health(inst, status),
         "restarts": state.restarts,
     }
