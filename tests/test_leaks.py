@@ -117,7 +117,9 @@ def test_nothing_is_left_of_a_start_that_failed(before, tmp_path, mode, text, co
 
 def test_nothing_is_left_of_a_guest_without_its_command(before, tmp_path):
     path = write_spec(tmp_path, text="command: [no-such-command]\nready: {log: never}\n")
-    assert "no-such-command" in refused("up", "--mode", "vm", path, code=127)
+    result = vmctl("up", "--mode", "vm", path)
+    assert result.code == 127, result
+    assert result.err.splitlines()[-1] == "vmctl: the command no-such-command is not in the image"  # after its progress
     assert left_behind(before) == {}
 
 
