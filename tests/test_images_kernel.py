@@ -8,6 +8,7 @@ from support.commands import ok, refused, vmctl
 from images.kernels import initrd, inventory, kernel, modules
 from images.packages import deb
 from images.store import store
+from vmctl import paths
 from vmctl.errors import ConflictError, NotFoundError, SpecError, UnavailableError, VmctlError
 from vmctl.instances import instance
 from vmctl.programs import run
@@ -163,8 +164,12 @@ def test_a_kernel_in_use_stays_until_its_instance_is_removed(own_kernels):
     assert [kept.users for kept in inventory.ls() if kept.kernel.name == "mine"] == [["guest"]]
     assert "the kernel mine is used by guest" in refused("image", "kernel", "rm", "mine")
     ok("rm", "guest")
+    initrds = os.path.join(paths.cache_root(), "initrd")
+    os.makedirs(initrds)
+    with open(os.path.join(initrds, "of-mine.cpio"), "w", encoding="utf-8"):  # of files that do not exist any more
+        pass
     ok("image", "kernel", "rm", "mine")
-    assert os.listdir(store.path("kernels")) == []
+    assert os.listdir(store.path("kernels")) == os.listdir(initrds) == []
 
 
 def test_a_kernel_in_use_can_be_removed_by_force(own_kernels):

@@ -12,7 +12,7 @@ from support.lab_evidence import EVIDENCE
 from support.tracked import ROOT
 
 from bench import labs
-from bench.labs import lab
+from bench.labs import energy, lab
 from vmctl.cli import VERBS
 from vmctl.cli.lab import show
 
@@ -56,8 +56,29 @@ def test_what_lies_between_decides_nothing():
     for number, change in (
         (34, {"vm with messages: processor time": lab.Samples("s", (2.06, 2.2))}),
         (36, {"restored guests: first use": lab.Samples("s", (0.3, 0.2, 0.3))}),
+        (38, {"vm: joules": lab.Samples("1", (12.0, 10.0, 13.0))}),
+        (38, {"vm: accelerator": "tcg"}),
+        (38, {"this machine: energy counters": "none: there are none"}),
     ):
         assert ALL[number].decide({**EVIDENCE[number][0], **change}).word == lab.UNDECIDABLE
+
+
+def test_energy_counters(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        energy.Counters(str(tmp_path))
+    for zone, value in (("intel-rapl:0", 900), ("intel-rapl:1", 5), ("intel-rapl:0:0", 7)):
+        (tmp_path / zone).mkdir()
+        (tmp_path / zone / "energy_uj").write_text(f"{value}\n")
+        (tmp_path / zone / "max_energy_range_uj").write_text("1000\n")
+    found = energy.Counters(str(tmp_path))
+    before = found.read_uj()
+    assert len(before) == 2  # a part of a package is in its package
+    (tmp_path / "intel-rapl:0/energy_uj").write_text("150\n")  # it has begun anew
+    (tmp_path / "intel-rapl:1/energy_uj").write_text("55\n")
+    assert found.joules_since(before) == pytest.approx(300e-6)
+    (tmp_path / "intel-rapl:1/energy_uj").unlink()
+    with pytest.raises(FileNotFoundError):
+        found.read_uj()
 
 
 def test_root_of_a_user_is_not_root_of_this_machine():

@@ -206,6 +206,12 @@ TEMPLATE = {
     "guest from a template: PSS": sizes(70, 80),
     "guest from a template: start": seconds(1, 1),
 }
+ENERGY = {
+    "this machine: energy counters": "read",
+    "vm: accelerator": "kvm",
+    "container: joules": Samples("1", (10.0, 11.0, 10.0)),
+    "vm: joules": Samples("1", (12.0, 12.0, 13.0)),
+}
 
 # number of a lab -> evidence with which its claim holds, and changes with each of which it is refuted
 EVIDENCE = {
@@ -310,4 +316,5 @@ EVIDENCE = {
         [{"restored guests: first use": seconds(0.2, 0.21)}, {"resident guest: a use": seconds(0.3, 0.3, 0.3)}],
     ),
     37: (TEMPLATE, [{"guest from a template: PSS": sizes(190, 195)}, {"guest that boots: PSS": sizes(75, 60)}]),
+    38: (ENERGY, [{"vm: joules": Samples("1", (10.0, 11.0, 10.1))}]),
 }

@@ -90,5 +90,9 @@ def _add(args: argparse.Namespace) -> int:
 
 def _rm(args: argparse.Namespace) -> int:
     from images.kernels import inventory
+    from images.upkeep import prune
 
-    return each(args.names, lambda name: inventory.remove(name, force=args.force))
+    code = each(args.names, lambda name: inventory.remove(name, force=args.force))
+    for _ in prune.remove(prune.stale_of_kernels()):  # what was made of them: initrds, and the uncompressed kernel
+        pass
+    return code
