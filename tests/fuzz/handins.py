@@ -8,6 +8,7 @@ import msgspec
 from support.lab_evidence import EVIDENCE
 
 from bench import labs
+from bench.claims import checking
 from bench.handins import assertions, check, grades, record, report
 from bench.handins.record import Record
 from bench.labs.running import Outcome
@@ -62,3 +63,11 @@ def lab_page(data):
 def teacher(data):
     asked = assertions.read(place.file("asked.yaml", data))
     grades.gradescope(grades.Checked("a", GOOD, tuple(assertions.check(GOOD, asked)), asked))
+
+
+CLAIMS = ("0.82 -> 0.6 s is 73 % faster", "70 + 34 + 40 ms = 144 ms", "9 of 12.8 GB is 72 %", "1.74 ms is under 1 ms")
+
+
+@target("claim", *CLAIMS, words=("->", " is ", "% faster", "times", "1e999", "**", "/ 0", "((", "\u00d7"))
+def claim(data):
+    checking.check(data.decode(errors="surrogateescape"))
