@@ -61,6 +61,8 @@ def arguments(machine: Machine) -> list[str]:
     words = ["-m", f"maxmem={most_kib}k"]
     for index, (number, size_bytes) in enumerate(machine.dax):
         file = machine.layers[number].replace(",", ",,")
+        # without `rom` of QEMU 8.2: its default follows `readonly`, so no guest can write to a layer. `rom=off` is for
+        # memory that is a private copy of a file which QEMU may only read (qapi/qom.json, MemoryBackendFileProperties)
         shared = "share=on,readonly=on"
         words += ["-object", f"memory-backend-file,id=dax{index},mem-path={file},size={size_bytes},{shared}"]
         words += ["-device", f"{_DEVICE},memdev=dax{index},bus=pcie.0,addr=0x{_slot(index):x}"]
