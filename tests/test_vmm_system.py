@@ -182,6 +182,8 @@ def test_the_system_is_whole(layers):
     output = ok("exec", "--user", "0", "layers", "--", "sh", "-c", script).split()
     (domain,) = (entry["uuid"] for entry in inspect("layers")["journal"] if entry["kind"] == "domain")
     assert output == ["running", domain.replace("-", ""), "50", "1", "layers", "status:", "done", "overlay"]
+    resolver = ok("exec", "layers", "--", "sh", "-c", "cat /etc/resolv.conf; getent hosts localhost")
+    assert resolver.startswith("nameserver 10.77.0.1\nsearch .\n")
 
 
 def test_verbs_are_those_of_a_guest_with_an_agent(layers, tmp_path):

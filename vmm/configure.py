@@ -83,15 +83,15 @@ def secrets(work: Workload, image: Image) -> bytes:
 
 
 def _system(work: Workload, image: Image, identity: seed.Identity, given: Sequence[seed.SeedFile]) -> str:
-    """Return the user-data of a system, whose own cloud-init writes /etc/hostname and /etc/resolv.conf."""
+    """Return the user-data of a system, whose own cloud-init writes /etc/hostname; see guest/system/start."""
     from vmm import system, userdata  # they import email and yaml, which a guest of a direct boot does not need
 
-    hosts = [file for file in given if file.path.endswith("/hosts")]
+    given = [file for file in given if file.path.endswith(("/hosts", "/resolv.conf"))]
     added = userdata.load(work.vm.cloud_init) if work.vm.cloud_init else ""
     words = _words(work, image)
     written = words if words and not work.env_file else ""
     command = system.Command(written, pids(work, image), data_folders(image)) if words else None
-    return system.user_data(identity, [*hosts, *_files(work)], command, added)
+    return system.user_data(identity, [*given, *_files(work)], command, added)
 
 
 def _vendor_data() -> str:
