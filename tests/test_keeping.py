@@ -140,7 +140,10 @@ def test_attach_goes_on_through_restarts(root, mode, flags):
     with start("attach", "web") as attached:
         passes_signals_on(attached.pid)
         wait_for(lambda: flags or reads_from_its_end(attached.pid, instance.load("web").stdout_log))
-        ok("exec", "web", "--", "touch", "/end")
+        assert vmctl("exec", "web", "--", "touch", "/end").code in (
+            0,
+            137,
+        )  # its own end may come before that of `exec`
         output, errors = attached.communicate(timeout=120)
     assert (output, attached.returncode) == (b"run\n", 7), (errors, ok("inspect", "web"))
     assert (b"started again" in errors) == bool(flags)
