@@ -211,7 +211,41 @@ def test_a_second_start_begins_with_the_template_and_gives_the_output_and_the_co
         templates.find(os.path.basename(folder), SimpleNamespace(emulator=QEMU, accelerator=inst.state.accelerator))
     assert not os.path.exists(folder)
     assert count("warm") > 0  # the guest goes on without it
+    vmctl("exec", "warm", "--", "reboot", "-f")
+    wait_for(lambda: json.loads(ok("inspect", "warm"))[0]["status"] == "exited")
+    assert "was rebooted from inside" in json.loads(ok("inspect", "warm"))[0]["reason"]
     ok("rm", "-f", "warm")
+
+
+def spoil():
+    """Change the template so that only QEMU notices it."""
+    (folder,) = booted.folders()
+    path, record = os.path.join(folder, saving.DEVICES), os.path.join(folder, "template.json")
+    change(path, bytes(4096))
+    status = os.stat(path)
+    with open(record) as file:
+        facts = json.load(file)
+    facts["files"][saving.DEVICES] = [status.st_size, status.st_ino, status.st_ctime_ns]
+    with open(record, "w") as file:
+        json.dump(facts, file)
+
+
+@pytest.mark.long  # it boots two guests
+def test_a_template_that_qemu_cannot_load_is_removed_and_the_guest_boots(made):
+    how = ("--mode", "vm", "--name", "again", made.path)
+    ok("up", "-q", *how)
+    ok("rm", "-f", "again")
+    spoil()
+    booted_cold = vmctl("up", *how)
+    assert booted_cold.code == 0, booted_cold
+    assert "again boots, because the template was of no use: QEMU cannot load" in booted_cold.err
+    assert instance.load("again").state.warm == ""
+    assert ok("logs", "again").count("begun") == 1
+    ok("rm", "-f", "again")
+    spoil()
+    assert "QEMU cannot load the state of the template" in refused("up", "--warm", "on", *how)
+    assert "again" not in instance.names()
+    assert booted.folders() == []
 
 
 QEMU = "/usr/bin/qemu-system-x86_64"

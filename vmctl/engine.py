@@ -14,7 +14,7 @@ from vmctl.ends import backend_of, ends, refuse_suspended, save
 from vmctl.ends import record_end as record_end
 from vmctl.ends import status as status
 from vmctl.ends import wait as wait
-from vmctl.errors import NotFoundError, StateError, UnavailableError, VmctlError
+from vmctl.errors import BeginAgainError, NotFoundError, StateError, UnavailableError, VmctlError
 from vmctl.instances import instance
 from vmctl.instances.folder import Home, removal_hint
 from vmctl.instances.instance import Instance
@@ -106,7 +106,11 @@ def bring_up(
         inst.state.starts += 1
         inst.save()
         inst.timeline.mark("T0")
-        start.begin()
+        try:
+            start.begin()
+        except BeginAgainError as error:
+            start.close()
+            start = _begun_again(inst, backend, attachment, error)
         limits.check(inst)
         inst.state.status = "running"
         inst.save()
@@ -126,6 +130,19 @@ def bring_up(
             if opened != list(inst.work.ports):
                 published.record(inst, opened)
                 inst.save()
+    except BaseException:
+        start.close()
+        raise
+    return start
+
+
+def _begun_again(inst: Instance, backend: Backend, attachment: Attachment | None, error: VmctlError) -> Start:
+    """Begin the same start once more, without what could not be used; it is a warning then."""
+    removal.end_run(inst, backend)
+    start = backend.prepare(inst, attachment)
+    try:
+        inst.state.warnings.append(str(error))
+        start.begin()
     except BaseException:
         start.close()
         raise

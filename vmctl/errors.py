@@ -49,6 +49,10 @@ class UnavailableError(VmctlError):
     """This host lacks something the mode needs (root, QEMU, a kernel feature)."""
 
 
+class BeginAgainError(VmctlError):
+    """What a start began with cannot be used, and was removed: a new start of the same instance does without it."""
+
+
 class NotFoundError(VmctlError):
     """No such instance or image."""
 

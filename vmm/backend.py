@@ -126,7 +126,8 @@ class VmBackend(
 
             if made.origin.resumes:
                 from vmm.saved.suspension import ResumedStart as SavedStart
-            return SavedStart(inst, *made[:3], attachment, origin=made.origin, links=made.links)
+            may_boot = self.choices.of(inst.work).vm.warm == "auto"
+            return SavedStart(inst, *made[:3], attachment, origin=made.origin, links=made.links, may_boot=may_boot)
         if WAITS in made.machine.cmdline:
             from vmm.saved.start import TemplateStart
 

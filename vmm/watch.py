@@ -47,6 +47,8 @@ _LAST_WORDS: dict[str, tuple[Literal["exited", "failed"], str]] = {  # text of L
     "reboot: Power down": ("exited", "it was switched off from inside"),
     "reboot: System halted": ("exited", "it was halted from inside"),
 }
+_RESTART = "reboot: Restarting system"
+_NO_REBOOT = "a guest that began with saved memory ends then: `vmctl start` boots it"  # see vmm/domain.py
 _QEMU = "qemu-system-x86_64: "  # how QEMU begins its messages
 AGENT_TIMEOUT_S = 900.0  # until our agent reports: 45 s in an emulated guest, ten times that if many run at once
 CLOUD_INIT_TIMEOUT_S = 1800.0  # after that: cloud-init may install packages
@@ -233,8 +235,15 @@ def cause(inst: Instance) -> tuple[Literal["exited", "failed"], str]:
         for text, (status, meaning) in _LAST_WORDS.items():
             if text in line:
                 return status, f"{meaning}{line.partition(text)[2][:200].rstrip()}" if meaning[-1] == " " else meaning
+    if inst.state.warm and any(_RESTART in line for line in _console(inst)):
+        return "exited", f"it was rebooted from inside, and {_NO_REBOOT}"
     message = qemu_tail(inst).rpartition(_QEMU)[2]
-    return "failed", f"QEMU ended: {message}" if message else "QEMU was killed"
+    killed = (
+        f"QEMU was killed; or the guest has reset its machine, and {_NO_REBOOT}"
+        if inst.state.warm
+        else "QEMU was killed"
+    )
+    return "failed", f"QEMU ended: {message}" if message else killed
 
 
 def _console(inst: Instance) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from images.kernels import booted
 from vmctl.backend import Attachment
-from vmctl.errors import DeadlineError, VmctlError
+from vmctl.errors import BeginAgainError, DeadlineError, VmctlError
 from vmctl.instances.instance import Instance
 from vmctl.net import Link
 from vmm import control, files, marks, monitor, watch
@@ -43,9 +43,11 @@ class SavedStart(GuestStart):
         *,
         origin: Origin,
         links: Sequence[Link],
+        may_boot: bool = False,
     ) -> None:
+        """With `may_boot`, a template that cannot be used is an error after which the guest is to be booted."""
         super().__init__(inst, machine, cell, launcher, attachment)
-        self._origin = origin
+        self._origin, self._may_boot = origin, may_boot
         self._identity = self._asked(links)
 
     def _asked(self, links: Sequence[Link]) -> bytes:
@@ -72,6 +74,8 @@ class SavedStart(GuestStart):
         except VmctlError as error:
             if not self._origin.own_files:  # the next start makes another one
                 booted.remove(self._origin.folder)
+                if self._may_boot:
+                    raise BeginAgainError(f"{inst.name} boots, because the template was of no use: {error}") from error
                 error.hint = error.hint or "try again: the template was removed, so the next start boots"
             raise
         inst.timeline.mark("restored")
