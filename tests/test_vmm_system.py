@@ -224,6 +224,7 @@ def test_its_writable_layer_has_no_keys_and_nothing_of_ours(layers):
     with VmBackend().writable(layers, pause=False) as writable:
         assert not os.path.lexists(f"{writable.folder}/root/.ssh/authorized_keys")
         assert not os.path.lexists(f"{writable.folder}/etc/hostname")
+        assert not os.path.lexists(f"{writable.folder}/etc/resolv.conf")
         assert os.path.lexists(f"{writable.folder}/etc/passwd")
     # it goes on afterwards
     assert ok("exec", "--user", "0", "layers", "--", "sh", "-c", "echo x >/srv/x; cat /srv/x") == "x\n"

@@ -139,6 +139,9 @@ def _remove_instance_files(folder: str) -> None:
     with suppress(OSError), _parent(folder, _AUTHORIZED_KEYS) as (parent, name):
         if os.stat(name, dir_fd=parent, follow_symlinks=False).st_size == 0:
             os.unlink(name, dir_fd=parent)
+    with suppress(OSError), _parent(folder, "etc/resolv.conf") as (parent, name):
+        if os.readlink(name, dir_fd=parent) == "/run/vmctl/resolv.conf":  # of guest/system/start
+            os.unlink(name, dir_fd=parent)
 
 
 @contextmanager
