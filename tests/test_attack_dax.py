@@ -64,3 +64,10 @@ def test_layer_in_memory(layer, mode, who):
     shell(WRITES)
     assert digest(layer) == before
     assert shell("cd /; sha256sum large small") == inside
+
+
+def test_a_guest_with_such_a_layer_is_not_suspended():
+    refused = vmctl("suspend", "reader")
+    assert refused.code == 125
+    assert "reader cannot be suspended: QEMU cannot save the devices of large layers" in refused.err
+    assert inspect("reader")["status"] == "running"

@@ -44,6 +44,11 @@ def problems(inst: Instance) -> Iterator[Problem]:
             f"QEMU cannot save the device of the volume {volume.target}",
             f"`vmctl pause {name}` stops it where it is, in memory; `vmctl stop {name}` ends it and keeps its files",
         )
+    if inst.state.machine.get("layers_by_dax"):
+        yield Problem(
+            f"QEMU cannot save the devices of large layers of {name}, which it reads in place",
+            "a guest that is started with `vm: {warm: auto}` has disks for them",
+        )
     if uri := inst.state.options.get("connect"):
         yield Problem(
             f"the libvirt daemon {uri} has the monitor of {name}", f"virsh --connect {uri} managedsave {name}"
