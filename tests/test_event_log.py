@@ -10,6 +10,7 @@ import pytest
 from support.commands import VMCTL, ok, refused, vmctl, wait_for
 
 from vmctl import paths
+from vmctl.cli import moments
 from vmctl.instances import eventlog, eventreader, instance
 from vmctl.spec.workload import Workload
 
@@ -57,6 +58,13 @@ def test_what_has_happened_to_an_instance_that_is_gone():
     assert since.split() == ["destroy", "c"]
     assert ok("events", "--until", str(last["time_s"]), *SHOWN).splitlines()[-1].split() == ["die", "c", "4"]
     assert stat.S_IMODE(os.stat(eventlog.path()).st_mode) == 0o600
+
+
+@pytest.mark.parametrize("number", range(0, 10**6, 99_991))
+def test_the_time_of_an_event_means_that_event(number):
+    text = f"1790000000.{number:06d}"
+    assert moments.parse_ns(text) == 1790000000 * 10**9 + number * 1000
+    assert moments.parse_ns(text) / 10**9 == float(text)
 
 
 def test_events_that_are_past_come_before_those_that_happen_now():

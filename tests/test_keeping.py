@@ -137,6 +137,7 @@ def reads_from_its_end(pid, path):
 def test_attach_goes_on_through_restarts(root, mode, flags):
     """And `start -a` shows a run from its first line."""
     run(mode, *flags, "--restart", "on-failure:1", script="echo run; while [ ! -e /end ]; do sleep 0.1; done; exit 7")
+    wait_for(lambda: os.path.getsize(instance.load("web").stdout_log) == len("run\n"))
     with start("attach", "web") as attached:
         passes_signals_on(attached.pid)
         wait_for(lambda: flags or reads_from_its_end(attached.pid, instance.load("web").stdout_log))

@@ -43,7 +43,7 @@ def arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     """Print each event in one line until --until or Ctrl-C."""
     asked = filters.parse(args.filter, FILTERS)
-    since_s, until_s = (None if at_ns is None else at_ns / 1e9 for at_ns in (args.since, args.until))
+    since_s, until_s = (None if at_ns is None else at_ns / 10**9 for at_ns in (args.since, args.until))
     if since_s is not None and until_s is not None and since_s > until_s:
         raise SpecError("--since: it is later than --until")
     for event in happenings.events(since_s, until_s):

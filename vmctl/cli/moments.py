@@ -18,8 +18,9 @@ def parse_ns(text: str) -> int:
     except ValueError:
         pass
     try:
-        if text.replace(".", "", 1).isdigit():
-            return int(float(text) * 1e9)
+        if text.isascii() and text.replace(".", "", 1).isdigit():
+            seconds, _, fraction = text.partition(".")  # exactly: a float of today has no nanoseconds
+            return int(seconds or 0) * 10**9 + int(fraction[:9].ljust(9, "0"))
         return (datetime.fromisoformat(text).astimezone(UTC) - EPOCH) // timedelta(microseconds=1) * 1000
     except (ValueError, OverflowError):
         raise argparse.ArgumentTypeError(
