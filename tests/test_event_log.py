@@ -120,16 +120,17 @@ def test_damaged_and_hostile_lines_are_skipped_or_made_visible():
 
 def test_many_who_write_make_two_files_of_limited_size_with_whole_lines(monkeypatch):
     monkeypatch.setattr(eventlog, "LIMIT_BYTES", 20_000)
-    processes, each = 4, 150
+    processes, each, pids = 4, 150, []
     for number in range(processes):
-        if os.fork() == 0:
+        if not (pid := os.fork()):
             try:
                 for step in range(each):
                     eventlog.note(noted(f"p{number}-{step}"), "update")
             finally:
                 os._exit(0)
-    for _ in range(processes):
-        os.wait()
+        pids.append(pid)
+    for pid in pids:
+        os.waitpid(pid, 0)
     sizes = {name: os.stat(os.path.join(paths.state_root(), name)).st_size for name in os.listdir(paths.state_root())}
     files = {name for name in sizes if name.startswith("events")}
     assert files == {"events.jsonl", "events.jsonl.1"}
