@@ -8,6 +8,7 @@ that are all zeros stay holes of the file.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import time
@@ -156,15 +157,19 @@ def _summed(at: int, block: bytes, before: int) -> int:
 
 
 def _blocks(fd: int) -> Iterator[tuple[int, bytes]]:
-    """Yield offset and content of the blocks of a file that are not all zeros."""
+    """Yield offset and content of the blocks of a file that are not all zeros. Raises OSError."""
     at, zeros = 0, bytes(_BLOCK_BYTES)
-    with suppress(OSError):  # ENXIO: there is only a hole after this place (lseek(2))
-        while True:
+    while True:
+        try:
             at = os.lseek(fd, at, os.SEEK_DATA) // _BLOCK_BYTES * _BLOCK_BYTES
-            while (block := os.pread(fd, _BLOCK_BYTES, at)) and block != zeros[: len(block)]:
-                yield at, block
-                at += len(block)
-            at += _BLOCK_BYTES
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # there is only a hole after this place (lseek(2))
+                return
+            raise
+        while (block := os.pread(fd, _BLOCK_BYTES, at)) and block != zeros[: len(block)]:
+            yield at, block
+            at += len(block)
+        at += _BLOCK_BYTES
 
 
 def _used(inst: Instance, begin: int, size: int) -> Iterator[tuple[int, int]]:
