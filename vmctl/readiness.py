@@ -15,7 +15,7 @@ from contextlib import ExitStack, closing
 from vmctl.backend import Watch
 from vmctl.errors import EndedEarly, NotReady, VmctlError
 from vmctl.instances.instance import Instance
-from vmctl.linux.events import PERIOD_S
+from vmctl.linux.events import LOOK_S, PERIOD_S
 from vmctl.logs.logfile import last_bytes
 from vmctl.logs.logsearch import LogSearch, interrupted_at
 from vmctl.named import TYPE_CHECKING
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
     from vmctl.linux.listening import Listening
 
-LOOK_S = 0.1  # period of probing without an event, because some changes cause none
 SETTLE_PERIOD_S = 0.01  # a system takes seconds to boot
 EXEC_PERIOD_S = 0.1
 EXEC_S = 10.0  # time limit for a command

@@ -8,12 +8,11 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
-from vmctl.linux.events import Events
+from vmctl.linux.events import LOOK_S, Events
 from vmctl.linux.stdio import write_all
 from vmctl.logs.logfile import LogReader
 
 CHUNK_BYTES = 65536
-LOOK_S = 0.1  # in case an event was lost
 
 
 def stay(

@@ -12,6 +12,7 @@ from vmctl.errors import EXIT_VMCTL, VmctlError
 from vmctl.instances.instance import Instance
 from vmctl.linux import processes
 from vmctl.linux.cgroups import Cgroup
+from vmctl.linux.events import LOOK_S
 from vmctl.linux.filetree import write_atomic
 from vmctl.linux.stdio import signals_to
 from vmctl.named import TYPE_CHECKING
@@ -22,8 +23,6 @@ from vmm.launcher import Launcher, StartRequest
 
 if TYPE_CHECKING:
     from typing import Any
-
-_LOOK_S = 0.1  # between two looks whether the workload runs, in case an event was lost
 
 
 class GuestStart:
@@ -110,7 +109,7 @@ class GuestStart:
         assert self._attachment is not None
         with self.watch.events() as happened:
             while self._is_running() and not watch.takes_signals(self.inst):
-                happened.wait(_LOOK_S)
+                happened.wait(LOOK_S)
         return front.own(self.watch, caller, self._attachment, self._pass_on)
 
     def _pass_on(self, signum: int) -> None:

@@ -13,6 +13,7 @@ from contextlib import suppress
 
 from vmctl.linux import syscalls
 
+LOOK_S = 0.1  # between two looks for what an event announces, because some changes cause none
 PERIOD_S = 0.001  # between two looks, if there are no events to wait for
 _CHANGES = syscalls.IN_MODIFY | syscalls.IN_CREATE | syscalls.IN_MOVED_TO
 

@@ -12,6 +12,7 @@ from images.kernels import booted
 from vmctl.backend import Attachment
 from vmctl.errors import BeginAgainError, DeadlineError, VmctlError
 from vmctl.instances.instance import Instance
+from vmctl.linux.events import LOOK_S
 from vmctl.net import Link
 from vmm import control, files, marks, monitor, watch
 from vmm.confinement import Cell
@@ -24,7 +25,6 @@ from vmm.start import GuestStart
 
 _LOAD_S, _ADOPT_S = 60.0, 60.0  # an emulated guest on a busy host
 _LOOK_S = 0.001
-_EVENT_S = 0.1  # between two looks for a mark, in case an event was lost
 
 
 class SavedStart(GuestStart):
@@ -169,7 +169,7 @@ def await_mark(inst: Instance, mark: str, timeout_s: float) -> None:
                     f"the guest {inst.name} did not report {mark} within {timeout_s:g} s",
                     detail=watch.console_tail(inst),
                 )
-            happened.wait(_EVENT_S)
+            happened.wait(LOOK_S)
 
 
 def request(inst: Instance, line: str) -> None:
